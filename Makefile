@@ -1,0 +1,70 @@
+# Everything works in a fresh clone on a machine with Python 3.11 or newer and make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -e -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first of these that runs, is 3.11 or newer and can make a virtual environment. `make PYTHON=... run` chooses another.
+PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do \
+	"$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { command -v "$$candidate"; break; }; done)
+# pip's progress, a line a package.
+SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
+
+.PHONY: help install install-dev run test check format ui bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ADSEQ_HOME=DIR chooses where everything is written (default: .adseq)."
+
+run: install ## Install, write the synthetic world, run the whole flow on it, show the table of results
+	$(BIN)/adseq demo
+
+test: install-dev ## Install, run every test
+	$(BIN)/python -m pytest
+
+check: install-dev ## What CI runs: format, lint, types, import direction, every test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: install-dev ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: install ## Open Dagster and MLflow on the home; Ctrl-C stops both
+	$(BIN)/adseq ui
+
+bench: install-dev ## Measure speed against peers and limits; writes docs/performance.md
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the environment and the caches; the home (.adseq) stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(VENV)/installed ## Make .venv and install adseq into it (once for each change of pyproject.toml)
+install-dev: $(VENV)/installed-dev ## The same, with the tools for tests and checks
+
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	@echo "Installing adseq into $(VENV) (2.4 GB; about two minutes) ..."
+	$(BIN)/python -m pip install --progress-bar off --editable . | $(SHORTEN)
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing adseq and its development tools into $(VENV) (2.4 GB; about two minutes) ..."
+	$(BIN)/python -m pip install --progress-bar off --editable '.[dev]' | $(SHORTEN)
+	@touch $(VENV)/installed $@
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "adseq needs Python 3.11 or newer with the venv module (Debian: apt install python3-venv)." >&2; \
+		echo "None was found on the PATH. Where it has another name: make PYTHON=/path/to/python $(MAKECMDGOALS)" >&2; \
+		exit 1; fi
+	@echo "Making a virtual environment in $(VENV) with $$($(PYTHON) --version) ($(PYTHON)) ..."
+	@$(PYTHON) -m venv $(VENV)

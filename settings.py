@@ -1,0 +1,192 @@
+"""Every setting of adseq in one typed place.
+
+Defaults live here. The environment overrides them (``ADSEQ_TRAINING__MAX_EPOCHS=3``), and Dagster's launchpad overrides
+the environment for one run (resource ``settings``). Each training run logs the effective values to MLflow.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class UserEncoder(StrEnum):
+    """What turns a user's events into their state."""
+
+    transformer = "transformer"
+    mean_pooling = "mean_pooling"
+
+
+class ContextRecipe(StrEnum):
+    """Where the synthetic context of a training example comes from."""
+
+    own_interests = "own_interests"  # the plain recipe of the post: the positive's own interests
+    co_engaged = "co_engaged"  # an item that users engage with on the same day as the positive
+    none = "none"  # no context: the sequential model
+
+
+class IndexKind(StrEnum):
+    """FAISS index family. ``auto`` is exact below ``exact_below`` items and HNSW above."""
+
+    auto = "auto"
+    exact = "exact"
+    hnsw = "hnsw"
+    ivf_pq = "ivf_pq"
+
+
+class Group(BaseModel):
+    """A group of settings: frozen, and unknown names are errors rather than silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Group):
+    """How the landing zone is read and when a day is stopped."""
+
+    maximum_quarantine_share: float = Field(
+        0.05, ge=0, le=1, description="A table of a day stops the run above this share of quarantined rows."
+    )
+    future_tolerance_hours: float = Field(
+        24.0, ge=0, description="An event later than the end of its arrival day plus this is quarantined."
+    )
+
+
+class SequenceSettings(Group):
+    """Shape of a user's behaviour sequence."""
+
+    length: int = Field(100, ge=1, description="At most this many of the newest events.")
+    lookback_days: int = Field(1825, ge=1, description="Events older than this, counted from the day, are left out.")
+
+
+class FeatureSettings(Group):
+    """Item features that both towers read."""
+
+    content_dimensions: int = Field(64, ge=2, description="Width of the graph embedding where no embedding is given.")
+    graph_window_events: int = Field(
+        20, ge=1, description="Two items are co-engaged when at most this many events lie between them."
+    )
+    ppmi_shift: float = Field(1.0, gt=0, description="k of the shifted PPMI: max(0, PMI - log k).")
+    statistics_windows_days: list[float] = Field(
+        [1, 7, 28, 90, 365], description="Trailing windows of the as-of counts, in days; all time comes on top."
+    )
+    category_buckets: int = Field(4096, ge=16, description="Hash buckets of category path nodes and interests.")
+    advertiser_buckets: int = Field(4096, ge=16, description="Hash buckets of advertiser ids.")
+    advertiser_hashes: int = Field(2, ge=1, description="Independent hashes an advertiser id; their embeddings add up.")
+
+
+class ExampleSettings(Group):
+    """Training examples: cut-offs, future windows, label weights."""
+
+    cutoffs: int = Field(40, ge=1, description="Number of training cut-offs, evenly spaced.")
+    span_days: int = Field(365, ge=1, description="The cut-offs cover this many days before the training period's end.")
+    maximum_examples: int = Field(
+        600_000, ge=1, description="Upper bound on examples; above it a seeded uniform sample is kept."
+    )
+    label_weights: dict[str, float] = Field(
+        {"checkout": 1.0, "add_to_cart": 0.5, "signup": 1.0}, description="Weight of a positive by event name; else 1."
+    )
+
+
+class ContextSettings(Group):
+    """Synthetic context augmentation."""
+
+    recipe: ContextRecipe = Field(ContextRecipe.co_engaged, description="Source of the synthetic context.")
+    dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
+    maximum_interests: int = Field(4, ge=1, description="At most this many interests, most confident first.")
+
+
+class ModelSettings(Group):
+    """The two-tower model."""
+
+    encoder: UserEncoder = UserEncoder.transformer
+    width: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    content_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of items whose content is replaced, in training, by what a cold item gets."
+    )
+
+
+class TrainingSettings(Group):
+    """Optimisation and the sampled softmax."""
+
+    seed: int = 0
+    batch_size: int = Field(512, ge=2, description="Pairs (user at a cut-off, positive item) a step.")
+    corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
+    alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
+    alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
+    temperature: float = Field(0.07, gt=0, description="Initial softmax temperature; learned.")
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    epoch_examples: int = Field(100_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
+    maximum_epochs: int = Field(6, ge=1)
+    patience: int = Field(2, ge=1, description="Epochs without a better validation recall before stopping.")
+    validation_users: int = Field(4000, ge=1, description="Users of the validation slice that are scored an epoch.")
+
+
+class InferenceSettings(Group):
+    """Encoding users and items."""
+
+    batch_tokens: int = Field(32_768, ge=1, description="Padded positions a batch (bounds memory).")
+    bfloat16: bool = Field(False, description="Encode users in bfloat16 autocast (cosine >= 0.9999 to float32).")
+
+
+class IndexSettings(Group):
+    """The approximate nearest-neighbour index."""
+
+    kind: IndexKind = IndexKind.auto
+    exact_below: int = Field(100_000, ge=0, description="Catalogues below this many items are searched exactly.")
+    minimum_recall: float = Field(
+        0.98, ge=0, le=1, description="Recall@100 against brute force below which a day stops."
+    )
+
+
+class EvaluationSettings(Group):
+    """Reports."""
+
+    ks: list[int] = Field([10, 50, 100, 1000], description="List lengths of Recall@K.")
+    depth: int = Field(300, ge=1, description="Length of exported lists.")
+    maximum_users: int = Field(20_000, ge=1, description="Evaluation users; above it a seeded sample.")
+    bootstrap_samples: int = Field(200, ge=0, description="Resamples of users behind a confidence interval.")
+    oracle_users: int = Field(400, ge=1, description="Users for whom the synthetic world simulates futures.")
+
+
+class GateSettings(Group):
+    """When a new model may become champion."""
+
+    recall_tolerance: float = Field(
+        0.02, ge=0, description="Relative loss of Recall@100 against the champion that still passes, at both cut-offs."
+    )
+    diversity_tolerance: float = Field(0.1, ge=0, description="The same for diversity90.")
+
+
+class Settings(BaseSettings):
+    """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix="ADSEQ_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".adseq"), description="Everything adseq writes lives under this directory.")
+    data: DataSettings = DataSettings()
+    sequences: SequenceSettings = SequenceSettings()
+    features: FeatureSettings = FeatureSettings()
+    examples: ExampleSettings = ExampleSettings()
+    context: ContextSettings = ContextSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    inference: InferenceSettings = InferenceSettings()
+    index: IndexSettings = IndexSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    gate: GateSettings = GateSettings()
+
+    def flat(self) -> dict[str, str | int | float | bool]:
+        """Every effective value by its dotted name, as MLflow parameters."""
+        groups = {name: group for name, group in self if isinstance(group, Group)}
+        return {
+            f"{name}.{field}": value if isinstance(value, bool | int | float) else str(value)
+            for name, group in groups.items()
+            for field, value in group.model_dump().items()
+        }
