@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from settings import DataSettings
+from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.contracts import LandingTable
+from warehouse.ingest import ingest
+from warehouse.landing import Landing
+from warehouse.tables import TableMissing, Tables
+
+DAY = date(2026, 3, 10)
+NEXT = DAY + timedelta(days=1)
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+def arrive(landing: Landing, tables: Tables, table: LandingTable, day: date, rows: list[dict[str, object]]) -> None:
+    landing.write(table, day, pl.DataFrame(rows, infer_schema_length=None))
+    ingest(landing, tables, table, day, DataSettings())
+
+
+def event(event_id: str, item_id: str | None, time: datetime, advertiser_id: str | None = None) -> dict[str, object]:
+    fields = {"user_id": "u", "event_time": time, "event_name": "custom", "item_id": item_id}
+    return {"event_id": event_id, **fields, "advertiser_id": advertiser_id}
+
+
+def test_a_day_sees_the_newest_version_that_had_arrived(landing: Landing, tables: Tables) -> None:
+    arrive(landing, tables, LandingTable.events, DAY, [event("1", "a", NOON)])
+    arrive(landing, tables, LandingTable.items, NEXT, [{"item_id": "a", "price": 2.0}, {"item_id": "b", "price": 3.0}])
+    arrive(landing, tables, LandingTable.items, DAY, [{"item_id": "a", "price": 1.0}])
+    prices = [dict(items_as_of(tables, landing, day).select("item_id", "price").iter_rows()) for day in (DAY, NEXT)]
+    assert prices == [{"a": 1.0}, {"a": 2.0, "b": 3.0}]
+
+
+def test_users_are_dated_too(tables: Tables, landing: Landing) -> None:
+    assert users_as_of(tables, DAY).columns == ["user_id", "age", "gender", "country"]
+    arrive(landing, tables, LandingTable.users, DAY, [{"user_id": "v", "age": 30}, {"user_id": "u", "age": 40}])
+    arrive(landing, tables, LandingTable.users, NEXT, [{"user_id": "u", "age": 41}])
+    ages = [users_as_of(tables, day)["age"].to_list() for day in (DAY, NEXT)]
+    assert ages == [[40, 30], [41, 30]]
+
+
+def test_an_item_is_available_from_the_earlier_of_what_is_given_and_its_first_event(
+    landing: Landing, tables: Tables
+) -> None:
+    hour = timedelta(hours=1)
+    events = [event("1", item, NOON) for item in ("early", "late", "none")] + [event("4", "none", NOON - hour)]
+    arrive(landing, tables, LandingTable.events, DAY, [{**row, "event_id": str(n)} for n, row in enumerate(events)])
+    given = {"early": NOON - hour, "late": NOON + hour, "none": None, "unseen": NOON, "unknown": None}
+    rows: list[dict[str, object]] = [{"item_id": item, "available_from": time} for item, time in given.items()]
+    arrive(landing, tables, LandingTable.items, DAY, rows)
+    available = dict(items_as_of(tables, landing, DAY).select("item_id", "available_from").iter_rows())
+    assert available == {
+        "early": NOON - hour,
+        "late": NOON,
+        "none": NOON - hour,
+        "unseen": NOON,
+        "unknown": None,
+    }
+
+
+def test_items_that_only_events_know_are_added_with_their_advertiser(landing: Landing, tables: Tables) -> None:
+    rows = [
+        event("1", "new", NOON, "second"),
+        event("2", "new", NOON - timedelta(hours=2)),
+        event("3", "new", NOON - timedelta(hours=1), "first"),
+        event("4", None, NOON, "signup only"),
+    ]
+    arrive(landing, tables, LandingTable.events, DAY, rows)
+    [item] = items_as_of(tables, landing, DAY).to_dicts()
+    assert (item["item_id"], item["advertiser_id"], item["title"]) == ("new", "first", None)
+    assert item["available_from"] == NOON - timedelta(hours=2)
+
+
+def test_nothing_of_the_future_shows(landing: Landing, tables: Tables) -> None:
+    tomorrow = datetime(2026, 3, 11, tzinfo=UTC)
+    arrive(landing, tables, LandingTable.events, DAY, [event("1", "a", NOON), event("2", "clock ahead", tomorrow)])
+    arrive(landing, tables, LandingTable.events, NEXT, [event("3", "late", NOON)])
+    assert events_as_of(tables, landing, DAY)["event_id"].to_list() == ["1"]
+    assert items_as_of(tables, landing, DAY)["item_id"].to_list() == ["a"]
+    assert events_as_of(tables, landing, NEXT, ["event_id", "late"]).rows() == [("1", False), ("3", True), ("2", False)]
+
+
+def test_events_need_an_ingested_log(landing: Landing, tables: Tables) -> None:
+    with pytest.raises(TableMissing):
+        events_as_of(tables, landing, DAY)

@@ -1,0 +1,150 @@
+"""The one schema of every landing table (DESIGN §3) and what each costs when absent.
+
+Names follow the Pinterest Conversions API and product-feed conventions. Validation is dataframely's; the rules below
+become the reasons in the quarantine tables, so their names are sentences that a person can act on.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import dataframely as dy
+import polars as pl
+
+EVENT_NAMES = (
+    "page_visit",
+    "view_category",
+    "search",
+    "add_to_cart",
+    "remove_from_cart",
+    "checkout",
+    "signup",
+    "lead",
+    "watch_video",
+    "custom",
+)
+DEFAULT_POSITIVES = ("checkout", "add_to_cart", "signup")
+SURFACES = ("related_pins", "search", "home_feed")
+STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted")
+CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
+UNKNOWN_ADVERTISER = "unknown"
+CATEGORY_SEPARATOR = " > "
+MAXIMUM_ID_BYTES = 512
+
+
+class LandingTable(StrEnum):
+    """The tables of the landing zone."""
+
+    events = "events"
+    items = "items"
+    users = "users"
+    impressions = "impressions"
+
+
+def _id(*, nullable: bool = False) -> dy.String:
+    return dy.String(nullable=nullable, min_length=1, max_length=MAXIMUM_ID_BYTES)
+
+
+class Event(dy.Schema):
+    """One offsite conversion event. ``item_id`` is null for a signup; ``event_id`` is the deduplication key."""
+
+    event_id = _id()
+    user_id = _id()
+    event_time = dy.Datetime(nullable=False, time_unit="us", time_zone="UTC")
+    event_name = dy.String(nullable=False)
+    advertiser_id = _id(nullable=True)
+    item_id = _id(nullable=True)
+    value = dy.Float64(nullable=True, min=0.0)
+    currency = dy.String(nullable=True)
+    search_string = dy.String(nullable=True)
+
+    @dy.rule()
+    def event_name_is_known(cls) -> pl.Expr:
+        return pl.col("event_name").is_in(EVENT_NAMES)
+
+    @dy.rule()
+    def names_an_item_or_an_advertiser_or_is_a_search(cls) -> pl.Expr:
+        return (
+            pl.col("item_id").is_not_null()
+            | pl.col("advertiser_id").is_not_null()
+            | pl.col("event_name").is_in(["search", "view_category", "custom"])
+        )
+
+
+class Item(dy.Schema):
+    """One product, as of the day it arrived. ``embedding`` and ``interests`` are derived when null."""
+
+    item_id = _id()
+    advertiser_id = _id(nullable=True)
+    title = dy.String(nullable=True)
+    content_type = dy.String(nullable=True)
+    category = dy.String(nullable=True)
+    price = dy.Float64(nullable=True, min=0.0)
+    currency = dy.String(nullable=True)
+    availability = dy.String(nullable=True)
+    countries = dy.List(dy.String(), nullable=True)
+    interests = dy.List(dy.Struct({"interest": dy.String(), "confidence": dy.Float64(min=0.0, max=1.0)}), nullable=True)
+    embedding = dy.List(dy.Float32(), nullable=True)
+    available_from = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
+
+    @dy.rule()
+    def content_type_is_known(cls) -> pl.Expr:
+        return pl.col("content_type").is_null() | pl.col("content_type").is_in(CONTENT_TYPES)
+
+    @dy.rule()
+    def embedding_is_finite(cls) -> pl.Expr:
+        return pl.col("embedding").is_null() | pl.col("embedding").list.eval(pl.element().is_finite()).list.all()
+
+
+class User(dy.Schema):
+    """Demographics, each optional."""
+
+    user_id = _id()
+    age = dy.Int32(nullable=True, min=0, max=130)
+    gender = dy.String(nullable=True)
+    country = dy.String(nullable=True)
+
+
+class Impression(dy.Schema):
+    """One candidate of one onsite request and the furthest stage of the funnel that it reached."""
+
+    request_id = _id()
+    request_time = dy.Datetime(nullable=False, time_unit="us", time_zone="UTC")
+    user_id = _id()
+    surface = dy.String(nullable=False)
+    subject_item_id = _id(nullable=True)
+    query = dy.String(nullable=True)
+    item_id = _id()
+    source = dy.String(nullable=True)
+    stage = dy.String(nullable=False)
+
+    @dy.rule()
+    def surface_is_known(cls) -> pl.Expr:
+        return pl.col("surface").is_in(SURFACES)
+
+    @dy.rule()
+    def stage_is_known(cls) -> pl.Expr:
+        return pl.col("stage").is_in(STAGES)
+
+
+SCHEMAS: dict[LandingTable, type[dy.Schema]] = {
+    LandingTable.events: Event,
+    LandingTable.items: Item,
+    LandingTable.users: User,
+    LandingTable.impressions: Impression,
+}
+
+# What tells two rows of a table apart. Of two with one key in one arrival the first read stays (events: the earliest).
+KEYS: dict[LandingTable, tuple[str, ...]] = {
+    LandingTable.events: ("event_id",),
+    LandingTable.items: ("item_id",),
+    LandingTable.users: ("user_id",),
+    LandingTable.impressions: ("request_id", "item_id"),
+}
+
+REQUIRED_COLUMNS: dict[LandingTable, tuple[str, ...]] = {
+    LandingTable.events: ("event_id", "user_id", "event_time", "event_name"),
+    LandingTable.items: ("item_id",),
+    LandingTable.users: ("user_id",),
+    LandingTable.impressions: ("request_id", "request_time", "user_id", "surface", "item_id", "stage"),
+}

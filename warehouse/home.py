@@ -1,0 +1,127 @@
+"""Where everything of one adseq home lies, and the lock that keeps it to one writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class HomeLocked(RuntimeError):
+    """Another process writes to this home."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directories under one root (``ADSEQ_HOME``)."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.expanduser().absolute())
+
+    @property
+    def landing(self) -> Path:
+        """The landing zone: ``landing`` under the home, unless ``use_landing`` pointed the home elsewhere."""
+        pointer = self.root / "landing.path"
+        return Path(pointer.read_text().strip()) if pointer.is_file() else self.root / "landing"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def indexes(self) -> Path:
+        return self.root / "indexes"
+
+    @property
+    def views(self) -> Path:
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def dagster(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "mlflow" / "artifacts"
+
+    def create(self) -> Home:
+        """Make the directories that other tools expect to exist."""
+        for directory in (self.root, self.tables, self.models, self.indexes, self.dagster, self.artifacts):
+            directory.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def use_landing(self, landing: Path) -> None:
+        """Read the landing zone at ``landing`` from now on."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.root / "landing.path", f"{landing.expanduser().absolute()}\n".encode())
+
+    @contextmanager
+    def writing(self, purpose: str) -> Iterator[None]:
+        """Hold the home's write lock.
+
+        Raises:
+            HomeLocked: another process holds it; the message names the process, its purpose and its start.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock, holder = FileLock(self.root / "lock"), self.root / "lock.holder.json"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise HomeLocked(_who_holds(self.root, holder)) from None
+        try:
+            write_atomically(
+                holder,
+                json.dumps(
+                    {
+                        "pid": os.getpid(),
+                        "host": socket.gethostname(),
+                        "purpose": purpose,
+                        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                    }
+                ).encode(),
+            )
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _who_holds(root: Path, holder: Path) -> str:
+    try:
+        who = json.loads(holder.read_text())
+    except (OSError, json.JSONDecodeError):
+        return f"{root} is being written by another process that has just started. Try again when it is done."
+    return (
+        f"{root} is being written by process {who['pid']} on {who['host']} ({who['purpose']}, since {who['since']}). "
+        "Wait for it, or stop it; a home has one writer at a time."
+    )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""The landing zone: what an export job, the synthetic world and every importer write (DESIGN §3).
+
+``landing/<table>/history/`` holds what arrived before the first daily run, ``landing/<table>/date=YYYY-MM-DD/`` what
+arrived on a day, ``landing/manifest.toml`` what the files cannot say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from warehouse.contracts import DEFAULT_POSITIVES, EVENT_NAMES, LandingTable
+from warehouse.home import write_atomically
+
+
+class ManifestError(ValueError):
+    """manifest.toml breaks a rule; the message names the field and what to do."""
+
+
+class Manifest(BaseModel):
+    """What the landing files cannot say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("my log", description="Shown in reports.")
+    positive_events: list[str] = Field(list(DEFAULT_POSITIVES), description="Event names that count as conversions.")
+    prediction_window_days: float = Field(28.0, gt=0, description="K: a positive lies within K days of the cut-off.")
+    time_zone: str = Field("UTC", description="Days begin at midnight of this zone.")
+    interests_from: str = Field("category", description="'category' or 'given' (the items' interests column).")
+    repeats_count: bool = Field(
+        True, description="Whether an item of the user's own history may be a positive and a candidate again."
+    )
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read ``manifest.toml``; a missing file means the defaults.
+
+        Raises:
+            ManifestError: not TOML, an unknown field, a wrong type, or an unknown event name.
+        """
+        if not path.is_file():
+            return cls()
+        try:
+            manifest = cls.model_validate(tomllib.loads(path.read_text()))
+        except tomllib.TOMLDecodeError as error:
+            raise ManifestError(f"{path} is not valid TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ManifestError(
+                f"{path}: field {'.'.join(map(str, first['loc']))!r}: {first['msg']}. Correct it or remove the line."
+            ) from error
+        unknown = sorted(set(manifest.positive_events) - set(EVENT_NAMES))
+        if unknown:
+            raise ManifestError(f"{path}: positive_events names {unknown}; known are {', '.join(EVENT_NAMES)}.")
+        try:
+            ZoneInfo(manifest.time_zone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ManifestError(
+                f"{path}: time_zone {manifest.time_zone!r} is not known. Name an IANA zone, e.g. 'America/New_York'."
+            ) from error
+        return manifest
+
+    def to_toml(self) -> str:
+        """The manifest as TOML text."""
+        lines = ["# What the landing files cannot say. See DESIGN, section 3."]
+        # A JSON string, number, boolean or list of them is TOML too.
+        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Landing:
+    """One landing zone."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest.read(self.root / "manifest.toml")
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.root / "manifest.toml", manifest.to_toml().encode())
+
+    def dates(self) -> list[date]:
+        """Arrival days that have a folder in any table, ascending."""
+        found = {
+            date.fromisoformat(folder.name.removeprefix("date="))
+            for table in LandingTable
+            for folder in (self.root / table).glob("date=????-??-??")
+            if folder.is_dir()
+        }
+        return sorted(found)
+
+    def history_day(self) -> date | None:
+        """The day that stands for the history's arrival: the one before the first daily folder; None without one."""
+        dates = self.dates()
+        return dates[0] - timedelta(days=1) if dates else None
+
+    def folder(self, table: LandingTable, day: date | None) -> Path:
+        """The folder of a table's arrivals: of ``day``, or the history for None."""
+        return self.root / table / ("history" if day is None else f"date={day.isoformat()}")
+
+    def files(self, table: LandingTable, day: date | None) -> list[Path]:
+        """Data files in name order. Hidden and temporary names (a file still being written) are not data."""
+        folder = self.folder(table, day)
+        if not folder.is_dir():
+            return []
+        return sorted(
+            path
+            for path in folder.iterdir()
+            if path.is_file() and not path.name.startswith((".", "_")) and not path.name.endswith((".tmp", ".part"))
+        )
+
+    def write(self, table: LandingTable, day: date | None, frame: pl.DataFrame, part: str = "part-0") -> Path:
+        """Write one Parquet file, atomically. ``day`` None is the history."""
+        folder = self.folder(table, day)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{part}.parquet"
+        temporary = folder / f".{part}.{os.getpid()}.tmp"
+        try:
+            frame.write_parquet(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path

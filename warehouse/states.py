@@ -1,0 +1,48 @@
+"""User states, the feature store: one partition a (model version, day) with only the users inferred that day.
+
+The snapshot as of a day is the newest row of each user up to it, for one model version; two versions never mix.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from warehouse.tables import Tables
+
+USER_STATES = "user_states"
+STATE_SCHEMA = {
+    "user_id": pl.String(),
+    "events": pl.Int64(),
+    "last_event_time": pl.Datetime("us", "UTC"),
+    "state": pl.List(pl.Float32()),
+}
+
+
+def write_states(tables: Tables, model_version: str, day: date, states: pl.DataFrame) -> None:
+    """Replace the states that ``model_version`` inferred on ``day``."""
+    frame = states.select(STATE_SCHEMA).cast(STATE_SCHEMA)  # type: ignore[arg-type]
+    tables.write(USER_STATES, frame, {"model_version": model_version, "day": day})
+
+
+def state_days(tables: Tables, model_version: str) -> list[date]:
+    """Days with states of ``model_version``, ascending; the first is its full inference."""
+    return tables.days(USER_STATES, "day", {"model_version": model_version})
+
+
+def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
+    """The newest state of every user as of ``day``: ``STATE_SCHEMA`` and the ``day`` it was inferred, by user_id.
+
+    Raises:
+        TableMissing: no state was ever written.
+    """
+    return (
+        tables.scan(USER_STATES)
+        .filter(pl.col("model_version") == model_version, pl.col("day") <= day)
+        .drop("model_version")
+        .sort("day")
+        .unique("user_id", keep="last", maintain_order=True)
+        .sort("user_id")
+        .collect()
+    )

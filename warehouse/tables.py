@@ -1,0 +1,160 @@
+"""The warehouse's Delta tables: atomic partition writes and lazy reads.
+
+Delta has no fixed-size lists, so embeddings are stored as ``List(Float32)``; ``vectors`` turns them into a matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from deltalake import DeltaTable, write_deltalake
+from numpy.typing import NDArray
+
+PartitionValue = str | date
+
+
+class TableMissing(LookupError):
+    """A table was read before anything wrote it."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All Delta tables of one home, by name."""
+
+    root: Path
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        return DeltaTable.is_deltatable(str(self.path(name)))
+
+    def require(self, name: str) -> None:
+        """Check that the table exists.
+
+        Raises:
+            TableMissing: nothing has written it yet.
+        """
+        if not self.exists(name):
+            raise TableMissing(
+                f"table {name!r} does not exist yet under {self.root}: run the asset that writes it first"
+            )
+
+    def names(self) -> list[str]:
+        """The tables that exist, in name order."""
+        return sorted(path.name for path in self.root.glob("*") if self.exists(path.name))
+
+    def partition_columns(self, name: str) -> list[str]:
+        """The columns that the table's directories stand for, outermost first."""
+        return list(DeltaTable(str(self.path(name))).metadata().partition_columns)
+
+    def write(self, name: str, frame: pl.DataFrame, partition: Mapping[str, PartitionValue]) -> None:
+        """Replace one partition by ``frame`` in one atomic commit; an empty frame leaves an empty partition.
+
+        Args:
+            name: table name; created on the first write.
+            frame: rows without the partition columns.
+            partition: partition column -> value, in the order of the directory levels.
+        """
+        rows = frame.with_columns(**{column: pl.lit(value) for column, value in partition.items()})
+        predicate = " AND ".join(f"{column} = '{_text(value)}'" for column, value in partition.items())
+        exists = self.exists(name)
+        write_deltalake(
+            str(self.path(name)),
+            _storable(rows).to_arrow(),
+            mode="overwrite",
+            partition_by=list(partition),
+            predicate=predicate if exists else None,
+            schema_mode="merge" if exists else None,
+        )
+
+    def scan(self, name: str) -> pl.LazyFrame:
+        """The table, lazily.
+
+        Raises:
+            TableMissing: nothing has written it yet.
+        """
+        self.require(name)
+        # Not over the files of scan_delta: it cannot open a table whose path has a space in it.
+        schema, files = pl.scan_delta(str(self.path(name))).collect_schema(), self.files(name)
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        partition = {column: schema[column] for column in self.partition_columns(name)}
+        columns = {column: kind for column, kind in schema.items() if column not in partition}
+        return pl.scan_parquet(
+            files,
+            schema=columns,
+            hive_partitioning=bool(partition),
+            hive_schema=partition,
+            missing_columns="insert",
+            glob=False,
+        ).select(schema.names())
+
+    def read(self, name: str, partition: Mapping[str, PartitionValue]) -> pl.DataFrame:
+        """One partition, without its partition columns."""
+        conditions = [pl.col(column) == value for column, value in partition.items()]
+        return self.scan(name).filter(*conditions).drop(list(partition)).collect()
+
+    def partitions(self, name: str) -> list[dict[str, str]]:
+        """The partition values present (each as text); empty for a missing table."""
+        return DeltaTable(str(self.path(name))).partitions() if self.exists(name) else []
+
+    def days(self, name: str, column: str, where: Mapping[str, PartitionValue] | None = None) -> list[date]:
+        """The days present in partition column ``column``, ascending, among partitions that match ``where``."""
+        wanted = {key: _text(value) for key, value in (where or {}).items()}
+        return sorted(
+            {
+                date.fromisoformat(values[column])
+                for values in self.partitions(name)
+                if all(values[key] == value for key, value in wanted.items())
+            }
+        )
+
+    def files(self, name: str) -> list[str]:
+        """The current data files (for DuckDB, which cannot load its Delta extension everywhere)."""
+        table = DeltaTable(str(self.path(name)))
+        # A URI spells what is below the table as the disk does, but percent-encodes the table's own path.
+        depth = len(table.metadata().partition_columns) + 1
+        return [str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris()]
+
+
+def vectors(column: pl.Series) -> NDArray[np.float32]:
+    """A ``List(Float32)`` column of equal lengths as a matrix [rows, width]; zero rows give [0, 0]."""
+    if not len(column):
+        return np.zeros((0, 0), np.float32)
+    flat = column.explode().cast(pl.Float32).to_numpy()
+    return np.ascontiguousarray(flat.reshape(len(column), -1))
+
+
+def vector_column(name: str, matrix: NDArray[np.float32]) -> pl.Series:
+    """A matrix [rows, width] as a ``List(Float32)`` column."""
+    return pl.Series(name, np.ascontiguousarray(matrix, np.float32)).cast(pl.List(pl.Float32))
+
+
+def _text(value: PartitionValue) -> str:
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _storable(frame: pl.DataFrame) -> pl.DataFrame:
+    """Types that Delta knows: Array -> List, Categorical/Enum -> String, unsigned -> signed."""
+    casts: dict[str, pl.DataType] = {}
+    unsigned: Sequence[tuple[pl.DataType, pl.DataType]] = (
+        (pl.UInt8(), pl.Int16()),
+        (pl.UInt16(), pl.Int32()),
+        (pl.UInt32(), pl.Int64()),
+        (pl.UInt64(), pl.Int64()),
+    )
+    for name, kind in frame.schema.items():
+        if isinstance(kind, pl.Array):
+            casts[name] = pl.List(kind.inner)
+        elif isinstance(kind, pl.Categorical | pl.Enum):
+            casts[name] = pl.String()
+        for before, after in unsigned:
+            if kind == before:
+                casts[name] = after
+    return frame.cast(casts) if casts else frame  # type: ignore[arg-type]
