@@ -1,0 +1,9 @@
+"""The seeded synthetic world, the embedded default source, whose truth is known (DESIGN §7)."""
+
+from __future__ import annotations
+
+from warehouse.world.generate import WorldSummary, is_world, read_settings, write_day, write_world
+from warehouse.world.oracle import oracle_ranking
+from warehouse.world.settings import WorldSettings
+
+__all__ = ["WorldSettings", "WorldSummary", "is_world", "oracle_ranking", "read_settings", "write_day", "write_world"]

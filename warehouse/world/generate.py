@@ -1,0 +1,186 @@
+"""Writing a world into a landing zone: the history in bulk, or one daily partition at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from warehouse.contracts import LandingTable
+from warehouse.home import write_atomically
+from warehouse.landing import Landing, Manifest
+from warehouse.world.dynamics import World
+from warehouse.world.funnel import IMPRESSION_SCHEMA, log_requests, rate
+from warehouse.world.log import EVENT_SCHEMA, LONGEST_DELAY_DAYS, Arrivals, deliver, log_sessions
+from warehouse.world.settings import WorldSettings
+from warehouse.world.simulation import Day, build_world, live
+
+WORLD_FILE = "world.json"
+PREDICTION_WINDOW_DAYS = 28.0
+
+
+@dataclass(frozen=True)
+class WorldSummary:
+    """Rows written, the history and the daily partitions together, and the daily days."""
+
+    events: int
+    items: int
+    users: int
+    impressions: int
+    relevance_labels: int
+    days: tuple[date, ...]
+
+
+def is_world(landing_root: Path) -> bool:
+    """Whether a landing zone holds a synthetic world, so that there is an oracle for it."""
+    return (landing_root / WORLD_FILE).is_file()
+
+
+def read_settings(landing_root: Path) -> WorldSettings:
+    """The settings a landing zone was generated with.
+
+    Raises:
+        FileNotFoundError: the landing zone holds no synthetic world.
+    """
+    path = landing_root / WORLD_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {landing_root} holds no synthetic world, so there is no oracle.")
+    return WorldSettings.model_validate_json(path.read_text())
+
+
+def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSummary:
+    """Write the history and ``days`` daily partitions of every table, ``manifest.toml`` and ``world.json``.
+
+    Raises:
+        ValueError: ``days`` is negative, or the landing zone holds a world with other settings.
+    """
+    if days < 0:
+        raise ValueError(f"days is {days}; the number of daily partitions must be 0 or more.")
+    _refuse_another_world(landing, settings)
+    first = settings.history_days
+    world = build_world(settings, first + days - 1)
+    arrivals: list[Arrivals] = []
+    impressions: list[pl.DataFrame] = []
+    summary = WorldSummary(0, 0, 0, 0, 0, tuple(settings.day_date(first + offset) for offset in range(days)))
+    for day in live(world, first + days - 1):
+        arrivals.append(deliver(world, log_sessions(world, day.sessions, day.number), day.number))
+        if day.number >= first - settings.impression_days:
+            impressions.append(log_requests(world, day.state, day.number))
+        if day.number == first - 1:
+            summary = _count(summary, _write_history(landing, world, arrivals, impressions))
+            summary = replace(summary, relevance_labels=_write_labels(landing, world, impressions))
+        if day.number >= first:
+            recent = arrivals[-1 - LONGEST_DELAY_DAYS :]
+            summary = _count(summary, _write_daily(landing, world, day, recent, impressions[-1]))
+    manifest = Manifest(
+        name="synthetic world",
+        prediction_window_days=PREDICTION_WINDOW_DAYS,
+        interests_from="given",
+        repeats_count=False,
+    )
+    landing.write_manifest(manifest)
+    write_atomically(landing.root / WORLD_FILE, (settings.model_dump_json(indent=2) + "\n").encode())
+    return summary
+
+
+def write_day(landing: Landing, settings: WorldSettings, day: date) -> WorldSummary:
+    """Write one daily partition, the same rows that ``write_world`` writes for it; no other partition is touched.
+
+    Raises:
+        ValueError: the day belongs to the history, or the landing zone holds a world with other settings.
+    """
+    number = settings.day_number(day)
+    if number < settings.history_days:
+        raise ValueError(
+            f"{day} lies before the first daily day, {settings.first_daily_day}: write_world writes the history."
+        )
+    _refuse_another_world(landing, settings)
+    world = build_world(settings, number)
+    arrivals: list[Arrivals] = []
+    summary = WorldSummary(0, 0, 0, 0, 0, (day,))
+    for lived in live(world, number):
+        if lived.number >= number - LONGEST_DELAY_DAYS:
+            arrivals.append(deliver(world, log_sessions(world, lived.sessions, lived.number), lived.number))
+        if lived.number == number:
+            impressions = log_requests(world, lived.state, number)
+            summary = _count(summary, _write_daily(landing, world, lived, arrivals, impressions))
+    return summary
+
+
+def _refuse_another_world(landing: Landing, settings: WorldSettings) -> None:
+    if is_world(landing.root) and read_settings(landing.root) != settings:
+        raise ValueError(
+            f"{landing.root / WORLD_FILE} holds other settings than those given: two worlds would mix. "
+            "Use its settings, or another landing zone."
+        )
+
+
+def _write_history(
+    landing: Landing, world: World, arrivals: list[Arrivals], impressions: list[pl.DataFrame]
+) -> dict[LandingTable, int]:
+    last = world.settings.history_days - 1
+    items, users = world.catalogue.items, world.population
+    events = [
+        arrival.on(day)
+        for arrival in arrivals
+        for day in range(arrival.day, min(arrival.day + LONGEST_DELAY_DAYS, last) + 1)
+    ]
+    return _write_tables(
+        landing,
+        None,
+        {
+            LandingTable.events: _concatenate(events, EVENT_SCHEMA),
+            LandingTable.items: world.catalogue.frame(np.flatnonzero(items.first_day <= last), last),
+            LandingTable.users: users.frame(np.flatnonzero(users.joined <= last)),
+            LandingTable.impressions: _concatenate(impressions, IMPRESSION_SCHEMA),
+        },
+    )
+
+
+def _write_daily(
+    landing: Landing, world: World, day: Day, arrivals: list[Arrivals], impressions: pl.DataFrame
+) -> dict[LandingTable, int]:
+    items, users = world.catalogue.items, world.population
+    changed, _ = world.catalogue.price_changes(day.number)
+    rows = np.concatenate([changed, np.flatnonzero(items.first_day == day.number)])
+    return _write_tables(
+        landing,
+        world.settings.day_date(day.number),
+        {
+            LandingTable.events: _concatenate([arrival.on(day.number) for arrival in arrivals], EVENT_SCHEMA),
+            LandingTable.items: world.catalogue.frame(rows, day.number),
+            LandingTable.users: users.frame(np.flatnonzero(users.joined == day.number)),
+            LandingTable.impressions: _concatenate([impressions], IMPRESSION_SCHEMA),
+        },
+    )
+
+
+def _write_labels(landing: Landing, world: World, impressions: list[pl.DataFrame]) -> int:
+    """The raters' table has no daily arrivals and no schema in ``contracts``: a report reads it as a whole."""
+    if not impressions:
+        return 0
+    labels = rate(world, pl.concat(impressions))
+    folder = landing.root / "relevance_labels" / "history"
+    folder.mkdir(parents=True, exist_ok=True)
+    labels.write_parquet(folder / "part-0.parquet")
+    return labels.height
+
+
+def _write_tables(
+    landing: Landing, day: date | None, frames: dict[LandingTable, pl.DataFrame]
+) -> dict[LandingTable, int]:
+    for table, frame in frames.items():
+        landing.write(table, day, frame)
+    return {table: frame.height for table, frame in frames.items()}
+
+
+def _concatenate(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=schema), *(frame.select(list(schema)) for frame in frames)], rechunk=True)
+
+
+def _count(summary: WorldSummary, rows: dict[LandingTable, int]) -> WorldSummary:
+    return replace(summary, **{table.value: getattr(summary, table.value) + number for table, number in rows.items()})

@@ -1,0 +1,189 @@
+"""The oracle: the true probability of every item to be among a user's positives, given the latent state at the cut-off.
+
+Futures are simulated from the state by the very step that made the world. Only the course of the intents is sampled;
+the choice of items within a session is integrated exactly (Rao-Blackwell), so that a few dozen futures suffice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from warehouse.world.dynamics import Sessions, State, World, step
+from warehouse.world.generate import read_settings
+from warehouse.world.settings import WorldSettings
+from warehouse.world.simulation import build_world, live
+
+USERS_A_BLOCK = 500
+CELLS_A_BLOCK = 20_000_000  # (walkers, items) matrix of 4 bytes a cell
+# Breaks ties between items that no future reached, by popularity; far below one visit in any number of futures.
+PRIOR = 1e-9
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the oracle knows at the cut-off: the latent state of some users, and what they have engaged with."""
+
+    world: World
+    state: State
+    seen: NDArray[np.bool_]  # (users, items)
+    day: int
+
+
+def oracle_ranking(
+    landing_root: Path,
+    as_of: date,
+    user_ids: list[str],
+    item_ids: list[str],
+    window_days: float,
+    futures: int,
+    depth: int,
+) -> pl.DataFrame:
+    """Items by the true probability that they become positives of the user within the window, best first.
+
+    A positive is an add_to_cart or checkout of an item that the user has not engaged with by the cut-off (the world's
+    manifest says ``repeats_count = false``), so such items are left out.
+
+    Args:
+        landing_root: a landing zone that ``write_world`` wrote.
+        as_of: the last known day; the cut-off is its end.
+        item_ids: candidates. An item that appears only after the cut-off may be among them.
+        window_days: length of the window after the cut-off.
+        futures: simulated futures a user.
+        depth: length of the lists.
+
+    Returns:
+        ``user_id``, ``rank`` (from 1), ``item_id``; users in the given order.
+
+    Raises:
+        FileNotFoundError: the landing zone holds no synthetic world.
+        ValueError: an unknown user or item, or a cut-off before the world began.
+    """
+    knowledge = know(read_settings(landing_root), as_of, user_ids, window_days)
+    candidates = _indices(item_ids, knowledge.world.catalogue.items.ids, "item")
+    length = min(depth, len(candidates))
+    lists: list[NDArray[np.int64]] = []
+    for first in range(0, len(user_ids), USERS_A_BLOCK):
+        rows = np.arange(first, min(first + USERS_A_BLOCK, len(user_ids)))
+        probability = positive_probabilities(knowledge, rows, window_days, futures)
+        value = (probability + _prior(knowledge))[:, candidates]
+        value[knowledge.seen[rows][:, candidates]] = -1.0
+        lists.extend(_best(value, length))
+    names = pl.Series(item_ids, dtype=pl.String)
+    counts = [len(best) for best in lists]
+    chosen = np.concatenate([np.zeros(0, dtype=np.int64), *lists])
+    return pl.DataFrame(
+        {
+            "user_id": pl.Series(user_ids, dtype=pl.String).gather(np.repeat(np.arange(len(user_ids)), counts)),
+            "rank": np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(1, count + 1) for count in counts)]),
+            "item_id": names.gather(chosen),
+        }
+    )
+
+
+def know(settings: WorldSettings, as_of: date, user_ids: Sequence[str], window_days: float) -> Knowledge:
+    """Replay the world up to the end of ``as_of``.
+
+    Raises:
+        ValueError: an unknown user, a cut-off before the world began, or an empty window.
+    """
+    day = settings.day_number(as_of)
+    if day < 0:
+        raise ValueError(f"as_of is {as_of}, but the world begins on {settings.start}.")
+    if window_days <= 0:
+        raise ValueError(f"window_days is {window_days}; it must be above 0.")
+    world = build_world(settings, day + ceil(window_days))
+    person = _indices(user_ids, world.population.ids, "user")
+    rows_of = np.full(world.population.count, -1)
+    rows_of[person] = np.arange(len(person))
+    seen = np.zeros((len(person), world.catalogue.items.count + 1), dtype=bool)
+    latest = State.empty(np.arange(0))
+    for lived in live(world, day):
+        sessions, latest = lived.sessions, lived.state
+        row = rows_of[sessions.rows]
+        ours = row >= 0
+        seen[row[ours][:, None], sessions.visited[ours]] = True
+        bought = ours & (sessions.bought >= 0)
+        seen[row[bought], sessions.bought[bought]] = True
+    missing = State.empty(np.arange(len(latest.person), world.population.count))  # who joins after the cut-off
+    return Knowledge(world, latest.join(missing).take(person), seen[:, :-1], day)
+
+
+def positive_probabilities(
+    knowledge: Knowledge, rows: NDArray[np.int64], window_days: float, futures: int, first_future: int = 0
+) -> NDArray[np.float64]:
+    """(users, items) probability of a first add_to_cart within the window, items engaged with before included.
+
+    Every checkout follows an add_to_cart, so these are the positives. Within one future the rates of an item add up
+    over sessions; the probability is ``1 - exp(-rate)``, averaged over the futures.
+
+    Args:
+        rows: users, as rows of ``knowledge.state``.
+        first_future: number of the first future; disjoint ranges are independent estimates.
+    """
+    world, items = knowledge.world, knowledge.world.catalogue.items.count
+    total = np.zeros((len(rows), items))
+    at_once = max(1, min(futures, CELLS_A_BLOCK // max(1, len(rows) * items)))
+    done = 0
+    while done < futures:
+        count = min(at_once, futures - done)
+        state = knowledge.state.take(np.tile(rows, count))
+        # Keyed by the first user as well, so that two blocks of users never share their luck.
+        stream = ((first_future + done) << 20) + int(rows[0]) if len(rows) else 0
+        generator = world.settings.generator("futures", knowledge.day, stream)
+        rate = np.zeros((len(state.person), items + 1), dtype=np.float32)
+        for offset in range(ceil(window_days)):
+            sessions = step(world, state, knowledge.day + 1 + offset, generator)
+            _add_rates(world, sessions, rate, share=min(1.0, window_days - offset))
+        np.negative(rate, out=rate)
+        np.expm1(rate, out=rate)
+        total -= rate[:, :items].reshape(count, len(rows), items).sum(axis=0)
+        done += count
+    return total / futures
+
+
+def _add_rates(world: World, sessions: Sessions, rate: NDArray[np.float32], share: float) -> None:
+    """Add each session's ``-log P(item not carted)``; a walker has one session a day, so no row is met twice."""
+    cart = np.array(world.settings.cart_probabilities)[sessions.stage]
+    hit = np.minimum(sessions.choice.probability * cart[:, None], 1 - 1e-9)
+    rate[sessions.rows[:, None], sessions.choice.items] += -share * sessions.visits[:, None] * np.log1p(-hit)
+
+
+def _prior(knowledge: Knowledge) -> NDArray[np.float64]:
+    """(items,) a vanishing preference for what is popular on the day of the cut-off."""
+    catalogue = knowledge.world.catalogue
+    weight = np.exp(catalogue.log_popularity(knowledge.day)) * catalogue.leaves.weight[catalogue.items.leaf]
+    prior: NDArray[np.float64] = PRIOR * weight / weight.sum()
+    return prior
+
+
+def _best(value: NDArray[np.float64], length: int) -> list[NDArray[np.int64]]:
+    """Columns of the highest values of each row, best first, ties by column; negative values never appear."""
+    order = np.argsort(-value, axis=1, kind="stable")[:, :length]
+    return [columns[values[columns] >= 0] for columns, values in zip(order, value, strict=True)]
+
+
+def _indices(names: Sequence[str], known: pl.Series, kind: str) -> NDArray[np.int64]:
+    """Rows of the named users or items.
+
+    Raises:
+        ValueError: a name that the world does not have by the end of the window.
+    """
+    positions = pl.DataFrame({"name": known, "index": np.arange(len(known))})
+    found = pl.DataFrame({"name": pl.Series(list(names), dtype=pl.String)}).join(
+        positions, on="name", how="left", maintain_order="left"
+    )
+    unknown = found.filter(pl.col("index").is_null())["name"]
+    if len(unknown):
+        raise ValueError(
+            f"{len(unknown)} {kind} ids are not of this world by the end of the window, for instance {unknown[0]!r}. "
+            "Pass ids of the landing zone that world.json lies in."
+        )
+    return found["index"].to_numpy().astype(np.int64)

@@ -1,0 +1,38 @@
+"""Living through the world's days in order, from its start: the only way to a latent state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from warehouse.world.catalogue import build_catalogue
+from warehouse.world.dynamics import Sessions, State, World, step
+from warehouse.world.population import build_population
+from warehouse.world.settings import WorldSettings
+
+
+@dataclass(frozen=True)
+class Day:
+    """One lived day. ``state`` is that of its end and changes when the next day is lived: use it before, or copy it."""
+
+    number: int
+    sessions: Sessions
+    state: State
+
+
+def build_world(settings: WorldSettings, last_day: int) -> World:
+    """The world with everybody and everything that appears up to and including ``last_day`` (a day number)."""
+    catalogue = build_catalogue(settings, last_day)
+    return World(settings, catalogue, build_population(settings, catalogue.leaves, last_day))
+
+
+def live(world: World, last_day: int) -> Iterator[Day]:
+    """The days 0 … ``last_day``. What happens on a day does not depend on how far the world was built beyond it."""
+    joined = world.population.joined
+    state = State.empty(np.arange(0))
+    for number in range(last_day + 1):
+        newcomers = State.empty(np.flatnonzero((joined <= number) & (np.arange(len(joined)) >= len(state.person))))
+        state = state.join(newcomers)
+        yield Day(number, step(world, state, number, world.settings.generator("sessions", number)), state)
