@@ -1,0 +1,82 @@
+"""A trained model on disk: weights, the frozen content basis, and what is needed to read both.
+
+The directory is written beside its place and renamed, so that a reader sees a whole model or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from ml.content import ContentBasis
+from ml.towers import ModelShape, TwoTower
+from settings import Settings
+
+WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
+
+
+class ArtifactError(ValueError):
+    """A model directory is missing or incomplete; the message names it."""
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """A model that can be deployed."""
+
+    network: TwoTower
+    basis: ContentBasis
+    settings: Settings
+    event_names: list[str]
+    trained_until: float  # seconds since 1970 UTC; no event at or after it was seen
+
+    def save(self, directory: Path) -> None:
+        """Write the artefact, replacing what was there."""
+        temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            torch.save(self.network.state_dict(), temporary / WEIGHTS)
+            self.basis.to_frame().write_parquet(temporary / BASIS)
+            description = {
+                "shape": asdict(self.network.shape),
+                "settings": self.settings.model_dump(mode="json", exclude={"home"}),
+                "event_names": self.event_names,
+                "trained_until": self.trained_until,
+            }
+            (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
+            shutil.rmtree(directory, ignore_errors=True)
+            temporary.rename(directory)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    @classmethod
+    def load(cls, directory: Path) -> ModelArtifact:
+        """Read an artefact.
+
+        Raises:
+            ArtifactError: a file is missing.
+        """
+        missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
+        if missing:
+            raise ArtifactError(
+                f"{directory} is not a model: {', '.join(missing)} missing. Train again (job `retrain`)."
+            )
+        description = json.loads((directory / DESCRIPTION).read_text())
+        settings = Settings.model_validate(description["settings"])
+        network = TwoTower(
+            ModelShape(**description["shape"]), settings.model, settings.features, settings.training.temperature
+        )
+        network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
+        return cls(
+            network=network.eval(),
+            basis=ContentBasis.from_frame(pl.read_parquet(directory / BASIS)),
+            settings=settings,
+            event_names=description["event_names"],
+            trained_until=description["trained_until"],
+        )

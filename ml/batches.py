@@ -1,0 +1,137 @@
+"""Training batches: one cut-off a batch, so that every as-of feature in it agrees.
+
+A batch is a uniform draw of its cut-off's users, whatever their lengths; only inside the batch are sequences sorted
+by length and cut into trimmed chunks for the encoder. So sorting saves the padding and cannot bias p_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ml.context import Context
+from ml.dataset import Dataset
+from ml.examples import Examples
+from ml.items import DAY
+from ml.sequences import length_buckets, newest, pad
+from ml.tensors import CatalogueTensors
+from ml.towers import ContextBatch, EventBatch, ItemBatch
+from settings import Settings
+
+ENCODER_TOKENS = 4096  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """One step: B rows, B + M candidates."""
+
+    chunks: list[EventBatch]  # distinct users of the batch, in trimmed chunks
+    state_of_row: Tensor  # [B] which encoded user (in chunk order) each row is
+    context: ContextBatch  # [B]
+    demographics: Tensor  # [B, 3]
+    candidates: ItemBatch  # [B + M], the first B are the positives
+    candidate_rows: Tensor  # [B + M]
+    share: Tensor  # [B + M] p_i
+    group: Tensor  # [B] the user at the cut-off
+    positive_keys: Tensor  # sorted group * items + item of every positive of these users
+    weight: Tensor  # [B]
+    corpus: int  # items that the corpus negatives are drawn from
+
+
+@dataclass(frozen=True)
+class CutoffData:
+    """What all batches of one cut-off share."""
+
+    rows: NDArray[np.int64]  # examples of the cut-off
+    statistics: NDArray[np.float32]  # [items, width]
+    share: NDArray[np.float32]  # [items] p_i
+    corpus: NDArray[np.int64]  # items available before the end of the label window
+
+
+class TrainingBatches(IterableDataset[TrainingBatch]):
+    """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or of each cut-off the
+    same share where there are more than ``epoch_examples``."""
+
+    def __init__(
+        self, dataset: Dataset, examples: Examples, context: Context, settings: Settings, window_days: float
+    ) -> None:
+        self.dataset, self.examples, self.context, self.settings = dataset, examples, context, settings
+        self.catalogue = CatalogueTensors(dataset.features)
+        self.epoch = 0
+        self.cutoffs = [self._cutoff(float(cutoff), window_days) for cutoff in np.unique(examples.cutoff)]
+
+    def __len__(self) -> int:
+        return sum(self._steps(cutoff) for cutoff in self.cutoffs)
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        random = np.random.default_rng([self.settings.training.seed, self.epoch])
+        plan = [(cutoff, rows) for cutoff in self.cutoffs for rows in self._drawn(cutoff, random)]
+        for number in random.permutation(len(plan)):
+            cutoff, rows = plan[number]
+            yield self._batch(cutoff, rows, random)
+
+    def _steps(self, cutoff: CutoffData) -> int:
+        share = min(1.0, self.settings.training.epoch_examples / len(self.examples))
+        return max(1, round(share * len(cutoff.rows) / self.settings.training.batch_size))
+
+    def _drawn(self, cutoff: CutoffData, random: np.random.Generator) -> list[NDArray[np.int64]]:
+        """The cut-off's batches of one epoch: users in random order, each with all of their positives, so that a
+        history is encoded once an epoch; a new batch begins with the user that would overfill the one before."""
+        users, user = np.unique(self.examples.user[cutoff.rows], return_inverse=True)
+        order = np.argsort(random.permutation(len(users))[user], kind="stable")
+        rows, owner = cutoff.rows[order], user[order]
+        begins = np.flatnonzero(np.diff(owner, prepend=-1))
+        steps = self._steps(cutoff)
+        share = min(1.0, self.settings.training.epoch_examples / len(self.examples))
+        batch_of_user = (begins * steps / (share * len(rows))).astype(np.int64)
+        cuts = begins[np.flatnonzero(np.diff(batch_of_user, prepend=-1))]
+        return np.split(rows, cuts[1:])[:steps]
+
+    def _cutoff(self, cutoff: float, window_days: float) -> CutoffData:
+        rows = np.flatnonzero(self.examples.cutoff == cutoff)
+        counts = np.bincount(self.examples.item[rows], minlength=len(self.dataset.features))
+        return CutoffData(
+            rows=rows,
+            statistics=self.dataset.statistics.at(cutoff),
+            share=(counts / len(rows)).astype(np.float32),
+            corpus=np.flatnonzero(self.dataset.statistics.first_seen < cutoff + window_days * DAY),
+        )
+
+    def _batch(self, cutoff: CutoffData, rows: NDArray[np.int64], random: np.random.Generator) -> TrainingBatch:
+        training, dropout = self.settings.training, self.settings.model.content_dropout
+        part = self.examples.take(rows)
+        users, first, group = np.unique(part.user, return_index=True, return_inverse=True)
+        slices = newest(self.dataset.log, users, part.history_end[first], self.settings.sequences.length)
+        buckets = list(length_buckets(slices.lengths, ENCODER_TOKENS))
+        position = np.empty(len(users), np.int64)
+        position[np.concatenate(buckets)] = np.arange(len(users))
+        negatives = random.choice(cutoff.corpus, training.corpus_negatives) if len(cutoff.corpus) else cutoff.corpus
+        candidates = np.concatenate([part.item, negatives])
+        context = self.context.take(rows)
+        context = context.without(random.random(len(rows)) < self.settings.context.dropout)
+        return TrainingBatch(
+            chunks=[self.catalogue.events(pad(self.dataset.log, slices.take(bucket)), dropout) for bucket in buckets],
+            state_of_row=torch.from_numpy(position[group]),
+            context=self.catalogue.context(context),
+            demographics=torch.from_numpy(self.dataset.demographics[part.user]),
+            candidates=self.catalogue.item_batch(candidates, cutoff.statistics[candidates], dropout),
+            candidate_rows=torch.from_numpy(candidates),
+            share=torch.from_numpy(cutoff.share[candidates]),
+            group=torch.from_numpy(group),
+            positive_keys=torch.from_numpy(self._positive_keys(cutoff, users)),
+            weight=torch.from_numpy(part.weight),
+            corpus=len(cutoff.corpus),
+        )
+
+    def _positive_keys(self, cutoff: CutoffData, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sorted keys of all the positives that these users have at this cut-off, not only those in the batch."""
+        user, item = self.examples.user[cutoff.rows], self.examples.item[cutoff.rows]
+        group = np.searchsorted(users, user)
+        among = (group < len(users)) & (users[np.minimum(group, len(users) - 1)] == user)
+        return np.sort(group[among] * len(self.dataset.features) + item[among])

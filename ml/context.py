@@ -1,0 +1,117 @@
+"""Synthetic context augmentation: what the user might be looking at when they see the ad, invented from the label.
+
+Training has no onsite context, so it is derived from the positive. The post projects the positive's own interests; on
+real data that makes real context harmful, because there the subject is only loosely tied to the conversion. The default
+is therefore as noisy as the log: an item that users engage with on the same day as the positive. The positive itself is
+never its own subject.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from ml.items import DAY, ItemFeatures
+from ml.sequences import EventLog
+from settings import ContextRecipe
+
+NO_SUBJECT = -1
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the context layer reads, one row a query. A row without interests and subject is "no context"."""
+
+    subject: NDArray[np.int64]  # [queries] catalogue row whose content is shown, NO_SUBJECT = none
+    interests: NDArray[np.int64]  # [queries, MAXIMUM_INTERESTS] buckets, 0 = none
+    confidence: NDArray[np.float32]  # [queries, MAXIMUM_INTERESTS]
+
+    def __len__(self) -> int:
+        return len(self.subject)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        return (self.subject >= 0) | (self.confidence > 0).any(axis=1)
+
+    def take(self, rows: NDArray[np.int64]) -> Context:
+        return Context(self.subject[rows], self.interests[rows], self.confidence[rows])
+
+    def without(self, dropped: NDArray[np.bool_]) -> Context:
+        """The same with no context where ``dropped`` [queries]."""
+        return Context(
+            np.where(dropped, NO_SUBJECT, self.subject),
+            np.where(dropped[:, None], 0, self.interests),
+            np.where(dropped[:, None], 0, self.confidence).astype(np.float32),
+        )
+
+
+def subject_context(subject: NDArray[np.int64], items: ItemFeatures) -> Context:
+    """The context of looking at an item (related_pins): its content and interests; ``NO_SUBJECT`` rows get none."""
+    known = subject >= 0
+    row = np.maximum(subject, 0)
+    return Context(
+        subject,
+        np.where(known[:, None], items.interests[row], 0),
+        np.where(known[:, None], items.confidence[row], 0).astype(np.float32),
+    )
+
+
+def interests_context(source: NDArray[np.int64], items: ItemFeatures) -> Context:
+    """Only the interests of an item, not its content: the plain recipe, and what a search query gives."""
+    full = subject_context(source, items)
+    return Context(np.full(len(source), NO_SUBJECT), full.interests, full.confidence)
+
+
+def no_context(queries: int, interests: int) -> Context:
+    """The home feed: nothing is looked at."""
+    return Context(
+        np.full(queries, NO_SUBJECT),
+        np.zeros((queries, interests), np.int64),
+        np.zeros((queries, interests), np.float32),
+    )
+
+
+def synthetic_subjects(
+    positives: NDArray[np.int64], log: EventLog, items: int, recipe: ContextRecipe, seed: int
+) -> NDArray[np.int64]:
+    """The catalogue row that each positive's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
+
+    ``own_interests``: the positive (of which only interests will be shown). ``co_engaged``: an item drawn in proportion
+    to how often one user engaged with both within a day, over the training period; never the positive.
+    """
+    if recipe is ContextRecipe.none:
+        return np.full(len(positives), NO_SUBJECT)
+    if recipe is ContextRecipe.own_interests:
+        return positives.copy()
+    return _draw_neighbours(positives, same_day_pairs(log, items), np.random.default_rng(seed))
+
+
+def same_day_pairs(log: EventLog, items: int, window: int = 20) -> sp.csr_array:
+    """Symmetric counts [items, items] of pairs of different items of one user, less than a day and at most ``window``
+    events apart."""
+    user = log.user_of_event()
+    counts = sp.csr_array((items, items), dtype=np.float32)
+    for distance in range(1, window + 1):
+        left, right = log.item[:-distance], log.item[distance:]
+        near = log.seconds[distance:] - log.seconds[:-distance] < DAY
+        keep = near & (user[:-distance] == user[distance:]) & (left >= 0) & (right >= 0) & (left != right)
+        if not keep.any():
+            continue
+        ones = np.ones(int(keep.sum()), np.float32)
+        counts = counts + sp.csr_array((ones, (left[keep], right[keep])), shape=(items, items))
+    return (counts + counts.T).tocsr()
+
+
+def _draw_neighbours(rows: NDArray[np.int64], counts: sp.csr_array, random: np.random.Generator) -> NDArray[np.int64]:
+    """One column for each of ``rows``, drawn in proportion to the counts of that row; -1 for an empty row."""
+    cumulative = np.concatenate(([0.0], np.cumsum(counts.data, dtype=np.float64)))
+    low, high = cumulative[counts.indptr[rows]], cumulative[counts.indptr[rows + 1]]
+    drawn = low + random.random(len(rows)) * (high - low)
+    position = np.searchsorted(cumulative, drawn, side="right") - 1
+    position = np.clip(position, counts.indptr[rows], np.maximum(counts.indptr[rows + 1] - 1, counts.indptr[rows]))
+    if not len(counts.indices):
+        return np.full(len(rows), NO_SUBJECT)
+    return np.where(high > low, counts.indices[np.minimum(position, len(counts.indices) - 1)], NO_SUBJECT)

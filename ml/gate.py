@@ -1,0 +1,93 @@
+"""The gate: is a new model not worse than the champion on conversions that neither has seen?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from ml.artifact import ModelArtifact
+from ml.comparison import Asked, trained_lists
+from ml.dataset import build_dataset
+from ml.learning import TrainingPeriod, whole_log
+from ml.metrics import Metrics, evaluate
+from ml.queries import future_queries
+from settings import Settings
+
+DEPTH = 100
+MINIMUM_POSITIVES = 30
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer."""
+
+    passed: bool
+    reason: str
+    table: pl.DataFrame  # model, recall@100, diversity90
+
+
+def judge_pair(
+    period: TrainingPeriod,
+    candidate: ModelArtifact,
+    champion: ModelArtifact,
+    settings: Settings,
+    names: tuple[str, str],
+) -> Verdict:
+    """Compare two models on the period's conversions after both of their cut-offs.
+
+    It passes when Recall@100 and diversity90 are not lower than the champion's by more than the tolerances of
+    ``settings.gate``. With fewer than ``MINIMUM_POSITIVES`` conversions nothing can be told, and it does not pass.
+    """
+    cutoff = max(candidate.trained_until, champion.trained_until)
+    window_days = (period.end - cutoff) / 86_400
+    if window_days <= 0:
+        return _nothing_to_judge(names, "no conversion has arrived since the champion was trained")
+    measured = [_measure(period, model, cutoff, settings) for model in (candidate, champion)]
+    if any(metrics is None for metrics in measured):
+        return _nothing_to_judge(names, f"fewer than {MINIMUM_POSITIVES} conversions since both cut-offs")
+    new, old = (metrics for metrics in measured if metrics is not None)
+    gate = settings.gate
+    recall_holds = new.recall[DEPTH] >= old.recall[DEPTH] * (1 - gate.recall_tolerance)
+    diversity_holds = new.diversity90 >= old.diversity90 * (1 - gate.diversity_tolerance)
+    table = pl.DataFrame(
+        {
+            "model": names,
+            "recall@100": [new.recall[DEPTH], old.recall[DEPTH]],
+            "diversity90": [new.diversity90, old.diversity90],
+            "positives": [new.positives, old.positives],
+        }
+    )
+    outcome = "passes" if recall_holds and diversity_holds else "does not pass"
+    return Verdict(
+        recall_holds and diversity_holds,
+        f"{names[0]} {outcome}: Recall@100 {new.recall[DEPTH]:.4f} against {old.recall[DEPTH]:.4f} of {names[1]}, "
+        f"diversity90 {new.diversity90:.4f} against {old.diversity90:.4f}, on {new.positives} conversions of "
+        f"{window_days:.1f} days.",
+        table,
+    )
+
+
+def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settings: Settings) -> Metrics | None:
+    known = period.until(cutoff)
+    dataset = build_dataset(
+        known.events, known.items, known.users, model.settings.features, model.event_names, model.basis
+    )
+    queries, dataset = future_queries(
+        dataset,
+        whole_log(period, model.settings),
+        cutoff,
+        period.rule,
+        settings.evaluation.maximum_users,
+        settings.training.seed,
+        only_candidates=True,
+    )
+    if len(queries.positives.items) < MINIMUM_POSITIVES:
+        return None
+    lists = trained_lists(model.network, Asked(dataset, queries, period.rule.window_days), model.settings, DEPTH)
+    return evaluate(lists, queries.positives, len(queries.candidates))
+
+
+def _nothing_to_judge(names: tuple[str, str], reason: str) -> Verdict:
+    table = pl.DataFrame({"model": names, "recall@100": [None, None], "diversity90": [None, None]})
+    return Verdict(False, f"{names[0]} does not pass: {reason}. Try again when more has arrived.", table)

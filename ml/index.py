@@ -1,0 +1,272 @@
+"""The approximate nearest-neighbour index: building, searching, checking and keeping it on disk.
+
+All indexes rank by inner product of L2-normalised embeddings, that is by cosine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.retrieval import NO_ITEM, Ragged, RankedLists, search
+from settings import IndexKind, IndexSettings
+
+HNSW_LINKS = 32  # edges a node; 64 at the bottom
+HNSW_BUILD_BREADTH = 200
+HNSW_SEARCH_BREADTH = 512
+PQ_BITS = 8
+PQ_TRAINING_ITEMS = 39 << PQ_BITS  # FAISS wants 39 training vectors for each of the 2 ** 8 centroids
+PQ_REFINE_FACTOR = 8  # candidates scored again with the full vectors, over the list length
+IVF_PROBED_SHARE = 0.5
+MANIFEST = "manifest.json"
+
+
+class UnreadableIndexError(RuntimeError):
+    """An index on disk is missing, incomplete or damaged."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index directory holds; written last, so a directory with a manifest is complete."""
+
+    kind: str
+    size: int
+    dimension: int
+    model_version: str
+    day: str
+    index_file: str
+    index_sha256: str
+    items_file: str
+    items_sha256: str
+
+
+@dataclass(frozen=True)
+class LoadedIndex:
+    """An index with the item ids of its rows, in order."""
+
+    index: faiss.Index
+    item_ids: list[str]
+    manifest: Manifest
+
+
+def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> faiss.Index:
+    """An index over ``embeddings`` [items, width], L2-normalised, one row an item. The same input gives the same index.
+
+    Raises:
+        ValueError: no item, not normalised, or too few items to train the product quantiser of IVF-PQ.
+    """
+    vectors = np.ascontiguousarray(embeddings, np.float32)
+    if vectors.ndim != 2 or not len(vectors):
+        raise ValueError(f"an index needs embeddings [items, width] of at least one item, got {vectors.shape}")
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-3))
+    if len(wrong):
+        raise ValueError(
+            f"row {wrong[0]} of the embeddings has length {lengths[wrong[0]]:.4f}: L2-normalise them first"
+        )
+    kind = settings.kind
+    if kind is IndexKind.auto:
+        kind = IndexKind.exact if len(vectors) < settings.exact_below else IndexKind.hnsw
+    # Threads that insert side by side may do so in another order each time, which gives another graph.
+    with _one_thread():
+        index = _empty_index(kind, vectors)
+        index.add(vectors)
+    return index
+
+
+def index_kind(index: faiss.Index) -> IndexKind:
+    """The family an index belongs to."""
+    kinds = {faiss.IndexFlat: IndexKind.exact, faiss.IndexHNSW: IndexKind.hnsw, faiss.IndexRefine: IndexKind.ivf_pq}
+    return next(kind for family, kind in kinds.items() if isinstance(index, family))
+
+
+def search_index(
+    index: faiss.Index, queries: NDArray[np.float32], depth: int, exclude: Ragged | None = None
+) -> RankedLists:
+    """Lists of ``depth`` from the index, without the excluded items of each query.
+
+    So many more are retrieved as the longest exclusion has items; the excluded are then dropped and the rest moves up.
+    """
+    vectors = np.ascontiguousarray(queries, np.float32)
+    extra = int(exclude.counts.max(initial=0)) if exclude is not None else 0
+    wanted = min(depth + extra, index.ntotal)
+    scores, items = index.search(vectors, wanted, params=_search_parameters(index, wanted))
+    items, scores = items.astype(np.int64), np.where(items == NO_ITEM, -np.inf, scores).astype(np.float32)
+    if exclude is not None and len(exclude.items):
+        hidden = _member(items, exclude, index.ntotal)
+        items, scores = np.where(hidden, NO_ITEM, items), np.where(hidden, np.float32(-np.inf), scores)
+    # The stated tie rule: higher score, then lower row; ended slots last.
+    order = np.lexsort((items, -scores), axis=1)[:, :depth]
+    ended = depth - order.shape[1]
+    return RankedLists(
+        np.pad(np.take_along_axis(items, order, 1), ((0, 0), (0, ended)), constant_values=NO_ITEM),
+        np.pad(np.take_along_axis(scores, order, 1), ((0, 0), (0, ended)), constant_values=-np.inf),
+    )
+
+
+def ann_recall(
+    index: faiss.Index, queries: NDArray[np.float32], embeddings: NDArray[np.float32], k: int = 100
+) -> float:
+    """The share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
+
+    Raises:
+        ValueError: there are no queries to check with.
+    """
+    if not len(queries):
+        raise ValueError("the recall of an index needs at least one query")
+    wanted = min(k, index.ntotal)
+    truth = search(queries, embeddings, wanted).items
+    found = search_index(index, queries, wanted).items
+    common = [len(np.intersect1d(true, got)) for true, got in zip(truth, found, strict=True)]
+    return float(np.sum(common) / truth.size)
+
+
+def save_index(
+    directory: Path, index: faiss.Index, item_ids: Sequence[str], model_version: str, day: date | str
+) -> Manifest:
+    """Write the index into ``directory``, replacing the one there in one atomic step.
+
+    The files carry their checksum in their names and the manifest names the files, so replacing the manifest is the
+    moment at which the new index takes over; a crash before it leaves the old index as it was.
+
+    Raises:
+        ValueError: not one item id a row.
+    """
+    if len(item_ids) != index.ntotal:
+        raise ValueError(f"the index has {index.ntotal} rows but {len(item_ids)} item ids were given")
+    directory.mkdir(parents=True, exist_ok=True)
+    unnamed = directory / f"index.{os.getpid()}.tmp"
+    faiss.write_index(index, str(unnamed))
+    index_file, index_sha256 = _named_by_checksum(unnamed, "index", "faiss")
+    pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)}).write_parquet(unnamed)
+    items_file, items_sha256 = _named_by_checksum(unnamed, "items", "parquet")
+    manifest = Manifest(
+        kind=index_kind(index).value,
+        size=index.ntotal,
+        dimension=index.d,
+        model_version=model_version,
+        day=str(day),
+        index_file=index_file,
+        index_sha256=index_sha256,
+        items_file=items_file,
+        items_sha256=items_sha256,
+    )
+    unnamed.write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    _flush(unnamed)
+    os.replace(unnamed, directory / MANIFEST)
+    _flush(directory)
+    for file in directory.iterdir():
+        if file.name not in (MANIFEST, index_file, items_file):
+            file.unlink()
+    return manifest
+
+
+def load_index(directory: Path) -> LoadedIndex:
+    """The index that ``save_index`` wrote.
+
+    Raises:
+        UnreadableIndexError: no complete index there, or a file does not match its checksum.
+    """
+    again = "materialize item_index for this day again"
+    try:
+        manifest = Manifest(**json.loads((directory / MANIFEST).read_text()))
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise UnreadableIndexError(f"{directory / MANIFEST} is no index manifest ({error}): {again}") from error
+    checksums = {manifest.index_file: manifest.index_sha256, manifest.items_file: manifest.items_sha256}
+    for name, expected in checksums.items():
+        if not (directory / name).exists():
+            raise UnreadableIndexError(f"{directory / name} is missing: {again}")
+        if _sha256(directory / name) != expected:
+            raise UnreadableIndexError(f"{directory / name} does not match the checksum in {MANIFEST}: {again}")
+    index = faiss.read_index(str(directory / manifest.index_file))
+    item_ids = pl.read_parquet(directory / manifest.items_file)["item_id"].to_list()
+    return LoadedIndex(index, item_ids, manifest)
+
+
+def _empty_index(kind: IndexKind, vectors: NDArray[np.float32]) -> faiss.Index:
+    """An index that is ready for ``add``; trained on ``vectors`` where the family needs it."""
+    size, width = vectors.shape
+    if kind is IndexKind.exact:
+        return faiss.IndexFlatIP(width)
+    if kind is IndexKind.hnsw:
+        graph = faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        graph.hnsw.efConstruction = HNSW_BUILD_BREADTH
+        return graph
+    if size < PQ_TRAINING_ITEMS:
+        raise ValueError(
+            f"IVF-PQ needs at least {PQ_TRAINING_ITEMS:,} items to train its {1 << PQ_BITS} centroids a code, there "
+            f"are {size:,}: set index.kind to auto (exact at this size), exact or hnsw"
+        )
+    # About four dimensions a code; FAISS wants codes of equal width.
+    codes = next(codes for codes in range(max(1, width // 4), 0, -1) if width % codes == 0)
+    lists = min(int(4 * np.sqrt(size)), size // 39)
+    # The codes find the candidates, the vectors kept beside them (in half precision) put them in order.
+    index = faiss.index_factory(width, f"IVF{lists},PQ{codes}x{PQ_BITS}np,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    return index
+
+
+def _search_parameters(index: faiss.Index, depth: int) -> Any:
+    """How broadly to search an index for lists of ``depth``; None for exact search, which has nothing to choose."""
+    library: Any = faiss  # its type stubs do not know the arguments of these classes
+    kind = index_kind(index)
+    if kind is IndexKind.hnsw:
+        return library.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_BREADTH, 2 * depth))
+    if kind is IndexKind.ivf_pq:
+        lists = library.extract_index_ivf(library.downcast_index(index).base_index).nlist
+        probed = library.SearchParametersIVF(nprobe=max(1, round(lists * IVF_PROBED_SHARE)))
+        return library.IndexRefineSearchParameters(k_factor=PQ_REFINE_FACTOR, base_index_params=probed)
+    return None
+
+
+def _member(items: NDArray[np.int64], exclude: Ragged, size: int) -> NDArray[np.bool_]:
+    """Whether each of ``items`` [queries, depth] is among its query's excluded items."""
+    offset = np.arange(len(items), dtype=np.int64) * size
+    known = exclude.items != NO_ITEM
+    hidden = (exclude.items + offset[exclude.query_rows])[known]
+    return np.isin(np.where(items == NO_ITEM, NO_ITEM, items + offset[:, None]), hidden)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _named_by_checksum(file: Path, stem: str, suffix: str) -> tuple[str, str]:
+    """Make ``file`` durable under a name that holds its checksum; the name and the checksum."""
+    _flush(file)
+    checksum = _sha256(file)
+    name = f"{stem}-{checksum[:12]}.{suffix}"
+    os.replace(file, file.with_name(name))
+    return name, checksum
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,187 @@
+"""Item features of both towers: what an item is (content, category, interests, advertiser, price) and, as of an
+instant, how it has been doing (trailing counts, age). There are no item ids: a new item works at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.content import ContentBasis, category_nodes
+from ml.hashing import NONE, hash_column
+from ml.sequences import to_seconds
+from settings import FeatureSettings
+
+CATEGORY_LEVELS = 4
+MAXIMUM_INTERESTS = 4
+DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Static features, one row an item; rows are sorted by item id."""
+
+    item_ids: pl.Series  # [items], text
+    content: NDArray[np.float32]  # [items, content] unit length, or zero where nothing is known
+    cold_content: NDArray[np.float32]  # [items, content] what the item would get if it were new
+    category: NDArray[np.int64]  # [items, CATEGORY_LEVELS] buckets of the path's nodes, root first
+    interests: NDArray[np.int64]  # [items, MAXIMUM_INTERESTS] buckets, most confident first
+    confidence: NDArray[np.float32]  # [items, MAXIMUM_INTERESTS]
+    advertiser: NDArray[np.int64]  # [items, hashes] buckets
+    price: NDArray[np.float32]  # [items, 2] standardised log price, and whether it is known
+    available_from: NDArray[np.float64]  # [items] seconds since 1970 UTC; -inf = always
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def to_frame(self, statistics: NDArray[np.float32]) -> pl.DataFrame:
+        """One row an item with list columns, as the warehouse keeps it; ``statistics`` [items, width] beside it."""
+        columns: dict[str, NDArray[Any]] = {
+            "content": self.content,
+            "category": self.category,
+            "interests": self.interests,
+            "confidence": self.confidence,
+            "advertiser": self.advertiser,
+            "price": self.price,
+            "statistics": statistics,
+        }
+        lists = [
+            pl.Series(name, values).cast(pl.List(pl.Series(values[:1, 0]).dtype)) for name, values in columns.items()
+        ]
+        available = pl.Series("available_from", self.available_from)
+        return pl.DataFrame([self.item_ids.alias("item_id"), *lists, available])
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame) -> tuple[ItemFeatures, NDArray[np.float32]]:
+        """The inverse of ``to_frame``: features and statistics. Cold content is not kept: only training needs it."""
+        matrices = {
+            name: np.ascontiguousarray(frame[name].explode().to_numpy().reshape(len(frame), -1))
+            for name in ("content", "category", "interests", "confidence", "advertiser", "price", "statistics")
+        }
+        statistics = matrices.pop("statistics")
+        features = cls(
+            item_ids=frame["item_id"],
+            cold_content=np.zeros_like(matrices["content"]),
+            available_from=frame["available_from"].to_numpy(),
+            **matrices,
+        )
+        return features, statistics
+
+
+def build_item_features(items: pl.DataFrame, basis: ContentBasis, settings: FeatureSettings) -> ItemFeatures:
+    """Features of a catalogue under a frozen content basis.
+
+    Args:
+        items: item_id (unique, sorted), advertiser_id, category, price, interests, embedding, available_from.
+        basis: content of the items that were known in training, and the means from which new items get theirs.
+    """
+    content, cold_content = basis.content_of(items)
+    interests, confidence = _interests(items, settings.category_buckets)
+    return ItemFeatures(
+        item_ids=items["item_id"],
+        content=content,
+        cold_content=cold_content,
+        category=_category(items["category"], settings.category_buckets),
+        interests=interests,
+        confidence=confidence,
+        advertiser=hash_column(items["advertiser_id"], settings.advertiser_buckets, settings.advertiser_hashes),
+        price=_price(items["price"], basis),
+        available_from=to_seconds(items["available_from"]),
+    )
+
+
+def _category(category: pl.Series, buckets: int) -> NDArray[np.int64]:
+    nodes = category_nodes(category)
+    levels = [nodes.list.get(level, null_on_oob=True) for level in range(CATEGORY_LEVELS)]
+    return np.concatenate([hash_column(level, buckets) for level in levels], axis=1)
+
+
+def _interests(items: pl.DataFrame, buckets: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Given interests, else the nodes of the category path: the leaf with confidence 1, a parent half of its child."""
+    nodes = category_nodes(items["category"])
+    derived = (
+        pl.DataFrame({"row": np.arange(len(items)), "interest": nodes.list.reverse()})
+        .explode("interest")
+        .drop_nulls("interest")
+        .with_columns(confidence=0.5 ** pl.int_range(pl.len()).over("row"))
+    )
+    given = (
+        items.select(row=pl.int_range(pl.len()), given="interests")
+        .explode("given")
+        .drop_nulls("given")
+        .select("row", pl.col("given").struct.field("interest"), pl.col("given").struct.field("confidence"))
+    )
+    both = pl.concat([given, derived.join(given, on="row", how="anti").select(given.columns)], how="vertical_relaxed")
+    ranked = both.sort("row", "confidence", "interest", descending=[False, True, False]).with_columns(
+        rank=pl.int_range(pl.len()).over("row")
+    )
+    kept = ranked.filter(pl.col("rank") < MAXIMUM_INTERESTS)
+    ids = np.full((len(items), MAXIMUM_INTERESTS), NONE, np.int64)
+    confidence = np.zeros((len(items), MAXIMUM_INTERESTS), np.float32)
+    row, rank = kept["row"].to_numpy(), kept["rank"].to_numpy()
+    ids[row, rank] = hash_column(kept["interest"], buckets)[:, 0]
+    confidence[row, rank] = kept["confidence"].to_numpy()
+    return ids, confidence
+
+
+def _price(price: pl.Series, basis: ContentBasis) -> NDArray[np.float32]:
+    known = price.is_not_null().to_numpy()
+    logarithm = np.log1p(price.fill_null(0.0).to_numpy())
+    standard = (logarithm - basis.price_mean) / basis.price_deviation
+    return np.stack([np.where(known, standard, 0.0), known], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ItemStatistics:
+    """Trailing counts and age of every item as of any instant, from events in time order.
+
+    Only events before the instant are read, so nothing of a label window can leak in.
+    """
+
+    item: NDArray[np.int64]  # [events] catalogue row, in time order
+    seconds: NDArray[np.float64]  # [events] ascending
+    first_seen: NDArray[np.float64]  # [items] seconds; inf = never seen and no availability given
+    windows_days: tuple[float, ...]
+
+    @property
+    def width(self) -> int:
+        """Columns of ``at``: a count a window, the all-time count, the age, and whether it was ever seen."""
+        return len(self.windows_days) + 3
+
+    def at(self, seconds: float) -> NDArray[np.float32]:
+        """Features [items, width] as of ``seconds`` (exclusive): log(1 + count) / 4 a window, then all time, the log
+        age in days / 8, and 1 for an item with any event."""
+        items = len(self.first_seen)
+        end = int(np.searchsorted(self.seconds, seconds))
+        starts = [int(np.searchsorted(self.seconds, seconds - days * DAY)) for days in self.windows_days] + [0]
+        counts = np.zeros((items, len(starts)))
+        # Windows nest, so each event is counted once: in the slice between two starts, then summed outwards.
+        total = np.zeros(items)
+        for column in np.argsort(starts)[::-1]:
+            total += np.bincount(self.item[starts[column] : end], minlength=items)
+            counts[:, column] = total
+            end = starts[column]
+        age = np.log1p(
+            np.maximum(seconds - self.first_seen, 0) / DAY, where=np.isfinite(self.first_seen), out=np.zeros(items)
+        )
+        seen = counts[:, -1] > 0
+        return np.column_stack([np.log1p(counts) / 4, age / 8, seen]).astype(np.float32)
+
+
+def build_item_statistics(
+    item: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    available_from: NDArray[np.float64],
+    windows_days: list[float],
+) -> ItemStatistics:
+    """Statistics from events in any order; ``item`` -1 (no item) is left out."""
+    known = item >= 0
+    order = np.argsort(seconds[known], kind="stable")
+    item, seconds = item[known][order], seconds[known][order]
+    first = np.full(len(available_from), np.inf)
+    np.minimum.at(first, item, seconds)
+    first = np.where(np.isfinite(available_from), np.minimum(first, available_from), first)
+    return ItemStatistics(item, seconds, first, tuple(windows_days))

@@ -1,0 +1,202 @@
+"""From a training period to a trained model: prepare, choose the number of epochs on a temporal validation slice, fit.
+
+The training period ends at an instant; nothing in here reads an event at or after it. Selection repeats the whole
+preparation on the period up to one window before its end, so the validation slice cannot flatter itself through the
+graph, the statistics or the context. The final fit then learns from all of it for the chosen number of epochs: the
+newest conversions are the ones that tell most about tomorrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+
+from ml.comparison import Asked
+from ml.content import ContentBasis
+from ml.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
+from ml.dataset import Dataset, build_dataset
+from ml.examples import Examples, LabelRule, build_examples, training_cutoffs
+from ml.items import DAY
+from ml.queries import future_queries
+from ml.sequences import EventLog, build_event_log, row_numbers, to_seconds
+from ml.training import Fit, fit
+from settings import ContextRecipe, Settings
+
+
+@dataclass(frozen=True)
+class TrainingPeriod:
+    """All that may be learnt from."""
+
+    events: pl.DataFrame  # sorted by user_id, event_time, event_id; all before ``end``
+    items: pl.DataFrame  # the catalogue as of ``end``
+    users: pl.DataFrame
+    end: float  # seconds since 1970 UTC, exclusive
+    rule: LabelRule
+    event_names: list[str]
+
+    def until(self, end: float) -> TrainingPeriod:
+        """The same period ended earlier; the catalogue's rows stay the same."""
+        return replace(self, events=self.events.filter(pl.Series(to_seconds(self.events["event_time"]) < end)), end=end)
+
+    @property
+    def window(self) -> float:
+        """K in seconds."""
+        return self.rule.window_days * DAY
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fit reads."""
+
+    dataset: Dataset
+    examples: Examples
+    subjects: NDArray[np.int64]  # [examples] catalogue row of the synthetic context, -1 = none
+
+
+def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
+    """Features, examples and synthetic contexts of a training period."""
+    return with_subjects(prepare_examples(period, settings, basis), settings)
+
+
+def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
+    """Features and examples of a training period, without contexts yet."""
+    dataset = build_dataset(
+        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
+    )
+    examples = period_examples(period, dataset, settings)
+    return Prepared(dataset, examples, np.full(len(examples), NO_SUBJECT))
+
+
+def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:
+    """Examples at evenly spaced cut-offs whose windows end within the period."""
+    first = float(dataset.log.seconds.min()) if dataset.log.events else period.end
+    cutoffs = training_cutoffs(
+        period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
+    )
+    return build_examples(
+        dataset.log,
+        cutoffs,
+        period.rule,
+        period.event_names,
+        settings.examples.maximum_examples,
+        settings.training.seed,
+    )
+
+
+def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
+    """The synthetic context of every example."""
+    features = prepared.dataset.features
+    if recipe is ContextRecipe.own_interests:
+        return interests_context(prepared.subjects, features)
+    return subject_context(prepared.subjects, features)
+
+
+def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
+    """Train on the period less its last window, and stop when recall on that window stops rising."""
+    cutoff = period.end - period.window
+    earlier = period.until(cutoff)
+    prepared = prepare(earlier, settings)
+    queries, dataset = future_queries(
+        prepared.dataset,
+        whole_log(period, settings),
+        cutoff,
+        period.rule,
+        settings.training.validation_users,
+        settings.training.seed,
+        only_candidates=True,
+    )
+    asked = Asked(dataset, queries, period.rule.window_days)
+    return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
+
+
+def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
+    """The period's event log in the catalogue's rows."""
+    features = settings.features
+    return build_event_log(
+        period.events,
+        period.items["item_id"].sort(),
+        period.event_names,
+        features.advertiser_buckets,
+        features.advertiser_hashes,
+    )
+
+
+def fit_prepared(
+    period: TrainingPeriod,
+    prepared: Prepared,
+    settings: Settings,
+    epochs: int,
+    directory: Path,
+    validation: Asked | None = None,
+    logger: Logger | None = None,
+) -> Fit:
+    """Fit on prepared examples."""
+    return fit(
+        prepared.dataset,
+        prepared.examples,
+        training_context(prepared, settings.context.recipe),
+        settings,
+        period.rule.window_days,
+        epochs,
+        directory,
+        validation,
+        logger,
+    )
+
+
+def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
+    """The same examples with synthetic subjects drawn anew under the settings' recipe."""
+    subjects = synthetic_subjects(
+        prepared.examples.item,
+        prepared.dataset.log,
+        len(prepared.dataset.features),
+        settings.context.recipe,
+        settings.training.seed,
+    )
+    return replace(prepared, subjects=subjects)
+
+
+def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFrame:
+    """Examples as the warehouse keeps them: ids instead of rows."""
+    dataset, examples = prepared.dataset, prepared.examples
+    item_ids, names = dataset.features.item_ids, pl.Series([None, *event_names], dtype=pl.String)
+    subject = item_ids.gather(np.maximum(prepared.subjects, 0)).set(pl.Series(prepared.subjects < 0), None)
+    return pl.DataFrame(
+        {
+            "cutoff": pl.Series((examples.cutoff * 1e6).astype(np.int64)).cast(pl.Datetime("us", "UTC")),
+            "user_id": dataset.log.user_ids.gather(examples.user),
+            "history_events": examples.history_end - dataset.log.offsets[examples.user],
+            "item_id": item_ids.gather(examples.item),
+            "event_name": names.gather(examples.name),
+            "weight": examples.weight,
+            "subject_item_id": subject,
+        }
+    )
+
+
+def examples_of_frame(
+    period: TrainingPeriod, frame: pl.DataFrame, settings: Settings, basis: ContentBasis | None = None
+) -> Prepared:
+    """The inverse of ``examples_to_frame`` under the same period; without subjects where the frame has none."""
+    dataset = build_dataset(
+        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
+    )
+    frame = frame.sort("cutoff", "user_id", "item_id")
+    user, ids = dataset.log.user_rows(frame["user_id"]), dataset.features.item_ids
+    names = pl.Series(list(period.event_names))
+    examples = Examples(
+        cutoff=to_seconds(frame["cutoff"]),
+        user=user,
+        history_end=dataset.log.offsets[user] + frame["history_events"].to_numpy(),
+        item=row_numbers(ids, frame["item_id"]),
+        weight=frame["weight"].to_numpy().astype(np.float32),
+        name=row_numbers(names, frame["event_name"]) + 1,
+    )
+    none = np.full(len(frame), NO_SUBJECT)
+    subjects = row_numbers(ids, frame["subject_item_id"]) if "subject_item_id" in frame.columns else none
+    return Prepared(dataset, examples, subjects)

@@ -1,0 +1,94 @@
+"""Sampled softmax over in-batch and uniform corpus negatives, with the log-Q correction of the mixture.
+
+For a pool of B in-batch positives and M uniform corpus items, item i is expected E_i = (B - 1) p_i + M / N times among
+the negatives of a row, p_i its share of the training positives and N the corpus size. A row's logits are
+
+    positive:  cos / temperature - alpha_positive * log E
+    negative:  cos / temperature - alpha_negative * log E
+
+With alpha_negative = 1 a negative counts 1 / E_i times each of the E_i times it turns up, so the sum over the pool is
+an unbiased estimate of the full softmax's sum (Bengio & Senecal, 2008; Yi et al., 2019, "Sampling-Bias-Corrected Neural
+Modeling", for one source). The positive is in the sum for certain and needs no correction: alpha_positive = 0 converges
+to full softmax, alpha_positive = 1 does not. Temperature divides the cosine only: the correction is never scaled.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int) -> Tensor:
+    """E of each candidate: how often it is expected among one row's negatives, duplicates kept.
+
+    Args:
+        share: p_i, the share of the item among the training positives of the batch's cut-off [candidates].
+        batch: B, rows of the batch. corpus_negatives: M. corpus: N, items that M is drawn from.
+    """
+    return ((batch - 1) * share + corpus_negatives / max(corpus, 1)).clamp_min(1e-12)
+
+
+def accidental_hits(candidates: Tensor, user: Tensor, positive_keys: Tensor, items: int) -> Tensor:
+    """Where a candidate is one of the row's own positives [rows, candidates].
+
+    Args:
+        candidates: item rows [candidates]. user: group of each row, a user at a cut-off [rows].
+        positive_keys: sorted ``group * items + item`` of every positive of those groups.
+    """
+    hits = torch.zeros(len(user), len(candidates), dtype=torch.bool, device=candidates.device)
+    pair, columns = _occurrences(positive_keys % items, candidates)
+    place, rows = _occurrences((positive_keys // items)[pair], user)
+    hits[rows, columns[place]] = True
+    return hits
+
+
+def _occurrences(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Every (place in ``wanted``, place in ``among``) with equal values. Comparing all with all would cost as much as a
+    layer of the encoder; hits are few."""
+    ordered, order = among.sort()
+    low = torch.searchsorted(ordered, wanted)
+    count = torch.searchsorted(ordered, wanted, right=True) - low
+    place = torch.repeat_interleave(torch.arange(len(wanted), device=among.device), count)
+    within = torch.arange(len(place), device=among.device) - (count.cumsum(0) - count)[place]
+    return place, order[low[place] + within]
+
+
+def sampled_softmax(
+    cosine: Tensor,
+    temperature: Tensor,
+    log_expected: Tensor,
+    hits: Tensor,
+    weight: Tensor,
+    alpha_positive: float,
+    alpha_negative: float,
+) -> Tensor:
+    """Weighted mean cross-entropy of each row's positive against its negatives.
+
+    Args:
+        cosine: [rows, candidates]; the positive of row r is candidate r, so the first ``rows`` candidates are in-batch.
+        temperature: scalar. log_expected: log E [candidates].
+        hits: True where a candidate is a positive of the row [rows, candidates]; those get zero probability, except the
+            row's own entry. weight: label weight [rows].
+    Returns:
+        A scalar.
+    Raises:
+        ValueError: the shapes do not fit each other.
+    """
+    rows, candidates = cosine.shape
+    if (
+        candidates < rows
+        or hits.shape != cosine.shape
+        or log_expected.shape != (candidates,)
+        or weight.shape != (rows,)
+    ):
+        raise ValueError(
+            f"shapes do not fit: cosine {tuple(cosine.shape)}, hits {tuple(hits.shape)}, "
+            f"log_expected {tuple(log_expected.shape)}, weight {tuple(weight.shape)}"
+        )
+    logits = cosine / temperature
+    diagonal = logits.diagonal() - alpha_positive * log_expected[:rows]
+    negatives = (logits - alpha_negative * log_expected).masked_fill(hits, float("-inf"))
+    own = torch.eye(rows, candidates, dtype=torch.bool, device=cosine.device)
+    everything = torch.where(own, diagonal[:, None], negatives)
+    losses = torch.logsumexp(everything, dim=1) - diagonal
+    return (losses * weight).sum() / weight.sum()

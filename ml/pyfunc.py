@@ -1,0 +1,81 @@
+"""The user tower as an MLflow pyfunc: sequences in, user embeddings out (home feed: no context)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+
+from ml.artifact import ModelArtifact
+from ml.context import no_context
+from ml.dataset import Dataset, demographic_buckets
+from ml.inference import embed_users, encode_states
+from ml.items import MAXIMUM_INTERESTS, build_item_features, build_item_statistics
+from ml.sequences import build_event_log, newest
+from ml.tensors import CatalogueTensors
+
+SEQUENCE_COLUMNS = ("user_id", "item_id", "advertiser_id", "event_name", "event_time")
+
+
+class SequenceModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+    """Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's
+    oldest first. Output: one row a user with its embedding."""
+
+    def load_context(self, context: Any) -> None:
+        self.artifact = ModelArtifact.load(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        return embed_sequences(self.artifact, model_input)
+
+
+def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFrame:
+    """User embeddings without context: columns user_id, embedding (list of W floats)."""
+    frame = pl.from_pandas(
+        events[list(SEQUENCE_COLUMNS)], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String)
+    )
+    frame = frame.with_columns(
+        event_time=(pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+    ).sort("user_id", "event_time", maintain_order=True)
+    features = artifact.settings.features
+    items = basis_items(artifact)
+    log = build_event_log(
+        frame, items["item_id"], artifact.event_names, features.advertiser_buckets, features.advertiser_hashes
+    )
+    item_features = build_item_features(items, artifact.basis, features)
+    statistics = build_item_statistics(
+        log.item, log.seconds, item_features.available_from, features.statistics_windows_days
+    )
+    no_users = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
+    dataset = Dataset(
+        item_features,
+        artifact.basis,
+        log,
+        statistics,
+        demographic_buckets(no_users, log.user_ids),
+        artifact.event_names,
+    )
+    catalogue = CatalogueTensors(dataset.features)
+    users = np.arange(log.users)
+    slices = newest(log, users, log.offsets[1:], artifact.settings.sequences.length)
+    states = encode_states(artifact.network, catalogue, log, slices, artifact.settings.inference)
+    context = no_context(log.users, MAXIMUM_INTERESTS)
+    embeddings = embed_users(artifact.network, catalogue, states, context, dataset.demographics)
+    return pd.DataFrame({"user_id": log.user_ids.to_list(), "embedding": [row.tolist() for row in embeddings]})
+
+
+def basis_items(artifact: ModelArtifact) -> pl.DataFrame:
+    """The items that the basis knows, with ids only: attributes are not part of the model."""
+    ids = artifact.basis.items["item_id"].sort()
+    interest = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
+    return pl.DataFrame({"item_id": ids}).with_columns(
+        advertiser_id=pl.lit(None, pl.String),
+        category=pl.lit(None, pl.String),
+        price=pl.lit(None, pl.Float64),
+        interests=pl.lit(None, pl.List(interest)),
+        embedding=pl.lit(None, pl.List(pl.Float32)),
+        available_from=pl.lit(None, pl.Datetime("us", "UTC")),
+    )

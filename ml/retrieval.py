@@ -1,0 +1,231 @@
+"""Exact retrieval: the best K catalogue items for each query, and the value types that carry them.
+
+Ties are broken by one rule everywhere: the higher score first, then the lower catalogue row (catalogues are sorted by
+item id). -0.0 and 0.0 are the same score. Two items with equal embeddings may still differ in the last bit of a float32
+matrix product, which is then the higher score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+NO_ITEM = -1
+SCORES_IN_MEMORY = (
+    1 << 22
+)  # scores held at once: 16 MiB as float32 and twice that as sort keys, near the size of caches
+
+BatchScores = Callable[[int, int], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Catalogue rows per query, of varying number: positives, histories, items to exclude.
+
+    Attributes:
+        offsets: [queries + 1]; query q owns ``items[offsets[q]:offsets[q + 1]]``.
+        items: [n] catalogue rows; -1 is an item outside the catalogue.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.offsets.ndim != 1 or not len(self.offsets) or self.offsets[0] != 0 or np.any(np.diff(self.offsets) < 0):
+            raise ValueError("Ragged.offsets must be one-dimensional, start with 0 and never fall")
+        if self.items.ndim != 1 or self.offsets[-1] != len(self.items):
+            raise ValueError(f"Ragged.offsets ends with {self.offsets[-1]} but there are {len(self.items)} items")
+
+    @staticmethod
+    def from_pairs(query_rows: ArrayLike, item_rows: ArrayLike, queries: int) -> Ragged:
+        """Group (query row, item row) pairs by query; the order of a query's pairs and repeated pairs are kept.
+
+        Args:
+            query_rows: [n] in 0 .. queries - 1.
+            item_rows: [n] catalogue rows, -1 outside the catalogue.
+            queries: number of queries, those without a pair included.
+
+        Raises:
+            ValueError: lengths differ, or a query row is out of range.
+        """
+        query_of, items = np.asarray(query_rows, np.int64), np.asarray(item_rows, np.int64)
+        if len(query_of) != len(items):
+            raise ValueError(f"{len(query_of)} query rows but {len(items)} item rows: they are pairs")
+        if len(query_of) and not 0 <= query_of.min() <= query_of.max() < queries:
+            raise ValueError(f"query rows run from {query_of.min()} to {query_of.max()}, outside 0 .. {queries - 1}")
+        counts = np.bincount(query_of, minlength=queries)
+        return Ragged(_offsets(counts), items[np.argsort(query_of, kind="stable")])
+
+    @property
+    def queries(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of items by query, [queries]."""
+        return np.diff(self.offsets)
+
+    @property
+    def query_rows(self) -> NDArray[np.int64]:
+        """The query row of each item, [n]."""
+        return np.repeat(np.arange(self.queries, dtype=np.int64), self.counts)
+
+    def slice(self, start: int, stop: int) -> Ragged:
+        """The queries start .. stop - 1."""
+        offsets = self.offsets[start : stop + 1]
+        return Ragged(offsets - offsets[0], self.items[offsets[0] : offsets[-1]])
+
+    def take(self, queries: NDArray[np.int64]) -> Ragged:
+        """The given queries, in the given order."""
+        counts = self.counts[queries]
+        offsets = _offsets(counts)
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][queries] - offsets[:-1], counts)
+        return Ragged(offsets, self.items[source])
+
+    def where(self, keep: NDArray[np.bool_]) -> Ragged:
+        """Only the items whose entry in ``keep`` [n] is true, for the same queries."""
+        return Ragged.from_pairs(self.query_rows[keep], self.items[keep], self.queries)
+
+
+Positives = Ragged
+"""What users did after the cut-off: an item outside the catalogue (-1) is a positive that nobody can retrieve."""
+
+
+@dataclass(frozen=True)
+class RankedLists:
+    """Retrieved items, best first.
+
+    Attributes:
+        items: [queries, depth] catalogue rows; -1 where a list has ended.
+        scores: [queries, depth]; -inf where a list has ended.
+    """
+
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.items.ndim != 2 or self.items.shape != self.scores.shape:
+            raise ValueError(f"RankedLists needs equal [queries, depth]: {self.items.shape} and {self.scores.shape}")
+        if np.any((self.items[:, :-1] == NO_ITEM) & (self.items[:, 1:] != NO_ITEM)):
+            raise ValueError("RankedLists: an item follows the end of its list (-1); move the items up")
+
+    @staticmethod
+    def from_rows(rows: Sequence[Sequence[int]], depth: int = 100) -> RankedLists:
+        """Lists given as catalogue rows, best first, shorter ones filled up to ``depth``; scores fall by one a rank.
+
+        Raises:
+            ValueError: a list is longer than ``depth`` or holds an item twice.
+        """
+        items = np.full((len(rows), depth), NO_ITEM, np.int64)
+        for query, row in enumerate(rows):
+            if len(row) > depth or len(set(row)) < len(row):
+                raise ValueError(f"list {query} has {len(row)} items (at most {depth}) or holds one twice")
+            items[query, : len(row)] = row
+        scores = np.where(items == NO_ITEM, -np.inf, -np.arange(depth))
+        return RankedLists(items, scores.astype(np.float32))
+
+    @property
+    def queries(self) -> int:
+        return len(self.items)
+
+    @property
+    def depth(self) -> int:
+        return int(self.items.shape[1])
+
+    def take(self, queries: NDArray[np.int64]) -> RankedLists:
+        """The given queries, in the given order."""
+        return RankedLists(self.items[queries], self.scores[queries])
+
+    @staticmethod
+    def concatenate(parts: Sequence[RankedLists]) -> RankedLists:
+        """Lists of several batches of queries, in order."""
+        return RankedLists(
+            np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts])
+        )
+
+
+def search(
+    queries: ArrayLike, items: ArrayLike, depth: int, exclude: Ragged | None = None, batch: int | None = None
+) -> RankedLists:
+    """The ``depth`` items with the highest inner product for each query, exactly.
+
+    Args:
+        queries: [queries, width] query embeddings.
+        items: [items, width] item embeddings, in catalogue order.
+        depth: length of the lists; a catalogue with fewer items gives lists that end early.
+        exclude: items that a query must not get (its history, its context item); -1 is ignored.
+        batch: queries scored at once; by default what keeps ``SCORES_IN_MEMORY`` scores in memory.
+
+    Raises:
+        ValueError: widths differ, a score is not a number, or ``exclude`` has another number of queries.
+    """
+    left = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
+    right = torch.from_numpy(np.ascontiguousarray(items, np.float32))
+    if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
+        raise ValueError(f"queries {tuple(left.shape)} and items {tuple(right.shape)} must be matrices of one width")
+
+    def scores(start: int, stop: int) -> NDArray[np.float32]:
+        return (left[start:stop] @ right.T).numpy()
+
+    return search_scores(scores, len(left), len(right), depth, exclude, batch)
+
+
+def search_scores(
+    scores: BatchScores, queries: int, items: int, depth: int, exclude: Ragged | None = None, batch: int | None = None
+) -> RankedLists:
+    """``search`` for any scoring: ``scores(start, stop)`` gives [stop - start, items]; -inf is never retrieved."""
+    if exclude is not None and exclude.queries != queries:
+        raise ValueError(f"exclude is for {exclude.queries} queries, but there are {queries}")
+    size = batch or max(1, SCORES_IN_MEMORY // max(1, items))
+    parts = [RankedLists(np.zeros((0, depth), np.int64), np.zeros((0, depth), np.float32))]
+    for start in range(0, queries, size):
+        stop = min(start + size, queries)
+        parts.append(top_k(scores(start, stop), depth, None if exclude is None else exclude.slice(start, stop)))
+    return RankedLists.concatenate(parts)
+
+
+def top_k(scores: ArrayLike, depth: int, exclude: Ragged | None = None) -> RankedLists:
+    """The ``depth`` highest scores of each row of ``scores`` [queries, items], without the excluded items.
+
+    >>> top_k([[1.0, 3.0, 3.0, 2.0]], depth=3, exclude=Ragged.from_pairs([0], [3], queries=1)).items.tolist()
+    [[1, 2, 0]]
+
+    Raises:
+        ValueError: a score is NaN, or an excluded row is outside the catalogue.
+    """
+    # A copy, because excluded scores are overwritten; + 0.0 turns -0.0 into 0.0.
+    values = torch.from_numpy(np.array(scores, np.float32, ndmin=2, copy=True)).add_(0.0)
+    count, items = values.shape
+    if torch.isnan(values).any():
+        raise ValueError("a score is not a number (NaN): check the embeddings")
+    if exclude is not None:
+        known = exclude.items != NO_ITEM
+        if known.any() and not 0 <= exclude.items[known].min() <= exclude.items[known].max() < items:
+            raise ValueError(f"an excluded item lies outside the catalogue of {items} items (use -1 for unknown ones)")
+        values[torch.from_numpy(exclude.query_rows[known]), torch.from_numpy(exclude.items[known])] = -torch.inf
+    kept = min(depth, items)
+    best = torch.topk(_sort_keys(values), kept, dim=1).indices
+    rows = np.full((count, depth), NO_ITEM, np.int64)
+    best_scores = np.full((count, depth), -np.inf, np.float32)
+    best_scores[:, :kept] = values.gather(1, best).numpy()
+    rows[:, :kept] = np.where(np.isneginf(best_scores[:, :kept]), NO_ITEM, best.numpy())
+    return RankedLists(rows, best_scores)
+
+
+def _sort_keys(values: torch.Tensor) -> torch.Tensor:
+    """Distinct int64 keys [queries, items] that order by (score, then the lower row), so that topk cannot meet a tie.
+
+    The bits of a float32, read as an integer, order like the float once those of the negative numbers are flipped.
+    """
+    bits = values.view(torch.int32)
+    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
+    items = values.shape[1]
+    return ordered.mul_(1 << 32).add_(torch.arange(items - 1, -1, -1, dtype=torch.int64))
+
+
+def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])

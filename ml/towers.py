@@ -1,0 +1,295 @@
+"""The contextual sequential two-tower model.
+
+    events -> event embedding -> bidirectional transformer -> state          (offline, daily, stored)
+    [state ; context ; demographics] -> head -> user embedding               (at request time)
+    item features -> item tower -> item embedding                            (daily, indexed)
+
+Both embeddings have unit length; the score is their cosine. Shapes: B queries, L positions, N items, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ml.sequences import GAP_BUCKETS
+from settings import FeatureSettings, ModelSettings, UserEncoder
+
+EVENT_NAME_CODES = 32
+DEMOGRAPHIC_BUCKETS = 256
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes that come from data rather than from settings."""
+
+    content: int
+    statistics: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """Tensors of padded events; the item's own features are gathered in before the tower sees them."""
+
+    content: Tensor  # [B, L, content]
+    category: Tensor  # [B, L, CATEGORY_LEVELS]
+    price: Tensor  # [B, L, 2]
+    advertiser: Tensor  # [B, L, hashes]
+    name: Tensor  # [B, L]
+    gap: Tensor  # [B, L]
+    recency: Tensor  # [B, L]
+    valid: Tensor  # [B, L] bool
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """Tensors of items."""
+
+    content: Tensor  # [N, content]
+    category: Tensor  # [N, CATEGORY_LEVELS]
+    interests: Tensor  # [N, interests]
+    confidence: Tensor  # [N, interests]
+    advertiser: Tensor  # [N, hashes]
+    price: Tensor  # [N, 2]
+    statistics: Tensor  # [N, statistics]
+
+
+@dataclass(frozen=True)
+class ContextBatch:
+    """Tensors of live or synthetic context."""
+
+    content: Tensor  # [B, content], zero without a subject
+    interests: Tensor  # [B, interests]
+    confidence: Tensor  # [B, interests]
+    present: Tensor  # [B] bool
+
+
+class SharedEmbeddings(nn.Module):
+    """Hash embeddings that both towers and the context layer use: categories, interests and advertisers mean the same
+    everywhere."""
+
+    def __init__(self, features: FeatureSettings, width: int) -> None:
+        super().__init__()
+        self.category = nn.EmbeddingBag(features.category_buckets, width, mode="sum", padding_idx=0)
+        self.advertiser = nn.EmbeddingBag(features.advertiser_buckets, width, mode="sum", padding_idx=0)
+        for table in (self.category, self.advertiser):
+            nn.init.normal_(table.weight, std=0.02)
+            with torch.no_grad():
+                table.weight[0] = 0
+
+    def categories(self, ids: Tensor) -> Tensor:
+        """Sum of a path's node embeddings: [..., levels] -> [..., W]."""
+        return _bag(self.category, ids)
+
+    def advertisers(self, ids: Tensor) -> Tensor:
+        """Sum over hashes: [..., hashes] -> [..., W]."""
+        return _bag(self.advertiser, ids)
+
+    def interests(self, ids: Tensor, confidence: Tensor) -> Tensor:
+        """Confidence-weighted mean: [B, interests] twice -> [B, W]."""
+        share = confidence / confidence.sum(dim=1, keepdim=True).clamp_min(1e-6)
+        return functional.embedding_bag(
+            ids,
+            self.category.weight,
+            mode="sum",
+            per_sample_weights=share.to(self.category.weight.dtype),
+            padding_idx=0,
+        )
+
+
+def _bag(table: nn.EmbeddingBag, ids: Tensor) -> Tensor:
+    return table(ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape[:-1], -1)
+
+
+class EventEmbedding(nn.Module):
+    """One vector an event: item content + category + price + advertiser + event name + time gap + recency."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared = shared
+        self.dense = nn.Linear(shape.content + 2, width)
+        self.name = nn.Embedding(EVENT_NAME_CODES, width)
+        self.gap = nn.Embedding(GAP_BUCKETS, width)
+        self.recency = nn.Embedding(shape.positions, width)
+        for table in (self.name, self.gap, self.recency):
+            nn.init.normal_(table.weight, std=0.02)
+        self.normalise = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        """-> [B, L, W]."""
+        total = self.dense(torch.cat([events.content, events.price], dim=-1))
+        total = total + self.shared.categories(events.category) + self.shared.advertisers(events.advertiser)
+        total = total + self.name(events.name) + self.gap(events.gap) + self.recency(events.recency)
+        return self.dropout(self.normalise(total))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and feed-forward. Own block: PyTorch's nested-tensor fast path is slower than padding on
+    the CPU. No attention dropout, which would leave the fused kernel."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.heads = settings.heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, L, W], mask [B, 1, 1, L] True where attended -> [B, L, W]."""
+        batch, length, width = hidden.shape
+        packed = self.query_key_value(self.attention_norm(hidden)).view(
+            batch, length, 3, self.heads, width // self.heads
+        )
+        query, key, value = packed.permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        hidden = hidden + self.dropout(self.project(attended.transpose(1, 2).reshape(batch, length, width)))
+        return hidden + self.dropout(self.feed_forward(hidden))
+
+
+class TransformerEncoder(nn.Module):
+    """Bidirectional transformer; the state is the hidden state at the newest event plus the mean over events."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        self.embed = EventEmbedding(shape, settings, shared)
+        self.blocks = nn.ModuleList(TransformerBlock(settings) for _ in range(settings.layers))
+        self.normalise = nn.LayerNorm(settings.width)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        """-> state [B, W]. A user without events gets the state of an all-padding row: zero."""
+        hidden = self.embed(events)
+        # Rows of one length need no mask; an empty row attends to its own padding and is zeroed by the pooling.
+        mask = (
+            None if bool(events.valid.all()) else (events.valid | ~events.valid.any(1, keepdim=True))[:, None, None, :]
+        )
+        for block in self.blocks:
+            hidden = block(hidden, mask)
+        hidden = self.normalise(hidden)
+        newest = (events.valid.sum(1) - 1).clamp_min(0)
+        last = hidden[torch.arange(len(hidden)), newest] * events.valid.any(1, keepdim=True)
+        return last + masked_mean(hidden, events.valid)
+
+
+class MeanPoolingEncoder(nn.Module):
+    """The baseline of the post: an MLP over the mean of the event embeddings, no transformer."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        self.embed = EventEmbedding(shape, settings, shared)
+        self.perceptron = nn.Sequential(
+            nn.Linear(settings.width, 4 * settings.width),
+            nn.GELU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(4 * settings.width, settings.width),
+        )
+
+    def forward(self, events: EventBatch) -> Tensor:
+        """-> state [B, W]; zero for a user without events."""
+        pooled = masked_mean(self.embed(events), events.valid)
+        return (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True)
+
+
+def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
+    weight = valid.to(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+ENCODERS = {UserEncoder.transformer: TransformerEncoder, UserEncoder.mean_pooling: MeanPoolingEncoder}
+
+
+class ContextLayer(nn.Module):
+    """Interests weighted by confidence and the subject's content -> [B, W]; a learned vector where there is none."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared = shared
+        self.content = nn.Linear(shape.content, width)
+        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.absent = nn.Parameter(torch.zeros(width))
+
+    def forward(self, context: ContextBatch) -> Tensor:
+        mixed = self.content(context.content) + self.shared.interests(context.interests, context.confidence)
+        return torch.where(context.present[:, None], mixed + self.perceptron(mixed), self.absent)
+
+
+class Head(nn.Module):
+    """[state ; context ; demographics] -> user embedding. This is all that runs at request time."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        width = settings.width
+        self.context = ContextLayer(shape, settings, shared)
+        self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
+        nn.init.normal_(self.demographics.weight, std=0.02)
+        with torch.no_grad():
+            self.demographics.weight[0] = 0
+        self.perceptron = nn.Sequential(
+            nn.Linear(3 * width, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
+        )
+        self.shortcut = nn.Linear(3 * width, width)
+
+    def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
+        """state [B, W], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> unit vectors [B, W]."""
+        joined = torch.cat([state, self.context(context), self.demographics(demographics)], dim=1)
+        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+
+
+class ItemTower(nn.Module):
+    """MLP over content, category, interests, price, advertiser and as-of statistics -> unit vectors."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared = shared
+        wide = shape.content + 2 + shape.statistics + 3 * width
+        self.perceptron = nn.Sequential(
+            nn.Linear(wide, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
+        )
+        self.shortcut = nn.Linear(wide, width)
+
+    def forward(self, items: ItemBatch) -> Tensor:
+        """-> [N, W]."""
+        joined = torch.cat(
+            [
+                items.content,
+                items.price,
+                items.statistics,
+                self.shared.categories(items.category),
+                self.shared.interests(items.interests, items.confidence),
+                self.shared.advertisers(items.advertiser),
+            ],
+            dim=1,
+        )
+        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+
+
+class TwoTower(nn.Module):
+    """User tower (encoder | head) and item tower."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        shared = SharedEmbeddings(features, settings.width)
+        self.encoder = ENCODERS[settings.encoder](shape, settings, shared)
+        self.head = Head(shape, settings, shared)
+        self.item_tower = ItemTower(shape, settings, shared)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp().clamp(0.01, 1.0)

@@ -1,0 +1,122 @@
+"""MLflow: where runs are compared and models registered. The only module that talks to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import mlflow
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+from mlflow.models import infer_signature
+from mlflow.tracking import MlflowClient
+
+TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
+ITEM_MODEL = "adseq_item_model"
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The MLflow of one home."""
+
+    uri: str
+    artifacts: Path
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.uri)
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, created on first use with its artefacts under the home."""
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        location = (self.artifacts / name.replace(" ", "-")).as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    @contextmanager
+    def run(
+        self, experiment: str, name: str, tags: dict[str, str], nested: bool = False, system_metrics: bool = False
+    ) -> Iterator[Run]:
+        """An MLflow run; a failure marks it as failed."""
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_system_metrics_sampling_interval(2)  # type: ignore[no-untyped-call]
+        with mlflow.start_run(
+            experiment_id=self.experiment(experiment),
+            run_name=name,
+            tags=tags,
+            nested=nested,
+            log_system_metrics=system_metrics,
+        ) as run:
+            yield run
+
+    def replace_run(self, experiment: str, tag: str, value: str) -> None:
+        """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``: a day that is re-run has one run."""
+        filter_string = f"tags.`{tag}` = '{value}'"
+        for run in self.client.search_runs([self.experiment(experiment)], filter_string):
+            self.client.delete_run(run.info.run_id)
+
+    def url(self, run: Run) -> str:
+        """The run's page in the MLflow UI that `make ui` starts."""
+        port = os.environ.get("ADSEQ_MLFLOW_PORT", "5000")
+        return (
+            f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+            "?workflowType=machine_learning"
+        )
+
+    def champion(self) -> str | None:
+        """The version that the alias ``champion`` names; None before the first promotion."""
+        if not self.client.search_registered_models(f"name = '{ITEM_MODEL}'"):
+            return None
+        aliases = self.client.get_registered_model(ITEM_MODEL).aliases
+        return version_name(aliases[CHAMPION]) if CHAMPION in aliases else None
+
+    def promote(self, version: str) -> None:
+        """Move the alias ``champion`` to ``version``."""
+        self.client.set_registered_model_alias(ITEM_MODEL, CHAMPION, version.removeprefix("item-"))
+
+    def tag_version(self, version: str, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_model_version_tag(ITEM_MODEL, version.removeprefix("item-"), key, value)
+
+
+def version_name(number: str | int) -> str:
+    """How a registered version is called in tables and directories: ``item-3``."""
+    return f"item-{number}"
+
+
+def register(directory: Path, example: pd.DataFrame, output: Any) -> str:
+    """Log the model directory of the active run as a pyfunc model with a signature and register it.
+
+    Returns:
+        The version's name.
+    """
+    from ml.pyfunc import SequenceModel
+
+    info = mlflow.pyfunc.log_model(
+        name="item_model",
+        python_model=SequenceModel(),
+        artifacts={"model": str(directory)},
+        signature=infer_signature(example, output),
+        registered_model_name=ITEM_MODEL,
+        pip_requirements=["adseq"],
+    )
+    return version_name(info.registered_model_version)
+
+
+def log_figures(figures: dict[str, Figure]) -> None:
+    """Log matplotlib figures to the active run as ``<name>.png``."""
+    for name, figure in figures.items():
+        mlflow.log_figure(figure, f"{name}.png")

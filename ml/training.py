@@ -1,0 +1,201 @@
+"""Lightning training of the two-tower model, with early stopping on a temporal validation slice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ml.batches import TrainingBatch, TrainingBatches
+from ml.comparison import Asked, trained_lists
+from ml.context import Context
+from ml.dataset import Dataset
+from ml.examples import Examples
+from ml.loss import accidental_hits, expected_count, sampled_softmax
+from ml.metrics import evaluate
+from ml.tensors import to_device
+from ml.towers import ModelShape, TwoTower
+from settings import Settings, TrainingSettings
+
+VALIDATION_METRIC = "validation_recall_at_100"
+WARM_UP_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained network and how the training went."""
+
+    network: TwoTower
+    best_epoch: int  # epochs until the best validation, or all of them without validation
+    best_validation: float  # nan without validation
+    seconds: float
+    sequences_per_second: float
+    waiting_share: float  # share of the time spent waiting for batches
+
+
+def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
+    """An untrained network of the right shape, the same for the same seed."""
+    torch.manual_seed(settings.training.seed)
+    shape = ModelShape(dataset.features.content.shape[1], dataset.statistics.width, settings.sequences.length)
+    return TwoTower(shape, settings.model, settings.features, settings.training.temperature)
+
+
+def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSettings, items: int) -> Tensor:
+    """The sampled softmax of one batch. ``items``: catalogue size, for the keys of accidental hits."""
+    states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
+    users = network.head(states, batch.context, batch.demographics)
+    cosine = users @ network.item_tower(batch.candidates).T
+    rows = len(users)
+    expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, batch.corpus)
+    hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, items)
+    return sampled_softmax(
+        cosine,
+        network.temperature,
+        expected.log(),
+        hits,
+        batch.weight,
+        settings.alpha_positive,
+        settings.alpha_negative,
+    )
+
+
+class TwoTowerModule(lightning.LightningModule):
+    """Optimisation of a ``TwoTower`` and its validation recall."""
+
+    def __init__(
+        self, network: TwoTower, dataset: Dataset, settings: Settings, validation: Asked | None, steps: int
+    ) -> None:
+        super().__init__()
+        self.network, self.settings, self.validation, self.steps = network, settings, validation, steps
+        self.items = len(dataset.features)
+
+    def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
+        loss = training_loss(self.network, batch, self.settings.training, self.items)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
+        self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
+        return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        assert self.validation is not None
+        queries = self.validation.queries
+        lists = trained_lists(self.network, self.validation, self.settings, 100)
+        metrics = evaluate(lists, queries.positives, len(queries.candidates), ks=[10, 100])
+        self.log("validation_recall_at_10", metrics.recall[10], batch_size=1)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        self.log(VALIDATION_METRIC, metrics.recall[100], prog_bar=True, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        training = self.settings.training
+        optimizer = torch.optim.AdamW(self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, training.learning_rate, total_steps=max(2, self.steps), pct_start=WARM_UP_SHARE
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
+        return to_device(batch, device) if isinstance(batch, TrainingBatch) else batch
+
+
+class StepClock(Callback):
+    """Counts sequences and the time between steps, in which the loop waits for data; moves the epoch's shuffle on."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self.batches = batches
+        self.sequences, self.waiting, self.busy = 0, 0.0, 0.0
+        self._mark = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.batches.epoch = trainer.current_epoch
+        self._mark = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: TrainingBatch, batch_idx: int) -> None:
+        now = time.perf_counter()
+        self.waiting += now - self._mark
+        self._mark = now
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: TrainingBatch, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        self.busy += now - self._mark
+        self.sequences += len(batch.weight)
+        self._mark = now
+
+
+def fit(
+    dataset: Dataset,
+    examples: Examples,
+    context: Context,
+    settings: Settings,
+    window_days: float,
+    epochs: int,
+    directory: Path,
+    validation: Asked | None = None,
+    logger: Logger | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Train for ``epochs``, or until the validation recall of ``validation`` stops rising.
+
+    With ``validation`` the returned network is that of the best epoch. Checkpoints go to ``directory``.
+
+    Raises:
+        ValueError: there is no example to learn from.
+    """
+    if not len(examples):
+        raise ValueError(
+            "no training example: no user has events before a cut-off and a positive after it. Check the manifest's "
+            "positive_events and prediction_window_days against the log."
+        )
+    lightning.seed_everything(settings.training.seed, verbose=False)
+    batches = TrainingBatches(dataset, examples, context, settings, window_days)
+    network = new_network(dataset, settings)
+    module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
+    clock = StepClock(batches)
+    checkpoint = ModelCheckpoint(
+        directory, monitor=VALIDATION_METRIC if validation else None, mode="max", save_last=True, save_top_k=1
+    )
+    callbacks: list[Callback] = [clock, checkpoint]
+    if validation is not None:
+        callbacks.append(EarlyStopping(VALIDATION_METRIC, mode="max", patience=settings.training.patience))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=epochs,
+        callbacks=callbacks,
+        logger=logger or False,
+        default_root_dir=directory,
+        gradient_clip_val=1.0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )
+    started = time.perf_counter()
+    loader = DataLoader(batches, batch_size=None)
+    once: DataLoader[int] = DataLoader([0], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module, loader, once if validation is not None else None)
+    seconds = time.perf_counter() - started
+    best_epoch, best = epochs, float("nan")
+    if validation is not None and checkpoint.best_model_path:
+        saved = torch.load(checkpoint.best_model_path, weights_only=False)
+        module.load_state_dict(saved["state_dict"])
+        best_epoch = int(saved["epoch"]) + 1
+        best = float("nan") if checkpoint.best_model_score is None else float(checkpoint.best_model_score)
+    return Fit(
+        network=network.cpu().eval(),
+        best_epoch=best_epoch,
+        best_validation=best,
+        seconds=seconds,
+        sequences_per_second=clock.sequences / max(clock.busy + clock.waiting, 1e-9),
+        waiting_share=clock.waiting / max(clock.busy + clock.waiting, 1e-9),
+    )

@@ -1,0 +1,108 @@
+"""Popularity by hand; item-kNN against a dense reference."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import ml.baselines
+from ml.baselines import SECONDS_A_DAY, ItemKNN, popularity_lists, popularity_scores
+from ml.retrieval import Ragged
+
+
+def slow_similarity(
+    users: NDArray[np.int64], items: NDArray[np.int64], size: int, neighbours: int
+) -> NDArray[np.float64]:
+    """The formula of ItemKNN's docstring, item pair by item pair, with k1 = 0.2 and b = 0.5."""
+    seen = {(int(user), int(item)) for user, item in zip(users, items, strict=True)}
+    people = sorted({user for user, _ in seen})
+    items_of = {user: sum(u == user for u, _ in seen) for user in people}
+    users_of = [sum(i == item for _, i in seen) for item in range(size)]
+    mean = len(seen) / len(people)
+
+    def weight(user: int, item: int) -> float:
+        if (user, item) not in seen:
+            return 0.0
+        rarity = math.log(len(people) / (1 + users_of[item]))
+        return rarity * 1.2 / (0.2 * (0.5 + 0.5 * items_of[user] / mean) + 1)
+
+    result = np.zeros((size, size))
+    for i in range(size):
+        products = [sum(weight(user, i) * weight(user, j) for user in people) for j in range(size)]
+        products[i] = 0.0
+        for j in sorted(range(size), key=lambda j: (-products[j], j))[:neighbours]:
+            result[i, j] = max(products[j], 0.0)
+    return result
+
+
+@pytest.fixture
+def events() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 50, 260) * 7, np.minimum(generator.geometric(0.12, 260) - 1, 24)
+
+
+def test_popularity_counts_events_before_the_cutoff_within_the_window() -> None:
+    day = SECONDS_A_DAY
+    items, times = [0, 0, 1, 2, 2, -1], [0, 9 * day, 3 * day, 10 * day, 2.9 * day, 1]
+    assert popularity_scores(items, times, 10 * day, None, 4).tolist() == [2, 1, 1, 0]
+    assert popularity_scores(items, times, 10 * day, 7, 4).tolist() == [1, 1, 0, 0]
+
+
+def test_popularity_lists_differ_only_by_what_is_excluded() -> None:
+    scores = np.array([1, 5, 5, 0], np.float32)
+    lists = popularity_lists(scores, 2, 3, Ragged.from_pairs([1], [1], 2))
+    assert lists.items.tolist() == [[1, 2, 0], [2, 0, 3]]
+
+
+@pytest.mark.parametrize("neighbours", [3, 100])
+@pytest.mark.parametrize("in_memory", [1 << 24, 60])
+def test_similarities_equal_the_slow_reference(
+    events: tuple[NDArray[np.int64], NDArray[np.int64]],
+    neighbours: int,
+    in_memory: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ml.baselines, "SIMILARITIES_IN_MEMORY", in_memory)  # 60: many parts, some of one row
+    model = ItemKNN.fit(*events, 25, neighbours)
+    expected = slow_similarity(*events, 25, neighbours)
+    assert np.allclose(model.similarity.toarray(), expected, atol=1e-5)
+    assert np.diff(model.similarity.indptr).max() <= neighbours
+
+
+def test_scores_add_up_over_a_history_and_lists_end_with_the_neighbours(
+    events: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> None:
+    model = ItemKNN.fit(*events, 30)  # items 25 to 29 have no event
+    history = Ragged.from_pairs([0, 0, 0, 2, 2], [1, 4, 4, 3, -1], 4)
+    dense = model.similarity.toarray()
+    assert np.allclose(model.scores(history).toarray(), [dense[1] + dense[4], dense[0] * 0, dense[3], dense[0] * 0])
+    lists = model.retrieve(history, 30, exclude=history)
+    assert not {1, 4} & set(lists.items[0].tolist())
+    assert (lists.items[[1, 3]] == -1).all()
+    assert not np.isin(lists.items, range(25, 30)).any()
+    best = lists.items[2, 0]
+    assert dense[3, best] == dense[3].max()
+
+
+def test_repeated_events_and_events_outside_the_catalogue_change_nothing(
+    events: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> None:
+    users, items = events
+    once = ItemKNN.fit(users, items, 25).similarity.toarray()
+    more = ItemKNN.fit([*users, *users, 3, 4], [*items, *items, -1, -1], 25).similarity.toarray()
+    assert np.array_equal(once, more)
+
+
+def test_no_events_give_a_model_that_retrieves_nothing() -> None:
+    model = ItemKNN.fit([], [], 5)
+    assert (model.retrieve(Ragged.from_pairs([0], [2], 1), 3).items == -1).all()
+
+
+def test_equal_neighbours_go_to_the_lower_row() -> None:
+    """User 0 has items 0 to 4; the others' items only make user 0's rare enough to weigh something."""
+    model = ItemKNN.fit([0, 0, 0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7], 8, neighbours=2)
+    kept = [set(model.similarity[[item]].indices.tolist()) for item in range(5)]
+    assert kept == [{1, 2}, {0, 2}, {0, 1}, {0, 1}, {0, 1}]

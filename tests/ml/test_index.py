@@ -1,0 +1,153 @@
+"""The index finds what brute force finds, is the same twice, and survives what happens to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ml.index import (
+    UnreadableIndexError,
+    ann_recall,
+    build_index,
+    index_kind,
+    load_index,
+    save_index,
+    search_index,
+)
+from ml.retrieval import Ragged, search
+from settings import IndexKind, IndexSettings
+
+
+def embeddings(size: int, width: int = 16, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors around 50 centres, as catalogues are."""
+    generator = np.random.default_rng(seed)
+    vectors = generator.normal(size=(50, width))[generator.integers(0, 50, size)]
+    vectors = vectors + 0.6 * generator.normal(size=(size, width))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_size_chooses_between_exact_and_hnsw() -> None:
+    settings = IndexSettings(exact_below=300)
+    assert index_kind(build_index(embeddings(299), settings)) is IndexKind.exact
+    assert index_kind(build_index(embeddings(300), settings)) is IndexKind.hnsw
+
+
+def test_exact_equals_brute_force_with_exclusions() -> None:
+    vectors, queries = embeddings(200), embeddings(20, seed=1)
+    generator = np.random.default_rng(2)
+    exclude = Ragged.from_pairs(generator.integers(0, 20, 200), generator.integers(-1, 200, 200), 20)
+    index = build_index(vectors, IndexSettings())
+    found, expected = search_index(index, queries, 30, exclude), search(queries, vectors, 30, exclude)
+    assert np.array_equal(found.items, expected.items)
+    assert np.allclose(found.scores, expected.scores, atol=1e-6)
+    assert ann_recall(index, queries, vectors) == 1
+
+
+def test_lists_end_where_the_index_ends() -> None:
+    vectors = embeddings(5)
+    index = build_index(vectors, IndexSettings())
+    exclude = Ragged.from_pairs([0, 0], [1, 2], 2)
+    found, expected = search_index(index, vectors[:2], 8, exclude), search(vectors[:2], vectors, 8, exclude)
+    assert np.array_equal(found.items, expected.items)
+    assert (found.items[0] != -1).sum() == 3
+
+
+def test_hnsw_recall_is_high_and_a_damaged_graph_shows() -> None:
+    vectors, queries = embeddings(4000), embeddings(50, seed=3)
+    index = build_index(vectors, IndexSettings(kind=IndexKind.hnsw))
+    assert ann_recall(index, queries, vectors) >= 0.98
+    other = build_index(embeddings(4000, seed=9), IndexSettings(kind=IndexKind.hnsw))
+    assert ann_recall(other, queries, vectors) < 0.5
+
+
+def test_ivf_pq_recall_is_high_and_too_few_items_are_explained() -> None:
+    vectors, queries = embeddings(10_000), embeddings(50, seed=4)
+    index = build_index(vectors, IndexSettings(kind=IndexKind.ivf_pq))
+    assert index_kind(index) is IndexKind.ivf_pq
+    assert ann_recall(index, queries, vectors) >= 0.98
+    with pytest.raises(ValueError, match=r"at least 9,984 items .* there are 500: set index.kind to auto"):
+        build_index(vectors[:500], IndexSettings(kind=IndexKind.ivf_pq))
+
+
+def test_building_gives_the_same_bytes_whatever_the_threads() -> None:
+    vectors, settings = embeddings(3000), IndexSettings(kind=IndexKind.hnsw)
+    threads = faiss.omp_get_max_threads()
+    built = []
+    try:
+        for count in (1, 4):
+            faiss.omp_set_num_threads(count)
+            built.append(faiss.serialize_index(build_index(vectors, settings)).tobytes())
+            assert faiss.omp_get_max_threads() == count
+    finally:
+        faiss.omp_set_num_threads(threads)
+    assert built[0] == built[1]
+
+
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw])
+def test_what_is_saved_is_loaded(tmp_path: Path, kind: IndexKind) -> None:
+    vectors = embeddings(300)
+    index = build_index(vectors, IndexSettings(kind=kind))
+    ids = [f"item {row}" for row in range(300)]
+    written = save_index(tmp_path / "index", index, ids, "7", "2024-03-01")
+    loaded = load_index(tmp_path / "index")
+    assert loaded.manifest == written
+    assert (written.kind, written.size, written.dimension) == (kind.value, 300, 16)
+    assert (written.model_version, written.day) == ("7", "2024-03-01")
+    assert loaded.item_ids == ids
+    assert np.array_equal(search_index(loaded.index, vectors, 10).items, search_index(index, vectors, 10).items)
+
+
+def test_saving_again_replaces_the_index_and_leaves_nothing_else(tmp_path: Path) -> None:
+    for size in (40, 30):
+        save_index(tmp_path, build_index(embeddings(size), IndexSettings()), [str(i) for i in range(size)], "1", "d")
+    assert load_index(tmp_path).index.ntotal == 30
+    assert len(list(tmp_path.iterdir())) == 3
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    save_index(tmp_path, build_index(embeddings(30), IndexSettings()), [str(i) for i in range(30)], "1", "d")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_crash_before_the_manifest_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_index(tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], "1", "d")
+    monkeypatch.setattr("ml.index.Manifest", lambda **_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_index(tmp_path, build_index(embeddings(30), IndexSettings()), [str(i) for i in range(30)], "2", "d")
+    monkeypatch.undo()
+    loaded = load_index(tmp_path)
+    assert (loaded.index.ntotal, loaded.manifest.model_version) == (40, "1")
+
+
+def test_damage_is_found_on_loading(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableIndexError, match=r"manifest.json is no index manifest"):
+        load_index(tmp_path)
+    manifest = save_index(tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], "1", "d")
+    for name in (manifest.index_file, manifest.items_file):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(UnreadableIndexError, match=f"{name} does not match the checksum"):
+            load_index(tmp_path)
+        (tmp_path / name).unlink()
+        with pytest.raises(UnreadableIndexError, match=f"{name} is missing"):
+            load_index(tmp_path)
+        (tmp_path / name).write_bytes(content)
+    assert load_index(tmp_path).index.ntotal == 40
+    (tmp_path / "manifest.json").write_text('{"kind": "exact"}')
+    with pytest.raises(UnreadableIndexError, match="materialize item_index"):
+        load_index(tmp_path)
+
+
+def test_bad_embeddings_and_ids_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"row 1 of the embeddings has length 2\.0000"):
+        build_index(np.diag([1.0, 2.0]).astype(np.float32), IndexSettings())
+    with pytest.raises(ValueError, match="row 0 of the embeddings has length nan"):
+        build_index(np.full((1, 2), np.nan, np.float32), IndexSettings())
+    with pytest.raises(ValueError, match="at least one item"):
+        build_index(np.zeros((0, 4), np.float32), IndexSettings())
+    with pytest.raises(ValueError, match="3 rows but 2 item ids"):
+        save_index(tmp_path, build_index(np.eye(3, dtype=np.float32), IndexSettings()), ["a", "b"], "1", "d")
+    with pytest.raises(ValueError, match="at least one query"):
+        ann_recall(build_index(np.eye(3, dtype=np.float32), IndexSettings()), embeddings(0, 3), embeddings(3, 3))
