@@ -1,0 +1,156 @@
+"""One day of inference for one model version: the same steps, whether daily, caught up or in full."""
+
+import time
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.deployment import ModelVersion
+from assets.features import stored_features
+from assets.resources import SettingsResource
+from warehouse.catalogue import users_as_of
+from warehouse.sequences import all_user_sequences, user_sequences
+from warehouse.states import snapshot, state_days, write_states
+from warehouse.tables import Tables, vector_column, vectors
+
+ITEM_EMBEDDINGS = "item_embeddings"
+CHECKED_USERS = 200
+RECALL_QUERIES = 500
+
+
+@dataclass(frozen=True)
+class BuiltIndex:
+    """An index as it was written."""
+
+    items: int
+    kind: str
+    bytes: int
+    seconds: float
+    recall: float  # Recall@100 against brute force
+    directory: str
+
+
+def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
+    """Ingested days after the version's full inference and before ``day`` whose active users it has not encoded."""
+    done = set(state_days(tables, version.name))
+    arrived = tables.days("events", "arrival_date")
+    return [each for each in arrived if version.trained_day < each < day and each not in done]
+
+
+def encode_day(settings: SettingsResource, version: ModelVersion, day: date) -> int:
+    """States of the users who were active on ``day``, as of its end. Returns how many."""
+    tables = settings.tables
+    if day in tables.days("user_sequences", "day"):
+        sequences = tables.read("user_sequences", {"day": day})
+    else:
+        sequences = user_sequences(tables, settings.landing, day, settings.value().sequences)
+    return _encode(settings, version, day, sequences)
+
+
+def encode_everyone(settings: SettingsResource, version: ModelVersion) -> int:
+    """A version's full inference: every user as of their last active day, under the catalogue of its training day."""
+    day = version.trained_day
+    sequences = all_user_sequences(settings.tables, settings.landing, day, settings.value().sequences)
+    return _encode(settings, version, day, sequences)
+
+
+def _encode(settings: SettingsResource, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
+    from ml.encoding import states_of_sequences
+
+    features, _ = stored_features(settings.tables, settings.landing, version, day)
+    states = states_of_sequences(version.load(), features, sequences, settings.value().inference)
+    write_states(settings.tables, version.name, day, states)
+    return len(states)
+
+
+def largest_difference_to_full(settings: SettingsResource, version: ModelVersion, day: date) -> float:
+    """The largest difference between stored states and the same users re-encoded from the event log.
+
+    A sample of the users of one earlier day (another one each day); 0 before there is one. Another day's batches have
+    other shapes, so this also says whether a state depends on whom it was encoded with.
+    """
+    from ml.encoding import states_of_sequences
+
+    tables = settings.tables
+    days = [each for each in state_days(tables, version.name) if version.trained_day < each < day]
+    if not days:
+        return 0.0
+    random = np.random.default_rng(day.toordinal())
+    earlier = days[int(random.integers(len(days)))]
+    sequences = user_sequences(tables, settings.landing, earlier, settings.value().sequences)
+    sample = sequences.sample(min(CHECKED_USERS, len(sequences)), seed=day.toordinal())
+    features, _ = stored_features(tables, settings.landing, version, earlier)
+    fresh = states_of_sequences(version.load(), features, sample, settings.value().inference)
+    stored = tables.read("user_states", {"model_version": version.name, "day": earlier})
+    both = fresh.join(stored, on="user_id", how="left", suffix="_stored", maintain_order="left")
+    if both["state_stored"].null_count():
+        return float("inf")
+    return float(np.abs(vectors(both["state"]) - vectors(both["state_stored"])).max(initial=0.0))
+
+
+def write_item_embeddings(settings: SettingsResource, version: ModelVersion, day: date) -> tuple[int, int]:
+    """Embed the catalogue as of ``day``. Returns items and width."""
+    from ml.encoding import item_embeddings
+
+    features, statistics = stored_features(settings.tables, settings.landing, version, day)
+    embeddings = item_embeddings(version.load(), features, statistics)
+    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)])
+    settings.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
+    return embeddings.shape[0], embeddings.shape[1]
+
+
+def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tuple[pl.Series, NDArray[np.float32]]:
+    """Item ids (sorted) and their embeddings [items, W] of a day."""
+    frame = tables.read(ITEM_EMBEDDINGS, {"model_version": version.name, "day": day}).sort("item_id")
+    return frame["item_id"], vectors(frame["embedding"])
+
+
+def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> BuiltIndex:
+    """Build and write the day's index, and measure it against brute force."""
+    from ml.index import ann_recall, build_index, load_index, save_index
+
+    started = time.perf_counter()
+    item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
+    directory = settings.home.indexes / version.name / day.isoformat()
+    index = build_index(embeddings, settings.value().index)
+    save_index(directory, index, item_ids.to_list(), version.name, day)
+    seconds = time.perf_counter() - started
+    loaded = load_index(directory)
+    queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)[1]
+    depth = min(100, len(item_ids))
+    return BuiltIndex(
+        items=len(item_ids),
+        kind=str(loaded.manifest.kind),
+        bytes=sum(path.stat().st_size for path in directory.iterdir()),
+        seconds=seconds,
+        recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
+        directory=str(directory),
+    )
+
+
+def snapshot_embeddings(
+    settings: SettingsResource,
+    version: ModelVersion,
+    day: date,
+    maximum: int | None = None,
+    users: pl.Series | None = None,
+) -> tuple[pl.Series, NDArray[np.float32]]:
+    """Users of the snapshot as of ``day`` and their embeddings [users, W] on the home feed.
+
+    Args:
+        maximum: at most so many, a sample that depends on the day only. users: only these.
+    """
+    from ml.encoding import user_embeddings
+
+    states = snapshot(settings.tables, version.name, day)
+    if users is not None:
+        states = states.filter(pl.col("user_id").is_in(users.implode()))
+    if maximum is not None and len(states) > maximum:
+        states = states.sample(maximum, seed=day.toordinal()).sort("user_id")
+    features, _ = stored_features(settings.tables, settings.landing, version, day)
+    demographics = users_as_of(settings.tables, day)
+    embeddings = user_embeddings(version.load(), features, vectors(states["state"]), states["user_id"], demographics)
+    return states["user_id"], embeddings

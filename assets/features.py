@@ -1,0 +1,136 @@
+"""Item features: the frozen content basis of a training period, and each day's features under it."""
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import polars as pl
+
+from assets.deployment import ModelVersion, record_deployment, serving
+from assets.describe import MODELLING, columns
+from assets.ingest import events, history, items, users
+from assets.partitions import daily
+from assets.period import EVENT_COLUMNS, training_day, training_period
+from assets.resources import SettingsResource
+from assets.tracking import tracking_of
+from warehouse.catalogue import events_as_of, items_as_of
+from warehouse.ingest import day_end
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ml.items import ItemFeatures
+
+GROUP = "features"
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[history, events, items, users],
+    kinds={"scikitlearn", "deltalake"},
+    owners=[MODELLING],
+    description="Content of the items of the training period: given embeddings, or the truncated SVD of the shifted "
+    "positive PMI of the co-engagement graph; and the attribute means from which new items get theirs. Frozen with "
+    "the model version that learns under it.",
+    metadata=columns(
+        kind="String: item, advertiser, category, price or source", key="String", vector="List(Float32): unit length"
+    ),
+)
+def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.dataset import build_dataset
+
+    day = training_day(settings.tables)
+    effective = settings.value()
+    period = training_period(settings.tables, settings.landing, day, effective)
+    dataset = build_dataset(
+        period.events, period.items, period.users, effective.features, period.event_names, seed=effective.training.seed
+    )
+    settings.tables.write("content_basis", dataset.basis.to_frame(), {"as_of": day})
+    catalogue, known = len(period.items), len(dataset.basis.items)
+    return dg.MaterializeResult(
+        metadata={
+            "as_of": str(day),
+            "source": dataset.basis.source,
+            "items": catalogue,
+            "items_with_content": known,
+            "share_with_content": known / max(catalogue, 1),
+            "width": dataset.basis.width,
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=daily,
+    deps=[items, events, "champion"],
+    kinds={"polars", "deltalake"},
+    owners=[MODELLING],
+    description="Every item as of the day: content under the deployed version's basis (new items folded in from their "
+    "attributes), category path, interests, price, hashed advertiser, and statistics as of the end of the day. No ids.",
+    metadata=columns(
+        item_id="String: key only, no feature",
+        content="List(Float32): unit length",
+        category="List(Int64): hash buckets of the path, root first",
+        interests="List(Int64): hash buckets, most confident first",
+        confidence="List(Float32)",
+        advertiser="List(Int64): hash buckets",
+        price="List(Float32): standardised log price, known or not",
+        statistics="List(Float32): log counts by trailing window, age, seen",
+        available_from="Float64: seconds since 1970 UTC",
+    ),
+)
+def item_features(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    day = date.fromisoformat(context.partition_key)
+    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
+    record_deployment(settings.tables, day, version)
+    features, statistics = features_of_day(settings.tables, settings.landing, version, day)
+    frame = features.to_frame(statistics)
+    settings.tables.write("item_features", frame, {"model_version": version.name, "day": day})
+    basis = version.load().basis
+    known = frame["item_id"].is_in(basis.items["item_id"].implode())
+    no_content = frame["content"].list.eval(pl.element().abs()).list.sum() == 0
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(frame),
+            "model_version": version.name,
+            "new_items_folded_in": int((~known).sum()),
+            "items_without_any_content": int(no_content.sum()),
+            "share_with_category": float((features.category[:, 0] > 0).mean()) if len(frame) else 0.0,
+            "share_with_price": float(features.price[:, 1].mean()) if len(frame) else 0.0,
+        }
+    )
+
+
+def features_of_day(
+    tables: Tables, landing: Landing, version: ModelVersion, day: date
+) -> "tuple[ItemFeatures, NDArray[np.float32]]":
+    """Item features under the version's basis and statistics [items, width] as of the end of ``day``."""
+    from ml.items import build_item_features, build_item_statistics
+    from ml.sequences import row_numbers, to_seconds
+
+    artifact = version.load()
+    items = items_as_of(tables, landing, day)
+    features = build_item_features(items, artifact.basis, artifact.settings.features)
+    engaged = events_as_of(tables, landing, day, EVENT_COLUMNS).select("item_id", "event_time")
+    statistics = build_item_statistics(
+        row_numbers(items["item_id"], engaged["item_id"]),
+        to_seconds(engaged["event_time"]),
+        features.available_from,
+        artifact.settings.features.statistics_windows_days,
+    )
+    return features, statistics.at(day_end(day, landing.manifest.time_zone).timestamp())
+
+
+def stored_features(
+    tables: Tables, landing: Landing, version: ModelVersion, day: date
+) -> "tuple[ItemFeatures, NDArray[np.float32]]":
+    """The item features of a day, from the table where it has them."""
+    from ml.items import ItemFeatures
+
+    if day in tables.days("item_features", "day", {"model_version": version.name}):
+        frame = tables.read("item_features", {"model_version": version.name, "day": day}).sort("item_id")
+        return ItemFeatures.from_frame(frame)
+    return features_of_day(tables, landing, version, day)

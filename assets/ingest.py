@@ -1,0 +1,138 @@
+"""Landing zone -> validated Delta tables, quarantine beside them."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.describe import DATA_PLATFORM, delta_schema, picture
+from assets.partitions import daily
+from assets.resources import SettingsResource
+from warehouse.contracts import LandingTable
+from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
+from warehouse.landing import ManifestError
+from warehouse.reading import LandingError
+from warehouse.views import rebuild_views
+
+GROUP = "ingest"
+WITHIN_QUARANTINE = "quarantine_share_within_bound"
+DESCRIPTIONS = {
+    LandingTable.events: "Offsite conversion events that arrived on the day: validated, deduplicated by event_id "
+    "(the earliest arrival wins), late ones marked. Broken rows go to `quarantine_events` with the reason.",
+    LandingTable.items: "Items whose newest version arrived on the day. A day sees the newest version up to it.",
+    LandingTable.users: "Demographics that arrived on the day; every column may be null.",
+    LandingTable.impressions: "Onsite requests of the day: what was looked at, what was shown, how far it came in the "
+    "funnel. Optional: without it the context report falls back to a basket proxy.",
+}
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"polars", "deltalake"},
+    owners=[DATA_PLATFORM],
+    description="Everything that had arrived before the first daily partition, ingested in one step: all tables.",
+    check_specs=[
+        dg.AssetCheckSpec(WITHIN_QUARANTINE, asset="history", blocking=True, description="Rows that break a contract."),
+        dg.AssetCheckSpec(
+            "has_events", asset="history", blocking=True, description="There is something to learn from."
+        ),
+    ],
+)
+def history(settings: SettingsResource) -> dg.MaterializeResult:
+    reports = {table: _ingest(settings, table, None) for table in LandingTable}
+    rebuild_views(settings.home, settings.tables)
+    first_arrival = settings.landing.history_day()
+    events = settings.tables.scan("events").filter(pl.col("arrival_date") == first_arrival)
+    metadata: dict[str, Any] = {f"{table}_rows": report.rows_written for table, report in reports.items()}
+    for table, report in reports.items():
+        metadata |= {f"{table}_{name}": value for name, value in _losses(report).items()}
+    metadata["events_by_week"] = _events_by_week(events)
+    return dg.MaterializeResult(
+        metadata=metadata,
+        check_results=[
+            _quarantine_result(max(report.quarantine_share for report in reports.values()), settings),
+            dg.AssetCheckResult(check_name="has_events", passed=reports[LandingTable.events].rows_written > 0),
+        ],
+    )
+
+
+def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=table.value,
+        group_name=GROUP,
+        partitions_def=daily,
+        deps=[history],
+        kinds={"polars", "deltalake"},
+        owners=[DATA_PLATFORM],
+        description=DESCRIPTIONS[table],
+        metadata=delta_schema(table),
+        check_specs=[
+            dg.AssetCheckSpec(
+                WITHIN_QUARANTINE, asset=table.value, blocking=True, description="Rows that break the contract."
+            )
+        ],
+    )
+    def landed(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+        day = date.fromisoformat(context.partition_key)
+        report = _ingest(settings, table, day)
+        if report.rows_quarantined:
+            context.log.warning(f"{report.rows_quarantined} rows of {table} quarantined: {report.quarantined}")
+        return dg.MaterializeResult(
+            metadata={"dagster/row_count": report.rows_written, "files": report.files, **_losses(report)},
+            check_results=[_quarantine_result(report.quarantine_share, settings)],
+        )
+
+    return landed
+
+
+events = _daily_asset(LandingTable.events)
+items = _daily_asset(LandingTable.items)
+users = _daily_asset(LandingTable.users)
+impressions = _daily_asset(LandingTable.impressions)
+
+
+def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -> IngestReport:
+    """Ingest; what the input's owner must mend is not tried again."""
+    try:
+        return ingest(settings.landing, settings.tables, table, day, settings.value().data)
+    except (LandingError, QuarantineExceeded, ManifestError) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _quarantine_result(share: float, settings: SettingsResource) -> dg.AssetCheckResult:
+    bound = settings.data.maximum_quarantine_share
+    return dg.AssetCheckResult(
+        check_name=WITHIN_QUARANTINE, passed=share <= bound, metadata={"share": share, "bound": bound}
+    )
+
+
+def _losses(report: IngestReport) -> Mapping[str, Any]:
+    """What did not become a row, and why; only what happened is shown."""
+    facts: dict[str, Any] = {
+        "duplicates": report.duplicates,
+        "late": report.late,
+        "quarantined": report.rows_quarantined,
+    }
+    facts |= {f"quarantined: {reason}": rows for reason, rows in report.quarantined.items()}
+    return {name: value for name, value in facts.items() if value}
+
+
+def _events_by_week(events: pl.LazyFrame) -> dg.MetadataValue:
+    from ml.figures import counts_bar
+
+    counted = (
+        events.group_by(pl.col("event_time").dt.date().dt.truncate("1w").alias("week"), "event_name")
+        .len()
+        .collect()
+        .pivot("event_name", index="week", values="len")
+        .fill_null(0)
+        .sort("week")
+        .tail(104)
+    )
+    names = [name for name in counted.columns if name != "week"]
+    figure = counts_bar(
+        counted["week"].to_list(), {name: counted[name].to_list() for name in names}, "Events by week", "Events"
+    )
+    return picture(figure, "events by week")

@@ -1,0 +1,58 @@
+"""What the training assets read: everything that had arrived by the newest ingested day."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.contracts import EVENT_NAMES
+from warehouse.ingest import day_end
+from warehouse.landing import Landing
+from warehouse.tables import TableMissing, Tables
+
+if TYPE_CHECKING:
+    from ml.examples import LabelRule
+    from ml.learning import TrainingPeriod
+    from settings import Settings
+
+EVENT_COLUMNS = ["user_id", "event_time", "event_name", "item_id", "advertiser_id"]
+
+
+def training_day(tables: Tables) -> date:
+    """The newest ingested day: training learns from all that arrived by its end.
+
+    Raises:
+        TableMissing: nothing has been ingested.
+    """
+    days = tables.days("events", "arrival_date")
+    if not days:
+        raise TableMissing("no event has been ingested: materialize `history` first (job `bootstrap`)")
+    return days[-1]
+
+
+def label_rule(landing: Landing, settings: Settings) -> LabelRule:
+    """What counts as a conversion, from the manifest."""
+    from ml.examples import LabelRule
+
+    manifest = landing.manifest
+    return LabelRule(
+        event_names=tuple(manifest.positive_events),
+        window_days=manifest.prediction_window_days,
+        repeats_count=manifest.repeats_count,
+        weights=settings.examples.label_weights,
+    )
+
+
+def training_period(tables: Tables, landing: Landing, day: date, settings: Settings) -> TrainingPeriod:
+    """Events, catalogue and users as of the end of ``day``."""
+    from ml.learning import TrainingPeriod
+
+    return TrainingPeriod(
+        events=events_as_of(tables, landing, day, EVENT_COLUMNS),
+        items=items_as_of(tables, landing, day),
+        users=users_as_of(tables, day),
+        end=day_end(day, landing.manifest.time_zone).timestamp(),
+        rule=label_rule(landing, settings),
+        event_names=list(EVENT_NAMES),
+    )

@@ -1,0 +1,157 @@
+"""Recall@K, diversity and context reports, as MLflow runs with plots; and the daily prequential recall."""
+
+from datetime import date, timedelta
+
+import dagster as dg
+
+from assets.describe import MODELLING, columns, dagster_tags, picture, preview
+from assets.inference import item_embeddings, user_states
+from assets.ingest import events, impressions
+from assets.partitions import daily
+from assets.reporting import (
+    evaluation_lists_of,
+    newest_version,
+    open_report,
+    oracle_lists,
+    prequential,
+    write_metrics,
+)
+from assets.resources import SettingsResource
+from assets.training import item_model
+
+GROUP = "reports"
+YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True)
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[item_model, events],
+    kinds={"pytorch", "deltalake"},
+    owners=[MODELLING],
+    description="What every model and baseline would have shown the users who converted in the newest window, having "
+    "learnt until it began; and the oracle, where the log is the synthetic world. The reports read these lists.",
+    metadata=columns(
+        model="String", user_id="String", items="List(Int32): rows of the candidates (items known by then, by id)"
+    ),
+)
+def evaluation_lists(settings: SettingsResource) -> dg.MaterializeResult:
+    version, period, comparison = newest_version(settings)
+    lists = evaluation_lists_of(settings, comparison)
+    oracle = oracle_lists(settings, version, period, comparison)
+    settings.tables.write("evaluation_lists", lists, {"model_version": version.name})
+    settings.tables.write("oracle_lists", oracle, {"model_version": version.name})
+    queries = comparison.asked.queries
+    return dg.MaterializeResult(
+        metadata={
+            "users": len(queries),
+            "positives": len(queries.positives.items),
+            "positives_on_items_unknown_then": int((queries.positives.items < 0).sum()),
+            "candidates": len(comparison.item_ids),
+            "models": ", ".join(sorted(lists["model"].unique())),
+            "oracle_users": len(oracle),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[evaluation_lists],
+    kinds={"mlflow", "matplotlib"},
+    owners=[MODELLING],
+    description="Recall@K on the newest window, the whole catalogue ranked: by K, history length, country and "
+    "conversion type, with bootstrap intervals; every model and baseline beside each other, as MLflow runs.",
+)
+def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    report = open_report(settings, dagster_tags(context))
+    result = report.recall()
+    write_metrics(settings, "recall", result.table)
+    return dg.MaterializeResult(
+        metadata={
+            **{f"{model}_recall@100": value for model, value in result.at(100).items()},
+            "recall": preview(result.wide()),
+            "curve": picture(result.curve, "recall by list length"),
+            "intervals": picture(result.intervals, "recall with intervals"),
+            "mlflow_run": dg.MetadataValue.url(result.url),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[evaluation_lists],
+    kinds={"mlflow", "matplotlib"},
+    owners=[MODELLING],
+    description="Diversity of items and advertisers (the share that fills 90 % of all retrieved slots), coverage and "
+    "novelty, against recall: recall is never reported without it.",
+)
+def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    report = open_report(settings, dagster_tags(context))
+    result = report.diversity()
+    write_metrics(settings, "diversity", result.table)
+    return dg.MaterializeResult(
+        metadata={
+            "diversity": preview(result.wide()),
+            "scatter": picture(result.scatter, "diversity against recall"),
+            "mlflow_run": dg.MetadataValue.url(result.url),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[evaluation_lists, impressions],
+    kinds={"mlflow", "matplotlib"},
+    owners=[MODELLING],
+    description="What the live context adds: requests with a subject item after the cut-off, with logged context (ads "
+    "that survived the funnel) or else a basket proxy; the contextual model with and without the context, recall and "
+    "the relevance of candidates to the subject. With a page to look at.",
+)
+def context_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    report = open_report(settings, dagster_tags(context))
+    result = report.context()
+    if result is None:
+        return dg.MaterializeResult(metadata={"requests": 0, "why": "neither related_pins impressions nor baskets"})
+    write_metrics(settings, "context", result.table)
+    return dg.MaterializeResult(
+        metadata={
+            "requests": result.requests,
+            "source": result.source,
+            "lift_at_10": result.lift,
+            "context": preview(result.wide()),
+            "bars": picture(result.bars, "what the context adds"),
+            "mlflow_run": dg.MetadataValue.url(result.url),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=daily,
+    deps=[
+        events,
+        dg.AssetDep(user_states, partition_mapping=YESTERDAY),
+        dg.AssetDep(item_embeddings, partition_mapping=YESTERDAY),
+    ],
+    kinds={"polars", "mlflow"},
+    owners=[MODELLING],
+    description="Prequential recall: yesterday's snapshot, model and item embeddings against the conversions with "
+    "event_time in the day. The curve over days is what an operator watches.",
+    metadata=columns(
+        model="String", users="Int64", positives="Int64", metric="String", value="Float64: null on a day without any"
+    ),
+)
+def daily_recall(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    day = date.fromisoformat(context.partition_key)
+    result = prequential(settings, day, dagster_tags(context))
+    settings.tables.write("daily_recall", result.table, {"day": day})
+    metadata: dict[str, object] = {
+        "positives": result.positives,
+        "users": result.users,
+        **result.headline,
+        "served_by": result.served_by,
+        "as_of": str(day - timedelta(days=1)),
+        "curve": picture(result.curve, "recall by day"),
+    }
+    if result.url:
+        metadata["mlflow_run"] = dg.MetadataValue.url(result.url)
+    return dg.MaterializeResult(metadata=metadata)

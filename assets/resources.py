@@ -1,0 +1,184 @@
+"""The settings as a Dagster resource: the launchpad overrides the environment, the environment overrides the defaults.
+
+Every setting is a field of its own in the launchpad, for one run::
+
+    resources:
+      settings:
+        config:
+          training: {maximum_epochs: 3}
+          index: {kind: hnsw}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+from pydantic import create_model
+
+from settings import (
+    ContextSettings,
+    DataSettings,
+    EvaluationSettings,
+    ExampleSettings,
+    FeatureSettings,
+    GateSettings,
+    Group,
+    IndexSettings,
+    InferenceSettings,
+    ModelSettings,
+    SequenceSettings,
+    Settings,
+    TrainingSettings,
+)
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+_environment = Settings()
+_writing: set[Path] = set()
+ConfigClass = TypeVar("ConfigClass", bound=Group)
+
+
+def _defaults_from_environment(config: type[ConfigClass]) -> type[ConfigClass]:
+    """The class with the environment's values as field defaults.
+
+    A default for the whole group would not do: when the launchpad overrides one field, Dagster takes the group's other
+    fields from the class, and the environment would be lost.
+    """
+    group = next(value for _, value in _environment if isinstance(value, Group) and issubclass(config, type(value)))
+    fields = {name: (field.annotation, getattr(group, name)) for name, field in config.model_fields.items()}
+    return create_model(  # type: ignore[call-overload]
+        config.__name__, __base__=config, __module__=config.__module__, __doc__=config.__doc__, **fields
+    )
+
+
+@_defaults_from_environment
+class DataConfig(DataSettings, dg.Config):
+    """How the landing zone is read and when a day is stopped."""
+
+
+@_defaults_from_environment
+class SequenceConfig(SequenceSettings, dg.Config):
+    """Shape of a user's behaviour sequence."""
+
+
+@_defaults_from_environment
+class FeatureConfig(FeatureSettings, dg.Config):
+    """Item features that both towers read."""
+
+
+@_defaults_from_environment
+class ExampleConfig(ExampleSettings, dg.Config):
+    """Training examples: cut-offs, future windows, label weights."""
+
+
+@_defaults_from_environment
+class ContextConfig(ContextSettings, dg.Config):
+    """Synthetic context augmentation."""
+
+
+@_defaults_from_environment
+class ModelConfig(ModelSettings, dg.Config):
+    """The two-tower model."""
+
+
+@_defaults_from_environment
+class TrainingConfig(TrainingSettings, dg.Config):
+    """Optimisation and the sampled softmax."""
+
+
+@_defaults_from_environment
+class InferenceConfig(InferenceSettings, dg.Config):
+    """Encoding users and items."""
+
+
+@_defaults_from_environment
+class IndexConfig(IndexSettings, dg.Config):
+    """The approximate nearest-neighbour index."""
+
+
+@_defaults_from_environment
+class EvaluationConfig(EvaluationSettings, dg.Config):
+    """Reports."""
+
+
+@_defaults_from_environment
+class GateConfig(GateSettings, dg.Config):
+    """When a new model may become champion."""
+
+
+class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
+    """The effective settings of one run, and the home that it reads and writes.
+
+    While a run has the resource, the run holds the home's write lock.
+    """
+
+    data: DataConfig = DataConfig()
+    sequences: SequenceConfig = SequenceConfig()
+    features: FeatureConfig = FeatureConfig()
+    examples: ExampleConfig = ExampleConfig()
+    context: ContextConfig = ContextConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+    index: IndexConfig = IndexConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+
+    def value(self) -> Settings:
+        """The effective settings, as plain settings."""
+        home = Settings()
+        groups = {
+            name: type(group).model_validate(getattr(self, name).model_dump())
+            for name, group in home
+            if isinstance(group, Group)
+        }
+        return home.model_copy(update=groups)
+
+    @property
+    def home(self) -> Home:
+        return Home(Settings().home)
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.home.tables)
+
+    @property
+    def landing(self) -> Landing:
+        return Landing(self.home.landing)
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[SettingsResource, None, None]:
+        """Hold the home's write lock for the length of the run.
+
+        Raises:
+            HomeLocked: another process writes to the home.
+        """
+        run = context.run
+        with writing(self.home.create(), f"Dagster run {run.run_id} of {run.job_name}" if run else "a Dagster run"):
+            if context.log:
+                values = (f"{name}={value}" for name, value in self.value().flat().items())
+                context.log.info(f"Effective settings: {', '.join(values)}")
+            yield self
+
+
+@contextmanager
+def writing(home: Home, purpose: str) -> Iterator[None]:
+    """Hold the home's write lock, unless this process holds it already.
+
+    Raises:
+        HomeLocked: another process holds it.
+    """
+    if home.root in _writing:
+        yield
+        return
+    with home.writing(purpose):
+        _writing.add(home.root)
+        try:
+            yield
+        finally:
+            _writing.discard(home.root)

@@ -1,0 +1,49 @@
+"""Per-user behaviour sequences of the users who were active."""
+
+from datetime import date
+
+import dagster as dg
+
+from assets.describe import DATA_PLATFORM, columns, picture
+from assets.ingest import events
+from assets.partitions import daily
+from assets.resources import SettingsResource
+from warehouse.sequences import user_sequences as sequences_of_day
+
+
+@dg.asset(
+    group_name="sequences",
+    partitions_def=daily,
+    deps=[events],
+    kinds={"duckdb", "polars", "deltalake"},
+    owners=[DATA_PLATFORM],
+    description="For each user with an event that arrived on the day: their newest events within the look-back window, "
+    "oldest first, in the order (event_time, event_id). Computed from the event log, so any day stands alone.",
+    metadata=columns(
+        user_id="String",
+        event_time="List(Datetime): UTC, ascending",
+        event_name="List(String)",
+        item_id="List(String): null where the event has no item",
+        advertiser_id="List(String)",
+        value="List(Float64): in the event's currency",
+    ),
+)
+def user_sequences(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.figures import history_length_histogram
+
+    day = date.fromisoformat(context.partition_key)
+    sequences = sequences_of_day(settings.tables, settings.landing, day, settings.value().sequences)
+    settings.tables.write("user_sequences", sequences, {"day": day})
+    lengths = sequences["event_time"].list.len()
+    metadata = {"dagster/row_count": len(sequences), "active_users": len(sequences)}
+    if not len(sequences):
+        return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(
+        metadata={
+            **metadata,
+            "median_length": float(lengths.median()),  # type: ignore[arg-type]
+            "mean_length": float(lengths.mean()),  # type: ignore[arg-type]
+            "share_cut": float((lengths == settings.sequences.length).mean()),  # type: ignore[arg-type]
+            "lengths": picture(history_length_histogram(lengths.to_numpy(), str(day)), "sequence lengths"),
+        }
+    )

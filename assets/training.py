@@ -1,0 +1,194 @@
+"""Examples, synthetic context, the models, and the gate that a new champion has to pass."""
+
+import dagster as dg
+
+from assets.deployment import record_version
+from assets.describe import MODELLING, columns, dagster_tags, preview
+from assets.features import content_basis
+from assets.ingest import events, history, impressions, items, users
+from assets.period import training_day, training_period
+from assets.resources import SettingsResource
+from assets.tracking import tracking_of
+
+GROUP = "training"
+EXAMPLE_COLUMNS = {
+    "cutoff": "Datetime: what happened before it is history",
+    "user_id": "String",
+    "history_events": "Int64: events of the user before the cut-off",
+    "item_id": "String: the positive, within K days after the cut-off",
+    "event_name": "String: of the positive",
+    "weight": "Float32: label weight",
+}
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[history, events, content_basis],
+    kinds={"polars", "deltalake"},
+    owners=[MODELLING],
+    description="Users at evenly spaced cut-offs with each distinct item they convert with in the K days after "
+    "(all-action), weighted by conversion type. Windows end within the training period.",
+    metadata=columns(**EXAMPLE_COLUMNS),
+    check_specs=[
+        dg.AssetCheckSpec("enough_examples", asset="training_examples", blocking=True, description="At least 1,000.")
+    ],
+)
+def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.content import ContentBasis
+    from ml.learning import examples_to_frame, prepare_examples
+
+    day, effective = training_day(settings.tables), settings.value()
+    period = training_period(settings.tables, settings.landing, day, effective)
+    basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
+    prepared = prepare_examples(period, effective, basis)
+    frame = examples_to_frame(prepared, period.event_names)
+    settings.tables.write("training_examples", frame.drop("subject_item_id"), {"as_of": day})
+    by_name = frame.group_by("event_name").len().sort("len", descending=True)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(frame),
+            "as_of": str(day),
+            "cutoffs": frame["cutoff"].n_unique(),
+            "users": frame["user_id"].n_unique(),
+            "positive_items": frame["item_id"].n_unique(),
+            "by_conversion_type": preview(by_name),
+            "sample": preview(frame.drop("subject_item_id").sample(min(5, len(frame)), seed=0)),
+        },
+        check_results=[dg.AssetCheckResult(check_name="enough_examples", passed=len(frame) >= MINIMUM_EXAMPLES)],
+    )
+
+
+MINIMUM_EXAMPLES = 1000
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[training_examples, items],
+    kinds={"polars", "deltalake"},
+    owners=[MODELLING],
+    description="The synthetic context augmentation: each example with the item that the user might be looking at. By "
+    "default an item that users engage with on the same day as the positive, as noisy as real context.",
+    metadata=columns(**EXAMPLE_COLUMNS, subject_item_id="String: synthetic subject, null where there is none"),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "never_the_positive_itself",
+            asset="contextual_examples",
+            blocking=True,
+            description="A subject that is its own label would teach the model to look at the answer.",
+        )
+    ],
+)
+def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.learning import examples_of_frame, examples_to_frame, with_subjects
+    from settings import ContextRecipe
+
+    day, effective = training_day(settings.tables), settings.value()
+    period = training_period(settings.tables, settings.landing, day, effective)
+    examples = settings.tables.read("training_examples", {"as_of": day})
+    prepared = with_subjects(examples_of_frame(period, examples, effective), effective)
+    frame = examples_to_frame(prepared, period.event_names)
+    settings.tables.write("contextual_examples", frame, {"as_of": day})
+    titles = period.items.select("item_id", "title", "category")
+    sample = (
+        frame.drop_nulls("subject_item_id")
+        .sample(min(8, frame["subject_item_id"].drop_nulls().len()), seed=0)
+        .join(titles, on="item_id", how="left")
+        .join(titles, left_on="subject_item_id", right_on="item_id", how="left", suffix="_of_subject")
+        .select("item_id", "title", "category", "subject_item_id", "title_of_subject", "category_of_subject")
+    )
+    recipe = effective.context.recipe
+    own = int((frame["subject_item_id"] == frame["item_id"]).sum())
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(frame),
+            "recipe": recipe.value,
+            "share_with_context": float(frame["subject_item_id"].is_not_null().mean() or 0.0),  # type: ignore[arg-type]
+            "share_same_category": float(
+                (sample["category"] == sample["category_of_subject"]).mean() or 0.0  # type: ignore[arg-type]
+            ),
+            "sample": preview(sample),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="never_the_positive_itself",
+                passed=own == 0 or recipe is ContextRecipe.own_interests,
+                metadata={"own": own},
+            )
+        ],
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[contextual_examples, users],
+    kinds={"pytorch", "lightning", "mlflow"},
+    owners=[MODELLING],
+    description="The contextual sequential two-tower model, trained with early stopping on a temporal validation slice "
+    "and then on everything; registered in MLflow. Beside it, on the period less its last window: the same model, the "
+    "sequential one without context and mean pooling, for an honest comparison on that window.",
+)
+def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.content import ContentBasis
+    from ml.learning import examples_of_frame
+    from ml.versioning import train_version
+
+    day, effective = training_day(settings.tables), settings.value()
+    period = training_period(settings.tables, settings.landing, day, effective)
+    basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
+    examples = settings.tables.read("contextual_examples", {"as_of": day})
+    prepared = examples_of_frame(period, examples, effective, basis)
+    trained = train_version(
+        period, prepared, effective, tracking_of(settings), settings.home.models, f"{day}", dagster_tags(context)
+    )
+    record_version(settings.tables, trained.version, day, trained.run_id)
+    return dg.MaterializeResult(
+        metadata={
+            "model_version": trained.version,
+            "trained_day": str(day),
+            "epochs": trained.epochs,
+            "validation_recall_at_100": trained.validation_recall,
+            "seconds": trained.seconds,
+            "sequences_per_second": trained.sequences_per_second,
+            "waiting_for_data": trained.waiting_share,
+            "parameters": trained.parameters,
+            "mlflow_run": dg.MetadataValue.url(trained.url),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[item_model, impressions],
+    kinds={"mlflow", "pytorch", "faiss"},
+    owners=[MODELLING],
+    description="The gate: the new version becomes champion when it is not worse than the old one on conversions after "
+    "both cut-offs, in recall and diversity. A new champion gets one full inference and its first index before the "
+    "alias moves, so that nothing serves a half-ready version.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "a_champion_is_ready",
+            asset="champion",
+            blocking=True,
+            description="There is a champion, and its states and item embeddings are finite.",
+        )
+    ],
+)
+def champion(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from assets.promotion import judge, promote
+
+    decision = judge(settings)
+    context.log.info(decision.reason)
+    metadata: dict[str, dg.MetadataValue | str | float | int] = {
+        "candidate": decision.candidate.name,
+        "promoted": decision.passed,
+        "reason": decision.reason,
+        "gate": preview(decision.table),
+    }
+    if decision.passed:
+        metadata |= promote(settings, decision.candidate)
+    serving = tracking_of(settings).champion()
+    finite = bool(metadata.get("all_finite", True))
+    return dg.MaterializeResult(
+        metadata={**metadata, "champion": serving or "none"},
+        check_results=[dg.AssetCheckResult(check_name="a_champion_is_ready", passed=bool(serving) and finite)],
+    )

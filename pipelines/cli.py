@@ -1,0 +1,217 @@
+"""The ``adseq`` command. Heavy modules are imported by the commands that need them: ``adseq --help`` is instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipelines.local import Days
+    from warehouse.home import Home
+
+app = typer.Typer(
+    help="Predict, every day, which advertiser and which product a user converts with next.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+imports = typer.Typer(help="Turn a public log into a landing zone.", no_args_is_help=True)
+app.add_typer(imports, name="import")
+console = Console()
+errors = Console(stderr=True)
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="ADSEQ_HOME", help="Everything adseq writes lives under this directory.")
+]
+LandingOption = Annotated[
+    Path | None,
+    typer.Option("--landing", exists=True, file_okay=False, help="The landing zone [default: the one the home reads]."),
+]
+Source = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The directory with the log's files.")]
+Out = Annotated[Path, typer.Option("--out", help="The landing zone to write.")]
+DailyDays = Annotated[
+    int, typer.Option(min=1, help="The log's last days, which land one by one; what is before them is the history.")
+]
+DEFAULT_HOME = Path(".adseq")
+
+
+@app.command()
+def demo(
+    home: HomeOption = DEFAULT_HOME,
+    days: Annotated[int, typer.Option(min=1, help="Daily partitions of a newly written world.")] = 3,
+) -> None:
+    """Write the synthetic world into the home's landing zone, if there is none, and run the whole flow on it."""
+    with _readable():
+        from pipelines.demo import ensure_world
+        from warehouse.landing import Landing
+
+        chosen = _home(home, None)
+        ensure_world(Landing(chosen.landing), days, console)
+        _run(chosen, None, again=False, retrain=False)
+
+
+@app.command()
+def run(
+    landing: LandingOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    days: Annotated[
+        str | None, typer.Option(help="Only these landed days: 2014-07-20 or 2014-07-20..2014-07-23.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Repeat days that are done already.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train although there is a champion.")] = False,
+) -> None:
+    """Bring a home up to date: the history and a model if they are missing, then every landed day in order."""
+    with _readable():
+        from pipelines.local import Days
+
+        selected = Days.parse(days) if days else None
+        _run(_home(home, landing), selected, again=again, retrain=retrain)
+
+
+@app.command()
+def summary(home: HomeOption = DEFAULT_HOME) -> None:
+    """Show the results of a home: the models, the days, where things lie."""
+    with _readable():
+        from pipelines.summary import show
+        from warehouse.home import Home
+
+        show(Home(home), console)
+
+
+@app.command()
+def ui(home: HomeOption = DEFAULT_HOME) -> None:
+    """Open Dagster and MLflow on a home, on this machine only. Ctrl-C stops both."""
+    with _readable():
+        from pipelines.ui import serve
+        from warehouse.home import Home
+
+        serve(Home(home), console)
+
+
+@app.command()
+def evaluate(
+    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
+    landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
+    export: Annotated[Path, typer.Option(help="The ranked lists, for an outside scorer.", dir_okay=False)],
+    home: HomeOption = DEFAULT_HOME,
+    model: Annotated[str, typer.Option(help="Which model answers; the report names them all.")] = "contextual",
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+) -> None:
+    """Learn from a split's training part only, answer its queries, export the lists, print adseq's own metrics."""
+    with _readable():
+        from pipelines.evaluate import evaluate as evaluate_split
+        from pipelines.instance import use_home
+        from settings import Settings
+        from warehouse.home import Home
+        from warehouse.landing import Landing
+
+        chosen = Home(home)
+        use_home(chosen)
+        evaluate_split(
+            split=split,
+            landing=Landing(landing),
+            home=chosen,
+            model=model,
+            export=export,
+            seed=seed,
+            settings=Settings(),
+        )
+
+
+@imports.command("amazon-reviews")
+def import_amazon_reviews(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
+    """Amazon product reviews: a review is a checkout, the brand is the advertiser."""
+    with _readable():
+        from warehouse.importers.amazon_reviews import import_amazon_reviews as convert
+        from warehouse.landing import Landing
+
+        _tell(convert(source, Landing(out), daily_days).lines(), out)
+
+
+@imports.command("globo-clicks")
+def import_globo_clicks(source: Source, out: Out, daily_days: DailyDays = 2) -> None:
+    """The Globo.com news log: clicks are positives, the article being read is the context of the next click."""
+    with _readable():
+        from warehouse.importers.globo_clicks import import_globo_clicks as convert
+        from warehouse.landing import Landing
+
+        _tell(convert(source, Landing(out), daily_days).lines(), out)
+
+
+def _home(root: Path, landing: Path | None) -> Home:
+    """The home, ready to be written, reading ``landing``."""
+    from pipelines.failures import RunRefused
+    from pipelines.instance import use_home
+    from warehouse.home import Home
+
+    home = Home(root)
+    if landing is not None and landing.expanduser().absolute() != home.landing:
+        if (home.tables / "events").exists():
+            raise RunRefused(
+                f"{home.root} was built from {home.landing}, and a home holds one log. "
+                f"For {landing} give another --home."
+            )
+        home.use_landing(landing)
+    use_home(home)
+    return home
+
+
+def _run(home: Home, days: Days | None, *, again: bool, retrain: bool) -> None:
+    """Run the flow and close with the tables. The home is in the environment before the definitions are loaded."""
+    from pipelines.definitions import defs
+    from pipelines.instance import instance
+    from pipelines.local import Local
+    from pipelines.summary import show
+
+    with instance() as opened:
+        Local(home, defs, opened, console).run(days, again=again, retrain=retrain)
+    show(home, console)
+
+
+def _tell(lines: list[str], out: Path) -> None:
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"Next: adseq run --landing {out} --home HOME", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What the user can mend ends as one message without a traceback: exit code 2, or 1 for a run that failed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("\nInterrupted. What was done before stays done; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        ending = _ending(error)
+        if ending is None:
+            raise  # a fault of adseq: the traceback is what helps
+        code, message = ending
+        errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(code) from None
+
+
+def _ending(error: Exception) -> tuple[int, str] | None:
+    """Exit code and message of an error that is not a fault of adseq."""
+    from pydantic import ValidationError
+
+    from pipelines.failures import RunFailed, RunRefused, ServiceFailed
+    from warehouse.home import HomeLocked
+    from warehouse.importers.writing import SourceError
+    from warehouse.landing import ManifestError
+    from warehouse.reading import LandingError
+    from warehouse.tables import TableMissing
+
+    if isinstance(error, RunFailed | ServiceFailed):
+        return 1, f"\n{error}"
+    if isinstance(error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | TableMissing):
+        return 2, str(error)
+    if isinstance(error, ValidationError) and error.title == "Settings":
+        rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())
+        return 2, "A setting in the environment breaks a rule (settings.py has them all):\n  " + "\n  ".join(rules)
+    return None

@@ -1,0 +1,25 @@
+"""What Dagster loads: the whole deployment on one page.
+
+Loading imports neither torch nor lightning nor mlflow (a test holds it to that); the assets import them when they run.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets import features, inference, ingest, reports, sequences, training
+from assets.resources import SettingsResource
+from pipelines import jobs, schedules, sensors
+
+stages = [ingest, sequences, features, training, inference, reports]  # in the order the data flows
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(stages),
+    asset_checks=dg.load_asset_checks_from_modules(stages),
+    jobs=[jobs.bootstrap, jobs.daily, jobs.retrain],
+    schedules=[schedules.daily_schedule, schedules.weekly_retrain],
+    sensors=[sensors.new_landing_dates],
+    resources={"settings": SettingsResource()},
+    # One process a run: importing lightning and mlflow costs more than what a daily step does.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,34 @@
+"""The Dagster instance of a home: its ``dagster.yaml``, its environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from warehouse.home import Home, write_atomically
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def use_home(home: Home) -> None:
+    """Make this process and its children work on ``home``: directories, ``dagster.yaml``, environment.
+
+    To be called before ``pipelines.definitions`` is imported, which reads the home's landing zone.
+    """
+    home.create()
+    wanted = (PROJECT / "dagster.yaml").read_bytes()
+    installed = home.dagster / "dagster.yaml"
+    if not installed.is_file() or installed.read_bytes() != wanted:
+        write_atomically(installed, wanted)
+    os.environ["ADSEQ_HOME"] = str(home.root)
+    os.environ["DAGSTER_HOME"] = str(home.dagster)
+    os.environ["MLFLOW_TRACKING_URI"] = home.tracking_uri
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    (home.root / "mlflow").mkdir(exist_ok=True)
+
+
+def instance() -> dg.DagsterInstance:
+    """The instance of the home that ``use_home`` chose."""
+    return dg.DagsterInstance.get()

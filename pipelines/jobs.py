@@ -1,0 +1,64 @@
+"""The three jobs: ``bootstrap`` once, ``daily`` every day, ``retrain`` when a new model is wanted."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+HISTORY = "history"
+
+TRAINING = (
+    "content_basis",
+    "training_examples",
+    "contextual_examples",
+    "item_model",
+    "champion",
+    "evaluation_lists",
+    "recall_report",
+    "diversity_report",
+    "context_report",
+)
+"""Unpartitioned, in flow order: from the ingested history to a champion and its reports."""
+
+DAILY = (
+    "events",
+    "items",
+    "users",
+    "impressions",
+    "user_sequences",
+    "item_features",
+    "user_states",
+    "item_embeddings",
+    "item_index",
+    "daily_recall",
+)
+"""Daily partitions, in flow order."""
+
+# Two more tries after 5 and 10 seconds: for what passes by itself, such as a full disk or a busy database. An asset
+# whose input is wrong raises dg.Failure(allow_retries=False) instead of waiting for the same answer three times.
+RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+# The run itself (a killed process) is started again at most this often.
+RUN_TAGS = {"dagster/max_retries": "2"}
+
+bootstrap = dg.define_asset_job(
+    "bootstrap",
+    selection=dg.AssetSelection.assets(HISTORY, *TRAINING),
+    description="Ingest the history, train the models, make the first champion, report. Run once, before any day.",
+    op_retry_policy=RETRIES,
+    tags=RUN_TAGS,
+)
+
+retrain = dg.define_asset_job(
+    "retrain",
+    selection=dg.AssetSelection.assets(*TRAINING),
+    description="Train on everything that has arrived; the gate decides whether the new model becomes champion.",
+    op_retry_policy=RETRIES,
+    tags=RUN_TAGS,
+)
+
+daily = dg.define_asset_job(
+    "daily",
+    selection=dg.AssetSelection.assets(*DAILY),
+    description="One day: ingest what arrived, infer the active users, rebuild the index, measure yesterday's answers.",
+    op_retry_policy=RETRIES,
+    tags=RUN_TAGS,
+)

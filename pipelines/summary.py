@@ -1,0 +1,107 @@
+"""The closing table: how good each model is, what a day cost, where things lie, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from warehouse.home import Home
+from warehouse.tables import Tables
+
+MODELS: Mapping[str, str] = {
+    "popularity": "popularity, all time",
+    "recent_popularity": "popularity, recent",
+    "item_knn": "item-kNN",
+    "mean_pooling": "mean pooling",
+    "sequential": "sequential, no context",
+    "contextual": "contextual",
+    "oracle": "oracle (the world's truth)",
+}
+"""Model name -> what people read, in the order of every report."""
+
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "Recall@10": ("recall", "recall@10"),
+    "Recall@100": ("recall", "recall@100"),
+    "Diversity90": ("diversity", "diversity90"),
+}
+"""Column -> (report, metric) in the table ``model_metrics``."""
+
+
+NEXT: Mapping[str, str] = {
+    "make ui": "the asset graph in Dagster, the runs in MLflow",
+    "adseq run --landing DIR --home DIR": "the same flow on your own log",
+    "adseq run --retrain": "train again on everything that has arrived",
+    "adseq evaluate --help": "answer the queries of a fixed split, for an outside scorer",
+}
+
+
+def show(home: Home, console: Console) -> None:
+    """Print the closing tables; what has not been computed yet is a dash."""
+    tables = Tables(home.tables)
+    console.print()
+    console.print(_models(tables))
+    days = _days(tables)
+    if days is not None:
+        console.print(days)
+    console.print(_places(home))
+    console.print("[bold]Next[/]")
+    for command, what in NEXT.items():
+        console.print(f"  {command:<36}{what}", highlight=False, soft_wrap=True)
+
+
+def _models(tables: Tables) -> Table:
+    values: dict[tuple[str, str, str], float] = {}
+    if tables.exists("model_metrics"):
+        rows = tables.scan("model_metrics").select("report", "model", "metric", "value").collect()
+        values = {(report, model, metric): value for report, model, metric, value in rows.iter_rows()}
+    table = Table(title="Next conversion, whole catalogue ranked", title_justify="left")
+    table.add_column("Model")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    present = {model for _, model, _ in values}
+    for model, label in MODELS.items():
+        if model in present or not present:
+            cells = [values.get((report, model, metric)) for report, metric in COLUMNS.values()]
+            table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in cells))
+    if not present:
+        table.caption = "No report has run yet: adseq run"
+    return table
+
+
+def _days(tables: Tables) -> Table | None:
+    """Users inferred each day against all users; None before the first day."""
+    if not tables.exists("inference_log"):
+        return None
+    log = tables.scan("inference_log").sort("day").tail(14).collect()
+    table = Table(title="Users inferred a day", title_justify="left")
+    for column in ("Day", "Inferred", "Active that day", "All users", "Share", "Seconds"):
+        table.add_column(column, justify="left" if column == "Day" else "right")
+    for row in log.with_columns(pl.col("day").cast(pl.String)).iter_rows(named=True):
+        share = row["inferred"] / row["total"] if row["total"] else 0.0
+        table.add_row(
+            row["day"],
+            f"{row['inferred']:,}",
+            f"{row['active']:,}",
+            f"{row['total']:,}",
+            f"{share:.1%}",
+            f"{row['seconds']:.1f}",
+        )
+    return table
+
+
+def _places(home: Home) -> Table:
+    table = Table.grid(padding=(0, 2))
+    places = {
+        "home": home.root,
+        "landing zone": home.landing,
+        "tables (Delta)": home.tables,
+        "views (DuckDB)": home.views,
+        "MLflow": home.tracking_uri,
+        "Dagster": home.dagster,
+    }
+    for name, place in places.items():
+        table.add_row(f"[bold]{name}[/]", str(place))
+    return table

@@ -1,0 +1,77 @@
+"""A stand-in for the real flow: the same asset and job names, no work. And a home whose landing zone has three days.
+
+No ``from __future__ import annotations`` here: Dagster refuses an annotated ``context`` whose annotation is a string.
+"""
+
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets.partitions import daily_partitions
+from pipelines import jobs
+from warehouse.contracts import LandingTable
+from warehouse.home import Home
+from warehouse.landing import Landing
+
+LANDED = [date(2014, 7, 20), date(2014, 7, 21), date(2014, 7, 23)]
+
+
+@dataclass
+class Flow:
+    """What has been materialized, in order, and what is to fail."""
+
+    done: list[tuple[str, str | None]] = field(default_factory=list)
+    broken: dict[str, Exception] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.done]
+
+    def days(self) -> list[str]:
+        """The days of the flow's last asset, in the order in which they ran."""
+        return [day for name, day in self.done if name == jobs.DAILY[-1] and day]
+
+    def definitions(self, *, retries: bool = False) -> dg.Definitions:
+        """Every asset of the jobs."""
+        days = daily_partitions(LANDED, "UTC", date(2026, 5, 20))
+        order = [jobs.HISTORY, *jobs.TRAINING]
+        unpartitioned = [self._asset(name, order[at - 1] if at else None, None) for at, name in enumerate(order)]
+        partitioned = [
+            self._asset(name, jobs.DAILY[at - 1] if at else "champion", days) for at, name in enumerate(jobs.DAILY)
+        ]
+        policy = dg.RetryPolicy(max_retries=1, delay=0) if retries else None
+        return dg.Definitions(
+            assets=[*unpartitioned, *partitioned],
+            jobs=[
+                dg.define_asset_job(job.name, selection=job.selection, op_retry_policy=policy)
+                for job in (jobs.bootstrap, jobs.retrain, jobs.daily)
+            ],
+            executor=dg.in_process_executor,
+        )
+
+    def _asset(self, name: str, after: str | None, days: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
+        @dg.asset(name=name, deps=[after] if after else [], partitions_def=days)
+        def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            if name in self.broken:
+                raise self.broken[name]
+            self.done.append((name, context.partition_key if days else None))
+            return dg.MaterializeResult(metadata={"rows": 12345, "share": 0.25, "note": "not a number"})
+
+        return body
+
+
+@pytest.fixture
+def flow() -> Flow:
+    return Flow()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with three landed days."""
+    home = Home(tmp_path / "home").create()
+    for day in LANDED:
+        Landing(home.landing).write(LandingTable.events, day, pl.DataFrame({"event_id": ["a"]}))
+    return home

@@ -1,0 +1,112 @@
+"""The landing sensor requests what is complete, once, and says what it waits for."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets.partitions import daily_partitions
+from pipelines import jobs, sensors
+from warehouse.contracts import LandingTable
+from warehouse.home import Home
+from warehouse.landing import Landing
+
+LANDED = [date(2014, 7, 20), date(2014, 7, 21), date(2014, 7, 23)]
+DAYS = daily_partitions(LANDED, "UTC", date(2026, 5, 20))
+
+
+@pytest.fixture
+def landing(home: Home, monkeypatch: pytest.MonkeyPatch) -> Landing:
+    """The landing zone of the home that the sensor reads; all of it quiet for an hour."""
+    monkeypatch.setenv("ADSEQ_HOME", str(home.root))
+    monkeypatch.setattr(sensors, "days", DAYS)
+    landing = Landing(home.landing)
+    for day in LANDED:
+        age(landing.folder(LandingTable.events, day), 3600)
+    return landing
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Make a folder and its files look unchanged for ``seconds``."""
+    then = time.time() - seconds
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (then, then))
+
+
+def materialize(instance: dg.DagsterInstance, name: str, partition: str | None = None) -> None:
+    instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=name, partition=partition))
+
+
+def evaluate(instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+    return sensors.new_landing_dates(dg.build_sensor_context(instance=instance))
+
+
+def requested(result: dg.SensorResult | dg.SkipReason) -> list[str | None]:
+    assert isinstance(result, dg.SensorResult), result
+    assert all(request.run_key == request.partition_key for request in result.run_requests or [])
+    return [request.partition_key for request in result.run_requests or []]
+
+
+def test_without_a_champion_it_says_what_to_launch(landing: Landing) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = evaluate(instance)
+    assert isinstance(result, dg.SkipReason)
+    assert "bootstrap" in (result.skip_message or "")
+
+
+def test_it_requests_each_landed_day_that_is_not_done_oldest_first(landing: Landing) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(instance, "champion")
+        assert requested(evaluate(instance)) == ["2014-07-20", "2014-07-21", "2014-07-23"]
+        materialize(instance, jobs.DAILY[-1], "2014-07-21")
+        assert requested(evaluate(instance)) == ["2014-07-20", "2014-07-23"]
+        for day in LANDED:
+            materialize(instance, jobs.DAILY[-1], day.isoformat())
+        assert isinstance(evaluate(instance), dg.SkipReason)
+
+
+def test_a_new_day_within_the_margin_needs_no_reload(landing: Landing) -> None:
+    landing.write(LandingTable.events, date(2014, 7, 24), pl.DataFrame({"event_id": ["a"]}))
+    age(landing.folder(LandingTable.events, date(2014, 7, 24)), 3600)
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(instance, "champion")
+        assert "2014-07-24" in requested(evaluate(instance))
+
+
+def test_a_day_that_is_still_being_written_waits_unless_it_says_success(landing: Landing) -> None:
+    day = LANDED[0]
+    landing.write(LandingTable.events, day, pl.DataFrame({"event_id": ["b"]}), part="part-1")
+    assert "quiet" in (sensors.not_ready(landing, day, DAYS, time.time()) or "")
+    assert sensors.not_ready(landing, day, DAYS, time.time() + sensors.QUIET_SECONDS + 1) is None
+    (landing.folder(LandingTable.events, day) / "_SUCCESS").touch()
+    assert sensors.not_ready(landing, day, DAYS, time.time()) is None
+
+
+def test_another_table_that_is_still_being_written_holds_the_day_back(landing: Landing) -> None:
+    landing.write(LandingTable.items, LANDED[0], pl.DataFrame({"item_id": ["a"]}))
+    assert "quiet" in (sensors.not_ready(landing, LANDED[0], DAYS, time.time()) or "")
+
+
+def test_a_day_without_events_waits_for_them(landing: Landing) -> None:
+    day = date(2014, 7, 24)
+    landing.write(LandingTable.items, day, pl.DataFrame({"item_id": ["a"]}))
+    assert "no events yet" in (sensors.not_ready(landing, day, DAYS, time.time() + 3600) or "")
+
+
+def test_a_day_beyond_the_loaded_ones_asks_for_a_reload(landing: Landing) -> None:
+    day = date(2014, 9, 1)
+    landing.write(LandingTable.events, day, pl.DataFrame({"event_id": ["a"]}))
+    assert "reload" in (sensors.not_ready(landing, day, DAYS, time.time() + 3600) or "")
+
+
+def test_today_waits_until_it_is_over(landing: Landing) -> None:
+    today = date.today()
+    live = daily_partitions([today], "UTC", today)
+    landing.write(LandingTable.events, today, pl.DataFrame({"event_id": ["a"]}))
+    assert "not over yet" in (sensors.not_ready(landing, today, live, time.time() + 3600) or "")
