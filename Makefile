@@ -14,7 +14,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check format ui bench clean
+.PHONY: help install install-dev run test check lint format ui bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,12 +27,13 @@ run: install ## Install, write the synthetic world, run the whole flow on it, sh
 test: install-dev ## Install, run every test
 	$(BIN)/python -m pytest
 
-check: install-dev ## What CI runs: format, lint, types, import direction, every test
+check: lint test ## What CI runs: format, lint, types, import direction, every test
+
+lint: install-dev ## Format, lint, types, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
 
 format: install-dev ## Format the code and mend what the linter can
 	$(BIN)/ruff format .

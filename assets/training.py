@@ -89,12 +89,14 @@ def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
     frame = examples_to_frame(prepared, period.event_names)
     settings.tables.write("contextual_examples", frame, {"as_of": day})
     titles = period.items.select("item_id", "title", "category")
-    sample = (
+    described = (
         frame.drop_nulls("subject_item_id")
-        .sample(min(8, frame["subject_item_id"].drop_nulls().len()), seed=0)
         .join(titles, on="item_id", how="left")
         .join(titles, left_on="subject_item_id", right_on="item_id", how="left", suffix="_of_subject")
-        .select("item_id", "title", "category", "subject_item_id", "title_of_subject", "category_of_subject")
+    )
+    same_category = (described["category"] == described["category_of_subject"]).mean() or 0.0
+    sample = described.sample(min(8, len(described)), seed=0).select(
+        "item_id", "title", "category", "subject_item_id", "title_of_subject", "category_of_subject"
     )
     recipe = effective.context.recipe
     own = int((frame["subject_item_id"] == frame["item_id"]).sum())
@@ -103,9 +105,7 @@ def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
             "dagster/row_count": len(frame),
             "recipe": recipe.value,
             "share_with_context": float(frame["subject_item_id"].is_not_null().mean() or 0.0),  # type: ignore[arg-type]
-            "share_same_category": float(
-                (sample["category"] == sample["category_of_subject"]).mean() or 0.0  # type: ignore[arg-type]
-            ),
+            "share_same_category": float(same_category),  # type: ignore[arg-type]
             "sample": preview(sample),
         },
         check_results=[

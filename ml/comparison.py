@@ -17,7 +17,7 @@ from ml.inference import embed_items, embed_users, encode_states
 from ml.items import MAXIMUM_INTERESTS
 from ml.queries import Queries
 from ml.retrieval import Ragged, RankedLists, search, search_scores
-from ml.sequences import newest
+from ml.sequences import EventLog, newest
 from ml.tensors import CatalogueTensors
 from ml.towers import TwoTower
 from settings import ContextRecipe, Settings, UserEncoder
@@ -58,6 +58,7 @@ class Asked:
 
     dataset: Dataset  # features, basis and statistics of the training period; a log that reaches the queries
     queries: Queries
+    learnt: EventLog  # what the counted baselines learn from: events of the training period
     recent_days: float  # window of the recent popularity
 
 
@@ -87,8 +88,7 @@ def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
         window = asked.recent_days if model is ModelName.recent_popularity else None
         counts = popularity_scores(statistics.item, statistics.seconds, queries.as_of, window, len(dataset.features))
         return popularity_lists(counts[queries.candidates], len(queries), depth, queries.exclude)
-    before = dataset.log.seconds < queries.as_of
-    knn = ItemKNN.fit(dataset.log.user_of_event()[before], dataset.log.item[before], len(dataset.features))
+    knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
     history = _context_or_history(asked)
 
     def scores(start: int, stop: int) -> NDArray[np.float32]:

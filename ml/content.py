@@ -19,6 +19,7 @@ from ml.sequences import EventLog, row_numbers
 from settings import FeatureSettings
 
 SEPARATOR = " > "
+ROUNDING = 1e-5  # rows of the decomposition below this share of the longest one are rounding errors
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def co_engagement(log: EventLog, items: int, window: int) -> sp.csr_array:
 
 
 def ppmi_svd(counts: sp.csr_array, dimensions: int, shift: float, seed: int) -> NDArray[np.float32]:
-    """Rows U S^0.5 of the shifted PPMI matrix, unit length; items without a pair get zero rows.
+    """Rows U S^0.5 of the shifted PPMI matrix, unit length. Items without a pair get zero rows, and so do those that
+    the leading dimensions say nothing of (a small component of the graph): scaling would make content of noise.
 
     PPMI_ij = max(0, log(c_ij sum(c) / (c_i c_j)) - log shift). Returns [items, dimensions].
     """
@@ -157,8 +159,9 @@ def ppmi_svd(counts: sp.csr_array, dimensions: int, shift: float, seed: int) -> 
     rank = min(dimensions, items - 1)
     decomposition = TruncatedSVD(rank, algorithm="randomized", n_iter=4, random_state=seed)
     scaled = decomposition.fit_transform(matrix) / np.sqrt(np.maximum(decomposition.singular_values_, 1e-12))
+    length = np.linalg.norm(scaled, axis=1)
     vectors = np.zeros((items, dimensions), np.float32)
-    vectors[:, :rank] = scaled
+    vectors[:, :rank] = np.where((length > ROUNDING * length.max())[:, None], scaled, 0)
     return unit_rows(vectors)
 
 

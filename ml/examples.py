@@ -58,7 +58,7 @@ def training_cutoffs(end: float, first: float, span_days: float, window_days: fl
     """
     last = end - window_days * DAY
     earliest = max(end - span_days * DAY, first + window_days * DAY / 4)
-    return np.linspace(min(earliest, last), last, count) if earliest < last else np.array([last])
+    return np.linspace(last, earliest, count)[::-1] if earliest < last else np.array([last])
 
 
 def examples_at(log: EventLog, cutoff: float, rule: LabelRule, event_names: list[str]) -> Examples:

@@ -73,7 +73,7 @@ def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settin
     dataset = build_dataset(
         known.events, known.items, known.users, model.settings.features, model.event_names, model.basis
     )
-    queries, dataset = future_queries(
+    queries, reaching = future_queries(
         dataset,
         whole_log(period, model.settings),
         cutoff,
@@ -84,7 +84,8 @@ def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settin
     )
     if len(queries.positives.items) < MINIMUM_POSITIVES:
         return None
-    lists = trained_lists(model.network, Asked(dataset, queries, period.rule.window_days), model.settings, DEPTH)
+    asked = Asked(reaching, queries, dataset.log, period.rule.window_days)
+    lists = trained_lists(model.network, asked, model.settings, DEPTH)
     return evaluate(lists, queries.positives, len(queries.candidates))
 
 

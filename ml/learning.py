@@ -110,7 +110,7 @@ def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, l
         settings.training.seed,
         only_candidates=True,
     )
-    asked = Asked(dataset, queries, period.rule.window_days)
+    asked = Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
     return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings,
     one = artifacts[ModelName.contextual]
     cutoff = one.trained_until
     dataset = dataset_until(period, one, cutoff)
+    learnt = dataset.log
     queries, dataset = future_queries(
         dataset,
         whole_log(period, one.settings),
@@ -55,7 +56,7 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings,
         only_candidates=False,
     )
     return Comparison(
-        asked=Asked(dataset, queries, period.rule.window_days),
+        asked=Asked(dataset, queries, learnt, period.rule.window_days),
         artifacts=artifacts,
         user_ids=dataset.log.user_ids.gather(queries.user),
         item_ids=dataset.features.item_ids.gather(queries.candidates),
@@ -192,7 +193,8 @@ def context_evaluation(
         (row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
         comparison.cutoff,
     )
-    return ContextEvaluation(Asked(dataset, queries, period.rule.window_days), source, requests)
+    asked = Asked(dataset, queries, comparison.asked.learnt, period.rule.window_days)
+    return ContextEvaluation(asked, source, requests)
 
 
 def _baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
@@ -260,3 +262,10 @@ def median_relevance(lists: RankedLists, asked: Asked, paths: pl.Series, first: 
             candidates = queries.candidates[shown[shown >= 0]]
             values.append(np.mean([len(nodes.intersection(path[item])) / len(nodes) for item in candidates]))
     return float(np.median(values)) if values else float("nan")
+
+
+def narrowed(comparison: Comparison, queries: NDArray[np.int64]) -> Comparison:
+    """The same comparison for some of its queries."""
+    asked = comparison.asked
+    kept = asked.queries.take(queries)
+    return replace(comparison, asked=replace(asked, queries=kept), user_ids=comparison.user_ids.gather(queries))

@@ -163,8 +163,8 @@ def search(
     Raises:
         ValueError: widths differ, a score is not a number, or ``exclude`` has another number of queries.
     """
-    left = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
-    right = torch.from_numpy(np.ascontiguousarray(items, np.float32))
+    left = torch.from_numpy(np.require(queries, np.float32, ["C", "W"]))
+    right = torch.from_numpy(np.require(items, np.float32, ["C", "W"]))
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise ValueError(f"queries {tuple(left.shape)} and items {tuple(right.shape)} must be matrices of one width")
 

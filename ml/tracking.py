@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Tracking:
         self, experiment: str, name: str, tags: dict[str, str], nested: bool = False, system_metrics: bool = False
     ) -> Iterator[Run]:
         """An MLflow run; a failure marks it as failed."""
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        quiet_mlflow()
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_system_metrics_sampling_interval(2)  # type: ignore[no-untyped-call]
         with mlflow.start_run(
@@ -90,6 +91,12 @@ class Tracking:
     def tag_version(self, version: str, tags: dict[str, str]) -> None:
         for key, value in tags.items():
             self.client.set_model_version_tag(ITEM_MODEL, version.removeprefix("item-"), key, value)
+
+
+def quiet_mlflow() -> None:
+    """MLflow announces every registration and the want of an input example (the signature is given instead)."""
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 
 
 def version_name(number: str | int) -> str:

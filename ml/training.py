@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,20 @@ class StepClock(Callback):
         self._mark = now
 
 
+def _quiet_lightning() -> None:
+    """Lightning's start-up lines and advice would bury the progress of a run; its warnings stay, but for those that
+    describe what is done here on purpose."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`IterableDataset` has `__len__` defined.*",
+        ".*defined a `validation_step` but have no `val_dataloader`.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def fit(
     dataset: Dataset,
     examples: Examples,
@@ -154,6 +170,7 @@ def fit(
             "no training example: no user has events before a cut-off and a positive after it. Check the manifest's "
             "positive_events and prediction_window_days against the log."
         )
+    _quiet_lightning()
     lightning.seed_everything(settings.training.seed, verbose=False)
     batches = TrainingBatches(dataset, examples, context, settings, window_days)
     network = new_network(dataset, settings)

@@ -47,9 +47,10 @@ def demo(
 ) -> None:
     """Write the synthetic world into the home's landing zone, if there is none, and run the whole flow on it."""
     with _readable():
-        from pipelines.demo import ensure_world
+        from pipelines.demo import ensure_world, use_demo_settings
         from warehouse.landing import Landing
 
+        use_demo_settings(console)
         chosen = _home(home, None)
         ensure_world(Landing(chosen.landing), days, console)
         _run(chosen, None, again=False, retrain=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 
@@ -10,6 +11,24 @@ from rich.console import Console
 from pipelines.failures import RunRefused
 from warehouse.landing import Landing
 from warehouse.world import WorldSettings, is_world, write_world
+
+
+# The demo ends within five minutes on two cores. It trains for less than the defaults, which are meant for real logs;
+# whatever the environment sets has precedence.
+DEMO_SETTINGS = {
+    "ADSEQ_TRAINING__BATCH_SIZE": "256",
+    "ADSEQ_TRAINING__CORPUS_NEGATIVES": "1024",
+    "ADSEQ_TRAINING__EPOCH_EXAMPLES": "16000",
+    "ADSEQ_TRAINING__MAXIMUM_EPOCHS": "4",
+}
+
+
+def use_demo_settings(console: Console) -> None:
+    """Put the demo's settings into the environment; to be called before settings are read."""
+    for name, value in DEMO_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    chosen = ", ".join(f"{name}={os.environ[name]}" for name in DEMO_SETTINGS)
+    console.print(f"The demo trains briefly: {chosen}", style="dim", highlight=False, soft_wrap=True)
 
 
 def ensure_world(landing: Landing, days: int, console: Console) -> None:

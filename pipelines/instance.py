@@ -32,3 +32,16 @@ def use_home(home: Home) -> None:
 def instance() -> dg.DagsterInstance:
     """The instance of the home that ``use_home`` chose."""
     return dg.DagsterInstance.get()
+
+
+def close_abandoned_runs(opened: dg.DagsterInstance) -> int:
+    """Mark as failed the runs whose process is gone, and return how many there were.
+
+    A killed ``adseq run`` cannot report its own end, and a run that seems to go on blocks the queue, which takes
+    one run at a time. Only for whoever holds the home's write lock: every live run holds it too.
+    """
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    runs = opened.get_runs(dg.RunsFilter(statuses=unfinished))
+    for run in runs:
+        opened.report_run_failed(run, "Its process was killed before it could finish. Run it again.")
+    return len(runs)

@@ -18,6 +18,7 @@ from rich.console import Console
 from assets.resources import writing
 from pipelines import jobs
 from pipelines.failures import RunFailed, RunRefused
+from pipelines.instance import close_abandoned_runs
 from pipelines.progress import Progress, reason
 from warehouse.home import Home, write_atomically
 from warehouse.landing import Landing
@@ -75,6 +76,8 @@ class Local:
             HomeLocked: another process writes to the home.
         """
         with writing(self.home, "adseq run"):
+            if abandoned := close_abandoned_runs(self.instance):
+                self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
             chosen = self._choose(days, again=again)
             job = self._training_job(retrain=retrain)
             if job:

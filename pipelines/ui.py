@@ -20,8 +20,8 @@ import psutil
 from rich.console import Console
 
 from pipelines.failures import ServiceFailed
-from pipelines.instance import PROJECT, use_home
-from warehouse.home import Home
+from pipelines.instance import PROJECT, close_abandoned_runs, instance, use_home
+from warehouse.home import Home, HomeLocked
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
@@ -88,6 +88,7 @@ def serve(home: Home, console: Console) -> None:
         ServiceFailed: one of them did not start, or died. The other has been stopped.
     """
     use_home(home)
+    _close_abandoned(home, console)
     dagster_port = free_port(DAGSTER_PORT)
     mlflow_port = free_port(MLFLOW_PORT, taken={dagster_port})
     with _interruptible(), ExitStack() as running:
@@ -107,6 +108,15 @@ def serve(home: Home, console: Console) -> None:
             _ignore_interrupts()  # a second Ctrl-C must not leave half of them running
             console.print("\nStopping Dagster and MLflow ...")
     console.print("Both have stopped.")
+
+
+def _close_abandoned(home: Home, console: Console) -> None:
+    """Close the runs of killed processes, which would block the queue; unless somebody is writing right now."""
+    try:
+        with home.writing("closing abandoned runs"), instance() as opened:
+            close_abandoned_runs(opened)
+    except HomeLocked as busy:
+        console.print(f"[yellow]{busy}[/]", highlight=False)
 
 
 def dagster_command(port: int) -> list[str]:

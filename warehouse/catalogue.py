@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
+from settings import DataSettings
 from warehouse.contracts import SCHEMAS, LandingTable
-from warehouse.ingest import day_end
+from warehouse.ingest import day_end, ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
@@ -70,3 +73,18 @@ def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.Data
         return pl.DataFrame(schema=schema)
     arrived = tables.scan(table.value).filter(pl.col("arrival_date") <= day).sort("arrival_date")
     return arrived.unique(key, keep="last", maintain_order=True).select(schema.names()).collect()
+
+
+def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
+    """The newest version of every item of a landing zone, validated like any arrival, without a home: contract columns,
+    one row an item, sorted by ``item_id``.
+
+    Raises:
+        LandingError, QuarantineExceeded: as ``ingest``.
+    """
+    with TemporaryDirectory(prefix="adseq-items-") as directory:
+        tables = Tables(Path(directory))
+        days = landing.dates()
+        for day in [None, *days]:
+            ingest(landing, tables, LandingTable.items, day, settings)
+        return _newest(tables, LandingTable.items, "item_id", days[-1]).sort("item_id")

@@ -22,7 +22,7 @@ STATE_SCHEMA = {
 
 def write_states(tables: Tables, model_version: str, day: date, states: pl.DataFrame) -> None:
     """Replace the states that ``model_version`` inferred on ``day``."""
-    frame = states.select(STATE_SCHEMA).cast(STATE_SCHEMA)  # type: ignore[arg-type]
+    frame = states.select(list(STATE_SCHEMA)).cast(STATE_SCHEMA)  # type: ignore[arg-type]
     tables.write(USER_STATES, frame, {"model_version": model_version, "day": day})
 
 

@@ -1,0 +1,43 @@
+"""``python -m benchmarks`` runs every benchmark and rewrites docs/performance.md; ``python -m benchmarks day`` runs one."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from rich.console import Console
+
+from benchmarks.report import PERFORMANCE, machine, rewrite
+
+NAMES = ("loading", "training", "inference", "day")
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, all without a name. Returns the exit code."""
+    console = Console()
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        console.print(f"There is no benchmark {unknown[0]!r}. There are: {', '.join(NAMES)}.", highlight=False)
+        return 2
+    wanted = [name for name in NAMES if name in names or not names]
+    where = machine()
+    console.print(where, highlight=False)
+    with ExitStack() as stack:
+        if "loading" in wanted:  # before torch is imported and the world is in memory
+            from benchmarks import loading
+
+            rewrite("loading", loading.run(console)[1], where)
+        if wanted != ["loading"]:
+            from benchmarks import day, inference, training
+            from benchmarks.world import written_world
+
+            world = stack.enter_context(written_world(console))
+            for name, module in (("training", training), ("inference", inference), ("day", day)):
+                if name in wanted:
+                    rewrite(name, module.run(world, console)[1], where)
+    console.print(f"Written to {PERFORMANCE}.", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""How many users a second does the encoder take: in fp32, in bf16, and padded? And does bf16 give the same states?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.padding import pad_chunks
+from benchmarks.report import Table, at_least
+from benchmarks.world import POSITIONS, World
+from ml.inference import encode_states
+from ml.sequences import length_buckets, pad
+from ml.tensors import CatalogueTensors
+from ml.towers import EventBatch, TwoTower
+from ml.training import new_network
+from settings import InferenceSettings
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class InferenceSpeed:
+    """Users a second (medians over rounds that alternate), and the agreement of bf16 with fp32."""
+
+    users: int
+    encoder: float
+    encoder_bfloat16: float
+    encoder_padded: float
+    whole: float  # ml.inference.encode_states: gathering the batches included
+    whole_bfloat16: float
+    lowest_cosine: float
+
+    @property
+    def ratio(self) -> float:
+        return self.encoder / self.encoder_padded
+
+
+def run(world: World, console: Console) -> tuple[InferenceSpeed, Table]:
+    """Measure and print."""
+    speed = measure(world)
+    table = table_of(speed, world)
+    table.show(console)
+    return speed, table
+
+
+def measure(world: World) -> InferenceSpeed:
+    """Every user of the world, once in each way a round, in turn."""
+    dataset, slices = world.prepared.dataset, world.everyone()
+    network = new_network(dataset, world.settings).eval()
+    catalogue = CatalogueTensors(dataset.features)
+    settings = world.settings.inference
+    half = settings.model_copy(update={"bfloat16": True})
+    trimmed = [
+        catalogue.events(pad(dataset.log, slices.take(rows)))
+        for rows in length_buckets(slices.lengths, settings.batch_tokens)
+    ]
+    padded = pad_chunks(trimmed, POSITIONS, settings.batch_tokens)
+
+    def whole(settings: InferenceSettings) -> NDArray[np.float32]:
+        return encode_states(network, catalogue, dataset.log, slices, settings)
+
+    ways = {
+        "encoder": lambda: encode(network, trimmed, bfloat16=False),
+        "encoder_bfloat16": lambda: encode(network, trimmed, bfloat16=True),
+        "encoder_padded": lambda: encode(network, padded, bfloat16=False),
+        "whole": lambda: whole(settings),
+        "whole_bfloat16": lambda: whole(half),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(1 + ROUNDS):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    rates = {name: len(slices) / float(np.median(times[1:])) for name, times in seconds.items()}
+    return InferenceSpeed(users=len(slices), lowest_cosine=float(cosines(whole(settings), whole(half)).min()), **rates)
+
+
+@torch.inference_mode()
+def encode(network: TwoTower, batches: Sequence[EventBatch], bfloat16: bool) -> None:
+    """The encoder alone, on batches that are there."""
+    for batch in batches:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            network.encoder(batch)
+
+
+def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cosine of each pair of rows [rows, W]; rows of zeros count as equal."""
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.where(norms > 0, (a * b).sum(1) / np.maximum(norms, 1e-30), 1.0)
+
+
+def table_of(speed: InferenceSpeed, world: World) -> Table:
+    """The figures beside their targets."""
+    return Table(
+        "Inference, users a second",
+        ("what", "fp32", "target", "bf16", "target "),
+        (
+            (
+                "encoder only",
+                f"{speed.encoder:,.0f}",
+                at_least(speed.encoder, 6000),
+                f"{speed.encoder_bfloat16:,.0f}",
+                at_least(speed.encoder_bfloat16, 9000),
+            ),
+            ("from the event log to states", f"{speed.whole:,.0f}", "", f"{speed.whole_bfloat16:,.0f}", ""),
+            (f"encoder only, padded to {POSITIONS}", f"{speed.encoder_padded:,.0f}", "", "", ""),
+            ("trimmed against padded", f"{speed.ratio:.2f} ×", "", "", ""),
+            (
+                "lowest cosine between the two",
+                "",
+                "",
+                f"{speed.lowest_cosine:.6f}",
+                at_least(speed.lowest_cosine, 0.9999),
+            ),
+        ),
+        (f"{speed.users:,} users, {world.lengths()}; median of {ROUNDS} rounds that alternate; untrained weights.",),
+    )

@@ -1,0 +1,88 @@
+"""A model on disk is the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
+from ml.context import subject_context
+from ml.inference import embed_items, embed_users, encode_states
+from ml.items import build_item_features
+from ml.learning import Prepared, TrainingPeriod
+from ml.sequences import newest
+from ml.tensors import CatalogueTensors
+from tests.ml.worlds import instant
+
+
+def embeddings(artifact: ModelArtifact, period: TrainingPeriod, prepared: Prepared) -> list[np.ndarray]:  # type: ignore[type-arg]
+    """States, queries and items from nothing but the artefact, the catalogue and a log."""
+    log, settings = prepared.dataset.log, artifact.settings
+    features = build_item_features(period.items.sort("item_id"), artifact.basis, settings.features)
+    catalogue = CatalogueTensors(features)
+    slices = newest(log, np.arange(log.users), log.offsets[1:], settings.sequences.length)
+    states = encode_states(artifact.network, catalogue, log, slices, settings.inference)
+    context = subject_context(np.arange(log.users) % 240, features)
+    users = embed_users(artifact.network, catalogue, states, context, prepared.dataset.demographics)
+    return [states, users, embed_items(artifact.network, catalogue, prepared.dataset.statistics.at(instant(85)))]
+
+
+def test_a_saved_model_gives_the_same_embeddings(
+    artifact: ModelArtifact, period: TrainingPeriod, prepared: Prepared, tmp_path: Path
+) -> None:
+    artifact.save(tmp_path / "model")
+    loaded = ModelArtifact.load(tmp_path / "model")
+    before, after = (embeddings(each, period, prepared) for each in (artifact, loaded))
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-6)
+    assert loaded.trained_until == artifact.trained_until
+    assert loaded.event_names == artifact.event_names
+    assert loaded.settings.model == artifact.settings.model
+    assert loaded.settings.features == artifact.settings.features
+    assert not loaded.network.training
+
+
+def test_the_environment_does_not_change_a_saved_model(
+    artifact: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact.save(tmp_path / "model")
+    monkeypatch.setenv("ADSEQ_MODEL__WIDTH", "128")
+    monkeypatch.setenv("ADSEQ_FEATURES__ADVERTISER_HASHES", "1")
+    loaded = ModelArtifact.load(tmp_path / "model")
+    assert loaded.settings.model == artifact.settings.model
+    assert loaded.settings.features == artifact.settings.features
+
+
+def test_saving_again_replaces_the_model_and_leaves_nothing_behind(artifact: ModelArtifact, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "left over").write_text("")
+    artifact.save(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted([WEIGHTS, DESCRIPTION, BASIS])
+
+
+def test_a_failed_save_leaves_the_model_before_it(
+    artifact: ModelArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact.save(tmp_path / "model")
+    weights = (tmp_path / "model" / WEIGHTS).read_bytes()
+    monkeypatch.setattr("ml.artifact.json.dumps", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        artifact.save(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / WEIGHTS).read_bytes() == weights
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION, BASIS])
+def test_a_missing_file_is_named(artifact: ModelArtifact, tmp_path: Path, name: str) -> None:
+    artifact.save(tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    with pytest.raises(ArtifactError, match=rf"model is not a model: {name} missing. Train again"):
+        ModelArtifact.load(tmp_path / "model")
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="nowhere is not a model"):
+        ModelArtifact.load(tmp_path / "nowhere")

@@ -1,0 +1,180 @@
+"""Training batches: what is drawn, how often, and that each row finds its own user, context and positives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ml.batches import CutoffData, TrainingBatch, TrainingBatches
+from ml.context import subject_context
+from ml.learning import Prepared, training_context
+from ml.loss import accidental_hits, expected_count
+from ml.sequences import newest
+from settings import ContextRecipe
+from tests.ml.worlds import small_settings
+
+WINDOW_DAYS = 15.0
+
+
+def batches_of(prepared: Prepared, dropout: float = 0.0, **training: float) -> TrainingBatches:
+    settings = small_settings(
+        training={"batch_size": 64, "corpus_negatives": 32} | training,
+        context={"dropout": dropout},
+        model={"content_dropout": 0.0, "width": 16, "heads": 2},
+    )
+    context = training_context(prepared, ContextRecipe.co_engaged)
+    return TrainingBatches(prepared.dataset, prepared.examples, context, settings, WINDOW_DAYS)
+
+
+def rows_of(batch: TrainingBatch) -> int:
+    return len(batch.weight)
+
+
+def test_an_epoch_holds_every_example_once_and_as_many_batches_as_it_says(prepared: Prepared) -> None:
+    """Content of the rows is not enough to tell examples apart, so their weights number them."""
+    numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
+    batches = batches_of(replace(prepared, examples=numbered))
+    for epoch in range(2):
+        batches.epoch = epoch
+        drawn = list(batches)
+        seen = torch.cat([batch.weight for batch in drawn]).numpy().astype(int)
+        assert sorted(seen.tolist()) == list(range(len(prepared.examples)))
+        assert len(drawn) == len(batches)
+        for batch in drawn:
+            own = batch.weight.numpy().astype(int)
+            assert len(np.unique(numbered.cutoff[own])) == 1  # one cut-off a batch
+            assert batch.candidate_rows[: len(own)].tolist() == numbered.item[own].tolist()
+
+
+def test_more_examples_than_an_epoch_holds_are_drawn_anew_each_epoch(prepared: Prepared) -> None:
+    numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
+    batches = batches_of(replace(prepared, examples=numbered), epoch_examples=200, corpus_negatives=0)
+    epochs = []
+    for epoch in range(80):
+        batches.epoch = epoch
+        seen = torch.cat([batch.weight for batch in batches]).numpy().astype(int).tolist()
+        assert len(set(seen)) == len(seen)
+        assert 150 < len(seen) < 250  # whole users and whole batches
+        epochs.append(set(seen))
+    assert epochs[0] != epochs[1]
+    assert set().union(*epochs) == set(range(len(numbered)))
+
+
+def test_expected_counts_equal_how_often_items_are_drawn(prepared: Prepared) -> None:
+    """E against how often an item stood among the negatives of a row, over rows of which it is no positive."""
+    batches = batches_of(prepared, epoch_examples=400)
+    items = len(prepared.dataset.features)
+    found, expected = np.zeros(items), np.zeros(items)
+    for epoch in range(60):
+        batches.epoch = epoch
+        for batch in batches:
+            row_share = torch.from_numpy(share_of(batches, batch))
+            available = torch.from_numpy(np.isin(np.arange(items), corpus_of(batches, batch)))
+            count = expected_count(row_share, rows_of(batch), 32, batch.corpus) * available
+            negative = ~accidental_hits(torch.arange(items), batch.group, batch.positive_keys, items)
+            expected += (negative.sum(0) * count).numpy()
+            counts = np.bincount(batch.candidate_rows.numpy(), minlength=items)
+            found += (negative.sum(0).numpy()) * counts
+    assert found.sum() == pytest.approx(expected.sum(), rel=0.02)
+    often = expected > np.median(expected)
+    np.testing.assert_allclose(found[often], expected[often], rtol=0.2)
+    popular = np.argsort(expected)[-10:]  # in-batch draws, not the uniform ones, make these
+    np.testing.assert_allclose(found[popular], expected[popular], rtol=0.08)
+
+
+def cutoff_of(batches: TrainingBatches, batch: TrainingBatch) -> CutoffData:
+    """The cut-off that a batch belongs to: the one whose shares it carries."""
+    rows = batch.candidate_rows.numpy()
+    (found,) = (cutoff for cutoff in batches.cutoffs if np.array_equal(cutoff.share[rows], batch.share.numpy()))
+    return found
+
+
+def share_of(batches: TrainingBatches, batch: TrainingBatch) -> NDArray[np.float32]:
+    return cutoff_of(batches, batch).share
+
+
+def corpus_of(batches: TrainingBatches, batch: TrainingBatch) -> NDArray[np.int64]:
+    return cutoff_of(batches, batch).corpus
+
+
+def test_shares_are_those_of_the_cutoffs_positives(prepared: Prepared) -> None:
+    batches = batches_of(prepared)
+    batch = next(iter(batches))
+    cutoff = cutoff_of(batches, batch)
+    items = prepared.examples.item[cutoff.rows]
+    for row, share in zip(batch.candidate_rows.tolist(), batch.share.tolist(), strict=True):
+        assert abs(share - (items == row).mean()) < 1e-6
+
+
+def test_corpus_negatives_are_items_available_before_the_window_ends(prepared: Prepared) -> None:
+    batches = batches_of(prepared)
+    first = prepared.dataset.statistics.first_seen
+    for cutoff, instant in zip(batches.cutoffs, np.unique(prepared.examples.cutoff), strict=True):
+        assert (first[cutoff.corpus] < instant + WINDOW_DAYS * 86_400).all()
+        assert set(prepared.examples.item[cutoff.rows]) <= set(cutoff.corpus.tolist())
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches(prepared: Prepared) -> None:
+    def fingerprint(seed: int, epoch: int) -> list[tuple[list[int], list[bool]]]:
+        batches = batches_of(prepared, dropout=0.5, seed=seed)
+        batches.epoch = epoch
+        return [(batch.candidate_rows.tolist(), batch.context.present.tolist()) for batch in batches]
+
+    first = fingerprint(0, 0)
+    assert first == fingerprint(0, 0)
+    assert first != fingerprint(0, 1)
+    assert first != fingerprint(1, 0)
+
+
+def test_each_row_finds_its_own_user_context_and_positives(prepared: Prepared) -> None:
+    """Chunks are sorted by length; ``state_of_row`` leads back to the row's own history."""
+    numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
+    batches = batches_of(replace(prepared, examples=numbered))
+    dataset, items = prepared.dataset, len(prepared.dataset.features)
+    catalogue = batches.catalogue
+    for batch in batches:
+        example = numbered.take(batch.weight.numpy().astype(int))
+        last_content = torch.cat(
+            [chunk.content[torch.arange(len(chunk.valid)), chunk.valid.sum(1) - 1] for chunk in batch.chunks]
+        )
+        lengths = torch.cat([chunk.valid.sum(1) for chunk in batch.chunks])[batch.state_of_row]
+        slices = newest(dataset.log, example.user, example.history_end, 12)
+        assert lengths.tolist() == slices.lengths.tolist()
+        newest_item = catalogue.content[dataset.log.item[example.history_end - 1]]
+        torch.testing.assert_close(last_content[batch.state_of_row], newest_item)
+        assert batch.demographics.tolist() == dataset.demographics[example.user].tolist()
+        subjects = prepared.subjects[batch.weight.numpy().astype(int)]
+        assert batch.context.present.tolist() == subject_context(subjects, dataset.features).present.tolist()
+        assert (np.diff(batch.positive_keys) >= 0).all()
+        for group in torch.unique(batch.group).tolist():
+            row = int(torch.nonzero(batch.group == group)[0])
+            same = (numbered.user == example.user[row]) & (numbered.cutoff == example.cutoff[row])
+            own = batch.positive_keys[batch.positive_keys // items == group] % items
+            assert own.tolist() == sorted(numbered.item[same].tolist())
+
+
+def test_histories_end_before_the_cutoff(prepared: Prepared) -> None:
+    examples, log = prepared.examples, prepared.dataset.log
+    assert (log.seconds[examples.history_end - 1] < examples.cutoff).all()
+    following = np.minimum(examples.history_end, log.events - 1)
+    same_user = following < log.offsets[examples.user + 1]
+    assert (log.seconds[following] >= examples.cutoff)[same_user].all()
+
+
+def test_context_is_dropped_as_often_as_is_set(prepared: Prepared) -> None:
+    with_context = (prepared.subjects >= 0).mean()
+    for dropout in (0.0, 0.5, 1.0):
+        present = np.concatenate([batch.context.present.numpy() for batch in batches_of(prepared, dropout=dropout)])
+        assert abs(present.mean() - with_context * (1 - dropout)) < 0.06
+
+
+def test_statistics_of_candidates_are_as_of_the_cutoff(prepared: Prepared) -> None:
+    numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
+    for batch in batches_of(replace(prepared, examples=numbered)):
+        cutoff = float(numbered.cutoff[int(batch.weight[0])])
+        expected = prepared.dataset.statistics.at(cutoff)[batch.candidate_rows.numpy()]
+        np.testing.assert_array_equal(batch.candidates.statistics.numpy(), expected)

@@ -1,0 +1,196 @@
+"""Nothing that is learnt at an instant depends on what happened at or after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ml.learning
+from ml.comparison import Asked
+from ml.content import ContentBasis
+from ml.learning import Prepared, TrainingPeriod, choose_epochs, prepare, training_context
+from ml.training import Fit
+from settings import ContextRecipe, Settings
+from tests.ml.worlds import (
+    EVENT_NAMES,
+    Event,
+    event_frame,
+    instant,
+    item_frame,
+    planted_period,
+    rule,
+    small_settings,
+    user_frame,
+)
+
+CUT = 60.0  # day
+
+
+def after(period: TrainingPeriod, day: float) -> pl.Series:
+    return pl.Series(period.events["event_time"].dt.timestamp("us").to_numpy() / 1e6 >= instant(day))
+
+
+def without_future(period: TrainingPeriod) -> TrainingPeriod:
+    return dataclasses.replace(period, events=period.events.filter(~after(period, CUT)))
+
+
+def altered_future(period: TrainingPeriod) -> TrainingPeriod:
+    """After the cut all events are checkouts of other items, and there are users who were never seen before."""
+    future = after(period, CUT)
+    random = np.random.default_rng(9)
+    other = pl.Series(random.choice(period.items["item_id"].to_numpy(), len(period.events)).tolist())
+    changed = period.events.with_columns(
+        item_id=pl.when(future).then(other).otherwise("item_id"),
+        event_name=pl.when(future).then(pl.lit("checkout")).otherwise("event_name"),
+        advertiser_id=pl.when(future).then(pl.lit("another")).otherwise("advertiser_id"),
+    )
+    rows: list[Event] = [(f"a new user {number}", CUT + number / 10, "checkout", "i000") for number in range(50)]
+    events = pl.concat([changed, event_frame(rows)]).sort("user_id", "event_time", maintain_order=True)
+    return dataclasses.replace(period, events=events)
+
+
+def exactly_at_the_cut(period: TrainingPeriod) -> TrainingPeriod:
+    """One more event a user at the very instant, which is not before it."""
+    rows: list[Event] = [(user, CUT, "checkout", "i001") for user in period.users["user_id"]]
+    events = pl.concat([period.events, event_frame(rows)]).sort("user_id", "event_time", maintain_order=True)
+    return dataclasses.replace(period, events=events)
+
+
+def assert_equal(one: Any, other: Any, path: str = "") -> None:
+    """Every array, frame and value of two dataclasses, by name."""
+    if dataclasses.is_dataclass(one):
+        for field in dataclasses.fields(one):
+            assert_equal(getattr(one, field.name), getattr(other, field.name), f"{path}.{field.name}")
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, other, err_msg=path)
+    elif isinstance(one, pl.DataFrame | pl.Series):
+        assert one.equals(other), path
+    else:
+        assert one == other, path
+
+
+@pytest.mark.parametrize("change", [without_future, altered_future, exactly_at_the_cut])
+def test_all_that_is_prepared_ignores_the_future(period: TrainingPeriod, settings: Settings, change: Any) -> None:
+    before = prepare(period.until(instant(CUT)), settings)
+    assert len(before.examples) > 100
+    assert_equal(before, prepare(change(period).until(instant(CUT)), settings), "prepared")
+    contexts = [
+        training_context(prepare(each.until(instant(CUT)), settings), ContextRecipe.co_engaged)
+        for each in (period, change(period))
+    ]
+    assert_equal(*contexts, "context")
+
+
+def test_the_comparison_above_can_fail(period: TrainingPeriod, settings: Settings) -> None:
+    with pytest.raises(AssertionError):
+        assert_equal(prepare(period, settings), prepare(altered_future(period), settings))
+
+
+def test_statistics_and_examples_read_nothing_after_their_instant_even_in_a_longer_log(
+    period: TrainingPeriod, settings: Settings
+) -> None:
+    """The statistics of a log that goes on are those of the log cut at the instant: cut-offs in training rely on it."""
+    whole, known = prepare(period, settings).dataset, prepare(period.until(instant(CUT)), settings).dataset
+    np.testing.assert_array_equal(whole.statistics.at(instant(CUT)), known.statistics.at(instant(CUT)))
+    assert whole.log.known_until(instant(CUT)).sum() > len(known.log.user_ids)
+    np.testing.assert_array_equal(
+        whole.log.known_until(instant(CUT)) - whole.log.offsets[:-1], np.diff(known.log.offsets)
+    )
+
+
+def canary_period() -> TrainingPeriod:
+    """A canary sings only after the cut: then it is what everybody buys, in the company of one other item."""
+    period = planted_period(users=60, items=48, kinds=4)
+    quiet = period.events.filter(~pl.col("item_id").is_in(["i047", "i046"]))
+    rows: list[Event] = []
+    for number in range(60):
+        rows += [
+            (f"u{number:03d}", CUT + number / 100, "page_visit", "i046"),
+            (f"u{number:03d}", CUT + 1 + number / 100, "checkout", "i047"),
+        ]
+    events = pl.concat([quiet, event_frame(rows)]).sort("user_id", "event_time", maintain_order=True)
+    return dataclasses.replace(period, events=events)
+
+
+def test_a_canary_that_only_the_future_knows_is_not_heard() -> None:
+    settings = small_settings()
+    period = canary_period()
+    items = period.items["item_id"].to_list()
+    canary, companion = items.index("i047"), items.index("i046")
+    prepared = prepare(period.until(instant(CUT)), settings)
+    statistics = prepare(period, settings).dataset.statistics  # of the longer log
+    silent = statistics.at(instant(CUT))[[canary, companion]]
+    assert (silent == 0).all()
+    assert (statistics.at(instant(CUT + 5))[canary, :4] > 0).any()
+    assert not {"i047", "i046"} & set(prepared.dataset.basis.items["item_id"])
+    assert canary not in prepared.examples.item
+    assert canary not in prepared.subjects
+    heard = prepare(period, settings)
+    assert "i047" in set(heard.dataset.basis.items["item_id"])  # so the test above can fail
+
+
+def test_the_content_of_a_basis_follows_the_training_period_only(period: TrainingPeriod, settings: Settings) -> None:
+    bases: list[ContentBasis] = [
+        prepare(each.until(instant(CUT)), settings).dataset.basis for each in (period, altered_future(period))
+    ]
+    assert_equal(*bases, "basis")
+    later = prepare(period, settings).dataset.basis
+    assert not later.items.equals(bases[0].items)
+
+
+def test_histories_of_examples_end_before_their_cutoff_and_positives_lie_behind_it(prepared: Prepared) -> None:
+    examples, log = prepared.examples, prepared.dataset.log
+    assert (log.seconds[examples.history_end - 1] < examples.cutoff).all()
+    for number in range(0, len(examples), 7):
+        future = slice(examples.history_end[number], log.offsets[examples.user[number] + 1])
+        assert examples.item[number] in log.item[future]
+        assert (log.seconds[future] >= examples.cutoff[number]).all()
+
+
+def test_a_positive_is_never_its_own_subject(prepared: Prepared) -> None:
+    shown = prepared.subjects >= 0
+    assert shown.any()
+    assert (prepared.subjects[shown] != prepared.examples.item[shown]).all()
+
+
+def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
+    period: TrainingPeriod, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``choose_epochs`` trains on, and what it validates with."""
+    found: dict[str, Any] = {}
+
+    def spy(earlier: TrainingPeriod, prepared: Prepared, *arguments: Any) -> Fit:
+        found.update(earlier=earlier, prepared=prepared, asked=next(a for a in arguments if isinstance(a, Asked)))
+        return Fit(None, 1, 0.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ml.learning, "fit_prepared", spy)
+    choose_epochs(period, settings, tmp_path)
+    cutoff = period.end - 15 * 86_400
+    prepared, asked = found["prepared"], found["asked"]
+    assert prepared.dataset.log.seconds.max() < cutoff
+    assert prepared.dataset.statistics.seconds.max() < cutoff
+    assert prepared.examples.cutoff.max() <= cutoff - 15 * 86_400 + 1
+    assert asked.queries.as_of == cutoff
+    log, queries = asked.dataset.log, asked.queries
+    assert (log.seconds[queries.history_end - 1] < cutoff).all()
+    assert asked.dataset.statistics.seconds.max() < cutoff
+    assert_equal(asked.dataset.basis, prepared.dataset.basis)
+    future = log.seconds >= cutoff
+    assert future.any()  # the positives are there to be found, only not to be learnt from
+    assert set(asked.queries.candidates) <= set(np.flatnonzero(prepared.dataset.statistics.first_seen < cutoff))
+
+
+def test_a_user_who_comes_later_has_no_example() -> None:
+    rows: list[Event] = [(f"u{n}", 1.0 + n, "page_visit", "a") for n in range(3)]
+    rows += [(f"u{n}", 20.0 + n, "checkout", "b") for n in range(3)] + [("late", 21.0, "checkout", "b")]
+    period = TrainingPeriod(
+        event_frame(rows), item_frame(["a", "b"]), user_frame(["late"]), instant(30), rule(15.0), EVENT_NAMES
+    )
+    prepared = prepare(period, small_settings())
+    users = prepared.dataset.log.user_ids.gather(prepared.examples.user).to_list()
+    assert set(users) == {"u0", "u1", "u2"}

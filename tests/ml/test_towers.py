@@ -1,0 +1,219 @@
+"""What the towers may depend on, and what they must not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ml.context import Context, no_context, subject_context
+from ml.inference import embed_items, embed_users, encode_states
+from ml.learning import Prepared
+from ml.sequences import Slices, newest, pad
+from ml.tensors import CatalogueTensors
+from ml.towers import EventBatch, TransformerEncoder, TwoTower
+from ml.training import new_network
+from settings import InferenceSettings, UserEncoder
+from tests.ml.worlds import instant, small_settings
+
+ENCODERS = list(UserEncoder)
+
+
+def network_of(prepared: Prepared, encoder: UserEncoder, **model: float) -> TwoTower:
+    """A network whose every weight is random: none is at an initial value that hides an effect."""
+    settings = small_settings(model={"encoder": encoder, "width": 16, "layers": 2, "heads": 2, **model})
+    network = new_network(prepared.dataset, settings).eval()
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=random)
+        for table in (network.encoder.embed.shared.category, network.encoder.embed.shared.advertiser):
+            table.weight[0] = 0
+    return network
+
+
+def histories(prepared: Prepared, length: int = 12) -> Slices:
+    """One sequence a user, of 0 to ``length`` events."""
+    log = prepared.dataset.log
+    ends = log.offsets[:-1] + np.minimum(np.arange(log.users) % (length + 1), np.diff(log.offsets))
+    return newest(log, np.arange(log.users), ends, length)
+
+
+def states(network: TwoTower, prepared: Prepared, slices: Slices, tokens: int = 4096) -> NDArray[np.float32]:
+    catalogue = CatalogueTensors(prepared.dataset.features)
+    return encode_states(network, catalogue, prepared.dataset.log, slices, InferenceSettings(batch_tokens=tokens))
+
+
+def event_batch(prepared: Prepared, slices: Slices) -> EventBatch:
+    return CatalogueTensors(prepared.dataset.features).events(pad(prepared.dataset.log, slices))
+
+
+def permuted(events: EventBatch, order: Tensor) -> EventBatch:
+    """The same events, each with all its own features, in another order of positions."""
+    return EventBatch(**{field.name: getattr(events, field.name)[:, order] for field in dataclasses.fields(events)})
+
+
+def widened(events: EventBatch, positions: int) -> EventBatch:
+    """The same with more padding."""
+
+    def wide(values: Tensor) -> Tensor:
+        return torch.cat([values, torch.zeros(len(values), positions, *values.shape[2:], dtype=values.dtype)], dim=1)
+
+    return EventBatch(**{field.name: wide(getattr(events, field.name)) for field in dataclasses.fields(events)})
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_state_depends_on_no_other_user(prepared: Prepared, encoder: UserEncoder) -> None:
+    network, slices = network_of(prepared, encoder), histories(prepared)
+    together = states(network, prepared, slices)
+    alone = states(network, prepared, slices, tokens=1)
+    mixed = np.concatenate([states(network, prepared, slices.take(np.array([row, 11, 12]))) for row in range(13)])[::3]
+    assert np.abs(together).max() > 0.1
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together[:13], mixed, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@torch.inference_mode()
+def test_a_state_does_not_depend_on_padding(prepared: Prepared, encoder: UserEncoder) -> None:
+    network, events = network_of(prepared, encoder), event_batch(prepared, histories(prepared))
+    torch.testing.assert_close(network.encoder(widened(events, 9)), network.encoder(events), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_empty_history_is_a_zero_state_with_a_finite_embedding(prepared: Prepared, encoder: UserEncoder) -> None:
+    network = network_of(prepared, encoder)
+    empty = Slices(np.array([0, 0]), np.array([0, 4]))
+    found = states(network, prepared, empty)
+    alone = states(network, prepared, empty.take(np.array([0])))
+    assert (found[0] == 0).all()
+    assert (alone[0] == 0).all()
+    assert (found[1] != 0).any()
+    users = embed_users(
+        network, CatalogueTensors(prepared.dataset.features), found, no_context(2, 4), np.zeros((2, 3), np.int64)
+    )
+    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_mean_pooling_ignores_the_order_of_positions_and_the_transformer_does_not(prepared: Prepared) -> None:
+    full = Slices(np.array([0, 12]), np.array([12, 24]))
+    events = event_batch(prepared, full)
+    turned = permuted(events, torch.arange(12).flip(0))
+    pooling, transformer = (
+        network_of(prepared, encoder).encoder for encoder in (UserEncoder.mean_pooling, ENCODERS[0])
+    )
+    torch.testing.assert_close(pooling(turned), pooling(events), atol=1e-5, rtol=0)
+    assert (transformer(turned) - transformer(events)).abs().max() > 0.1
+
+
+@torch.inference_mode()
+def test_the_transformer_looks_in_both_directions(prepared: Prepared) -> None:
+    """The hidden state at the oldest event changes with the newest one, and the other way round."""
+    encoder = network_of(prepared, UserEncoder.transformer).encoder
+    assert isinstance(encoder, TransformerEncoder)
+    events = event_batch(prepared, Slices(np.array([0]), np.array([6])))
+
+    def hidden(changed_position: int | None) -> Tensor:
+        embedded = encoder.embed(events)
+        if changed_position is not None:
+            embedded[:, changed_position] += torch.linspace(-1, 1, embedded.shape[-1])
+        for block in encoder.blocks:
+            embedded = block(embedded, None)
+        return embedded[0]
+
+    before = hidden(None)
+    assert (hidden(5)[0] - before[0]).abs().max() > 1e-3
+    assert (hidden(0)[5] - before[5]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("field", ["content", "category", "price", "advertiser", "name", "gap"])
+@pytest.mark.parametrize("encoder", ENCODERS)
+@torch.inference_mode()
+def test_a_state_depends_on_every_feature_of_an_event(prepared: Prepared, encoder: UserEncoder, field: str) -> None:
+    network = network_of(prepared, encoder)
+    events = event_batch(prepared, Slices(np.array([0]), np.array([6])))
+    other = getattr(events, field).clone()
+    other[:, 2] = (other[:, 2] + 1) % 32 if other.dtype == torch.int64 else other[:, 2] + 1
+    changed = dataclasses.replace(events, **{field: other})
+    assert (network.encoder(changed) - network.encoder(events)).abs().max() > 1e-3
+
+
+def test_embeddings_have_unit_length(prepared: Prepared) -> None:
+    network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
+    catalogue = CatalogueTensors(dataset.features)
+    items = embed_items(network, catalogue, dataset.statistics.at(instant(50)))
+    found = states(network, prepared, histories(prepared))
+    context = subject_context(np.arange(len(found)) % 240, dataset.features)
+    users = embed_users(network, catalogue, found, context, dataset.demographics)
+    for embeddings in (items, users):
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    assert len(np.unique(items.round(3), axis=0)) > 200
+
+
+def test_an_item_embedding_depends_on_its_statistics_and_on_no_other_item(prepared: Prepared) -> None:
+    network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
+    catalogue, statistics = CatalogueTensors(dataset.features), dataset.statistics.at(instant(50))
+    changed = statistics.copy()
+    changed[7] += 1
+    before, after = embed_items(network, catalogue, statistics), embed_items(network, catalogue, changed)
+    moved = np.abs(after - before).max(axis=1)
+    assert moved[7] > 1e-3
+    assert np.delete(moved, 7).max() < 1e-6
+
+
+def query_embeddings(prepared: Prepared, context: Context, content_of_nothing: float = 0.0) -> NDArray[np.float32]:
+    """Embeddings of one user in several contexts; rows without an item show ``content_of_nothing``."""
+    network = network_of(prepared, UserEncoder.transformer)
+    catalogue = CatalogueTensors(prepared.dataset.features)
+    catalogue.content[-1] = content_of_nothing
+    state = np.repeat(states(network, prepared, Slices(np.array([0]), np.array([6]))), len(context), axis=0)
+    return embed_users(network, catalogue, state, context, np.ones((len(context), 3), np.int64))
+
+
+def test_absent_context_is_a_learned_vector_whatever_the_content_is(prepared: Prepared) -> None:
+    absent = no_context(1, 4)
+    np.testing.assert_array_equal(query_embeddings(prepared, absent), query_embeddings(prepared, absent, 5.0))
+    network = network_of(prepared, UserEncoder.transformer)
+    batch = CatalogueTensors(prepared.dataset.features).context(absent)
+    torch.testing.assert_close(network.head.context(batch)[0], network.head.context.absent)
+
+
+def test_different_subjects_give_different_queries(prepared: Prepared) -> None:
+    subjects = subject_context(np.array([-1, 3, 130]), prepared.dataset.features)
+    found = query_embeddings(prepared, subjects)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+    assert np.abs(found[1] - found[2]).max() > 1e-2
+
+
+def test_demographics_reach_the_query(prepared: Prepared) -> None:
+    network, catalogue = network_of(prepared, UserEncoder.transformer), CatalogueTensors(prepared.dataset.features)
+    state = np.zeros((2, 16), np.float32)
+    found = embed_users(network, catalogue, state, no_context(2, 4), np.array([[0, 0, 0], [0, 0, 9]]))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_bfloat16_states_point_the_same_way(prepared: Prepared, encoder: UserEncoder) -> None:
+    network, slices = network_of(prepared, encoder), histories(prepared)
+    catalogue, log = CatalogueTensors(prepared.dataset.features), prepared.dataset.log
+    exact = encode_states(network, catalogue, log, slices, InferenceSettings())
+    rounded = encode_states(network, catalogue, log, slices, InferenceSettings(bfloat16=True))
+    some = np.linalg.norm(exact, axis=1) > 0
+    cosine = (exact[some] * rounded[some]).sum(1) / np.linalg.norm(exact[some], axis=1)
+    cosine /= np.linalg.norm(rounded[some], axis=1)
+    assert cosine.min() >= 0.999
+    assert not np.array_equal(exact, rounded)
+    assert (rounded[~some] == 0).all()
+
+
+def test_the_temperature_stays_in_bounds(prepared: Prepared) -> None:
+    network = new_network(prepared.dataset, small_settings())
+    assert network.temperature.item() == pytest.approx(0.07)
+    with torch.no_grad():
+        network.log_temperature.fill_(-20)
+    assert network.temperature.item() == pytest.approx(0.01)

@@ -1,0 +1,253 @@
+"""Training by effect: reproducible, learns planted patterns, stops at and returns the best epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ml.training
+from ml.batches import TrainingBatch, TrainingBatches
+from ml.comparison import Asked, ModelName, baseline_lists, trained_lists
+from ml.context import no_context, subject_context
+from ml.inference import embed_items, embed_users, encode_states
+from ml.learning import (
+    Prepared,
+    TrainingPeriod,
+    choose_epochs,
+    examples_of_frame,
+    examples_to_frame,
+    fit_prepared,
+    prepare,
+    training_context,
+    whole_log,
+)
+from ml.metrics import evaluate
+from ml.queries import future_queries
+from ml.sequences import Slices
+from ml.tensors import CatalogueTensors
+from ml.training import Fit, fit, new_network, training_loss
+from settings import ContextRecipe, Settings, UserEncoder
+from tests.ml.conftest import TRAINED_UNTIL
+from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
+
+
+def asked_after(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+    """The conversions of the window after ``TRAINED_UNTIL``."""
+    queries, dataset = future_queries(
+        prepared.dataset, whole_log(period, settings), instant(TRAINED_UNTIL), period.rule, 10_000, 0, True
+    )
+    return Asked(dataset, queries, dataset.log, period.rule.window_days)
+
+
+def recall(asked: Asked, lists: Any, k: int = 10) -> float:
+    return evaluate(lists, asked.queries.positives, len(asked.queries.candidates), ks=[k]).recall[k]
+
+
+def weights_of(fitted: Fit) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in fitted.network.state_dict().items()}
+
+
+def short_fit(period: TrainingPeriod, prepared: Prepared, directory: Path, seed: int = 0) -> Fit:
+    settings = small_settings(
+        training={"batch_size": 128, "corpus_negatives": 32, "seed": seed}, model={"width": 16, "heads": 2, "layers": 1}
+    )  # dropout and content dropout are on: they follow the seed too
+    return fit_prepared(period, prepared, settings, 2, directory)
+
+
+def test_the_same_seed_gives_the_same_weights(period: TrainingPeriod, prepared: Prepared, tmp_path: Path) -> None:
+    first, again, other = (
+        weights_of(short_fit(period, prepared, tmp_path / str(number), seed)) for number, seed in enumerate((0, 0, 1))
+    )
+    for name, value in first.items():
+        torch.testing.assert_close(again[name], value, rtol=0, atol=0, msg=name)
+    assert any(not torch.equal(other[name], value) for name, value in first.items())
+
+
+def mean_loss(network: torch.nn.Module, prepared: Prepared, settings: Settings) -> float:
+    context = training_context(prepared, settings.context.recipe)
+    batches = TrainingBatches(prepared.dataset, prepared.examples, context, settings, 15.0)
+    with torch.inference_mode():
+        losses = [training_loss(network, batch, settings.training, len(prepared.dataset.features)) for batch in batches]  # type: ignore[arg-type]
+    return float(torch.stack(losses).mean())
+
+
+def test_the_loss_falls_and_every_part_of_the_model_learns(
+    prepared: Prepared, trained: Fit, settings: Settings
+) -> None:
+    untrained = new_network(prepared.dataset, settings).eval()
+    assert mean_loss(trained.network, prepared, settings) < 0.8 * mean_loss(untrained, prepared, settings)
+    before = dict(untrained.named_parameters())
+    for name, parameter in trained.network.named_parameters():
+        assert not torch.equal(parameter, before[name]), f"{name} has not moved"
+
+
+def test_a_history_that_tells_the_future_beats_popularity(
+    period: TrainingPeriod, prepared: Prepared, trained: Fit, settings: Settings
+) -> None:
+    asked = asked_after(period, prepared, settings)
+    popularity = recall(asked, baseline_lists(ModelName.popularity, asked, 100))
+    assert recall(asked, trained_lists(trained.network, asked, settings, 100)) > 2 * popularity
+
+
+def test_a_planted_context_is_used(
+    period: TrainingPeriod, prepared: Prepared, trained: Fit, settings: Settings
+) -> None:
+    """Users without any history, looking at an item: its kind is the best guess."""
+    asked = asked_after(period, prepared, settings)
+    count = len(asked.queries)
+    kind = np.arange(count) % 12
+    queries = replace(
+        asked.queries, user=np.full(count, -1), context=subject_context(kind * 20, prepared.dataset.features)
+    )
+    lists = trained_lists(trained.network, replace(asked, queries=queries), settings, 10)
+    shown = asked.queries.candidates[lists.items] // 20
+    assert (shown == kind[:, None]).mean() > 2 / 12  # twice what chance gives
+
+
+@dataclass
+class Script:
+    """Scripted validation recalls, and the weights at each of them."""
+
+    recalls: list[float]
+    weights: list[dict[str, torch.Tensor]]
+    modes: list[bool]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Validation says what the script says."""
+    script = Script([], [], [])
+
+    def lists(network: torch.nn.Module, *_: Any) -> None:
+        network.eval()  # as the real one does
+        script.weights.append({name: value.clone() for name, value in network.state_dict().items()})
+
+    def scripted(*_: Any, **__: Any) -> Any:
+        value = script.recalls[len(script.weights) - 1]
+        return type("Scripted", (), {"recall": {10: value, 100: value}, "diversity90": 0.5})
+
+    def loss(network: torch.nn.Module, batch: TrainingBatch, *rest: Any) -> torch.Tensor:
+        script.modes.append(network.training)
+        return training_loss(network, batch, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ml.training, "trained_lists", lists)
+    monkeypatch.setattr(ml.training, "evaluate", scripted)
+    monkeypatch.setattr(ml.training, "training_loss", loss)
+    return script
+
+
+@pytest.mark.parametrize(
+    ("recalls", "best", "ran"),
+    [([0.1, 0.5, 0.4, 0.3, 0.9], 2, 4), ([0.1, 0.2, 0.3, 0.4, 0.5], 5, 5), ([0.0, 0.0, 0.0, 0.0, 0.0], 1, 3)],
+)
+def test_early_stopping_returns_the_weights_of_the_best_epoch(
+    period: TrainingPeriod,
+    prepared: Prepared,
+    settings: Settings,
+    tmp_path: Path,
+    script: Script,
+    recalls: list[float],
+    best: int,
+    ran: int,
+) -> None:
+    script.recalls = recalls
+    asked = asked_after(period, prepared, settings)
+    fitted = fit_prepared(period, prepared, settings, 5, tmp_path, asked)
+    assert (fitted.best_epoch, len(script.weights)) == (best, ran)
+    assert fitted.best_validation == pytest.approx(recalls[best - 1])
+    for name, value in fitted.network.state_dict().items():
+        torch.testing.assert_close(value, script.weights[best - 1][name], rtol=0, atol=0, msg=name)
+    assert all(script.modes)  # validation must not leave dropout off for the rest of the training
+
+
+def test_without_validation_all_epochs_count(trained: Fit) -> None:
+    assert trained.best_epoch == 6
+    assert np.isnan(trained.best_validation)
+    assert 0 <= trained.waiting_share < 1
+    assert trained.sequences_per_second > 0
+
+
+def test_every_epoch_is_shuffled_anew(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+
+    def spy(network: torch.nn.Module, batch: TrainingBatch, *rest: Any) -> torch.Tensor:
+        seen.append(batch.candidate_rows.tolist())
+        return training_loss(network, batch, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ml.training, "training_loss", spy)
+    fit_prepared(period, prepared, settings, 3, tmp_path)
+    assert len({tuple(rows) for rows in seen}) == len(seen)
+
+
+def test_nothing_to_learn_from_is_said(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
+    none = prepared.examples.take(np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match=r"no training example.*positive_events"):
+        fit(prepared.dataset, none, training_context(prepared, settings.context.recipe), settings, 5.0, 1, tmp_path)
+
+
+def test_examples_survive_the_table(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> None:
+    frame = examples_to_frame(prepared, EVENT_NAMES)
+    again = examples_of_frame(period.until(instant(TRAINED_UNTIL)), frame.sample(fraction=1, shuffle=True), settings)
+    np.testing.assert_array_equal(again.subjects, prepared.subjects)
+    for name in ("cutoff", "user", "history_end", "item", "weight", "name"):
+        np.testing.assert_allclose(getattr(again.examples, name), getattr(prepared.examples, name), rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_choosing_epochs_trains_on_the_earlier_part(period: TrainingPeriod, settings: Settings, tmp_path: Path) -> None:
+    found = choose_epochs(period, settings, tmp_path)
+    assert 1 <= found.best_epoch <= settings.training.maximum_epochs
+    assert found.best_validation > 0.8
+
+
+def order_period(users: int = 400, seed: int = 0) -> TrainingPeriod:
+    """Users see `left` and `right` once each; who sees `left` last buys `x`, the others buy `y`."""
+    random = np.random.default_rng(seed)
+    rows: list[Event] = []
+    for number in range(users):
+        left_last = number % 2 == 0
+        day = float(random.uniform(0, 30))
+        first, second = ("right", "left") if left_last else ("left", "right")
+        rows += [
+            (f"u{number:03d}", day, "page_visit", first),
+            (f"u{number:03d}", day + 0.1, "page_visit", second),
+            (f"u{number:03d}", day + 5, "checkout", "x" if left_last else "y"),
+        ]
+    items = item_frame(["left", "right", "x", "y"], advertiser_id=["l", "r", "x", "y"], embedding=np.eye(4, 4).tolist())
+    return TrainingPeriod(
+        event_frame(rows), items, user_frame([f"u{n:03d}" for n in range(users)]), instant(40), rule(10.0), EVENT_NAMES
+    )
+
+
+def order_share(encoder: UserEncoder, directory: Path) -> float:
+    """The share of new users for whom the right one of x and y ranks higher."""
+    settings = small_settings(
+        model={"encoder": encoder, "width": 16, "heads": 2, "layers": 1, "dropout": 0.0, "content_dropout": 0.0},
+        context={"recipe": ContextRecipe.none},
+        examples={"cutoffs": 12},
+        training={"batch_size": 64, "corpus_negatives": 8, "learning_rate": 5e-3},
+    )
+    period = order_period()
+    prepared = prepare(period, settings)
+    fitted = fit_prepared(period, prepared, settings, 12, directory)
+    other = order_period(200, seed=1)
+    log = whole_log(other, settings)
+    catalogue = CatalogueTensors(prepared.dataset.features)
+    slices = Slices(log.offsets[:-1], log.offsets[:-1] + 2)
+    states = encode_states(fitted.network, catalogue, log, slices, settings.inference)
+    users = embed_users(fitted.network, catalogue, states, no_context(200, 4), np.zeros((200, 3), np.int64))
+    items = embed_items(fitted.network, catalogue, prepared.dataset.statistics.at(instant(30)))
+    scores = users @ items.T
+    return float(((scores[:, 2] > scores[:, 3]) == (np.arange(200) % 2 == 0)).mean())
+
+
+@pytest.mark.slow
+def test_the_transformer_learns_order(tmp_path: Path) -> None:
+    assert order_share(UserEncoder.transformer, tmp_path) > 0.95
