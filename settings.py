@@ -105,7 +105,7 @@ class ModelSettings(Group):
     width: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
     content_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of items whose content is replaced, in training, by what a cold item gets."
     )
@@ -122,8 +122,8 @@ class TrainingSettings(Group):
     temperature: float = Field(0.07, gt=0, description="Initial softmax temperature; learned.")
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    epoch_examples: int = Field(100_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    maximum_epochs: int = Field(6, ge=1)
+    epoch_examples: int = Field(80_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
+    maximum_epochs: int = Field(4, ge=1)
     patience: int = Field(2, ge=1, description="Epochs without a better validation recall before stopping.")
     validation_users: int = Field(4000, ge=1, description="Users of the validation slice that are scored an epoch.")
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks`` runs every benchmark and rewrites docs/performance.md; ``python -m benchmarks day`` runs one."""
+"""``python -m benchmarks`` runs every benchmark and rewrites docs/performance.md; names (``day``) run only those."""
 
 from __future__ import annotations
 

@@ -58,10 +58,9 @@ def run(world: World, console: Console) -> tuple[DayCost, Table]:
 
 def measure(world: World) -> DayCost:
     """Days of each share in turn, a full inference between them, several rounds."""
-    trained_day = world.landing.history_day()
-    day = trained_day + timedelta(days=1)
-    version = untrained_version(world, trained_day)
-    for each in (trained_day, day):
+    day = world.trained_day + timedelta(days=1)
+    version = untrained_version(world)
+    for each in (world.trained_day, day):
         features, statistics = features_of_day(world.tables, world.landing, version, each)
         frame = features.to_frame(statistics)
         world.tables.write("item_features", frame, {"model_version": version.name, "day": each})
@@ -89,10 +88,10 @@ def measure(world: World) -> DayCost:
     )
 
 
-def untrained_version(world: World, trained_day: date) -> ModelVersion:
+def untrained_version(world: World) -> ModelVersion:
     """A model version on disk: weights do not change what encoding costs."""
     dataset = world.prepared.dataset
-    version = ModelVersion("benchmark", trained_day, "", world.home.models / "benchmark")
+    version = ModelVersion("benchmark", world.trained_day, "", world.home.models / "benchmark")
     network = new_network(dataset, world.settings)
     artifact = ModelArtifact(network, dataset.basis, world.settings, dataset.event_names, world.period.end)
     artifact.save(version.directory / DEPLOYED)
@@ -143,9 +142,9 @@ def table_of(cost: DayCost) -> Table:
             ),
         ),
         (
-            f"Least squares over the days: seconds = {cost.constant:.3f} + {cost.slope:.2f} × share of the users active. "
-            "The constant is reading the model and the item features, scanning the event log for who is active, and "
+            f"Least squares over the days: seconds = {cost.constant:.3f} + {cost.slope:.2f} × share of users active. The "
+            " constant is reading the model and the item features, scanning the event log for who is active, and "
             "one commit; it grows with the catalogue and the log, not with the active users.",
-            f"Median of {ROUNDS} rounds; active users are drawn at random, so their histories are as long as all users'.",
+            f"Median of {ROUNDS} rounds; active users are drawn at random: histories as long as all users'.",
         ),
     )

@@ -90,7 +90,10 @@ def measure(world: World) -> TrainingSpeed:
     network = new_network(world.prepared.dataset, world.settings)
     trimmed = Stepper(network, world.settings, items)
     padded = Stepper(copy.deepcopy(network), world.settings, items)
-    waiting, steps, padded_steps, rows = [], [], [], []
+    waiting: list[float] = []
+    steps: list[float] = []
+    padded_steps: list[float] = []
+    rows: list[int] = []
     source = iter(batches)
     for _ in range(len(batches)):
         started = time.perf_counter()

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ class World:
     settings: Settings
     period: TrainingPeriod
     prepared: Prepared
+    trained_day: date  # the last day of the history
 
     def everyone(self) -> Slices:
         """Each user's newest events at the end of the log: the lengths that the targets are stated for."""
@@ -63,8 +65,9 @@ def written_world(console: Console) -> Iterator[World]:
         summary = write_world(landing, WorldSettings(), days=1)
         for table in INGESTED:
             ingest(landing, tables, table, None, settings.data)
-        period = training_period(tables, landing, landing.history_day(), settings)
-        world = World(home, landing, tables, settings, period, prepare(period, settings))
+        trained_day = summary.days[0] - timedelta(days=1)
+        period = training_period(tables, landing, trained_day, settings)
+        world = World(home, landing, tables, settings, period, prepare(period, settings), trained_day)
         console.print(
             f"Synthetic world: {summary.events:,} events of {summary.users:,} users, {summary.items:,} items; "
             f"{world.prepared.dataset.log.users:,} users with events, {world.lengths()}.",

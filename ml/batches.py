@@ -82,16 +82,20 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
 
     def _drawn(self, cutoff: CutoffData, random: np.random.Generator) -> list[NDArray[np.int64]]:
         """The cut-off's batches of one epoch: users in random order, each with all of their positives, so that a
-        history is encoded once an epoch; a new batch begins with the user that would overfill the one before."""
+        history is encoded once an epoch; a batch ends with the user that fills it. Only a user of more positives than a
+        batch holds is cut: there are always as many batches as ``__len__`` says, which Lightning relies on."""
         users, user = np.unique(self.examples.user[cutoff.rows], return_inverse=True)
         order = np.argsort(random.permutation(len(users))[user], kind="stable")
         rows, owner = cutoff.rows[order], user[order]
         begins = np.flatnonzero(np.diff(owner, prepend=-1))
         steps = self._steps(cutoff)
         share = min(1.0, self.settings.training.epoch_examples / len(self.examples))
-        batch_of_user = (begins * steps / (share * len(rows))).astype(np.int64)
-        cuts = begins[np.flatnonzero(np.diff(batch_of_user, prepend=-1))]
-        return np.split(rows, cuts[1:])[:steps]
+        full = np.ceil(share * len(rows) * np.arange(1, steps + 1) / steps).astype(np.int64)
+        ends = np.append(begins, len(rows))[np.searchsorted(begins, full)]
+        within_a_user = np.flatnonzero(np.diff(ends) == 0)
+        ends[within_a_user] = full[within_a_user]
+        ends = np.minimum(ends, full + self.settings.training.batch_size)
+        return np.split(rows, ends)[:steps]
 
     def _cutoff(self, cutoff: float, window_days: float) -> CutoffData:
         rows = np.flatnonzero(self.examples.cutoff == cutoff)

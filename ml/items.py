@@ -152,8 +152,8 @@ class ItemStatistics:
         return len(self.windows_days) + 3
 
     def at(self, seconds: float) -> NDArray[np.float32]:
-        """Features [items, width] as of ``seconds`` (exclusive): log(1 + count) / 4 a window, then all time, the log
-        age in days / 8, and 1 for an item with any event."""
+        """Features [items, width] as of ``seconds`` (exclusive): log(1 + count) a window, then all time, the log
+        age in days / 4, and 1 for an item with any event."""
         items = len(self.first_seen)
         end = int(np.searchsorted(self.seconds, seconds))
         starts = [int(np.searchsorted(self.seconds, seconds - days * DAY)) for days in self.windows_days] + [0]
@@ -168,7 +168,7 @@ class ItemStatistics:
             np.maximum(seconds - self.first_seen, 0) / DAY, where=np.isfinite(self.first_seen), out=np.zeros(items)
         )
         seen = counts[:, -1] > 0
-        return np.column_stack([np.log1p(counts) / 4, age / 8, seen]).astype(np.float32)
+        return np.column_stack([np.log1p(counts), age / 4, seen]).astype(np.float32)
 
 
 def build_item_statistics(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
 from ml.context import subject_context
@@ -17,7 +18,7 @@ from ml.tensors import CatalogueTensors
 from tests.ml.worlds import instant
 
 
-def embeddings(artifact: ModelArtifact, period: TrainingPeriod, prepared: Prepared) -> list[np.ndarray]:  # type: ignore[type-arg]
+def embeddings(artifact: ModelArtifact, period: TrainingPeriod, prepared: Prepared) -> list[NDArray[np.float32]]:
     """States, queries and items from nothing but the artefact, the catalogue and a log."""
     log, settings = prepared.dataset.log, artifact.settings
     features = build_item_features(period.items.sort("item_id"), artifact.basis, settings.features)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ml.batches import CutoffData, TrainingBatch, TrainingBatches
 from ml.context import subject_context
+from ml.examples import Examples
 from ml.learning import Prepared, training_context
 from ml.loss import accidental_hits, expected_count
 from ml.sequences import newest
@@ -50,6 +51,25 @@ def test_an_epoch_holds_every_example_once_and_as_many_batches_as_it_says(prepar
             assert batch.candidate_rows[: len(own)].tolist() == numbered.item[own].tolist()
 
 
+@pytest.mark.parametrize("epoch_examples", [10_000, 300])
+def test_a_user_of_more_positives_than_a_batch_holds_is_cut(prepared: Prepared, epoch_examples: int) -> None:
+    """Fewer batches than ``len`` says make Lightning leave out the validation."""
+    one = prepared.examples.take(np.zeros(240, np.int64))
+    every = [prepared.examples, replace(one, item=np.arange(240))]
+    joined = Examples(*(np.concatenate([getattr(part, name) for part in every]) for name in Examples.__annotations__))
+    subjects = np.full(len(joined), -1)
+    heavy = replace(prepared, examples=joined, subjects=subjects)
+    batches = batches_of(heavy, batch_size=32, epoch_examples=epoch_examples)
+    for epoch in range(5):
+        batches.epoch = epoch
+        drawn = [rows_of(batch) for batch in batches]
+        assert len(drawn) == len(batches)
+        assert max(drawn) <= 3 * 32
+        assert min(drawn) > 0
+        if epoch_examples > len(joined):
+            assert sum(drawn) == len(joined)
+
+
 def test_more_examples_than_an_epoch_holds_are_drawn_anew_each_epoch(prepared: Prepared) -> None:
     numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
     batches = batches_of(replace(prepared, examples=numbered), epoch_examples=200, corpus_negatives=0)
@@ -69,7 +89,7 @@ def test_expected_counts_equal_how_often_items_are_drawn(prepared: Prepared) -> 
     batches = batches_of(prepared, epoch_examples=400)
     items = len(prepared.dataset.features)
     found, expected = np.zeros(items), np.zeros(items)
-    for epoch in range(60):
+    for epoch in range(40):
         batches.epoch = epoch
         for batch in batches:
             row_share = torch.from_numpy(share_of(batches, batch))

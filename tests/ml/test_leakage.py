@@ -83,7 +83,7 @@ def test_all_that_is_prepared_ignores_the_future(period: TrainingPeriod, setting
         training_context(prepare(each.until(instant(CUT)), settings), ContextRecipe.co_engaged)
         for each in (period, change(period))
     ]
-    assert_equal(*contexts, "context")
+    assert_equal(contexts[0], contexts[1], "context")
 
 
 def test_the_comparison_above_can_fail(period: TrainingPeriod, settings: Settings) -> None:
@@ -138,7 +138,7 @@ def test_the_content_of_a_basis_follows_the_training_period_only(period: Trainin
     bases: list[ContentBasis] = [
         prepare(each.until(instant(CUT)), settings).dataset.basis for each in (period, altered_future(period))
     ]
-    assert_equal(*bases, "basis")
+    assert_equal(bases[0], bases[1], "basis")
     later = prepare(period, settings).dataset.basis
     assert not later.items.equals(bases[0].items)
 

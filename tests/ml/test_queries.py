@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ml.comparison import Asked, trained_lists
 from ml.dataset import Dataset, build_dataset
@@ -132,7 +133,7 @@ def test_unknown_users_are_answered_without_anyones_history(
     dataset = prepared.dataset
     nobody, somebody = np.array([-1, -1]), np.array([3, 3])
 
-    def lists(user: np.ndarray, end: int) -> list[list[int]]:  # type: ignore[type-arg]
+    def lists(user: NDArray[np.int64], end: int) -> list[list[int]]:
         queries, _ = contextual_queries(
             dataset,
             dataset.log,

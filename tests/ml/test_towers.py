@@ -30,8 +30,8 @@ def network_of(prepared: Prepared, encoder: UserEncoder, **model: float) -> TwoT
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=random)
-        for table in (network.encoder.embed.shared.category, network.encoder.embed.shared.advertiser):
+            parameter.add_(torch.randn(parameter.shape, generator=random), alpha=0.2)
+        for table in (network.item_tower.shared.category, network.item_tower.shared.advertiser):
             table.weight[0] = 0
     return network
 

@@ -41,7 +41,7 @@ def asked_after(period: TrainingPeriod, prepared: Prepared, settings: Settings) 
     queries, dataset = future_queries(
         prepared.dataset, whole_log(period, settings), instant(TRAINED_UNTIL), period.rule, 10_000, 0, True
     )
-    return Asked(dataset, queries, dataset.log, period.rule.window_days)
+    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
 
 def recall(asked: Asked, lists: Any, k: int = 10) -> float:

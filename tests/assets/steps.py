@@ -1,0 +1,43 @@
+"""Runs jobs of one home in one process: ``python -m tests.assets.steps OUTPUT STEPS`` (see ``world.execute``)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipelines.instance import instance, use_home
+from settings import Settings
+from warehouse.home import Home
+
+
+def main(output: Path, steps: list[dict[str, Any]]) -> None:
+    use_home(Home(Settings().home))
+    from pipelines.definitions import defs
+    from pipelines.local import QUIET
+
+    found = []
+    with instance() as opened:
+        for step in steps:
+            result = defs.resolve_job_def(step["job"]).execute_in_process(
+                instance=opened,
+                partition_key=step["partition"],
+                asset_selection=step["assets"],
+                run_config={**QUIET, "resources": {"settings": {"config": step["settings"]}}},
+            )
+            found.append(
+                {
+                    event.step_key: {
+                        name: value.value
+                        for name, value in event.materialization.metadata.items()
+                        if isinstance(value.value, bool | int | float | str)
+                    }
+                    for event in result.get_asset_materialization_events()
+                }
+            )
+    output.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

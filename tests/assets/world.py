@@ -1,0 +1,137 @@
+"""A tiny world, the settings under which its flow takes seconds, and ways to run it in processes of their own.
+
+``assets.partitions`` reads the home when it is imported, so every home needs its own process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.world import WorldSettings, write_day
+
+PROJECT = Path(__file__).resolve().parents[2]
+ADSEQ = [sys.executable, "-u", "-c", "from pipelines.cli import app; app()"]
+
+WORLD = WorldSettings(
+    history_days=90,
+    initial_users=400,
+    new_users_per_day=2,
+    regular_share=0.6,
+    regular_sessions_per_day=0.8,
+    initial_items=300,
+    new_items_per_day=2,
+    advertisers=30,
+    departments=3,
+    late_share=0.05,
+    duplicate_share=0.02,
+    impression_days=30,
+    request_share=0.05,
+    relevance_labels=50,
+)
+DAYS = [WORLD.first_daily_day + timedelta(days=number) for number in range(3)]
+TRAINED = DAYS[0] - timedelta(days=1)  # the history's arrival day, until which the first model learns
+LATER = DAYS[-1] + timedelta(days=1)
+
+SETTINGS = {
+    "ADSEQ_FEATURES__CONTENT_DIMENSIONS": "16",
+    "ADSEQ_SEQUENCES__LENGTH": "30",
+    "ADSEQ_EXAMPLES__CUTOFFS": "6",
+    "ADSEQ_MODEL__WIDTH": "16",
+    "ADSEQ_MODEL__LAYERS": "1",
+    "ADSEQ_MODEL__HEADS": "2",
+    "ADSEQ_TRAINING__MAXIMUM_EPOCHS": "1",
+    "ADSEQ_TRAINING__EPOCH_EXAMPLES": "3000",
+    "ADSEQ_TRAINING__BATCH_SIZE": "256",
+    "ADSEQ_TRAINING__CORPUS_NEGATIVES": "128",
+    "ADSEQ_TRAINING__VALIDATION_USERS": "200",
+    "ADSEQ_EVALUATION__ORACLE_USERS": "100",
+    "ADSEQ_EVALUATION__BOOTSTRAP_SAMPLES": "20",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A run of a job, for one partition or none, of some of its assets or all, under a launchpad's settings."""
+
+    job: str
+    partition: str | None = None
+    assets: Sequence[str] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def environment(home: Home) -> dict[str, str]:
+    """The environment of a process that works on ``home``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSEQ_", "DAGSTER_", "MLFLOW_"))}
+    return {**kept, **SETTINGS, "ADSEQ_HOME": str(home.root), "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
+
+
+def adseq(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The ``adseq`` command, to its end."""
+    return subprocess.run(
+        [*ADSEQ, *arguments], cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False
+    )
+
+
+def start_adseq(home: Home, *arguments: str) -> subprocess.Popen[str]:
+    """The ``adseq`` command, just started; its output is one stream."""
+    return subprocess.Popen(
+        [*ADSEQ, *arguments],
+        cwd=PROJECT,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def execute(home: Home, steps: Sequence[Step]) -> list[dict[str, dict[str, Any]]]:
+    """Run the steps in one process; each must succeed. Returns, a step, each asset's metadata as plain values."""
+    output = home.root / "steps.json"
+    command = [sys.executable, "-m", "tests.assets.steps", str(output), json.dumps([asdict(step) for step in steps])]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    return list(json.loads(output.read_text()))
+
+
+def days_of(days: Sequence[date]) -> list[Step]:
+    """The daily job for each of the days, in the order given."""
+    return [Step("daily", day.isoformat()) for day in days]
+
+
+def copy_of(home: Home, root: Path, *, with_day: date | None = None) -> Home:
+    """An independent copy of a home and its landing zone; ``with_day`` has landed in it, too."""
+    copy = Home(Path(shutil.copytree(home.root, root)))
+    landing = Landing(root / "landing-of-its-own")
+    shutil.copytree(home.landing, landing.root)
+    copy.use_landing(landing.root)
+    _move_artifacts(copy.root / "mlflow" / "mlflow.db", str(home.root), str(copy.root))
+    if with_day:
+        write_day(landing, WORLD, with_day)
+    return copy
+
+
+def _move_artifacts(database: Path, before: str, after: str) -> None:
+    """MLflow keeps absolute paths: without this, the copy would write into the original."""
+    with sqlite3.connect(database) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            columns = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")') if "CHAR" in row[2]]
+            for column in columns:
+                connection.execute(
+                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) WHERE "{column}" LIKE ?',
+                    (before, after, f"%{before}%"),
+                )
