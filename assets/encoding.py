@@ -102,6 +102,17 @@ def write_item_embeddings(settings: SettingsResource, version: ModelVersion, day
     return embeddings.shape[0], embeddings.shape[1]
 
 
+def embedded_as_of(settings: SettingsResource, version: ModelVersion, day: date) -> date:
+    """The newest ingested day on or before ``day``; if it has not run yet, the catalogue is embedded as of it.
+
+    Days without arrivals have no partition: the day before them stands for them.
+    """
+    newest = max(each for each in settings.tables.days("events", "arrival_date") if each <= day)
+    if newest not in settings.tables.days(ITEM_EMBEDDINGS, "day", {"model_version": version.name}):
+        write_item_embeddings(settings, version, newest)
+    return newest
+
+
 def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tuple[pl.Series, NDArray[np.float32]]:
     """Item ids (sorted) and their embeddings [items, W] of a day."""
     frame = tables.read(ITEM_EMBEDDINGS, {"model_version": version.name, "day": day}).sort("item_id")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from assets.deployment import ModelVersion, serving, versions
-from assets.encoding import read_item_embeddings, snapshot_embeddings
+from assets.encoding import embedded_as_of, encode_day, missing_days, read_item_embeddings, snapshot_embeddings
 from assets.period import EVENT_COLUMNS, label_rule, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
@@ -362,7 +362,9 @@ def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> 
     version = serving(tables, settings.home, before, tracking.champion())
     zone = landing.manifest.time_zone
     log = events_as_of(tables, landing, day, EVENT_COLUMNS)
-    item_ids, embeddings = read_item_embeddings(tables, version, _newest_embeddings(tables, version, before))
+    for earlier in missing_days(tables, version, day):  # a day that runs before the one before it
+        encode_day(settings, version, earlier)
+    item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(settings, version, before))
     users, user_embeddings = snapshot_embeddings(settings, version, before, users=_active(log, day_end(before, zone)))
     rows = measure_day(
         log=log,
@@ -394,15 +396,8 @@ def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> 
     return Prequential(rows, first["users"], first["positives"], headline, version.name, curve, url)
 
 
-def _active(log: pl.DataFrame, start: object) -> pl.Series:
+def _active(log: pl.DataFrame, start: datetime) -> pl.Series:
     return log.filter(pl.col("event_time") >= start)["user_id"].unique().sort()
-
-
-def _newest_embeddings(tables: Tables, version: ModelVersion, day: date) -> date:
-    days = [each for each in tables.days("item_embeddings", "day", {"model_version": version.name}) if each <= day]
-    if not days:
-        raise dg.Failure(f"{version.name} has no item embeddings as of {day}: run that day first", allow_retries=False)
-    return days[-1]
 
 
 def _curve(tables: Tables, day: date, rows: pl.DataFrame) -> tuple[list[date], dict[str, list[float | None]]]:

@@ -25,7 +25,7 @@ from benchmarks.world import World
 from ml.artifact import ModelArtifact
 from ml.training import new_network
 
-SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+SHARES = (0.0, 0.005, 0.01, 0.02, 0.05)  # near the 1 % in question: with far more users a user gets cheaper
 ROUNDS = 5
 ONE_PERCENT = 0.01
 
@@ -119,7 +119,7 @@ def table_of(cost: DayCost) -> Table:
     """Each day, the full inference, and the line."""
     days = tuple(
         (
-            f"a day, {share:.0%} of the users active",
+            f"a day, {share:.1%} of the users active",
             f"{users:,}",
             f"{seconds:.3f}",
             f"{seconds / cost.full_seconds:.1%}",
@@ -142,8 +142,8 @@ def table_of(cost: DayCost) -> Table:
             ),
         ),
         (
-            f"Least squares over the days: seconds = {cost.constant:.3f} + {cost.slope:.2f} × share of users active. The "
-            " constant is reading the model and the item features, scanning the event log for who is active, and "
+            f"Least squares over the days: seconds = {cost.constant:.3f} + {cost.slope:.2f} × share of active users. "
+            "The constant is reading the model and the item features, scanning the event log for who is active, and "
             "one commit; it grows with the catalogue and the log, not with the active users.",
             f"Median of {ROUNDS} rounds; active users are drawn at random: histories as long as all users'.",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,7 @@ def measure(world: World) -> InferenceSpeed:
     def whole(settings: InferenceSettings) -> NDArray[np.float32]:
         return encode_states(network, catalogue, dataset.log, slices, settings)
 
-    ways = {
+    ways: dict[str, Callable[[], object]] = {
         "encoder": lambda: encode(network, trimmed, bfloat16=False),
         "encoder_bfloat16": lambda: encode(network, trimmed, bfloat16=True),
         "encoder_padded": lambda: encode(network, padded, bfloat16=False),

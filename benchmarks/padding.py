@@ -25,5 +25,5 @@ def pad_chunks(chunks: Sequence[EventBatch], positions: int, tokens: int) -> lis
     """All rows of ``chunks``, in order, at ``positions``; cut anew so that no chunk holds more than ``tokens``."""
     wide = [pad_to(chunk, positions) for chunk in chunks]
     whole = [torch.cat([getattr(chunk, field.name) for chunk in wide]) for field in fields(EventBatch)]
-    parts = zip(*(values.split(max(1, tokens // positions)) for values in whole), strict=True)
+    parts = zip(*(torch.split(values, max(1, tokens // positions)) for values in whole), strict=True)
     return [EventBatch(*part) for part in parts]

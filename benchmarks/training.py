@@ -69,7 +69,7 @@ class Stepper:
         """Seconds of one step."""
         started = time.perf_counter()
         self.optimizer.zero_grad()
-        training_loss(self.network, batch, self.settings.training, self.items).backward()
+        training_loss(self.network, batch, self.settings.training, self.items).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         return time.perf_counter() - started

@@ -104,13 +104,20 @@ def build_examples(
     maximum: int,
     seed: int,
 ) -> Examples:
-    """The examples of all cut-offs; above ``maximum`` a uniform sample of them, in the same order."""
+    """The examples of all cut-offs; above ``maximum`` those of a uniform sample of the users at cut-offs.
+
+    A sampled user keeps all of their positives: the loss has to know them, or it would count one as a negative.
+    """
     parts = [examples_at(log, float(cutoff), rule, event_names) for cutoff in cutoffs]
     every = Examples(*(np.concatenate([getattr(part, field) for part in parts]) for field in Examples.__annotations__))
     if len(every) <= maximum:
         return every
-    kept = np.random.default_rng(seed).choice(len(every), maximum, replace=False)
-    return every.take(np.sort(kept))
+    begins = np.flatnonzero((np.diff(every.cutoff, prepend=-1) != 0) | (np.diff(every.user, prepend=-1) != 0))
+    counts = np.diff(begins, append=len(every))
+    order = np.random.default_rng(seed).permutation(len(counts))
+    kept = np.zeros(len(counts), bool)
+    kept[order[np.cumsum(counts[order]) <= maximum]] = True
+    return every.take(np.flatnonzero(np.repeat(kept, counts)))
 
 
 def _history_pairs(log: EventLog, users: pl.Series, known_until: NDArray[np.int64]) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, ModelName, settings_of
-from ml.learning import Prepared, TrainingPeriod, choose_epochs, fit_prepared, prepare
+from ml.learning import Prepared, TrainingPeriod, choose_epochs, fit_prepared, prepare_examples, with_subjects
 from ml.pyfunc import SEQUENCE_COLUMNS, embed_sequences
 from ml.tracking import TRAINING, Tracking, register
 from settings import Settings
@@ -74,8 +74,10 @@ def train_version(
                 period.until(period.end - period.window), settings, work / "fit", _logger(tracking, run.info.run_id)
             )
             epochs = selection.best_epoch
+            earlier = period.until(period.end - period.window)
+            known = prepare_examples(earlier, settings)  # the comparison models differ in contexts and encoder only
             for model in TRAINED:
-                _evaluation_fit(model, period, settings, epochs, tracking, work)
+                _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
             fitted = fit_prepared(
                 period, prepared, settings, epochs, work / "fit", logger=_logger(tracking, run.info.run_id)
             )
@@ -111,18 +113,23 @@ def train_version(
 
 
 def _evaluation_fit(
-    model: ModelName, period: TrainingPeriod, settings: Settings, epochs: int, tracking: Tracking, work: Path
+    model: ModelName,
+    earlier: TrainingPeriod,
+    known: Prepared,
+    settings: Settings,
+    epochs: int,
+    tracking: Tracking,
+    work: Path,
 ) -> None:
     """Fit one comparison model until T - K, in a nested MLflow run, and keep it for the reports."""
     effective = settings_of(model, settings)
-    earlier = period.until(period.end - period.window)
     with tracking.run(TRAINING, model.value, {"model": model.value, "purpose": "comparison"}, nested=True) as run:
         mlflow.log_params({**effective.flat(), "epochs": epochs})
-        prepared = prepare(earlier, effective)
+        prepared = with_subjects(known, effective)
         logger = _logger(tracking, run.info.run_id)
         fitted = fit_prepared(earlier, prepared, effective, epochs, work / "fit", logger=logger)
         mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
-    artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, period.event_names, earlier.end)
+    artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)
     artifact.save(work / evaluation_part(model))
 
 

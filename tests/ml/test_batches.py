@@ -101,9 +101,10 @@ def test_expected_counts_equal_how_often_items_are_drawn(prepared: Prepared) -> 
             found += (negative.sum(0).numpy()) * counts
     assert found.sum() == pytest.approx(expected.sum(), rel=0.02)
     often = expected > np.median(expected)
-    np.testing.assert_allclose(found[often], expected[often], rtol=0.2)
+    np.testing.assert_allclose(found[often], expected[often], rtol=0.3)
     popular = np.argsort(expected)[-10:]  # in-batch draws, not the uniform ones, make these
-    np.testing.assert_allclose(found[popular], expected[popular], rtol=0.08)
+    assert found[popular].sum() == pytest.approx(expected[popular].sum(), rel=0.02)
+    np.testing.assert_allclose(found[popular], expected[popular], rtol=0.1)
 
 
 def cutoff_of(batches: TrainingBatches, batch: TrainingBatch) -> CutoffData:

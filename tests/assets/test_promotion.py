@@ -1,0 +1,99 @@
+"""A new version takes over only through the gate, completely, and never for days that another one has served."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import pytest
+
+from assets.deployment import versions
+from ml.tracking import Tracking
+from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
+from tests.assets.conftest import Ran
+from tests.assets.world import DAYS, LATER, Step, copy_of, days_of, execute
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+pytestmark = pytest.mark.slow
+TO_CHAMPION = ("content_basis", "training_examples", "contextual_examples", "item_model", "champion")
+EVERYTHING_PASSES = {"gate": {"recall_tolerance": 1.0, "diversity_tolerance": 1.0}}
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A home with two more trainings, then a new day, then an old day again."""
+
+    home: Home
+    first: dict[str, Any]  # what `champion` said of the version trained after three more days
+    second: dict[str, Any]  # and of the one trained on the very same data
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.home.tables)
+
+
+@pytest.fixture(scope="module")
+def retrained(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    home = copy_of(ran.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
+    retrain = Step("retrain", assets=TO_CHAMPION, settings=EVERYTHING_PASSES)
+    first, second, *_ = execute(home, [retrain, retrain, *days_of([LATER, DAYS[1]])])
+    return Retrained(home, first["champion"], second["champion"])
+
+
+def test_after_more_days_a_retrain_is_judged_on_their_conversions(retrained: Retrained) -> None:
+    found = re.search(r"Recall@100 0\.\d+ against 0\.\d+ .* on (\d+) conversions of 3\.0 days", retrained.first["reason"])
+    assert found, retrained.first["reason"]
+    assert int(found[1]) >= 30
+    assert (retrained.first["candidate"], retrained.first["champion"]) == ("item-2", "item-2")
+    assert retrained.first["promoted"]
+
+
+def test_a_retrain_on_the_same_data_is_not_promoted_whatever_the_tolerance(retrained: Retrained) -> None:
+    assert "no conversion has arrived since the champion was trained" in retrained.second["reason"]
+    assert (retrained.second["candidate"], retrained.second["champion"]) == ("item-3", "item-2")
+    assert not retrained.second["promoted"]
+    assert [version.name for version in versions(retrained.tables, retrained.home)] == ["item-1", "item-2", "item-3"]
+    assert Tracking(retrained.home.tracking_uri, retrained.home.artifacts).champion() == "item-2"
+    assert set(retrained.tables.scan("user_states").select("model_version").collect()["model_version"]) == {
+        "item-1",
+        "item-2",
+    }
+
+
+def test_a_promotion_infers_everyone_once(retrained: Retrained) -> None:
+    everyone = retrained.tables.scan("events").filter(pl.col("arrival_date") <= DAYS[-1]).select("user_id").collect()
+    inferred = retrained.tables.read("user_states", {"model_version": "item-2", "day": DAYS[-1]})["user_id"]
+    assert set(inferred) == set(everyone["user_id"])
+    assert retrained.first["full_inference_users"] == everyone["user_id"].n_unique()
+    assert retrained.tables.days("user_states", "day", {"model_version": "item-2"}) == [DAYS[-1], LATER]
+
+
+def test_days_after_a_promotion_use_it_and_an_old_day_keeps_its_own(ran: Ran, retrained: Retrained) -> None:
+    deployed = dict(retrained.tables.scan("deployments").select("day", "model_version").collect().rows())
+    assert deployed == {DAYS[0]: "item-1", DAYS[1]: "item-1", DAYS[2]: "item-1", LATER: "item-2"}
+    assert_same_day(ran.tables, retrained.tables, DAYS[1], ["item-1"])
+    for name in ("item_features", "item_embeddings", "user_states"):
+        assert retrained.tables.days(name, "day", {"model_version": "item-1"})[-1] == DAYS[-1], name
+    log = dict(retrained.tables.scan("inference_log").select("day", "model_version").collect().rows())
+    assert (log[DAYS[1]], log[LATER]) == ("item-1", "item-2")
+
+
+def test_the_day_after_is_incremental_again_and_versions_do_not_mix(retrained: Retrained) -> None:
+    _, version, _ = versions(retrained.tables, retrained.home)
+    difference, stored = largest_difference_to_full(
+        retrained.tables, Landing(retrained.home.landing), version, LATER
+    )
+    assert difference <= TOLERANCE
+    assert stored["day"].equals(stored["expected_day"], check_names=False)
+    assert set(stored["day"]) == {DAYS[-1], LATER}
+
+
+def test_the_new_day_is_measured_on_what_the_old_version_had_prepared(retrained: Retrained) -> None:
+    """Prequential: the day's conversions meet what served the day before, here the version that was replaced since."""
+    Tracking(retrained.home.tracking_uri, retrained.home.artifacts)
+    rows = retrained.tables.read("daily_recall", {"day": LATER})
+    assert rows.filter(model="contextual", metric="recall@100")["positives"].item() > 0
