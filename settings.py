@@ -95,7 +95,6 @@ class ContextSettings(Group):
 
     recipe: ContextRecipe = Field(ContextRecipe.co_engaged, description="Source of the synthetic context.")
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
-    maximum_interests: int = Field(4, ge=1, description="At most this many interests, most confident first.")
 
 
 class ModelSettings(Group):

@@ -153,7 +153,7 @@ class Report:
         positives, evaluation = self.comparison.asked.queries.positives, self.effective.evaluation
         measured = self._measured()
         intervals = {
-            model: confidence_interval(
+            model.value: confidence_interval(
                 lists, positives, 100, evaluation.bootstrap_samples, self.effective.training.seed
             )
             for model, lists in self.lists.items()
@@ -171,7 +171,7 @@ class Report:
         rows += [(model, "recall@100 low", each.low) for model, each in intervals.items()]
         rows += [(model, "recall@100 high", each.high) for model, each in intervals.items()]
         curve = recall_curve({model: metrics.recall for model, metrics in measured.items()}, self._window())
-        bars = recall_interval_bars(dict(intervals), 100)
+        bars = recall_interval_bars(intervals, 100)
         with self.tracking.run(REPORTS, f"recall_report {self.version.trained_day}", self._tags()) as run:
             self._log_parameters()
             log_figures({"recall_by_k": curve, "recall_with_intervals": bars, **self._segment_figures()})

@@ -147,7 +147,7 @@ def daily_recall(context: dg.AssetExecutionContext, settings: SettingsResource) 
     day = date.fromisoformat(context.partition_key)
     result = prequential(settings, day, dagster_tags(context))
     settings.tables.write("daily_recall", result.table, {"day": day})
-    metadata: dict[str, object] = {
+    metadata: dict[str, dg.MetadataValue | str | float | int] = {
         "positives": result.positives,
         "users": result.users,
         **result.headline,

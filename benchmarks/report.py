@@ -75,10 +75,13 @@ def at_most(value: float, limit: float, unit: str = "") -> str:
 
 def machine() -> str:
     """Cores, memory, versions, and how busy the machine was before the measurement."""
+    limited = os.environ.get("OMP_NUM_THREADS")
+    threads = f", OMP_NUM_THREADS={limited}" if limited else ""
     memory = psutil.virtual_memory().total / GIBIBYTE
     return (
         f"{os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()}, torch {version('torch')}; load average before: {os.getloadavg()[0]:.1f}"
+        f"Python {platform.python_version()}, torch {version('torch')}{threads}; "
+        f"load average before: {os.getloadavg()[0]:.1f}"
     )
 
 

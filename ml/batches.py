@@ -19,7 +19,7 @@ from ml.context import Context
 from ml.dataset import Dataset
 from ml.examples import Examples
 from ml.items import DAY
-from ml.sequences import length_buckets, newest, pad
+from ml.sequences import length_buckets, newest, pad, within_lookback
 from ml.tensors import CatalogueTensors
 from ml.towers import ContextBatch, EventBatch, ItemBatch
 from settings import Settings
@@ -111,7 +111,10 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
         training, dropout = self.settings.training, self.settings.model.content_dropout
         part = self.examples.take(rows)
         users, first, group = np.unique(part.user, return_index=True, return_inverse=True)
-        slices = newest(self.dataset.log, users, part.history_end[first], self.settings.sequences.length)
+        sequences = self.settings.sequences
+        newest_events = newest(self.dataset.log, users, part.history_end[first], sequences.length)
+        since = float(part.cutoff[0]) - sequences.lookback_days * DAY
+        slices = within_lookback(self.dataset.log, users, newest_events, since)
         buckets = list(length_buckets(slices.lengths, ENCODER_TOKENS))
         position = np.empty(len(users), np.int64)
         position[np.concatenate(buckets)] = np.arange(len(users))

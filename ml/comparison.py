@@ -14,10 +14,10 @@ from ml.context import Context, no_context
 from ml.dataset import Dataset
 from ml.examples import ranges
 from ml.inference import embed_items, embed_users, encode_states
-from ml.items import MAXIMUM_INTERESTS
+from ml.items import DAY, MAXIMUM_INTERESTS
 from ml.queries import Queries
 from ml.retrieval import Ragged, RankedLists, search, search_scores
-from ml.sequences import EventLog, newest
+from ml.sequences import EventLog, newest, within_lookback
 from ml.tensors import CatalogueTensors
 from ml.towers import TwoTower
 from settings import ContextRecipe, Settings, UserEncoder
@@ -68,9 +68,9 @@ def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: in
     catalogue = CatalogueTensors(dataset.features)
     known = queries.user >= 0
     user = np.maximum(queries.user, 0)
-    slices = newest(
-        dataset.log, user, np.where(known, queries.history_end, dataset.log.offsets[user]), settings.sequences.length
-    )
+    end = np.where(known, queries.history_end, dataset.log.offsets[user])
+    since = queries.as_of - settings.sequences.lookback_days * DAY
+    slices = within_lookback(dataset.log, user, newest(dataset.log, user, end, settings.sequences.length), since)
     states = encode_states(network, catalogue, dataset.log, slices, settings.inference)
     users = embed_users(network, catalogue, states, queries.context, dataset.users_demographics(queries.user))
     items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]

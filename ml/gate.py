@@ -9,6 +9,7 @@ import polars as pl
 from ml.artifact import ModelArtifact
 from ml.comparison import Asked, trained_lists
 from ml.dataset import build_dataset
+from ml.items import DAY
 from ml.learning import TrainingPeriod, whole_log
 from ml.metrics import Metrics, evaluate
 from ml.queries import future_queries
@@ -40,7 +41,7 @@ def judge_pair(
     ``settings.gate``. With fewer than ``MINIMUM_POSITIVES`` conversions nothing can be told, and it does not pass.
     """
     cutoff = max(candidate.trained_until, champion.trained_until)
-    window_days = (period.end - cutoff) / 86_400
+    window_days = min((period.end - cutoff) / DAY, period.rule.window_days)
     if window_days <= 0:
         return _nothing_to_judge(names, "no conversion has arrived since the champion was trained")
     measured = [_measure(period, model, cutoff, settings) for model in (candidate, champion)]
@@ -90,5 +91,5 @@ def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settin
 
 
 def _nothing_to_judge(names: tuple[str, str], reason: str) -> Verdict:
-    table = pl.DataFrame({"model": names, "recall@100": [None, None], "diversity90": [None, None]})
+    table = pl.DataFrame({"model": names, "recall@100": [None, None], "diversity90": [None, None], "positives": [0, 0]})
     return Verdict(False, f"{names[0]} does not pass: {reason}. Try again when more has arrived.", table)

@@ -10,6 +10,9 @@ With alpha_negative = 1 a negative counts 1 / E_i times each of the E_i times it
 an unbiased estimate of the full softmax's sum (Bengio & Senecal, 2008; Yi et al., 2019, "Sampling-Bias-Corrected Neural
 Modeling", for one source). The positive is in the sum for certain and needs no correction: alpha_positive = 0 converges
 to full softmax, alpha_positive = 1 does not. Temperature divides the cosine only: the correction is never scaled.
+
+A batch holds all the positives of its users, which are no negatives of each other, so B - 1 overstates the in-batch
+part by less than one percent of E at the default batch size; the difference is left out.
 """
 
 from __future__ import annotations

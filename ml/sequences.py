@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ml.hashing import hash_column
 
 UNKNOWN_NAME = 0
+SPREAD = 1.5  # narrower wastes less padding, but each batch has a fixed cost
 GAP_BUCKETS = 26  # log2 of minutes up to about 32 years; 0 = no earlier event in the sequence
 
 
@@ -105,6 +106,11 @@ def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], leng
     return Slices(np.maximum(log.offsets[users], end - length), end)
 
 
+def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, since: float) -> Slices:
+    """The slices of ``users`` without events before ``since`` (seconds), as the daily sequences leave them out."""
+    return Slices(np.minimum(np.maximum(slices.start, log.known_until(since)[users]), slices.end), slices.end)
+
+
 @dataclass(frozen=True)
 class PaddedEvents:
     """A batch for the encoder, right-aligned nowhere: position 0 is the oldest event, padding follows the newest."""
@@ -145,16 +151,21 @@ def _no_events(valid: NDArray[np.bool_], hashes: int) -> PaddedEvents:
 
 
 def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows in order of length, cut so that no batch holds more than ``tokens`` padded positions (or one row).
+    """Rows in order of length, cut so that no batch holds more than ``tokens`` padded positions (or one row), nor
+    sequences more than ``SPREAD`` times as long as its shortest.
 
     Trimmed batches of like lengths cost what the events cost, not rows x the longest sequence.
     """
     order = np.argsort(lengths, kind="stable")
     begin = 0
     while begin < len(order):
-        # Lengths ascend, so the widest row of order[begin:stop] is the last one: padded size = count x last length.
-        padded = np.arange(1, len(order) - begin + 1) * np.maximum(lengths[order[begin:]], 1)
-        stop = begin + max(1, int(np.searchsorted(padded, tokens, side="right")))
+        shortest = max(1, int(lengths[order[begin]]))
+        rows = order[begin : begin + max(1, tokens // shortest)]
+        # Lengths ascend, so the widest of the first n rows is the last one: their padded size is n x its length.
+        padded = np.arange(1, len(rows) + 1) * np.maximum(lengths[rows], 1)
+        fitting = int(np.searchsorted(padded, tokens, side="right"))
+        alike = int(np.searchsorted(lengths[rows], SPREAD * shortest, side="right"))
+        stop = begin + max(1, min(fitting, alike))
         yield order[begin:stop]
         begin = stop
 

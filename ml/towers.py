@@ -106,27 +106,35 @@ def _bag(table: nn.EmbeddingBag, ids: Tensor) -> Tensor:
 
 
 class EventEmbedding(nn.Module):
-    """One vector an event: item content + category + price + advertiser + event name + time gap + recency."""
+    """One vector an event: item content + category + price + advertiser + event name. It knows nothing of order."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
-        width = settings.width
         self.shared = shared
-        self.dense = nn.Linear(shape.content + 2, width)
-        self.name = nn.Embedding(EVENT_NAME_CODES, width)
-        self.gap = nn.Embedding(GAP_BUCKETS, width)
-        self.recency = nn.Embedding(shape.positions, width)
-        for table in (self.name, self.gap, self.recency):
-            nn.init.normal_(table.weight, std=0.02)
-        self.normalise = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dense = nn.Linear(shape.content + 2, settings.width)
+        self.name = nn.Embedding(EVENT_NAME_CODES, settings.width)
+        nn.init.normal_(self.name.weight, std=0.02)
 
     def forward(self, events: EventBatch) -> Tensor:
         """-> [B, L, W]."""
         total = self.dense(torch.cat([events.content, events.price], dim=-1))
         total = total + self.shared.categories(events.category) + self.shared.advertisers(events.advertiser)
-        total = total + self.name(events.name) + self.gap(events.gap) + self.recency(events.recency)
-        return self.dropout(self.normalise(total))
+        return total + self.name(events.name)
+
+
+class OrderEmbedding(nn.Module):
+    """When an event happened within its sequence: the time since the one before, and how many came after."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings) -> None:
+        super().__init__()
+        self.gap = nn.Embedding(GAP_BUCKETS, settings.width)
+        self.recency = nn.Embedding(shape.positions, settings.width)
+        for table in (self.gap, self.recency):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        """-> [B, L, W]."""
+        return self.gap(events.gap) + self.recency(events.recency)
 
 
 class TransformerBlock(nn.Module):
@@ -163,12 +171,15 @@ class TransformerEncoder(nn.Module):
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
         self.embed = EventEmbedding(shape, settings, shared)
+        self.order = OrderEmbedding(shape, settings)
+        self.embedding_norm = nn.LayerNorm(settings.width)
+        self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(TransformerBlock(settings) for _ in range(settings.layers))
         self.normalise = nn.LayerNorm(settings.width)
 
     def forward(self, events: EventBatch) -> Tensor:
         """-> state [B, W]. A user without events gets the state of an all-padding row: zero."""
-        hidden = self.embed(events)
+        hidden = self.dropout(self.embedding_norm(self.embed(events) + self.order(events)))
         # Rows of one length need no mask; an empty row attends to its own padding and is zeroed by the pooling.
         mask = (
             None if bool(events.valid.all()) else (events.valid | ~events.valid.any(1, keepdim=True))[:, None, None, :]
@@ -182,11 +193,12 @@ class TransformerEncoder(nn.Module):
 
 
 class MeanPoolingEncoder(nn.Module):
-    """The baseline of the post: an MLP over the mean of the event embeddings, no transformer."""
+    """The baseline of the post: an MLP over the mean of the event embeddings, no transformer, no order."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
         self.embed = EventEmbedding(shape, settings, shared)
+        self.embedding_norm = nn.LayerNorm(settings.width)
         self.perceptron = nn.Sequential(
             nn.Linear(settings.width, 4 * settings.width),
             nn.GELU(),
@@ -196,7 +208,7 @@ class MeanPoolingEncoder(nn.Module):
 
     def forward(self, events: EventBatch) -> Tensor:
         """-> state [B, W]; zero for a user without events."""
-        pooled = masked_mean(self.embed(events), events.valid)
+        pooled = masked_mean(self.embedding_norm(self.embed(events)), events.valid)
         return (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True)
 
 

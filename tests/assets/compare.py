@@ -70,7 +70,9 @@ def largest_difference_to_full(
         rows = stored.filter(pl.col("expected_day") == as_of)
         features, _ = features_of_day(tables, landing, version, as_of)
         fresh = states_of_sequences(
-            artifact, features, sequences.filter(pl.col("user_id").is_in(rows["user_id"].implode())),
+            artifact,
+            features,
+            sequences.filter(pl.col("user_id").is_in(rows["user_id"].implode())),
             artifact.settings.inference,
         )
         assert fresh["user_id"].equals(rows["user_id"])

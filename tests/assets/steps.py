@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
 from pipelines.instance import instance, use_home
 from settings import Settings
 from warehouse.home import Home
@@ -23,7 +25,7 @@ def main(output: Path, steps: list[dict[str, Any]]) -> None:
             result = defs.resolve_job_def(step["job"]).execute_in_process(
                 instance=opened,
                 partition_key=step["partition"],
-                asset_selection=step["assets"],
+                asset_selection=[dg.AssetKey(name) for name in step["assets"]] if step["assets"] else None,
                 run_config={**QUIET, "resources": {"settings": {"config": step["settings"]}}},
             )
             found.append(

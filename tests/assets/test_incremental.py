@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def rerun(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """A copy whose days were forgotten, but for the ingested tables, and run again: the last first, one of them twice."""
+    """A copy whose days were forgotten, but for what was ingested, and run again: the last first, one of them twice."""
     home = copy_of(ran.home, tmp_path_factory.mktemp("rerun") / "home")
     tables = Tables(home.tables)
     for name in BY_DAY:
@@ -61,7 +61,7 @@ def test_a_day_holds_the_users_who_were_active_on_it_and_no_other(ran: Ran) -> N
         inferred = ran.tables.read("user_states", {"model_version": "item-1", "day": day})["user_id"]
         assert set(inferred) == active
         assert len(inferred) == len(active)
-        assert len(active) < 0.5 * landed["user_id"].n_unique()
+        assert len(active) < 0.7 * landed["user_id"].n_unique()
 
 
 def test_sequences_are_cut_at_the_set_length(ran: Ran) -> None:

@@ -30,6 +30,7 @@ class Retrained:
     home: Home
     first: dict[str, Any]  # what `champion` said of the version trained after three more days
     second: dict[str, Any]  # and of the one trained on the very same data
+    day: dict[str, dict[str, Any]]  # what each daily asset said of the new day
 
     @property
     def tables(self) -> Tables:
@@ -40,12 +41,14 @@ class Retrained:
 def retrained(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     home = copy_of(ran.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
     retrain = Step("retrain", assets=TO_CHAMPION, settings=EVERYTHING_PASSES)
-    first, second, *_ = execute(home, [retrain, retrain, *days_of([LATER, DAYS[1]])])
-    return Retrained(home, first["champion"], second["champion"])
+    first, second, day, _ = execute(home, [retrain, retrain, *days_of([LATER, DAYS[1]])])
+    return Retrained(home, first["champion"], second["champion"], day)
 
 
 def test_after_more_days_a_retrain_is_judged_on_their_conversions(retrained: Retrained) -> None:
-    found = re.search(r"Recall@100 0\.\d+ against 0\.\d+ .* on (\d+) conversions of 3\.0 days", retrained.first["reason"])
+    found = re.search(
+        r"Recall@100 0\.\d+ against 0\.\d+ .* on (\d+) conversions of 3\.0 days", retrained.first["reason"]
+    )
     assert found, retrained.first["reason"]
     assert int(found[1]) >= 30
     assert (retrained.first["candidate"], retrained.first["champion"]) == ("item-2", "item-2")
@@ -84,9 +87,7 @@ def test_days_after_a_promotion_use_it_and_an_old_day_keeps_its_own(ran: Ran, re
 
 def test_the_day_after_is_incremental_again_and_versions_do_not_mix(retrained: Retrained) -> None:
     _, version, _ = versions(retrained.tables, retrained.home)
-    difference, stored = largest_difference_to_full(
-        retrained.tables, Landing(retrained.home.landing), version, LATER
-    )
+    difference, stored = largest_difference_to_full(retrained.tables, Landing(retrained.home.landing), version, LATER)
     assert difference <= TOLERANCE
     assert stored["day"].equals(stored["expected_day"], check_names=False)
     assert set(stored["day"]) == {DAYS[-1], LATER}
@@ -94,6 +95,6 @@ def test_the_day_after_is_incremental_again_and_versions_do_not_mix(retrained: R
 
 def test_the_new_day_is_measured_on_what_the_old_version_had_prepared(retrained: Retrained) -> None:
     """Prequential: the day's conversions meet what served the day before, here the version that was replaced since."""
-    Tracking(retrained.home.tracking_uri, retrained.home.artifacts)
-    rows = retrained.tables.read("daily_recall", {"day": LATER})
-    assert rows.filter(model="contextual", metric="recall@100")["positives"].item() > 0
+    assert retrained.day["user_states"]["model_version"] == "item-2"
+    assert retrained.day["daily_recall"]["served_by"] == "item-1"
+    assert retrained.day["daily_recall"]["positives"] > 0

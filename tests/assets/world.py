@@ -100,9 +100,7 @@ def execute(home: Home, steps: Sequence[Step]) -> list[dict[str, dict[str, Any]]
     """Run the steps in one process; each must succeed. Returns, a step, each asset's metadata as plain values."""
     output = home.root / "steps.json"
     command = [sys.executable, "-m", "tests.assets.steps", str(output), json.dumps([asdict(step) for step in steps])]
-    done = subprocess.run(
-        command, cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
     return list(json.loads(output.read_text()))
 

@@ -27,7 +27,7 @@ def slow_statistics(events: pd.DataFrame, available: list[float], now: float) ->
         counts = [int((own >= now - days * DAY).sum()) for days in WINDOWS] + [len(own)]
         starts = [*own.to_list()] + ([available[item]] if np.isfinite(available[item]) else [])
         age_days = max(now - min(starts), 0) / DAY if starts else 0.0
-        rows.append([*(np.log1p(count) / 4 for count in counts), np.log1p(age_days) / 8, float(len(own) > 0)])
+        rows.append([*(np.log1p(count) for count in counts), np.log1p(age_days) / 4, float(len(own) > 0)])
     return np.array(rows)
 
 
@@ -62,8 +62,8 @@ def test_windows_in_any_order_give_their_own_counts() -> None:
     item, seconds = np.zeros(6, np.int64), np.arange(6) * DAY
     ascending = build_item_statistics(item, seconds, np.full(1, -np.inf), [1.0, 3.0]).at(6 * DAY)
     descending = build_item_statistics(item, seconds, np.full(1, -np.inf), [3.0, 1.0]).at(6 * DAY)
-    np.testing.assert_allclose(ascending[0, :3], np.log1p([1, 3, 6]) / 4, rtol=1e-6)
-    np.testing.assert_allclose(descending[0, :3], np.log1p([3, 1, 6]) / 4, rtol=1e-6)
+    np.testing.assert_allclose(ascending[0, :3], np.log1p([1, 3, 6]), rtol=1e-6)
+    np.testing.assert_allclose(descending[0, :3], np.log1p([3, 1, 6]), rtol=1e-6)
 
 
 def basis() -> ContentBasis:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from ml.training import Fit
 from settings import Settings
 from tests.ml.worlds import (
     EVENT_NAMES,
+    START,
     Event,
     event_frame,
     event_log,
@@ -81,6 +84,17 @@ def test_where_repeats_do_not_count_the_history_is_hidden() -> None:
     assert rows_of(queries.positives) == [[2]]
     assert queries.exclude is not None
     assert [sorted(row) for row in rows_of(queries.exclude)] == [[0, 1]]
+
+
+def test_items_that_become_available_after_the_cutoff_are_no_candidates() -> None:
+    _, whole = known_and_whole(10.0)
+    known = event_frame([row for row in ROWS if row[1] < 10.0])
+    available = [None, None, START + timedelta(days=9), START + timedelta(days=10)]
+    items = item_frame([*CATALOGUE], available_from=available)
+    dataset = build_dataset(known, items, user_frame([]), small_settings().features, EVENT_NAMES)
+    queries, _ = future_queries(dataset, whole, instant(10.0), rule(10.0), 10, 0, True)
+    assert queries.candidates.tolist() == [0, 1, 2]
+    assert [sorted(row) for row in rows_of(queries.positives)] == [[0, 2]]
 
 
 def test_demographics_follow_the_users_to_the_longer_log() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from pipelines.ui import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
+LOCATION = "locations/__repository__@pipelines.definitions"
 
 
 @pytest.fixture
@@ -70,6 +73,47 @@ def test_both_answer_and_one_signal_stops_both_without_orphans(ui: subprocess.Po
     for url in urls:
         with pytest.raises(OSError, match="refused"):
             urllib.request.urlopen(url, timeout=2)
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_asset_graph(ui: subprocess.Popen[str], tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium on this machine to render Dagster's asset graph (apt install chromium)")
+    urls = addresses(read_until(ui, "Ctrl-C stops both"))
+    dagster = next(url for url in urls if dagster_answers(url))
+    graph = rendered(chromium, f"{dagster}/asset-groups", tmp_path / "profile")
+    groups = ("ingest", "sequences", "features", "training", "inference", "reports")
+    for group in groups:  # once in the list beside the graph and at least once in the graph itself
+        assert graph.count(f">{group}<") >= 2, group
+    for group, assets in {
+        "training": ("training_examples", "contextual_examples", "item_model", "champion"),
+        "inference": ("user_states", "item_embeddings", "item_index"),
+    }.items():
+        page = rendered(chromium, f"{dagster}/{LOCATION}/asset-groups/{group}", tmp_path / "profile")
+        assert [asset for asset in assets if f">{asset}<" not in page] == [], group
+
+
+def dagster_answers(url: str) -> bool:
+    """Whether it is Dagster (and not MLflow) at this address, with the definitions loaded."""
+    query = b'{"query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"}'
+    request = urllib.request.Request(f"{url}/graphql", query, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return b"__repository__" in answer.read()
+    except urllib.error.HTTPError:
+        return False
+
+
+def rendered(chromium: str, url: str, profile: Path) -> str:
+    """The page's document after its scripts have run."""
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+    quiet = ("--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}")
+    page = ("--window-size=2400,1600", "--virtual-time-budget=15000", "--dump-dom", url)
+    done = subprocess.run(
+        [chromium, *flags, *quiet, *page], capture_output=True, text=True, check=True, timeout=120, errors="replace"
+    )
+    return done.stdout
 
 
 @pytest.mark.slow

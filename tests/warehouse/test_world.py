@@ -115,7 +115,8 @@ def test_nothing_is_engaged_with_before_it_is_available(landing: Landing) -> Non
 def test_names_items_and_values_fit_together(landing: Landing) -> None:
     events = read(landing, "events", None)
     signups = events.filter(pl.col("event_name") == "signup")
-    assert signups.height > 0 and signups["item_id"].null_count() == signups.height
+    assert signups.height > 0
+    assert signups["item_id"].null_count() == signups.height
     assert signups["advertiser_id"].null_count() == 0
     positive = pl.col("event_name").is_in(["add_to_cart", "checkout"])
     assert events.filter(positive & (pl.col("value").is_null() | pl.col("item_id").is_null())).is_empty()
@@ -135,7 +136,8 @@ def test_every_checkout_follows_an_add_to_cart_of_the_item(landing: Landing) -> 
         first, on=["user_id", "item_id"], how="left"
     )
     # A cart event that arrives after the history is missing from it: at most the late share.
-    assert bought.height > 100 and bought["carted"].null_count() <= 0.05 * bought.height
+    assert bought.height > 100
+    assert bought["carted"].null_count() <= 0.05 * bought.height
     assert bought.filter(pl.col("carted") >= pl.col("event_time")).is_empty()
 
 
@@ -147,7 +149,8 @@ def test_late_and_duplicate_events_have_their_shares(landing: Landing) -> None:
     for day in landing.dates():
         age = (pl.lit(day) - pl.col("event_time").dt.date()).dt.total_days()
         ages = read(landing, "events", day).select(age.alias("age"))["age"]
-        assert ages.min() >= 0 and ages.max() <= 3
+        assert ages.min() >= 0
+        assert ages.max() <= 3
         late += int((ages > 0).sum())
     total = sum(read(landing, "events", day).height for day in landing.dates())
     assert 0.02 < late / total < 0.12
@@ -165,7 +168,8 @@ def test_prices_change_on_daily_days_and_events_carry_the_new_one(tmp_path: Path
     assert (both["price"] != both["price_new"]).mean() > 0.9
     bought = read(landing, "events", FIRST).drop_nulls("value").join(new, on="item_id")
     bought = bought.filter(pl.col("event_time").dt.date() == FIRST)
-    assert bought.height > 0 and (bought["value"] == bought["price"]).all()
+    assert bought.height > 0
+    assert (bought["value"] == bought["price"]).all()
 
 
 def test_interests_are_noisy_views_of_the_category_path(landing: Landing) -> None:
@@ -193,9 +197,11 @@ def test_relevance_labels_follow_the_truth_with_noise(landing: Landing) -> None:
 
 
 def test_the_landing_zone_says_what_it_is(landing: Landing, tmp_path: Path) -> None:
-    assert is_world(landing.root) and not is_world(tmp_path)
+    assert is_world(landing.root)
+    assert not is_world(tmp_path)
     assert read_settings(landing.root) == SMALL
-    assert landing.manifest.prediction_window_days == 28 and not landing.manifest.repeats_count
+    assert landing.manifest.prediction_window_days == 28
+    assert not landing.manifest.repeats_count
 
 
 def test_oracle_ranks_candidates_without_what_the_user_knows(landing: Landing) -> None:
@@ -205,7 +211,8 @@ def test_oracle_ranks_candidates_without_what_the_user_knows(landing: Landing) -
     as_of = FIRST - timedelta(1)
     ranking = oracle_ranking(landing.root, as_of, users, items, 28.0, futures=5, depth=30)
     assert ranking.columns == ["user_id", "rank", "item_id"]
-    assert set(ranking["user_id"]) == set(users) and set(ranking["item_id"]) <= set(items)
+    assert set(ranking["user_id"]) == set(users)
+    assert set(ranking["item_id"]) <= set(items)
     assert not ranking.select("user_id", "item_id").is_duplicated().any()
     assert ranking.group_by("user_id").agg((pl.col("rank").sort() == pl.int_range(1, pl.len() + 1)).all())["rank"].all()
     assert ranking.join(events, on=["user_id", "item_id"], how="semi").is_empty()

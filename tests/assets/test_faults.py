@@ -1,0 +1,122 @@
+"""Killed, fed with a broken file, or started twice: the same command again goes on, with the same rows in the end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from tests.assets.compare import assert_same_day
+from tests.assets.conftest import Ran
+from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq
+from warehouse.contracts import LandingTable
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+pytestmark = pytest.mark.slow
+PATIENCE = 240.0  # seconds; for a busy machine
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """kill -9 as soon as ``condition`` holds.
+
+    Raises:
+        AssertionError: the process ended before, or the condition never held.
+    """
+    try:
+        wait_until(process, condition)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, f"it ended by itself: {process.stdout.read() if process.stdout else ''}"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def statuses(home: Home) -> dict[str, list[str]]:
+    """The statuses of all runs by job, oldest first."""
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        runs = list(reversed(instance.get_runs()))
+    return {job: [run.status.value for run in runs if run.job_name == job] for job in {run.job_name for run in runs}}
+
+
+def test_killed_in_training_and_in_a_day_the_same_command_completes_with_the_same_rows(
+    ran: Ran, landing: Landing, tmp_path: Path
+) -> None:
+    home = Home(tmp_path / "home")
+    tables = Tables(home.tables)
+    command = ("run", "--landing", str(landing.root))
+
+    kill_when(start_adseq(home, *command), lambda: any(home.models.glob(".training-*/fit")))
+    assert statuses(home) == {"bootstrap": ["STARTED"]}
+    assert not tables.exists("model_versions")
+
+    second_day = [TRAINED, DAYS[0], DAYS[1]]
+    kill_when(start_adseq(home, *command), lambda: tables.days("events", "arrival_date") == second_day)
+    assert statuses(home)["daily"] == ["SUCCESS", "STARTED"]
+
+    done = adseq(home, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 earlier run(s) were killed" in done.stdout
+    found = statuses(home)
+    assert found["bootstrap"] + found.get("retrain", []) == ["FAILURE", "SUCCESS"]
+    assert found["daily"] == ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS"]
+    for day in DAYS:
+        assert_same_day(ran.tables, tables, day, ["item-1"])
+    assert "Every landed day is done already" in adseq(home, "run").stdout
+
+
+@pytest.fixture
+def next_day(ran: Ran, tmp_path: Path) -> Home:
+    """A home with one more landed day to run."""
+    return copy_of(ran.home, tmp_path / "home", with_day=LATER)
+
+
+def test_a_broken_file_stops_its_day_by_name_and_the_next_command_after_mending_goes_on(next_day: Home) -> None:
+    tables, landing = Tables(next_day.tables), Landing(next_day.landing)
+    broken = landing.folder(LandingTable.items, LATER) / "part-1.parquet"
+    broken.write_bytes(b"PAR1 but nothing of the kind")
+
+    stopped = adseq(next_day, "run")
+    assert stopped.returncode == 1
+    assert f"The asset items failed on {LATER}" in stopped.stderr
+    assert str(broken) in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "will be tried again" not in stopped.stdout  # the answer would be the same
+    assert LATER not in tables.days("items", "arrival_date")
+    assert LATER not in tables.days("user_states", "day")
+
+    broken.unlink()
+    first = start_adseq(next_day, "run")
+    try:
+        wait_until(first, (next_day.root / "lock.holder.json").is_file)
+        first.send_signal(signal.SIGSTOP)  # holds the home for as long as the second one needs
+        second = adseq(next_day, "run")
+        first.send_signal(signal.SIGCONT)
+        output, _ = first.communicate(timeout=PATIENCE)
+    finally:
+        first.kill()
+    assert second.returncode == 2
+    assert f"is being written by process {first.pid}" in second.stderr
+    assert "adseq run" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert first.returncode == 0, output
+    assert len(tables.read("user_states", {"model_version": "item-1", "day": LATER})) > 20
+    assert statuses(next_day)["daily"][-2:] == ["FAILURE", "SUCCESS"]
+    landed = pl.read_parquet(landing.files(LandingTable.items, LATER))
+    assert set(tables.scan("items").filter(pl.col("arrival_date") == LATER).collect()["item_id"]) == set(
+        landed["item_id"]
+    )

@@ -1,0 +1,263 @@
+"""The whole graph, materialized by ``adseq run`` on a tiny world: what is there afterwards, and whether it adds up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import dagster as dg
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from assets.deployment import versions
+from assets.period import training_period
+from ml.comparison import BASELINES, TRAINED, ModelName
+from ml.index import load_index
+from ml.reporting import Comparison, lists_of_frame, load_comparison, narrowed
+from ml.retrieval import RankedLists
+from ml.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
+from pipelines import jobs
+from pipelines.summary import MODELS
+from tests.assets.conftest import Ran
+from tests.assets.world import DAYS, PROJECT, SETTINGS, environment
+from tests.assets.world import TRAINED as TRAINED_DAY
+from warehouse.catalogue import items_as_of
+from warehouse.contracts import KEYS, UNKNOWN_ADVERTISER, LandingTable
+from warehouse.tables import vectors
+
+pytestmark = pytest.mark.slow
+COMPARED = [model for model in ModelName if model in (*BASELINES, *TRAINED)]
+
+
+@pytest.fixture(scope="module")
+def instance(ran: Ran) -> dg.DagsterInstance:
+    return dg.DagsterInstance.from_config(str(ran.home.dagster))
+
+
+@pytest.fixture(scope="module")
+def comparison(ran: Ran) -> Comparison:
+    """The queries of the newest window, made anew."""
+    (version,) = versions(ran.tables, ran.home)
+    settings = version.load().settings
+    period = training_period(ran.tables, ran.landing, version.trained_day, settings)
+    return load_comparison(period, version.directory, settings, UNKNOWN_ADVERTISER)
+
+
+@pytest.fixture(scope="module")
+def oracle(ran: Ran, comparison: Comparison) -> tuple[Comparison, dict[str, RankedLists]]:
+    """The oracle's users, with the stored lists of every model and of the oracle for them."""
+    where = {"model_version": "item-1"}
+    stored = ran.tables.read("oracle_lists", where).sort("user_id")
+    queries = np.flatnonzero(comparison.user_ids.is_in(stored["user_id"].implode()).to_numpy())
+    few = narrowed(comparison, queries)
+    assert few.user_ids.sort().equals(stored["user_id"], check_names=False)
+    ranked = few.user_ids.alias("user_id").to_frame().join(stored, on="user_id", how="left", maintain_order="left")
+    rows = ranked["items"].to_list()
+    lists = lists_of_frame(ran.tables.read("evaluation_lists", where), comparison.user_ids)
+    found = {model.value: RankedLists(each.items[queries], each.scores[queries]) for model, each in lists.items()}
+    return few, {**found, "oracle": RankedLists.from_rows(rows, max(map(len, rows)))}
+
+
+def hits_and_counts(
+    comparison: Comparison, lists: RankedLists, k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By query: positives within the first k, and positives; in plain Python."""
+    positives = comparison.asked.queries.positives
+    wanted = [set(positives.items[start:end].tolist()) for start, end in pairwise(positives.offsets.tolist())]
+    counts = np.diff(positives.offsets)
+    hits = [len(set(shown) & items - {-1}) for shown, items in zip(lists.items[:, :k].tolist(), wanted, strict=True)]
+    return np.array(hits, float), np.array(counts, float)
+
+
+def metric(ran: Ran, report: str, model: str, name: str) -> float:
+    row = ran.tables.read("model_metrics", {"report": report}).filter(
+        pl.col("model") == model, pl.col("metric") == name
+    )
+    return float(row["value"].item())
+
+
+def test_every_asset_is_materialized_and_every_run_has_succeeded(instance: dg.DagsterInstance) -> None:
+    for name in (jobs.HISTORY, *jobs.TRAINING):
+        assert instance.get_latest_materialization_event(dg.AssetKey(name)), name
+    for name in jobs.DAILY:
+        partitions = instance.get_materialized_partitions(dg.AssetKey(name))
+        assert partitions == {day.isoformat() for day in DAYS}, name
+    runs = instance.get_runs()
+    assert Counter(run.job_name for run in runs) == {"bootstrap": 1, "daily": len(DAYS)}
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+
+
+def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> None:
+    evaluated: Counter[tuple[str, str]] = Counter()
+    for run in instance.get_runs():
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+            assert entry.dagster_event
+            check = entry.dagster_event.asset_check_evaluation_data
+            assert check.passed, f"{check.check_name} of {check.asset_key}: {check.metadata}"
+            evaluated[check.asset_key.to_user_string(), check.check_name] += 1
+    once = {
+        ("history", "quarantine_share_within_bound"),
+        ("history", "has_events"),
+        ("training_examples", "enough_examples"),
+        ("contextual_examples", "never_the_positive_itself"),
+        ("champion", "a_champion_is_ready"),
+    }
+    daily = {(table.value, "quarantine_share_within_bound") for table in LandingTable} | {
+        ("user_states", "incremental_equals_full"),
+        ("item_index", "recall_against_brute_force"),
+    }
+    assert evaluated == dict.fromkeys(once, 1) | dict.fromkeys(daily, len(DAYS))
+
+
+def test_landed_rows_are_in_the_tables_once_each(ran: Ran) -> None:
+    arrivals = [None, *DAYS]
+    for table in LandingTable:
+        landed = pl.concat([pl.read_parquet(ran.landing.files(table, day)) for day in arrivals], how="diagonal_relaxed")
+        keys = KEYS[table]
+        stored = ran.tables.scan(table.value).collect()
+        assert set(stored["arrival_date"]) == {TRAINED_DAY, *DAYS}, table
+        if table in (LandingTable.items, LandingTable.users):  # versions by arrival
+            assert stored.select(keys).unique().height == landed.select(keys).unique().height, table
+        else:
+            assert stored.height == landed.select(keys).unique().height, table
+            assert stored.select(keys).is_unique().all(), table
+    duplicates = sum(pl.read_parquet(ran.landing.files(LandingTable.events, day)).height for day in arrivals)
+    assert duplicates > ran.tables.scan("events").collect().height  # the world sends some events twice
+    assert ran.tables.scan("events").filter(pl.col("late")).collect().height > 0
+
+
+def test_every_day_has_the_whole_catalogue_embedded_and_indexed(ran: Ran) -> None:
+    for day in DAYS:
+        where = {"model_version": "item-1", "day": day}
+        catalogue = items_as_of(ran.tables, ran.landing, day)["item_id"]
+        assert ran.tables.read("item_features", where).sort("item_id")["item_id"].equals(catalogue)
+        embeddings = ran.tables.read("item_embeddings", where).sort("item_id")
+        assert embeddings["item_id"].equals(catalogue)
+        matrix = vectors(embeddings["embedding"])
+        np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-5)
+        index = load_index(ran.home.indexes / "item-1" / day.isoformat())
+        assert index.index.ntotal == len(catalogue)
+        assert index.manifest.model_version == "item-1"
+
+
+def test_the_inference_log_counts_users(ran: Ran) -> None:
+    log = ran.tables.scan("inference_log").sort("day").collect()
+    assert log["day"].to_list() == DAYS
+    events = ran.tables.scan("events").select("user_id", "arrival_date").collect()
+    for row in log.iter_rows(named=True):
+        assert row["total"] == events.filter(pl.col("arrival_date") <= row["day"])["user_id"].n_unique()
+        assert row["inferred"] == row["active"] == len(ran.tables.read("user_sequences", {"day": row["day"]}))
+
+
+def test_every_day_was_measured_for_the_model_and_the_baselines_beside_it(ran: Ran) -> None:
+    daily = ran.tables.scan("daily_recall").collect()
+    assert set(daily["day"]) == set(DAYS)
+    contextual = daily.filter(model="contextual", metric="recall@100")
+    assert len(contextual) == len(DAYS)
+    assert contextual["positives"].min() > 0
+    assert contextual["value"].is_between(0, 1).all()
+    assert daily["model"].n_unique() > 1
+
+
+def test_the_views_read_the_current_tables(ran: Ran) -> None:
+    with duckdb.connect(str(ran.home.views), read_only=True) as views:
+        counted = views.sql("SELECT count(*) FROM user_states WHERE day = DATE '2026-03-03'").fetchall()
+    assert counted == [(len(ran.tables.read("user_states", {"model_version": "item-1", "day": DAYS[-1]})),)]
+
+
+def test_mlflow_has_the_runs_with_parameters_and_metrics(ran: Ran) -> None:
+    client = Tracking(ran.home.tracking_uri, ran.home.artifacts).client
+    found = {}
+    for experiment in (TRAINING, REPORTS, DAILY):
+        runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        assert {run.info.status for run in runs} == {"FINISHED"}, experiment
+        found[experiment] = {run.info.run_name: run for run in runs}
+    training = found[TRAINING][f"item_model {TRAINED_DAY}"]
+    assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_TRAINING__EPOCH_EXAMPLES"]
+    assert training.data.metrics["epochs"] == 1
+    assert training.data.tags["dagster_asset"] == "item_model"
+    names = {f"{report} {TRAINED_DAY}" for report in ("recall_report", "diversity_report", "context_report")}
+    assert names | {model.value for model in COMPARED} <= set(found[REPORTS])
+    assert set(found[DAILY]) == {f"daily_recall {day}" for day in DAYS}
+
+
+def test_the_champion_is_registered_with_a_signature_and_answers(ran: Ran) -> None:
+    """In a process of its own: where nothing of adseq has been set up but the tracking address."""
+    script = """
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/adseq_item_model@champion")
+events = pd.DataFrame({
+    "user_id": ["a", "a", "b"], "item_id": ["i00001", "i00002", "never seen"],
+    "advertiser_id": ["x", "x", None], "event_name": ["page_visit", "add_to_cart", "checkout"],
+    "event_time": [1.7e9, 1.7e9 + 60, 1.7e9]})
+print(model.metadata.signature.inputs.input_names(), model.metadata.signature.outputs.input_names())
+answer = model.predict(events)
+lengths = [sum(value * value for value in row) for row in answer["embedding"]]
+print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], [round(length, 3) for length in lengths])
+"""
+    tracking = Tracking(ran.home.tracking_uri, ran.home.artifacts)
+    version = tracking.client.get_model_version_by_alias(ITEM_MODEL, CHAMPION)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env={**environment(ran.home), "MLFLOW_TRACKING_URI": ran.home.tracking_uri},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    *_, signature, answer = done.stdout.splitlines()
+    assert signature == ("['user_id', 'item_id', 'advertiser_id', 'event_name', 'event_time'] ['user_id', 'embedding']")
+    assert answer == "['a', 'b'] [16, 16] [1.0, 1.0]"
+    assert str(version.version) == "1"
+
+
+def test_the_closing_table_has_every_model_and_the_oracle(ran: Ran) -> None:
+    for label in MODELS.values():
+        row = re.search(rf"│ {re.escape(label)} +│ +(0\.\d{{4}}) │ +(0\.\d{{4}}) │ +(0\.\d{{4}}) │", ran.printed)
+        assert row, f"no full row of {label} in {ran.printed}"
+    shown = re.search(r"│ contextual +│ +(\S+) │ +(\S+) │ +(\S+) │", ran.printed)
+    assert shown
+    assert float(shown[1]) == pytest.approx(metric(ran, "recall", "contextual", "recall@10"), abs=1e-4)
+    assert float(shown[2]) == pytest.approx(metric(ran, "recall", "contextual", "recall@100"), abs=1e-4)
+    assert float(shown[3]) == pytest.approx(metric(ran, "diversity", "contextual", "diversity90"), abs=1e-4)
+
+
+@pytest.mark.parametrize("k", [10, 100])
+def test_the_reported_recall_is_that_of_the_stored_lists(ran: Ran, comparison: Comparison, k: int) -> None:
+    lists = lists_of_frame(ran.tables.read("evaluation_lists", {"model_version": "item-1"}), comparison.user_ids)
+    assert list(lists) == COMPARED
+    for model, ranked in lists.items():
+        hits, counts = hits_and_counts(comparison, ranked, k)
+        assert metric(ran, "recall", model.value, f"recall@{k}") == pytest.approx(hits.sum() / counts.sum()), model
+
+
+@pytest.mark.parametrize("k", [10, 100])
+def test_no_model_beats_the_oracle(oracle: tuple[Comparison, dict[str, RankedLists]], k: int) -> None:
+    """By more than two standard errors (linearised ratio of hits to positives, over users)."""
+    comparison, lists = oracle
+    assert len(comparison.user_ids) == int(SETTINGS["ADSEQ_EVALUATION__ORACLE_USERS"])
+    best, counts = hits_and_counts(comparison, lists["oracle"], k)
+    for model in COMPARED:
+        hits, _ = hits_and_counts(comparison, lists[model.value], k)
+        lead = (hits - best).sum() / counts.sum()
+        error = np.sqrt(((hits - best - lead * counts) ** 2).sum()) / counts.sum()
+        assert lead <= 2 * error, f"{model} leads by {lead:.4f}, standard error {error:.4f}"
+    popular, _ = hits_and_counts(comparison, lists["popularity"], k)
+    assert best.sum() > 1.5 * popular.sum()  # the oracle does know something
+
+
+def test_the_context_report_compares_with_and_without(ran: Ran) -> None:
+    table = ran.tables.read("model_metrics", {"report": "context"})
+    assert {"contextual", "contextual, context withheld"} <= set(table["model"])
+    relevance = dict(table.filter(metric="relevance@10").select("model", "value").rows())
+    assert all(0 <= value <= 1 for value in relevance.values())
+    assert metric(ran, "context", "contextual", "recall@100") != metric(
+        ran, "context", "contextual, context withheld", "recall@100"
+    )
