@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
 import polars as pl
 
-from assets.deployment import ModelVersion, serving, versions
-from assets.encoding import embedded_as_of, encode_day, missing_days, read_item_embeddings, snapshot_embeddings
-from assets.period import EVENT_COLUMNS, label_rule, training_period
+from assets.deployment import ModelVersion, versions
+from assets.period import training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
 from settings import Settings
-from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.catalogue import users_as_of
 from warehouse.contracts import SCHEMAS, UNKNOWN_ADVERTISER, LandingTable
-from warehouse.ingest import day_end
 from warehouse.tables import Tables
 from warehouse.world import is_world, oracle_ranking
 
@@ -175,8 +173,10 @@ class Report:
         with self.tracking.run(REPORTS, f"recall_report {self.version.trained_day}", self._tags()) as run:
             self._log_parameters()
             log_figures({"recall_by_k": curve, "recall_with_intervals": bars, **self._segment_figures()})
+            mlflow.log_metrics(measured["contextual"].flat())
             for model, metrics in measured.items():
                 with self.tracking.run(REPORTS, model, {"model": model}, nested=True):
+                    mlflow.log_param("model", model)
                     mlflow.log_metrics(metrics.flat())
         return RecallResult(_table(rows), self.tracking.url(run), curve, bars)
 
@@ -336,79 +336,6 @@ def read_impressions(tables: Tables, day: date) -> pl.DataFrame:
 def write_metrics(settings: SettingsResource, report: str, table: pl.DataFrame) -> None:
     """Keep a report's figures in ``model_metrics``, from which the closing table is printed."""
     settings.tables.write("model_metrics", table, {"report": report})
-
-
-@dataclass(frozen=True)
-class Prequential:
-    """A day's conversions against what had been prepared the day before."""
-
-    table: pl.DataFrame  # model, users, positives, metric, value
-    users: int
-    positives: int
-    headline: dict[str, float]
-    served_by: str
-    curve: "Figure"
-    url: str | None
-
-
-def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> Prequential:
-    """Measure the snapshot and item embeddings of the day before against the positives that happened in ``day``."""
-    from ml.figures import daily_recall_curve
-    from ml.prequential import measure_day
-    from ml.tracking import DAILY
-
-    tables, landing, before = settings.tables, settings.landing, day - timedelta(days=1)
-    tracking = tracking_of(settings)
-    version = serving(tables, settings.home, before, tracking.champion())
-    zone = landing.manifest.time_zone
-    log = events_as_of(tables, landing, day, EVENT_COLUMNS)
-    for earlier in missing_days(tables, version, day):  # a day that runs before the one before it
-        encode_day(settings, version, earlier)
-    item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(settings, version, before))
-    users, user_embeddings = snapshot_embeddings(settings, version, before, users=_active(log, day_end(before, zone)))
-    rows = measure_day(
-        log=log,
-        start=day_end(before, zone),
-        rule=label_rule(landing, settings.value()),
-        users=users,
-        user_embeddings=user_embeddings,
-        item_ids=item_ids,
-        item_embeddings=embeddings,
-        items=items_as_of(tables, landing, before),
-        ks=settings.evaluation.ks,
-    )
-    curve = daily_recall_curve(*_curve(tables, day, rows))
-    headline = dict(rows.filter(model="contextual").drop_nulls("value").select("metric", "value").rows())
-    url = None
-    if headline:
-        import mlflow
-
-        from ml.tracking import log_figures
-
-        tracking.replace_run(DAILY, "day", str(day))
-        with tracking.run(DAILY, f"daily_recall {day}", {**tags, "day": str(day)}) as run:
-            mlflow.log_params({"day": str(day), "served_by": version.name, **settings.value().flat()})
-            for model, metric, value in rows.drop_nulls("value").select("model", "metric", "value").rows():
-                mlflow.log_metric(f"{model}_{metric.replace('@', '_at_')}", value, step=day.toordinal())
-            log_figures({"recall_by_day": curve})
-        url = tracking.url(run)
-    first = rows.row(0, named=True)
-    return Prequential(rows, first["users"], first["positives"], headline, version.name, curve, url)
-
-
-def _active(log: pl.DataFrame, start: datetime) -> pl.Series:
-    return log.filter(pl.col("event_time") >= start)["user_id"].unique().sort()
-
-
-def _curve(tables: Tables, day: date, rows: pl.DataFrame) -> tuple[list[date], dict[str, list[float | None]]]:
-    """Recall@100 by day and model up to ``day``, for the figure."""
-    today = rows.with_columns(day=pl.lit(day)).filter(metric="recall@100").select("day", "model", "value")
-    parts = [today]
-    if tables.exists("daily_recall"):
-        earlier = tables.scan("daily_recall").filter(pl.col("day") < day, pl.col("metric") == "recall@100")
-        parts.insert(0, earlier.select("day", "model", "value").collect())
-    wide = pl.concat(parts).pivot("model", index="day", values="value", aggregate_function="first").sort("day").tail(60)
-    return wide["day"].to_list(), {name: wide[name].to_list() for name in wide.columns if name != "day"}
 
 
 def _table(rows: list[tuple[str, str, float]] | list[tuple[str, str, float | None]]) -> pl.DataFrame:

@@ -9,12 +9,12 @@ from assets.describe import MODELLING, columns, dagster_tags, picture, preview
 from assets.inference import item_embeddings, user_states
 from assets.ingest import events, impressions
 from assets.partitions import daily
+from assets.prequential import prequential
 from assets.reporting import (
     evaluation_lists_of,
     newest_version,
     open_report,
     oracle_lists,
-    prequential,
     write_metrics,
 )
 from assets.resources import SettingsResource

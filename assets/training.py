@@ -5,7 +5,7 @@ import dagster as dg
 from assets.deployment import record_version
 from assets.describe import MODELLING, columns, dagster_tags, preview
 from assets.features import content_basis
-from assets.ingest import events, history, impressions, items, users
+from assets.ingest import events, history, items, users
 from assets.period import training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
@@ -158,7 +158,7 @@ def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) ->
 
 @dg.asset(
     group_name=GROUP,
-    deps=[item_model, impressions],
+    deps=[item_model],
     kinds={"mlflow", "pytorch", "faiss"},
     owners=[MODELLING],
     description="The gate: the new version becomes champion when it is not worse than the old one on conversions after "

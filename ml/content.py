@@ -124,13 +124,15 @@ def build_content_basis(items: pl.DataFrame, log: EventLog, settings: FeatureSet
     )
 
 
-def co_engagement(log: EventLog, items: int, window: int) -> sp.csr_array:
-    """Symmetric counts [items, items] of pairs of different items of one user at most ``window`` events apart."""
+def co_engagement(log: EventLog, items: int, window: int, within_seconds: float = np.inf) -> sp.csr_array:
+    """Symmetric counts [items, items] of pairs of different items of one user at most ``window`` events and less than
+    ``within_seconds`` apart."""
     user = log.user_of_event()
     counts = sp.csr_array((items, items), dtype=np.float32)
     for distance in range(1, window + 1):
         left, right = log.item[:-distance], log.item[distance:]
         keep = (user[:-distance] == user[distance:]) & (left >= 0) & (right >= 0) & (left != right)
+        keep &= log.seconds[distance:] - log.seconds[:-distance] < within_seconds
         if not keep.any():
             continue
         ones = np.ones(int(keep.sum()), np.float32)

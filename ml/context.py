@@ -14,11 +14,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from ml.content import co_engagement
 from ml.items import DAY, ItemFeatures
 from ml.sequences import EventLog
 from settings import ContextRecipe
 
 NO_SUBJECT = -1
+SAME_DAY_EVENTS = 20  # a longer day pairs an event with so many after it
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,9 @@ def synthetic_subjects(
     return _draw_neighbours(positives, same_day_pairs(log, items), np.random.default_rng(seed))
 
 
-def same_day_pairs(log: EventLog, items: int, window: int = 20) -> sp.csr_array:
-    """Symmetric counts [items, items] of pairs of different items of one user, less than a day and at most ``window``
-    events apart."""
-    user = log.user_of_event()
-    counts = sp.csr_array((items, items), dtype=np.float32)
-    for distance in range(1, window + 1):
-        left, right = log.item[:-distance], log.item[distance:]
-        near = log.seconds[distance:] - log.seconds[:-distance] < DAY
-        keep = near & (user[:-distance] == user[distance:]) & (left >= 0) & (right >= 0) & (left != right)
-        if not keep.any():
-            continue
-        ones = np.ones(int(keep.sum()), np.float32)
-        counts = counts + sp.csr_array((ones, (left[keep], right[keep])), shape=(items, items))
-    return (counts + counts.T).tocsr()
+def same_day_pairs(log: EventLog, items: int) -> sp.csr_array:
+    """Symmetric counts [items, items] of different items that one user engaged with within a day."""
+    return co_engagement(log, items, SAME_DAY_EVENTS, DAY)
 
 
 def _draw_neighbours(rows: NDArray[np.int64], counts: sp.csr_array, random: np.random.Generator) -> NDArray[np.int64]:

@@ -26,7 +26,6 @@ def measure_day(
     user_embeddings: NDArray[np.float32],
     item_ids: pl.Series,
     item_embeddings: NDArray[np.float32],
-    items: pl.DataFrame,
     ks: list[int],
 ) -> pl.DataFrame:
     """Recall and diversity of the served model and of recent popularity on the positives from ``start`` on.
@@ -34,7 +33,7 @@ def measure_day(
     Args:
         log: events up to the end of the day. start: where the day begins.
         users: those with a state as of yesterday (sorted), and their embeddings [users, W].
-        item_ids: of yesterday's index (sorted), and their embeddings [items, W]. items: their attributes.
+        item_ids: of yesterday's index (sorted), and their embeddings [items, W].
 
     Returns:
         model, users, positives, metric, value; value null where nobody with a state converted.

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 _home = tempfile.TemporaryDirectory(prefix="adseq-tests-")  # removed when the interpreter ends
 os.environ["ADSEQ_HOME"] = _home.name
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-for name in [name for name in os.environ if name.startswith("ADSEQ_") and name != "ADSEQ_HOME"]:
+KEPT = ("ADSEQ_HOME", "ADSEQ_SHARED")  # the second is where the independent scorer lies
+for name in [name for name in os.environ if name.startswith("ADSEQ_") and name not in KEPT]:
     del os.environ[name]
 
 settings.register_profile("adseq", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
