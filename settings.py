@@ -149,7 +149,7 @@ class EvaluationSettings(Group):
 
     ks: list[int] = Field([10, 50, 100, 1000], description="List lengths of Recall@K.")
     depth: int = Field(300, ge=1, description="Length of exported lists.")
-    maximum_users: int = Field(20_000, ge=1, description="Evaluation users; above it a seeded sample.")
+    maximum_users: int = Field(5_000, ge=1, description="Evaluation users; above it a seeded sample.")
     bootstrap_samples: int = Field(200, ge=0, description="Resamples of users behind a confidence interval.")
     oracle_users: int = Field(400, ge=1, description="Users for whom the synthetic world simulates futures.")
 

@@ -69,6 +69,11 @@ class Tracking:
         for run in self.client.search_runs([self.experiment(experiment)], filter_string):
             self.client.delete_run(run.info.run_id)
 
+    def close_abandoned(self, experiment: str) -> None:
+        """Mark the runs of killed processes; only for whoever holds the home's write lock."""
+        for run in self.client.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'"):
+            self.client.set_terminated(run.info.run_id, status="KILLED")
+
     def url(self, run: Run) -> str:
         """The run's page in the MLflow UI that `make ui` starts."""
         port = os.environ.get("ADSEQ_MLFLOW_PORT", "5000")

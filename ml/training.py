@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import warnings
 from dataclasses import dataclass
@@ -132,6 +133,15 @@ class StepClock(Callback):
         self._mark = now
 
 
+class EpochLines(Callback):
+    """A line an epoch, where there is no terminal to draw a progress bar on."""
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
+        print(f"    epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {shown}", file=sys.stderr, flush=True)
+
+
 def _quiet_lightning() -> None:
     """Lightning's start-up lines and advice would bury the progress of a run; its warnings stay, but for those that
     describe what is done here on purpose."""
@@ -182,8 +192,9 @@ def fit(
     callbacks: list[Callback] = [clock, checkpoint]
     if validation is not None:
         callbacks.append(EarlyStopping(VALIDATION_METRIC, mode="max", patience=settings.training.patience))
+    drawn = progress and sys.stderr.isatty()
     if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines())
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
@@ -193,8 +204,8 @@ def fit(
         default_root_dir=directory,
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
-        log_every_n_steps=20,
-        enable_progress_bar=progress,
+        log_every_n_steps=max(1, min(20, len(batches))),
+        enable_progress_bar=drawn,
         enable_model_summary=False,
     )
     started = time.perf_counter()

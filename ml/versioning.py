@@ -64,6 +64,9 @@ def train_version(
     """
     started = time.perf_counter()
     models.mkdir(parents=True, exist_ok=True)
+    tracking.close_abandoned(TRAINING)
+    for left_behind in models.glob(".training-*"):  # of a killed training: the home has one writer at a time
+        shutil.rmtree(left_behind, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=".training-", dir=models))
     try:
         with tracking.run(TRAINING, f"item_model {name}", tags, system_metrics=True) as run:
