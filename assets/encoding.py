@@ -12,6 +12,7 @@ from assets.deployment import ModelVersion
 from assets.features import stored_features
 from assets.resources import SettingsResource
 from warehouse.catalogue import users_as_of
+from warehouse.ingest import day_end
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import snapshot, state_days, write_states
 from warehouse.tables import Tables, vector_column, vectors
@@ -92,14 +93,16 @@ def largest_difference_to_full(settings: SettingsResource, version: ModelVersion
 
 
 def write_item_embeddings(settings: SettingsResource, version: ModelVersion, day: date) -> tuple[int, int]:
-    """Embed the catalogue as of ``day``. Returns items and width."""
+    """Embed the items that are available by the end of ``day``. Returns items and width."""
     from ml.encoding import item_embeddings
 
     features, statistics = stored_features(settings.tables, settings.landing, version, day)
     embeddings = item_embeddings(version.load(), features, statistics)
-    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)])
+    end = day_end(day, settings.landing.manifest.time_zone).timestamp()
+    available = pl.Series(features.available_from < end)
+    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(available)
     settings.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
-    return embeddings.shape[0], embeddings.shape[1]
+    return len(frame), embeddings.shape[1]
 
 
 def embedded_as_of(settings: SettingsResource, version: ModelVersion, day: date) -> date:

@@ -56,6 +56,7 @@ def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> 
         item_ids=item_ids,
         item_embeddings=embeddings,
         ks=settings.evaluation.ks,
+        maximum_users=settings.evaluation.maximum_users,
     )
     curve = daily_recall_curve(*_curve(tables, day, rows))
     headline = dict(rows.filter(model="contextual").drop_nulls("value").select("metric", "value").rows())

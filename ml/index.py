@@ -31,6 +31,7 @@ PQ_TRAINING_ITEMS = 39 << PQ_BITS  # FAISS wants 39 training vectors for each of
 PQ_REFINE_FACTOR = 8  # candidates scored again with the full vectors, over the list length
 IVF_PROBED_SHARE = 0.5
 MANIFEST = "manifest.json"
+TIE = 1e-6  # scores this near to each other count as equal: they differ by rounding
 
 
 class UnreadableIndexError(RuntimeError):
@@ -121,16 +122,19 @@ def ann_recall(
 ) -> float:
     """The share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
 
+    A found item counts when it scores as high as the k-th true one: items that look alike (new ones of one category, say)
+    tie, and which of them is returned is no fault of the index.
+
     Raises:
         ValueError: there are no queries to check with.
     """
     if not len(queries):
         raise ValueError("the recall of an index needs at least one query")
     wanted = min(k, index.ntotal)
-    truth = search(queries, embeddings, wanted).items
+    last_true_score = search(queries, embeddings, wanted).scores[:, -1:]
     found = search_index(index, queries, wanted).items
-    common = [len(np.intersect1d(true, got)) for true, got in zip(truth, found, strict=True)]
-    return float(np.sum(common) / truth.size)
+    scores = np.einsum("qd,qkd->qk", queries, embeddings[np.maximum(found, 0)])
+    return float(np.mean((found != NO_ITEM) & (scores >= last_true_score - TIE)))
 
 
 def save_index(

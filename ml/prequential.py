@@ -27,12 +27,14 @@ def measure_day(
     item_ids: pl.Series,
     item_embeddings: NDArray[np.float32],
     ks: list[int],
+    maximum_users: int,
 ) -> pl.DataFrame:
     """Recall and diversity of the served model and of recent popularity on the positives from ``start`` on.
 
     Args:
         log: events up to the end of the day. start: where the day begins.
         users: those with a state as of yesterday (sorted), and their embeddings [users, W].
+        maximum_users: above it a sample that depends on the day only.
         item_ids: of yesterday's index (sorted), and their embeddings [items, W].
 
     Returns:
@@ -49,6 +51,9 @@ def measure_day(
     if not rule.repeats_count:
         positives = positives.join(history, on=["user_id", "item_id"], how="anti")
     asked = positives["user_id"].unique().sort()
+    if len(asked) > maximum_users:
+        asked = asked.sample(maximum_users, seed=start.toordinal()).sort()
+        positives = positives.filter(pl.col("user_id").is_in(asked.implode()))
     depth = min(max(MINIMUM_DEPTH, *ks), len(item_ids))
     if not len(asked) or depth < MINIMUM_DEPTH:
         return _nothing(len(asked), len(positives))

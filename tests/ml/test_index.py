@@ -47,6 +47,12 @@ def test_exact_equals_brute_force_with_exclusions() -> None:
     assert ann_recall(index, queries, vectors) == 1
 
 
+def test_items_that_look_alike_count_as_found_whichever_is_returned() -> None:
+    vectors = np.repeat(embeddings(20), 30, axis=0)  # thirty copies of each: the 100th of a list is always in a tie
+    shuffled = vectors[np.random.default_rng(0).permutation(len(vectors))]
+    assert ann_recall(build_index(shuffled, IndexSettings()), embeddings(40, seed=3), shuffled) == 1
+
+
 def test_lists_end_where_the_index_ends() -> None:
     vectors = embeddings(5)
     index = build_index(vectors, IndexSettings())
