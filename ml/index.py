@@ -122,7 +122,7 @@ def ann_recall(
 ) -> float:
     """The share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
 
-    A found item counts when it scores as high as the k-th true one: items that look alike (new ones of one category, say)
+    A found item counts when it scores as high as the k-th true one: items that look alike (new ones of one category)
     tie, and which of them is returned is no fault of the index.
 
     Raises:
