@@ -11,6 +11,7 @@ Three cut-offs keep the figures honest. With T the end of the period and K the w
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def train_version(
             mlflow.log_params(settings.flat())
             mlflow.log_params({"data.events": len(period.events), "data.items": len(period.items)})
             mlflow.set_tag("dataset_hash", dataset_hash(period))
+            _announce("choosing the number of epochs on the validation slice")
             selection = choose_epochs(
                 period.until(period.end - period.window), settings, work / "fit", _logger(tracking, run.info.run_id)
             )
@@ -80,7 +82,9 @@ def train_version(
             earlier = period.until(period.end - period.window)
             known = prepare_examples(earlier, settings)  # the comparison models differ in contexts and encoder only
             for model in TRAINED:
+                _announce(f"{model.value}, for the comparison on the newest window")
                 _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
+            _announce("the model to deploy, on everything")
             fitted = fit_prepared(
                 period, prepared, settings, epochs, work / "fit", logger=_logger(tracking, run.info.run_id)
             )
@@ -145,6 +149,10 @@ def dataset_hash(period: TrainingPeriod) -> str:
     """A hash of the events that were learnt from: equal data, equal hash."""
     rows = period.events.hash_rows(seed=0).to_numpy()
     return f"{int(np.bitwise_xor.reduce(rows) if len(rows) else 0):016x}-{len(rows)}"
+
+
+def _announce(what: str) -> None:
+    print(f"    training: {what}", file=sys.stderr, flush=True)
 
 
 def _logger(tracking: Tracking, run_id: str) -> MLFlowLogger:

@@ -17,7 +17,7 @@ from warehouse.world import WorldSettings, is_world, write_world
 DEMO_SETTINGS = {
     "ADSEQ_TRAINING__BATCH_SIZE": "256",
     "ADSEQ_TRAINING__CORPUS_NEGATIVES": "1024",
-    "ADSEQ_TRAINING__EPOCH_EXAMPLES": "16000",
+    "ADSEQ_TRAINING__EPOCH_EXAMPLES": "11000",
     "ADSEQ_TRAINING__MAXIMUM_EPOCHS": "4",
 }
 
