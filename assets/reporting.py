@@ -176,8 +176,10 @@ class Report:
             mlflow.log_metrics(measured["contextual"].flat())
             for model, metrics in measured.items():
                 with self.tracking.run(REPORTS, model, {"model": model}, nested=True):
-                    mlflow.log_param("model", model)
-                    mlflow.log_metrics(metrics.flat())
+                    figures = metrics.flat()
+                    counts = {name: figures.pop(name) for name in ("queries", "positives")}
+                    mlflow.log_params({"model": model, **counts})  # the same for all: nothing to compare by
+                    mlflow.log_metrics(figures)
         return RecallResult(_table(rows), self.tracking.url(run), curve, bars)
 
     def diversity(self) -> DiversityResult:
