@@ -24,7 +24,7 @@ from ml.tensors import CatalogueTensors
 from ml.towers import ContextBatch, EventBatch, ItemBatch
 from settings import Settings
 
-ENCODER_TOKENS = 4096  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
+ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,7 @@ def sampled_softmax(
             f"log_expected {tuple(log_expected.shape)}, weight {tuple(weight.shape)}"
         )
     logits = cosine / temperature
-    diagonal = logits.diagonal() - alpha_positive * log_expected[:rows]
+    positive = logits.diagonal() - alpha_positive * log_expected[:rows]
     negatives = (logits - alpha_negative * log_expected).masked_fill(hits, float("-inf"))
-    own = torch.eye(rows, candidates, dtype=torch.bool, device=cosine.device)
-    everything = torch.where(own, diagonal[:, None], negatives)
-    losses = torch.logsumexp(everything, dim=1) - diagonal
+    losses = torch.logsumexp(negatives.diagonal_scatter(positive), dim=1) - positive
     return (losses * weight).sum() / weight.sum()
