@@ -36,6 +36,7 @@ class Tracking:
 
     @property
     def client(self) -> MlflowClient:
+        quiet_mlflow()
         return MlflowClient(self.uri)
 
     def experiment(self, name: str) -> str:
@@ -52,7 +53,6 @@ class Tracking:
         self, experiment: str, name: str, tags: dict[str, str], nested: bool = False, system_metrics: bool = False
     ) -> Iterator[Run]:
         """An MLflow run; a failure marks it as failed."""
-        quiet_mlflow()
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_system_metrics_sampling_interval(2)  # type: ignore[no-untyped-call]
         with mlflow.start_run(
@@ -100,7 +100,7 @@ class Tracking:
 
 
 def quiet_mlflow() -> None:
-    """MLflow announces every registration and the want of an input example (the signature is given instead)."""
+    """MLflow announces each step of making its database, and the want of an input example (a signature is given)."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 
