@@ -121,7 +121,9 @@ def test_a_run_holds_the_homes_lock_and_a_second_process_is_told_who(
 
 def test_the_lock_is_taken_once_a_process(tmp_path: Path) -> None:
     home = Home(tmp_path)
+    holder = home.root / "lock.holder.json"
     with writing(home, "outer"), writing(home, "inner"):
-        pass
+        assert '"outer"' in holder.read_text()  # the inner one neither waits for itself nor takes over
+    assert not holder.exists()
     with home.writing("free again"):
-        pass
+        assert '"free again"' in holder.read_text()
