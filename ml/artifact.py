@@ -10,13 +10,18 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
 
 from ml.content import ContentBasis
+from ml.dataset import Dataset, build_dataset
 from ml.towers import ModelShape, TwoTower
 from settings import Settings
+
+if TYPE_CHECKING:
+    from ml.learning import TrainingPeriod
 
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 
@@ -54,6 +59,12 @@ class ModelArtifact:
             temporary.rename(directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def dataset(self, known: TrainingPeriod) -> Dataset:
+        """What ``known`` holds, under this model's basis and vocabulary."""
+        return build_dataset(
+            known.events, known.items, known.users, self.settings.features, self.event_names, self.basis
+        )
 
     @classmethod
     def load(cls, directory: Path) -> ModelArtifact:

@@ -8,7 +8,6 @@ import polars as pl
 
 from ml.artifact import ModelArtifact
 from ml.comparison import Asked, trained_lists
-from ml.dataset import build_dataset
 from ml.items import DAY
 from ml.learning import TrainingPeriod, whole_log
 from ml.metrics import Metrics, evaluate
@@ -70,10 +69,7 @@ def judge_pair(
 
 
 def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settings: Settings) -> Metrics | None:
-    known = period.until(cutoff)
-    dataset = build_dataset(
-        known.events, known.items, known.users, model.settings.features, model.event_names, model.basis
-    )
+    dataset = model.dataset(period.until(cutoff))
     queries, reaching = future_queries(
         dataset,
         whole_log(period, model.settings),

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, Asked, ModelName, all_lists, trained_lists, without_context
 from ml.content import category_nodes
-from ml.dataset import Dataset, build_dataset
 from ml.learning import TrainingPeriod, whole_log
 from ml.metrics import Metrics, evaluate
 from ml.queries import contextual_queries, day_starts, future_queries
@@ -44,7 +43,7 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings,
     artifacts = {model: ModelArtifact.load(directory / evaluation_part(model)) for model in TRAINED}
     one = artifacts[ModelName.contextual]
     cutoff = one.trained_until
-    dataset = dataset_until(period, one, cutoff)
+    dataset = one.dataset(period.until(cutoff))
     learnt = dataset.log
     queries, dataset = future_queries(
         dataset,
@@ -66,13 +65,6 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings,
         ],
         cutoff=cutoff,
     )
-
-
-def dataset_until(period: TrainingPeriod, artifact: ModelArtifact, cutoff: float) -> Dataset:
-    """What was known at ``cutoff`` under an artefact's basis."""
-    known = period.until(cutoff)
-    settings = artifact.settings.features
-    return build_dataset(known.events, known.items, known.users, settings, artifact.event_names, artifact.basis)
 
 
 def advertiser_codes(items: pl.DataFrame, unknown: str) -> NDArray[np.int64]:

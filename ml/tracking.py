@@ -94,10 +94,6 @@ class Tracking:
         """Move the alias ``champion`` to ``version``."""
         self.client.set_registered_model_alias(ITEM_MODEL, CHAMPION, version.removeprefix("item-"))
 
-    def tag_version(self, version: str, tags: dict[str, str]) -> None:
-        for key, value in tags.items():
-            self.client.set_model_version_tag(ITEM_MODEL, version.removeprefix("item-"), key, value)
-
 
 def quiet_mlflow() -> None:
     """MLflow announces each step of making its database, and the want of an input example (a signature is given)."""
