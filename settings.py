@@ -28,6 +28,14 @@ class ContextRecipe(StrEnum):
     none = "none"  # no context: the sequential model
 
 
+class Objective(StrEnum):
+    """Which of the positives to come are training examples (``ml/objectives.py``)."""
+
+    next_action = "next_action"  # a user's first positive after a cut-off
+    all_action = "all_action"  # every distinct positive item of the K days after a cut-off
+    dense_all_action = "dense_all_action"  # also at events between cut-offs; one random positive of the K days after
+
+
 class IndexKind(StrEnum):
     """FAISS index family. ``auto`` is exact below ``exact_below`` items and HNSW above."""
 
@@ -80,6 +88,10 @@ class FeatureSettings(Group):
 class ExampleSettings(Group):
     """Training examples: cut-offs, future windows, label weights."""
 
+    objective: Objective = Field(Objective.all_action, description="Which of the positives to come are examples.")
+    dense_positions: int = Field(
+        8, ge=0, description="dense_all_action: at most this many events a user between two cut-offs, drawn at random."
+    )
     cutoffs: int = Field(40, ge=1, description="Number of training cut-offs, evenly spaced.")
     span_days: int = Field(365, ge=1, description="The cut-offs cover this many days before the training period's end.")
     maximum_examples: int = Field(

@@ -14,8 +14,8 @@ GROUP = "training"
 EXAMPLE_COLUMNS = {
     "cutoff": "Datetime: what happened before it is history",
     "user_id": "String",
-    "history_events": "Int64: events of the user before the cut-off",
-    "item_id": "String: the positive, within K days after the cut-off",
+    "history_events": "Int64: events of the user in the history; under dense_all_action also some after the cut-off",
+    "item_id": "String: the positive, within K days after the history",
     "event_name": "String: of the positive",
     "weight": "Float32: label weight",
 }
@@ -27,7 +27,8 @@ EXAMPLE_COLUMNS = {
     kinds={"polars", "deltalake"},
     owners=[MODELLING],
     description="Users at evenly spaced cut-offs with each distinct item they convert with in the K days after "
-    "(all-action), weighted by conversion type. Windows end within the training period.",
+    "(all-action; examples.objective chooses another), weighted by conversion type. Windows end within the training "
+    "period.",
     metadata=columns(**EXAMPLE_COLUMNS),
     check_specs=[
         dg.AssetCheckSpec("enough_examples", asset="training_examples", blocking=True, description="At least 1,000.")
@@ -48,6 +49,7 @@ def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
         metadata={
             "dagster/row_count": len(frame),
             "as_of": str(day),
+            "objective": effective.examples.objective.value,
             "cutoffs": frame["cutoff"].n_unique(),
             "users": frame["user_id"].n_unique(),
             "positive_items": frame["item_id"].n_unique(),

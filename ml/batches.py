@@ -19,10 +19,11 @@ from ml.context import Context
 from ml.dataset import Dataset
 from ml.examples import Examples
 from ml.items import DAY
+from ml.objectives import instants, window_positives
 from ml.sequences import length_buckets, newest, pad, within_lookback
 from ml.tensors import CatalogueTensors
 from ml.towers import ContextBatch, EventBatch, ItemBatch
-from settings import Settings
+from settings import Objective, Settings
 
 ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
 
@@ -31,8 +32,8 @@ ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, la
 class TrainingBatch:
     """One step: B rows, B + M candidates."""
 
-    chunks: list[EventBatch]  # distinct users of the batch, in trimmed chunks
-    state_of_row: Tensor  # [B] which encoded user (in chunk order) each row is
+    chunks: list[EventBatch]  # distinct histories of the batch, in trimmed chunks
+    state_of_row: Tensor  # [B] which encoded history (in chunk order) each row has
     context: ContextBatch  # [B]
     demographics: Tensor  # [B, 3]
     candidates: ItemBatch  # [B + M], the first B are the positives
@@ -51,7 +52,8 @@ class CutoffData:
     rows: NDArray[np.int64]  # examples of the cut-off
     statistics: NDArray[np.float32]  # [items, width]
     share: NDArray[np.float32]  # [items] p_i
-    corpus: NDArray[np.int64]  # items available before the end of the label window
+    corpus: NDArray[np.int64]  # items available before the end of the label windows
+    positives: tuple[NDArray[np.int64], NDArray[np.int64]]  # (user, item) of all that are no negatives
 
 
 class TrainingBatches(IterableDataset[TrainingBatch]):
@@ -99,32 +101,39 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
 
     def _cutoff(self, cutoff: float, window_days: float) -> CutoffData:
         rows = np.flatnonzero(self.examples.cutoff == cutoff)
-        counts = np.bincount(self.examples.item[rows], minlength=len(self.dataset.features))
+        examples, log = self.examples.take(rows), self.dataset.log
+        counts = np.bincount(examples.item, minlength=len(self.dataset.features))
+        end = float(instants(log, examples).max()) + window_days * DAY
+        every = self.settings.examples.objective is Objective.all_action
         return CutoffData(
             rows=rows,
             statistics=self.dataset.statistics.at(cutoff),
             share=(counts / len(rows)).astype(np.float32),
-            corpus=np.flatnonzero(self.dataset.statistics.first_seen < cutoff + window_days * DAY),
+            corpus=np.flatnonzero(self.dataset.statistics.first_seen < end),
+            positives=(examples.user, examples.item) if every else window_positives(log, examples, end),
         )
 
     def _batch(self, cutoff: CutoffData, rows: NDArray[np.int64], random: np.random.Generator) -> TrainingBatch:
         training, dropout = self.settings.training, self.settings.model.content_dropout
         part = self.examples.take(rows)
-        users, first, group = np.unique(part.user, return_index=True, return_inverse=True)
-        sequences = self.settings.sequences
-        newest_events = newest(self.dataset.log, users, part.history_end[first], sequences.length)
+        users, group = np.unique(part.user, return_inverse=True)
+        # A user has one history at a cut-off, and others where the objective asks at events between cut-offs, too.
+        keys = part.user * (self.dataset.log.events + 1) + part.history_end
+        _, first, history = np.unique(keys, return_index=True, return_inverse=True)
+        encoded, sequences = part.user[first], self.settings.sequences
+        newest_events = newest(self.dataset.log, encoded, part.history_end[first], sequences.length)
         since = float(part.cutoff[0]) - sequences.lookback_days * DAY
-        slices = within_lookback(self.dataset.log, users, newest_events, since)
+        slices = within_lookback(self.dataset.log, encoded, newest_events, since)
         buckets = list(length_buckets(slices.lengths, ENCODER_TOKENS))
-        position = np.empty(len(users), np.int64)
-        position[np.concatenate(buckets)] = np.arange(len(users))
+        position = np.empty(len(encoded), np.int64)
+        position[np.concatenate(buckets)] = np.arange(len(encoded))
         negatives = random.choice(cutoff.corpus, training.corpus_negatives) if len(cutoff.corpus) else cutoff.corpus
         candidates = np.concatenate([part.item, negatives])
         context = self.context.take(rows)
         context = context.without(random.random(len(rows)) < self.settings.context.dropout)
         return TrainingBatch(
             chunks=[self.catalogue.events(pad(self.dataset.log, slices.take(bucket)), dropout) for bucket in buckets],
-            state_of_row=torch.from_numpy(position[group]),
+            state_of_row=torch.from_numpy(position[history]),
             context=self.catalogue.context(context),
             demographics=torch.from_numpy(self.dataset.demographics[part.user]),
             candidates=self.catalogue.item_batch(candidates, cutoff.statistics[candidates], dropout),
@@ -138,7 +147,7 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
 
     def _positive_keys(self, cutoff: CutoffData, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sorted keys of all the positives that these users have at this cut-off, not only those in the batch."""
-        user, item = self.examples.user[cutoff.rows], self.examples.item[cutoff.rows]
+        user, item = cutoff.positives
         group = np.searchsorted(users, user)
         among = (group < len(users)) & (users[np.minimum(group, len(users) - 1)] == user)
         return np.sort(group[among] * len(self.dataset.features) + item[among])

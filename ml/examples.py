@@ -1,6 +1,7 @@
 """Training examples: users at cut-offs, and what they convert with in the K days after.
 
-All-action objective: every distinct positive item of the window is one example, with a weight by its event name.
+All-action here: every distinct positive item of the window is one example, with a weight by its event name. The other
+objectives are in ``ml.objectives``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Examples:
 
     cutoff: NDArray[np.float64]  # [examples] seconds
     user: NDArray[np.int64]  # [examples] row of the event log
-    history_end: NDArray[np.int64]  # [examples] flat position behind the last event before the cut-off
+    history_end: NDArray[np.int64]  # [examples] flat position behind the last event of the history
     item: NDArray[np.int64]  # [examples] catalogue row of the positive
     weight: NDArray[np.float32]  # [examples]
     name: NDArray[np.int64]  # [examples] code of the positive's event name
@@ -66,11 +67,7 @@ def examples_at(log: EventLog, cutoff: float, rule: LabelRule, event_names: list
 
     A pair occurs once, with the largest weight among its events; items outside the catalogue make no example.
     """
-    names = [event_names.index(name) + 1 for name in rule.event_names if name in event_names]
-    weights = np.ones(len(event_names) + 1, np.float32)
-    for name, weight in rule.weights.items():
-        if name in event_names:
-            weights[event_names.index(name) + 1] = weight
+    names, weights = positive_names(rule, event_names)
     known_until = log.known_until(cutoff)
     in_window = (log.seconds >= cutoff) & (log.seconds < cutoff + rule.window_days * DAY) & (log.item >= 0)
     flat = np.flatnonzero(in_window & np.isin(log.name, names))
@@ -96,19 +93,21 @@ def examples_at(log: EventLog, cutoff: float, rule: LabelRule, event_names: list
     )
 
 
-def build_examples(
-    log: EventLog,
-    cutoffs: NDArray[np.float64],
-    rule: LabelRule,
-    event_names: list[str],
-    maximum: int,
-    seed: int,
-) -> Examples:
+def positive_names(rule: LabelRule, event_names: list[str]) -> tuple[list[int], NDArray[np.float32]]:
+    """The codes of the positive event names, and the weight of a positive by its code [codes]."""
+    names = [event_names.index(name) + 1 for name in rule.event_names if name in event_names]
+    weights = np.ones(len(event_names) + 1, np.float32)
+    for name, weight in rule.weights.items():
+        if name in event_names:
+            weights[event_names.index(name) + 1] = weight
+    return names, weights
+
+
+def together(parts: list[Examples], maximum: int, seed: int) -> Examples:
     """The examples of all cut-offs; above ``maximum`` those of a uniform sample of the users at cut-offs.
 
     A sampled user keeps all of their positives: the loss has to know them, or it would count one as a negative.
     """
-    parts = [examples_at(log, float(cutoff), rule, event_names) for cutoff in cutoffs]
     every = Examples(*(np.concatenate([getattr(part, field) for part in parts]) for field in Examples.__annotations__))
     if len(every) <= maximum:
         return every

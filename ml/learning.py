@@ -20,8 +20,9 @@ from ml.comparison import Asked
 from ml.content import ContentBasis
 from ml.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
 from ml.dataset import Dataset, build_dataset
-from ml.examples import Examples, LabelRule, build_examples, training_cutoffs
+from ml.examples import Examples, LabelRule, training_cutoffs
 from ml.items import DAY
+from ml.objectives import build_examples
 from ml.queries import future_queries
 from ml.sequences import EventLog, build_event_log, row_numbers, to_seconds
 from ml.training import Fit, fit
@@ -79,12 +80,7 @@ def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings
         period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
     )
     return build_examples(
-        dataset.log,
-        cutoffs,
-        period.rule,
-        period.event_names,
-        settings.examples.maximum_examples,
-        settings.training.seed,
+        dataset.log, cutoffs, period.rule, period.event_names, settings.examples, settings.training.seed
     )
 
 
@@ -186,7 +182,7 @@ def examples_of_frame(
     dataset = build_dataset(
         period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
     )
-    frame = frame.sort("cutoff", "user_id", "item_id")
+    frame = frame.sort("cutoff", "user_id", "item_id", "history_events")
     user, ids = dataset.log.user_rows(frame["user_id"]), dataset.features.item_ids
     names = pl.Series(list(period.event_names))
     examples = Examples(

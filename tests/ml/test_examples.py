@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.examples import Examples, LabelRule, build_examples, examples_at, ranges, training_cutoffs
+from ml.examples import Examples, LabelRule, examples_at, ranges, together, training_cutoffs
 from ml.items import DAY
 from tests.ml.worlds import EVENT_NAMES, Event, event_log, instant, rule
 
@@ -121,7 +121,8 @@ def test_all_cutoffs_together_and_a_sample_of_them() -> None:
     rows: list[Event] = [("u", float(day), "checkout", CATALOGUE[day % 4]) for day in range(40)]
     log = event_log(rows, CATALOGUE)
     cutoffs = np.array([instant(10), instant(20)])
-    every = build_examples(log, cutoffs, rule(), EVENT_NAMES, 100, 0)
+    parts = [examples_at(log, float(cutoff), rule(), EVENT_NAMES) for cutoff in cutoffs]
+    every = together(parts, 100, 0)
     assert len(every) == 8
     assert every.cutoff.tolist() == [instant(10)] * 4 + [instant(20)] * 4
     assert every.history_end.tolist() == [10] * 4 + [20] * 4
@@ -130,10 +131,10 @@ def test_all_cutoffs_together_and_a_sample_of_them() -> None:
         return list(zip(examples.cutoff.tolist(), examples.item.tolist(), strict=True))
 
     # Room for five: one user at a cut-off with all four positives, because the loss must know every one of them.
-    samples = [build_examples(log, cutoffs, rule(), EVENT_NAMES, 5, seed) for seed in range(8)]
+    samples = [together(parts, 5, seed) for seed in range(8)]
     assert all(keys(sample) in (keys(every)[:4], keys(every)[4:]) for sample in samples)
     assert len({sample.cutoff[0] for sample in samples}) == 2
-    assert keys(build_examples(log, cutoffs, rule(), EVENT_NAMES, 5, 0)) == keys(samples[0])
+    assert keys(together(parts, 5, 0)) == keys(samples[0])
 
 
 def test_ranges() -> None:
