@@ -118,7 +118,7 @@ def next_action_at(log: EventLog, cutoff: float, labels: Labels) -> Examples:
 def dense_all_action_at(
     log: EventLog, cutoff: float, end: float, labels: Labels, positions: int, random: np.random.Generator
 ) -> Examples:
-    """One random positive item for each user at the cut-off and at up to ``positions`` of their events in [cutoff, end).
+    """One random positive item a user at the cut-off, and one at up to ``positions`` of their events in [cutoff, end).
 
     Of an item's events the one of the largest weight counts, as in all-action.
     """

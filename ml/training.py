@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ml.batches import TrainingBatch, TrainingBatches
+from ml.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.comparison import Asked, trained_lists
 from ml.context import Context
 from ml.dataset import Dataset
@@ -30,6 +31,7 @@ from settings import Settings, TrainingSettings
 
 VALIDATION_METRIC = "validation_recall_at_100"
 WARM_UP_SHARE = 0.05
+FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training")  # settings that a fit depends on
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,14 @@ class TwoTowerModule(lightning.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def depends_on(self) -> dict[str, Any]:
+        """What a checkpoint of this fit may not be resumed without, by name."""
+        settings = {name: value for name, value in self.settings.flat().items() if name.split(".")[0] in FIT_GROUPS}
+        return {**settings, "steps": self.steps}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["fit"] = self.depends_on()
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         return to_device(batch, device) if isinstance(batch, TrainingBatch) else batch
 
@@ -167,13 +177,21 @@ def fit(
     validation: Asked | None = None,
     logger: Logger | None = None,
     progress: bool = True,
+    resume: Path | None = None,
 ) -> Fit:
     """Train for ``epochs``, or until the validation recall of ``validation`` stops rising.
 
-    With ``validation`` the returned network is that of the best epoch. Checkpoints go to ``directory``.
+    With ``validation`` the returned network is that of the best epoch. Checkpoints go to ``directory``: that of the
+    newest epoch to ``ml.checkpoints.last_checkpoint(directory)``.
+
+    Args:
+        resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data,
+            settings and epochs. The result is then that of a fit never interrupted, to the bit on one thread; speeds
+            are of the resumed part.
 
     Raises:
-        ValueError: there is no example to learn from.
+        ValueError: there is no example to learn from, or ``resume`` is of a fit under other settings.
+        FileNotFoundError: there is no checkpoint at ``resume``.
     """
     if not len(examples):
         raise ValueError(
@@ -185,13 +203,14 @@ def fit(
     batches = TrainingBatches(dataset, examples, context, settings, window_days)
     network = new_network(dataset, settings)
     module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
-    clock = StepClock(batches)
-    checkpoint = ModelCheckpoint(
-        directory, monitor=VALIDATION_METRIC if validation else None, mode="max", save_last=True, save_top_k=1
-    )
-    callbacks: list[Callback] = [clock, checkpoint]
+    if resume:
+        check_resumable(resume, module.depends_on())
+    clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=VALIDATION_METRIC, mode="max")
+    callbacks: list[Callback] = [clock, RandomStates()]
     if validation is not None:
-        callbacks.append(EarlyStopping(VALIDATION_METRIC, mode="max", patience=settings.training.patience))
+        stopping = EarlyStopping(VALIDATION_METRIC, mode="max", patience=settings.training.patience)
+        callbacks += [stopping, best_of_all]
+    callbacks.append(newest_epoch(directory))
     drawn = progress and sys.stderr.isatty()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines())
@@ -211,14 +230,15 @@ def fit(
     started = time.perf_counter()
     loader = DataLoader(batches, batch_size=None)
     once: DataLoader[int] = DataLoader([0], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader, once if validation is not None else None)
+    # The checkpoint is our own file; it holds random states, which are more than weights.
+    trainer.fit(module, loader, once if validation is not None else None, ckpt_path=resume, weights_only=False)
     seconds = time.perf_counter() - started
     best_epoch, best = epochs, float("nan")
-    if validation is not None and checkpoint.best_model_path:
-        saved = torch.load(checkpoint.best_model_path, weights_only=False)
+    if validation is not None and best_of_all.best_model_path:
+        saved = torch.load(best_of_all.best_model_path, weights_only=False)
         module.load_state_dict(saved["state_dict"])
         best_epoch = int(saved["epoch"]) + 1
-        best = float("nan") if checkpoint.best_model_score is None else float(checkpoint.best_model_score)
+        best = float("nan") if best_of_all.best_model_score is None else float(best_of_all.best_model_score)
     return Fit(
         network=network.cpu().eval(),
         best_epoch=best_epoch,

@@ -12,6 +12,7 @@ import torch
 
 import ml.training
 from ml.batches import TrainingBatch, TrainingBatches
+from ml.checkpoints import last_checkpoint
 from ml.comparison import Asked, ModelName, baseline_lists, trained_lists
 from ml.context import no_context, subject_context
 from ml.inference import embed_items, embed_users, encode_states
@@ -184,6 +185,71 @@ def test_every_epoch_is_shuffled_anew(
     monkeypatch.setattr(ml.training, "training_loss", spy)
     fit_prepared(period, prepared, settings, 3, tmp_path)
     assert len({tuple(rows) for rows in seen}) == len(seen)
+
+
+@dataclass
+class Killed:
+    """Kills a fit in the step after so many."""
+
+    steps: int
+    at: int
+
+    def __call__(self, *arguments: Any) -> torch.Tensor:
+        self.steps += 1
+        if self.steps > self.at:
+            raise KilledFit
+        return training_loss(*arguments)
+
+
+class KilledFit(Exception):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
+    period: TrainingPeriod, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validated: bool
+) -> None:
+    """Dropout and content dropout are on: they come from the random states, the batches from the number of the epoch.
+    The interruption is in the middle of the second epoch of three."""
+    settings = small_settings(
+        training={"batch_size": 128, "corpus_negatives": 32}, model={"width": 16, "heads": 2, "layers": 1}
+    )
+    context = training_context(prepared, settings.context.recipe)
+    asked = asked_after(period, prepared, settings) if validated else None
+
+    def fitted(directory: Path, resume: Path | None = None) -> Fit:
+        return fit(prepared.dataset, prepared.examples, context, settings, 15.0, 3, directory, asked, resume=resume)
+
+    whole = fitted(tmp_path / "whole")
+    steps = len(TrainingBatches(prepared.dataset, prepared.examples, context, settings, 15.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(ml.training, "training_loss", Killed(0, steps + steps // 2))
+        with pytest.raises(KilledFit):
+            fitted(tmp_path / "parts")
+    torch.manual_seed(99)
+    resumed = fitted(tmp_path / "parts", last_checkpoint(tmp_path / "parts"))
+    assert (resumed.best_epoch, str(resumed.best_validation)) == (whole.best_epoch, str(whole.best_validation))
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
+
+
+def test_a_fit_is_resumed_from_its_own_checkpoint_only(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path
+) -> None:
+    context = training_context(prepared, settings.context.recipe)
+
+    def resumed(epochs: int, **training: float) -> Fit:
+        changed = settings.model_copy(update={"training": settings.training.model_copy(update=training)})
+        checkpoint = last_checkpoint(tmp_path)
+        return fit(prepared.dataset, prepared.examples, context, changed, 15.0, epochs, tmp_path, resume=checkpoint)
+
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume from at .*last\.ckpt"):
+        resumed(1)
+    fit(prepared.dataset, prepared.examples, context, settings, 15.0, 1, tmp_path)
+    with pytest.raises(ValueError, match=r"training\.learning_rate 0\.01 \(now 0\.5\)"):
+        resumed(1, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"other settings: steps \d+ \(now \d+\)"):
+        resumed(2)
 
 
 def test_nothing_to_learn_from_is_said(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
