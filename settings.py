@@ -24,8 +24,16 @@ class ContextRecipe(StrEnum):
     """Where the synthetic context of a training example comes from."""
 
     own_interests = "own_interests"  # the plain recipe of the post: the positive's own interests
+    basket_mate = "basket_mate"  # another item of the same user, within a day of the positive; else as co_engaged
     co_engaged = "co_engaged"  # an item that users engage with on the same day as the positive
     none = "none"  # no context: the sequential model
+
+
+class Fusion(StrEnum):
+    """How the head brings the history and the context together."""
+
+    concat = "concat"  # [summary ; context]
+    cross_attention = "cross_attention"  # the context attends over the newest encoded events, held in the state
 
 
 class Objective(StrEnum):
@@ -72,11 +80,12 @@ class SequenceSettings(Group):
 class FeatureSettings(Group):
     """Item features that both towers read."""
 
-    content_dimensions: int = Field(64, ge=2, description="Width of the graph embedding where no embedding is given.")
-    graph_window_events: int = Field(
-        20, ge=1, description="Two items are co-engaged when at most this many events lie between them."
+    content_dimensions: int = Field(128, ge=2, description="Width of the graph embedding.")
+    cross_fit_folds: int = Field(
+        4,
+        ge=1,
+        description="Training: a fold of users learns under the graph of the other folds; 1 = no cross-fitting.",
     )
-    ppmi_shift: float = Field(1.0, gt=0, description="k of the shifted PPMI: max(0, PMI - log k).")
     statistics_windows_days: list[float] = Field(
         [1, 7, 28, 90, 365], description="Trailing windows of the as-of counts, in days; all time comes on top."
     )
@@ -105,7 +114,7 @@ class ExampleSettings(Group):
 class ContextSettings(Group):
     """Synthetic context augmentation."""
 
-    recipe: ContextRecipe = Field(ContextRecipe.co_engaged, description="Source of the synthetic context.")
+    recipe: ContextRecipe = Field(ContextRecipe.basket_mate, description="Source of the synthetic context.")
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
 
 
@@ -117,6 +126,8 @@ class ModelSettings(Group):
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
+    fusion: Fusion = Fusion.concat
+    fusion_events: int = Field(8, ge=1, description="cross_attention: newest encoded events that the state holds.")
     content_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of items whose content is replaced, in training, by what a cold item gets."
     )
@@ -130,7 +141,7 @@ class TrainingSettings(Group):
     corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
-    temperature: float = Field(0.07, gt=0, description="Initial softmax temperature; learned.")
+    temperature: float = Field(0.05, gt=0, description="Initial softmax temperature; learned.")
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     epoch_examples: int = Field(80_000, ge=1, description="Examples an epoch, drawn anew each epoch.")

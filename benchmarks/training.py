@@ -21,9 +21,9 @@ from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least, at_most
 from benchmarks.world import POSITIONS, World
 from ml.batches import ENCODER_TOKENS, TrainingBatch, TrainingBatches
-from ml.context import subject_context
+from ml.crossfit import uncrossed
 from ml.examples import Examples
-from ml.learning import training_context
+from ml.prepared import Prepared
 from ml.towers import TwoTower
 from ml.training import fit, new_network, training_loss
 from settings import Settings
@@ -134,8 +134,8 @@ def distinct_users(world: World) -> TrainingBatches:
         weight=np.ones(len(users), np.float32),
         name=np.ones(len(users), np.int64),
     )
-    context = subject_context(items, dataset.features)
-    return TrainingBatches(dataset, examples, context, world.settings, world.period.rule.window_days)
+    prepared = Prepared(dataset, examples, items, uncrossed(dataset.features, dataset.log.users))
+    return TrainingBatches(prepared, world.settings, world.period.rule.window_days)
 
 
 @torch.inference_mode()
@@ -159,9 +159,7 @@ def real_fit(world: World) -> tuple[float, float, float, float]:
     settings = world.settings.model_copy(update={"training": training})
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-fit-") as directory:
         fitted = fit(
-            world.prepared.dataset,
-            examples,
-            training_context(world.prepared, settings.context.recipe),
+            world.prepared,
             settings,
             world.period.rule.window_days,
             epochs=1,

@@ -14,7 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from assets.period import training_period
-from ml.learning import Prepared, TrainingPeriod, prepare
+from ml.learning import TrainingPeriod, prepare
+from ml.prepared import Prepared
 from ml.sequences import Slices, newest
 from settings import Settings
 from warehouse.contracts import LandingTable

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ml.context import Context
-from ml.dataset import Dataset
-from ml.examples import Examples
+from ml.crossfit import CrossFit
 from ml.items import DAY
 from ml.objectives import instants, window_positives
+from ml.prepared import Prepared, training_context
 from ml.sequences import length_buckets, newest, pad, within_lookback
 from ml.tensors import CatalogueTensors
 from ml.towers import ContextBatch, EventBatch, ItemBatch
@@ -49,71 +48,88 @@ class TrainingBatch:
 class CutoffData:
     """What all batches of one cut-off share."""
 
-    rows: NDArray[np.int64]  # examples of the cut-off
     statistics: NDArray[np.float32]  # [items, width]
-    share: NDArray[np.float32]  # [items] p_i
     corpus: NDArray[np.int64]  # items available before the end of the label windows
     positives: tuple[NDArray[np.int64], NDArray[np.int64]]  # (user, item) of all that are no negatives
 
 
-class TrainingBatches(IterableDataset[TrainingBatch]):
-    """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or of each cut-off the
-    same share where there are more than ``epoch_examples``."""
+@dataclass(frozen=True)
+class Cell:
+    """The examples of one cut-off and one fold of users: what a batch is drawn from."""
 
-    def __init__(
-        self, dataset: Dataset, examples: Examples, context: Context, settings: Settings, window_days: float
-    ) -> None:
-        self.dataset, self.examples, self.context, self.settings = dataset, examples, context, settings
-        self.catalogue = CatalogueTensors(dataset.features)
+    rows: NDArray[np.int64]
+    share: NDArray[np.float32]  # [items] p_i
+    cutoff: CutoffData
+    catalogue: CatalogueTensors  # with the content that the fold learns under
+
+
+class TrainingBatches(IterableDataset[TrainingBatch]):
+    """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or as many batches as
+    hold ``epoch_examples``."""
+
+    def __init__(self, prepared: Prepared, settings: Settings, window_days: float) -> None:
+        self.dataset, self.examples, self.settings = prepared.dataset, prepared.examples, settings
+        self.context = training_context(prepared, settings.context.recipe)
         self.epoch = 0
-        self.cutoffs = [self._cutoff(float(cutoff), window_days) for cutoff in np.unique(examples.cutoff)]
+        self.cells = self._cells(prepared.folds, window_days)
+        share = min(1.0, settings.training.epoch_examples / max(len(self.examples), 1))
+        self._steps = max(1, round(share * sum(self._batches_of(cell) for cell in self.cells)))
 
     def __len__(self) -> int:
-        return sum(self._steps(cutoff) for cutoff in self.cutoffs)
+        return self._steps
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         random = np.random.default_rng([self.settings.training.seed, self.epoch])
-        plan = [(cutoff, rows) for cutoff in self.cutoffs for rows in self._drawn(cutoff, random)]
-        for number in random.permutation(len(plan)):
-            cutoff, rows = plan[number]
-            yield self._batch(cutoff, rows, random)
+        plan = [(cell, rows) for cell in self.cells for rows in self._drawn(cell, random)]
+        for number in random.permutation(len(plan))[: self._steps]:
+            cell, rows = plan[number]
+            yield self._batch(cell, rows, random)
 
-    def _steps(self, cutoff: CutoffData) -> int:
-        share = min(1.0, self.settings.training.epoch_examples / len(self.examples))
-        return max(1, round(share * len(cutoff.rows) / self.settings.training.batch_size))
+    def _cells(self, folds: CrossFit, window_days: float) -> list[Cell]:
+        catalogue = CatalogueTensors(self.dataset.features)
+        views = [catalogue.under(*content) for content in zip(folds.content, folds.cold_content, strict=True)]
+        fold = folds.fold_of_user[self.examples.user]
+        cells = []
+        for instant in np.unique(self.examples.cutoff):
+            at = np.flatnonzero(self.examples.cutoff == instant)
+            cutoff = self._cutoff(float(instant), at, window_days)
+            for number, view in enumerate(views):
+                rows = at[fold[at] == number]
+                counts = np.bincount(self.examples.item[rows], minlength=len(self.dataset.features))
+                cells.append(Cell(rows, (counts / max(len(rows), 1)).astype(np.float32), cutoff, view))
+        return [cell for cell in cells if len(cell.rows)]
 
-    def _drawn(self, cutoff: CutoffData, random: np.random.Generator) -> list[NDArray[np.int64]]:
-        """The cut-off's batches of one epoch: users in random order, each with all of their positives, so that a
-        history is encoded once an epoch; a batch ends with the user that fills it. Only a user of more positives than a
-        batch holds is cut: there are always as many batches as ``__len__`` says, which Lightning relies on."""
-        users, user = np.unique(self.examples.user[cutoff.rows], return_inverse=True)
+    def _batches_of(self, cell: Cell) -> int:
+        return max(1, round(len(cell.rows) / self.settings.training.batch_size))
+
+    def _drawn(self, cell: Cell, random: np.random.Generator) -> list[NDArray[np.int64]]:
+        """A cell's batches: users in random order, each with all of their positives, so that a history is encoded once;
+        a batch ends with the user that fills it. Only a user of more positives than a batch holds is cut: there are
+        always as many batches as ``_batches_of`` says, because Lightning relies on ``__len__``."""
+        users, user = np.unique(self.examples.user[cell.rows], return_inverse=True)
         order = np.argsort(random.permutation(len(users))[user], kind="stable")
-        rows, owner = cutoff.rows[order], user[order]
+        rows, owner = cell.rows[order], user[order]
         begins = np.flatnonzero(np.diff(owner, prepend=-1))
-        steps = self._steps(cutoff)
-        share = min(1.0, self.settings.training.epoch_examples / len(self.examples))
-        full = np.ceil(share * len(rows) * np.arange(1, steps + 1) / steps).astype(np.int64)
+        steps = self._batches_of(cell)
+        full = np.ceil(len(rows) * np.arange(1, steps + 1) / steps).astype(np.int64)
         ends = np.append(begins, len(rows))[np.searchsorted(begins, full)]
         within_a_user = np.flatnonzero(np.diff(ends) == 0)
         ends[within_a_user] = full[within_a_user]
         ends = np.minimum(ends, full + self.settings.training.batch_size)
         return np.split(rows, ends)[:steps]
 
-    def _cutoff(self, cutoff: float, window_days: float) -> CutoffData:
-        rows = np.flatnonzero(self.examples.cutoff == cutoff)
+    def _cutoff(self, instant: float, rows: NDArray[np.int64], window_days: float) -> CutoffData:
         examples, log = self.examples.take(rows), self.dataset.log
-        counts = np.bincount(examples.item, minlength=len(self.dataset.features))
         end = float(instants(log, examples).max()) + window_days * DAY
         every = self.settings.examples.objective is Objective.all_action
         return CutoffData(
-            rows=rows,
-            statistics=self.dataset.statistics.at(cutoff),
-            share=(counts / len(rows)).astype(np.float32),
+            statistics=self.dataset.statistics.at(instant),
             corpus=np.flatnonzero(self.dataset.statistics.first_seen < end),
             positives=(examples.user, examples.item) if every else window_positives(log, examples, end),
         )
 
-    def _batch(self, cutoff: CutoffData, rows: NDArray[np.int64], random: np.random.Generator) -> TrainingBatch:
+    def _batch(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> TrainingBatch:
+        cutoff, catalogue = cell.cutoff, cell.catalogue
         training, dropout = self.settings.training, self.settings.model.content_dropout
         part = self.examples.take(rows)
         users, group = np.unique(part.user, return_inverse=True)
@@ -132,13 +148,13 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
         context = self.context.take(rows)
         context = context.without(random.random(len(rows)) < self.settings.context.dropout)
         return TrainingBatch(
-            chunks=[self.catalogue.events(pad(self.dataset.log, slices.take(bucket)), dropout) for bucket in buckets],
+            chunks=[catalogue.events(pad(self.dataset.log, slices.take(bucket)), dropout) for bucket in buckets],
             state_of_row=torch.from_numpy(position[history]),
-            context=self.catalogue.context(context),
+            context=catalogue.context(context),
             demographics=torch.from_numpy(self.dataset.demographics[part.user]),
-            candidates=self.catalogue.item_batch(candidates, cutoff.statistics[candidates], dropout),
+            candidates=catalogue.item_batch(candidates, cutoff.statistics[candidates], dropout),
             candidate_rows=torch.from_numpy(candidates),
-            share=torch.from_numpy(cutoff.share[candidates]),
+            share=torch.from_numpy(cell.share[candidates]),
             group=torch.from_numpy(group),
             positive_keys=torch.from_numpy(self._positive_keys(cutoff, users)),
             weight=torch.from_numpy(part.weight),

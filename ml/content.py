@@ -1,8 +1,7 @@
-"""Content embeddings of items: given ones, or the spectral embedding of the co-engagement graph of the training period.
+"""Content embeddings of items: what the co-engagement graph of the training period says of an item, and beside it the
+embedding that the catalogue gives, where it gives any.
 
-The graph embedding is the truncated SVD of the shifted positive PMI matrix, which is what skip-gram with negative
-sampling factorises implicitly (Levy & Goldberg, 2014, "Neural Word Embedding as Implicit Matrix Factorization"); rows
-are U S^0.5, scaled to unit length. A new item gets the mean content of its advertiser and its deepest known category.
+A new item gets the mean graph content of its advertiser and its deepest known category, and its own given embedding.
 The basis is frozen with the model version: a user's events mean the same to the encoder for as long as it is deployed.
 """
 
@@ -12,51 +11,69 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from ml.graph import spectral_embedding, unit_rows
 from ml.sequences import EventLog, row_numbers
 from settings import FeatureSettings
 
 SEPARATOR = " > "
-ROUNDING = 1e-5  # rows of the decomposition below this share of the longest one are rounding errors
+GIVEN_SHARE = 0.5  # given embeddings are used where at least this share of the items has one
 
 
 @dataclass(frozen=True)
 class ContentBasis:
-    """Frozen content: vectors of the known items, and attribute means from which the others are derived."""
+    """Frozen content: vectors of the known items, and attribute means from which the others are derived.
 
-    source: str  # "given" or "co-engagement graph"
-    items: pl.DataFrame  # item_id, vector list[f32]
-    means: pl.DataFrame  # kind ("advertiser" | "category"), key, vector list[f32]
+    A vector is [graph ; given], each part of unit length or zero, scaled to unit length as a whole.
+    """
+
+    items: pl.DataFrame  # item_id, vector list[f32] of ``width``
+    means: pl.DataFrame  # kind ("advertiser" | "category"), key, vector list[f32] of ``graph_width``
     price_mean: float  # of log(1 + price)
     price_deviation: float
-    width: int
+    graph_width: int
+    given_width: int  # 0 where the catalogue gives no embeddings
+
+    @property
+    def width(self) -> int:
+        return self.graph_width + self.given_width
+
+    @property
+    def source(self) -> str:
+        """Where content comes from, for people."""
+        return "co-engagement graph and given embeddings" if self.given_width else "co-engagement graph"
 
     def content_of(self, items: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Content [items, width] and, for every item, what it would get if it were new [items, width].
 
-        An item that the basis holds keeps its vector, whatever its attributes are by now; another one takes its given
-        embedding where the basis is of given embeddings, else the mean of its attributes.
+        An item that the basis holds keeps its vector, whatever its attributes are by now.
         """
-        cold = self._from_attributes(items)
+        given = _given(items["embedding"], self.given_width)
+        cold = unit_rows(np.concatenate([self._from_attributes(items), given], axis=1))
         row = row_numbers(self.items["item_id"], items["item_id"])
         content = cold.copy()
-        if self.source == "given":
-            given, known = _given(items["embedding"], self.width)
-            content[known] = given[known]
         content[row >= 0] = _matrix(self.items["vector"], self.width)[row[row >= 0]]
         return content, cold
 
+    def graph_of(self, item_ids: pl.Series) -> NDArray[np.float32]:
+        """The graph part of the items that the basis holds, unit rows; zero for others [items, graph_width]."""
+        row = row_numbers(self.items["item_id"], item_ids)
+        vectors = np.zeros((len(item_ids), self.graph_width), np.float32)
+        vectors[row >= 0] = _matrix(self.items["vector"], self.width)[row[row >= 0], : self.graph_width]
+        return unit_rows(vectors)
+
     def to_frame(self) -> pl.DataFrame:
-        """The basis as one table: kind ("item", "advertiser", "category", "price", "source"), key, vector."""
+        """The basis as one table: kind ("item", "advertiser", "category", "price", "width"), key, vector."""
         vector = pl.List(pl.Float32)
-        price = [self.price_mean, self.price_deviation]
         about = pl.DataFrame(
             {
-                "kind": ["price", "source"],
-                "key": ["mean, deviation", self.source],
-                "vector": [price, [float(self.width)]],
+                "kind": ["price", "width"],
+                "key": ["mean, deviation", "graph, given"],
+                "vector": [
+                    [self.price_mean, self.price_deviation],
+                    [float(self.graph_width), float(self.given_width)],
+                ],
             },
             schema_overrides={"vector": vector},
         )
@@ -66,15 +83,14 @@ class ContentBasis:
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> ContentBasis:
         """The inverse of ``to_frame``."""
-        price = frame.filter(kind="price")["vector"][0]
-        source = frame.filter(kind="source")
+        price, widths = frame.filter(kind="price")["vector"][0], frame.filter(kind="width")["vector"][0]
         return cls(
-            source=source["key"][0],
             items=frame.filter(kind="item").select(item_id="key", vector="vector"),
             means=frame.filter(pl.col("kind").is_in(["advertiser", "category"])).select("kind", "key", "vector"),
             price_mean=float(price[0]),
             price_deviation=float(price[1]),
-            width=int(source["vector"][0][0]),
+            graph_width=int(widths[0]),
+            given_width=int(widths[1]),
         )
 
     def _from_attributes(self, items: pl.DataFrame) -> NDArray[np.float32]:
@@ -92,8 +108,8 @@ class ContentBasis:
     def _lookup(self, kind: str, keys: pl.Series) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         table = self.means.filter(kind=kind)
         row = row_numbers(table["key"], keys)
-        vectors = np.zeros((len(keys), self.width), np.float32)
-        vectors[row >= 0] = _matrix(table["vector"], self.width)[row[row >= 0]]
+        vectors = np.zeros((len(keys), self.graph_width), np.float32)
+        vectors[row >= 0] = _matrix(table["vector"], self.graph_width)[row[row >= 0]]
         return vectors, row >= 0
 
 
@@ -104,67 +120,26 @@ def build_content_basis(items: pl.DataFrame, log: EventLog, settings: FeatureSet
         items: the catalogue as of the training period's end, sorted by item_id; ``log.item`` are its rows.
         log: events of the training period only.
     """
-    if items["embedding"].is_not_null().mean() >= 0.5:  # type: ignore[operator]
-        width = int(items["embedding"].list.len().max())  # type: ignore[arg-type]
-        source = "given"
-        vectors, known = _given(items["embedding"], width)
-    else:
-        source = "co-engagement graph"
-        counts = co_engagement(log, len(items), settings.graph_window_events)
-        vectors = ppmi_svd(counts, settings.content_dimensions, settings.ppmi_shift, seed)
-        width, known = vectors.shape[1], np.linalg.norm(vectors, axis=1) > 0
+    return freeze(items, spectral_embedding(log, len(items), settings.content_dimensions, seed))
+
+
+def freeze(items: pl.DataFrame, graph: NDArray[np.float32]) -> ContentBasis:
+    """The basis of a catalogue with graph content ``graph`` [items, graph_width], unit or zero rows."""
+    lengths = items["embedding"].list.len()
+    some_given = float(items["embedding"].is_not_null().mean() or 0.0) >= GIVEN_SHARE  # type: ignore[arg-type]
+    given = _given(items["embedding"], int(lengths.max() or 0) if some_given else 0)  # type: ignore[arg-type]
+    vectors = unit_rows(np.concatenate([graph, given], axis=1))
+    in_graph = np.linalg.norm(graph, axis=1) > 0
     logarithm = np.log1p(items["price"].drop_nulls().to_numpy())
     return ContentBasis(
-        source=source,
-        items=_frame(items["item_id"].filter(pl.Series(known)), vectors[known], "item_id"),
-        means=_attribute_means(items, vectors, known),
+        # An item that is not in the graph is left out: its content is that of a new one, for as long as it is new.
+        items=_frame(items["item_id"].filter(pl.Series(in_graph)), vectors[in_graph]),
+        means=_attribute_means(items, graph, in_graph),
         price_mean=float(logarithm.mean()) if len(logarithm) else 0.0,
         price_deviation=float(max(logarithm.std(), 1e-6)) if len(logarithm) else 1.0,
-        width=width,
+        graph_width=graph.shape[1],
+        given_width=given.shape[1],
     )
-
-
-def co_engagement(log: EventLog, items: int, window: int, within_seconds: float = np.inf) -> sp.csr_array:
-    """Symmetric counts [items, items] of pairs of different items of one user at most ``window`` events and less than
-    ``within_seconds`` apart."""
-    user = log.user_of_event()
-    counts = sp.csr_array((items, items), dtype=np.float32)
-    for distance in range(1, window + 1):
-        left, right = log.item[:-distance], log.item[distance:]
-        keep = (user[:-distance] == user[distance:]) & (left >= 0) & (right >= 0) & (left != right)
-        keep &= log.seconds[distance:] - log.seconds[:-distance] < within_seconds
-        if not keep.any():
-            continue
-        ones = np.ones(int(keep.sum()), np.float32)
-        counts = counts + sp.csr_array((ones, (left[keep], right[keep])), shape=(items, items))
-    return (counts + counts.T).tocsr()
-
-
-def ppmi_svd(counts: sp.csr_array, dimensions: int, shift: float, seed: int) -> NDArray[np.float32]:
-    """Rows U S^0.5 of the shifted PPMI matrix, unit length. Items without a pair get zero rows, and so do those that
-    the leading dimensions say nothing of (a small component of the graph): scaling would make content of noise.
-
-    PPMI_ij = max(0, log(c_ij sum(c) / (c_i c_j)) - log shift). Returns [items, dimensions].
-    """
-    from sklearn.decomposition import TruncatedSVD
-
-    items = counts.shape[0]
-    degree = np.asarray(counts.sum(axis=1)).ravel()
-    pairs = counts.tocoo()
-    if not pairs.nnz:
-        return np.zeros((items, dimensions), np.float32)
-    pmi = np.log(pairs.data * degree.sum() / (degree[pairs.row] * degree[pairs.col])) - np.log(shift)
-    positive = pmi > 0
-    matrix = sp.csr_matrix(
-        (pmi[positive].astype(np.float32), (pairs.row[positive], pairs.col[positive])), shape=counts.shape
-    )
-    rank = min(dimensions, items - 1)
-    decomposition = TruncatedSVD(rank, algorithm="randomized", n_iter=4, random_state=seed)
-    scaled = decomposition.fit_transform(matrix) / np.sqrt(np.maximum(decomposition.singular_values_, 1e-12))
-    length = np.linalg.norm(scaled, axis=1)
-    vectors = np.zeros((items, dimensions), np.float32)
-    vectors[:, :rank] = np.where((length > ROUNDING * length.max())[:, None], scaled, 0)
-    return unit_rows(vectors)
 
 
 def category_nodes(category: pl.Series) -> pl.Series:
@@ -177,11 +152,6 @@ def category_nodes(category: pl.Series) -> pl.Series:
     table = pl.DataFrame({"path": unique, "nodes": prefixes}, schema={"path": pl.String, "nodes": pl.List(pl.String)})
     joined = category.alias("path").to_frame().join(table, on="path", how="left", maintain_order="left")
     return joined["nodes"].fill_null(pl.lit([], dtype=pl.List(pl.String)))
-
-
-def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to unit length; zero rows stay zero."""
-    return (matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
 def _attribute_means(items: pl.DataFrame, vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> pl.DataFrame:
@@ -201,13 +171,14 @@ def _attribute_means(items: pl.DataFrame, vectors: NDArray[np.float32], known: N
     return groups.select("kind", "key").with_columns(pl.Series("vector", unit_rows(sums)).cast(pl.List(pl.Float32)))
 
 
-def _given(embedding: pl.Series, width: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Given embeddings as unit rows [items, width], and which items have a usable one (right length, not zero)."""
-    usable = (embedding.list.len() == width).fill_null(False).to_numpy()
+def _given(embedding: pl.Series, width: int) -> NDArray[np.float32]:
+    """Given embeddings as unit rows [items, width]; zero for an item without a usable one (right length, not zero)."""
     vectors = np.zeros((len(embedding), width), np.float32)
-    vectors[usable] = _matrix(embedding.filter(pl.Series(usable)), width)
-    vectors = unit_rows(vectors)
-    return vectors, np.linalg.norm(vectors, axis=1) > 0
+    if width:
+        usable = (embedding.list.len() == width).fill_null(False).to_numpy()
+        vectors[usable] = _matrix(embedding.filter(pl.Series(usable)), width)
+        vectors = unit_rows(vectors)
+    return vectors
 
 
 def _matrix(column: pl.Series, width: int) -> NDArray[np.float32]:
@@ -218,5 +189,5 @@ def _matrix(column: pl.Series, width: int) -> NDArray[np.float32]:
     )
 
 
-def _frame(ids: pl.Series, vectors: NDArray[np.float32], key: str) -> pl.DataFrame:
-    return pl.DataFrame({key: ids}).with_columns(pl.Series("vector", vectors).cast(pl.List(pl.Float32)))
+def _frame(ids: pl.Series, vectors: NDArray[np.float32]) -> pl.DataFrame:
+    return pl.DataFrame({"item_id": ids}).with_columns(pl.Series("vector", vectors).cast(pl.List(pl.Float32)))

@@ -2,8 +2,8 @@
 
 Training has no onsite context, so it is derived from the positive. The post projects the positive's own interests; on
 real data that makes real context harmful, because there the subject is only loosely tied to the conversion. The default
-is therefore as noisy as the log: an item that users engage with on the same day as the positive. The positive itself is
-never its own subject.
+is therefore as noisy as the log: another item that this user engaged with within a day of the positive. The positive
+itself is never its own subject.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ml.content import co_engagement
+from ml.examples import Examples
+from ml.graph import co_engagement
 from ml.items import DAY, ItemFeatures
 from ml.sequences import EventLog
 from settings import ContextRecipe
 
 NO_SUBJECT = -1
+MATE_EVENTS = 10
 SAME_DAY_EVENTS = 20  # a longer day pairs an event with so many after it
 
 
@@ -77,23 +79,58 @@ def no_context(queries: int, interests: int) -> Context:
 
 
 def synthetic_subjects(
-    positives: NDArray[np.int64], log: EventLog, items: int, recipe: ContextRecipe, seed: int
+    examples: Examples, log: EventLog, items: int, recipe: ContextRecipe, seed: int
 ) -> NDArray[np.int64]:
-    """The catalogue row that each positive's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
+    """The catalogue row that each example's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
 
     ``own_interests``: the positive (of which only interests will be shown). ``co_engaged``: an item drawn in proportion
     to how often one user engaged with both within a day, over the training period; never the positive.
+    ``basket_mate``: another item that this user engaged with within a day of the positive, drawn evenly; where there is
+    none, as ``co_engaged``.
     """
     if recipe is ContextRecipe.none:
-        return np.full(len(positives), NO_SUBJECT)
+        return np.full(len(examples), NO_SUBJECT)
     if recipe is ContextRecipe.own_interests:
-        return positives.copy()
-    return _draw_neighbours(positives, same_day_pairs(log, items), np.random.default_rng(seed))
+        return examples.item.copy()
+    random = np.random.default_rng(seed)
+    neighbours = _draw_neighbours(examples.item, same_day_pairs(log, items), random)
+    if recipe is ContextRecipe.co_engaged:
+        return neighbours
+    mates = basket_mates(examples, log, items, random)
+    return np.where(mates >= 0, mates, neighbours)
 
 
 def same_day_pairs(log: EventLog, items: int) -> sp.csr_array:
     """Symmetric counts [items, items] of different items that one user engaged with within a day."""
     return co_engagement(log, items, SAME_DAY_EVENTS, DAY)
+
+
+def basket_mates(examples: Examples, log: EventLog, items: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """An item that the user of each example engaged with less than a day before or after the positive, and at most
+    ``MATE_EVENTS`` events away; ``NO_SUBJECT`` where there is none."""
+    position = _first_after(examples, log, items)
+    mates, best = np.full(len(examples), NO_SUBJECT), np.zeros(len(examples))
+    for distance in [*range(-MATE_EVENTS, 0), *range(1, MATE_EVENTS + 1)]:
+        other = position + distance
+        own = (other >= log.offsets[examples.user]) & (other < log.offsets[examples.user + 1])
+        other = np.where(own, other, position)
+        near = np.abs(log.seconds[other] - log.seconds[position]) < DAY
+        # The largest of even random numbers: each mate is as likely as any other.
+        number = np.where(
+            near & (log.item[other] >= 0) & (log.item[other] != examples.item), random.random(len(mates)), 0
+        )
+        mates = np.where(number > best, log.item[other], mates)
+        best = np.maximum(number, best)
+    return mates
+
+
+def _first_after(examples: Examples, log: EventLog, items: int) -> NDArray[np.int64]:
+    """The flat position of each example's positive: the user's first event with the item behind the history."""
+    pair = np.where(log.item >= 0, log.user_of_event() * items + log.item, -1)
+    order = np.argsort(pair, kind="stable")
+    keys = pair[order] * log.events + order  # ascending by pair, then by position
+    wanted = (examples.user * items + examples.item) * log.events + examples.history_end
+    return order[np.searchsorted(keys, wanted)]
 
 
 def _draw_neighbours(rows: NDArray[np.int64], counts: sp.csr_array, random: np.random.Generator) -> NDArray[np.int64]:

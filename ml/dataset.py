@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ml.content import ContentBasis, build_content_basis
 from ml.hashing import hash_column
-from ml.items import ItemFeatures, ItemStatistics, build_item_features, build_item_statistics
+from ml.items import ItemFeatures, ItemStatistics, build_item_features, build_item_statistics, item_groups
 from ml.sequences import EventLog, build_event_log, row_numbers, to_seconds
 from settings import FeatureSettings
 
@@ -58,7 +58,11 @@ def build_dataset(
         basis=basis,
         log=log,
         statistics=build_item_statistics(
-            log.item, log.seconds, to_seconds(items["available_from"]), settings.statistics_windows_days
+            log.item,
+            log.seconds,
+            to_seconds(items["available_from"]),
+            settings.statistics_windows_days,
+            item_groups(items),
         ),
         demographics=demographic_buckets(users, log.user_ids),
         event_names=event_names,

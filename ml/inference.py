@@ -19,10 +19,10 @@ QUERY_BATCH = 65_536
 def encode_states(
     network: TwoTower, catalogue: CatalogueTensors, log: EventLog, slices: Slices, settings: InferenceSettings
 ) -> NDArray[np.float32]:
-    """States [sequences, W], in the order of ``slices``. Length-sorted, trimmed batches."""
+    """States [sequences, state_width], in the order of ``slices``. Length-sorted, trimmed batches."""
     network.eval()
     device = network.log_temperature.device
-    states = np.zeros((len(slices), network.head.shortcut.out_features), np.float32)
+    states = np.zeros((len(slices), network.state_width), np.float32)
     for rows in length_buckets(slices.lengths, settings.batch_tokens):
         events = to_device(catalogue.events(pad(log, slices.take(rows))), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
@@ -39,7 +39,8 @@ def embed_users(
     context: Context,
     demographics: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """User embeddings [queries, W] from states [queries, W], live context and demographics [queries, 3]: the head."""
+    """User embeddings [queries, embedding_width] from states [queries, state_width], live context and
+    demographics [queries, 3]: the head."""
     network.eval()
     device = network.log_temperature.device
     parts = []
@@ -52,12 +53,13 @@ def embed_users(
                 torch.from_numpy(demographics[rows]).to(device),
             )
         )
-    return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, network.head.shortcut.out_features), np.float32)
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, network.embedding_width), np.float32)
 
 
 @torch.inference_mode()
 def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Item embeddings [items, W] of the whole catalogue with ``statistics`` [items, width] as of the day."""
+    """Item embeddings [items, embedding_width] of the whole catalogue with ``statistics`` [items, width] as of the
+    day."""
     network.eval()
     device = network.log_temperature.device
     parts = []

@@ -136,7 +136,8 @@ def _price(price: pl.Series, basis: ContentBasis) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class ItemStatistics:
-    """Trailing counts and age of every item as of any instant, from events in time order.
+    """Trailing counts and age of every item as of any instant, and of its advertiser and its category, from events in
+    time order.
 
     Only events before the instant are read, so nothing of a label window can leak in.
     """
@@ -145,15 +146,20 @@ class ItemStatistics:
     seconds: NDArray[np.float64]  # [events] ascending
     first_seen: NDArray[np.float64]  # [items] seconds; inf = never seen and no availability given
     windows_days: tuple[float, ...]
+    groups: tuple[NDArray[np.int64], ...] = ()  # a kind of group: the group of each item [items]
 
     @property
     def width(self) -> int:
-        """Columns of ``at``: a count a window, the all-time count, the age, and whether it was ever seen."""
-        return len(self.windows_days) + 3
+        """Columns of ``at``."""
+        return (1 + len(self.groups)) * (len(self.windows_days) + 1) + 2
 
     def at(self, seconds: float) -> NDArray[np.float32]:
-        """Features [items, width] as of ``seconds`` (exclusive): log(1 + count) a window, then all time, the log
-        age in days / 4, and 1 for an item with any event."""
+        """Features [items, width] as of ``seconds`` (exclusive).
+
+        log(1 + count) a window, then all time; the log age in days / 4; 1 for an item with any event; and for each kind
+        of group log(1 + the group's counts / root of its size): between the total, which says how large a group is, and
+        the mean, which says how its items do.
+        """
         items = len(self.first_seen)
         end = int(np.searchsorted(self.seconds, seconds))
         starts = [int(np.searchsorted(self.seconds, seconds - days * DAY)) for days in self.windows_days] + [0]
@@ -168,7 +174,24 @@ class ItemStatistics:
             np.maximum(seconds - self.first_seen, 0) / DAY, where=np.isfinite(self.first_seen), out=np.zeros(items)
         )
         seen = counts[:, -1] > 0
-        return np.column_stack([np.log1p(counts), age / 4, seen]).astype(np.float32)
+        grouped = []
+        for group in self.groups:
+            size = np.bincount(group)[:, None]
+            grouped.append(np.log1p(_sums(counts, group) / np.sqrt(np.maximum(size, 1)))[group])
+        return np.column_stack([np.log1p(counts), age / 4, seen, *grouped]).astype(np.float32)
+
+
+def _sums(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sums by group of each column: [items, columns] -> [groups, columns]."""
+    return np.column_stack([np.bincount(group, weights=column) for column in values.T])
+
+
+def item_groups(items: pl.DataFrame) -> tuple[NDArray[np.int64], ...]:
+    """The advertiser and the category of each item as dense numbers from 0; items without one are a group, too."""
+    return tuple(
+        (items[column].fill_null("").rank("dense") - 1).to_numpy().astype(np.int64)
+        for column in ("advertiser_id", "category")
+    )
 
 
 def build_item_statistics(
@@ -176,6 +199,7 @@ def build_item_statistics(
     seconds: NDArray[np.float64],
     available_from: NDArray[np.float64],
     windows_days: list[float],
+    groups: tuple[NDArray[np.int64], ...] = (),
 ) -> ItemStatistics:
     """Statistics from events in any order; ``item`` -1 (no item) is left out."""
     known = item >= 0
@@ -184,4 +208,4 @@ def build_item_statistics(
     first = np.full(len(available_from), np.inf)
     np.minimum.at(first, item, seconds)
     first = np.where(np.isfinite(available_from), np.minimum(first, available_from), first)
-    return ItemStatistics(item, seconds, first, tuple(windows_days))
+    return ItemStatistics(item, seconds, first, tuple(windows_days), groups)

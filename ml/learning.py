@@ -14,19 +14,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from lightning.pytorch.loggers import Logger
-from numpy.typing import NDArray
 
 from ml.comparison import Asked
 from ml.content import ContentBasis
-from ml.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
+from ml.context import NO_SUBJECT, synthetic_subjects
+from ml.crossfit import cross_fit, uncrossed
 from ml.dataset import Dataset, build_dataset
 from ml.examples import Examples, LabelRule, training_cutoffs
 from ml.items import DAY
 from ml.objectives import build_examples
+from ml.prepared import Prepared
 from ml.queries import future_queries
 from ml.sequences import EventLog, build_event_log, row_numbers, to_seconds
 from ml.training import Fit, fit
-from settings import ContextRecipe, Settings
+from settings import Settings
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,29 @@ class TrainingPeriod:
         return self.rule.window_days * DAY
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a fit reads."""
-
-    dataset: Dataset
-    examples: Examples
-    subjects: NDArray[np.int64]  # [examples] catalogue row of the synthetic context, -1 = none
-
-
 def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
-    """Features, examples and synthetic contexts of a training period."""
-    return with_subjects(prepare_examples(period, settings, basis), settings)
+    """All that a fit reads of a training period."""
+    return cross_fitted(with_subjects(prepare_examples(period, settings, basis), settings), period, settings)
 
 
 def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
-    """Features and examples of a training period, without contexts yet."""
+    """Features and examples of a training period, without contexts yet and under the content that serves."""
     dataset = build_dataset(
         period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
     )
     examples = period_examples(period, dataset, settings)
-    return Prepared(dataset, examples, np.full(len(examples), NO_SUBJECT))
+    return Prepared(
+        dataset, examples, np.full(len(examples), NO_SUBJECT), uncrossed(dataset.features, dataset.log.users)
+    )
+
+
+def cross_fitted(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
+    """The same examples, each to be learnt under a graph without its own user."""
+    folds, dataset = settings.features.cross_fit_folds, prepared.dataset
+    if folds == 1:
+        return prepared
+    items = period.items.sort("item_id")
+    return replace(prepared, folds=cross_fit(items, dataset.log, dataset.basis, folds, settings.training.seed))
 
 
 def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:
@@ -82,14 +85,6 @@ def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings
     return build_examples(
         dataset.log, cutoffs, period.rule, period.event_names, settings.examples, settings.training.seed
     )
-
-
-def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
-    """The synthetic context of every example."""
-    features = prepared.dataset.features
-    if recipe is ContextRecipe.own_interests:
-        return interests_context(prepared.subjects, features)
-    return subject_context(prepared.subjects, features)
 
 
 def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
@@ -133,9 +128,7 @@ def fit_prepared(
 ) -> Fit:
     """Fit on prepared examples."""
     return fit(
-        prepared.dataset,
-        prepared.examples,
-        training_context(prepared, settings.context.recipe),
+        prepared,
         settings,
         period.rule.window_days,
         epochs,
@@ -148,7 +141,7 @@ def fit_prepared(
 def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
     """The same examples with synthetic subjects drawn anew under the settings' recipe."""
     subjects = synthetic_subjects(
-        prepared.examples.item,
+        prepared.examples,
         prepared.dataset.log,
         len(prepared.dataset.features),
         settings.context.recipe,
@@ -195,4 +188,4 @@ def examples_of_frame(
     )
     none = np.full(len(frame), NO_SUBJECT)
     subjects = row_numbers(ids, frame["subject_item_id"]) if "subject_item_id" in frame.columns else none
-    return Prepared(dataset, examples, subjects)
+    return Prepared(dataset, examples, subjects, uncrossed(dataset.features, dataset.log.users))

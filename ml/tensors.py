@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, TypeVar
 
@@ -44,6 +45,12 @@ class CatalogueTensors:
         self.confidence = _with_zero_row(features.confidence)
         self.advertiser = _with_zero_row(features.advertiser)
         self.price = _with_zero_row(features.price)
+
+    def under(self, content: NDArray[np.float32], cold_content: NDArray[np.float32]) -> CatalogueTensors:
+        """The same catalogue with other content [items, content]; all else is shared."""
+        other = copy.copy(self)
+        other.content, other.cold_content = _with_zero_row(content), _with_zero_row(cold_content)
+        return other
 
     def events(self, padded: PaddedEvents, cold_share: float = 0.0) -> EventBatch:
         """Events with the features of their items; ``cold_share`` of them show the content of a cold item."""

@@ -4,7 +4,11 @@
     [state ; context ; demographics] -> head -> user embedding               (at request time)
     item features -> item tower -> item embedding                            (daily, indexed)
 
-Both embeddings have unit length; the score is their cosine. Shapes: B queries, L positions, N items, W width.
+Both towers end in two parts. One is learned and generalises. The other is memory: the content of what the user
+engaged with and looks at, and the item's content as it is, so that their product is an item-item neighbourhood score,
+the strong baseline of sparse data, inside one inner product. The head says how much each part counts for a query.
+
+Shapes: B queries, L positions, N items, W width, C content.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ml.sequences import GAP_BUCKETS
-from settings import FeatureSettings, ModelSettings, UserEncoder
+from settings import FeatureSettings, Fusion, ModelSettings, UserEncoder
 
 EVENT_NAME_CODES = 32
 DEMOGRAPHIC_BUCKETS = 256
@@ -165,8 +169,16 @@ class TransformerBlock(nn.Module):
         return hidden + self.dropout(self.feed_forward(hidden))
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded sequence."""
+
+    hidden: Tensor  # [B, L, W] one vector an event
+    summary: Tensor  # [B, W] zero for a user without events
+
+
 class TransformerEncoder(nn.Module):
-    """Bidirectional transformer; the state is the hidden state at the newest event plus the mean over events."""
+    """Bidirectional transformer; the summary is the hidden state at the newest event plus the mean over events."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -177,8 +189,7 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(settings) for _ in range(settings.layers))
         self.normalise = nn.LayerNorm(settings.width)
 
-    def forward(self, events: EventBatch) -> Tensor:
-        """-> state [B, W]. A user without events gets the state of an all-padding row: zero."""
+    def forward(self, events: EventBatch) -> Encoded:
         hidden = self.dropout(self.embedding_norm(self.embed(events) + self.order(events)))
         # Rows of one length need no mask; an empty row attends to its own padding and is zeroed by the pooling.
         mask = (
@@ -187,9 +198,8 @@ class TransformerEncoder(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, mask)
         hidden = self.normalise(hidden)
-        newest = (events.valid.sum(1) - 1).clamp_min(0)
-        last = hidden[torch.arange(len(hidden)), newest] * events.valid.any(1, keepdim=True)
-        return last + masked_mean(hidden, events.valid)
+        last = newest(hidden, events.valid, 1)[:, 0]
+        return Encoded(hidden, last + masked_mean(hidden, events.valid))
 
 
 class MeanPoolingEncoder(nn.Module):
@@ -206,10 +216,10 @@ class MeanPoolingEncoder(nn.Module):
             nn.Linear(4 * settings.width, settings.width),
         )
 
-    def forward(self, events: EventBatch) -> Tensor:
-        """-> state [B, W]; zero for a user without events."""
-        pooled = masked_mean(self.embedding_norm(self.embed(events)), events.valid)
-        return (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True)
+    def forward(self, events: EventBatch) -> Encoded:
+        hidden = self.embedding_norm(self.embed(events))
+        pooled = masked_mean(hidden, events.valid)
+        return Encoded(hidden, (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True))
 
 
 def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
@@ -218,7 +228,95 @@ def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
+def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
+    """The last ``count`` valid positions, newest first: [B, L, W], [B, L] -> [B, count, W]; zero where there is none.
+
+    Valid positions stand before padding.
+    """
+    position = valid.sum(1, keepdim=True) - 1 - torch.arange(count, device=valid.device)
+    found = hidden.gather(1, position.clamp_min(0)[:, :, None].expand(-1, -1, hidden.shape[2]))
+    return found * (position >= 0)[:, :, None]
+
+
 ENCODERS = {UserEncoder.transformer: TransformerEncoder, UserEncoder.mean_pooling: MeanPoolingEncoder}
+
+
+class HistoryMemory(nn.Module):
+    """The content of the user's items as it is: its mean over events, weighted by what the encoder makes of each."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.score = nn.Linear(settings.width, 1)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, hidden: Tensor, events: EventBatch) -> Tensor:
+        """hidden [B, L, W] -> [B, C]; zero where no event has content."""
+        told = events.valid & events.content.any(dim=-1)
+        score = self.score(hidden).squeeze(-1).masked_fill(~told, float("-inf"))
+        weight = torch.where(told.any(1, keepdim=True), score, 0.0).softmax(dim=1) * told
+        return torch.einsum("bl,blc->bc", weight, events.content)
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """What a stored state consists of: the summary, the memory, and with cross-attention the newest encoded events."""
+
+    width: int
+    content: int
+    events: int  # 0 with ``concat``
+
+    @classmethod
+    def of(cls, shape: ModelShape, settings: ModelSettings) -> StateLayout:
+        kept = settings.fusion_events if settings.fusion is Fusion.cross_attention else 0
+        return cls(settings.width, shape.content, kept)
+
+    @property
+    def size(self) -> int:
+        """Numbers a state."""
+        return self.width + self.content + self.events * self.width
+
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, size] -> summary [B, W], memory [B, C], events [B, events, W]."""
+        sizes = [self.width, self.content, self.events * self.width]
+        summary, memory, events = torch.split(state, sizes, dim=1)
+        return summary, memory, events.reshape(len(state), self.events, self.width)
+
+
+class StateEncoder(nn.Module):
+    """The offline half of the user tower: events -> state [B, size]."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        self.layout = StateLayout.of(shape, settings)
+        self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
+        self.memory = HistoryMemory(settings)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        encoded: Encoded = self.sequence(events)
+        kept = newest(encoded.hidden, events.valid, self.layout.events).flatten(1)
+        return torch.cat([encoded.summary, self.memory(encoded.hidden, events), kept], dim=1)
+
+
+class ContextAttention(nn.Module):
+    """Cross-attention of the context over the stored events: what the user looks at asks the history.
+
+    The summary is one of the keys, and values are taken as they are: without events the result is the summary, and the
+    fusion is ``concat``.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.query = nn.Linear(settings.width, settings.width)
+        self.key = nn.Linear(settings.width, settings.width)
+        self.scale = settings.width**-0.5
+
+    def forward(self, summary: Tensor, events: Tensor, context: Tensor) -> Tensor:
+        """summary [B, W], events [B, events, W], context [B, W] -> [B, W]. A zero row is no event."""
+        slots = torch.cat([summary[:, None], events], dim=1)
+        present = slots.any(dim=-1)
+        present[:, 0] = True
+        score = torch.einsum("bw,bsw->bs", self.query(context), self.key(slots)) * self.scale
+        return torch.einsum("bs,bsw->bw", score.masked_fill(~present, float("-inf")).softmax(dim=1), slots)
 
 
 class ContextLayer(nn.Module):
@@ -238,12 +336,18 @@ class ContextLayer(nn.Module):
 
 
 class Head(nn.Module):
-    """[state ; context ; demographics] -> user embedding. This is all that runs at request time."""
+    """[state ; context ; demographics] -> user embedding. This is all that runs at request time.
+
+    The embedding is [sqrt(1 - g) learned ; sqrt(g) memory], both parts of unit length, g a gate that the query sets.
+    The memory is that of the history, moved towards the content of what the user looks at by a second gate.
+    """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
         width = settings.width
+        self.layout = StateLayout.of(shape, settings)
         self.context = ContextLayer(shape, settings, shared)
+        self.attention = ContextAttention(settings) if self.layout.events else None
         self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
         nn.init.normal_(self.demographics.weight, std=0.02)
         with torch.no_grad():
@@ -252,15 +356,34 @@ class Head(nn.Module):
             nn.Linear(3 * width, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
         )
         self.shortcut = nn.Linear(3 * width, width)
+        self.gates = nn.Linear(3 * width, 2)
+        nn.init.zeros_(self.gates.weight)
+        nn.init.zeros_(self.gates.bias)
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
-        """state [B, W], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> unit vectors [B, W]."""
-        joined = torch.cat([state, self.context(context), self.demographics(demographics)], dim=1)
-        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + C], unit length."""
+        summary, memory, events = self.layout.split(state)
+        shown = self.context(context)
+        if self.attention is not None:
+            summary = self.attention(summary, events, shown)
+        joined = torch.cat([summary, shown, self.demographics(demographics)], dim=1)
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        of_memory, of_context = self.gates(joined).sigmoid().unbind(dim=1)
+        towards = (of_context * (context.present & context.content.any(dim=1)))[:, None]
+        memory = (1 - towards) * functional.normalize(memory, dim=1) + towards * context.content
+        parts = [
+            (1 - of_memory).sqrt()[:, None] * learned,
+            of_memory.sqrt()[:, None] * functional.normalize(memory, dim=1),
+        ]
+        return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
 class ItemTower(nn.Module):
-    """MLP over content, category, interests, price, advertiser and as-of statistics -> unit vectors."""
+    """MLP over content, category, interests, price, advertiser and as-of statistics, and the content as it is.
+
+    The embedding is [learned ; content] / sqrt(2): of unit length, or sqrt(.5) for an item without content, whose
+    memory part is zero for everybody.
+    """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -273,7 +396,7 @@ class ItemTower(nn.Module):
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, items: ItemBatch) -> Tensor:
-        """-> [N, W]."""
+        """-> [N, W + C]."""
         joined = torch.cat(
             [
                 items.content,
@@ -285,7 +408,8 @@ class ItemTower(nn.Module):
             ],
             dim=1,
         )
-        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        return torch.cat([learned, items.content], dim=1) * 0.5**0.5
 
 
 class TwoTower(nn.Module):
@@ -297,10 +421,20 @@ class TwoTower(nn.Module):
         super().__init__()
         self.shape = shape
         shared = SharedEmbeddings(features, settings.width)
-        self.encoder = ENCODERS[settings.encoder](shape, settings, shared)
+        self.encoder = StateEncoder(shape, settings, shared)
         self.head = Head(shape, settings, shared)
         self.item_tower = ItemTower(shape, settings, shared)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    @property
+    def state_width(self) -> int:
+        """Numbers a stored state."""
+        return self.encoder.layout.size
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers a user or item embedding."""
+        return self.encoder.layout.width + self.encoder.layout.content
 
     @property
     def temperature(self) -> Tensor:

@@ -20,11 +20,10 @@ from torch.utils.data import DataLoader
 from ml.batches import TrainingBatch, TrainingBatches
 from ml.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.comparison import Asked, trained_lists
-from ml.context import Context
 from ml.dataset import Dataset
-from ml.examples import Examples
 from ml.loss import accidental_hits, expected_count, sampled_softmax
 from ml.metrics import evaluate
+from ml.prepared import Prepared
 from ml.tensors import to_device
 from ml.towers import ModelShape, TwoTower
 from settings import Settings, TrainingSettings
@@ -167,9 +166,7 @@ def _quiet_lightning() -> None:
 
 
 def fit(
-    dataset: Dataset,
-    examples: Examples,
-    context: Context,
+    prepared: Prepared,
     settings: Settings,
     window_days: float,
     epochs: int,
@@ -193,14 +190,15 @@ def fit(
         ValueError: there is no example to learn from, or ``resume`` is of a fit under other settings.
         FileNotFoundError: there is no checkpoint at ``resume``.
     """
-    if not len(examples):
+    dataset = prepared.dataset
+    if not len(prepared.examples):
         raise ValueError(
             "no training example: no user has events before a cut-off and a positive after it. Check the manifest's "
             "positive_events and prediction_window_days against the log."
         )
     _quiet_lightning()
     lightning.seed_everything(settings.training.seed, verbose=False)
-    batches = TrainingBatches(dataset, examples, context, settings, window_days)
+    batches = TrainingBatches(prepared, settings, window_days)
     network = new_network(dataset, settings)
     module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
     if resume:

@@ -24,7 +24,15 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, ModelName, settings_of
-from ml.learning import Prepared, TrainingPeriod, choose_epochs, fit_prepared, prepare_examples, with_subjects
+from ml.learning import (
+    TrainingPeriod,
+    choose_epochs,
+    cross_fitted,
+    fit_prepared,
+    prepare_examples,
+    with_subjects,
+)
+from ml.prepared import Prepared
 from ml.pyfunc import SEQUENCE_COLUMNS, embed_sequences
 from ml.tracking import TRAINING, Tracking, register
 from settings import Settings
@@ -60,7 +68,7 @@ def train_version(
     """Train, log, register, and put the version's artefacts under ``models/<version>``.
 
     Args:
-        period: everything that had arrived. prepared: its examples with synthetic contexts.
+        period: everything that had arrived. prepared: its examples with synthetic contexts, not cross-fitted yet.
         name: of the MLflow run. tags: of the MLflow run, such as where it was started from.
     """
     started = time.perf_counter()
@@ -80,13 +88,19 @@ def train_version(
             )
             epochs = selection.best_epoch
             earlier = period.until(period.end - period.window)
-            known = prepare_examples(earlier, settings)  # the comparison models differ in contexts and encoder only
+            # The comparison models differ in contexts and encoder only.
+            known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
             for model in TRAINED:
                 _announce(f"{model.value}, for the comparison on the newest window")
                 _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
             _announce("the model to deploy, on everything")
             fitted = fit_prepared(
-                period, prepared, settings, epochs, work / "fit", logger=_logger(tracking, run.info.run_id)
+                period,
+                cross_fitted(prepared, period, settings),
+                settings,
+                epochs,
+                work / "fit",
+                logger=_logger(tracking, run.info.run_id),
             )
             artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
             artifact.save(work / DEPLOYED)

@@ -12,7 +12,8 @@ from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifac
 from ml.context import subject_context
 from ml.inference import embed_items, embed_users, encode_states
 from ml.items import build_item_features
-from ml.learning import Prepared, TrainingPeriod
+from ml.learning import TrainingPeriod
+from ml.prepared import Prepared
 from ml.sequences import newest
 from ml.tensors import CatalogueTensors
 from tests.ml.worlds import instant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ml.context import (
@@ -13,7 +14,10 @@ from ml.context import (
     subject_context,
     synthetic_subjects,
 )
-from ml.learning import Prepared, with_subjects
+from ml.examples import Examples
+from ml.learning import with_subjects
+from ml.prepared import Prepared
+from ml.sequences import EventLog
 from settings import ContextRecipe
 from tests.ml.worlds import Event, event_log, small_settings
 
@@ -37,36 +41,80 @@ def test_pairs_lie_less_than_a_day_apart_within_one_user() -> None:
     np.testing.assert_array_equal(counts, expected + expected.T)
 
 
+def asked(pairs: list[tuple[str, int, str]], log: EventLog) -> Examples:
+    """Examples of (user, events in the history, positive item)."""
+    user = log.user_rows(pl.Series([user for user, _, _ in pairs]))
+    count = len(pairs)
+    return Examples(
+        cutoff=np.zeros(count),
+        user=user,
+        history_end=log.offsets[user] + np.array([events for _, events, _ in pairs], np.int64),
+        item=np.array([CATALOGUE.index(item) for _, _, item in pairs], np.int64),
+        weight=np.ones(count, np.float32),
+        name=np.ones(count, np.int64),
+    )
+
+
+def drawn_for(items: str, log: EventLog, recipe: ContextRecipe, seed: int = 0) -> list[int]:
+    """Subjects of examples with these positives; whose they are does not matter to the recipe."""
+    return synthetic_subjects(asked([("u", 0, item) for item in items], log), log, 4, recipe, seed).tolist()
+
+
 def test_co_engaged_subjects_are_drawn_in_proportion_to_the_pairs() -> None:
     log = event_log(ROWS, CATALOGUE)
-    drawn = synthetic_subjects(np.zeros(4000, np.int64), log, 4, ContextRecipe.co_engaged, 0)
-    share = np.bincount(drawn, minlength=4) / len(drawn)
-    np.testing.assert_allclose(share, [0, 0.75, 0.25, 0], atol=0.03)
-    assert synthetic_subjects(np.array([1, 2, 3]), log, 4, ContextRecipe.co_engaged, 0).tolist() == [0, 0, NO_SUBJECT]
+    drawn = drawn_for("a" * 4000, log, ContextRecipe.co_engaged)
+    np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 4000, [0, 0.75, 0.25, 0], atol=0.03)
+    assert drawn_for("bcd", log, ContextRecipe.co_engaged) == [0, 0, NO_SUBJECT]
 
 
 def test_a_log_without_pairs_gives_no_subject() -> None:
     log = event_log([("u", 1.0, "checkout", "a")], CATALOGUE)
-    assert synthetic_subjects(np.array([0, 3]), log, 4, ContextRecipe.co_engaged, 0).tolist() == [NO_SUBJECT] * 2
+    assert drawn_for("ad", log, ContextRecipe.co_engaged) == [NO_SUBJECT] * 2
 
 
 def test_the_draw_follows_the_seed() -> None:
     log = event_log(ROWS, CATALOGUE)
-    first, again, other = (
-        synthetic_subjects(np.zeros(50, np.int64), log, 4, ContextRecipe.co_engaged, seed) for seed in (0, 0, 1)
-    )
-    assert first.tolist() == again.tolist() != other.tolist()
+    first, again, other = (drawn_for("a" * 50, log, ContextRecipe.co_engaged, seed) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+MATES: list[Event] = [
+    ("m", 1.0, "page_visit", "a"),  # the history
+    ("m", 5.0, "page_visit", "d"),  # more than a day before the positive
+    ("m", 6.2, "page_visit", "c"),
+    ("m", 7.0, "checkout", "a"),  # the positive
+    ("m", 7.0, "page_visit", "a"),  # the same item
+    ("m", 7.5, "signup", None),
+    ("m", 7.9, "page_visit", "b"),
+    ("m", 9.0, "page_visit", "d"),
+    ("n", 7.0, "page_visit", "d"),  # somebody else
+    ("o", 1.0, "page_visit", "b"),
+    ("o", 7.0, "checkout", "a"),  # alone on its day
+]
+
+
+def test_basket_mates_are_other_items_of_the_user_within_a_day_of_the_positive() -> None:
+    log = event_log(MATES, CATALOGUE)
+    several = asked([("m", 1, "a")] * 2000, log)
+    mates = synthetic_subjects(several, log, 4, ContextRecipe.basket_mate, 0)
+    np.testing.assert_allclose(np.bincount(mates, minlength=4) / 2000, [0, 0.5, 0.5, 0], atol=0.05)
+
+
+def test_without_a_basket_mate_the_subject_is_an_item_that_others_engaged_with_beside_the_positive() -> None:
+    log = event_log(MATES, CATALOGUE)
+    drawn = synthetic_subjects(asked([("o", 1, "a")] * 50, log), log, 4, ContextRecipe.basket_mate, 0)
+    assert set(drawn.tolist()) == {1, 2}
 
 
 def test_the_other_recipes() -> None:
     log = event_log(ROWS, CATALOGUE)
-    positives = np.array([0, 2])
-    assert synthetic_subjects(positives, log, 4, ContextRecipe.own_interests, 0).tolist() == [0, 2]
-    assert synthetic_subjects(positives, log, 4, ContextRecipe.none, 0).tolist() == [NO_SUBJECT] * 2
+    assert drawn_for("ac", log, ContextRecipe.own_interests) == [0, 2]
+    assert drawn_for("ac", log, ContextRecipe.none) == [NO_SUBJECT] * 2
 
 
-def test_a_subject_is_never_its_positive(prepared: Prepared) -> None:
-    with_neighbours = with_subjects(prepared, small_settings(context={"recipe": ContextRecipe.co_engaged}))
+@pytest.mark.parametrize("recipe", [ContextRecipe.co_engaged, ContextRecipe.basket_mate])
+def test_a_subject_is_never_its_positive(prepared: Prepared, recipe: ContextRecipe) -> None:
+    with_neighbours = with_subjects(prepared, small_settings(context={"recipe": recipe}))
     found = with_neighbours.subjects >= 0
     assert found.mean() > 0.2
     assert (with_neighbours.subjects[found] != with_neighbours.examples.item[found]).all()

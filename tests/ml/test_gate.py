@@ -10,7 +10,8 @@ import pytest
 import ml.gate
 from ml.artifact import ModelArtifact
 from ml.gate import Verdict, judge_pair
-from ml.learning import Prepared, TrainingPeriod
+from ml.learning import TrainingPeriod
+from ml.prepared import Prepared
 from ml.training import new_network
 from settings import Settings
 from tests.ml.worlds import instant

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.content import ContentBasis
 from ml.hashing import bucket
-from ml.items import DAY, ItemFeatures, build_item_features, build_item_statistics
+from ml.items import DAY, ItemFeatures, build_item_features, build_item_statistics, item_groups
 from settings import FeatureSettings
 from tests.ml.worlds import START, instant, item_frame
 
@@ -126,3 +126,24 @@ def test_features_and_statistics_survive_the_table() -> None:
     for name in ("content", "category", "interests", "confidence", "advertiser", "price"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
         assert getattr(after, name).dtype == getattr(before, name).dtype, name
+
+
+def test_groups_count_what_their_items_did_together() -> None:
+    """Two items of one advertiser with 3 and 1 events, one item of another with 2; the second window sees fewer."""
+    item = np.array([0, 0, 0, 1, 2, 2])
+    seconds = np.array([0.0, 9, 9.5, 9, 0, 9]) * DAY
+    groups = (np.array([0, 0, 1]),)
+    statistics = build_item_statistics(item, seconds, np.full(3, -np.inf), [2.0], groups)
+    found = statistics.at(10 * DAY)
+    assert found.shape == (3, statistics.width)
+    whole, newest = 4 / 2**0.5, 3 / 2**0.5  # of the first advertiser: counts over the root of its two items
+    np.testing.assert_allclose(found[:2, -2:], np.log1p([[newest, whole]] * 2), rtol=1e-5)
+    np.testing.assert_allclose(found[2, -2:], np.log1p([1, 2]), rtol=1e-5)
+
+
+def test_items_without_an_advertiser_or_category_are_a_group() -> None:
+    items = item_frame(["a", "b", "c", "d"], advertiser_id=["x", None, "x", None], category=["P", "Q", None, "P"])
+    advertiser, category = item_groups(items)
+    assert advertiser[0] == advertiser[2] != advertiser[1] == advertiser[3]
+    assert category[0] == category[3]
+    assert len(np.unique(category)) == 3

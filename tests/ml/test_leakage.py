@@ -13,7 +13,8 @@ import pytest
 import ml.learning
 from ml.comparison import Asked
 from ml.content import ContentBasis
-from ml.learning import Prepared, TrainingPeriod, choose_epochs, prepare, training_context
+from ml.learning import TrainingPeriod, choose_epochs, prepare
+from ml.prepared import Prepared, training_context
 from ml.training import Fit
 from settings import ContextRecipe, Settings
 from tests.ml.worlds import (

@@ -10,15 +10,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ml.batches import TrainingBatches
 from ml.examples import Examples
 from ml.items import DAY
-from ml.learning import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, training_context
+from ml.learning import TrainingPeriod, examples_of_frame, examples_to_frame, prepare
 from ml.loss import accidental_hits
 from ml.objectives import build_examples, instants
+from ml.prepared import Prepared
 from ml.sequences import EventLog, newest
-from settings import ContextRecipe, ExampleSettings, Objective, Settings
+from ml.tensors import CatalogueTensors
+from settings import ExampleSettings, Objective, Settings
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_log, instant, rule, small_settings
 
@@ -211,13 +214,18 @@ def test_examples_survive_the_table_under_every_objective(
     assert_equal(again.examples, prepared.examples)
 
 
+def fold_content(prepared: Prepared) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    return list(zip(prepared.folds.content, prepared.folds.cold_content, strict=True))
+
+
 def test_a_batch_encodes_each_history_once_and_knows_all_positives(prepared_for: tuple[Prepared, Settings]) -> None:
     prepared, settings = prepared_for
     numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
     log, items = prepared.dataset.log, len(prepared.dataset.features)
-    batches = TrainingBatches(
-        prepared.dataset, numbered, training_context(prepared, ContextRecipe.co_engaged), settings, 15.0
-    )
+    batches = TrainingBatches(replace(prepared, examples=numbered), settings, 15.0)
+    content_of_fold = [
+        CatalogueTensors(prepared.dataset.features).under(*each).content for each in fold_content(prepared)
+    ]
     several = 0
     for batch in batches:
         example = numbered.take(batch.weight.numpy().astype(int))
@@ -230,7 +238,9 @@ def test_a_batch_encodes_each_history_once_and_knows_all_positives(prepared_for:
         content = torch.cat(
             [chunk.content[torch.arange(len(chunk.valid)), chunk.valid.sum(1) - 1] for chunk in batch.chunks]
         )
-        expected = batches.catalogue.content[log.item[example.history_end - 1]]
+        fold = np.unique(prepared.folds.fold_of_user[example.user])
+        assert len(fold) == 1
+        expected = content_of_fold[fold[0]][log.item[example.history_end - 1]]
         torch.testing.assert_close(content[batch.state_of_row], expected)
         hits = accidental_hits(torch.arange(items), batch.group, batch.positive_keys, items).numpy()
         end = float(instants(log, example).max()) + 15 * DAY
@@ -247,8 +257,6 @@ def test_every_positive_is_among_the_items_that_negatives_are_drawn_from(
     prepared_for: tuple[Prepared, Settings],
 ) -> None:
     prepared, settings = prepared_for
-    context = training_context(prepared, ContextRecipe.co_engaged)
-    batches = TrainingBatches(prepared.dataset, prepared.examples, context, settings, 15.0)
-    for cutoff in batches.cutoffs:
-        assert set(prepared.examples.item[cutoff.rows]) <= set(cutoff.corpus.tolist())
-        assert cutoff.share.sum() == pytest.approx(1)
+    for cell in TrainingBatches(prepared, settings, 15.0).cells:
+        assert set(prepared.examples.item[cell.rows]) <= set(cell.cutoff.corpus.tolist())
+        assert cell.share.sum() == pytest.approx(1)

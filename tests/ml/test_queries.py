@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ml.comparison import Asked, trained_lists
 from ml.dataset import Dataset, build_dataset
-from ml.learning import Prepared
+from ml.prepared import Prepared
 from ml.queries import Queries, contextual_queries, future_queries, positions
 from ml.retrieval import Ragged
 from ml.sequences import EventLog

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ml.context import Context, no_context, subject_context
 from ml.inference import embed_items, embed_users, encode_states
-from ml.learning import Prepared
+from ml.prepared import Prepared
 from ml.sequences import Slices, newest, pad
 from ml.tensors import CatalogueTensors
 from ml.towers import EventBatch, TransformerEncoder, TwoTower
+from ml.towers import newest as newest_hidden
 from ml.training import new_network
 from settings import InferenceSettings, UserEncoder
 from tests.ml.worlds import instant, small_settings
@@ -23,7 +24,7 @@ from tests.ml.worlds import instant, small_settings
 ENCODERS = list(UserEncoder)
 
 
-def network_of(prepared: Prepared, encoder: UserEncoder, **model: float) -> TwoTower:
+def network_of(prepared: Prepared, encoder: UserEncoder, **model: float | str) -> TwoTower:
     """A network whose every weight is random: none is at an initial value that hides an effect."""
     settings = small_settings(model={"encoder": encoder, "width": 16, "layers": 2, "heads": 2, **model})
     network = new_network(prepared.dataset, settings).eval()
@@ -114,7 +115,7 @@ def test_mean_pooling_ignores_the_order_of_positions_and_the_transformer_does_no
 @torch.inference_mode()
 def test_the_transformer_looks_in_both_directions(prepared: Prepared) -> None:
     """The hidden state at the oldest event changes with the newest one, and the other way round."""
-    encoder = network_of(prepared, UserEncoder.transformer).encoder
+    encoder = network_of(prepared, UserEncoder.transformer).encoder.sequence
     assert isinstance(encoder, TransformerEncoder)
     events = event_batch(prepared, Slices(np.array([0]), np.array([6])))
 
@@ -154,8 +155,9 @@ def test_embeddings_have_unit_length(prepared: Prepared) -> None:
     found = states(network, prepared, histories(prepared))
     context = subject_context(np.arange(len(found)) % 240, dataset.features)
     users = embed_users(network, catalogue, found, context, dataset.demographics)
-    for embeddings in (items, users):
-        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1, rtol=1e-5)
+    known = dataset.features.content.any(axis=1)
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), np.where(known, 1, 0.5**0.5), rtol=1e-5)
     assert len(np.unique(items.round(3), axis=0)) > 200
 
 
@@ -196,7 +198,7 @@ def test_different_subjects_give_different_queries(prepared: Prepared) -> None:
 
 def test_demographics_reach_the_query(prepared: Prepared) -> None:
     network, catalogue = network_of(prepared, UserEncoder.transformer), CatalogueTensors(prepared.dataset.features)
-    state = np.zeros((2, 16), np.float32)
+    state = np.zeros((2, network.state_width), np.float32)
     found = embed_users(network, catalogue, state, no_context(2, 4), np.array([[0, 0, 0], [0, 0, 9]]))
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
@@ -217,7 +219,89 @@ def test_bfloat16_states_point_the_same_way(prepared: Prepared, encoder: UserEnc
 
 def test_the_temperature_stays_in_bounds(prepared: Prepared) -> None:
     network = new_network(prepared.dataset, small_settings())
-    assert network.temperature.item() == pytest.approx(0.07)
+    assert network.temperature.item() == pytest.approx(0.05)
     with torch.no_grad():
         network.log_temperature.fill_(-20)
     assert network.temperature.item() == pytest.approx(0.01)
+
+
+@torch.inference_mode()
+def test_the_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepared) -> None:
+    """With even weights: the cosine of an item with the mean content of the history, whatever the learned part says."""
+    network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
+    width = network.encoder.layout.width
+    for parameter in network.encoder.memory.parameters():
+        parameter.zero_()
+    slices = Slices(np.array([12]), np.array([18]))
+    found = states(network, prepared, slices)
+    users = embed_users(
+        network, CatalogueTensors(dataset.features), found, no_context(1, 4), np.zeros((1, 3), np.int64)
+    )
+    items = embed_items(network, CatalogueTensors(dataset.features), dataset.statistics.at(instant(50)))
+    content = dataset.features.content
+    history = content[dataset.log.item[12:18]].mean(axis=0)
+    expected = content @ history / np.linalg.norm(history)
+    scores = items[:, width:] @ users[0, width:]
+    np.testing.assert_allclose(scores / np.linalg.norm(users[0, width:]) * 2**0.5, expected, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_memory_turns_to_what_is_looked_at_as_far_as_the_gate_opens(prepared: Prepared) -> None:
+    network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
+    width, content = network.encoder.layout.width, dataset.features.content
+    state = np.repeat(states(network, prepared, Slices(np.array([12]), np.array([18]))), 2, axis=0)
+    subject = int(np.flatnonzero(content.any(axis=1))[7])
+    context = subject_context(np.array([-1, subject]), dataset.features)
+    network.head.gates.weight.zero_()
+    for bias, towards_subject in ((30.0, True), (-30.0, False)):
+        network.head.gates.bias.copy_(torch.tensor([0.0, bias]))
+        users = embed_users(network, CatalogueTensors(dataset.features), state, context, np.zeros((2, 3), np.int64))
+        memory = users[:, width:] / np.linalg.norm(users[:, width:], axis=1, keepdims=True)
+        assert memory[1] @ content[subject] == pytest.approx(1, abs=1e-5) or not towards_subject
+        assert np.allclose(memory[0], memory[1], atol=1e-5) != towards_subject
+
+
+@torch.inference_mode()
+def test_cross_attention_is_concat_where_there_is_no_event_to_attend_to(prepared: Prepared) -> None:
+    """Same weights; a state whose stored events are all absent attends to its summary alone."""
+    crossed = network_of(prepared, UserEncoder.transformer, fusion="cross_attention", fusion_events=3)
+    plain = network_of(prepared, UserEncoder.transformer)
+    shared = {name: value for name, value in crossed.state_dict().items() if ".attention." not in name}
+    plain.load_state_dict(shared)
+    stored = torch.from_numpy(states(crossed, prepared, Slices(np.array([0, 12]), np.array([6, 18]))))
+    without_events = stored.clone()
+    without_events[:, plain.state_width :] = 0
+    catalogue = CatalogueTensors(prepared.dataset.features)
+    context = catalogue.context(subject_context(np.array([3, 130]), prepared.dataset.features))
+    nobody = torch.zeros(2, 3, dtype=torch.long)
+    expected = plain.head(stored[:, : plain.state_width], context, nobody)
+    torch.testing.assert_close(crossed.head(without_events, context, nobody), expected, atol=1e-6, rtol=0)
+    assert (crossed.head(stored, context, nobody) - expected).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_cross_attention_weighs_the_stored_events_by_the_context(prepared: Prepared) -> None:
+    """By hand: one dimension that the subject asks for, two events, of which one has it."""
+    network = network_of(prepared, UserEncoder.transformer, fusion="cross_attention", fusion_events=2)
+    attention = network.head.attention
+    assert attention is not None
+    for layer in (attention.query, attention.key):
+        layer.weight.copy_(torch.eye(16))
+        layer.bias.zero_()
+    summary, asked = torch.zeros(1, 16), torch.zeros(1, 16)
+    events = torch.zeros(1, 2, 16)
+    events[0, 0, 3], events[0, 1, 5], asked[0, 3] = 1.0, 1.0, 4.0
+    found = attention(summary, events, asked)[0]
+    weights = torch.softmax(torch.tensor([0.0, 4 / 16**0.5, 0.0]), dim=0)  # of the summary and the two events
+    assert found[3].item() == pytest.approx(weights[1].item(), abs=1e-6)
+    assert found[5].item() == pytest.approx(weights[2].item(), abs=1e-6)
+
+
+@torch.inference_mode()
+def test_the_state_holds_the_newest_encoded_events_first(prepared: Prepared) -> None:
+    hidden = torch.arange(2 * 4 * 3, dtype=torch.float32).reshape(2, 4, 3) + 1
+    valid = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    found = newest_hidden(hidden, valid, 2)
+    torch.testing.assert_close(found[0], hidden[0, [2, 1]])
+    torch.testing.assert_close(found[1, 0], hidden[1, 0])
+    assert not found[1, 1].any()

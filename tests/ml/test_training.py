@@ -24,7 +24,6 @@ from ml.learning import (
     examples_to_frame,
     fit_prepared,
     prepare,
-    training_context,
     whole_log,
 )
 from ml.metrics import evaluate
@@ -70,8 +69,7 @@ def test_the_same_seed_gives_the_same_weights(period: TrainingPeriod, prepared: 
 
 
 def mean_loss(network: torch.nn.Module, prepared: Prepared, settings: Settings) -> float:
-    context = training_context(prepared, settings.context.recipe)
-    batches = TrainingBatches(prepared.dataset, prepared.examples, context, settings, 15.0)
+    batches = TrainingBatches(prepared, settings, 15.0)
     with torch.inference_mode():
         losses = [training_loss(network, batch, settings.training, len(prepared.dataset.features)) for batch in batches]  # type: ignore[arg-type]
     return float(torch.stack(losses).mean())
@@ -214,14 +212,13 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
     settings = small_settings(
         training={"batch_size": 128, "corpus_negatives": 32}, model={"width": 16, "heads": 2, "layers": 1}
     )
-    context = training_context(prepared, settings.context.recipe)
     asked = asked_after(period, prepared, settings) if validated else None
 
     def fitted(directory: Path, resume: Path | None = None) -> Fit:
-        return fit(prepared.dataset, prepared.examples, context, settings, 15.0, 3, directory, asked, resume=resume)
+        return fit(prepared, settings, 15.0, 3, directory, asked, resume=resume)
 
     whole = fitted(tmp_path / "whole")
-    steps = len(TrainingBatches(prepared.dataset, prepared.examples, context, settings, 15.0))
+    steps = len(TrainingBatches(prepared, settings, 15.0))
     with monkeypatch.context() as patched:
         patched.setattr(ml.training, "training_loss", Killed(0, steps + steps // 2))
         with pytest.raises(KilledFit):
@@ -236,16 +233,14 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
 def test_a_fit_is_resumed_from_its_own_checkpoint_only(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path
 ) -> None:
-    context = training_context(prepared, settings.context.recipe)
-
     def resumed(epochs: int, **training: float) -> Fit:
         changed = settings.model_copy(update={"training": settings.training.model_copy(update=training)})
         checkpoint = last_checkpoint(tmp_path)
-        return fit(prepared.dataset, prepared.examples, context, changed, 15.0, epochs, tmp_path, resume=checkpoint)
+        return fit(prepared, changed, 15.0, epochs, tmp_path, resume=checkpoint)
 
     with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume from at .*last\.ckpt"):
         resumed(1)
-    fit(prepared.dataset, prepared.examples, context, settings, 15.0, 1, tmp_path)
+    fit(prepared, settings, 15.0, 1, tmp_path)
     with pytest.raises(ValueError, match=r"training\.learning_rate 0\.01 \(now 0\.5\)"):
         resumed(1, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"other settings: steps \d+ \(now \d+\)"):
@@ -255,7 +250,7 @@ def test_a_fit_is_resumed_from_its_own_checkpoint_only(
 def test_nothing_to_learn_from_is_said(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
     none = prepared.examples.take(np.zeros(0, np.int64))
     with pytest.raises(ValueError, match=r"no training example.*positive_events"):
-        fit(prepared.dataset, none, training_context(prepared, settings.context.recipe), settings, 5.0, 1, tmp_path)
+        fit(replace(prepared, examples=none), settings, 5.0, 1, tmp_path)
 
 
 def test_examples_survive_the_table(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> None:

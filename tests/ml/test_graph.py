@@ -1,0 +1,87 @@
+"""The co-engagement graph: its spectral embedding against a dense reference, and counts of pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ml.graph import ITEM_EXPONENT, USER_EXPONENT, co_engagement, spectral_embedding
+from ml.sequences import EventLog
+from tests.ml.worlds import Event, event_log
+
+CATALOGUE = ["a", "b", "c", "d", "e"]
+
+
+def log_of(engaged: NDArray[np.bool_]) -> tuple[EventLog, list[str]]:
+    """Each user engages once with each of their items."""
+    item_ids = [f"i{item:02d}" for item in range(engaged.shape[1])]
+    pairs = zip(*np.nonzero(engaged), strict=True)
+    return event_log(
+        [(f"u{user:02d}", float(item), "checkout", item_ids[item]) for user, item in pairs], item_ids
+    ), item_ids
+
+
+def dense_cosines(engaged: NDArray[np.bool_], dimensions: int) -> NDArray[np.float64]:
+    """Cosines of the rows of V S, which do not depend on the signs that an SVD may choose."""
+    users, items = np.maximum(engaged.sum(1), 1.0), np.maximum(engaged.sum(0), 1.0)
+    _, singular, right = np.linalg.svd(engaged / users[:, None] ** USER_EXPONENT / items**ITEM_EXPONENT)
+    rows = right[:dimensions].T * singular[:dimensions]
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-9)
+    return rows @ rows.T
+
+
+def test_the_embedding_equals_a_dense_svd() -> None:
+    engaged = np.random.default_rng(0).random((40, 25)) < 0.2
+    engaged[:, 3] = False  # an item without an event
+    log, item_ids = log_of(engaged)
+    assert len(item_ids) == 25
+    vectors = spectral_embedding(log, 25, 8, 0)
+    np.testing.assert_allclose(vectors @ vectors.T, dense_cosines(engaged, 8), atol=1e-3)
+    assert not vectors[3].any()
+
+
+def test_repeated_events_count_once() -> None:
+    rows: list[Event] = [
+        (f"u{user}", day, "checkout", item) for user in range(4) for day, item in enumerate("abcd"[user:])
+    ]
+    once = spectral_embedding(event_log(rows, CATALOGUE), 5, 3, 0)
+    often = spectral_embedding(event_log([*rows, *rows[:5], *rows[:2]], CATALOGUE), 5, 3, 0)
+    np.testing.assert_allclose(once @ once.T, often @ often.T, atol=1e-5)
+
+
+def test_items_outside_the_leading_dimensions_get_no_vector() -> None:
+    """A pair that nothing links to the rest lies in none of two dimensions; scaled noise would look like content."""
+    engaged = np.zeros((42, 8), bool)
+    engaged[:40, :3] = True
+    engaged[:20, 3] = engaged[20:40, 4] = True
+    engaged[41, 6:8] = True
+    vectors = spectral_embedding(log_of(engaged)[0], 8, 2, 0)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1] * 5 + [0] * 3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[], [("u", 1.0, "checkout", "a")], [("u", 1.0, "signup", None)]])
+def test_a_log_that_says_nothing_gives_zero_rows(rows: list[Event]) -> None:
+    vectors = spectral_embedding(event_log(rows, CATALOGUE), 5, 3, 0)
+    assert vectors.shape == (5, 3)
+    assert not vectors.any()
+
+
+def test_fewer_items_than_dimensions_fill_up_with_zeros() -> None:
+    rows: list[Event] = [
+        (f"u{user}", day, "checkout", item) for user in range(4) for day, item in enumerate("abc"[user % 2 :])
+    ]
+    vectors = spectral_embedding(event_log(rows, ["a", "b", "c"]), 3, 6, 0)
+    assert vectors.shape == (3, 6)
+    assert not vectors[:, 2:].any()
+
+
+def test_pairs_are_counted_within_a_user_and_a_window_only() -> None:
+    rows: list[Event] = [("u", day, "page_visit", item) for day, item in enumerate(["a", "b", "b", None, "c", "zzz"])]
+    rows += [("w", day, "page_visit", item) for day, item in enumerate(["c", "a"])]
+    counts = co_engagement(event_log(rows, CATALOGUE), 5, window=3).toarray()
+    # u: a-b twice (1 and 2 apart), b-c twice (3 and 2 apart), a-c is 4 apart; w: c-a once; none across users.
+    expected = np.zeros((5, 5))
+    expected[0, 1], expected[1, 2], expected[0, 2] = 2, 2, 1
+    np.testing.assert_array_equal(counts, expected + expected.T)
