@@ -18,6 +18,7 @@ class UserEncoder(StrEnum):
 
     transformer = "transformer"
     mean_pooling = "mean_pooling"
+    max_pooling = "max_pooling"
 
 
 class ContextRecipe(StrEnum):

@@ -192,8 +192,8 @@ class TransformerEncoder(nn.Module):
         return last + masked_mean(hidden, events.valid)
 
 
-class MeanPoolingEncoder(nn.Module):
-    """The baseline of the post: an MLP over the mean of the event embeddings, no transformer, no order."""
+class PoolingEncoder(nn.Module):
+    """A baseline: an MLP over pooled event embeddings, no transformer, no order."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -208,8 +208,26 @@ class MeanPoolingEncoder(nn.Module):
 
     def forward(self, events: EventBatch) -> Tensor:
         """-> state [B, W]; zero for a user without events."""
-        pooled = masked_mean(self.embedding_norm(self.embed(events)), events.valid)
+        pooled = self.pool(self.embedding_norm(self.embed(events)), events.valid)
         return (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True)
+
+    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """[B, L, W], [B, L] -> [B, W], zero where none is valid."""
+        raise NotImplementedError
+
+
+class MeanPoolingEncoder(PoolingEncoder):
+    """The baseline of the post: the mean of the event embeddings."""
+
+    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        return masked_mean(hidden, valid)
+
+
+class MaxPoolingEncoder(PoolingEncoder):
+    """The largest value that any event has in each dimension: what the user did at all, not how often."""
+
+    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        return masked_maximum(hidden, valid)
 
 
 def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
@@ -218,7 +236,17 @@ def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
-ENCODERS = {UserEncoder.transformer: TransformerEncoder, UserEncoder.mean_pooling: MeanPoolingEncoder}
+def masked_maximum(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Maximum over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
+    largest = hidden.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
+    return largest.masked_fill(~valid.any(1, keepdim=True), 0.0)
+
+
+ENCODERS = {
+    UserEncoder.transformer: TransformerEncoder,
+    UserEncoder.mean_pooling: MeanPoolingEncoder,
+    UserEncoder.max_pooling: MaxPoolingEncoder,
+}
 
 
 class ContextLayer(nn.Module):

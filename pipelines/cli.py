@@ -37,6 +37,10 @@ Out = Annotated[Path, typer.Option("--out", help="The landing zone to write.")]
 DailyDays = Annotated[
     int, typer.Option(min=1, help="The log's last days, which land one by one; what is before them is the history.")
 ]
+Assignments = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as training.learning_rate=1e-3; lists as JSON."),
+]
 DEFAULT_HOME = Path(".adseq")
 
 
@@ -94,33 +98,52 @@ def ui(home: HomeOption = DEFAULT_HOME) -> None:
         serve(Home(home), console)
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_split(
     split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
     landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
-    export: Annotated[Path, typer.Option(help="The ranked lists, for an outside scorer.", dir_okay=False)],
+    export: Annotated[
+        Path,
+        typer.Option(help="The ranked lists, for an outside scorer; of several, one file each.", dir_okay=False),
+    ],
     home: HomeOption = DEFAULT_HOME,
-    model: Annotated[str, typer.Option(help="Which model answers; the report names them all.")] = "contextual",
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    model: Annotated[
+        list[str], typer.Option(help="Which model answers. Repeat it to compare the first with the others.")
+    ] = ["contextual"],  # noqa: B006
+    seed: Annotated[str, typer.Option(help="Seed of the training; several, as 0,1,2, show the spread.")] = "0",
+    assignments: Assignments = [],  # noqa: B006
+    minimum_train_events: Annotated[
+        int, typer.Option("--min-train-events", min=0, help="Score only targets with as many training events.")
+    ] = 0,
 ) -> None:
-    """Learn from a split's training part only, answer its queries, export the lists, print adseq's own metrics."""
+    """Learn from a split's training part only, answer its queries, export the lists, print and log what they are worth.
+
+    Models: popularity, recent_popularity, item_knn, mean_pooling, max_pooling, sequential, contextual; with context
+    items also sequential_appended (the item appended to the history, the encoder run again) and
+    contextual_without_context.
+    """
     with _readable():
-        from pipelines.evaluate import evaluate as evaluate_split
+        from pipelines.evaluate import Evaluation, evaluate
         from pipelines.instance import use_home
+        from pipelines.overrides import overridden, parse_seeds
         from settings import Settings
         from warehouse.home import Home
         from warehouse.landing import Landing
 
+        seeds, settings = parse_seeds(seed), overridden(Settings(), assignments)
         chosen = Home(home)
         use_home(chosen)
-        evaluate_split(
-            split=split,
-            landing=Landing(landing),
-            home=chosen,
-            model=model,
-            export=export,
-            seed=seed,
-            settings=Settings(),
+        evaluate(
+            Evaluation(
+                split=split,
+                landing=Landing(landing),
+                home=chosen,
+                models=model,
+                seeds=seeds,
+                minimum_train_events=minimum_train_events,
+                export=export,
+                settings=settings,
+            )
         )
 
 

@@ -16,6 +16,7 @@ MODELS: Mapping[str, str] = {
     "recent_popularity": "popularity, recent",
     "item_knn": "item-kNN",
     "mean_pooling": "mean pooling",
+    "max_pooling": "max pooling",
     "sequential": "sequential, no context",
     "contextual": "contextual",
     "oracle": "oracle (the world's truth)",
