@@ -68,6 +68,13 @@ class Tracking:
         ) as run:
             yield run
 
+    @contextmanager
+    def resumed(self, run_id: str) -> Iterator[Run]:
+        """An earlier run, to go on with."""
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(run_id=run_id) as run:
+            yield run
+
     def replace_run(self, experiment: str, tag: str, value: str) -> None:
         """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``: a day that is re-run has one run."""
         filter_string = f"tags.`{tag}` = '{value}'"

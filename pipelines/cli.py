@@ -147,6 +147,41 @@ def evaluate_split(
         )
 
 
+@app.command("tune")
+def tune_settings(
+    home: HomeOption = DEFAULT_HOME,
+    split: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A split's training part [default: the home's own log]."),
+    ] = None,
+    landing: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="With --split: where item attributes come from.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all; the same command goes on from the last one.")] = 20,
+    objective: Annotated[
+        str, typer.Option(help="recall_at_100, recall_at_10, context_recall_at_100 or context_recall_at_10.")
+    ] = "recall_at_100",
+    assignments: Assignments = [],  # noqa: B006
+) -> None:
+    """Search for better settings on a validation slice inside the training period, starting from the present ones.
+
+    A setting that --set names is fixed; the rest of the space is searched around it.
+    """
+    with _readable():
+        from pipelines.instance import use_home
+        from pipelines.overrides import overridden
+        from pipelines.tune import Search, tune
+        from settings import Settings
+        from warehouse.home import Home
+        from warehouse.landing import Landing
+
+        settings = overridden(Settings(), assignments)
+        chosen = Home(home)
+        use_home(chosen)
+        fixed = {assignment.partition("=")[0].strip() for assignment in assignments}
+        tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
+
+
 @imports.command("amazon-reviews")
 def import_amazon_reviews(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
     """Amazon product reviews: a review is a checkout, the brand is the advertiser."""

@@ -21,7 +21,6 @@ from ml.learning import Prepared, TrainingPeriod, choose_epochs, fit_prepared, p
 from ml.towers import TwoTower
 from pipelines.evaluation_tables import Answer, Training, show
 from pipelines.failures import RunRefused
-from pipelines.overrides import with_value
 from pipelines.scoring import KS, Catalogue, Scoring
 from pipelines.splits import Split, export_lists, split_asked, training_period
 from settings import Settings
@@ -65,7 +64,7 @@ def evaluate(evaluation: Evaluation) -> None:
     period = training_period(split, evaluation.landing, evaluation.settings)
     answers, scoring = [], None
     for seed in evaluation.seeds:
-        settings = with_value(evaluation.settings, "training.seed", seed)
+        settings = evaluation.settings.with_value("training.seed", seed)
         prepared = prepare_examples(period, settings)
         asked = split_asked(split, period, prepared.dataset, settings)
         scoring = scoring or Scoring.of(split, asked, period, evaluation.minimum_train_events)

@@ -22,7 +22,7 @@ def overridden(settings: Settings, assignments: Sequence[str]) -> Settings:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise RunRefused(f"--set {assignment!r}: write group.field=value, such as training.learning_rate=1e-3.")
-        settings = with_value(settings, name.strip(), _parsed(assignment, value.strip()))
+        settings = _with_value(settings, name.strip(), _parsed(assignment, value.strip()))
     return settings
 
 
@@ -41,25 +41,18 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def with_value(settings: Settings, name: str, value: object) -> Settings:
-    """``settings`` with one value by its dotted name, validated.
-
-    Raises:
-        RunRefused: an unknown name, or a value that breaks the setting's rule.
-    """
-    group_name, _, field = name.partition(".")
-    group = dict(settings).get(group_name)
-    if not isinstance(group, Group) or field not in type(group).model_fields:
-        raise RunRefused(_unknown(settings, name))
+def _with_value(settings: Settings, name: str, value: object) -> Settings:
     try:
-        changed = type(group).model_validate({**group.model_dump(), field: value})
+        return settings.with_value(name, value)
+    except KeyError:
+        raise RunRefused(_unknown(settings, name)) from None
     except ValidationError as error:
         rules = "; ".join(rule["msg"] for rule in error.errors())
-        described = type(group).model_fields[field].description
+        group, _, field = name.partition(".")
+        described = type(getattr(settings, group)).model_fields[field].description
         raise RunRefused(
             f"--set {name}={value}: {rules}." + (f" The setting: {described}" if described else "")
         ) from None
-    return settings.model_copy(update={group_name: changed})
 
 
 def setting_names(settings: Settings) -> list[str]:

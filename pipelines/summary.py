@@ -36,6 +36,7 @@ NEXT: Mapping[str, str] = {
     "adseq run --landing DIR --home DIR": "the same flow on your own log",
     "adseq run --retrain": "train again on everything that has arrived",
     "adseq evaluate --help": "answer the queries of a fixed split, for an outside scorer",
+    "adseq tune": "search for better settings on this log",
 }
 
 
