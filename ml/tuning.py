@@ -161,7 +161,7 @@ class Tuning:
 class TrialLogger(MLFlowLogger):
     """Hands the training's figures to MLflow, and its validation to the trial, which may be given up.
 
-    A trial is judged at each quarter of its epochs, against the median of the others there.
+    A trial is judged at each quarter of its epochs, against the others at theirs.
     """
 
     def __init__(self, trial: optuna.Trial, epochs: int, tracking_uri: str, run_id: str) -> None:
@@ -188,18 +188,12 @@ def open_study(tuning: Tuning, storage: Path) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage.parent.mkdir(parents=True, exist_ok=True)
-    # Recall in context is not what is validated after an epoch, so it cannot tell whom to stop.
-    pruner = (
-        optuna.pruners.NopPruner()
-        if tuning.objective.in_context
-        else optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2 - 1)
-    )
     study = optuna.create_study(
         study_name=tuning.name,
         storage=f"sqlite:///{storage}",
         load_if_exists=True,
         direction="maximize",
-        pruner=pruner,
+        pruner=pruner_of(tuning.objective),
     )
     # A search that goes on must not draw its first trials again.
     study.sampler = optuna.samplers.TPESampler(seed=tuning.base.training.seed + len(study.trials))
@@ -209,6 +203,13 @@ def open_study(tuning: Tuning, storage: Path) -> optuna.Study:
     if not any(trial.user_attrs.get(DEFAULT) for trial in unfinished_or_done):
         study.enqueue_trial(tuning.defaults(), user_attrs={DEFAULT: True})
     return study
+
+
+def pruner_of(objective: Objective) -> optuna.pruners.BasePruner:
+    """Who is given up: from half of their epochs on, whoever is below the median of the others."""
+    if objective.in_context:  # not what is validated after an epoch, so that cannot tell whom to stop
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2)
 
 
 def run_trials(

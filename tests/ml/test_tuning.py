@@ -9,14 +9,12 @@ import pytest
 
 import ml.tuning
 from ml.training import VALIDATION_METRIC
-from ml.tuning import STAGES, TrialLogger
+from ml.tuning import STAGES, Objective, TrialLogger, pruner_of
 
 
 @pytest.fixture
 def study() -> optuna.Study:
-    study = optuna.create_study(
-        direction="maximize", pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2 - 1)
-    )
+    study = optuna.create_study(direction="maximize", pruner=pruner_of(Objective.recall_at_100))
     for best in (0.3, 0.35, 0.4, 0.45, 0.5):
         intermediate = {stage: best * stage / STAGES for stage in range(1, STAGES + 1)}
         study.add_trial(optuna.create_trial(value=best, intermediate_values=intermediate))

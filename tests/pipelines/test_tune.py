@@ -70,6 +70,7 @@ def test_a_search_tells_its_best_trial_goes_on_and_never_reads_the_targets(made:
     assert len(children) == len(runs) - 1 == 3
     default = next(run for run in children if run.data.tags["default"] == "True")
     assert default.data.metrics["recall_at_100"] == pytest.approx(float(first[1]), abs=1e-5)
+    assert default.data.metrics["validation_recall_at_100"] > 0  # epoch by epoch, which is what trials are given up by
     assert default.data.params["model.width"] == "8"
     assert {run.data.params["training.maximum_epochs"] for run in children} == {"2"}  # what is set is not searched
     assert len({run.data.params["training.learning_rate"] for run in children}) == 3
