@@ -18,6 +18,7 @@ class UserEncoder(StrEnum):
 
     transformer = "transformer"
     mean_pooling = "mean_pooling"
+    max_pooling = "max_pooling"
 
 
 class ContextRecipe(StrEnum):
@@ -203,6 +204,20 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+
+    def with_value(self, name: str, value: object) -> Settings:
+        """The same settings with one value by its dotted name, validated.
+
+        Raises:
+            KeyError: there is no such setting.
+            pydantic.ValidationError: the value breaks the setting's rule.
+        """
+        group_name, _, field = name.partition(".")
+        group = getattr(self, group_name, None)
+        if not isinstance(group, Group) or field not in type(group).model_fields:
+            raise KeyError(name)
+        changed = type(group).model_validate({**group.model_dump(), field: value})
+        return self.model_copy(update={group_name: changed})
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """Every effective value by its dotted name, as MLflow parameters."""

@@ -204,7 +204,10 @@ class Report:
         with self.tracking.run(REPORTS, f"diversity_report {self.version.trained_day}", self._tags()) as run:
             self._log_parameters()
             log_figures({"diversity_against_recall": scatter})
-            mlflow.log_metrics({f"{model}_diversity90": metrics.diversity90 for model, metrics in measured.items()})
+            for model, metrics in measured.items():
+                figures = metrics.flat()
+                names = [name for name in ("diversity90", "advertiser_diversity90") if name in figures]
+                mlflow.log_metrics({f"{model}_{name}": figures[name] for name in names})
         return DiversityResult(_table(rows), self.tracking.url(run), scatter)
 
     def context(self) -> ContextOutcome | None:

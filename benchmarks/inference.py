@@ -14,10 +14,11 @@ from rich.console import Console
 from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least
 from benchmarks.world import POSITIONS, World
+from ml.encoders import EventBatch
 from ml.inference import encode_states
 from ml.sequences import length_buckets, pad
 from ml.tensors import CatalogueTensors
-from ml.towers import EventBatch, TwoTower
+from ml.towers import TwoTower
 from ml.training import new_network
 from settings import InferenceSettings
 

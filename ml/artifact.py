@@ -17,7 +17,8 @@ import torch
 
 from ml.content import ContentBasis
 from ml.dataset import Dataset, build_dataset
-from ml.towers import ModelShape, TwoTower
+from ml.encoders import ModelShape
+from ml.towers import TwoTower
 from settings import Settings
 
 if TYPE_CHECKING:

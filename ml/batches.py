@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ml.crossfit import CrossFit
+from ml.encoders import EventBatch
 from ml.items import DAY
 from ml.objectives import instants, window_positives
 from ml.prepared import Prepared, training_context
 from ml.sequences import length_buckets, newest, pad, within_lookback
 from ml.tensors import CatalogueTensors
-from ml.towers import ContextBatch, EventBatch, ItemBatch
+from ml.towers import ContextBatch, ItemBatch
 from settings import Objective, Settings
 
 ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy

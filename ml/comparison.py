@@ -30,12 +30,15 @@ class ModelName(StrEnum):
     recent_popularity = "recent_popularity"
     item_knn = "item_knn"
     mean_pooling = "mean_pooling"
+    max_pooling = "max_pooling"
     sequential = "sequential"
     contextual = "contextual"
     oracle = "oracle"
 
 
 TRAINED = (ModelName.mean_pooling, ModelName.sequential, ModelName.contextual)
+"""What every training of a version trains for the reports; max pooling, for as much again, is for `adseq evaluate`."""
+POOLED = {ModelName.mean_pooling: UserEncoder.mean_pooling, ModelName.max_pooling: UserEncoder.max_pooling}
 BASELINES = (ModelName.popularity, ModelName.recent_popularity, ModelName.item_knn)
 
 
@@ -46,9 +49,9 @@ def settings_of(model: ModelName, settings: Settings) -> Settings:
     without_context = settings.model_copy(
         update={"context": settings.context.model_copy(update={"recipe": ContextRecipe.none})}
     )
-    if model is ModelName.sequential:
+    if model not in POOLED:
         return without_context
-    pooled = settings.model.model_copy(update={"encoder": UserEncoder.mean_pooling})
+    pooled = settings.model.model_copy(update={"encoder": POOLED[model]})
     return without_context.model_copy(update={"model": pooled})
 
 
@@ -63,7 +66,12 @@ class Asked:
 
 
 def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: int) -> RankedLists:
-    """Lists of a two-tower network, in rows of the candidates."""
+    """Lists of a two-tower network, in rows of the candidates.
+
+    A network that was trained without context (``settings``) is asked without it: its context layer has learnt nothing.
+    """
+    if settings.context.recipe is ContextRecipe.none:
+        asked = without_context(asked)
     dataset, queries = asked.dataset, asked.queries
     catalogue = CatalogueTensors(dataset.features)
     known = queries.user >= 0

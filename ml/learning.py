@@ -87,8 +87,8 @@ def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings
     )
 
 
-def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
-    """Train on the period less its last window, and stop when recall on that window stops rising."""
+def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:
+    """The period less its last window, prepared, and the conversions of that window to validate on."""
     cutoff = period.end - period.window
     earlier = period.until(cutoff)
     prepared = prepare(earlier, settings)
@@ -101,7 +101,12 @@ def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, l
         settings.training.seed,
         only_candidates=True,
     )
-    asked = Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+    return earlier, prepared, Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+
+
+def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
+    """Train on the period less its last window, and stop when recall on that window stops rising."""
+    earlier, prepared, asked = validation_slice(period, settings)
     return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
 
 

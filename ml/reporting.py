@@ -165,7 +165,7 @@ def context_evaluation(
         & (pl.Series(to_seconds(impressions["request_time"])) >= comparison.cutoff)
     )
     source = "logged impressions" if len(logged) else "basket proxy"
-    pairs = logged if len(logged) else _baskets(period, comparison.cutoff)
+    pairs = logged if len(logged) else baskets(period, comparison.cutoff)
     requests = (
         pairs.select("request_id", "user_id", "request_time", "subject_item_id").unique("request_id").sort("request_id")
     )
@@ -189,8 +189,12 @@ def context_evaluation(
     return ContextEvaluation(asked, source, requests)
 
 
-def _baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
-    """Positive events after the cut-off as requests: one a user and day with at least two different items."""
+def baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
+    """Positive events after the cut-off as requests: one a user and day with at least two different items.
+
+    Returns:
+        request_id, user_id, request_time, subject_item_id, item_id (one row a positive).
+    """
     seconds = pl.Series(to_seconds(period.events["event_time"]))
     wanted = pl.col("event_name").is_in(list(period.rule.event_names)) & pl.col("item_id").is_not_null()
     day = pl.Series("day", day_starts(seconds.to_numpy(), period.end))

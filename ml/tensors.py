@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.context import Context
+from ml.encoders import EventBatch
 from ml.items import ItemFeatures
 from ml.sequences import PaddedEvents
-from ml.towers import ContextBatch, EventBatch, ItemBatch
+from ml.towers import ContextBatch, ItemBatch
 
 Batch = TypeVar("Batch")
 

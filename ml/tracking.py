@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
+EVALUATIONS, TUNING = "adseq evaluations", "adseq tuning"
 ITEM_MODEL = "adseq_item_model"
 CHAMPION = "champion"
 
@@ -52,16 +56,23 @@ class Tracking:
     def run(
         self, experiment: str, name: str, tags: dict[str, str], nested: bool = False, system_metrics: bool = False
     ) -> Iterator[Run]:
-        """An MLflow run; a failure marks it as failed."""
+        """An MLflow run, tagged with the version of the code; a failure marks it as failed."""
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_system_metrics_sampling_interval(2)  # type: ignore[no-untyped-call]
         with mlflow.start_run(
             experiment_id=self.experiment(experiment),
             run_name=name,
-            tags=tags,
+            tags={"code_version": code_version(), **tags},
             nested=nested,
             log_system_metrics=system_metrics,
         ) as run:
+            yield run
+
+    @contextmanager
+    def resumed(self, run_id: str) -> Iterator[Run]:
+        """An earlier run, to go on with."""
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(run_id=run_id) as run:
             yield run
 
     def replace_run(self, experiment: str, tag: str, value: str) -> None:
@@ -93,6 +104,20 @@ class Tracking:
     def promote(self, version: str) -> None:
         """Move the alias ``champion`` to ``version``."""
         self.client.set_registered_model_alias(ITEM_MODEL, CHAMPION, version.removeprefix("item-"))
+
+
+@cache
+def code_version() -> str:
+    """adseq's version, and the commit where it runs from a git checkout (``-changed``: with edits on top)."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=-changed"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = described.stdout.strip() if described.returncode == 0 else "no checkout"
+    return f"{version('adseq')} ({commit})"
 
 
 def quiet_mlflow() -> None:

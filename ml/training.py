@@ -21,11 +21,12 @@ from ml.batches import TrainingBatch, TrainingBatches
 from ml.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.comparison import Asked, trained_lists
 from ml.dataset import Dataset
+from ml.encoders import ModelShape
 from ml.loss import accidental_hits, expected_count, sampled_softmax
 from ml.metrics import evaluate
 from ml.prepared import Prepared
 from ml.tensors import to_device
-from ml.towers import ModelShape, TwoTower
+from ml.towers import TwoTower
 from settings import Settings, TrainingSettings
 
 VALIDATION_METRIC = "validation_recall_at_100"

@@ -37,6 +37,10 @@ Out = Annotated[Path, typer.Option("--out", help="The landing zone to write.")]
 DailyDays = Annotated[
     int, typer.Option(min=1, help="The log's last days, which land one by one; what is before them is the history.")
 ]
+Assignments = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as training.learning_rate=1e-3; lists as JSON."),
+]
 DEFAULT_HOME = Path(".adseq")
 
 
@@ -94,34 +98,88 @@ def ui(home: HomeOption = DEFAULT_HOME) -> None:
         serve(Home(home), console)
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_split(
     split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
     landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
-    export: Annotated[Path, typer.Option(help="The ranked lists, for an outside scorer.", dir_okay=False)],
+    export: Annotated[
+        Path,
+        typer.Option(help="The ranked lists, for an outside scorer; of several, one file each.", dir_okay=False),
+    ],
     home: HomeOption = DEFAULT_HOME,
-    model: Annotated[str, typer.Option(help="Which model answers; the report names them all.")] = "contextual",
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+    model: Annotated[
+        list[str], typer.Option(help="Which model answers. Repeat it to compare the first with the others.")
+    ] = ["contextual"],  # noqa: B006
+    seed: Annotated[str, typer.Option(help="Seed of the training; several, as 0,1,2, show the spread.")] = "0",
+    assignments: Assignments = [],  # noqa: B006
+    minimum_train_events: Annotated[
+        int, typer.Option("--min-train-events", min=0, help="Score only targets with as many training events.")
+    ] = 0,
 ) -> None:
-    """Learn from a split's training part only, answer its queries, export the lists, print adseq's own metrics."""
+    """Learn from a split's training part only, answer its queries, export the lists, print and log what they are worth.
+
+    Models: popularity, recent_popularity, item_knn, mean_pooling, max_pooling, sequential, contextual; with context
+    items also sequential_appended (the item appended to the history, the encoder run again) and
+    contextual_without_context.
+    """
     with _readable():
-        from pipelines.evaluate import evaluate as evaluate_split
+        from pipelines.evaluate import Evaluation, evaluate
         from pipelines.instance import use_home
+        from pipelines.overrides import overridden, parse_seeds
         from settings import Settings
         from warehouse.home import Home
         from warehouse.landing import Landing
 
+        seeds, settings = parse_seeds(seed), overridden(Settings(), assignments)
         chosen = Home(home)
         use_home(chosen)
-        evaluate_split(
-            split=split,
-            landing=Landing(landing),
-            home=chosen,
-            model=model,
-            export=export,
-            seed=seed,
-            settings=Settings(),
+        evaluate(
+            Evaluation(
+                split=split,
+                landing=Landing(landing),
+                home=chosen,
+                models=model,
+                seeds=seeds,
+                minimum_train_events=minimum_train_events,
+                export=export,
+                settings=settings,
+            )
         )
+
+
+@app.command("tune")
+def tune_settings(
+    home: HomeOption = DEFAULT_HOME,
+    split: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A split's training part [default: the home's own log]."),
+    ] = None,
+    landing: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="With --split: where item attributes come from.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all; the same command goes on from the last one.")] = 20,
+    objective: Annotated[
+        str, typer.Option(help="recall_at_100, recall_at_10, context_recall_at_100 or context_recall_at_10.")
+    ] = "recall_at_100",
+    assignments: Assignments = [],  # noqa: B006
+) -> None:
+    """Search for better settings on a validation slice inside the training period, starting from the present ones.
+
+    A setting that --set names is fixed; the rest of the space is searched around it.
+    """
+    with _readable():
+        from pipelines.instance import use_home
+        from pipelines.overrides import overridden
+        from pipelines.tune import Search, tune
+        from settings import Settings
+        from warehouse.home import Home
+        from warehouse.landing import Landing
+
+        settings = overridden(Settings(), assignments)
+        chosen = Home(home)
+        use_home(chosen)
+        fixed = {assignment.partition("=")[0].strip() for assignment in assignments}
+        tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
 
 
 @imports.command("amazon-reviews")

@@ -1,260 +1,171 @@
-"""`adseq evaluate`: learn from a fixed split's training events, answer its queries, export the lists.
+"""`adseq evaluate`: learn from a fixed split's training events, answer its queries, export the lists, say what they are
+worth.
 
-The split's own files are the only events that are read; items take their attributes from a landing zone. The metrics
-printed are adseq's; an outside scorer on the exported lists must agree with them.
+Models that share a network share its training. The figures are adseq's; an outside scorer on the exported lists must
+agree with them.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from ml.comparison import BASELINES, Asked, ModelName, baseline_lists, settings_of, trained_lists
-from ml.context import no_context, subject_context
-from ml.dataset import Dataset
-from ml.examples import LabelRule
-from ml.items import MAXIMUM_INTERESTS
-from ml.learning import TrainingPeriod, choose_epochs, fit_prepared, prepare
-from ml.metrics import Metrics
-from ml.metrics import evaluate as measure
-from ml.queries import Queries, positions
-from ml.reporting import advertiser_codes
-from ml.retrieval import Ragged, RankedLists
-from ml.sequences import build_event_log, row_numbers
+from ml.comparison import Asked, ModelName, settings_of
+from ml.evaluable import Evaluable, counted_lists, network_lists
+from ml.learning import TrainingPeriod, choose_epochs, cross_fitted, fit_prepared, prepare_examples, with_subjects
+from ml.prepared import Prepared
+from ml.towers import TwoTower
+from pipelines.evaluation_tables import Answer, Training, show
 from pipelines.failures import RunRefused
+from pipelines.scoring import KS, Catalogue, Scoring
+from pipelines.splits import Split, export_lists, split_asked, training_period
 from settings import Settings
-from warehouse.catalogue import landed_items
-from warehouse.contracts import UNKNOWN_ADVERTISER
 from warehouse.home import Home
 from warehouse.landing import Landing
 
-FILES = ("train", "queries", "history", "targets", "catalogue")
-SCORED_DEPTH = 100
-ITEM_COLUMNS = ["item_id", "advertiser_id", "title", "category", "price", "interests", "embedding", "available_from"]
-USER_SCHEMA = {"user_id": pl.String(), "age": pl.Int32(), "gender": pl.String(), "country": pl.String()}
-
 
 @dataclass(frozen=True)
-class Split:
-    """A fixed split; ids are text, whatever type the files have."""
+class Evaluation:
+    """What was asked for on the command line."""
 
-    name: str
-    train: pl.DataFrame  # user_id, item_id, ts, ord
-    queries: pl.DataFrame  # query_id, user_id, context_item
-    history: pl.DataFrame  # query_id, item_id, ord
-    targets: pl.DataFrame  # query_id, item_id
-    catalogue: pl.DataFrame  # item_id, warm, brand
-    end: float  # seconds; the training period ends here
-    window_days: float
+    split: Path
+    landing: Landing
+    home: Home
+    models: Sequence[str]
+    seeds: Sequence[int]
+    minimum_train_events: int
+    export: Path
+    settings: Settings
 
-    @classmethod
-    def read(cls, directory: Path) -> Split:
-        """Read the split's files.
-
-        Raises:
-            RunRefused: a file is missing.
-        """
-        missing = [name for name in FILES if not (directory / f"{name}.parquet").is_file()]
-        if missing or not (directory / "meta.json").is_file():
-            raise RunRefused(
-                f"{directory} is not a split: {', '.join(f'{name}.parquet' for name in missing) or 'meta.json'} missing"
-                ". Make it with the scoring folder's split.py."
-            )
-        frames = {name: _text_ids(pl.read_parquet(directory / f"{name}.parquet")) for name in FILES}
-        meta = json.loads((directory / "meta.json").read_text())
-        if not meta["cutoff"]:
-            raise RunRefused(f"{directory}: a split without a cut-off (leave-one-out) has no instant to train until.")
-        return cls(
-            name=directory.name,
-            end=datetime.fromisoformat(meta["cutoff"]).replace(tzinfo=UTC).timestamp(),
-            window_days=float(meta["window_days"]),
-            **frames,
-        )
+    def export_path(self, answer: Answer) -> Path:
+        """``export``, with the model and the seed in its name where there are several."""
+        parts = [self.export.stem]
+        if len(set(self.models)) > 1:
+            parts.append(answer.evaluable.value)
+        if len(self.seeds) > 1 and answer.training:
+            parts.append(f"seed{answer.training.seed}")
+        return self.export.with_name("-".join(parts) + self.export.suffix)
 
 
-def evaluate(
-    *, split: Path, landing: Landing, home: Home, model: str, export: Path, seed: int, settings: Settings
-) -> None:
-    """Train ``model`` on the split, answer its queries, write query_id, rank, item_id to ``export``, print the metrics.
+def evaluate(evaluation: Evaluation) -> None:
+    """Answer the split's queries with every model and seed; export, log to MLflow and print each.
 
     Raises:
-        RunRefused: an unknown model, or a directory that is not a split.
+        RunRefused: an unknown model, one that needs context items where there are none, a directory that is not a
+            split, or no target that is to be scored.
     """
-    names = [name.value for name in ModelName if name is not ModelName.oracle]
-    if model not in names:
-        raise RunRefused(f"--model {model!r} is unknown; there are {', '.join(names)}.")
-    settings = settings.model_copy(update={"training": settings.training.model_copy(update={"seed": seed})})
-    fixed, console = Split.read(split), Console()
-    period = training_period(fixed, landing, settings)
-    asked, dataset_asked, lists = answer(fixed, period, ModelName(model), settings, home)
-    exported = export_frame(fixed, asked, dataset_asked, lists)
-    export.parent.mkdir(parents=True, exist_ok=True)
-    temporary = export.with_name(f".{export.name}.tmp")
-    exported.write_parquet(temporary)
-    temporary.replace(export)
-    _print(console, fixed, model, asked, dataset_asked, lists, period)
-    console.print(f"{len(exported):,} rows written to {export}", highlight=False)
+    evaluables = _evaluables(evaluation.models)
+    split, console = Split.read(evaluation.split), Console()
+    _check_context(split, evaluables)
+    period = training_period(split, evaluation.landing, evaluation.settings)
+    answers, scoring = [], None
+    for seed in evaluation.seeds:
+        settings = evaluation.settings.with_value("training.seed", seed)
+        prepared = cross_fitted(prepare_examples(period, settings), period, settings)
+        asked = split_asked(split, period, prepared.dataset, settings)
+        scoring = scoring or Scoring.of(split, asked, period, evaluation.minimum_train_events)
+        # What is counted is the same for every seed.
+        wanted = [each for each in evaluables if each.is_trained or seed == evaluation.seeds[0]]
+        for answer in _answers(wanted, period, prepared, asked, scoring, settings, evaluation.home, console):
+            answers.append(answer)
+            path = evaluation.export_path(answer)
+            rows = export_lists(split, asked, answer.lists, path)
+            _log(evaluation, split, period, answer, path)
+            console.print(f"{answer.name}: {rows:,} rows written to {path}", highlight=False, soft_wrap=True)
+    assert scoring is not None
+    answers.sort(key=lambda answer: (evaluables.index(answer.evaluable), answer.seed))
+    show(console, split.name, scoring, answers, evaluation.settings.evaluation.bootstrap_samples)
 
 
-def training_period(split: Split, landing: Landing, settings: Settings) -> TrainingPeriod:
-    """The split's training events, all of them positives, and the attributes of its items."""
-    positive = landing.manifest.positive_events[0]
-    given = landed_items(landing, settings.data).select(ITEM_COLUMNS)
-    ids = pl.concat([split.catalogue["item_id"], split.train["item_id"]]).unique()
-    items = ids.to_frame().join(given, on="item_id", how="left").sort("item_id")
-    events = _events(split.train.sort("user_id", "ord"), items, positive).with_columns(event_time=_time(pl.col("ts")))
-    first = events.group_by("item_id").agg(first=pl.col("event_time").min())
-    items = items.join(first, on="item_id", how="left", maintain_order="left").with_columns(
-        available_from=pl.min_horizontal("available_from", "first")
-    )
-    return TrainingPeriod(
-        events=events.select("user_id", "event_time", "event_name", "item_id", "advertiser_id"),
-        items=items.drop("first"),
-        users=pl.DataFrame(schema=USER_SCHEMA),
-        end=split.end,
-        rule=LabelRule((positive,), split.window_days, repeats_count=False, weights=settings.examples.label_weights),
-        event_names=[positive],
-    )
+def _answers(
+    evaluables: Sequence[Evaluable],
+    period: TrainingPeriod,
+    prepared: Prepared,
+    asked: Asked,
+    scoring: Scoring,
+    settings: Settings,
+    home: Home,
+    console: Console,
+) -> Iterator[Answer]:
+    """The answers under one seed, each network trained once."""
+    depth = max(settings.evaluation.depth, *KS)
+
+    def answer(evaluable: Evaluable, training: Training | None, network: TwoTower | None) -> Answer:
+        lists = (
+            counted_lists(evaluable, asked, depth)
+            if network is None
+            else network_lists(evaluable, network, asked, settings, depth)
+        )
+        measured = {catalogue: scoring.measure(lists, catalogue) for catalogue in Catalogue}
+        return Answer(evaluable, training, lists, measured, settings_of(evaluable.model, settings))
+
+    for evaluable in evaluables:
+        if not evaluable.is_trained:
+            yield answer(evaluable, None, None)
+    for model in ModelName:
+        ways = [each for each in evaluables if each.is_trained and each.model is model]
+        if ways:
+            console.print(f"Training {model.value}, seed {settings.training.seed} ...", highlight=False)
+            network, training = _train(period, prepared, settings_of(model, settings), home)
+            yield from (answer(way, training, network) for way in ways)
 
 
-def answer(
-    split: Split, period: TrainingPeriod, model: ModelName, settings: Settings, home: Home
-) -> tuple[Queries, Dataset, RankedLists]:
-    """The model's lists for the split's queries, in rows of the split's catalogue."""
-    effective = settings_of(model, settings)
-    if model in BASELINES:
-        prepared = prepare(period, settings_of(ModelName.sequential, settings))
-        queries, dataset = split_queries(split, period, prepared.dataset, settings)
-        asked = Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
-        return queries, dataset, baseline_lists(model, asked, settings.evaluation.depth)
+def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home: Home) -> tuple[TwoTower, Training]:
+    """A network that has learnt from the whole period, for the number of epochs that the validation slice chose."""
+    started = time.perf_counter()
     home.models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".evaluate-", dir=home.models) as work:
-        epochs = choose_epochs(period, effective, Path(work)).best_epoch
-        prepared = prepare(period, effective)
-        fitted = fit_prepared(period, prepared, effective, epochs, Path(work))
-    queries, dataset = split_queries(split, period, prepared.dataset, settings)
-    asked = Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
-    return queries, dataset, trained_lists(fitted.network, asked, effective, settings.evaluation.depth)
+        epochs = choose_epochs(period, settings, Path(work) / "choice").best_epoch
+        fitted = fit_prepared(period, with_subjects(prepared, settings), settings, epochs, Path(work) / "fit")
+    return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
 
 
-def split_queries(split: Split, period: TrainingPeriod, known: Dataset, settings: Settings) -> tuple[Queries, Dataset]:
-    """The split's queries with their histories as a log of their own (user row = query row)."""
-    ids = known.features.item_ids
-    query_ids = split.queries["query_id"]
-    history = split.history.with_columns(user_id=pl.Series(row_numbers(query_ids, split.history["query_id"])))
-    # History after the training period has an order but no time: it counts as happening at the end of the period.
-    times = split.train.select("ord", "ts")
-    history = history.sort("user_id", "ord").join(times, on="ord", how="left", maintain_order="left")
-    history = history.with_columns(
-        event_time=_time(pl.col("ts").fill_null(split.end)), user_id=pl.col("user_id").cast(pl.String)
-    )
-    features = settings.features
-    log = build_event_log(
-        _events(history, period.items, period.event_names[0]),
-        ids,
-        period.event_names,
-        features.advertiser_buckets,
-        features.advertiser_hashes,
-    )
-    user = row_numbers(log.user_ids, pl.Series(np.arange(len(query_ids))).cast(pl.String))
-    candidates = np.sort(row_numbers(ids, split.catalogue["item_id"]))
-    position = positions(candidates, len(ids))
-    subject = row_numbers(ids, split.queries["context_item"])
-    with_subject = np.flatnonzero(subject >= 0)
-    exclude = (
-        np.concatenate([row_numbers(query_ids, split.history["query_id"]), with_subject]),
-        np.concatenate([position[row_numbers(ids, split.history["item_id"])], position[subject[with_subject]]]),
-    )
-    target = position[row_numbers(ids, split.targets["item_id"])]
-    has_context = bool(len(with_subject))
-    queries = Queries(
-        user=user,
-        history_end=np.where(user >= 0, log.offsets[np.maximum(user, 0) + 1], 0),
-        context=subject_context(subject, known.features) if has_context else no_context(len(user), MAXIMUM_INTERESTS),
-        positives=Ragged.from_pairs(row_numbers(query_ids, split.targets["query_id"]), target, len(query_ids)),
-        exclude=_pairs_within(*exclude, len(query_ids)),
-        candidates=candidates,
-        as_of=split.end,
-    )
-    return queries, replace(known, log=log, demographics=np.zeros((log.users, 3), np.int64))
+def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, answer: Answer, export: Path) -> None:
+    """One MLflow run an answer: settings, both catalogues' figures, what was learnt from, where the lists are."""
+    import mlflow
+
+    from ml.tracking import EVALUATIONS, Tracking
+    from ml.versioning import dataset_hash
+
+    tracking = Tracking(evaluation.home.tracking_uri, evaluation.home.artifacts)
+    tags = {"model": answer.evaluable.value, "dataset_hash": dataset_hash(period), "lists": str(export.absolute())}
+    figures = answer.metrics[Catalogue.warm].flat()
+    figures |= {f"full_{name}": value for name, value in answer.metrics[Catalogue.full].flat().items()}
+    if answer.training:
+        figures |= {"epochs": answer.training.epochs, "training_seconds": answer.training.seconds}
+    with tracking.run(EVALUATIONS, f"{split.name}: {answer.name}", tags):
+        mlflow.log_params(
+            {
+                "split": split.name,
+                "model": answer.evaluable.value,
+                "min_train_events": evaluation.minimum_train_events,
+                **answer.settings.flat(),
+            }
+        )
+        mlflow.log_metrics(figures)
 
 
-def export_frame(split: Split, queries: Queries, dataset: Dataset, lists: RankedLists) -> pl.DataFrame:
-    """query_id, rank (1 = best), item_id."""
-    query, rank = np.nonzero(lists.items >= 0)
-    items = dataset.features.item_ids.gather(queries.candidates[lists.items[query, rank]])
-    return pl.DataFrame({"query_id": split.queries["query_id"].gather(query), "rank": rank + 1, "item_id": items})
+def _evaluables(models: Sequence[str]) -> list[Evaluable]:
+    """The models in the order asked for, each once."""
+    known = [each.value for each in Evaluable]
+    for model in models:
+        if model not in known:
+            raise RunRefused(f"--model {model!r} is unknown; there are {', '.join(known)}.")
+    return [Evaluable(model) for model in dict.fromkeys(models)]
 
 
-def _print(
-    console: Console,
-    split: Split,
-    model: str,
-    queries: Queries,
-    dataset: Dataset,
-    lists: RankedLists,
-    period: TrainingPeriod,
-) -> None:
-    advertisers = advertiser_codes(period.items, UNKNOWN_ADVERTISER)[queries.candidates]
-    order = row_numbers(dataset.features.item_ids.gather(queries.candidates), split.catalogue["item_id"])
-    warm = np.zeros(len(queries.candidates), bool)
-    warm[order] = split.catalogue["warm"].to_numpy()
-    table = Table(title=f"{split.name}: {model}, measured by adseq", title_justify="left")
-    table.add_column("Figure")
-    for column in ("warm catalogue", "full catalogue"):
-        table.add_column(column, justify="right")
-    both = [on_catalogue(lists, queries.positives, kept, advertisers) for kept in (warm, np.ones_like(warm))]
-    flat = [metrics.flat() for metrics in both]
-    for figure in flat[0]:
-        table.add_row(figure, *(f"{values[figure]:.5g}" if figure in values else "–" for values in flat))
-    console.print(table)
-
-
-def on_catalogue(
-    lists: RankedLists, positives: Ragged, kept: NDArray[np.bool_], advertisers: NDArray[np.int64]
-) -> Metrics:
-    """Metrics on a part of the catalogue: items outside it leave the lists and the rest moves up; positives outside it
-    are not asked for."""
-    position = positions(np.flatnonzero(kept), len(kept))
-    inside = (lists.items >= 0) & kept[np.maximum(lists.items, 0)]
-    order = np.argsort(~inside, axis=1, kind="stable")[:, :SCORED_DEPTH]
-    moved = np.take_along_axis(np.where(inside, position[np.maximum(lists.items, 0)], -1), order, axis=1)
-    scores = np.where(moved >= 0, np.take_along_axis(lists.scores, order, axis=1), -np.inf).astype(np.float32)
-    wanted = Ragged(positives.offsets, np.where(positives.items >= 0, position[np.maximum(positives.items, 0)], -1))
-    return measure(
-        RankedLists(moved, scores), wanted.where(wanted.items >= 0), int(kept.sum()), advertisers[kept], (10, 50, 100)
-    )
-
-
-def _events(rows: pl.DataFrame, items: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Rows as events of one name, with their item's advertiser."""
-    advertisers = items.select("item_id", "advertiser_id")
-    return rows.join(advertisers, on="item_id", how="left", maintain_order="left").with_columns(event_name=pl.lit(name))
-
-
-def _pairs_within(query: NDArray[np.int64], item: NDArray[np.int64], queries: int) -> Ragged:
-    return Ragged.from_pairs(query[item >= 0], item[item >= 0], queries)
-
-
-def _text_ids(frame: pl.DataFrame) -> pl.DataFrame:
-    """Ids as text; a float id (a nullable integer column of pandas) without its ``.0``."""
-
-    def text(name: str) -> pl.Expr:
-        column = pl.col(name)
-        return (column.cast(pl.Int64) if frame.schema[name].is_float() else column).cast(pl.String)
-
-    ids = [name for name in ("query_id", "user_id", "item_id", "context_item") if name in frame.columns]
-    return frame.with_columns(text(name) for name in ids)
-
-
-def _time(seconds: pl.Expr) -> pl.Expr:
-    return (seconds.cast(pl.Float64) * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+def _check_context(split: Split, evaluables: Sequence[Evaluable]) -> None:
+    """Refuse the other ways of asking where they would answer like the model itself."""
+    if split.queries["context_item"].is_not_null().any():
+        return
+    for each in evaluables:
+        if each.needs_context:
+            raise RunRefused(
+                f"--model {each.value} differs from {each.model.value} by the context item, and the queries of "
+                f"{split.name} have none. Use a split of the context protocol, or --model {each.model.value}."
+            )

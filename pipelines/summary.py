@@ -16,6 +16,7 @@ MODELS: Mapping[str, str] = {
     "recent_popularity": "popularity, recent",
     "item_knn": "item-kNN",
     "mean_pooling": "mean pooling",
+    "max_pooling": "max pooling",
     "sequential": "sequential, no context",
     "contextual": "contextual",
     "oracle": "oracle (the world's truth)",
@@ -35,6 +36,7 @@ NEXT: Mapping[str, str] = {
     "adseq run --landing DIR --home DIR": "the same flow on your own log",
     "adseq run --retrain": "train again on everything that has arrived",
     "adseq evaluate --help": "answer the queries of a fixed split, for an outside scorer",
+    "adseq tune": "search for better settings on this log",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy.stats import ortho_group
 
@@ -56,7 +57,7 @@ def test_content_of_a_fold_lies_near_the_content_that_serves(known: TrainingPeri
     whole = prepared.dataset.features.content
     for content in prepared.folds.content:
         both = whole.any(axis=1) & content.any(axis=1)
-        assert (whole[both] * content[both]).sum(axis=1).mean() > 0.8
+        assert (whole[both] * content[both]).sum(axis=1).mean() > 0.6
 
 
 def test_the_rotation_undoes_a_rotation() -> None:
@@ -83,7 +84,7 @@ def test_cross_fitted_content_of_given_embeddings_keeps_them(
     """Given embeddings know nothing of who engaged with what: only the graph part differs between folds."""
     items = known.items.sort("item_id")
     given = np.random.default_rng(1).normal(size=(len(items), 5)).astype(np.float32)
-    items = items.with_columns(embedding=given.tolist())
+    items = items.with_columns(pl.Series("embedding", given).cast(pl.List(pl.Float32)))
     log = prepared.dataset.log
     basis = build_content_basis(items, log, settings.features, 0)
     assert (basis.graph_width, basis.given_width) == (8, 5)

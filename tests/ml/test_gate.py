@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import ml.gate
 from ml.artifact import ModelArtifact
@@ -21,7 +22,11 @@ NAMES = ("candidate", "champion")
 
 @pytest.fixture(scope="session")
 def untrained(artifact: ModelArtifact, prepared: Prepared, settings: Settings) -> ModelArtifact:
-    return replace(artifact, network=new_network(prepared.dataset, settings).eval())
+    """An untrained network that does not listen to its memory, either, which would be a fair model already."""
+    network = new_network(prepared.dataset, settings).eval()
+    with torch.no_grad():
+        network.head.gates.bias.fill_(-30)
+    return replace(artifact, network=network)
 
 
 def judge(

@@ -52,13 +52,13 @@ def test_repeated_events_count_once() -> None:
 
 
 def test_items_outside_the_leading_dimensions_get_no_vector() -> None:
-    """A pair that nothing links to the rest lies in none of two dimensions; scaled noise would look like content."""
-    engaged = np.zeros((42, 8), bool)
-    engaged[:40, :3] = True
-    engaged[:20, 3] = engaged[20:40, 4] = True
-    engaged[41, 6:8] = True
-    vectors = spectral_embedding(log_of(engaged)[0], 8, 2, 0)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1] * 5 + [0] * 3, atol=1e-5)
+    """Two large groups take both dimensions; a pair that nothing links to them would be scaled noise."""
+    engaged = np.zeros((41, 10), bool)
+    engaged[:20, :4] = True
+    engaged[20:40, 4:8] = True
+    engaged[40, 8:] = True
+    vectors = spectral_embedding(log_of(engaged)[0], 10, 2, 0)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1] * 8 + [0] * 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [[], [("u", 1.0, "checkout", "a")], [("u", 1.0, "signup", None)]])

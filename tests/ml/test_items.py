@@ -69,14 +69,14 @@ def test_windows_in_any_order_give_their_own_counts() -> None:
 def basis() -> ContentBasis:
     vector = pl.List(pl.Float32)
     return ContentBasis(
-        source="co-engagement graph",
         items=pl.DataFrame({"item_id": ["a"], "vector": [[1.0, 0.0]]}, schema_overrides={"vector": vector}),
         means=pl.DataFrame(
             {"kind": ["advertiser"], "key": ["nike"], "vector": [[0.0, 1.0]]}, schema_overrides={"vector": vector}
         ),
         price_mean=float(np.log1p(10.0)),
         price_deviation=2.0,
-        width=2,
+        graph_width=2,
+        given_width=0,
     )
 
 

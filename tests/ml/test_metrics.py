@@ -61,6 +61,17 @@ def test_diversity_takes_the_most_retrieved_first() -> None:
     assert share_for_90_percent([-1, -1], 10) == 0.0
 
 
+def test_diversity_of_advertisers_counts_the_slots_of_their_items() -> None:
+    """Of the 11 slots with a known advertiser, advertiser 0 fills 9 and advertiser 1 two: 9.9 slots need both, of four
+    known ones. With one slot less for advertiser 1, 9 of 10 are enough, and the first has them."""
+    advertisers = np.array([0, 0, 0, 1, 2, 3, -1, 1])
+    positives = Positives.from_pairs([0, 1, 2], [0, 0, 0], 3)
+    lists = RankedLists.from_rows([[0, 1, 2, 3], [0, 1, 2, 7], [0, 1, 2, 6]])
+    assert evaluate(lists, positives, 8, advertisers).advertiser_diversity90 == 2 / 4
+    lists = RankedLists.from_rows([[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 6]])
+    assert evaluate(lists, positives, 8, advertisers).advertiser_diversity90 == 1 / 4
+
+
 def test_diversity_looks_at_the_first_hundred_only() -> None:
     deep = RankedLists.from_rows([list(range(300))], depth=300)
     assert evaluate(deep, Positives.from_pairs([0], [0], 1), 1000).diversity90 == 90 / 1000

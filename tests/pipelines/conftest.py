@@ -3,6 +3,7 @@
 No ``from __future__ import annotations`` here: Dagster refuses an annotated ``context`` whose annotation is a string.
 """
 
+import os
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from assets.partitions import daily_partitions
 from pipelines import jobs
+from tests.pipelines.split_world import TINY, Made, make_splits
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing
@@ -75,3 +77,20 @@ def home(tmp_path: Path) -> Home:
     for day in LANDED:
         Landing(home.landing).write(LandingTable.events, day, pl.DataFrame({"event_id": ["a"]}))
     return home
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Fixed splits of a small log; tests put back what they change in the files."""
+    return make_splits(tmp_path_factory.mktemp("splits"))
+
+
+@pytest.fixture
+def tiny_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny configuration; the command changes the environment, which is put back afterwards."""
+    for name in ("ADSEQ_HOME", "DAGSTER_HOME", "MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, os.environ.get(name, "placeholder"))
+    monkeypatch.delenv("ADSEQ_HOME")
+    for name, value in TINY.items():
+        monkeypatch.setenv(f"ADSEQ_{name}", value)
+    monkeypatch.setenv("COLUMNS", "200")

@@ -30,7 +30,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 def test_help_names_every_command(runner: CliRunner) -> None:
     result = runner.invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("demo", "run", "import", "evaluate", "ui", "summary"):
+    for command in ("demo", "run", "import", "evaluate", "tune", "ui", "summary"):
         assert re.search(rf"\b{command}\b", result.output)
 
 

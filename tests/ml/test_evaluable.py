@@ -1,0 +1,109 @@
+"""Other ways of asking a model, and scoring on a part of the catalogue, by hand-worked examples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ml.comparison import Asked, ModelName, settings_of, trained_lists
+from ml.context import no_context, subject_context
+from ml.crossfit import uncrossed
+from ml.dataset import build_dataset
+from ml.evaluable import Evaluable, network_lists, subject_appended, within
+from ml.items import MAXIMUM_INTERESTS
+from ml.prepared import Prepared
+from ml.queries import Queries
+from ml.retrieval import Ragged, RankedLists
+from ml.sequences import newest, pad
+from ml.training import Fit
+from settings import Settings
+from tests.ml.worlds import EVENT_NAMES, event_frame, instant, item_frame, small_settings, user_frame
+
+
+def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: list[int], as_of: float) -> Asked:
+    """Queries of users who are known for so many events, with a context item each (-1 = none)."""
+    dataset = prepared.dataset
+    user = np.array(users)
+    queries = Queries(
+        user=user,
+        history_end=np.where(user >= 0, dataset.log.offsets[user] + np.array(known), 0),
+        context=subject_context(np.array(subject), dataset.features),
+        positives=Ragged.from_pairs([], [], len(users)),
+        exclude=None,
+        candidates=np.arange(len(dataset.features)),
+        as_of=as_of,
+    )
+    return Asked(dataset, queries, dataset.log, 10.0)
+
+
+def test_the_context_item_becomes_the_newest_event() -> None:
+    rows = [("u", 1.0, "page_visit", "a"), ("u", 3.0, "checkout", "b"), ("u", 9.0, "checkout", "a")]
+    items = item_frame(["a", "b", "c"], advertiser_id=["of a", "of b", "of c"])
+    dataset = build_dataset(event_frame(rows), items, user_frame(["u"]), small_settings().features, EVENT_NAMES)
+    prepared = Prepared(dataset, None, np.zeros(0), uncrossed(dataset.features, 1))  # type: ignore[arg-type]
+    asked = asked_of(prepared, [0, -1, 0, -1, 0], [2, 0, 1, 0, 3], [2, 1, -1, -1, 2], instant(5.0))
+    found = subject_appended(asked, "checkout")
+    log, queries = found.dataset.log, found.queries
+    sequences = [log.item[log.offsets[row] : queries.history_end[row]].tolist() for row in queries.user]
+    assert sequences == [[0, 1, 2], [1], [0], [], [0, 1, 0, 2]]
+    names = [EVENT_NAMES[code - 1] for code in log.name]
+    assert names[:4] == ["page_visit", "checkout", "checkout", "checkout"]
+    # The appended event happens when the query is asked, or at the last event where that is later (day 9).
+    days = [(seconds - instant(0)) / 86_400 for seconds in log.seconds]
+    assert days == pytest.approx([1, 3, 5, 5, 1, 1, 3, 9, 9])
+    assert log.advertiser[2].tolist() == dataset.features.advertiser[2].tolist()
+    assert not queries.context.present.any()
+    assert (found.dataset.demographics[[0, 2, 4]] == dataset.demographics[0]).all()
+    assert (found.dataset.demographics[[1, 3]] == 0).all()
+
+
+def test_an_appended_item_is_to_the_encoder_what_the_event_itself_would_be(prepared: Prepared) -> None:
+    log = prepared.dataset.log
+    last = log.offsets[1:] - 1
+    users = np.flatnonzero((log.name[last] == EVENT_NAMES.index("checkout") + 1) & (np.diff(log.offsets) > 2))[:5]
+    for user in users:
+        known = int(last[user] - log.offsets[user])
+        asked = asked_of(prepared, [int(user)], [known], [int(log.item[last[user]])], float(log.seconds[last[user]]))
+        found = subject_appended(asked, "checkout")
+        there = pad(log, newest(log, np.array([user]), last[[user]] + 1, 12))
+        here = pad(found.dataset.log, newest(found.dataset.log, np.array([0]), found.queries.history_end, 12))
+        for name in ("item", "name", "gap", "recency", "valid"):
+            assert np.array_equal(getattr(here, name), getattr(there, name)), name
+        # The planted log's events name other advertisers than its catalogue, which is what a context item goes by.
+        assert np.array_equal(here.advertiser[:, :-1], there.advertiser[:, :-1])
+        assert np.array_equal(here.advertiser[0, -1], prepared.dataset.features.advertiser[here.item[0, -1]])
+
+
+def test_a_model_trained_without_context_is_not_asked_with_it(
+    prepared: Prepared, trained: Fit, settings: Settings
+) -> None:
+    """Its context layer is as random as it was made."""
+    asked = asked_of(prepared, [0, 1, 2], [4, 5, 6], [7, 8, 9], instant(80.0))
+    hidden = replace(asked, queries=replace(asked.queries, context=no_context(3, MAXIMUM_INTERESTS)))
+    without = settings_of(ModelName.sequential, settings)
+    plain = trained_lists(trained.network, hidden, settings, 50).items
+    assert np.array_equal(trained_lists(trained.network, asked, without, 50).items, plain)
+    assert not np.array_equal(trained_lists(trained.network, asked, settings, 50).items, plain)
+    other = network_lists(Evaluable.contextual_without_context, trained.network, asked, settings, 50).items
+    assert np.array_equal(other, plain)
+    appended = network_lists(Evaluable.sequential_appended, trained.network, asked, settings, 50).items
+    assert not np.array_equal(appended, plain)
+
+
+def test_every_model_of_the_reports_but_the_oracle_can_be_evaluated() -> None:
+    assert {each.model for each in Evaluable} == set(ModelName) - {ModelName.oracle}
+    assert [each.value for each in Evaluable if not each.needs_context] == [
+        model.value for model in ModelName if model is not ModelName.oracle
+    ]
+
+
+def test_items_outside_a_catalogue_leave_the_lists_and_the_rest_moves_up() -> None:
+    lists = RankedLists.from_rows([[0, 3, 1, 4], [1, 2]], depth=4)
+    positives = Ragged.from_pairs([0, 0, 1, 1], [3, 4, 1, -1], 2)
+    scored, wanted = within(lists, positives, np.array([True, False, True, False, True]), depth=2)
+    assert scored.items.tolist() == [[0, 2], [1, -1]]  # rows of the part: 0, 2 and 4 are 0, 1 and 2 there
+    assert wanted.offsets.tolist() == [0, 1, 1]
+    assert wanted.items.tolist() == [2]
+    assert np.isneginf(scored.scores[1, 1])
