@@ -94,20 +94,24 @@ def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
 
 def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
     """Train on the period less its last window, and stop when recall on that window stops rising."""
-    cutoff = period.end - period.window
-    earlier = period.until(cutoff)
+    earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
+    asked = newest_window(period, prepared, settings)
+    return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
+
+
+def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+    """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
     queries, dataset = future_queries(
         prepared.dataset,
         whole_log(period, settings),
-        cutoff,
+        period.end - period.window,
         period.rule,
         settings.training.validation_users,
         settings.training.seed,
         only_candidates=True,
     )
-    asked = Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
-    return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
+    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
 
 def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:

@@ -22,7 +22,7 @@ from mlflow.entities import Run
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
-TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
+TRAINING, REPORTS, DAILY, SWEEPS = "adseq training", "adseq reports", "adseq daily", "adseq sweeps"
 ITEM_MODEL = "adseq_item_model"
 CHAMPION = "champion"
 
