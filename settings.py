@@ -151,6 +151,17 @@ class TrainingSettings(Group):
     validation_users: int = Field(4000, ge=1, description="Users of the validation slice that are scored an epoch.")
 
 
+class SweepSettings(Group):
+    """The sweep over the weights of the log-Q correction."""
+
+    alphas_positive: list[float] = Field([0.0, 0.5], min_length=1, description="Weights tried for the positive.")
+    alphas_negative: list[float] = Field([0.5, 0.75, 1.0], min_length=1, description="Weights tried for the negatives.")
+    epochs: int = Field(3, ge=1, description="Epochs of each point's fit.")
+    recall_tolerance: float = Field(
+        0.02, ge=0, le=1, description="The best point is the most diverse within this share of the best Recall@100."
+    )
+
+
 class InferenceSettings(Group):
     """Encoding users and items."""
 
@@ -200,6 +211,7 @@ class Settings(BaseSettings):
     context: ContextSettings = ContextSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    sweep: SweepSettings = SweepSettings()
     inference: InferenceSettings = InferenceSettings()
     index: IndexSettings = IndexSettings()
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -32,6 +32,7 @@ from settings import (
     ModelSettings,
     SequenceSettings,
     Settings,
+    SweepSettings,
     TrainingSettings,
 )
 from warehouse.home import Home
@@ -92,6 +93,11 @@ class TrainingConfig(TrainingSettings, dg.Config):
 
 
 @_defaults_from_environment
+class SweepConfig(SweepSettings, dg.Config):
+    """The sweep over the weights of the log-Q correction."""
+
+
+@_defaults_from_environment
 class InferenceConfig(InferenceSettings, dg.Config):
     """Encoding users and items."""
 
@@ -124,6 +130,7 @@ class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     context: ContextConfig = ContextConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    sweep: SweepConfig = SweepConfig()
     inference: InferenceConfig = InferenceConfig()
     index: IndexConfig = IndexConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

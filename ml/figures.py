@@ -49,6 +49,7 @@ MODEL_COLOURS = {
 OTHER_COLOURS = ("#2a6fb0", "#d1435b", "#d99a2b", "#2b9a82", "#7a5aa6", "#8c6d5a", "#6b7683", "#7fb2de")
 INK, QUIET, GRID = "#22303c", "#66727f", "#e4e8ec"
 RESOLUTION = 130  # dots per inch
+DIVERSITY = "Diversity: share of the catalogue that fills 90 % of all retrieved slots"
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,7 @@ def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int
 def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, subtitle: str = "") -> Figure:
     """Diversity against recall: one named point a model, (diversity90, recall@K)."""
     note = subtitle or "Up and to the right is better"
-    x = "Diversity: share of the catalogue that fills 90 % of all retrieved slots"
-    figure, axes = _canvas(f"Diversity and Recall@{k} by model", note, x, f"Recall@{k}")
+    figure, axes = _canvas(f"Diversity and Recall@{k} by model", note, DIVERSITY, f"Recall@{k}")
     for model, (diversity, recall) in points.items():
         axes.scatter(diversity, recall, s=110, color=_colour(model), edgecolor="white", linewidth=1.2, zorder=3)
     axes.set_xlim(0, 1.25 * max(diversity for diversity, _ in points.values()) or 1)
@@ -124,6 +124,23 @@ def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, s
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     _percent(axes)
     _name_line_ends(figure, axes, points)
+    return figure
+
+
+def pareto_scatter(
+    points: Mapping[str, tuple[float, float]], front: Sequence[str], k: int = 100, subtitle: str = ""
+) -> Figure:
+    """Diversity against recall: one labelled point a setting, (diversity90, recall@K), and a line through ``front``."""
+    figure, axes = _canvas(f"Diversity and Recall@{k}: the front", subtitle, DIVERSITY, f"Recall@{k}")
+    _percent(axes)
+    axes.xaxis.set_major_formatter(FuncFormatter(_as_percent))
+    axes.plot(*np.array(sorted(points[label] for label in front)).T, color=MODEL_COLOURS["contextual"], linewidth=1.8)
+    for label, place in points.items():
+        colour = MODEL_COLOURS["contextual" if label in front else "popularity"]
+        axes.scatter(*place, s=80, color=colour, edgecolor="white", linewidth=1.2, zorder=3)
+        axes.annotate(label, place, (7, 6), textcoords="offset points", fontsize=9, color=INK)
+    axes.margins(0.16)
+    axes.autoscale()  # the points lie close together: an axis from zero would hide their differences
     return figure
 
 

@@ -89,25 +89,29 @@ def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings
 
 def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:
     """The period less its last window, prepared, and the conversions of that window to validate on."""
-    cutoff = period.end - period.window
-    earlier = period.until(cutoff)
+    earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
-    queries, dataset = future_queries(
-        prepared.dataset,
-        whole_log(period, settings),
-        cutoff,
-        period.rule,
-        settings.training.validation_users,
-        settings.training.seed,
-        only_candidates=True,
-    )
-    return earlier, prepared, Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+    return earlier, prepared, newest_window(period, prepared, settings)
 
 
 def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
     """Train on the period less its last window, and stop when recall on that window stops rising."""
     earlier, prepared, asked = validation_slice(period, settings)
     return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
+
+
+def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+    """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
+    queries, dataset = future_queries(
+        prepared.dataset,
+        whole_log(period, settings),
+        period.end - period.window,
+        period.rule,
+        settings.training.validation_users,
+        settings.training.seed,
+        only_candidates=True,
+    )
+    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
 
 def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:

@@ -26,7 +26,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
-EVALUATIONS, TUNING = "adseq evaluations", "adseq tuning"
+EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps"
 ITEM_MODEL = "adseq_item_model"
 CHAMPION = "champion"
 

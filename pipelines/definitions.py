@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import features, inference, ingest, reports, sequences, training
+from assets import features, inference, ingest, reports, sequences, sweep, training
 from assets.resources import SettingsResource
 from pipelines import jobs, schedules, sensors
 
-stages = [ingest, sequences, features, training, inference, reports]  # in the order the data flows
+stages = [ingest, sequences, features, training, inference, reports, sweep]  # in the order the data flows
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(stages),
     asset_checks=dg.load_asset_checks_from_modules(stages),
-    jobs=[jobs.bootstrap, jobs.daily, jobs.retrain],
+    jobs=[jobs.bootstrap, jobs.daily, jobs.retrain, jobs.sweep],
     schedules=[schedules.daily_schedule, schedules.weekly_retrain],
     sensors=[sensors.new_landing_dates],
     resources={"settings": SettingsResource()},

@@ -1,4 +1,5 @@
-"""The three jobs: ``bootstrap`` once, ``daily`` every day, ``retrain`` when a new model is wanted."""
+"""The jobs: ``bootstrap`` once, ``daily`` every day, ``retrain`` when a new model is wanted; ``sweep`` to learn how to
+train it."""
 
 from __future__ import annotations
 
@@ -60,5 +61,12 @@ daily = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*DAILY),
     description="One day: ingest what arrived, infer the active users, rebuild the index, measure yesterday's answers.",
     op_retry_policy=RETRIES,
+    tags=RUN_TAGS,
+)
+
+sweep = dg.define_asset_job(
+    "sweep",
+    selection=dg.AssetSelection.assets("alpha_sweep"),
+    description="Recall against diversity over the weights of the log-Q correction. Serves nothing, changes nothing.",
     tags=RUN_TAGS,
 )

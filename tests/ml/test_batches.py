@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from ml.batches import Cell, TrainingBatch, TrainingBatches
 from ml.context import subject_context
 from ml.examples import Examples
-from ml.loss import accidental_hits, expected_count
+from ml.learning import TrainingPeriod, prepare
+from ml.loss import accidental_hits, expected_count, sampled_softmax
 from ml.prepared import Prepared
 from ml.sequences import newest
-from tests.ml.worlds import small_settings
+from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
 
 WINDOW_DAYS = 15.0
 
@@ -196,3 +198,67 @@ def test_statistics_of_candidates_are_as_of_the_cutoff(prepared: Prepared) -> No
         cutoff = float(numbered.cutoff[int(batch.weight[0])])
         expected = prepared.dataset.statistics.at(cutoff)[batch.candidate_rows.numpy()]
         np.testing.assert_array_equal(batch.candidates.statistics.numpy(), expected)
+
+
+def lengths_tell_the_item() -> Prepared:
+    """Half of the users have ten events and buy one of the popular items, the others have two and buy a rare one."""
+    random = np.random.default_rng(0)
+    rows: list[Event] = []
+    for number in range(400):
+        user, events = f"u{number:03d}", 10 if number % 2 else 2
+        rows += [(user, 1 + event / 10, "page_visit", f"i{random.integers(40):02d}") for event in range(events)]
+        bought = random.integers(4) if number % 2 else 4 + random.integers(36)
+        rows.append((user, 12.0, "checkout", f"i{bought:02d}"))
+    items = item_frame([f"i{number:02d}" for number in range(40)], embedding=np.eye(40, 8).tolist())
+    users = user_frame([f"u{number:03d}" for number in range(400)])
+    period = TrainingPeriod(event_frame(rows), items, users, instant(20), rule(10.0), EVENT_NAMES)
+    return prepare(period, small_settings(examples={"cutoffs": 1}, features={"cross_fit_folds": 1}))
+
+
+def gradient_error(prepared: Prepared, batches: TrainingBatches) -> float:
+    """How far the sampled gradient is from that of the full softmax over the same rows, relative to it."""
+    items, users = len(prepared.dataset.features), prepared.dataset.log.users
+    cosine = torch.rand(users, items, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sampled, full = cosine.clone().requires_grad_(), cosine.clone().requires_grad_()
+    sampled_loss, full_loss = torch.zeros(()), torch.zeros(())
+    for epoch in range(60):
+        batches.epoch = epoch
+        for batch in batches:
+            rows = batch.weight.numpy().astype(int)
+            user, item = torch.from_numpy(prepared.examples.user[rows]), torch.from_numpy(prepared.examples.item[rows])
+            expected = expected_count(batch.share, len(rows), len(batch.candidate_rows) - len(rows), batch.corpus)
+            hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, items)
+            sampled_loss = sampled_loss + sampled_softmax(
+                sampled[user[:, None], batch.candidate_rows[None]],
+                torch.tensor(0.4),
+                expected.log(),
+                hits,
+                torch.ones(len(rows)),
+                0.0,
+                1.0,
+            )
+            full_loss = full_loss + functional.cross_entropy(full[user] / 0.4, item)
+    (one,) = torch.autograd.grad(sampled_loss, [sampled])
+    (other,) = torch.autograd.grad(full_loss, [full])
+    return float((one - other).norm() / other.norm())
+
+
+def test_length_buckets_do_not_bias_the_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short and long histories are encoded apart, but stay in one batch: the in-batch negatives of both are drawn from
+    everybody's positives. Batches of like lengths, as sorting for speed would make them, are biased."""
+    prepared = lengths_tell_the_item()
+    assert len(prepared.examples) == 400
+    numbered = replace(prepared, examples=replace(prepared.examples, weight=np.arange(400, dtype=np.float32)))
+    batches = batches_of(numbered, batch_size=100, corpus_negatives=50)
+    assert all(len(batch.chunks) > 1 for batch in batches)
+    mixed = gradient_error(prepared, batches)
+    lengths = numbered.examples.history_end - prepared.dataset.log.offsets[numbered.examples.user]
+
+    def of_like_lengths(cell: Cell, random: np.random.Generator) -> list[NDArray[np.int64]]:
+        order = np.lexsort((random.random(len(cell.rows)), lengths[cell.rows]))
+        return np.array_split(cell.rows[order], 4)
+
+    monkeypatch.setattr(batches, "_drawn", of_like_lengths)
+    biased = gradient_error(prepared, batches)
+    assert mixed < 0.1, (mixed, biased)
+    assert biased > 2 * mixed, (mixed, biased)

@@ -34,6 +34,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "segment_bars": lambda: figures.segment_bars(segments(MODELS), "History length (events)", 100),
     "diversity_scatter": lambda: figures.diversity_scatter(dict.fromkeys(MODELS, (0.4, 0.1))),
     "diversity_scatter of zeros": lambda: figures.diversity_scatter({"popularity": (0.0, 0.0)}),
+    "pareto_scatter": lambda: figures.pareto_scatter({"0 / 1": (0.2, 0.1), "0 / 0.5": (0.3, 0.08)}, ["0 / 1"]),
+    "pareto_scatter of one point": lambda: figures.pareto_scatter({"0 / 1": (0.0, 0.0)}, ["0 / 1"]),
     "context_bars": lambda: figures.context_bars({"contextual": ContextLift(0.1, 0.2, 0.3, 0.6)}, 100),
     "daily_recall_curve": lambda: figures.daily_recall_curve(DAYS, {"contextual": [None, *[0.2] * 19]}),
     "daily_recall_curve of one day": lambda: figures.daily_recall_curve(DAYS[:1], {"contextual": [0.2]}),
@@ -62,6 +64,16 @@ def test_bars_have_the_heights_and_colours_of_their_models() -> None:
     colours = [group[0].get_facecolor()[:3] for group in bars]
     for colour, model in zip(colours, ("item_knn", "contextual"), strict=True):
         assert "#" + "".join(f"{round(part * 255):02x}" for part in colour) == MODEL_COLOURS[model]
+
+
+def test_the_front_is_drawn_through_its_points_and_every_point_has_its_label() -> None:
+    points = {"a": (0.3, 0.1), "b": (0.1, 0.2), "c": (0.1, 0.1)}
+    axes = figures.pareto_scatter(points, ["a", "b"]).axes[0]
+    assert axes.lines[0].get_xydata().tolist() == [[0.1, 0.2], [0.3, 0.1]]
+    assert {text.get_text(): text.xy for text in axes.texts} == points
+    drawn = [(dots.get_offsets()[0].tolist(), dots.get_facecolor()[0].tolist()) for dots in axes.collections]
+    assert [tuple(place) for place, _ in drawn] == list(points.values())
+    assert drawn[0][1] == drawn[1][1] != drawn[2][1]
 
 
 def test_counts_by_week_have_bars_as_wide_as_weeks() -> None:

@@ -11,25 +11,31 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml.loss import accidental_hits, expected_count, sampled_softmax
+from ml.metrics import share_for_90_percent
 
 USERS, ITEMS, TEMPERATURE = 5, 30, 0.4
 
 
 @cache
-def toy() -> tuple[Tensor, Tensor]:
+def toy(skew: float = 0.7) -> tuple[Tensor, Tensor]:
     """Cosines [users, items], and how likely each (user, item) is a positive [users, items]: skewed popularity times a
     liking that the cosines know of, as in a model that has learnt something."""
     cosine = torch.rand(USERS, ITEMS, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    joint = torch.exp(3 * cosine) / torch.arange(1, ITEMS + 1) ** 0.7
+    joint = torch.exp(3 * cosine) / torch.arange(1, ITEMS + 1) ** skew
     return cosine, joint / joint.sum()
 
 
 def gradients(
-    batch: int, corpus_negatives: int, batches: int, alpha_positive: float, alpha_negative: float = 1.0
+    batch: int,
+    corpus_negatives: int,
+    batches: int,
+    alpha_positive: float,
+    alpha_negative: float = 1.0,
+    skew: float = 0.7,
 ) -> tuple[Tensor, Tensor]:
     """Mean gradients with respect to the cosines [users, items], of the sampled and of the full softmax on the same
     rows."""
-    cosine, joint = toy()
+    cosine, joint = toy(skew)
     random = torch.Generator().manual_seed(1)
     sampled, full = cosine.clone().requires_grad_(), cosine.clone().requires_grad_()
     sampled_loss, full_loss = torch.zeros(()), torch.zeros(())
@@ -56,9 +62,16 @@ def gradients(
 
 
 @cache
-def error(batch: int, corpus_negatives: int, batches: int, alpha_positive: float, alpha_negative: float = 1.0) -> float:
+def error(
+    batch: int,
+    corpus_negatives: int,
+    batches: int,
+    alpha_positive: float,
+    alpha_negative: float = 1.0,
+    skew: float = 0.7,
+) -> float:
     """How far the two are apart, relative to the full gradient."""
-    sampled, full = gradients(batch, corpus_negatives, batches, alpha_positive, alpha_negative)
+    sampled, full = gradients(batch, corpus_negatives, batches, alpha_positive, alpha_negative, skew)
     return float((sampled - full).norm() / full.norm())
 
 
@@ -77,6 +90,95 @@ def test_the_gradient_converges_to_full_softmax(source: str) -> None:
 def test_uncorrected_negatives_leave_a_bias(source: str) -> None:
     batch, corpus, batches = SOURCES[source]
     assert error(batch, corpus, batches // 5, alpha_positive=0, alpha_negative=0) > 0.25
+
+
+def test_the_gradient_converges_under_heavily_skewed_popularity() -> None:
+    """Half of all positives are of two items, and the rarest one is a thousand times rarer."""
+    shares = toy(2.0)[1].sum(0).sort(descending=True).values
+    assert shares[:2].sum() > 0.5
+    assert shares[0] / shares[-1] > 1000
+    batch, corpus, batches = SOURCES["both"]
+    assert error(batch, corpus, batches, alpha_positive=0, skew=2.0) < 0.05
+    assert error(batch, corpus, batches // 5, alpha_positive=0, alpha_negative=0, skew=2.0) > 0.12
+
+
+@cache
+def learnt_lists(alpha_positive: float, alpha_negative: float) -> Tensor:
+    """The five best items of each user [users, 5] under free scores learnt from skewed positives."""
+    joint = toy(1.0)[1]
+    random = torch.Generator().manual_seed(2)
+    scores = torch.zeros(USERS, ITEMS, requires_grad=True)
+    optimizer = torch.optim.Adam([scores], lr=0.1)
+    for _ in range(200):
+        pair = torch.multinomial(joint.flatten(), 256, replacement=True, generator=random)
+        user, item = pair // ITEMS, pair % ITEMS
+        candidates = torch.cat([item, torch.randint(ITEMS, (64,), generator=random)])
+        row = torch.arange(256)
+        loss = sampled_softmax(
+            scores[user[:, None], candidates[None]],
+            torch.tensor(1.0),
+            expected_count(joint.sum(0)[candidates], 256, 64, ITEMS).log(),
+            accidental_hits(candidates, row, row * ITEMS + item, ITEMS),
+            torch.ones(256),
+            alpha_positive,
+            alpha_negative,
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return scores.detach().topk(5).indices
+
+
+def test_less_correction_of_the_negatives_moves_the_lists_away_from_popular_items() -> None:
+    """Uncorrected negatives punish what is popular: fewer popular items are shown, and more different ones."""
+    popularity = toy(1.0)[1].sum(0)
+    lists = [learnt_lists(0.0, alpha) for alpha in (1.0, 0.5, 0.0)]
+    shown = [float(popularity[each].mean()) for each in lists]
+    diversity = [share_for_90_percent(each.numpy(), ITEMS) for each in lists]
+    assert shown[0] > 1.1 * shown[1] > 1.21 * shown[2], shown
+    assert diversity[0] < diversity[2], diversity
+
+
+def test_a_correction_of_the_positive_moves_the_lists_towards_popular_items() -> None:
+    """Its logit falls by alpha log E: the scores of popular items have to rise to make up for it."""
+    popularity = toy(1.0)[1].sum(0)
+    shown = [float(popularity[learnt_lists(alpha, 0.5)].mean()) for alpha in (0.0, 0.5)]
+    assert shown[1] > shown[0], shown
+
+
+@pytest.mark.parametrize(("alpha_positive", "alpha_negative"), [(0.0, 1.0), (0.5, 0.75), (0.0, 0.0), (1.0, 1.0)])
+def test_a_hand_worked_gradient(alpha_positive: float, alpha_negative: float) -> None:
+    """Of a negative: its probability over the temperature; of the positive: that less one. The probabilities are those
+    of exp(cos / temperature) / E^alpha."""
+    cosine = torch.tensor([[0.5, 0.1, -0.2]], requires_grad=True)
+    loss = sampled_softmax(
+        cosine,
+        torch.tensor(0.5),
+        torch.tensor([4.0, 2.0, 0.5]).log(),
+        torch.tensor([[True, False, False]]),
+        torch.ones(1),
+        alpha_positive,
+        alpha_negative,
+    )
+    (gradient,) = torch.autograd.grad(loss, [cosine])
+    positive = math.exp(1.0) / 4**alpha_positive
+    first, second = math.exp(0.2) / 2**alpha_negative, math.exp(-0.4) / 0.5**alpha_negative
+    total = positive + first + second
+    worked = [(positive / total - 1) / 0.5, first / total / 0.5, second / total / 0.5]
+    torch.testing.assert_close(gradient, torch.tensor([worked]))
+
+
+def test_equal_weights_are_cross_entropy_over_corrected_logits() -> None:
+    """alpha = 1 for both: the classical correction (Yi et al., 2019). With equal E, equal alphas do nothing."""
+    cosine = torch.rand(4, 9, generator=torch.Generator().manual_seed(3))
+    log_expected, hits = torch.linspace(-2, 1, 9), torch.eye(4, 9, dtype=torch.bool)
+    classical = functional.cross_entropy(cosine / 0.3 - log_expected, torch.arange(4))
+    loss = sampled_softmax(cosine, torch.tensor(0.3), log_expected, hits, torch.ones(4), 1.0, 1.0)
+    torch.testing.assert_close(loss, classical)
+    plain = functional.cross_entropy(cosine / 0.3, torch.arange(4))
+    for alpha in (0.0, 0.4, 1.0):
+        loss = sampled_softmax(cosine, torch.tensor(0.3), torch.full((9,), 1.7), hits, torch.ones(4), alpha, alpha)
+        torch.testing.assert_close(loss, plain)
 
 
 @pytest.mark.parametrize(
