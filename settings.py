@@ -129,6 +129,7 @@ class ModelSettings(Group):
     dropout: float = Field(0.3, ge=0, lt=1)
     fusion: Fusion = Fusion.concat
     fusion_events: int = Field(8, ge=1, description="cross_attention: newest encoded events that the state holds.")
+    trait_dimensions: int = Field(48, ge=2, description="Width of the memory's category and advertiser parts each.")
     content_dropout: float = Field(
         0.1, ge=0, lt=1, description="Share of items whose content is replaced, in training, by what a cold item gets."
     )
@@ -142,7 +143,7 @@ class TrainingSettings(Group):
     corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
-    temperature: float = Field(0.05, gt=0, description="Initial softmax temperature; learned.")
+    temperature: float = Field(0.03, gt=0, description="Initial softmax temperature; learned.")
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     epoch_examples: int = Field(80_000, ge=1, description="Examples an epoch, drawn anew each epoch.")

@@ -21,9 +21,14 @@ EVENT_NAME_CODES = 32
 class ModelShape:
     """Sizes that come from data rather than from settings."""
 
-    content: int
+    graph: int  # of content: the part of the co-engagement graph
+    given: int  # of content: the part of given embeddings
     statistics: int
     positions: int
+
+    @property
+    def content(self) -> int:
+        return self.graph + self.given
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,11 @@ class SharedEmbeddings(nn.Module):
 
     def categories(self, ids: Tensor) -> Tensor:
         """Sum of a path's node embeddings: [..., levels] -> [..., W]."""
-        return _bag(self.category, ids)
+        return bag(self.category.weight, ids)
 
     def advertisers(self, ids: Tensor) -> Tensor:
         """Sum over hashes: [..., hashes] -> [..., W]."""
-        return _bag(self.advertiser, ids)
+        return bag(self.advertiser.weight, ids)
 
     def interests(self, ids: Tensor, confidence: Tensor) -> Tensor:
         """Confidence-weighted mean: [B, interests] twice -> [B, W]."""
@@ -73,8 +78,10 @@ class SharedEmbeddings(nn.Module):
         )
 
 
-def _bag(table: nn.EmbeddingBag, ids: Tensor) -> Tensor:
-    return table(ids.reshape(-1, ids.shape[-1])).reshape(*ids.shape[:-1], -1)
+def bag(table: Tensor, ids: Tensor) -> Tensor:
+    """Sums of the rows of ``table`` [buckets, W], whose first row means nothing: [..., ids] -> [..., W]."""
+    flat = functional.embedding_bag(ids.reshape(-1, ids.shape[-1]), table, mode="sum", padding_idx=0)
+    return flat.reshape(*ids.shape[:-1], -1)
 
 
 class EventEmbedding(nn.Module):

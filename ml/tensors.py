@@ -83,8 +83,11 @@ class CatalogueTensors:
         )
 
     def context(self, context: Context) -> ContextBatch:
+        subject = self._rows(context.subject)
         return ContextBatch(
-            content=self.content[self._rows(context.subject)],
+            content=self.content[subject],
+            category=self.category[subject],
+            advertiser=self.advertiser[subject],
             interests=torch.from_numpy(context.interests),
             confidence=torch.from_numpy(context.confidence),
             present=torch.from_numpy(context.present),

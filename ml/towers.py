@@ -4,11 +4,11 @@
     [state ; context ; demographics] -> head -> user embedding               (at request time)
     item features -> item tower -> item embedding                            (daily, indexed)
 
-Both towers end in two parts. One is learned and generalises. The other is memory: the content of what the user
-engaged with and looks at, and the item's content as it is, so that their product is an item-item neighbourhood score,
-the strong baseline of sparse data, inside one inner product. The head says how much each part counts for a query.
+Both towers end in parts. One is learned and generalises. The others are memory: traits of what the user engaged with
+and looks at, and the item's own traits, so that their product is a neighbourhood score, the strong baseline of sparse
+data, inside one inner product. The head says how much each part counts for a query.
 
-Shapes: B queries, L positions, N items, W width, C content.
+Shapes: B queries, L positions, N items, W width, T traits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, newest
+from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag, newest
 from settings import FeatureSettings, Fusion, ModelSettings
 
 DEMOGRAPHIC_BUCKETS = 256
@@ -43,25 +43,65 @@ class ContextBatch:
     """Tensors of live or synthetic context."""
 
     content: Tensor  # [B, content], zero without a subject
+    category: Tensor  # [B, CATEGORY_LEVELS], zero without a subject
+    advertiser: Tensor  # [B, hashes], zero without a subject
     interests: Tensor  # [B, interests]
     confidence: Tensor  # [B, interests]
     present: Tensor  # [B] bool
 
 
-class HistoryMemory(nn.Module):
-    """The content of the user's items as it is: its mean over events, weighted by what the encoder makes of each."""
+def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
+    """Graph content, given content where there is any, category path, advertiser."""
+    content = [shape.graph, shape.given] if shape.given else [shape.graph]
+    return [*content, settings.trait_dimensions, settings.trait_dimensions]
 
-    def __init__(self, settings: ModelSettings) -> None:
+
+class Traits(nn.Module):
+    """What an item is, in vectors that nothing is learned about: its content, its category path and its advertiser.
+
+    A category node and an advertiser are fixed random directions, nearly orthogonal to all others, and a path is the
+    sum of its nodes: the inner product of two traits says how much of a path, or whether the advertiser, is the same.
+    Each trait has unit length, or is zero where it is unknown.
+    """
+
+    category: Tensor
+    advertiser: Tensor
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings) -> None:
         super().__init__()
+        self.widths = trait_widths(shape, settings)
+        self.content_widths = self.widths[:-2]
+        random = torch.Generator().manual_seed(0)
+        for name, buckets in (("category", features.category_buckets), ("advertiser", features.advertiser_buckets)):
+            table = torch.randn(buckets, settings.trait_dimensions, generator=random)
+            table[0] = 0
+            self.register_buffer(name, table)
+
+    def forward(self, content: Tensor, category: Tensor, advertiser: Tensor) -> Tensor:
+        """content [..., C], category [..., CATEGORY_LEVELS], advertiser [..., hashes] -> [..., T]."""
+        parts = [
+            *torch.split(content, self.content_widths, dim=-1),
+            bag(self.category, category),
+            bag(self.advertiser, advertiser),
+        ]
+        return torch.cat([functional.normalize(part, dim=-1) for part in parts], dim=-1)
+
+
+class HistoryMemory(nn.Module):
+    """The traits of what the user engaged with: their mean, weighted by what the encoder makes of each event."""
+
+    def __init__(self, settings: ModelSettings, traits: Traits) -> None:
+        super().__init__()
+        self.traits = traits
         self.score = nn.Linear(settings.width, 1)
         nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden: Tensor, events: EventBatch) -> Tensor:
-        """hidden [B, L, W] -> [B, C]; zero where no event has content."""
-        told = events.valid & events.content.any(dim=-1)
-        score = self.score(hidden).squeeze(-1).masked_fill(~told, float("-inf"))
-        weight = torch.where(told.any(1, keepdim=True), score, 0.0).softmax(dim=1) * told
-        return torch.einsum("bl,blc->bc", weight, events.content)
+        """hidden [B, L, W] -> [B, T]; zero for a user without events."""
+        some = events.valid.any(1, keepdim=True)
+        score = self.score(hidden).squeeze(-1).masked_fill(~events.valid, float("-inf"))
+        weight = torch.where(some, score, 0.0).softmax(dim=1) * some
+        return torch.einsum("bl,blt->bt", weight, self.traits(events.content, events.category, events.advertiser))
 
 
 @dataclass(frozen=True)
@@ -69,22 +109,22 @@ class StateLayout:
     """What a stored state consists of: the summary, the memory, and with cross-attention the newest encoded events."""
 
     width: int
-    content: int
+    memory: int
     events: int  # 0 with ``concat``
 
     @classmethod
     def of(cls, shape: ModelShape, settings: ModelSettings) -> StateLayout:
         kept = settings.fusion_events if settings.fusion is Fusion.cross_attention else 0
-        return cls(settings.width, shape.content, kept)
+        return cls(settings.width, sum(trait_widths(shape, settings)), kept)
 
     @property
     def size(self) -> int:
         """Numbers a state."""
-        return self.width + self.content + self.events * self.width
+        return self.width + self.memory + self.events * self.width
 
     def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, size] -> summary [B, W], memory [B, C], events [B, events, W]."""
-        sizes = [self.width, self.content, self.events * self.width]
+        """[B, size] -> summary [B, W], memory [B, T], events [B, events, W]."""
+        sizes = [self.width, self.memory, self.events * self.width]
         summary, memory, events = torch.split(state, sizes, dim=1)
         return summary, memory, events.reshape(len(state), self.events, self.width)
 
@@ -92,11 +132,11 @@ class StateLayout:
 class StateEncoder(nn.Module):
     """The offline half of the user tower: events -> state [B, size]."""
 
-    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
         super().__init__()
         self.layout = StateLayout.of(shape, settings)
         self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
-        self.memory = HistoryMemory(settings)
+        self.memory = HistoryMemory(settings, traits)
 
     def forward(self, events: EventBatch) -> Tensor:
         encoded: Encoded = self.sequence(events)
@@ -145,14 +185,15 @@ class ContextLayer(nn.Module):
 class Head(nn.Module):
     """[state ; context ; demographics] -> user embedding. This is all that runs at request time.
 
-    The embedding is [sqrt(1 - g) learned ; sqrt(g) memory], both parts of unit length, g a gate that the query sets.
-    The memory is that of the history, moved towards the content of what the user looks at by a second gate.
+    The embedding is [sqrt(w_0) learned ; sqrt(w_1) trait_1 ; ...], all parts of unit length, w a softmax that the query
+    sets. A trait is that of the history, moved towards that of what the user looks at by a gate of its own.
     """
 
-    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
         super().__init__()
         width = settings.width
         self.layout = StateLayout.of(shape, settings)
+        self.traits = traits
         self.context = ContextLayer(shape, settings, shared)
         self.attention = ContextAttention(settings) if self.layout.events else None
         self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
@@ -163,39 +204,44 @@ class Head(nn.Module):
             nn.Linear(3 * width, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
         )
         self.shortcut = nn.Linear(3 * width, width)
-        self.gates = nn.Linear(3 * width, 2)
-        nn.init.zeros_(self.gates.weight)
-        nn.init.zeros_(self.gates.bias)
+        self.parts = nn.Linear(3 * width, 1 + len(traits.widths))
+        self.towards = nn.Linear(3 * width, len(traits.widths))
+        for gate in (self.parts, self.towards):
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
-        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + C], unit length."""
+        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + T], unit length."""
         summary, memory, events = self.layout.split(state)
         shown = self.context(context)
         if self.attention is not None:
             summary = self.attention(summary, events, shown)
         joined = torch.cat([summary, shown, self.demographics(demographics)], dim=1)
-        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
-        of_memory, of_context = self.gates(joined).sigmoid().unbind(dim=1)
-        towards = (of_context * (context.present & context.content.any(dim=1)))[:, None]
-        memory = (1 - towards) * functional.normalize(memory, dim=1) + towards * context.content
-        parts = [
-            (1 - of_memory).sqrt()[:, None] * learned,
-            of_memory.sqrt()[:, None] * functional.normalize(memory, dim=1),
-        ]
-        return functional.normalize(torch.cat(parts, dim=1), dim=1)
+        parts = [self.shortcut(joined) + self.perceptron(joined)]
+        subject = self.traits(context.content, context.category, context.advertiser) * context.present[:, None]
+        gates = torch.split(self.towards(joined).sigmoid(), 1, dim=1)
+        widths = self.traits.widths
+        for gate, of_history, of_subject in zip(
+            gates, torch.split(memory, widths, 1), torch.split(subject, widths, 1), strict=True
+        ):
+            gate = gate * of_subject.any(dim=1, keepdim=True)
+            parts.append((1 - gate) * functional.normalize(of_history, dim=1) + gate * of_subject)
+        weights = torch.split(self.parts(joined).softmax(dim=1).sqrt(), 1, dim=1)
+        weighted = [weight * functional.normalize(part, dim=1) for weight, part in zip(weights, parts, strict=True)]
+        return functional.normalize(torch.cat(weighted, dim=1), dim=1)
 
 
 class ItemTower(nn.Module):
-    """MLP over content, category, interests, price, advertiser and as-of statistics, and the content as it is.
+    """MLP over content, category, interests, price, advertiser and as-of statistics, and the traits as they are.
 
-    The embedding is [learned ; content] / sqrt(2): of unit length, or sqrt(.5) for an item without content, whose
-    memory part is zero for everybody.
+    The embedding is [learned ; traits] over the root of the number of parts: of unit length, or shorter for an item of
+    which a trait is unknown, which then scores zero in that part with everybody.
     """
 
-    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
         super().__init__()
         width = settings.width
-        self.shared = shared
+        self.shared, self.traits = shared, traits
         wide = shape.content + 2 + shape.statistics + 3 * width
         self.perceptron = nn.Sequential(
             nn.Linear(wide, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
@@ -203,7 +249,7 @@ class ItemTower(nn.Module):
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, items: ItemBatch) -> Tensor:
-        """-> [N, W + C]."""
+        """-> [N, W + T]."""
         joined = torch.cat(
             [
                 items.content,
@@ -216,7 +262,8 @@ class ItemTower(nn.Module):
             dim=1,
         )
         learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
-        return torch.cat([learned, items.content], dim=1) * 0.5**0.5
+        traits = self.traits(items.content, items.category, items.advertiser)
+        return torch.cat([learned, traits], dim=1) * (1 + len(self.traits.widths)) ** -0.5
 
 
 class TwoTower(nn.Module):
@@ -228,9 +275,10 @@ class TwoTower(nn.Module):
         super().__init__()
         self.shape = shape
         shared = SharedEmbeddings(features, settings.width)
-        self.encoder = StateEncoder(shape, settings, shared)
-        self.head = Head(shape, settings, shared)
-        self.item_tower = ItemTower(shape, settings, shared)
+        traits = Traits(shape, settings, features)
+        self.encoder = StateEncoder(shape, settings, shared, traits)
+        self.head = Head(shape, settings, shared, traits)
+        self.item_tower = ItemTower(shape, settings, shared, traits)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     @property
@@ -241,7 +289,7 @@ class TwoTower(nn.Module):
     @property
     def embedding_width(self) -> int:
         """Numbers a user or item embedding."""
-        return self.encoder.layout.width + self.encoder.layout.content
+        return self.encoder.layout.width + self.encoder.layout.memory
 
     @property
     def temperature(self) -> Tensor:

@@ -49,7 +49,8 @@ class Fit:
 def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
     """An untrained network of the right shape, the same for the same seed."""
     torch.manual_seed(settings.training.seed)
-    shape = ModelShape(dataset.features.content.shape[1], dataset.statistics.width, settings.sequences.length)
+    basis = dataset.basis
+    shape = ModelShape(basis.graph_width, basis.given_width, dataset.statistics.width, settings.sequences.length)
     return TwoTower(shape, settings.model, settings.features, settings.training.temperature)
 
 

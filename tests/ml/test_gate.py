@@ -25,7 +25,7 @@ def untrained(artifact: ModelArtifact, prepared: Prepared, settings: Settings) -
     """An untrained network that does not listen to its memory, either, which would be a fair model already."""
     network = new_network(prepared.dataset, settings).eval()
     with torch.no_grad():
-        network.head.gates.bias.fill_(-30)
+        network.head.parts.bias[1:] = -30
     return replace(artifact, network=network)
 
 

@@ -158,8 +158,9 @@ def test_embeddings_have_unit_length(prepared: Prepared) -> None:
     context = subject_context(np.arange(len(found)) % 240, dataset.features)
     users = embed_users(network, catalogue, found, context, dataset.demographics)
     np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1, rtol=1e-5)
-    known = dataset.features.content.any(axis=1)
-    np.testing.assert_allclose(np.linalg.norm(items, axis=1), np.where(known, 1, 0.5**0.5), rtol=1e-5)
+    known = np.sum([trait.any(axis=1) for trait in traits_of(network, prepared)], axis=0)
+    of_all = 1 + len(network.item_tower.traits.widths)
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), ((1 + known) / of_all) ** 0.5, rtol=1e-5)
     assert len(np.unique(items.round(3), axis=0)) > 200
 
 
@@ -221,46 +222,78 @@ def test_bfloat16_states_point_the_same_way(prepared: Prepared, encoder: UserEnc
 
 def test_the_temperature_stays_in_bounds(prepared: Prepared) -> None:
     network = new_network(prepared.dataset, small_settings())
-    assert network.temperature.item() == pytest.approx(0.05)
+    assert network.temperature.item() == pytest.approx(0.03)
     with torch.no_grad():
         network.log_temperature.fill_(-20)
     assert network.temperature.item() == pytest.approx(0.01)
 
 
+def traits_of(network: TwoTower, prepared: Prepared) -> list[NDArray[np.float32]]:
+    """The traits of the catalogue, a matrix a kind."""
+    features = prepared.dataset.features
+    traits = network.item_tower.traits
+    values = (torch.from_numpy(each) for each in (features.content, features.category, features.advertiser))
+    return [part.numpy() for part in torch.split(traits(*values), traits.widths, dim=1)]
+
+
+def parts_of(network: TwoTower, embeddings: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Embeddings in their parts: the learned one, then the traits."""
+    widths = [network.encoder.layout.width, *network.item_tower.traits.widths]
+    return np.split(embeddings, np.cumsum(widths)[:-1], axis=1)
+
+
+def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
 @torch.inference_mode()
-def test_the_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepared) -> None:
-    """With even weights: the cosine of an item with the mean content of the history, whatever the learned part says."""
+def test_a_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepared) -> None:
+    """With even weights: the cosine of an item's trait with the mean trait of the history, whatever is learned."""
     network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
-    width = network.encoder.layout.width
-    for parameter in network.encoder.memory.parameters():
+    for parameter in network.encoder.memory.score.parameters():
         parameter.zero_()
-    slices = Slices(np.array([12]), np.array([18]))
+    slices, catalogue = Slices(np.array([12]), np.array([18])), CatalogueTensors(dataset.features)
     found = states(network, prepared, slices)
-    users = embed_users(
-        network, CatalogueTensors(dataset.features), found, no_context(1, 4), np.zeros((1, 3), np.int64)
-    )
-    items = embed_items(network, CatalogueTensors(dataset.features), dataset.statistics.at(instant(50)))
-    content = dataset.features.content
-    history = content[dataset.log.item[12:18]].mean(axis=0)
-    expected = content @ history / np.linalg.norm(history)
-    scores = items[:, width:] @ users[0, width:]
-    np.testing.assert_allclose(scores / np.linalg.norm(users[0, width:]) * 2**0.5, expected, atol=1e-5)
+    users = parts_of(network, embed_users(network, catalogue, found, no_context(1, 4), np.zeros((1, 3), np.int64)))
+    items = parts_of(network, embed_items(network, catalogue, dataset.statistics.at(instant(50))))
+    traits, events = network.encoder.memory.traits, event_batch(prepared, slices)
+    of_history = traits(events.content, events.category, events.advertiser)[0].mean(dim=0)
+    engaged = [part.numpy() for part in torch.split(of_history, traits.widths)]
+    for user, item, trait, history in zip(users[1:], items[1:], traits_of(network, prepared), engaged, strict=True):
+        known = np.flatnonzero(trait.any(axis=1) & history.any())
+        expected = [cosine(trait[row], history) for row in known]
+        np.testing.assert_allclose([cosine(item[row], user[0]) for row in known], expected, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_the_memory_turns_to_what_is_looked_at_as_far_as_the_gate_opens(prepared: Prepared) -> None:
     network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
-    width, content = network.encoder.layout.width, dataset.features.content
+    catalogue, nobody = CatalogueTensors(dataset.features), np.zeros((2, 3), np.int64)
     state = np.repeat(states(network, prepared, Slices(np.array([12]), np.array([18]))), 2, axis=0)
-    subject = int(np.flatnonzero(content.any(axis=1))[7])
+    subject = int(np.flatnonzero(dataset.features.content.any(axis=1))[7])
     context = subject_context(np.array([-1, subject]), dataset.features)
-    network.head.gates.weight.zero_()
+    graph = traits_of(network, prepared)[0]
+    network.head.towards.weight.zero_()
     for bias, towards_subject in ((30.0, True), (-30.0, False)):
-        network.head.gates.bias.copy_(torch.tensor([0.0, bias]))
-        users = embed_users(network, CatalogueTensors(dataset.features), state, context, np.zeros((2, 3), np.int64))
-        memory = users[:, width:] / np.linalg.norm(users[:, width:], axis=1, keepdims=True)
-        assert memory[1] @ content[subject] == pytest.approx(1, abs=1e-5) or not towards_subject
-        assert np.allclose(memory[0], memory[1], atol=1e-5) != towards_subject
+        network.head.towards.bias.fill_(bias)
+        memory = parts_of(network, embed_users(network, catalogue, state, context, nobody))[1]
+        assert (cosine(memory[1], graph[subject]) > 0.999) == towards_subject
+        assert (cosine(memory[0], memory[1]) < 0.999) == towards_subject
+
+
+@torch.inference_mode()
+def test_traits_of_a_path_and_an_advertiser_say_how_much_is_the_same(prepared: Prepared) -> None:
+    network = network_of(prepared, UserEncoder.transformer, trait_dimensions=2048)
+    traits = network.item_tower.traits
+    category = torch.tensor([[5, 6, 7, 0], [5, 6, 8, 0], [9, 0, 0, 0], [0, 0, 0, 0]])
+    advertiser = torch.tensor([[3, 4], [3, 4], [5, 6], [0, 0]])
+    found = torch.split(traits(torch.zeros(4, 8), category, advertiser), traits.widths, dim=1)
+    assert not found[0].any()
+    of_path, of_advertiser = (part @ part.T for part in found[1:])
+    one_of_three_differs, same, other = 2 / 3, 1.0, 0.0
+    torch.testing.assert_close(of_path[0], torch.tensor([same, one_of_three_differs, other, other]), atol=0.1, rtol=0)
+    torch.testing.assert_close(of_advertiser[0], torch.tensor([same, same, other, other]), atol=0.1, rtol=0)
+    assert not of_path[3].any()
 
 
 @torch.inference_mode()
