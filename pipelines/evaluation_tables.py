@@ -18,6 +18,7 @@ from pipelines.scoring import Catalogue, Scoring
 from settings import Settings
 
 COMPARED_KS = (10, 100)
+WIDTH = 140  # what the widest table needs; a narrower terminal wraps its lines rather than every cell
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ FIGURES: Mapping[str, Callable[[Metrics], float | None]] = {
 
 def show(console: Console, split: str, scoring: Scoring, answers: Sequence[Answer], samples: int) -> None:
     """Print the tables of all answers, which stand together by model."""
+    console = Console(file=console.file, width=max(console.width, WIDTH))
     for catalogue in Catalogue:
         console.print(_figures(split, catalogue, answers))
     if len({answer.training.seed for answer in answers if answer.training}) > 1:
@@ -69,13 +71,14 @@ def show(console: Console, split: str, scoring: Scoring, answers: Sequence[Answe
             console.print(_spread(split, catalogue, answers))
     if len({answer.evaluable for answer in answers}) > 1:
         console.print(_differences(scoring, answers, samples))
-    seconds = ", ".join(
-        f"{answer.name} {answer.training.seconds:.0f} s for {answer.training.epochs} epochs"
-        for answer in answers
-        if answer.training
-    )
-    if seconds:
-        console.print(f"Training, the choice of epochs included: {seconds}", highlight=False)
+    trainings = {(answer.evaluable.model, answer.training): None for answer in answers if answer.training}
+    for model, training in trainings:
+        assert training is not None
+        console.print(
+            f"{model}, seed {training.seed}: {training.seconds:.0f} s of training, "
+            f"the choice of {training.epochs} epochs included",
+            highlight=False,
+        )
 
 
 def _figures(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Table:
@@ -122,12 +125,12 @@ def _differences(scoring: Scoring, answers: Sequence[Answer], samples: int) -> T
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
     if len(values) < 2:
-        return f"{values[0]:.5f}"
-    return f"{np.mean(values):.5f} ± {np.std(values, ddof=1):.5f}"
+        return f"{values[0]:.4f}"
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+        table.add_column(column, justify="right" if number else "left", no_wrap=not number)
     return table
