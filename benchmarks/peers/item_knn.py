@@ -18,7 +18,7 @@ from benchmarks.peers.tasks import Codes, Task
 from benchmarks.peers.tuning import Fitted
 
 NEIGHBOURS = (100, 500)
-BM25 = ((1.2, 0.75), (1.2, 0.25), (1.2, 0.1), (0.4, 0.1))  # K1, B
+BM25 = ((1.2, 0.75), (1.2, 0.25), (0.4, 0.1), (1.2, 0.0))  # K1, B
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Cosine:
 
     title = "cosine item-kNN"
     note = (
-        f"Item-kNN of implicit: grid of {' and '.join(map(str, NEIGHBOURS))} neighbours, alike by users or by sessions, "
-        f"fitted on all events or on the newest window; BM25 with (K1, B) of {', '.join(map(str, BM25))}."
+        f"Item-kNN of implicit: grid of {' and '.join(map(str, NEIGHBOURS))} neighbours, alike by users or by "
+        f"sessions, fitted on all events or on the newest window; BM25 with (K1, B) of {', '.join(map(str, BM25))}."
     )
     settings: tuple[KnnSetting, ...] = tuple(
         KnnSetting(neighbours, by_session, recent)

@@ -106,12 +106,12 @@ class Sequential:
         self.kind, self.title, self.patience = kind, title, patience
         self.settings = range(1, epochs + 1)
         self.options = options
-        extras = "".join(f", {name} {value}" for name, value in options.items())
+        shared = {name: value for name, value in COMMON.items() if isinstance(value, int | float)}
+        words = ", ".join(f"{name} {value:g}" for name, value in {**shared, **options}.items())
         self.note = (
-            f"{title} of RecTools: width {COMMON['n_factors']}, {COMMON['n_blocks']} blocks, {COMMON['n_heads']} heads, "
-            f"dropout {COMMON['dropout_rate']}, length {LENGTH}, Adam {COMMON['lr']:g}, batches of {COMMON['batch_size']}{extras}; full "
-            "softmax, RecTools' value computed at the targets only; epochs chosen on the newest window of the "
-            f"training period, stopping after {patience} epochs without a better one (at most {epochs})."
+            f"{title} of RecTools ({words}): full softmax, RecTools' value computed at the targets only; epochs chosen "
+            "on the newest window of the training period, stopping after "
+            f"{patience} epochs without a better one (at most {epochs})."
         )
 
     def fitted(self, task: Task, wanted: Sequence[int], seed: int) -> Iterator[Fitted[int]]:
@@ -153,7 +153,7 @@ def sasrec() -> Sequential:
 
 def bert4rec() -> Sequential:
     """Bidirectional self-attention, masked items are predicted; it needs several times SASRec's epochs."""
-    return Sequential(BERT4RecModel, "BERT4Rec", epochs=200, patience=25, mask_prob=0.3)
+    return Sequential(BERT4RecModel, "BERT4Rec", epochs=150, patience=20, mask_prob=0.3)
 
 
 def _quiet() -> None:

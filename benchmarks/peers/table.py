@@ -13,9 +13,9 @@ MEBIBYTE = 2**20
 COLUMNS = ("model", "R@10", "R@100", "advertiser hit@10", "diversity90", "fit s", "answer s", "peak MiB")
 HOW = (
     "Warm catalogue, micro recall. A setting is chosen on the newest window of the training period by the geometric "
-    "mean of recall@10 and recall@100, then fitted again on all of it: fit is that last fit alone. Answer goes from the "
-    "queries' items to lists of 300; peak is the whole process, tuning included. A query that a peer knows nothing of "
-    "gets the most popular items of the newest window."
+    "mean of recall@10 and recall@100, then fitted again on all of it: fit is that last fit. Answer goes from the "
+    "queries' items to lists of 300; peak is the whole process, tuning included. A query that a peer knows nothing "
+    "of gets the most popular items of the newest window."
 )
 
 
