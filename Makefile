@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 # The first of these that runs, is 3.11 or newer and can make a virtual environment. `make PYTHON=... run` chooses another.
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do \
 	"$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check lint format ui bench clean
+.PHONY: help install install-dev run test check lint format ui bench peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +46,18 @@ ui: install ## Open Dagster and MLflow on the home; Ctrl-C stops both
 bench: install-dev ## Measure speed against peers and limits; writes docs/performance.md
 	$(BIN)/python -m benchmarks
 
-clean: ## Remove the environment and the caches; the home (.adseq) stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
+peers: peers-split install $(PEERS)/installed ## Train RecTools and implicit on a split, one table: make peers SPLIT=DIR [MODELS="als bm25"]
+	$(BIN)/python -m benchmarks.peers "$(SPLIT)" --python $(PEERS)/bin/python $(if $(SEED),--seed $(SEED)) \
+		$(if $(MODELS),--models $(MODELS)) $(if $(LISTS),--lists $(LISTS)) $(if $(AGAIN),--again)
+
+peers-split: # Before minutes of installing
+	@if [ ! -d "$(SPLIT)" ]; then \
+		echo "Which split? make peers SPLIT=DIR, a directory with train.parquet, queries.parquet, ... and meta.json." >&2; \
+		echo "Further: MODELS=\"als bm25 cosine sasrec bert4rec\" SEED=0 LISTS=\"adseq=lists.parquet\" AGAIN=1" >&2; \
+		exit 2; fi
+
+clean: ## Remove the environments and the caches; the home (.adseq) stays
+	rm -rf $(VENV) $(PEERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: $(VENV)/installed ## Make .venv and install adseq into it (once for each change of pyproject.toml)
@@ -61,6 +72,18 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "Installing adseq and its development tools into $(VENV) (2.4 GB; about two minutes) ..."
 	$(BIN)/python -m pip install --progress-bar off --editable '.[dev]' | $(SHORTEN)
 	@touch $(VENV)/installed $@
+
+$(PEERS)/installed: benchmarks/peers/requirements.txt
+	@echo "Installing the peers into $(PEERS), an environment of their own (1.4 GB; about two minutes) ..."
+	@{ $(PYTHON) -m venv $(PEERS) && $(PEERS)/bin/python -m pip install --progress-bar off \
+		--requirement benchmarks/peers/requirements.txt | $(SHORTEN); } || { \
+		echo "The peers could not be installed; adseq itself does not need them. Look at pip's message above, then:" >&2; \
+		echo "  no network or index: run the same command again where there is one;" >&2; \
+		echo "  no matching version: RecTools 0.19 needs Python 3.10 to 3.13: rm -r $(PEERS); make peers PYTHON=/path/to/python3.12 ..." >&2; \
+		echo "  or install benchmarks/peers/requirements.txt anywhere and say where:" >&2; \
+		echo "    $(BIN)/python -m benchmarks.peers SPLIT --python /path/to/that/bin/python" >&2; \
+		exit 1; }
+	@touch $@
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \

@@ -1,0 +1,162 @@
+"""SASRec and BERT4Rec of RecTools, trained an epoch at a time; a setting is a number of epochs.
+
+The softmax is RecTools' own, computed more cheaply through the hook RecTools documents for losses (a Lightning module
+with ``_calc_custom_loss``): it takes logits over the whole catalogue only at positions that have a target, where
+RecTools takes them at every position, padding included, and then leaves those out (ten times as slow on a CPU).
+Loss and gradient are the same to the last digits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import Trainer, seed_everything
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import BERT4RecModel, SASRecModel
+from rectools.models.nn.item_net import IdEmbeddingsItemNet
+from rectools.models.nn.transformers.base import TransformerModelBase
+from rectools.models.nn.transformers.lightning import TransformerLightningModule
+from torch.nn.functional import cross_entropy
+
+from benchmarks.peers.tasks import Codes, Log, Task
+from benchmarks.peers.tuning import Fitted
+
+LENGTH = 50
+PADDING = 0  # RecTools' token of padding, which is no target
+COMMON: dict[str, Any] = {
+    "n_factors": 64,
+    "n_blocks": 2,
+    "n_heads": 2,
+    "dropout_rate": 0.2,
+    "session_max_len": LENGTH,
+    "batch_size": 128,
+    "lr": 1e-3,
+    "item_net_block_types": (IdEmbeddingsItemNet,),
+}
+
+
+class TargetSoftmax(TransformerLightningModule):
+    """RecTools' softmax loss, the mean over the batch's targets, without the logits that it throws away."""
+
+    def _calc_custom_loss(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        item_embs = self.torch_model.item_model.get_all_embeddings()  # [items + tokens, width]
+        sessions = self.torch_model.encode_sessions(batch, item_embs)  # [batch, length, width]
+        chosen = batch["y"] != PADDING
+        if not chosen.any():  # BERT4Rec may mask nothing in a small last batch
+            return sessions.sum() * 0
+        return cross_entropy(sessions[chosen] @ item_embs.T, batch["y"][chosen])
+
+
+def silent_trainer() -> Trainer:
+    """Lightning without files and bars; RecTools calls it, and ``fit_partial`` sets its epochs."""
+    return Trainer(
+        max_epochs=1,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class SequentialModel:
+    """The model as it is now: it goes on learning when the next epoch is asked for."""
+
+    def __init__(self, model: TransformerModelBase[Any], items: int) -> None:
+        self.model = model
+        preparator = model.data_preparator
+        known = np.asarray(preparator.get_known_item_ids(), np.int64)
+        self.items = items
+        self.known = known  # items of the log that the model has an embedding of
+        self.inner = np.full(items, PADDING)  # the number RecTools gives an item
+        self.inner[known] = preparator.get_known_items_sorted_internal_ids()
+
+    @torch.inference_mode()
+    def scores(self, sequences: list[Codes]) -> NDArray[np.float32]:
+        scores = np.full((len(sequences), self.items), -np.inf, np.float32)
+        inner = [self.inner[sequence] for sequence in sequences]
+        sessions = [each[each != PADDING].tolist() for each in inner]
+        asked = [row for row, session in enumerate(sessions) if session]
+        if not asked:
+            return scores
+        network = self.model.torch_model.eval()
+        batch = self.model.data_preparator._collate_fn_recommend([(sessions[row], [], {}) for row in asked])
+        item_embs = network.item_model.get_all_embeddings()
+        states = network.encode_sessions({name: each.to(item_embs.device) for name, each in batch.items()}, item_embs)
+        found = states[:, -1] @ item_embs[torch.from_numpy(self.inner[self.known]).to(item_embs.device)].T
+        scores[np.array(asked)[:, None], self.known] = found.float().cpu().numpy()
+        return scores
+
+
+class Sequential:
+    """One of RecTools' two; settings are numbers of epochs."""
+
+    def __init__(
+        self, kind: type[TransformerModelBase[Any]], title: str, epochs: int, patience: int, **options: Any
+    ) -> None:
+        self.kind, self.title, self.patience = kind, title, patience
+        self.settings = range(1, epochs + 1)
+        self.options = options
+        shared = {name: value for name, value in COMMON.items() if isinstance(value, int | float)}
+        words = ", ".join(f"{name} {value:g}" for name, value in {**shared, **options}.items())
+        self.note = (
+            f"{title} of RecTools ({words}): full softmax, RecTools' value computed at the targets only; epochs chosen "
+            "on the newest window of the training period, stopping after "
+            f"{patience} epochs without a better one (at most {epochs})."
+        )
+
+    def fitted(self, task: Task, wanted: Sequence[int], seed: int) -> Iterator[Fitted[int]]:
+        _quiet()
+        seed_everything(seed, verbose=False)
+        started = time.perf_counter()
+        model = self.kind(
+            loss="softmax_at_targets",  # a name RecTools does not know, so it asks the module
+            lightning_module_type=TargetSoftmax,
+            get_trainer_func=silent_trainer,
+            **COMMON,
+            **self.options,
+        )
+        dataset = interactions(task.log)
+        seconds = time.perf_counter() - started
+        for epoch in range(1, max(wanted) + 1):
+            started = time.perf_counter()
+            model.fit_partial(dataset, min_epochs=1, max_epochs=1)
+            seconds += time.perf_counter() - started  # not what the caller does with the model
+            if epoch in wanted:
+                yield Fitted(epoch, SequentialModel(model, task.log.items), seconds)
+
+    def words(self, setting: int) -> str:
+        return f"{setting} epochs"
+
+
+def interactions(log: Log) -> Dataset:
+    """The log as RecTools takes it. Its order is the log's: the place of an event stands for its time, since events of
+    one day may share a time stamp."""
+    frame = pd.DataFrame({Columns.User: log.user, Columns.Item: log.item, Columns.Weight: 1.0})
+    frame[Columns.Datetime] = pd.to_datetime(np.arange(len(log)), unit="s")
+    return Dataset.construct(frame)
+
+
+def sasrec() -> Sequential:
+    """Causal self-attention, each position predicts the next item."""
+    return Sequential(SASRecModel, "SASRec", epochs=100, patience=10)
+
+
+def bert4rec() -> Sequential:
+    """Bidirectional self-attention, masked items are predicted; it needs several times SASRec's epochs."""
+    return Sequential(BERT4RecModel, "BERT4Rec", epochs=150, patience=20, mask_prob=0.3)
+
+
+def _quiet() -> None:
+    """One trainer call an epoch would repeat Lightning's greetings, and RecTools warns of its own code."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|rectools|pydantic")

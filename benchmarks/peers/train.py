@@ -1,0 +1,102 @@
+"""``python -m benchmarks.peers.train PEER SPLIT --out DIR --seed N``: train one peer, answer the split's queries, write
+the lists and the result. Runs in the peers' environment."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from benchmarks.peers.results import PEERS, Answer, PeerResult, fingerprint, result_path
+from benchmarks.peers.tasks import PeerSplit, validation
+from benchmarks.peers.tuning import Peer, refit_and_answer, tune
+
+LIBRARIES = ("rectools", "pm-implicit", "torch")  # implicit comes as pm-implicit (see requirements.txt)
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peer", choices=PEERS)
+    parser.add_argument("split", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    train(chosen.peer, peer_named(chosen.peer), chosen.split, chosen.out, chosen.seed)
+    return 0
+
+
+def peer_named(name: str) -> Peer[Any]:
+    """A peer of ``PEERS``; imports only its own library, so that its memory is its own too."""
+    if name == "als":
+        from benchmarks.peers.als import Als
+
+        return Als()
+    if name in ("bm25", "cosine"):
+        from benchmarks.peers.item_knn import Bm25, Cosine
+
+        return Bm25() if name == "bm25" else Cosine()
+    from benchmarks.peers import sequential
+
+    return sequential.sasrec() if name == "sasrec" else sequential.bert4rec()
+
+
+def train(name: str, peer: Peer[Any], directory: Path, out: Path, seed: int) -> PeerResult:
+    """Tune, fit, answer; the result is written last, so a result that is there is whole."""
+    split = PeerSplit.read(directory)
+    target = result_path(out, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    started = time.perf_counter()
+    best, tried = tune(peer, validation(split.task, seed), seed)
+    tune_seconds = time.perf_counter() - started
+    answers = []
+    for answered in refit_and_answer(peer, split.task, best, seed):
+        file = f"{answered.asked.replace(' + ', '-and-').replace(' ', '-')}.parquet"
+        write_lists(target.with_name(file), answered.lists, split)
+        answers.append(Answer(answered.asked, file, answered.setting, answered.fit_seconds, answered.answer_seconds))
+    ways = split.task.queries.ways()
+    result = PeerResult(
+        title=peer.title,
+        note=peer.note,
+        split=fingerprint(directory),
+        seed=seed,
+        tried=tried,
+        tune_seconds=tune_seconds,
+        peak_bytes=peak_bytes(),
+        versions=", ".join(f"{library} {version(library)}" for library in LIBRARIES),
+        answers=tuple(sorted(answers, key=lambda each: ways.index(each.asked))),
+    )
+    result.write(target)
+    return result
+
+
+def write_lists(path: Path, lists: NDArray[np.int64], split: PeerSplit) -> None:
+    """query_id, rank (1 = best), item_id; ids as text."""
+    query, place = np.nonzero(lists >= 0)
+    columns = {
+        "query_id": pa.array(split.query_ids[query], pa.string()),
+        "rank": pa.array(place + 1),
+        "item_id": pa.array(split.item_ids[lists[query, place]], pa.string()),
+    }
+    pyarrow.parquet.write_table(pa.table(columns), path)
+
+
+def peak_bytes() -> int:
+    """Most memory this process had resident."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if platform.system() == "Darwin" else most * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""The course of every peer: choose a setting on the validation slice, fit it on the whole training period, answer.
+
+Settings are compared by the geometric mean of recall@10 and recall@100, the two columns of the table. Each way to ask
+(of the context protocol) chooses for itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.tasks import Codes, Task, Validation
+
+DEPTH = 300  # a scorer drops what is outside the chosen catalogue and moves the rest up, before it cuts at 100
+BATCH = 256
+Setting = TypeVar("Setting")
+Choice = TypeVar("Choice", covariant=True)
+
+
+class Model(Protocol):
+    """A fitted peer."""
+
+    def scores(self, sequences: list[Codes]) -> NDArray[np.float32]:
+        """[queries, items] for the items that each query is made of, oldest first; -inf: nothing to say of that item.
+        No sequence is empty."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted(Generic[Choice]):
+    """A model, the setting it was fitted with, and the seconds that took from nothing."""
+
+    setting: Choice
+    model: Model
+    seconds: float
+
+
+class Peer(Protocol[Setting]):
+    """A family of models over its settings."""
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """How it is treated, a sentence or two."""
+        ...
+
+    @property
+    def settings(self) -> Sequence[Setting]:
+        """In the order they are tried."""
+        ...
+
+    @property
+    def patience(self) -> int | None:
+        """Tuning stops after so many settings without a better one; None: it tries all."""
+        ...
+
+    def fitted(self, task: Task, wanted: Sequence[Setting], seed: int) -> Iterator[Fitted[Setting]]:
+        """A model of each wanted setting, in their order."""
+        ...
+
+    def words(self, setting: Setting) -> str:
+        """The setting, for people."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trial(Generic[Choice]):
+    """A setting's recall on the validation slice."""
+
+    setting: Choice
+    recall_at_10: float
+    recall_at_100: float
+
+    @property
+    def value(self) -> float:
+        return math.sqrt(self.recall_at_10 * self.recall_at_100)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Lists of one way to ask, and what they cost."""
+
+    asked: str
+    setting: str
+    lists: NDArray[np.int64]  # [queries, DEPTH]; -1 where a list has ended
+    fit_seconds: float
+    answer_seconds: float
+
+
+def tune(peer: Peer[Setting], held_out: Validation, seed: int) -> tuple[dict[str, Trial[Setting]], int]:
+    """The best trial by way to ask, and the number of settings tried."""
+    best: dict[str, Trial[Setting]] = {}
+    tried = last_better = 0
+    for fitted in peer.fitted(held_out.task, peer.settings, seed):
+        tried += 1
+        for way in held_out.task.queries.ways():
+            lists = answer(fitted.model, held_out.task, way)
+            trial = Trial(fitted.setting, *(_recall(lists, held_out, k) for k in (10, 100)))
+            better = way not in best or trial.value > best[way].value
+            print(
+                f"  {peer.words(fitted.setting)}, {way}: recall@10 {trial.recall_at_10:.4f}, "
+                f"recall@100 {trial.recall_at_100:.4f}, {fitted.seconds:.1f} s{'; best so far' if better else ''}",
+                flush=True,
+            )
+            if better:
+                best[way], last_better = trial, tried
+        if peer.patience is not None and tried - last_better >= peer.patience:
+            break
+    return best, tried
+
+
+def refit_and_answer(
+    peer: Peer[Setting], whole: Task, chosen: dict[str, Trial[Setting]], seed: int
+) -> Iterator[Answered]:
+    """Each way's lists by its chosen setting, fitted on the whole training period."""
+    settings = [trial.setting for trial in chosen.values()]
+    wanted = [setting for setting in peer.settings if setting in settings]
+    for fitted in peer.fitted(whole, wanted, seed):
+        for way, trial in chosen.items():
+            if trial.setting == fitted.setting:
+                started = time.perf_counter()
+                lists = answer(fitted.model, whole, way)
+                seconds = time.perf_counter() - started
+                yield Answered(way, peer.words(fitted.setting), lists, fitted.seconds, seconds)
+
+
+def answer(model: Model, task: Task, way: str) -> NDArray[np.int64]:
+    """[queries, DEPTH] items, best first, -1 at the end of short lists.
+
+    A query the model has nothing to say to (no known item, no neighbour) gets the most popular items of the newest
+    window, as anybody would do who runs such a model.
+    """
+    queries = task.queries
+    sequences, excluded = queries.sequences(way), queries.excluded()
+    popular = _popularity(task)
+    parts = []
+    for start in range(0, len(queries), BATCH):
+        rows = range(start, min(start + BATCH, len(queries)))
+        scores = np.full((len(rows), task.log.items), -np.inf, np.float32)
+        asked = [place for place, row in enumerate(rows) if len(sequences[row])]
+        if asked:
+            scores[asked] = model.scores([sequences[rows[place]] for place in asked])
+        hidden = np.ones(task.log.items, bool)
+        hidden[task.candidates] = False
+        scores[:, hidden] = -np.inf
+        scores[~np.isfinite(scores).any(axis=1)] = popular
+        parts.append(_best(scores, [excluded[row] for row in rows]))
+    return np.concatenate([np.zeros((0, DEPTH), np.int64), *parts])
+
+
+def _popularity(task: Task) -> NDArray[np.float32]:
+    """[items] events in the newest window, then those of all time; -inf for what is no candidate."""
+    recent = np.bincount(task.recent().item, minlength=task.log.items)
+    ever = np.bincount(task.log.item, minlength=task.log.items)
+    scores = np.full(task.log.items, -np.inf, np.float32)
+    scores[task.candidates] = (recent + ever / (ever.max() + 1))[task.candidates]
+    return scores
+
+
+def _best(scores: NDArray[np.float32], excluded: list[Codes]) -> NDArray[np.int64]:
+    """The best DEPTH finite scores of each row without the excluded items; of equal scores the lower item first."""
+    query = np.repeat(np.arange(len(excluded)), [len(each) for each in excluded])
+    scores[query, np.concatenate([*excluded, np.zeros(0, np.int64)])] = -np.inf
+    lists = np.full((len(scores), DEPTH), -1, np.int64)
+    kept = min(DEPTH, scores.shape[1])
+    # The score of the last place decides who is in; argsort alone over the whole row would be the slow way.
+    threshold = -np.partition(-scores, kept - 1, axis=1)[:, kept - 1]
+    for row, least in enumerate(threshold):
+        inside = np.flatnonzero((scores[row] >= least) & np.isfinite(scores[row]))
+        best = inside[np.argsort(-scores[row, inside], kind="stable")][:DEPTH]
+        lists[row, : len(best)] = best
+    return lists
+
+
+def _recall(lists: NDArray[np.int64], held_out: Validation, k: int) -> float:
+    shown = lists[held_out.target_query, :k]
+    return float((shown == held_out.target_item[:, None]).any(axis=1).mean())
