@@ -12,6 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+UNKNOWN_ADVERTISER = "unknown"  # of events and items whose advertiser the log does not name
+
 
 class UserEncoder(StrEnum):
     """What turns a user's events into their state."""

@@ -32,11 +32,11 @@ GROUP = "features"
     deps=[history, events, items, users],
     kinds={"scikitlearn", "deltalake"},
     owners=[MODELLING],
-    description="Content of the items of the training period: given embeddings, or the truncated SVD of the shifted "
-    "positive PMI of the co-engagement graph; and the attribute means from which new items get theirs. Frozen with "
+    description="Content of the items of the training period: the spectral embedding of the co-engagement graph, and "
+    "the given embedding where there is one; and the attribute means from which new items get theirs. Frozen with "
     "the model version that learns under it.",
     metadata=columns(
-        kind="String: item, advertiser, category, price or source", key="String", vector="List(Float32): unit length"
+        kind="String: item, advertiser, category, price or width", key="String", vector="List(Float32): unit length"
     ),
 )
 def content_basis(settings: SettingsResource) -> dg.MaterializeResult:

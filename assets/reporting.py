@@ -13,9 +13,9 @@ from assets.deployment import ModelVersion, versions
 from assets.period import training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from settings import Settings
+from settings import UNKNOWN_ADVERTISER, Settings
 from warehouse.catalogue import users_as_of
-from warehouse.contracts import SCHEMAS, UNKNOWN_ADVERTISER, LandingTable
+from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.tables import Tables
 from warehouse.world import is_world, oracle_ranking
 

@@ -7,7 +7,7 @@ from assets.ingest import events, history, items, users
 from assets.period import training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from warehouse.contracts import UNKNOWN_ADVERTISER
+from settings import UNKNOWN_ADVERTISER
 
 
 @dg.asset(

@@ -69,7 +69,7 @@ MINIMUM_EXAMPLES = 1000
     kinds={"polars", "deltalake"},
     owners=[MODELLING],
     description="The synthetic context augmentation: each example with the item that the user might be looking at. By "
-    "default an item that users engage with on the same day as the positive, as noisy as real context.",
+    "default another item that this user engaged with within a day of the positive, as noisy as real context.",
     metadata=columns(**EXAMPLE_COLUMNS, subject_item_id="String: synthetic subject, null where there is none"),
     check_specs=[
         dg.AssetCheckSpec(

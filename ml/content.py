@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.graph import spectral_embedding, unit_rows
+from ml.hashing import known_advertisers
 from ml.sequences import EventLog, row_numbers
 from settings import FeatureSettings
 
@@ -159,7 +160,9 @@ def _attribute_means(items: pl.DataFrame, vectors: NDArray[np.float32], known: N
     nodes = pl.DataFrame({"row": rows, "key": category_nodes(items["category"])}).explode("key")
     keyed = pl.concat(
         [
-            pl.DataFrame({"row": rows, "key": items["advertiser_id"]}).with_columns(kind=pl.lit("advertiser")),
+            pl.DataFrame({"row": rows, "key": known_advertisers(items["advertiser_id"])}).with_columns(
+                kind=pl.lit("advertiser")
+            ),
             nodes.with_columns(kind=pl.lit("category")),
         ]
     ).drop_nulls("key")

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from settings import UNKNOWN_ADVERTISER
+
 NONE = 0  # the bucket of a missing value; real values never land in it
 
 
@@ -26,3 +28,8 @@ def hash_column(values: pl.Series, buckets: int, hashes: int = 1) -> NDArray[np.
         table = table.with_columns(pl.Series(f"hash_{salt}", found, dtype=pl.Int64))
     joined = values.to_frame("value").join(table, on="value", how="left", maintain_order="left")
     return joined.drop("value").fill_null(NONE).to_numpy().reshape(len(values), hashes)
+
+
+def known_advertisers(ids: pl.Series) -> pl.Series:
+    """Advertiser ids with null for ``UNKNOWN_ADVERTISER``: not knowing two advertisers does not make them one."""
+    return ids.set(ids == UNKNOWN_ADVERTISER, None)

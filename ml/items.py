@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.content import ContentBasis, category_nodes
-from ml.hashing import NONE, hash_column
+from ml.hashing import NONE, hash_column, known_advertisers
 from ml.sequences import to_seconds
 from settings import FeatureSettings
 
@@ -87,7 +87,9 @@ def build_item_features(items: pl.DataFrame, basis: ContentBasis, settings: Feat
         category=_category(items["category"], settings.category_buckets),
         interests=interests,
         confidence=confidence,
-        advertiser=hash_column(items["advertiser_id"], settings.advertiser_buckets, settings.advertiser_hashes),
+        advertiser=hash_column(
+            known_advertisers(items["advertiser_id"]), settings.advertiser_buckets, settings.advertiser_hashes
+        ),
         price=_price(items["price"], basis),
         available_from=to_seconds(items["available_from"]),
     )
@@ -146,7 +148,7 @@ class ItemStatistics:
     seconds: NDArray[np.float64]  # [events] ascending
     first_seen: NDArray[np.float64]  # [items] seconds; inf = never seen and no availability given
     windows_days: tuple[float, ...]
-    groups: tuple[NDArray[np.int64], ...] = ()  # a kind of group: the group of each item [items]
+    groups: tuple[NDArray[np.int64], ...] = ()  # a kind of group: the group of each item, -1 = unknown [items]
 
     @property
     def width(self) -> int:
@@ -176,8 +178,10 @@ class ItemStatistics:
         seen = counts[:, -1] > 0
         grouped = []
         for group in self.groups:
-            size = np.bincount(group)[:, None]
-            grouped.append(np.log1p(_sums(counts, group) / np.sqrt(np.maximum(size, 1)))[group])
+            size = np.bincount(group + 1)[:, None]
+            together = np.log1p(_sums(counts, group + 1) / np.sqrt(np.maximum(size, 1)))
+            together[0] = 0  # of the items whose group is unknown
+            grouped.append(together[group + 1])
         return np.column_stack([np.log1p(counts), age / 4, seen, *grouped]).astype(np.float32)
 
 
@@ -187,10 +191,10 @@ def _sums(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.f
 
 
 def item_groups(items: pl.DataFrame) -> tuple[NDArray[np.int64], ...]:
-    """The advertiser and the category of each item as dense numbers from 0; items without one are a group, too."""
+    """The advertiser and the category of each item as dense numbers from 0; -1 where it is unknown."""
     return tuple(
-        (items[column].fill_null("").rank("dense") - 1).to_numpy().astype(np.int64)
-        for column in ("advertiser_id", "category")
+        (column.rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
+        for column in (known_advertisers(items["advertiser_id"]), items["category"])
     )
 
 

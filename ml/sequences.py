@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.hashing import hash_column
+from ml.hashing import hash_column, known_advertisers
 
 UNKNOWN_NAME = 0
 SPREAD = 1.5  # narrower wastes less padding, but each batch has a fixed cost
@@ -90,7 +90,7 @@ def build_event_log(
         offsets=np.concatenate(([0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64)))),
         item=row_numbers(item_ids, events["item_id"]),
         name=code.fill_null(UNKNOWN_NAME).to_numpy(),
-        advertiser=hash_column(events["advertiser_id"], advertiser_buckets, advertiser_hashes),
+        advertiser=hash_column(known_advertisers(events["advertiser_id"]), advertiser_buckets, advertiser_hashes),
         seconds=to_seconds(events["event_time"]),
     )
 

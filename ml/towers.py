@@ -167,7 +167,8 @@ class ContextAttention(nn.Module):
 
 
 class ContextLayer(nn.Module):
-    """Interests weighted by confidence and the subject's content -> [B, W]; a learned vector where there is none."""
+    """Interests weighted by confidence, and the subject's content, category and advertiser -> [B, W]; a learned vector
+    where there is no context."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -179,6 +180,7 @@ class ContextLayer(nn.Module):
 
     def forward(self, context: ContextBatch) -> Tensor:
         mixed = self.content(context.content) + self.shared.interests(context.interests, context.confidence)
+        mixed = mixed + self.shared.categories(context.category) + self.shared.advertisers(context.advertiser)
         return torch.where(context.present[:, None], mixed + self.perceptron(mixed), self.absent)
 
 

@@ -18,7 +18,7 @@ from ml.retrieval import Ragged, RankedLists
 from ml.sequences import row_numbers
 from pipelines.failures import RunRefused
 from pipelines.splits import Split
-from warehouse.contracts import UNKNOWN_ADVERTISER
+from settings import UNKNOWN_ADVERTISER
 
 KS = (10, 50, 100)
 SCORED_DEPTH = max(KS)

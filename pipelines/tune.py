@@ -28,8 +28,7 @@ from ml.tuning import DEFAULT, Figures, Objective, Tried, Tuning, open_study, ru
 from pipelines.failures import RunRefused
 from pipelines.splits import Split
 from pipelines.splits import training_period as split_period
-from settings import Settings
-from warehouse.contracts import UNKNOWN_ADVERTISER
+from settings import UNKNOWN_ADVERTISER, Settings
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.tables import Tables

@@ -27,7 +27,6 @@ DEFAULT_POSITIVES = ("checkout", "add_to_cart", "signup")
 SURFACES = ("related_pins", "search", "home_feed")
 STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted")
 CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
-UNKNOWN_ADVERTISER = "unknown"
 CATEGORY_SEPARATOR = " > "
 MAXIMUM_ID_BYTES = 512
 

@@ -141,9 +141,22 @@ def test_groups_count_what_their_items_did_together() -> None:
     np.testing.assert_allclose(found[2, -2:], np.log1p([1, 2]), rtol=1e-5)
 
 
-def test_items_without_an_advertiser_or_category_are_a_group() -> None:
-    items = item_frame(["a", "b", "c", "d"], advertiser_id=["x", None, "x", None], category=["P", "Q", None, "P"])
+def test_items_of_unknown_advertisers_are_no_group() -> None:
+    items = item_frame(
+        ["a", "b", "c", "d", "e"], advertiser_id=["x", None, "x", "unknown", "y"], category=["P", "Q", None, "P", "P"]
+    )
     advertiser, category = item_groups(items)
-    assert advertiser[0] == advertiser[2] != advertiser[1] == advertiser[3]
-    assert category[0] == category[3]
-    assert len(np.unique(category)) == 3
+    assert advertiser.tolist() == [0, -1, 0, -1, 1]
+    assert category.tolist() == [0, 1, -1, 0, 0]
+    sold_out = build_item_statistics(np.arange(5), np.zeros(5), np.full(5, -np.inf), [7.0], (advertiser, category))
+    found = sold_out.at(DAY)[:, -4:]
+    of_three, of_two, alone = np.log1p(3 / 3**0.5), np.log1p(2 / 2**0.5), np.log1p(1)
+    np.testing.assert_allclose(found[:, 0], [of_two, 0, of_two, 0, alone], rtol=1e-5)
+    np.testing.assert_allclose(found[:, 2], [of_three, alone, 0, of_three, of_three], rtol=1e-5)
+
+
+def test_an_unknown_advertiser_has_no_bucket() -> None:
+    items = item_frame(["a", "b", "c"], advertiser_id=["nike", "unknown", None])
+    built = build_item_features(items, basis(), FeatureSettings(category_buckets=64, advertiser_buckets=64))
+    assert (built.advertiser[0] > 0).all()
+    assert not built.advertiser[1:].any()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from warehouse.contracts import CATEGORY_SEPARATOR, UNKNOWN_ADVERTISER, LandingTable
+from settings import UNKNOWN_ADVERTISER
+from warehouse.contracts import CATEGORY_SEPARATOR, LandingTable
 from warehouse.importers.writing import ImportSummary, SourceError, require_files, staged, write_by_day
 from warehouse.landing import Landing, Manifest
 
