@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ml.batches import TrainingBatch, TrainingBatches
@@ -33,15 +34,21 @@ WARM_UP_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A trained network and how the training went."""
+class Course:
+    """How a training went."""
 
-    network: TwoTower
     best_epoch: int  # epochs until the best validation, or all of them without validation
     best_validation: float  # nan without validation
     seconds: float
     sequences_per_second: float
     waiting_share: float  # share of the time spent waiting for batches
+
+
+@dataclass(frozen=True)
+class Fit(Course):
+    """A trained network and how the training went."""
+
+    network: TwoTower
 
 
 def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
@@ -70,14 +77,35 @@ def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSet
     )
 
 
-class TwoTowerModule(lightning.LightningModule):
-    """Optimisation of a ``TwoTower`` and its validation recall."""
+class RetrievalModule(lightning.LightningModule):
+    """Optimisation of a network; its loss and its validation are those of the subclass."""
+
+    def __init__(self, network: nn.Module, training: TrainingSettings, steps: int) -> None:
+        super().__init__()
+        self.network, self.training_settings, self.steps = network, training, steps
+
+    def configure_optimizers(self) -> Any:
+        training = self.training_settings
+        optimizer = torch.optim.AdamW(self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, training.learning_rate, total_steps=max(2, self.steps), pct_start=WARM_UP_SHARE
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
+        return to_device(batch, device) if dataclasses.is_dataclass(batch) else batch
+
+
+class TwoTowerModule(RetrievalModule):
+    """The loss of a ``TwoTower`` and its validation recall."""
+
+    network: TwoTower
 
     def __init__(
         self, network: TwoTower, dataset: Dataset, settings: Settings, validation: Asked | None, steps: int
     ) -> None:
-        super().__init__()
-        self.network, self.settings, self.validation, self.steps = network, settings, validation, steps
+        super().__init__(network, settings.training, steps)
+        self.settings, self.validation = settings, validation
         self.items = len(dataset.features)
 
     def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
@@ -95,22 +123,19 @@ class TwoTowerModule(lightning.LightningModule):
         self.log("validation_diversity90", metrics.diversity90, batch_size=1)
         self.log(VALIDATION_METRIC, metrics.recall[100], prog_bar=True, batch_size=1)
 
-    def configure_optimizers(self) -> Any:
-        training = self.settings.training
-        optimizer = torch.optim.AdamW(self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=max(2, self.steps), pct_start=WARM_UP_SHARE
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
-        return to_device(batch, device) if isinstance(batch, TrainingBatch) else batch
+class Epochs(Protocol):
+    """Batches of an epoch whose order depends on ``epoch``. A batch has a ``weight`` a row."""
+
+    epoch: int
+
+    def __len__(self) -> int: ...
 
 
 class StepClock(Callback):
     """Counts sequences and the time between steps, in which the loop waits for data; moves the epoch's shuffle on."""
 
-    def __init__(self, batches: TrainingBatches) -> None:
+    def __init__(self, batches: Epochs) -> None:
         self.batches = batches
         self.sequences, self.waiting, self.busy = 0, 0.0, 0.0
         self._mark = time.perf_counter()
@@ -119,13 +144,13 @@ class StepClock(Callback):
         self.batches.epoch = trainer.current_epoch
         self._mark = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: TrainingBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.waiting += now - self._mark
         self._mark = now
 
     def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: TrainingBatch, batch_idx: int
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.perf_counter()
         self.busy += now - self._mark
@@ -180,18 +205,34 @@ def fit(
             "no training example: no user has events before a cut-off and a positive after it. Check the manifest's "
             "positive_events and prediction_window_days against the log."
         )
-    _quiet_lightning()
     lightning.seed_everything(settings.training.seed, verbose=False)
     batches = TrainingBatches(dataset, examples, context, settings, window_days)
     network = new_network(dataset, settings)
     module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
+    monitor = VALIDATION_METRIC if validation is not None else None
+    course = optimise(module, batches, epochs, directory, monitor, logger, progress)
+    return Fit(**vars(course), network=network.cpu().eval())
+
+
+def optimise(
+    module: RetrievalModule,
+    batches: Epochs,
+    epochs: int,
+    directory: Path,
+    monitor: str | None = None,
+    logger: Logger | None = None,
+    progress: bool = True,
+) -> Course:
+    """Train the module's network for ``epochs``, or until ``monitor``, a metric that its validation logs, stops rising.
+
+    With ``monitor`` the network is left with the weights of the best epoch. Checkpoints go to ``directory``.
+    """
+    _quiet_lightning()
     clock = StepClock(batches)
-    checkpoint = ModelCheckpoint(
-        directory, monitor=VALIDATION_METRIC if validation else None, mode="max", save_last=True, save_top_k=1
-    )
+    checkpoint = ModelCheckpoint(directory, monitor=monitor, mode="max", save_last=True, save_top_k=1)
     callbacks: list[Callback] = [clock, checkpoint]
-    if validation is not None:
-        callbacks.append(EarlyStopping(VALIDATION_METRIC, mode="max", patience=settings.training.patience))
+    if monitor:
+        callbacks.append(EarlyStopping(monitor, mode="max", patience=module.training_settings.patience))
     drawn = progress and sys.stderr.isatty()
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines())
@@ -209,18 +250,17 @@ def fit(
         enable_model_summary=False,
     )
     started = time.perf_counter()
-    loader = DataLoader(batches, batch_size=None)
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     once: DataLoader[int] = DataLoader([0], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader, once if validation is not None else None)
+    trainer.fit(module, loader, once if monitor else None)
     seconds = time.perf_counter() - started
     best_epoch, best = epochs, float("nan")
-    if validation is not None and checkpoint.best_model_path:
+    if monitor and checkpoint.best_model_path:
         saved = torch.load(checkpoint.best_model_path, weights_only=False)
         module.load_state_dict(saved["state_dict"])
         best_epoch = int(saved["epoch"]) + 1
         best = float("nan") if checkpoint.best_model_score is None else float(checkpoint.best_model_score)
-    return Fit(
-        network=network.cpu().eval(),
+    return Course(
         best_epoch=best_epoch,
         best_validation=best,
         seconds=seconds,

@@ -1,0 +1,203 @@
+"""Training of the advertiser model: in-batch negatives only, each corrected by log-Q.
+
+The loss is that of ``ml.loss`` without corpus negatives: an advertiser is expected E_i = (B - 1) p_i times among a row's
+negatives, p_i its share of the cut-off's positives. Popular advertisers are drawn often and count less each time, so the
+sum over the batch estimates the softmax over all advertisers that are anybody's positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ml.advertisers.inference import query_lists
+from ml.advertisers.learning import AdvertiserData, AdvertiserQueries
+from ml.advertisers.profiles import Profiles
+from ml.advertisers.towers import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
+from ml.batches import EpochPlan, batch_users
+from ml.loss import accidental_hits, expected_count, sampled_softmax
+from ml.metrics import evaluate
+from ml.tensors import CatalogueTensors
+from ml.towers import EventBatch, ModelShape
+from ml.training import Course, RetrievalModule, optimise
+from settings import Settings, TrainingSettings
+
+VALIDATION_METRIC = "validation_recall_at_10"  # of few hundred advertisers, a hundred hold nearly everything
+
+
+@dataclass(frozen=True)
+class AdvertiserTrainingBatch:
+    """One step: B rows, whose positives are the candidates."""
+
+    chunks: list[EventBatch]  # distinct users of the batch, in trimmed chunks
+    state_of_row: Tensor  # [B] which encoded user (in chunk order) each row is
+    demographics: Tensor  # [B, 3]
+    candidates: AdvertiserBatch  # [B]
+    candidate_rows: Tensor  # [B]
+    share: Tensor  # [B] p_i
+    group: Tensor  # [B] the user at the cut-off
+    positive_keys: Tensor  # sorted group * advertisers + advertiser of every positive of these users
+    weight: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class AdvertiserCutoff:
+    """What all batches of one cut-off share: of the advertisers only those that are somebody's positive there."""
+
+    rows: NDArray[np.int64]  # examples of the cut-off
+    positives: NDArray[np.int64]  # [positives] distinct advertisers, ascending
+    profiles: Profiles  # [positives] as of the cut-off
+    share: NDArray[np.float32]  # [positives] p_i
+
+
+class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
+    """An epoch of examples in a random order that depends on (seed, epoch) only; one cut-off a batch."""
+
+    def __init__(self, data: AdvertiserData, settings: Settings) -> None:
+        self.data, self.settings = data, settings
+        self.plan = EpochPlan(data.examples, settings.training.epoch_examples, settings.training.batch_size)
+        self.catalogue = CatalogueTensors(data.dataset.features)
+        self.epoch = 0
+        self.cutoffs = [self._cutoff(float(cutoff)) for cutoff in np.unique(data.examples.cutoff)]
+
+    def __len__(self) -> int:
+        return sum(self.plan.steps(cutoff.rows) for cutoff in self.cutoffs)
+
+    def __iter__(self) -> Iterator[AdvertiserTrainingBatch]:
+        random = np.random.default_rng([self.settings.training.seed, self.epoch])
+        plan = [(cutoff, rows) for cutoff in self.cutoffs for rows in self.plan.draw(cutoff.rows, random)]
+        for number in random.permutation(len(plan)):
+            yield self._batch(*plan[number])
+
+    def _cutoff(self, cutoff: float) -> AdvertiserCutoff:
+        rows = np.flatnonzero(self.data.examples.cutoff == cutoff)
+        positives, counts = np.unique(self.data.examples.item[rows], return_counts=True)
+        share = (counts / len(rows)).astype(np.float32)
+        return AdvertiserCutoff(rows, positives, self.data.advertisers.at(cutoff).take(positives), share)
+
+    def _batch(self, cutoff: AdvertiserCutoff, rows: NDArray[np.int64]) -> AdvertiserTrainingBatch:
+        dataset, part = self.data.dataset, self.data.examples.take(rows)
+        known = batch_users(part, dataset.log, self.catalogue, self.settings, self.settings.model.content_dropout)
+        keys = self.plan.positive_keys(cutoff.rows, known.users, len(self.data.advertisers))
+        place = np.searchsorted(cutoff.positives, part.item)
+        return AdvertiserTrainingBatch(
+            chunks=known.chunks,
+            state_of_row=known.state_of_row,
+            demographics=torch.from_numpy(dataset.demographics[part.user]),
+            candidates=advertiser_batch(cutoff.profiles.take(place)),
+            candidate_rows=torch.from_numpy(part.item),
+            share=torch.from_numpy(cutoff.share[place]),
+            group=torch.from_numpy(known.group),
+            positive_keys=torch.from_numpy(keys),
+            weight=torch.from_numpy(part.weight),
+        )
+
+
+def advertiser_loss(
+    network: AdvertiserNetwork, batch: AdvertiserTrainingBatch, settings: TrainingSettings, advertisers: int
+) -> Tensor:
+    """The sampled softmax of one batch. ``advertisers``: how many there are, for the keys of accidental hits."""
+    states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
+    users = network.head(states, batch.demographics)
+    cosine = users @ network.advertiser_tower(batch.candidates).T
+    expected = expected_count(batch.share, len(users), corpus_negatives=0, corpus=0)
+    hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, advertisers)
+    return sampled_softmax(
+        cosine,
+        network.temperature,
+        expected.log(),
+        hits,
+        batch.weight,
+        settings.alpha_positive,
+        settings.alpha_negative,
+    )
+
+
+class AdvertiserModule(RetrievalModule):
+    """The loss of an ``AdvertiserNetwork`` and its validation recall."""
+
+    network: AdvertiserNetwork
+
+    def __init__(
+        self,
+        network: AdvertiserNetwork,
+        advertisers: int,
+        settings: Settings,
+        validation: AdvertiserQueries | None,
+        steps: int,
+    ) -> None:
+        super().__init__(network, settings.training, steps)
+        self.advertisers, self.settings, self.validation = advertisers, settings, validation
+
+    def training_step(self, batch: AdvertiserTrainingBatch, _: int) -> Tensor:
+        loss = advertiser_loss(self.network, batch, self.training_settings, self.advertisers)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
+        self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
+        return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        assert self.validation is not None
+        lists = query_lists(self.network, self.validation, self.settings, 100)
+        metrics = evaluate(lists, self.validation.positives, len(self.validation.index), ks=[10, 100])
+        self.log("validation_recall_at_100", metrics.recall[100], batch_size=1)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        self.log(VALIDATION_METRIC, metrics.recall[10], prog_bar=True, batch_size=1)
+
+
+@dataclass(frozen=True)
+class AdvertiserFit:
+    """A trained network and how the training went."""
+
+    network: AdvertiserNetwork
+    course: Course
+
+
+def new_advertiser_network(data: AdvertiserData, settings: Settings) -> AdvertiserNetwork:
+    """An untrained network of the right shape, the same for the same seed."""
+    torch.manual_seed(settings.training.seed)
+    shape = ModelShape(
+        data.dataset.features.content.shape[1], data.advertisers.statistics.width, settings.sequences.length
+    )
+    return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
+
+
+def fit_advertisers(
+    data: AdvertiserData,
+    settings: Settings,
+    epochs: int,
+    directory: Path,
+    validation: AdvertiserQueries | None = None,
+    logger: Logger | None = None,
+    progress: bool = True,
+) -> AdvertiserFit:
+    """Train for ``epochs``, or until the validation recall stops rising.
+
+    Args:
+        settings: those of ``advertiser_settings``. directory: for checkpoints.
+
+    Raises:
+        ValueError: there is no example to learn from.
+    """
+    if not len(data.examples):
+        raise ValueError(
+            "no example for the advertiser model: no user has events before a cut-off and a positive event with a known "
+            "advertiser after it. Check that events or items name their advertiser_id, and the manifest's "
+            "positive_events and prediction_window_days."
+        )
+    lightning.seed_everything(settings.training.seed, verbose=False)
+    batches = AdvertiserBatches(data, settings)
+    network = new_advertiser_network(data, settings)
+    module = AdvertiserModule(network, len(data.advertisers), settings, validation, epochs * len(batches))
+    monitor = VALIDATION_METRIC if validation is not None else None
+    course = optimise(module, batches, epochs, directory, monitor, logger, progress)
+    return AdvertiserFit(network.cpu().eval(), course)
