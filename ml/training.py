@@ -149,9 +149,7 @@ class StepClock(Callback):
         self.waiting += now - self._mark
         self._mark = now
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.busy += now - self._mark
         self.sequences += len(batch.weight)

@@ -1,1 +1,1 @@
-"""The advertiser model: which advertisers a user converts with next. The items' towers and training, over advertisers."""
+"""The advertiser model: which advertisers a user converts with next. The item model's encoder and training."""

@@ -48,12 +48,11 @@ class AdvertiserPeriod:
 
 @dataclass(frozen=True)
 class AdvertiserData:
-    """What a fit reads."""
+    """What is known of a period."""
 
     dataset: Dataset  # what the encoder reads: events with the features of their items
     advertisers: Advertisers
     log: EventLog  # the same events, but ``item`` is the row of the event's advertiser
-    examples: Examples  # ``item`` is the row of the positive's advertiser
 
 
 def advertiser_settings(settings: Settings) -> Settings:
@@ -72,24 +71,26 @@ def advertiser_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"training": training})
 
 
-def prepare_advertisers(
-    known: AdvertiserPeriod, settings: Settings, basis: ContentBasis | None = None
+def advertiser_data(
+    known: AdvertiserPeriod, settings: Settings, event_names: list[str], basis: ContentBasis | None = None
 ) -> AdvertiserData:
-    """Features, advertisers and examples of a period, of which the content basis is made unless one is given."""
-    period = known.period
-    dataset = build_dataset(
-        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
-    )
+    """Features and advertisers of a period, of which the content basis is made unless one is given."""
+    period, seed = known.period, settings.training.seed
+    dataset = build_dataset(period.events, period.items, period.users, settings.features, event_names, basis, seed)
     advertisers = build_advertisers(dataset, period.events, period.items, known.advertiser_ids, settings.features)
-    log = by_advertiser(dataset.log, period.events, advertisers)
+    return AdvertiserData(dataset, advertisers, by_advertiser(dataset.log, period.events, advertisers))
+
+
+def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings: Settings) -> Examples:
+    """Examples at evenly spaced cut-offs whose windows end within the period; ``item`` is the row of the advertiser."""
+    period, log = known.period, data.log
     first = float(log.seconds.min()) if log.events else period.end
     cutoffs = training_cutoffs(
         period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
     )
-    examples = build_examples(
+    return build_examples(
         log, cutoffs, known.rule, period.event_names, settings.examples.maximum_examples, settings.training.seed
     )
-    return AdvertiserData(dataset, advertisers, log, examples)
 
 
 def by_advertiser(log: EventLog, events: pl.DataFrame, advertisers: Advertisers) -> EventLog:
@@ -152,11 +153,9 @@ def advertiser_queries(
     )
 
 
-def sampled_index(
-    known: NDArray[np.int64], positives: NDArray[np.int64], size: int, seed: int
-) -> NDArray[np.int64]:
-    """The advertisers to rank, ascending: the positives among ``known`` (sorted rows) and a uniform sample of the others
-    that fills the index up to ``size``. All known ones where there are no more than that; more than ``size`` where the
+def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
+    """The advertisers to rank, ascending: the positives among ``known`` (sorted rows) and a uniform sample of the
+    others that fills the index up to ``size``. All known ones where there are no more than that; more than ``size`` where the
     positives alone are."""
     wanted = np.intersect1d(known, positives)
     others = np.setdiff1d(known, positives)

@@ -29,7 +29,9 @@ class Profiles:
 
     hashes: NDArray[np.int64]  # [advertisers, hashes] buckets of the id
     category: sp.csr_array  # [advertisers, category buckets] share of its items that lie below the node
-    price: NDArray[np.float32]  # [advertisers, 3] mean and deviation of standardised log price, and whether any is known
+    price: NDArray[
+        np.float32
+    ]  # [advertisers, 3] mean and deviation of standardised log price, and whether any is known
     size: NDArray[np.float32]  # [advertisers, 1] log(1 + items)
     content: NDArray[np.float32]  # [advertisers, content] mean of its items; shorter the more they differ
     statistics: NDArray[np.float32]  # [advertisers, statistics]
@@ -73,7 +75,9 @@ class Advertisers:
         owner = self.of_item[listed]
         size = np.bincount(owner, minlength=len(self))
         ones = np.ones(len(listed), np.float32)
-        mean = sp.csr_array((ones / np.maximum(size, 1)[owner], (owner, np.arange(len(listed)))), (len(self), len(listed)))
+        mean = sp.csr_array(
+            (ones / np.maximum(size, 1)[owner], (owner, np.arange(len(listed)))), (len(self), len(listed))
+        )
         return Profiles(
             hashes=self.hashes,
             category=sp.csr_array(mean @ self._nodes(listed)),

@@ -1,8 +1,8 @@
 """Training of the advertiser model: in-batch negatives only, each corrected by log-Q.
 
-The loss is that of ``ml.loss`` without corpus negatives: an advertiser is expected E_i = (B - 1) p_i times among a row's
-negatives, p_i its share of the cut-off's positives. Popular advertisers are drawn often and count less each time, so the
-sum over the batch estimates the softmax over all advertisers that are anybody's positive.
+The loss is that of ``ml.loss`` without corpus negatives: an advertiser is expected E_i = (B - 1) p_i times among a
+row's negatives, p_i its share of the cut-off's positives. Popular advertisers are drawn often and count less each time,
+so the sum over the batch estimates the softmax over all advertisers that are anybody's positive.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ml.advertisers.learning import AdvertiserData, AdvertiserQueries
 from ml.advertisers.profiles import Profiles
 from ml.advertisers.towers import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
 from ml.batches import EpochPlan, batch_users
+from ml.examples import Examples
 from ml.loss import accidental_hits, expected_count, sampled_softmax
 from ml.metrics import evaluate
 from ml.tensors import CatalogueTensors
@@ -63,12 +64,12 @@ class AdvertiserCutoff:
 class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
     """An epoch of examples in a random order that depends on (seed, epoch) only; one cut-off a batch."""
 
-    def __init__(self, data: AdvertiserData, settings: Settings) -> None:
-        self.data, self.settings = data, settings
-        self.plan = EpochPlan(data.examples, settings.training.epoch_examples, settings.training.batch_size)
+    def __init__(self, data: AdvertiserData, examples: Examples, settings: Settings) -> None:
+        self.data, self.examples, self.settings = data, examples, settings
+        self.plan = EpochPlan(examples, settings.training.epoch_examples, settings.training.batch_size)
         self.catalogue = CatalogueTensors(data.dataset.features)
         self.epoch = 0
-        self.cutoffs = [self._cutoff(float(cutoff)) for cutoff in np.unique(data.examples.cutoff)]
+        self.cutoffs = [self._cutoff(float(cutoff)) for cutoff in np.unique(examples.cutoff)]
 
     def __len__(self) -> int:
         return sum(self.plan.steps(cutoff.rows) for cutoff in self.cutoffs)
@@ -80,13 +81,13 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
             yield self._batch(*plan[number])
 
     def _cutoff(self, cutoff: float) -> AdvertiserCutoff:
-        rows = np.flatnonzero(self.data.examples.cutoff == cutoff)
-        positives, counts = np.unique(self.data.examples.item[rows], return_counts=True)
+        rows = np.flatnonzero(self.examples.cutoff == cutoff)
+        positives, counts = np.unique(self.examples.item[rows], return_counts=True)
         share = (counts / len(rows)).astype(np.float32)
         return AdvertiserCutoff(rows, positives, self.data.advertisers.at(cutoff).take(positives), share)
 
     def _batch(self, cutoff: AdvertiserCutoff, rows: NDArray[np.int64]) -> AdvertiserTrainingBatch:
-        dataset, part = self.data.dataset, self.data.examples.take(rows)
+        dataset, part = self.data.dataset, self.examples.take(rows)
         known = batch_users(part, dataset.log, self.catalogue, self.settings, self.settings.model.content_dropout)
         keys = self.plan.positive_keys(cutoff.rows, known.users, len(self.data.advertisers))
         place = np.searchsorted(cutoff.positives, part.item)
@@ -173,6 +174,7 @@ def new_advertiser_network(data: AdvertiserData, settings: Settings) -> Advertis
 
 def fit_advertisers(
     data: AdvertiserData,
+    examples: Examples,
     settings: Settings,
     epochs: int,
     directory: Path,
@@ -188,14 +190,14 @@ def fit_advertisers(
     Raises:
         ValueError: there is no example to learn from.
     """
-    if not len(data.examples):
+    if not len(examples):
         raise ValueError(
-            "no example for the advertiser model: no user has events before a cut-off and a positive event with a known "
-            "advertiser after it. Check that events or items name their advertiser_id, and the manifest's "
+            "no example for the advertiser model: no user has events before a cut-off and a positive event with a "
+            "known advertiser after it. Check that events or items name their advertiser_id, and the manifest's "
             "positive_events and prediction_window_days."
         )
     lightning.seed_everything(settings.training.seed, verbose=False)
-    batches = AdvertiserBatches(data, settings)
+    batches = AdvertiserBatches(data, examples, settings)
     network = new_advertiser_network(data, settings)
     module = AdvertiserModule(network, len(data.advertisers), settings, validation, epochs * len(batches))
     monitor = VALIDATION_METRIC if validation is not None else None
