@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import polars as pl
 
 from assets.advertising import versions
@@ -33,12 +32,9 @@ class AdvertiserReport(Table):
     unknown_positives: int  # misses by necessity
 
 
-def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserReport:
-    """Measure the newest version's evaluation model and the baselines beside it.
-
-    Raises:
-        dagster.Failure: no advertiser model was ever trained.
-    """
+def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserReport | None:
+    """Measure the newest version's evaluation model and the baselines beside it; None without a version or a
+    conversion in its newest window."""
     import mlflow
 
     from ml.advertisers.learning import AdvertiserPeriod
@@ -49,12 +45,14 @@ def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserRep
 
     known = versions(settings.tables, settings.home)
     if not known:
-        raise dg.Failure("there is no advertiser model: materialize `advertiser_model` first", allow_retries=False)
+        return None
     version, effective, tracking = known[-1], settings.value(), tracking_of(settings)
     period = training_period(settings.tables, settings.landing, version.trained_day, effective)
     whole = AdvertiserPeriod.of(period, UNKNOWN_ADVERTISER)
     comparison = compare_advertisers(whole, version.directory, effective)
     evaluation, queries = effective.evaluation, comparison.queries
+    if not len(queries):
+        return None
     figures = measure_advertisers(
         comparison, period.event_names, evaluation.ks, evaluation.bootstrap_samples, effective.training.seed
     )

@@ -49,7 +49,7 @@ from warehouse.views import rebuild_views
     ],
 )
 def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.advertisers.learning import AdvertiserPeriod
+    from ml.advertisers.learning import AdvertiserPeriod, NothingToLearn
     from ml.advertisers.versioning import train_advertisers
     from ml.content import ContentBasis
 
@@ -57,7 +57,14 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
     known = AdvertiserPeriod.of(training_period(settings.tables, settings.landing, day, effective), UNKNOWN_ADVERTISER)
     basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
     tracking, models = tracking_of(settings), settings.home.models
-    trained = train_advertisers(known, basis, effective, tracking, models, f"{day}", dagster_tags(context))
+    try:
+        trained = train_advertisers(known, basis, effective, tracking, models, f"{day}", dagster_tags(context))
+    except NothingToLearn as reason:  # a log without advertisers has an item model all the same
+        context.log.warning(f"No advertiser model: {reason}")
+        return dg.MaterializeResult(
+            metadata={"why": str(reason)},
+            check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=True)],
+        )
     version = AdvertiserVersion(trained.version, day, trained.run_id, models / trained.version)
     embeddings = write_embeddings(settings, version, day)
     predicted = predict_day(settings, version, day)
@@ -174,6 +181,10 @@ def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsR
 )
 def advertiser_recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     result = report_on(settings, dagster_tags(context))
+    if result is None:
+        return dg.MaterializeResult(
+            metadata={"users": 0, "why": "no advertiser model, or no conversion to measure it on"}
+        )
     write_metrics(settings, "advertiser_recall", result.table)
     return dg.MaterializeResult(
         metadata={

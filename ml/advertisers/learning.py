@@ -24,6 +24,10 @@ from ml.sequences import EventLog
 from settings import Settings
 
 
+class NothingToLearn(ValueError):
+    """A log has no advertisers, or nobody converts with one in a window that is needed; the message says which."""
+
+
 @dataclass(frozen=True)
 class AdvertiserPeriod:
     """A training period, and the advertisers that it names at any time; what an instant knows of them is less."""
@@ -155,8 +159,8 @@ def advertiser_queries(
 
 def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
     """The advertisers to rank, ascending: the positives among ``known`` (sorted rows) and a uniform sample of the
-    others that fills the index up to ``size``. All known ones where there are no more than that; more than ``size`` where the
-    positives alone are."""
+    others that fills the index up to ``size``. All known ones where there are no more than that;
+    more than ``size`` where the positives alone are."""
     wanted = np.intersect1d(known, positives)
     others = np.setdiff1d(known, positives)
     room = min(max(size - len(wanted), 0), len(others))

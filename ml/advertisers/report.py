@@ -139,12 +139,13 @@ def measure_advertisers(
     queries, lists = comparison.queries, comparison.lists
     positives, size = queries.positives, len(queries.index)
     usable = [k for k in ks if k < size] or [1]
+    bounded = [k for k in usable if k in INTERVAL_KS] or usable[:1]
     conversion = pl.Series([None, *event_names], dtype=pl.String).gather(queries.positive_name)
     novelty = pl.Series(np.where(queries.repeated, "known", "new"))
     return AdvertiserFigures(
         metrics={name: evaluate(each, positives, size, ks=usable) for name, each in lists.items()},
         intervals={
-            name: {k: confidence_interval(each, positives, k, samples, seed) for k in INTERVAL_KS if k in usable}
+            name: {k: confidence_interval(each, positives, k, samples, seed) for k in bounded}
             for name, each in lists.items()
         },
         by_conversion={

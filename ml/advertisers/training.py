@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ml.advertisers.inference import query_lists
-from ml.advertisers.learning import AdvertiserData, AdvertiserQueries
+from ml.advertisers.learning import AdvertiserData, AdvertiserQueries, NothingToLearn
 from ml.advertisers.profiles import Profiles
 from ml.advertisers.towers import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
 from ml.batches import EpochPlan, batch_users
@@ -188,10 +188,10 @@ def fit_advertisers(
         settings: those of ``advertiser_settings``. directory: for checkpoints.
 
     Raises:
-        ValueError: there is no example to learn from.
+        NothingToLearn: there is no example.
     """
     if not len(examples):
-        raise ValueError(
+        raise NothingToLearn(
             "no example for the advertiser model: no user has events before a cut-off and a positive event with a "
             "known advertiser after it. Check that events or items name their advertiser_id, and the manifest's "
             "positive_events and prediction_window_days."

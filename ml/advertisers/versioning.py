@@ -21,6 +21,7 @@ from ml.advertisers.artifact import AdvertiserArtifact
 from ml.advertisers.learning import (
     AdvertiserData,
     AdvertiserPeriod,
+    NothingToLearn,
     advertiser_data,
     advertiser_examples,
     advertiser_queries,
@@ -62,12 +63,18 @@ def pooled(settings: Settings) -> Settings:
 def choose_epochs(
     known: AdvertiserPeriod, settings: Settings, directory: Path, logger: Logger | None = None
 ) -> AdvertiserFit:
-    """Train on the period less its last window, and stop when recall on that window stops rising."""
+    """Train on the period less its last window, and stop when recall on that window stops rising.
+
+    Raises:
+        NothingToLearn: nobody converts with an advertiser before that window, or in it.
+    """
     cutoff = known.period.end - known.period.window
     before = known.until(cutoff)
     data = advertiser_data(before, settings, before.period.event_names)
     everyone = len(data.advertisers)
     queries = advertiser_queries(known, data, cutoff, settings, settings.training.validation_users, everyone)
+    if not len(queries):
+        raise NothingToLearn("no advertiser to predict in the validation window: nobody converts with one there.")
     examples = advertiser_examples(before, data, settings)
     return fit_advertisers(data, examples, settings, settings.training.maximum_epochs, directory, queries, logger)
 
@@ -86,7 +93,12 @@ def train_advertisers(
     Args:
         known: everything that had arrived. basis: its content basis, which the deployed model keeps.
         name: of the MLflow run. tags: of the MLflow run, such as where it was started from.
+
+    Raises:
+        NothingToLearn: the log names no advertiser, or too few conversions with one.
     """
+    if not len(known.advertiser_ids):
+        raise NothingToLearn("the log names no advertiser: neither events nor items have an advertiser_id.")
     started = time.perf_counter()
     models.mkdir(parents=True, exist_ok=True)
     tracking.close_abandoned(TRAINING)

@@ -17,6 +17,7 @@ from ml.advertisers.learning import (
     AdvertiserData,
     AdvertiserPeriod,
     AdvertiserQueries,
+    NothingToLearn,
     advertiser_data,
     advertiser_examples,
     advertiser_queries,
@@ -117,8 +118,8 @@ def test_statistics_count_every_event_of_an_advertiser_with_or_without_an_item(s
 
 
 def test_positives_are_distinct_advertisers_signups_and_repeats_included(shop: AdvertiserPeriod) -> None:
-    """Two checkouts at a make one example; a signup has no item; b was visited before; 'unknown' is nobody. The manifest
-    forbids repeats of items, not of advertisers; v was not known before the cut-off."""
+    """Two checkouts at a make one example; a signup has no item; b was visited before; 'unknown' is nobody. The
+    manifest forbids repeats of items, not of advertisers; v was not known before the cut-off."""
     data = data_of(shop)
     found = examples_at(data.log, instant(30), shop.rule, NAMES)
     assert data.log.user_ids.gather(found.user).to_list() == ["u", "u", "u"]
@@ -216,12 +217,11 @@ def test_batches_hold_in_batch_candidates_with_their_share(planted: AdvertiserPe
 def test_in_batch_log_q_estimates_the_full_softmax(
     planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit
 ) -> None:
-    """The loss of large batches is that of the softmax over all advertisers of the cut-off; without the correction it is
-    far from it. (``tests.ml.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
+    """The loss of large batches is that of the softmax over all advertisers of the cut-off; without the correction it
+    is far from it. (``tests.ml.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
     one = SETTINGS.model_copy(update={"examples": SETTINGS.examples.model_copy(update={"cutoffs": 1})})
     examples = advertiser_examples(planted.until(instant(85)), data, one)
     copies = examples.take(np.tile(np.arange(len(examples)), 8))
-    copies = dataclasses.replace(copies, user=copies.user)
     batches = AdvertiserBatches(data, copies, _with_batch(len(copies)))
     batch = next(iter(batches))
     network = fitted.network.eval()
@@ -338,5 +338,19 @@ def test_candidates_are_the_nearest_advertisers_best_first() -> None:
 def test_nothing_to_learn_from_is_said(shop: AdvertiserPeriod, tmp_path: Path) -> None:
     data = data_of(shop)
     none = advertiser_examples(shop, data, SETTINGS).take(np.zeros(0, np.int64))
-    with pytest.raises(ValueError, match=r"advertiser_id.*positive_events"):
+    with pytest.raises(NothingToLearn, match=r"advertiser_id.*positive_events"):
         fit_advertisers(data, none, SETTINGS, 1, tmp_path)
+
+
+def test_a_single_advertiser_is_reported_at_one(tmp_path: Path) -> None:
+    """A shop's own log: the index holds nothing to confuse it with."""
+    rows: list[tuple[str, float, str, str | None, str | None]] = [
+        ("u", 1, "page_visit", None, "a"),
+        ("u", 31, "signup", None, "a"),
+    ]
+    known = period_of(rows, item_frame([]))
+    queries = advertiser_queries(known, data_of(known.until(instant(30))), instant(30), SETTINGS, 10, 10)
+    lists = {"popularity": baseline_lists(queries, 10.0, 100)["popularity"]}
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 1), NAMES, [10, 100], 5, 0)
+    assert figures.metrics["popularity"].recall == {1: 1.0}
+    assert list(figures.intervals["popularity"]) == [1]
