@@ -182,9 +182,7 @@ def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsR
 def advertiser_recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     result = report_on(settings, dagster_tags(context))
     if result is None:
-        return dg.MaterializeResult(
-            metadata={"users": 0, "why": "no advertiser model, or no conversion to measure it on"}
-        )
+        return dg.MaterializeResult(metadata={"users": 0, "why": "no advertiser model, or no conversion"})
     write_metrics(settings, "advertiser_recall", result.table)
     return dg.MaterializeResult(
         metadata={
