@@ -58,7 +58,7 @@ def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserRep
     )
     size = len(queries.index)
     subtitle = f"Conversions of the {period.rule.window_days:g} days up to {version.trained_day}; {size:,} advertisers"
-    metrics, first_k = figures.metrics, min(figures.metrics[MODEL].recall)
+    metrics, first_k = figures.metrics, min(figures.intervals[MODEL])
     drawn = {
         "curve": recall_curve({name: each.recall for name, each in metrics.items()}, subtitle),
         "intervals": recall_interval_bars({name: each[first_k] for name, each in figures.intervals.items()}, first_k),

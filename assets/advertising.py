@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from assets.period import EVENT_COLUMNS
 from assets.resources import SettingsResource
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.contracts import UNKNOWN_ADVERTISER
@@ -93,7 +92,7 @@ def write_embeddings(settings: SettingsResource, version: AdvertiserVersion, day
     tables, landing = settings.tables, settings.landing
     frame = advertiser_embeddings(
         version.load(),
-        events_as_of(tables, landing, day, EVENT_COLUMNS),
+        events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
         items_as_of(tables, landing, day),
         day_end(day, landing.manifest.time_zone).timestamp(),
         UNKNOWN_ADVERTISER,

@@ -17,7 +17,7 @@ from ml.advertisers.profiles import advertiser_ids, build_advertisers
 from ml.advertisers.towers import AdvertiserNetwork
 from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, replacing
 from ml.content import ContentBasis
-from ml.dataset import build_dataset, demographic_buckets
+from ml.dataset import demographic_buckets
 from ml.items import build_item_features
 from ml.retrieval import NO_ITEM, search
 from ml.sequences import build_event_log, explode_sequences, newest
@@ -86,16 +86,15 @@ def advertiser_embeddings(
     """The advertiser index's vectors as of ``seconds``: every advertiser with an event or an available item before it.
 
     Args:
-        events: user_id, event_time, event_name, item_id, advertiser_id, sorted by user, then time.
-        items: the catalogue. unknown: the advertiser id that stands for none.
+        events: item_id, advertiser_id, event_time. items: the catalogue, sorted by item_id.
+        unknown: the advertiser id that stands for none.
 
     Returns:
         advertiser_id, items (available then), embedding (list of W floats); sorted by advertiser_id.
     """
-    no_users = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
-    features, ids = artifact.settings.features, advertiser_ids(events, items, unknown)
-    dataset = build_dataset(events, items, no_users, features, artifact.event_names, artifact.basis)
-    advertisers = build_advertisers(dataset, events, items, ids, features)
+    shape, ids = artifact.settings.features, advertiser_ids(events, items, unknown)
+    features = build_item_features(items, artifact.basis, shape)
+    advertisers = build_advertisers(features, events, items, ids, shape)
     known = advertisers.known(seconds)
     profiles = advertisers.at(seconds).take(known)
     vectors = embed_advertisers(artifact.network, profiles)

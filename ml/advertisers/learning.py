@@ -81,7 +81,9 @@ def advertiser_data(
     """Features and advertisers of a period, of which the content basis is made unless one is given."""
     period, seed = known.period, settings.training.seed
     dataset = build_dataset(period.events, period.items, period.users, settings.features, event_names, basis, seed)
-    advertisers = build_advertisers(dataset, period.events, period.items, known.advertiser_ids, settings.features)
+    advertisers = build_advertisers(
+        dataset.features, period.events, period.items, known.advertiser_ids, settings.features
+    )
     return AdvertiserData(dataset, advertisers, by_advertiser(dataset.log, period.events, advertisers))
 
 

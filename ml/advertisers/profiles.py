@@ -14,10 +14,9 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ml.dataset import Dataset
 from ml.hashing import hash_column
 from ml.items import ItemFeatures, ItemStatistics, build_item_statistics
-from ml.sequences import row_numbers
+from ml.sequences import row_numbers, to_seconds
 from settings import FeatureSettings
 
 PRICE_COLUMNS = 3
@@ -102,30 +101,27 @@ def advertiser_ids(events: pl.DataFrame, items: pl.DataFrame, unknown: str) -> p
 
 
 def build_advertisers(
-    dataset: Dataset, events: pl.DataFrame, items: pl.DataFrame, ids: pl.Series, settings: FeatureSettings
+    features: ItemFeatures, events: pl.DataFrame, items: pl.DataFrame, ids: pl.Series, settings: FeatureSettings
 ) -> Advertisers:
-    """The advertisers ``ids`` as ``dataset`` knows them.
+    """The advertisers ``ids`` (from ``advertiser_ids``), with what their items and events say of them.
 
     Args:
-        dataset: item features, statistics and event log. events: the rows that its log was built from.
-        items: the catalogue. ids: from ``advertiser_ids``.
+        features: of ``items``, which are the catalogue. events: item_id, advertiser_id, event_time, in any order.
     """
     of_item = row_numbers(ids, items.sort("item_id")["advertiser_id"])
-    seen = dataset.statistics.first_seen
+    item, seconds = row_numbers(features.item_ids, events["item_id"]), to_seconds(events["event_time"])
+    windows = settings.statistics_windows_days
+    seen = build_item_statistics(item, seconds, features.available_from, windows).first_seen
     listed = np.full(len(ids), np.inf)
     np.minimum.at(listed, of_item[of_item >= 0], seen[of_item >= 0])
+    row = advertiser_of_event(events["advertiser_id"], item, of_item, ids)
     return Advertisers(
         advertiser_ids=ids,
         hashes=hash_column(ids, settings.advertiser_buckets, settings.advertiser_hashes),
         of_item=of_item,
-        items=dataset.features,
+        items=features,
         item_seen=seen,
-        statistics=build_item_statistics(
-            advertiser_of_event(events["advertiser_id"], dataset.log.item, of_item, ids),
-            dataset.log.seconds,
-            listed,
-            settings.statistics_windows_days,
-        ),
+        statistics=build_item_statistics(row, seconds, listed, windows),
         category_buckets=settings.category_buckets,
     )
 
