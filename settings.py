@@ -201,6 +201,20 @@ class GateSettings(Group):
     diversity_tolerance: float = Field(0.1, ge=0, description="The same for diversity90.")
 
 
+class AdvertiserSettings(Group):
+    """The advertiser model, where it differs from the item model; the rest are the groups above."""
+
+    batch_size: int = Field(1024, ge=2, description="Pairs (user at a cut-off, advertiser) a step: all its negatives.")
+    alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
+    alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the in-batch negatives.")
+    epoch_examples: int = Field(60_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
+    maximum_epochs: int = Field(4, ge=1)
+    list_depth: int = Field(100, ge=1, description="Advertisers predicted for each active user a day.")
+    report_index_size: int = Field(
+        10_000, ge=1, description="Advertisers of the report's index: all positives, filled up by a uniform sample."
+    )
+
+
 class Settings(BaseSettings):
     """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
 
@@ -219,6 +233,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    advertisers: AdvertiserSettings = AdvertiserSettings()
 
     def with_value(self, name: str, value: object) -> Settings:
         """The same settings with one value by its dotted name, validated.

@@ -20,6 +20,7 @@ import dagster as dg
 from pydantic import create_model
 
 from settings import (
+    AdvertiserSettings,
     ContextSettings,
     DataSettings,
     EvaluationSettings,
@@ -117,6 +118,11 @@ class GateConfig(GateSettings, dg.Config):
     """When a new model may become champion."""
 
 
+@_defaults_from_environment
+class AdvertiserConfig(AdvertiserSettings, dg.Config):
+    """The advertiser model, where it differs from the item model."""
+
+
 class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     """The effective settings of one run, and the home that it reads and writes.
 
@@ -135,6 +141,7 @@ class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     index: IndexConfig = IndexConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()
+    advertisers: AdvertiserConfig = AdvertiserConfig()
 
     def value(self) -> Settings:
         """The effective settings, as plain settings."""

@@ -20,8 +20,9 @@ from rich.console import Console
 from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least, at_most
 from benchmarks.world import POSITIONS, World
-from ml.batches import ENCODER_TOKENS, TrainingBatch, TrainingBatches
+from ml.batches import TrainingBatch, TrainingBatches
 from ml.crossfit import uncrossed
+from ml.drawing import ENCODER_TOKENS
 from ml.examples import Examples
 from ml.prepared import Prepared
 from ml.towers import TwoTower

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +33,20 @@ class ArtifactError(ValueError):
     """A model directory is missing or incomplete; the message names it."""
 
 
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """A directory to write into, which takes the place of ``directory`` when all went well."""
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(directory, ignore_errors=True)
+        temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class ModelArtifact:
     """A model that can be deployed."""
@@ -43,10 +59,7 @@ class ModelArtifact:
 
     def save(self, directory: Path) -> None:
         """Write the artefact, replacing what was there."""
-        temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        with replacing(directory) as temporary:
             torch.save(self.network.state_dict(), temporary / WEIGHTS)
             self.basis.to_frame().write_parquet(temporary / BASIS)
             description = {
@@ -56,10 +69,6 @@ class ModelArtifact:
                 "trained_until": self.trained_until,
             }
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
-            shutil.rmtree(directory, ignore_errors=True)
-            temporary.rename(directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def dataset(self, known: TrainingPeriod) -> Dataset:
         """What ``known`` holds, under this model's basis and vocabulary."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ml.context import Context
 from ml.sequences import EventLog, Slices, length_buckets, pad
@@ -15,9 +18,24 @@ from settings import InferenceSettings
 QUERY_BATCH = 65_536
 
 
+class WithEncoder(Protocol):
+    """What encoding needs of a network."""
+
+    @property
+    def encoder(self) -> nn.Module: ...
+
+    @property
+    def state_width(self) -> int: ...
+
+    @property
+    def log_temperature(self) -> Tensor: ...
+
+    def eval(self) -> Any: ...
+
+
 @torch.inference_mode()
 def encode_states(
-    network: TwoTower, catalogue: CatalogueTensors, log: EventLog, slices: Slices, settings: InferenceSettings
+    network: WithEncoder, catalogue: CatalogueTensors, log: EventLog, slices: Slices, settings: InferenceSettings
 ) -> NDArray[np.float32]:
     """States [sequences, state_width], in the order of ``slices``. Length-sorted, trimmed batches."""
     network.eval()

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from ml.comparison import Asked
 from ml.content import ContentBasis
 from ml.context import NO_SUBJECT, synthetic_subjects
-from ml.crossfit import cross_fit, uncrossed
+from ml.crossfit import CrossFit, cross_fit, uncrossed
 from ml.dataset import Dataset, build_dataset
 from ml.examples import Examples, LabelRule, training_cutoffs
 from ml.items import DAY
@@ -69,11 +69,15 @@ def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentB
 
 def cross_fitted(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
     """The same examples, each to be learnt under a graph without its own user."""
-    folds, dataset = settings.features.cross_fit_folds, prepared.dataset
+    return replace(prepared, folds=content_folds(prepared.dataset, period, settings))
+
+
+def content_folds(dataset: Dataset, period: TrainingPeriod, settings: Settings) -> CrossFit:
+    """The content that each fold of the users learns under."""
+    folds = settings.features.cross_fit_folds
     if folds == 1:
-        return prepared
-    items = period.items.sort("item_id")
-    return replace(prepared, folds=cross_fit(items, dataset.log, dataset.basis, folds, settings.training.seed))
+        return uncrossed(dataset.features, dataset.log.users)
+    return cross_fit(period.items.sort("item_id"), dataset.log, dataset.basis, folds, settings.training.seed)
 
 
 def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:

@@ -11,6 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 
 from ml.artifact import ModelArtifact
+from ml.content import ContentBasis
 from ml.context import no_context
 from ml.dataset import Dataset, demographic_buckets
 from ml.inference import embed_users, encode_states
@@ -41,7 +42,7 @@ def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFra
         event_time=(pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
     ).sort("user_id", "event_time", maintain_order=True)
     features = artifact.settings.features
-    items = basis_items(artifact)
+    items = basis_items(artifact.basis)
     log = build_event_log(
         frame, items["item_id"], artifact.event_names, features.advertiser_buckets, features.advertiser_hashes
     )
@@ -67,9 +68,9 @@ def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame({"user_id": log.user_ids.to_list(), "embedding": [row.tolist() for row in embeddings]})
 
 
-def basis_items(artifact: ModelArtifact) -> pl.DataFrame:
+def basis_items(basis: ContentBasis) -> pl.DataFrame:
     """The items that the basis knows, with ids only: attributes are not part of the model."""
-    ids = artifact.basis.items["item_id"].sort()
+    ids = basis.items["item_id"].sort()
     interest = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
     return pl.DataFrame({"item_id": ids}).with_columns(
         advertiser_id=pl.lit(None, pl.String),

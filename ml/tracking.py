@@ -27,7 +27,7 @@ from mlflow.tracking import MlflowClient
 
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
 EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps"
-ITEM_MODEL = "adseq_item_model"
+ITEM_MODEL, ADVERTISER_MODEL = "adseq_item_model", "adseq_advertiser_model"
 CHAMPION = "champion"
 
 
@@ -139,15 +139,24 @@ def register(directory: Path, example: pd.DataFrame, output: Any) -> str:
     """
     from ml.pyfunc import SequenceModel
 
+    return version_name(log_pyfunc(SequenceModel(), ITEM_MODEL, directory, example, output))
+
+
+def log_pyfunc(model: Any, registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:
+    """Log a model directory of the active run as a pyfunc model with a signature and register it as ``registered``.
+
+    Returns:
+        The number of the version.
+    """
     info = mlflow.pyfunc.log_model(
-        name="item_model",
-        python_model=SequenceModel(),
+        name=registered.removeprefix("adseq_"),
+        python_model=model,
         artifacts={"model": str(directory)},
         signature=infer_signature(example, output),
-        registered_model_name=ITEM_MODEL,
+        registered_model_name=registered,
         pip_requirements=["adseq"],
     )
-    return version_name(info.registered_model_version)
+    return str(info.registered_model_version)
 
 
 def log_figures(figures: dict[str, Figure]) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ml.batches import TrainingBatch, TrainingBatches
@@ -35,15 +36,21 @@ FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A trained network and how the training went."""
+class Course:
+    """How a training went."""
 
-    network: TwoTower
     best_epoch: int  # epochs until the best validation, or all of them without validation
     best_validation: float  # nan without validation
     seconds: float
     sequences_per_second: float
     waiting_share: float  # share of the time spent waiting for batches
+
+
+@dataclass(frozen=True)
+class Fit(Course):
+    """A trained network and how the training went."""
+
+    network: TwoTower
 
 
 def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
@@ -73,30 +80,12 @@ def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSet
     )
 
 
-class TwoTowerModule(lightning.LightningModule):
-    """Optimisation of a ``TwoTower`` and its validation recall."""
+class RetrievalModule(lightning.LightningModule):
+    """Optimisation of a network; its loss and its validation are those of the subclass."""
 
-    def __init__(
-        self, network: TwoTower, dataset: Dataset, settings: Settings, validation: Asked | None, steps: int
-    ) -> None:
+    def __init__(self, network: nn.Module, settings: Settings, steps: int) -> None:
         super().__init__()
-        self.network, self.settings, self.validation, self.steps = network, settings, validation, steps
-        self.items = len(dataset.features)
-
-    def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
-        loss = training_loss(self.network, batch, self.settings.training, self.items)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
-        self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
-        return loss
-
-    def validation_step(self, _batch: Any, _: int) -> None:
-        assert self.validation is not None
-        queries = self.validation.queries
-        lists = trained_lists(self.network, self.validation, self.settings, 100)
-        metrics = evaluate(lists, queries.positives, len(queries.candidates), ks=[10, 100])
-        self.log("validation_recall_at_10", metrics.recall[10], batch_size=1)
-        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
-        self.log(VALIDATION_METRIC, metrics.recall[100], prog_bar=True, batch_size=1)
+        self.network, self.settings, self.steps = network, settings, steps
 
     def configure_optimizers(self) -> Any:
         training = self.settings.training
@@ -115,13 +104,48 @@ class TwoTowerModule(lightning.LightningModule):
         checkpoint["fit"] = self.depends_on()
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
-        return to_device(batch, device) if isinstance(batch, TrainingBatch) else batch
+        return to_device(batch, device) if dataclasses.is_dataclass(batch) else batch
+
+
+class TwoTowerModule(RetrievalModule):
+    """The loss of a ``TwoTower`` and its validation recall."""
+
+    network: TwoTower
+
+    def __init__(
+        self, network: TwoTower, dataset: Dataset, settings: Settings, validation: Asked | None, steps: int
+    ) -> None:
+        super().__init__(network, settings, steps)
+        self.validation, self.items = validation, len(dataset.features)
+
+    def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
+        loss = training_loss(self.network, batch, self.settings.training, self.items)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
+        self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
+        return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        assert self.validation is not None
+        queries = self.validation.queries
+        lists = trained_lists(self.network, self.validation, self.settings, 100)
+        metrics = evaluate(lists, queries.positives, len(queries.candidates), ks=[10, 100])
+        self.log("validation_recall_at_10", metrics.recall[10], batch_size=1)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        self.log(VALIDATION_METRIC, metrics.recall[100], prog_bar=True, batch_size=1)
+
+
+class Epochs(Protocol):
+    """Batches of an epoch whose order depends on ``epoch``. A batch has a ``weight`` a row."""
+
+    epoch: int
+
+    def __len__(self) -> int: ...
 
 
 class StepClock(Callback):
     """Counts sequences and the time between steps, in which the loop waits for data; moves the epoch's shuffle on."""
 
-    def __init__(self, batches: TrainingBatches) -> None:
+    def __init__(self, batches: Epochs) -> None:
         self.batches = batches
         self.sequences, self.waiting, self.busy = 0, 0.0, 0.0
         self._mark = time.perf_counter()
@@ -130,14 +154,12 @@ class StepClock(Callback):
         self.batches.epoch = trainer.current_epoch
         self._mark = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: TrainingBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.waiting += now - self._mark
         self._mark = now
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: TrainingBatch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.busy += now - self._mark
         self.sequences += len(batch.weight)
@@ -198,17 +220,36 @@ def fit(
             "no training example: no user has events before a cut-off and a positive after it. Check the manifest's "
             "positive_events and prediction_window_days against the log."
         )
-    _quiet_lightning()
     lightning.seed_everything(settings.training.seed, verbose=False)
     batches = TrainingBatches(prepared, settings, window_days)
     network = new_network(dataset, settings)
     module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
+    monitor = VALIDATION_METRIC if validation is not None else None
+    course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
+    return Fit(**vars(course), network=network.cpu().eval())
+
+
+def optimise(
+    module: RetrievalModule,
+    batches: Epochs,
+    epochs: int,
+    directory: Path,
+    monitor: str | None = None,
+    logger: Logger | None = None,
+    progress: bool = True,
+    resume: Path | None = None,
+) -> Course:
+    """Train the module's network for ``epochs``, or until ``monitor``, a metric that its validation logs, stops rising.
+
+    With ``monitor`` the network is left with the weights of the best epoch. ``directory`` and ``resume``: see ``fit``.
+    """
+    _quiet_lightning()
     if resume:
         check_resumable(resume, module.depends_on())
-    clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=VALIDATION_METRIC, mode="max")
+    clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=monitor, mode="max")
     callbacks: list[Callback] = [clock, RandomStates()]
-    if validation is not None:
-        stopping = EarlyStopping(VALIDATION_METRIC, mode="max", patience=settings.training.patience)
+    if monitor:
+        stopping = EarlyStopping(monitor, mode="max", patience=module.settings.training.patience)
         callbacks += [stopping, best_of_all]
     callbacks.append(newest_epoch(directory))
     drawn = progress and sys.stderr.isatty()
@@ -228,19 +269,18 @@ def fit(
         enable_model_summary=False,
     )
     started = time.perf_counter()
-    loader = DataLoader(batches, batch_size=None)
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     once: DataLoader[int] = DataLoader([0], batch_size=None)  # type: ignore[arg-type]
     # The checkpoint is our own file; it holds random states, which are more than weights.
-    trainer.fit(module, loader, once if validation is not None else None, ckpt_path=resume, weights_only=False)
+    trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=False)
     seconds = time.perf_counter() - started
     best_epoch, best = epochs, float("nan")
-    if validation is not None and best_of_all.best_model_path:
+    if monitor and best_of_all.best_model_path:
         saved = torch.load(best_of_all.best_model_path, weights_only=False)
         module.load_state_dict(saved["state_dict"])
         best_epoch = int(saved["epoch"]) + 1
         best = float("nan") if best_of_all.best_model_score is None else float(best_of_all.best_model_score)
-    return Fit(
-        network=network.cpu().eval(),
+    return Course(
         best_epoch=best_epoch,
         best_validation=best,
         seconds=seconds,

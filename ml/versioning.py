@@ -82,25 +82,28 @@ def train_version(
             mlflow.log_params(settings.flat())
             mlflow.log_params({"data.events": len(period.events), "data.items": len(period.items)})
             mlflow.set_tag("dataset_hash", dataset_hash(period))
-            _announce("choosing the number of epochs on the validation slice")
+            announce("choosing the number of epochs on the validation slice")
             selection = choose_epochs(
-                period.until(period.end - period.window), settings, work / "fit", _logger(tracking, run.info.run_id)
+                period.until(period.end - period.window),
+                settings,
+                work / "fit",
+                training_logger(tracking, run.info.run_id),
             )
             epochs = selection.best_epoch
             earlier = period.until(period.end - period.window)
             # The comparison models differ in contexts and encoder only.
             known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
             for model in TRAINED:
-                _announce(f"{model.value}, for the comparison on the newest window")
+                announce(f"{model.value}, for the comparison on the newest window")
                 _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
-            _announce("the model to deploy, on everything")
+            announce("the model to deploy, on everything")
             fitted = fit_prepared(
                 period,
                 cross_fitted(prepared, period, settings),
                 settings,
                 epochs,
                 work / "fit",
-                logger=_logger(tracking, run.info.run_id),
+                logger=training_logger(tracking, run.info.run_id),
             )
             artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
             artifact.save(work / DEPLOYED)
@@ -147,7 +150,7 @@ def _evaluation_fit(
     with tracking.run(TRAINING, model.value, {"model": model.value, "purpose": "comparison"}, nested=True) as run:
         mlflow.log_params({**effective.flat(), "epochs": epochs})
         prepared = with_subjects(known, effective)
-        logger = _logger(tracking, run.info.run_id)
+        logger = training_logger(tracking, run.info.run_id)
         fitted = fit_prepared(earlier, prepared, effective, epochs, work / "fit", logger=logger)
         mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
     artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)
@@ -165,11 +168,13 @@ def dataset_hash(period: TrainingPeriod) -> str:
     return f"{int(np.bitwise_xor.reduce(rows) if len(rows) else 0):016x}-{len(rows)}"
 
 
-def _announce(what: str) -> None:
+def announce(what: str) -> None:
+    """Say which part of a training begins: there are several, and each takes a while."""
     print(f"    training: {what}", file=sys.stderr, flush=True)
 
 
-def _logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
+def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
+    """Where Lightning logs the curves of a run."""
     return MLFlowLogger(experiment_name=TRAINING, tracking_uri=tracking.uri, run_id=run_id)
 
 

@@ -13,10 +13,12 @@ TRAINING = (
     "contextual_examples",
     "item_model",
     "champion",
+    "advertiser_model",
     "evaluation_lists",
     "recall_report",
     "diversity_report",
     "context_report",
+    "advertiser_recall_report",
 )
 """Unpartitioned, in flow order: from the ingested history to a champion and its reports."""
 
@@ -30,6 +32,8 @@ DAILY = (
     "user_states",
     "item_embeddings",
     "item_index",
+    "advertiser_embeddings",
+    "advertiser_candidates",
     "daily_recall",
 )
 """Daily partitions, in flow order."""
@@ -59,7 +63,8 @@ retrain = dg.define_asset_job(
 daily = dg.define_asset_job(
     "daily",
     selection=dg.AssetSelection.assets(*DAILY),
-    description="One day: ingest what arrived, infer the active users, rebuild the index, measure yesterday's answers.",
+    description="One day: ingest what arrived, infer the active users and their advertisers, rebuild the index, "
+    "measure yesterday's answers.",
     op_retry_policy=RETRIES,
     tags=RUN_TAGS,
 )

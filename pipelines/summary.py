@@ -31,6 +31,22 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
 """Column -> (report, metric) in the table ``model_metrics``."""
 
 
+ADVERTISER_MODELS: Mapping[str, str] = {
+    "popularity": "popularity, all time",
+    "recent_popularity": "popularity, recent",
+    "recent_advertisers": "the user's own, newest first",
+    "mean_pooling": "mean pooling",
+    "advertiser_model": "advertiser model",
+}
+"""The same for the models of ``advertiser_recall_report``."""
+
+ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "Recall@10": ("advertiser_recall", "recall@10"),
+    "Recall@100": ("advertiser_recall", "recall@100"),
+    "Diversity90": ("advertiser_recall", "diversity90"),
+}
+
+
 NEXT: Mapping[str, str] = {
     "make ui": "the asset graph in Dagster, the runs in MLflow",
     "adseq run --landing DIR --home DIR": "the same flow on your own log",
@@ -44,7 +60,9 @@ def show(home: Home, console: Console) -> None:
     """Print the closing tables; what has not been computed yet is a dash."""
     tables = Tables(home.tables)
     console.print()
-    console.print(_models(tables))
+    console.print(_models(tables, "Next conversion, whole catalogue ranked", MODELS, COLUMNS))
+    if "advertiser_recall" in {values["report"] for values in tables.partitions("model_metrics")}:
+        console.print(_models(tables, "Next advertiser", ADVERTISER_MODELS, ADVERTISER_COLUMNS))
     days = _days(tables)
     if days is not None:
         console.print(days)
@@ -54,19 +72,22 @@ def show(home: Home, console: Console) -> None:
         console.print(f"  {command:<36}{what}", highlight=False, soft_wrap=True)
 
 
-def _models(tables: Tables) -> Table:
+def _models(tables: Tables, title: str, models: Mapping[str, str], columns: Mapping[str, tuple[str, str]]) -> Table:
+    """One row a model that any of the columns' reports knows."""
     values: dict[tuple[str, str, str], float] = {}
     if tables.exists("model_metrics"):
-        rows = tables.scan("model_metrics").select("report", "model", "metric", "value").collect()
+        reports = {report for report, _ in columns.values()}
+        rows = tables.scan("model_metrics").filter(pl.col("report").is_in(reports)).collect()
+        rows = rows.select("report", "model", "metric", "value")
         values = {(report, model, metric): value for report, model, metric, value in rows.iter_rows()}
-    table = Table(title="Next conversion, whole catalogue ranked", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("Model")
-    for column in COLUMNS:
+    for column in columns:
         table.add_column(column, justify="right")
     present = {model for _, model, _ in values}
-    for model, label in MODELS.items():
+    for model, label in models.items():
         if model in present or not present:
-            cells = [values.get((report, model, metric)) for report, metric in COLUMNS.values()]
+            cells = [values.get((report, model, metric)) for report, metric in columns.values()]
             table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in cells))
     if not present:
         table.caption = "No report has run yet: adseq run"

@@ -107,10 +107,12 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
         ("training_examples", "enough_examples"),
         ("contextual_examples", "never_the_positive_itself"),
         ("champion", "a_champion_is_ready"),
+        ("advertiser_model", "embeddings_are_finite"),
     }
     daily = {(table.value, "quarantine_share_within_bound") for table in LandingTable} | {
         ("user_states", "incremental_equals_full"),
         ("item_index", "recall_against_brute_force"),
+        ("advertiser_candidates", "every_active_user_has_a_full_list"),
     }
     assert evaluated == dict.fromkeys(once, 1) | dict.fromkeys(daily, len(DAYS))
 

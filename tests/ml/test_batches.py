@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ml.batches import Cell, TrainingBatch, TrainingBatches
 from ml.context import subject_context
+from ml.drawing import EpochPlan
 from ml.examples import Examples
 from ml.learning import TrainingPeriod, prepare
 from ml.loss import accidental_hits, expected_count, sampled_softmax
@@ -254,11 +255,11 @@ def test_length_buckets_do_not_bias_the_correction(monkeypatch: pytest.MonkeyPat
     mixed = gradient_error(prepared, batches)
     lengths = numbered.examples.history_end - prepared.dataset.log.offsets[numbered.examples.user]
 
-    def of_like_lengths(cell: Cell, random: np.random.Generator) -> list[NDArray[np.int64]]:
-        order = np.lexsort((random.random(len(cell.rows)), lengths[cell.rows]))
-        return np.array_split(cell.rows[order], 4)
+    def of_like_lengths(_: EpochPlan, rows: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
+        order = np.lexsort((random.random(len(rows)), lengths[rows]))
+        return np.array_split(rows[order], 4)
 
-    monkeypatch.setattr(batches, "_drawn", of_like_lengths)
+    monkeypatch.setattr(EpochPlan, "draw", of_like_lengths)
     biased = gradient_error(prepared, batches)
     assert mixed < 0.1, (mixed, biased)
     assert biased > 2 * mixed, (mixed, biased)

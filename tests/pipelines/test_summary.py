@@ -40,6 +40,16 @@ def test_models_come_in_the_fixed_order_with_a_dash_for_what_is_missing(home: Ho
     assert "–" in next(line for line in text.splitlines() if "popularity" in line)
 
 
+def test_advertisers_have_a_table_of_their_own_once_there_is_a_report(home: Home) -> None:
+    assert "Next advertiser" not in shown(home)
+    found = pl.DataFrame({"model": ["advertiser_model"], "metric": ["recall@10"], "value": [0.5]})
+    Tables(home.tables).write("model_metrics", found, {"report": "advertiser_recall"})
+    text = shown(home)
+    row = next(line for line in text.splitlines() if "│ advertiser model" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == ["advertiser model", "0.5000", "–", "–"]
+    assert text.index("Next conversion") < text.index("Next advertiser")
+
+
 def test_days_show_inferred_users_against_all(home: Home) -> None:
     log = pl.DataFrame({"inferred": [12], "active": [12], "total": [1000], "seconds": [0.25]})
     Tables(home.tables).write("inference_log", log, {"day": date(2014, 7, 20)})

@@ -1,0 +1,216 @@
+"""Next advertiser prediction: the model, its daily index and each active user's advertisers, and its report."""
+
+from datetime import date
+
+import dagster as dg
+import polars as pl
+
+from assets.advertiser_report import report_on
+from assets.advertising import (
+    NO_MODEL,
+    AdvertiserVersion,
+    all_finite,
+    predict_day,
+    record_deployment,
+    record_version,
+    serving,
+    write_embeddings,
+)
+from assets.describe import MODELLING, columns, dagster_tags, picture, preview
+from assets.features import content_basis
+from assets.inference import FRESH
+from assets.ingest import events, history, items, users
+from assets.partitions import daily
+from assets.period import training_day, training_period
+from assets.reporting import write_metrics
+from assets.resources import SettingsResource
+from assets.sequences import user_sequences
+from assets.tracking import tracking_of
+from warehouse.contracts import UNKNOWN_ADVERTISER
+from warehouse.views import rebuild_views
+
+
+@dg.asset(
+    group_name="training",
+    deps=[history, events, items, users, content_basis],
+    kinds={"pytorch", "lightning", "mlflow"},
+    owners=[MODELLING],
+    description="The advertiser model: the transformer user tower and an MLP over what an advertiser is (hashed id, "
+    "category mix, price level, size, content centroid, trailing statistics). Positives are distinct advertisers, "
+    "signups included; in-batch negatives with log-Q. Trained like item_model, registered in MLflow, and then "
+    "everybody's advertisers are predicted as of the training day, so that no half-ready version serves.",
+    check_specs=[
+        dg.AssetCheckSpec(
+            "embeddings_are_finite",
+            asset="advertiser_model",
+            blocking=True,
+            description="Every advertiser embedding and every score of the first prediction is a number.",
+        )
+    ],
+)
+def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.advertisers.learning import AdvertiserPeriod, NothingToLearn
+    from ml.advertisers.versioning import train_advertisers
+    from ml.content import ContentBasis
+
+    day, effective = training_day(settings.tables), settings.value()
+    known = AdvertiserPeriod.of(training_period(settings.tables, settings.landing, day, effective), UNKNOWN_ADVERTISER)
+    basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
+    tracking, models = tracking_of(settings), settings.home.models
+    try:
+        trained = train_advertisers(known, basis, effective, tracking, models, f"{day}", dagster_tags(context))
+    except NothingToLearn as reason:  # a log without advertisers has an item model all the same
+        context.log.warning(f"No advertiser model: {reason}")
+        return dg.MaterializeResult(
+            metadata={"why": str(reason)},
+            check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=True)],
+        )
+    version = AdvertiserVersion(trained.version, day, trained.run_id, models / trained.version)
+    embeddings = write_embeddings(settings, version, day)
+    predicted = predict_day(settings, version, day)
+    finite = all_finite(embeddings, predicted)
+    if finite:
+        record_version(settings.tables, version)
+    return dg.MaterializeResult(
+        metadata={
+            "model_version": trained.version,
+            "trained_day": str(day),
+            "epochs": trained.epochs,
+            "validation_recall_at_10": trained.validation_recall,
+            "seconds": trained.seconds,
+            "examples": trained.examples,
+            "advertisers": trained.advertisers,
+            "users_predicted": len(predicted),
+            "sequences_per_second": trained.sequences_per_second,
+            "mlflow_run": dg.MetadataValue.url(trained.url),
+        },
+        check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=finite)],
+    )
+
+
+@dg.asset(
+    group_name="inference",
+    partitions_def=daily,
+    deps=[events, items, advertiser_model],
+    kinds={"pytorch", "deltalake"},
+    owners=[MODELLING],
+    description="The advertiser index: the advertiser tower over every advertiser known by the end of the day. "
+    "Category mix, price level, size, centroid and statistics are as of the day, so embeddings are, too. Empty for a "
+    "day before the first advertiser model.",
+    metadata=columns(
+        advertiser_id="String", items="Int64: in its catalogue by then", embedding="List(Float32): unit length"
+    ),
+)
+def advertiser_embeddings(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    day = date.fromisoformat(context.partition_key)
+    version = serving(settings.tables, settings.home, day)
+    if version is None:
+        return _nothing(context, day)
+    record_deployment(settings.tables, day, version)
+    frame = write_embeddings(settings, version, day)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(frame),
+            "without_an_item": int((frame["items"] == 0).sum()),
+            "model_version": version.name,
+        }
+    )
+
+
+@dg.asset(
+    group_name="inference",
+    partitions_def=daily,
+    deps=[advertiser_embeddings, user_sequences],
+    kinds={"pytorch", "deltalake"},
+    owners=[MODELLING],
+    freshness_policy=FRESH,
+    description="The advertisers that each user with new activity converts with next, best first: one encode of the "
+    "day's sequences, against the day's index. Append-only: the snapshot as of a day is each user's newest row up to "
+    "it, for one model version. Empty for a day before the first advertiser model.",
+    metadata=columns(
+        user_id="String",
+        advertiser_ids="List(String): best first, at most advertisers.list_depth",
+        scores="List(Float32): cosines, in the same order",
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "every_active_user_has_a_full_list",
+            asset="advertiser_candidates",
+            description="As many advertisers as asked for, or as there are, for each user of the day's sequences.",
+        )
+    ],
+)
+def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    day = date.fromisoformat(context.partition_key)
+    check = "every_active_user_has_a_full_list"
+    version = serving(settings.tables, settings.home, day)
+    if version is None:
+        return _nothing(context, day, dg.AssetCheckResult(check_name=check, passed=True))
+    index = settings.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})
+    active = settings.tables.read("user_sequences", {"day": day})["user_id"]
+    predicted = predict_day(settings, version, day)
+    rebuild_views(settings.home, settings.tables)
+    wanted = min(settings.advertisers.list_depth, len(index))
+    lengths = predicted.filter(predicted["user_id"].is_in(active.implode()))["advertiser_ids"].list.len()
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(predicted),
+            "list_depth": wanted,
+            "distinct_advertisers": predicted["advertiser_ids"].explode().n_unique() if len(predicted) else 0,
+            "model_version": version.name,
+            "sample": preview(_first_few(predicted)),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=check,
+                passed=len(lengths) == len(active) and bool((lengths == wanted).all()),
+                metadata={"active_users": len(active), "with_a_list": len(lengths)},
+            )
+        ],
+    )
+
+
+@dg.asset(
+    group_name="reports",
+    deps=[advertiser_model],
+    kinds={"mlflow", "matplotlib"},
+    owners=[MODELLING],
+    description="Next-advertiser recall on the newest window, by a model that ends before it, against an index of the "
+    "positives and a uniform sample of the other advertisers, of stated size: by K, conversion type (signups apart), "
+    "and for advertisers known and new to the user; with intervals, diversity over advertisers, and baselines.",
+)
+def advertiser_recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    result = report_on(settings, dagster_tags(context))
+    if result is None:
+        return dg.MaterializeResult(metadata={"users": 0, "why": "no advertiser model, or no conversion"})
+    write_metrics(settings, "advertiser_recall", result.table)
+    return dg.MaterializeResult(
+        metadata={
+            **{f"{model}_recall@10": value for model, value in result.at(10).items()},
+            "index": result.index,
+            "known_advertisers": result.known,
+            "users": result.users,
+            "positives": result.positives,
+            "positives_on_advertisers_unknown_then": result.unknown_positives,
+            "recall": preview(result.wide()),
+            "curve": picture(result.curve, "recall by list length"),
+            "intervals": picture(result.intervals, "recall with intervals"),
+            "by_conversion": picture(result.by_conversion, "recall by conversion type"),
+            "by_novelty": picture(result.by_novelty, "recall of known and new advertisers"),
+            "diversity": picture(result.diversity, "diversity against recall"),
+            "mlflow_run": dg.MetadataValue.url(result.url),
+        }
+    )
+
+
+def _nothing(context: dg.AssetExecutionContext, day: date, *checks: dg.AssetCheckResult) -> dg.MaterializeResult:
+    """A day that no advertiser model serves: the daily run goes on without."""
+    context.log.warning(NO_MODEL.format(day=day))
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": 0, "why": NO_MODEL.format(day=day)}, check_results=list(checks)
+    )
+
+
+def _first_few(predicted: pl.DataFrame) -> pl.DataFrame:
+    best = predicted.head(5).select("user_id", pl.col("advertiser_ids").list.head(5).list.join(", "))
+    return best.rename({"advertiser_ids": "first five"})

@@ -1,0 +1,158 @@
+"""A trained advertiser model on disk, and what it answers from tables alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from ml.advertisers.inference import embed_advertisers, embed_histories
+from ml.advertisers.learning import AdvertiserData, AdvertiserPeriod, advertiser_data
+from ml.advertisers.profiles import advertiser_ids, build_advertisers
+from ml.advertisers.towers import AdvertiserNetwork
+from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, replacing
+from ml.content import ContentBasis
+from ml.dataset import demographic_buckets
+from ml.encoders import ModelShape
+from ml.items import build_item_features
+from ml.retrieval import NO_ITEM, search
+from ml.sequences import build_event_log, explode_sequences, newest
+from ml.tensors import CatalogueTensors
+from settings import InferenceSettings, Settings
+
+
+@dataclass(frozen=True)
+class AdvertiserArtifact:
+    """An advertiser model that can be deployed."""
+
+    network: AdvertiserNetwork
+    basis: ContentBasis
+    settings: Settings  # under which it was trained
+    event_names: list[str]
+    trained_until: float  # seconds since 1970 UTC; no event at or after it was seen
+
+    def save(self, directory: Path) -> None:
+        """Write the artefact, replacing what was there."""
+        with replacing(directory) as temporary:
+            torch.save(self.network.state_dict(), temporary / WEIGHTS)
+            self.basis.to_frame().write_parquet(temporary / BASIS)
+            description = {
+                "shape": asdict(self.network.shape),
+                "settings": self.settings.model_dump(mode="json", exclude={"home"}),
+                "event_names": self.event_names,
+                "trained_until": self.trained_until,
+            }
+            (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
+
+    @classmethod
+    def load(cls, directory: Path) -> AdvertiserArtifact:
+        """Read an artefact.
+
+        Raises:
+            ArtifactError: a file is missing.
+        """
+        missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
+        if missing:
+            raise ArtifactError(
+                f"{directory} is not an advertiser model: {', '.join(missing)} missing. Train again (job `retrain`)."
+            )
+        description = json.loads((directory / DESCRIPTION).read_text())
+        settings = Settings.model_validate(description["settings"])
+        network = AdvertiserNetwork(
+            ModelShape(**description["shape"]), settings.model, settings.features, settings.training.temperature
+        )
+        network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
+        return cls(
+            network=network.eval(),
+            basis=ContentBasis.from_frame(pl.read_parquet(directory / BASIS)),
+            settings=settings,
+            event_names=description["event_names"],
+            trained_until=description["trained_until"],
+        )
+
+    def data(self, known: AdvertiserPeriod) -> AdvertiserData:
+        """What ``known`` holds under this model's basis and vocabulary."""
+        return advertiser_data(known, self.settings, self.event_names, self.basis)
+
+
+def advertiser_embeddings(
+    artifact: AdvertiserArtifact, events: pl.DataFrame, items: pl.DataFrame, seconds: float, unknown: str
+) -> pl.DataFrame:
+    """The advertiser index's vectors as of ``seconds``: every advertiser with an event or an available item before it.
+
+    Args:
+        events: item_id, advertiser_id, event_time. items: the catalogue, sorted by item_id.
+        unknown: the advertiser id that stands for none.
+
+    Returns:
+        advertiser_id, items (available then), embedding (list of W floats); sorted by advertiser_id.
+    """
+    shape, ids = artifact.settings.features, advertiser_ids(events, items, unknown)
+    features = build_item_features(items, artifact.basis, shape)
+    advertisers = build_advertisers(features, events, items, ids, shape)
+    known = advertisers.known(seconds)
+    profiles = advertisers.at(seconds).take(known)
+    vectors = embed_advertisers(artifact.network, profiles)
+    return pl.DataFrame(
+        {
+            "advertiser_id": ids.gather(known),
+            "items": np.expm1(profiles.size[:, 0]).round().astype(np.int64),
+            "embedding": pl.Series(vectors).cast(pl.List(pl.Float32)),
+        }
+    )
+
+
+def user_vectors(
+    artifact: AdvertiserArtifact,
+    items: pl.DataFrame,
+    sequences: pl.DataFrame,
+    users: pl.DataFrame,
+    settings: InferenceSettings,
+) -> NDArray[np.float32]:
+    """User embeddings [sequences, W] of a user_sequences table (one row a user, sorted by user_id).
+
+    Args:
+        items: the catalogue. users: user_id, age, gender, country.
+    """
+    items, features = items.sort("item_id"), artifact.settings.features
+    log = build_event_log(
+        explode_sequences(sequences),
+        items["item_id"],
+        artifact.event_names,
+        features.advertiser_buckets,
+        features.advertiser_hashes,
+    )
+    return embed_histories(
+        artifact.network,
+        CatalogueTensors(build_item_features(items, artifact.basis, features)),
+        log,
+        newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length),
+        demographic_buckets(users, log.user_ids),
+        settings,
+    )
+
+
+def candidates(
+    user_ids: pl.Series, users: NDArray[np.float32], index: pl.DataFrame, vectors: NDArray[np.float32], depth: int
+) -> pl.DataFrame:
+    """Each user's best advertisers.
+
+    Args:
+        user_ids: [users], and their embeddings [users, W]. index: advertiser_id, and ``vectors`` [advertisers, W].
+
+    Returns:
+        user_id, advertiser_ids and scores (cosines), lists of at most ``depth``, best first.
+    """
+    lists = search(users, vectors, min(depth, len(index)))
+    assert not (lists.items == NO_ITEM).any()  # nothing is excluded and no list is longer than the index
+    ids = index["advertiser_id"].gather(lists.items.ravel())
+    queries = len(user_ids)
+    offsets = np.repeat(np.arange(queries), lists.depth)
+    flat = pl.DataFrame({"row": offsets, "advertiser_ids": ids, "scores": lists.scores.ravel()})
+    grouped = flat.group_by("row", maintain_order=True).agg("advertiser_ids", "scores").drop("row")
+    return pl.concat([user_ids.alias("user_id").to_frame(), grouped], how="horizontal")

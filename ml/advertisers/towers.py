@@ -1,0 +1,141 @@
+"""The two towers of the advertiser model.
+
+    events -> event embedding -> bidirectional transformer -> summary    (the item model's encoder, trained anew)
+    [summary ; demographics] -> head -> user embedding                   (no context: advertisers are predicted daily)
+    advertiser profile -> MLP -> advertiser embedding                    (daily, with the statistics)
+
+Both embeddings have unit length; the score is their cosine. The state is the encoder's summary alone: the item model's
+memory of items has nothing to meet among advertisers. Shapes: B users, A advertisers, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ml.advertisers.profiles import PRICE_COLUMNS, Profiles
+from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings
+from ml.towers import DEMOGRAPHIC_BUCKETS
+from settings import FeatureSettings, ModelSettings
+
+
+@dataclass(frozen=True)
+class AdvertiserBatch:
+    """Tensors of advertisers."""
+
+    hashes: Tensor  # [A, hashes]
+    node: Tensor  # [nodes of all] category buckets, advertiser by advertiser
+    node_share: Tensor  # [nodes of all] share of the advertiser's items below the node
+    node_offset: Tensor  # [A] where each advertiser's nodes begin
+    dense: Tensor  # [A, content + price + size + statistics]
+
+
+def advertiser_batch(profiles: Profiles) -> AdvertiserBatch:
+    """Profiles as the tensors that the tower reads."""
+    category = profiles.category
+    dense = np.concatenate([profiles.content, profiles.price, profiles.size, profiles.statistics], axis=1)
+    return AdvertiserBatch(
+        hashes=torch.from_numpy(profiles.hashes),
+        node=torch.from_numpy(category.indices.astype(np.int64)),
+        node_share=torch.from_numpy(category.data.astype(np.float32)),
+        node_offset=torch.from_numpy(category.indptr[:-1].astype(np.int64)),
+        dense=torch.from_numpy(dense),
+    )
+
+
+class SummaryEncoder(nn.Module):
+    """events -> summary [B, W]."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        encoded: Encoded = self.sequence(events)
+        return encoded.summary
+
+
+class AdvertiserTower(nn.Module):
+    """MLP over content centroid, price level, size, statistics, category mix and hashed id -> unit vectors."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared = shared
+        wide = shape.content + PRICE_COLUMNS + 1 + shape.statistics + 2 * width
+        self.perceptron = _perceptron(wide, settings)
+        self.shortcut = nn.Linear(wide, width)
+
+    def forward(self, advertisers: AdvertiserBatch) -> Tensor:
+        """-> [A, W]."""
+        table = self.shared.category.weight
+        mix = functional.embedding_bag(
+            advertisers.node,
+            table,
+            advertisers.node_offset,
+            mode="sum",
+            per_sample_weights=advertisers.node_share.to(table.dtype),
+        )
+        joined = torch.cat([advertisers.dense, mix, self.shared.advertisers(advertisers.hashes)], dim=1)
+        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+
+
+class UserHead(nn.Module):
+    """[state ; demographics] -> user embedding."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
+        nn.init.normal_(self.demographics.weight, std=0.02)
+        with torch.no_grad():
+            self.demographics.weight[0] = 0
+        self.perceptron = _perceptron(2 * width, settings)
+        self.shortcut = nn.Linear(2 * width, width)
+
+    def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
+        """state [B, W], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> unit vectors [B, W]."""
+        joined = torch.cat([state, self.demographics(demographics)], dim=1)
+        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+
+
+def _perceptron(wide: int, settings: ModelSettings) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(wide, 4 * settings.width),
+        nn.GELU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(4 * settings.width, settings.width),
+    )
+
+
+class AdvertiserNetwork(nn.Module):
+    """User tower (encoder | head without context) and advertiser tower; hash embeddings are shared between them."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
+    ) -> None:
+        super().__init__()
+        self.shape, self.width = shape, settings.width
+        shared = SharedEmbeddings(features, settings.width)
+        self.encoder = SummaryEncoder(shape, settings, shared)
+        self.head = UserHead(settings)
+        self.advertiser_tower = AdvertiserTower(shape, settings, shared)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    @property
+    def state_width(self) -> int:
+        """Numbers a state."""
+        return self.width
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers a user or advertiser embedding."""
+        return self.width
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp().clamp(0.01, 1.0)

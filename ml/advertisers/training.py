@@ -1,0 +1,214 @@
+"""Training of the advertiser model: in-batch negatives only, each corrected by log-Q.
+
+The loss is that of ``ml.loss`` without corpus negatives: an advertiser is expected E_i = (B - 1) p_i times among a
+row's negatives, p_i its share of the positives of the cell that the batch is drawn from (``ml.drawing``). Popular
+advertisers are drawn often and count less each time, so the sum over the batch estimates the softmax over all
+advertisers that are anybody's positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ml.advertisers.inference import query_lists
+from ml.advertisers.learning import AdvertiserData, AdvertiserQueries, NothingToLearn
+from ml.advertisers.profiles import Profiles
+from ml.advertisers.towers import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
+from ml.drawing import EpochPlan, batch_histories, catalogue_views, positive_keys, split_into_cells
+from ml.encoders import EventBatch, ModelShape
+from ml.examples import Examples
+from ml.loss import accidental_hits, expected_count, sampled_softmax
+from ml.metrics import evaluate
+from ml.tensors import CatalogueTensors
+from ml.training import Course, RetrievalModule, optimise
+from settings import Settings, TrainingSettings
+
+VALIDATION_METRIC = "validation_recall_at_10"  # of few hundred advertisers, a hundred hold nearly everything
+
+
+@dataclass(frozen=True)
+class AdvertiserTrainingBatch:
+    """One step: B rows, whose positives are the candidates."""
+
+    chunks: list[EventBatch]  # distinct histories of the batch, in trimmed chunks
+    state_of_row: Tensor  # [B] which encoded history (in chunk order) each row has
+    demographics: Tensor  # [B, 3]
+    candidates: AdvertiserBatch  # [B]
+    candidate_rows: Tensor  # [B]
+    share: Tensor  # [B] p_i
+    group: Tensor  # [B] the user at the cut-off
+    positive_keys: Tensor  # sorted group * advertisers + advertiser of every positive of these users
+    weight: Tensor  # [B]
+
+
+@dataclass(frozen=True)
+class AdvertiserCell:
+    """The examples of one cut-off and one fold of users; of the advertisers only those that are somebody's positive."""
+
+    rows: NDArray[np.int64]
+    positives: NDArray[np.int64]  # [positives] distinct advertisers, ascending
+    profiles: Profiles  # [positives] as of the cut-off, with the content that the fold learns under
+    share: NDArray[np.float32]  # [positives] p_i
+    catalogue: CatalogueTensors  # with the content that the fold learns under
+
+
+class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
+    """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or as many batches as
+    hold ``epoch_examples``; one cut-off a batch."""
+
+    def __init__(self, data: AdvertiserData, examples: Examples, settings: Settings) -> None:
+        self.data, self.examples, self.settings = data, examples, settings
+        self.epoch = 0
+        self.cells = self._cells()
+        self.plan = EpochPlan(examples.user, [cell.rows for cell in self.cells], settings.training)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[AdvertiserTrainingBatch]:
+        random = np.random.default_rng([self.settings.training.seed, self.epoch])
+        for number, rows in self.plan.epoch(random):
+            yield self._batch(self.cells[number], rows)
+
+    def _cells(self) -> list[AdvertiserCell]:
+        folds = self.data.folds
+        views = catalogue_views(self.data.dataset.features, folds)
+        advertisers = [self.data.advertisers.under(content) for content in folds.content]
+        cells = []
+        for cell in split_into_cells(self.examples, folds):
+            positives, counts = np.unique(self.examples.item[cell.rows], return_counts=True)
+            profiles = advertisers[cell.fold].at(cell.cutoff).take(positives)
+            share = (counts / len(cell.rows)).astype(np.float32)
+            cells.append(AdvertiserCell(cell.rows, positives, profiles, share, views[cell.fold]))
+        return cells
+
+    def _batch(self, cell: AdvertiserCell, rows: NDArray[np.int64]) -> AdvertiserTrainingBatch:
+        dataset, part, settings = self.data.dataset, self.examples.take(rows), self.settings
+        known = batch_histories(part, dataset.log, cell.catalogue, settings.sequences, settings.model.content_dropout)
+        of_cell = self.examples.user[cell.rows], self.examples.item[cell.rows]  # all of a user's are in one cell
+        place = np.searchsorted(cell.positives, part.item)
+        return AdvertiserTrainingBatch(
+            chunks=known.chunks,
+            state_of_row=known.state_of_row,
+            demographics=torch.from_numpy(dataset.demographics[part.user]),
+            candidates=advertiser_batch(cell.profiles.take(place)),
+            candidate_rows=torch.from_numpy(part.item),
+            share=torch.from_numpy(cell.share[place]),
+            group=torch.from_numpy(known.group),
+            positive_keys=torch.from_numpy(positive_keys(known.users, of_cell, len(self.data.advertisers))),
+            weight=torch.from_numpy(part.weight),
+        )
+
+
+def advertiser_loss(
+    network: AdvertiserNetwork, batch: AdvertiserTrainingBatch, settings: TrainingSettings, advertisers: int
+) -> Tensor:
+    """The sampled softmax of one batch. ``advertisers``: how many there are, for the keys of accidental hits."""
+    states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
+    users = network.head(states, batch.demographics)
+    cosine = users @ network.advertiser_tower(batch.candidates).T
+    expected = expected_count(batch.share, len(users), corpus_negatives=0, corpus=0)
+    hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, advertisers)
+    return sampled_softmax(
+        cosine,
+        network.temperature,
+        expected.log(),
+        hits,
+        batch.weight,
+        settings.alpha_positive,
+        settings.alpha_negative,
+    )
+
+
+class AdvertiserModule(RetrievalModule):
+    """The loss of an ``AdvertiserNetwork`` and its validation recall."""
+
+    network: AdvertiserNetwork
+
+    def __init__(
+        self,
+        network: AdvertiserNetwork,
+        advertisers: int,
+        settings: Settings,
+        validation: AdvertiserQueries | None,
+        steps: int,
+    ) -> None:
+        super().__init__(network, settings, steps)
+        self.advertisers, self.validation = advertisers, validation
+
+    def training_step(self, batch: AdvertiserTrainingBatch, _: int) -> Tensor:
+        loss = advertiser_loss(self.network, batch, self.settings.training, self.advertisers)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
+        self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
+        return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        assert self.validation is not None
+        lists = query_lists(self.network, self.validation, self.settings, 100)
+        metrics = evaluate(lists, self.validation.positives, len(self.validation.index), ks=[10, 100])
+        self.log("validation_recall_at_100", metrics.recall[100], batch_size=1)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        self.log(VALIDATION_METRIC, metrics.recall[10], prog_bar=True, batch_size=1)
+
+
+@dataclass(frozen=True)
+class AdvertiserFit(Course):
+    """A trained network and how the training went."""
+
+    network: AdvertiserNetwork
+
+
+def new_advertiser_network(data: AdvertiserData, settings: Settings) -> AdvertiserNetwork:
+    """An untrained network of the right shape, the same for the same seed."""
+    torch.manual_seed(settings.training.seed)
+    shape = ModelShape(
+        data.dataset.features.content.shape[1], data.advertisers.statistics.width, settings.sequences.length
+    )
+    return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
+
+
+def fit_advertisers(
+    data: AdvertiserData,
+    examples: Examples,
+    settings: Settings,
+    epochs: int,
+    directory: Path,
+    validation: AdvertiserQueries | None = None,
+    logger: Logger | None = None,
+    progress: bool = True,
+    resume: Path | None = None,
+) -> AdvertiserFit:
+    """Train for ``epochs``, or until the validation recall stops rising.
+
+    Args:
+        settings: those of ``advertiser_settings``. directory, resume: of checkpoints, see ``ml.training.fit``.
+
+    Raises:
+        NothingToLearn: there is no example.
+        ValueError: ``resume`` is of a fit under other settings.
+        FileNotFoundError: there is no checkpoint at ``resume``.
+    """
+    if not len(examples):
+        raise NothingToLearn(
+            "no example for the advertiser model: no user has events before a cut-off and a positive event with a "
+            "known advertiser after it. Check that events or items name their advertiser_id, and the manifest's "
+            "positive_events and prediction_window_days."
+        )
+    lightning.seed_everything(settings.training.seed, verbose=False)
+    batches = AdvertiserBatches(data, examples, settings)
+    network = new_advertiser_network(data, settings)
+    module = AdvertiserModule(network, len(data.advertisers), settings, validation, epochs * len(batches))
+    monitor = VALIDATION_METRIC if validation is not None else None
+    course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
+    return AdvertiserFit(**vars(course), network=network.cpu().eval())

@@ -1,0 +1,181 @@
+"""Next advertiser prediction in the flow: each day stands alone, and a day without a model is no fault."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from assets.advertising import serving, versions
+from ml.advertisers.artifact import advertiser_embeddings, user_vectors
+from ml.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
+from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
+from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.contracts import UNKNOWN_ADVERTISER
+from warehouse.home import Home
+from warehouse.ingest import day_end
+from warehouse.landing import Landing
+from warehouse.sequences import all_user_sequences, user_sequences
+from warehouse.states import candidates_snapshot
+from warehouse.tables import Tables, vectors
+
+pytestmark = pytest.mark.slow
+MODEL = ("content_basis", "advertiser_model", "advertiser_recall_report")
+DAY = ("events", "items", "users", "user_sequences", "advertiser_embeddings", "advertiser_candidates")
+
+
+def day_of(day: date) -> Step:
+    return Step("daily", day.isoformat(), DAY)
+
+
+class Ran:
+    """A home with an advertiser model and two days; what each asset said."""
+
+    def __init__(self, home: Home, said: list[dict[str, dict[str, Any]]]) -> None:
+        self.home, self.said = home, said
+        self.tables, self.landing = Tables(home.tables), Landing(home.landing)
+        (self.version,) = versions(self.tables, home)
+
+
+@pytest.fixture(scope="module")
+def landed(landing: Landing, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home whose history is ingested."""
+    home = Home(tmp_path_factory.mktemp("advertisers")).create()
+    home.use_landing(landing.root)
+    return home
+
+
+@pytest.fixture(scope="module")
+def advertised(landed: Home) -> Ran:
+    steps = [Step("bootstrap", assets=("history", *MODEL)), day_of(DAYS[0]), day_of(DAYS[1])]
+    return Ran(landed, execute(landed, steps))
+
+
+def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
+    """Embeddings and lists, from the event log and a search in plain numpy."""
+    day, tables, landing = DAYS[1], advertised.tables, advertised.landing
+    artifact = advertised.version.load()
+    items = items_as_of(tables, landing, day)
+    events = events_as_of(tables, landing, day)
+    end = day_end(day, landing.manifest.time_zone).timestamp()
+    index = advertiser_embeddings(artifact, events, items, end, UNKNOWN_ADVERTISER)
+    where = {"model_version": "advertiser-1", "day": day}
+    stored = tables.read("advertiser_embeddings", where).sort("advertiser_id")
+    assert_frame_equal(index, stored, abs_tol=1e-5)
+
+    sequences = user_sequences(tables, landing, day, artifact.settings.sequences)
+    users = user_vectors(artifact, items, sequences, users_as_of(tables, day), artifact.settings.inference)
+    scores = users @ vectors(index["embedding"]).T
+    found = tables.read("advertiser_candidates", where).sort("user_id")
+    assert found["user_id"].equals(sequences["user_id"])
+    order = np.sort(scores, axis=1)[:, ::-1][:, : len(index)]
+    np.testing.assert_allclose(np.array(found["scores"].to_list()), order[:, :100], atol=1e-5)
+    column = {name: row for row, name in enumerate(index["advertiser_id"])}
+    for row, names in enumerate(found["advertiser_ids"].to_list()):
+        assert len(set(names)) == len(names) == min(100, len(index))
+        np.testing.assert_allclose(scores[row, [column[name] for name in names]], order[row, : len(names)], atol=1e-5)
+
+
+def test_the_snapshot_holds_everybody_as_of_their_last_active_day(advertised: Ran) -> None:
+    tables, landing = advertised.tables, advertised.landing
+    shape = advertised.version.load().settings.sequences
+    everyone = all_user_sequences(tables, landing, DAYS[1], shape)["user_id"]
+    active = {day: user_sequences(tables, landing, day, shape)["user_id"] for day in DAYS[:2]}
+    newest = candidates_snapshot(tables, "advertiser-1", DAYS[1])
+    assert newest["user_id"].equals(everyone.sort())
+    assert set(newest.filter(day=DAYS[1])["user_id"]) == set(active[DAYS[1]])
+    assert set(newest.filter(day=DAYS[0])["user_id"]) == set(active[DAYS[0]]) - set(active[DAYS[1]])
+    before = candidates_snapshot(tables, "advertiser-1", DAYS[0])
+    assert before["day"].max() == DAYS[0]
+    assert TRAINED in set(before["day"])
+
+
+def test_a_day_run_again_and_out_of_order_has_the_same_rows(advertised: Ran, tmp_path: Path) -> None:
+    home = copy_of(advertised.home, tmp_path / "home")
+    execute(home, [day_of(DAYS[2]), day_of(DAYS[0])])
+    again = Tables(home.tables)
+    for name, key in (("advertiser_embeddings", "advertiser_id"), ("advertiser_candidates", "user_id")):
+        where = {"model_version": "advertiser-1", "day": DAYS[0]}
+        one, other = (tables.read(name, where).sort(key) for tables in (advertised.tables, again))
+        assert_frame_equal(one, other, abs_tol=1e-5)
+
+
+def test_a_retrained_version_takes_over_after_the_days_that_another_served(advertised: Ran, tmp_path: Path) -> None:
+    """It was trained on the newest ingested day, which the first version keeps."""
+    home = copy_of(advertised.home, tmp_path / "home")
+    execute(home, [Step("retrain", assets=("content_basis", "advertiser_model")), day_of(DAYS[1]), day_of(DAYS[2])])
+    tables = Tables(home.tables)
+    served = dict(tables.scan("advertiser_deployments").select("day", "model_version").collect().rows())
+    assert served == {DAYS[0]: "advertiser-1", DAYS[1]: "advertiser-1", DAYS[2]: "advertiser-2"}
+    assert tables.days("advertiser_candidates", "day", {"model_version": "advertiser-2"}) == [DAYS[1], DAYS[2]]
+    everyone = all_user_sequences(tables, Landing(home.landing), DAYS[1], advertised.version.load().settings.sequences)[
+        "user_id"
+    ]
+    first = tables.read("advertiser_candidates", {"model_version": "advertiser-2", "day": DAYS[1]})
+    assert first["user_id"].sort().equals(everyone.sort())
+
+
+def test_a_home_without_a_model_skips_its_days_and_says_so(landing: Landing, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home").create()
+    home.use_landing(landing.root)
+    *_, day, trained, again = execute(
+        home,
+        [
+            Step("bootstrap", assets=("history",)),
+            day_of(DAYS[0]),
+            Step("retrain", assets=("content_basis", "advertiser_model")),
+            day_of(DAYS[0]),
+        ],
+    )
+    for asset in ("advertiser_embeddings", "advertiser_candidates"):
+        assert day[asset]["dagster/row_count"] == 0
+        assert f"No advertiser model had been trained by {DAYS[0]}" in day[asset]["why"]
+    assert trained["advertiser_model"]["model_version"] == "advertiser-1"
+    tables = Tables(home.tables)
+    assert again["advertiser_candidates"]["dagster/row_count"] == trained["advertiser_model"]["users_predicted"]
+    first = serving(tables, home, DAYS[0])
+    assert first is not None
+    assert first.name == "advertiser-1"
+    assert serving(tables, home, TRAINED) is None
+
+
+def test_the_report_states_its_index_and_has_every_model(advertised: Ran) -> None:
+    said = advertised.said[0]["advertiser_recall_report"]
+    assert 10 < said["index"] <= said["known_advertisers"] <= 30
+    table = advertised.tables.read("model_metrics", {"report": "advertiser_recall"})
+    models = {"popularity", "recent_popularity", "recent_advertisers", "mean_pooling", "advertiser_model"}
+    assert set(table["model"]) == models
+    metrics = set(table["metric"])
+    assert {
+        "recall@10",
+        "macro_recall@10",
+        "diversity90",
+        "recall@10 low",
+        "recall@10 known",
+        "recall@10 new",
+    } <= metrics
+    assert "recall@10 checkout" in metrics
+    assert "recall@50" not in metrics  # of thirty advertisers that says nothing
+    assert table.filter(pl.col("metric").str.contains("recall"))["value"].is_between(0, 1).all()
+
+
+def test_mlflow_has_the_training_the_registered_version_and_the_report(advertised: Ran) -> None:
+    tracking = Tracking(advertised.home.tracking_uri, advertised.home.artifacts)
+    client = tracking.client
+    runs = {
+        run.info.run_name: run
+        for experiment in (TRAINING, REPORTS)
+        for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    }
+    training = runs[f"advertiser_model {TRAINED}"]
+    assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_ADVERTISERS__EPOCH_EXAMPLES"]
+    assert training.data.params["training.corpus_negatives"] == "0"
+    assert {"train_loss", "epochs", "chosen_validation_recall_at_10"} <= set(training.data.metrics)
+    assert {f"advertiser_recall_report {TRAINED}", "advertisers mean_pooling"} <= set(runs)
+    version = client.get_model_version(ADVERTISER_MODEL, "1")
+    assert version.run_id == training.info.run_id
