@@ -90,7 +90,8 @@ class FeatureSettings(Group):
         description="Training: a fold of users learns under the graph of the other folds; 1 = no cross-fitting.",
     )
     statistics_windows_days: list[float] = Field(
-        [1, 7, 28, 90, 365], description="Trailing windows of the as-of counts, in days; all time comes on top."
+        [0.04, 0.25, 1, 7, 28, 90, 365],
+        description="Trailing windows of the as-of counts, in days, from an hour on; all time comes on top.",
     )
     category_buckets: int = Field(4096, ge=16, description="Hash buckets of category path nodes and interests.")
     advertiser_buckets: int = Field(4096, ge=16, description="Hash buckets of advertiser ids.")
@@ -144,7 +145,9 @@ class TrainingSettings(Group):
     batch_size: int = Field(512, ge=2, description="Pairs (user at a cut-off, positive item) a step.")
     corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
-    alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
+    alpha_negative: float = Field(
+        0.5, description="Weight of the log-Q correction of the negatives; 1 is full softmax, less is more diverse."
+    )
     temperature: float = Field(0.03, gt=0, description="Initial softmax temperature; learned.")
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)

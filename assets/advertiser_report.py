@@ -10,7 +10,7 @@ from assets.period import training_period
 from assets.reporting import Table
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from warehouse.contracts import UNKNOWN_ADVERTISER
+from settings import UNKNOWN_ADVERTISER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

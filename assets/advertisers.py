@@ -26,7 +26,7 @@ from assets.reporting import write_metrics
 from assets.resources import SettingsResource
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
-from warehouse.contracts import UNKNOWN_ADVERTISER
+from settings import UNKNOWN_ADVERTISER
 from warehouse.views import rebuild_views
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 
 from assets.resources import SettingsResource
+from settings import UNKNOWN_ADVERTISER
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
-from warehouse.contracts import UNKNOWN_ADVERTISER
 from warehouse.home import Home
 from warehouse.ingest import day_end
 from warehouse.sequences import all_user_sequences, user_sequences

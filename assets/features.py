@@ -108,17 +108,17 @@ def features_of_day(
     tables: Tables, landing: Landing, version: ModelVersion, day: date
 ) -> "tuple[ItemFeatures, NDArray[np.float32]]":
     """Item features under the version's basis and statistics [items, width] as of the end of ``day``."""
-    from ml.items import build_item_features, build_item_statistics
+    from ml.items import build_item_features, catalogue_statistics
     from ml.sequences import row_numbers, to_seconds
 
     artifact = version.load()
     items = items_as_of(tables, landing, day)
     features = build_item_features(items, artifact.basis, artifact.settings.features)
     engaged = events_as_of(tables, landing, day, EVENT_COLUMNS).select("item_id", "event_time")
-    statistics = build_item_statistics(
+    statistics = catalogue_statistics(
+        items,
         row_numbers(items["item_id"], engaged["item_id"]),
         to_seconds(engaged["event_time"]),
-        features.available_from,
         artifact.settings.features.statistics_windows_days,
     )
     return features, statistics.at(day_end(day, landing.manifest.time_zone).timestamp())

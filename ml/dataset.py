@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ml.content import ContentBasis, build_content_basis
 from ml.hashing import hash_column
-from ml.items import ItemFeatures, ItemStatistics, build_item_features, build_item_statistics, item_groups
-from ml.sequences import EventLog, build_event_log, row_numbers, to_seconds
+from ml.items import ItemFeatures, ItemStatistics, build_item_features, catalogue_statistics
+from ml.sequences import EventLog, build_event_log, row_numbers
 from settings import FeatureSettings
 
 AGE_DECADE = 10
@@ -57,13 +57,7 @@ def build_dataset(
         features=build_item_features(items, basis, settings),
         basis=basis,
         log=log,
-        statistics=build_item_statistics(
-            log.item,
-            log.seconds,
-            to_seconds(items["available_from"]),
-            settings.statistics_windows_days,
-            item_groups(items),
-        ),
+        statistics=catalogue_statistics(items, log.item, log.seconds, settings.statistics_windows_days),
         demographics=demographic_buckets(users, log.user_ids),
         event_names=event_names,
     )

@@ -213,3 +213,14 @@ def build_item_statistics(
     np.minimum.at(first, item, seconds)
     first = np.where(np.isfinite(available_from), np.minimum(first, available_from), first)
     return ItemStatistics(item, seconds, first, tuple(windows_days), groups)
+
+
+def catalogue_statistics(
+    items: pl.DataFrame, item: NDArray[np.int64], seconds: NDArray[np.float64], windows_days: list[float]
+) -> ItemStatistics:
+    """Statistics of a catalogue, of its items and of their advertisers and categories.
+
+    Args:
+        items: item_id (unique, sorted), advertiser_id, category, available_from; ``item`` [events] are its rows.
+    """
+    return build_item_statistics(item, seconds, to_seconds(items["available_from"]), windows_days, item_groups(items))

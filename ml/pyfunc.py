@@ -15,7 +15,7 @@ from ml.content import ContentBasis
 from ml.context import no_context
 from ml.dataset import Dataset, demographic_buckets
 from ml.inference import embed_users, encode_states
-from ml.items import MAXIMUM_INTERESTS, build_item_features, build_item_statistics
+from ml.items import MAXIMUM_INTERESTS, build_item_features, catalogue_statistics
 from ml.sequences import build_event_log, newest
 from ml.tensors import CatalogueTensors
 
@@ -47,9 +47,7 @@ def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFra
         frame, items["item_id"], artifact.event_names, features.advertiser_buckets, features.advertiser_hashes
     )
     item_features = build_item_features(items, artifact.basis, features)
-    statistics = build_item_statistics(
-        log.item, log.seconds, item_features.available_from, features.statistics_windows_days
-    )
+    statistics = catalogue_statistics(items, log.item, log.seconds, features.statistics_windows_days)
     no_users = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
     dataset = Dataset(
         item_features,

@@ -172,9 +172,8 @@ class AdvertiserFit(Course):
 def new_advertiser_network(data: AdvertiserData, settings: Settings) -> AdvertiserNetwork:
     """An untrained network of the right shape, the same for the same seed."""
     torch.manual_seed(settings.training.seed)
-    shape = ModelShape(
-        data.dataset.features.content.shape[1], data.advertisers.statistics.width, settings.sequences.length
-    )
+    basis, statistics = data.dataset.basis, data.advertisers.statistics
+    shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
     return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
 
 

@@ -14,9 +14,9 @@ from polars.testing import assert_frame_equal
 from assets.advertising import serving, versions
 from ml.advertisers.artifact import advertiser_embeddings, user_vectors
 from ml.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
+from settings import UNKNOWN_ADVERTISER
 from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
-from warehouse.contracts import UNKNOWN_ADVERTISER
 from warehouse.home import Home
 from warehouse.ingest import day_end
 from warehouse.landing import Landing

@@ -144,7 +144,7 @@ def test_other_ways_of_asking_share_a_training_and_answer_differently(
     monkeypatch.setattr(pipelines.evaluate, "fit_prepared", counting)
     models = ("item_knn", "sequential", "sequential_appended", "contextual_without_context", "contextual")
     found = evaluate("context", *models)
-    assert trained == ["none", "co_engaged"]
+    assert trained == ["none", "basket_mate"]
     for model in models:
         assert_the_scorer_agrees(scorer, made, "context", found, model, 0)
     lists = [pl.read_parquet(found.exports[model]).sort("query_id", "rank") for model in models]
