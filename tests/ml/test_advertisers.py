@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+import ml.advertisers.training
 from ml.advertisers.artifact import AdvertiserArtifact, advertiser_embeddings, candidates
 from ml.advertisers.inference import embed_advertisers, query_lists
 from ml.advertisers.learning import (
@@ -28,6 +30,7 @@ from ml.advertisers.learning import (
 )
 from ml.advertisers.report import MODEL, RECENT_ADVERTISERS, AdvertiserComparison, baseline_lists, measure_advertisers
 from ml.advertisers.training import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
+from ml.checkpoints import last_checkpoint
 from ml.examples import examples_at
 from ml.hashing import bucket
 from ml.learning import TrainingPeriod
@@ -377,6 +380,33 @@ def test_nothing_to_learn_from_is_said(shop: AdvertiserPeriod, tmp_path: Path) -
     none = advertiser_examples(shop, data, SETTINGS).take(np.zeros(0, np.int64))
     with pytest.raises(NothingToLearn, match=r"advertiser_id.*positive_events"):
         fit_advertisers(data, none, SETTINGS, 1, tmp_path)
+
+
+def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
+    planted: AdvertiserPeriod, data: AdvertiserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = advertiser_examples(planted.until(instant(85)), data, SETTINGS)
+    steps, ran = len(AdvertiserBatches(data, examples, SETTINGS)), 0
+
+    def fitted(directory: Path, resume: Path | None = None) -> AdvertiserFit:
+        return fit_advertisers(data, examples, SETTINGS, 3, directory, progress=False, resume=resume)
+
+    def killed(*arguments: Any) -> torch.Tensor:
+        nonlocal ran
+        ran += 1
+        if ran > steps + 1:
+            raise KeyError("the process is gone")
+        return advertiser_loss(*arguments)
+
+    whole = fitted(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(ml.advertisers.training, "advertiser_loss", killed)
+        with pytest.raises(KeyError):
+            fitted(tmp_path / "parts")
+    torch.manual_seed(99)
+    resumed = fitted(tmp_path / "parts", last_checkpoint(tmp_path / "parts"))
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
 def test_a_single_advertiser_is_reported_at_one() -> None:
