@@ -19,6 +19,7 @@ from benchmarks.peers.tasks import Codes, Task, Validation
 
 DEPTH = 300  # a scorer drops what is outside the chosen catalogue and moves the rest up, before it cuts at 100
 BATCH = 256
+NO_ITEM = -1
 Setting = TypeVar("Setting")
 Choice = TypeVar("Choice", covariant=True)
 
@@ -92,7 +93,7 @@ class Answered:
 
     asked: str
     setting: str
-    lists: NDArray[np.int64]  # [queries, DEPTH]; -1 where a list has ended
+    lists: NDArray[np.int64]  # [queries, DEPTH]; NO_ITEM where a list has ended
     fit_seconds: float
     answer_seconds: float
 
@@ -140,45 +141,44 @@ def answer(model: Model, task: Task, way: str) -> NDArray[np.int64]:
     A query the model has nothing to say to (no known item, no neighbour) gets the most popular items of the newest
     window, as anybody would do who runs such a model.
     """
-    queries = task.queries
+    queries, candidates = task.queries, task.candidates
     sequences, excluded = queries.sequences(way), queries.excluded()
     popular = _popularity(task)
-    parts = []
+    place = np.full(task.log.items, NO_ITEM)
+    place[candidates] = np.arange(len(candidates))
+    parts = [np.zeros((0, DEPTH), np.int64)]
     for start in range(0, len(queries), BATCH):
         rows = range(start, min(start + BATCH, len(queries)))
-        scores = np.full((len(rows), task.log.items), -np.inf, np.float32)
-        asked = [place for place, row in enumerate(rows) if len(sequences[row])]
+        scores = np.full((len(rows), len(candidates)), -np.inf, np.float32)
+        asked = [number for number, row in enumerate(rows) if len(sequences[row])]
         if asked:
-            scores[asked] = model.scores([sequences[rows[place]] for place in asked])
-        hidden = np.ones(task.log.items, bool)
-        hidden[task.candidates] = False
-        scores[:, hidden] = -np.inf
+            scores[asked] = model.scores([sequences[rows[number]] for number in asked])[:, candidates]
         scores[~np.isfinite(scores).any(axis=1)] = popular
-        parts.append(_best(scores, [excluded[row] for row in rows]))
-    return np.concatenate([np.zeros((0, DEPTH), np.int64), *parts])
+        best = _best(scores, [place[excluded[row]] for row in rows])
+        parts.append(np.where(best == NO_ITEM, NO_ITEM, candidates[best]))
+    return np.concatenate(parts)
 
 
 def _popularity(task: Task) -> NDArray[np.float32]:
-    """[items] events in the newest window, then those of all time; -inf for what is no candidate."""
+    """[candidates] events in the newest window, then those of all time."""
     recent = np.bincount(task.recent().item, minlength=task.log.items)
     ever = np.bincount(task.log.item, minlength=task.log.items)
-    scores = np.full(task.log.items, -np.inf, np.float32)
-    scores[task.candidates] = (recent + ever / (ever.max() + 1))[task.candidates]
-    return scores
+    return (recent + ever / (ever.max() + 1))[task.candidates].astype(np.float32)
 
 
 def _best(scores: NDArray[np.float32], excluded: list[Codes]) -> NDArray[np.int64]:
-    """The best DEPTH finite scores of each row without the excluded items; of equal scores the lower item first."""
-    query = np.repeat(np.arange(len(excluded)), [len(each) for each in excluded])
-    scores[query, np.concatenate([*excluded, np.zeros(0, np.int64)])] = -np.inf
-    lists = np.full((len(scores), DEPTH), -1, np.int64)
+    """[rows, DEPTH] columns of the best finite scores without the excluded columns (-1 is none); of equal scores the
+    lower column first."""
+    row, column = np.repeat(np.arange(len(excluded)), [len(each) for each in excluded]), np.concatenate(excluded)
+    scores[row[column != NO_ITEM], column[column != NO_ITEM]] = -np.inf
+    lists = np.full((len(scores), DEPTH), NO_ITEM, np.int64)
     kept = min(DEPTH, scores.shape[1])
-    # The score of the last place decides who is in; argsort alone over the whole row would be the slow way.
-    threshold = -np.partition(-scores, kept - 1, axis=1)[:, kept - 1]
-    for row, least in enumerate(threshold):
-        inside = np.flatnonzero((scores[row] >= least) & np.isfinite(scores[row]))
-        best = inside[np.argsort(-scores[row, inside], kind="stable")][:DEPTH]
-        lists[row, : len(best)] = best
+    # The score of the last place decides who is in; sorting the whole row would be the slow way.
+    threshold = np.partition(scores, scores.shape[1] - kept, axis=1)[:, scores.shape[1] - kept]
+    for number, least in enumerate(threshold):
+        inside = np.flatnonzero((scores[number] >= least) & np.isfinite(scores[number]))
+        best = inside[np.argsort(-scores[number, inside], kind="stable")][:DEPTH]
+        lists[number, : len(best)] = best
     return lists
 
 

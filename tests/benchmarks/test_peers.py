@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -188,6 +191,15 @@ def test_variants_of_a_peer_are_rows_of_their_own(run, directory: Path, lists: P
     assert code == 0
     assert rows["ALS, history"][0] == "0.3333"
     assert rows["ALS, context item"][0] == "0.6667"
+
+
+def test_the_peak_is_the_peers_own_and_not_what_its_parent_had() -> None:
+    held = np.ones(2**27)  # a gibibyte
+    code = "from benchmarks.peers.train import peak_bytes; print(peak_bytes())"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-c", code]
+    peak = int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert 2**24 < peak < held.nbytes / 2
 
 
 @pytest.mark.parametrize(
