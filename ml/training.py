@@ -90,8 +90,11 @@ class RetrievalModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         training = self.settings.training
         optimizer = torch.optim.AdamW(self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        steps = max(2, self.steps)
+        # A warm-up of exactly one step would divide by zero in the schedule.
+        warm_up = max(WARM_UP_SHARE, 1.5 / steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=max(2, self.steps), pct_start=WARM_UP_SHARE
+            optimizer, training.learning_rate, total_steps=steps, pct_start=warm_up
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -217,7 +217,8 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], [ro
     assert done.returncode == 0, done.stderr[-4000:]
     *_, signature, answer = done.stdout.splitlines()
     assert signature == ("['user_id', 'item_id', 'advertiser_id', 'event_name', 'event_time'] ['user_id', 'embedding']")
-    assert answer == "['a', 'b'] [16, 16] [1.0, 1.0]"
+    # The learned part of 16, graph content of 16 and given content of 32, category and advertiser of 48 each.
+    assert answer == "['a', 'b'] [160, 160] [1.0, 1.0]"
     assert str(version.version) == "1"
 
 

@@ -30,7 +30,7 @@ from ml.metrics import evaluate
 from ml.queries import future_queries
 from ml.sequences import Slices
 from ml.tensors import CatalogueTensors
-from ml.training import Fit, fit, new_network, training_loss
+from ml.training import Fit, TwoTowerModule, fit, new_network, training_loss
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
@@ -312,3 +312,20 @@ def order_share(encoder: UserEncoder, directory: Path) -> float:
 @pytest.mark.slow
 def test_the_transformer_learns_order(tmp_path: Path) -> None:
     assert order_share(UserEncoder.transformer, tmp_path) > 0.95
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 19, 20, 21, 400])
+def test_the_learning_rate_rises_and_falls_for_any_number_of_steps(
+    prepared: Prepared, settings: Settings, steps: int
+) -> None:
+    module = TwoTowerModule(new_network(prepared.dataset, settings), prepared.dataset, settings, None, steps)
+    configured = module.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    assert all(0 < rate <= settings.training.learning_rate * (1 + 1e-9) for rate in rates)
+    if steps > 2:
+        assert rates[0] < max(rates) > rates[-1]
