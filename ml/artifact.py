@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -26,6 +26,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from ml.learning import TrainingPeriod
 
+FORMAT = 2  # counts up when what is saved no longer fits the code that loads it
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 
 
@@ -47,6 +48,25 @@ def replacing(directory: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def read_description(directory: Path, what: str) -> dict[str, Any]:
+    """The description of an artefact that can be loaded.
+
+    Raises:
+        ArtifactError: a file is missing, or the artefact has another format. ``what`` it should be is told.
+    """
+    missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
+    if missing:
+        raise ArtifactError(f"{directory} is not {what}: {', '.join(missing)} missing. Train again (job `retrain`).")
+    description: dict[str, Any] = json.loads((directory / DESCRIPTION).read_text())
+    found = description.get("format", 1)
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{directory} was written in format {found} by another version of adseq; this one reads {FORMAT}. Go on "
+            "with the version that wrote it, or give another --home (the landing zone stays as it is)."
+        )
+    return description
+
+
 @dataclass(frozen=True)
 class ModelArtifact:
     """A model that can be deployed."""
@@ -63,6 +83,7 @@ class ModelArtifact:
             torch.save(self.network.state_dict(), temporary / WEIGHTS)
             self.basis.to_frame().write_parquet(temporary / BASIS)
             description = {
+                "format": FORMAT,
                 "shape": asdict(self.network.shape),
                 "settings": self.settings.model_dump(mode="json", exclude={"home"}),
                 "event_names": self.event_names,
@@ -81,14 +102,9 @@ class ModelArtifact:
         """Read an artefact.
 
         Raises:
-            ArtifactError: a file is missing.
+            ArtifactError: a file is missing, or another adseq wrote it.
         """
-        missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
-        if missing:
-            raise ArtifactError(
-                f"{directory} is not a model: {', '.join(missing)} missing. Train again (job `retrain`)."
-            )
-        description = json.loads((directory / DESCRIPTION).read_text())
+        description = read_description(directory, "a model")
         settings = Settings.model_validate(description["settings"])
         network = TwoTower(
             ModelShape(**description["shape"]), settings.model, settings.features, settings.training.temperature

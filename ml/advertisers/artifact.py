@@ -15,7 +15,7 @@ from ml.advertisers.inference import embed_advertisers, embed_histories
 from ml.advertisers.learning import AdvertiserData, AdvertiserPeriod, advertiser_data
 from ml.advertisers.profiles import advertiser_ids, build_advertisers
 from ml.advertisers.towers import AdvertiserNetwork
-from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, replacing
+from ml.artifact import BASIS, DESCRIPTION, FORMAT, WEIGHTS, read_description, replacing
 from ml.content import ContentBasis
 from ml.dataset import demographic_buckets
 from ml.encoders import ModelShape
@@ -42,6 +42,7 @@ class AdvertiserArtifact:
             torch.save(self.network.state_dict(), temporary / WEIGHTS)
             self.basis.to_frame().write_parquet(temporary / BASIS)
             description = {
+                "format": FORMAT,
                 "shape": asdict(self.network.shape),
                 "settings": self.settings.model_dump(mode="json", exclude={"home"}),
                 "event_names": self.event_names,
@@ -54,14 +55,9 @@ class AdvertiserArtifact:
         """Read an artefact.
 
         Raises:
-            ArtifactError: a file is missing.
+            ArtifactError: a file is missing, or another adseq wrote it.
         """
-        missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
-        if missing:
-            raise ArtifactError(
-                f"{directory} is not an advertiser model: {', '.join(missing)} missing. Train again (job `retrain`)."
-            )
-        description = json.loads((directory / DESCRIPTION).read_text())
+        description = read_description(directory, "an advertiser model")
         settings = Settings.model_validate(description["settings"])
         network = AdvertiserNetwork(
             ModelShape(**description["shape"]), settings.model, settings.features, settings.training.temperature

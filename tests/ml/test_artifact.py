@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,12 @@ def test_a_missing_file_is_named(artifact: ModelArtifact, tmp_path: Path, name: 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="nowhere is not a model"):
         ModelArtifact.load(tmp_path / "nowhere")
+
+
+def test_a_model_of_another_format_is_refused_with_what_to_do(artifact: ModelArtifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "model")
+    description = json.loads((tmp_path / "model" / DESCRIPTION).read_text())
+    del description["format"]  # the first format did not name itself
+    (tmp_path / "model" / DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(ArtifactError, match=r"model was written in format 1 .* another --home"):
+        ModelArtifact.load(tmp_path / "model")
