@@ -10,7 +10,6 @@ from assets.period import training_period
 from assets.reporting import Table
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from settings import UNKNOWN_ADVERTISER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,14 +40,14 @@ def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserRep
     from ml.advertisers.report import MODEL, SEGMENT_K, compare_advertisers, measure_advertisers
     from ml.figures import diversity_scatter, recall_curve, recall_interval_bars, segment_bars
     from ml.tracking import REPORTS, log_figures
-    from ml.versioning import dataset_hash
+    from ml.workplace import dataset_hash
 
     known = versions(settings.tables, settings.home)
     if not known:
         return None
     version, effective, tracking = known[-1], settings.value(), tracking_of(settings)
     period = training_period(settings.tables, settings.landing, version.trained_day, effective)
-    whole = AdvertiserPeriod.of(period, UNKNOWN_ADVERTISER)
+    whole = AdvertiserPeriod.of(period)
     comparison = compare_advertisers(whole, version.directory, effective)
     evaluation, queries = effective.evaluation, comparison.queries
     if not len(queries):

@@ -26,7 +26,6 @@ from assets.reporting import write_metrics
 from assets.resources import SettingsResource
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
-from settings import UNKNOWN_ADVERTISER
 from warehouse.views import rebuild_views
 
 
@@ -54,7 +53,7 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
     from ml.content import ContentBasis
 
     day, effective = training_day(settings.tables), settings.value()
-    known = AdvertiserPeriod.of(training_period(settings.tables, settings.landing, day, effective), UNKNOWN_ADVERTISER)
+    known = AdvertiserPeriod.of(training_period(settings.tables, settings.landing, day, effective))
     basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
     tracking, models = tracking_of(settings), settings.home.models
     try:

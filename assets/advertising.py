@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 
 from assets.resources import SettingsResource
-from settings import UNKNOWN_ADVERTISER
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.home import Home
 from warehouse.ingest import day_end
@@ -95,7 +94,6 @@ def write_embeddings(settings: SettingsResource, version: AdvertiserVersion, day
         events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
         items_as_of(tables, landing, day),
         day_end(day, landing.manifest.time_zone).timestamp(),
-        UNKNOWN_ADVERTISER,
     )
     tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return frame

@@ -13,7 +13,7 @@ from assets.deployment import ModelVersion, versions
 from assets.period import training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from settings import UNKNOWN_ADVERTISER, Settings
+from settings import Settings
 from warehouse.catalogue import users_as_of
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.tables import Tables
@@ -45,7 +45,7 @@ def newest_version(settings: SettingsResource) -> "tuple[ModelVersion, TrainingP
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
     version, effective = known[-1], settings.value()
     period = training_period(settings.tables, settings.landing, version.trained_day, effective)
-    return version, period, load_comparison(period, version.directory, effective, UNKNOWN_ADVERTISER)
+    return version, period, load_comparison(period, version.directory, effective)
 
 
 def evaluation_lists_of(settings: SettingsResource, comparison: "Comparison") -> pl.DataFrame:
@@ -305,7 +305,7 @@ class Report:
     def _log_parameters(self) -> None:
         import mlflow
 
-        from ml.versioning import dataset_hash
+        from ml.workplace import dataset_hash
 
         mlflow.log_params(self.effective.flat())
         mlflow.set_tag("dataset_hash", dataset_hash(self.period))

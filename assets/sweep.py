@@ -7,7 +7,6 @@ from assets.ingest import events, history, items, users
 from assets.period import training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from settings import UNKNOWN_ADVERTISER
 
 
 @dg.asset(
@@ -32,7 +31,6 @@ def alpha_sweep(context: dg.AssetExecutionContext, settings: SettingsResource) -
         settings.home.models,
         f"{day}",
         dagster_tags(context),
-        UNKNOWN_ADVERTISER,
     )
     table = points_frame(found.points)
     return dg.MaterializeResult(

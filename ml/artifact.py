@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import polars as pl
 import torch
@@ -48,15 +49,15 @@ def replacing(directory: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_description(directory: Path, what: str) -> dict[str, Any]:
+def read_description(directory: Path) -> dict[str, Any]:
     """The description of an artefact that can be loaded.
 
     Raises:
-        ArtifactError: a file is missing, or the artefact has another format. ``what`` it should be is told.
+        ArtifactError: a file is missing, or the artefact has another format.
     """
     missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
     if missing:
-        raise ArtifactError(f"{directory} is not {what}: {', '.join(missing)} missing. Train again (job `retrain`).")
+        raise ArtifactError(f"{directory} is not a model: {', '.join(missing)} missing. Train again (job `retrain`).")
     description: dict[str, Any] = json.loads((directory / DESCRIPTION).read_text())
     found = description.get("format", 1)
     if found != FORMAT:
@@ -67,13 +68,28 @@ def read_description(directory: Path, what: str) -> dict[str, Any]:
     return description
 
 
-@dataclass(frozen=True)
-class ModelArtifact:
-    """A model that can be deployed."""
+class SavedNetwork(Protocol):
+    """What saving needs of a network, beside its weights."""
 
-    network: TwoTower
+    shape: ModelShape
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+
+Network = TypeVar("Network", bound=SavedNetwork)
+
+
+@dataclass(frozen=True)
+class Artifact(Generic[Network]):
+    """A model that can be deployed: of items here, of advertisers in ``ml.advertisers.artifact``."""
+
+    network: Network
     basis: ContentBasis
-    settings: Settings
+    settings: Settings  # under which it was trained
     event_names: list[str]
     trained_until: float  # seconds since 1970 UTC; no event at or after it was seen
 
@@ -91,24 +107,16 @@ class ModelArtifact:
             }
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
 
-    def dataset(self, known: TrainingPeriod) -> Dataset:
-        """What ``known`` holds, under this model's basis and vocabulary."""
-        return build_dataset(
-            known.events, known.items, known.users, self.settings.features, self.event_names, self.basis
-        )
-
     @classmethod
-    def load(cls, directory: Path) -> ModelArtifact:
+    def load(cls, directory: Path) -> Self:
         """Read an artefact.
 
         Raises:
             ArtifactError: a file is missing, or another adseq wrote it.
         """
-        description = read_description(directory, "a model")
+        description = read_description(directory)
         settings = Settings.model_validate(description["settings"])
-        network = TwoTower(
-            ModelShape(**description["shape"]), settings.model, settings.features, settings.training.temperature
-        )
+        network = cls.untrained(ModelShape(**description["shape"]), settings)
         network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
         return cls(
             network=network.eval(),
@@ -116,4 +124,24 @@ class ModelArtifact:
             settings=settings,
             event_names=description["event_names"],
             trained_until=description["trained_until"],
+        )
+
+    @staticmethod
+    @abstractmethod
+    def untrained(shape: ModelShape, settings: Settings) -> Network:
+        """A network that the weights fit into."""
+
+
+@dataclass(frozen=True)
+class ModelArtifact(Artifact[TwoTower]):
+    """An item model that can be deployed."""
+
+    @staticmethod
+    def untrained(shape: ModelShape, settings: Settings) -> TwoTower:
+        return TwoTower(shape, settings.model, settings.features, settings.training.temperature)
+
+    def dataset(self, known: TrainingPeriod) -> Dataset:
+        """What ``known`` holds, under this model's basis and vocabulary."""
+        return build_dataset(
+            known.events, known.items, known.users, self.settings.features, self.event_names, self.basis
         )

@@ -5,6 +5,7 @@ Shapes: B sequences, L positions, W width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -177,11 +178,30 @@ class TransformerEncoder(nn.Module):
         return Encoded(hidden, last + masked_mean(hidden, events.valid))
 
 
+def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
+    weight = valid.to(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def masked_maximum(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Maximum over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
+    largest = hidden.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
+    return largest.masked_fill(~valid.any(1, keepdim=True), 0.0)
+
+
 class PoolingEncoder(nn.Module):
     """A baseline: an MLP over pooled event embeddings, no transformer, no order."""
 
-    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        settings: ModelSettings,
+        shared: SharedEmbeddings,
+        pool: Callable[[Tensor, Tensor], Tensor],  # [B, L, W], valid [B, L] -> [B, W], zero where none is valid
+    ) -> None:
         super().__init__()
+        self.pool = pool
         self.embed = EventEmbedding(shape, settings, shared)
         self.embedding_norm = nn.LayerNorm(settings.width)
         self.perceptron = nn.Sequential(
@@ -196,29 +216,15 @@ class PoolingEncoder(nn.Module):
         pooled = self.pool(hidden, events.valid)
         return Encoded(hidden, (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True))
 
-    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """[B, L, W], [B, L] -> [B, W], zero where none is valid."""
-        raise NotImplementedError
 
-
-class MeanPoolingEncoder(PoolingEncoder):
+def mean_pooling(shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> PoolingEncoder:
     """The baseline of the post: the mean of the event embeddings."""
-
-    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        return masked_mean(hidden, valid)
+    return PoolingEncoder(shape, settings, shared, masked_mean)
 
 
-class MaxPoolingEncoder(PoolingEncoder):
+def max_pooling(shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> PoolingEncoder:
     """The largest value that any event has in each dimension: what the user did at all, not how often."""
-
-    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        return masked_maximum(hidden, valid)
-
-
-def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
-    weight = valid.to(hidden.dtype)[:, :, None]
-    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+    return PoolingEncoder(shape, settings, shared, masked_maximum)
 
 
 def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
@@ -231,14 +237,8 @@ def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
     return found * (position >= 0)[:, :, None]
 
 
-def masked_maximum(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Maximum over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
-    largest = hidden.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
-    return largest.masked_fill(~valid.any(1, keepdim=True), 0.0)
-
-
-ENCODERS = {
+ENCODERS: dict[UserEncoder, Callable[[ModelShape, ModelSettings, SharedEmbeddings], nn.Module]] = {
     UserEncoder.transformer: TransformerEncoder,
-    UserEncoder.mean_pooling: MeanPoolingEncoder,
-    UserEncoder.max_pooling: MaxPoolingEncoder,
+    UserEncoder.mean_pooling: mean_pooling,
+    UserEncoder.max_pooling: max_pooling,
 }

@@ -17,8 +17,49 @@ part by less than one percent of E at the default batch size; the difference is 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+
+from settings import TrainingSettings
+
+
+class Drawn(Protocol):
+    """What the loss needs to know of a batch of B rows and B + M candidates, the first B of them the positives."""
+
+    @property
+    def candidate_rows(self) -> Tensor: ...  # [B + M]
+    @property
+    def share(self) -> Tensor: ...  # [B + M] p_i
+    @property
+    def group(self) -> Tensor: ...  # [B] the user of each row
+    @property
+    def positive_keys(self) -> Tensor: ...  # sorted group * candidates + candidate of every positive of these users
+    @property
+    def weight(self) -> Tensor: ...  # [B]
+
+
+def batch_loss(
+    cosine: Tensor, temperature: Tensor, batch: Drawn, settings: TrainingSettings, candidates: int, corpus: int
+) -> Tensor:
+    """The sampled softmax of one batch from its cosines [B, B + M].
+
+    Args:
+        candidates: how many there are at all, for the keys. corpus: N, that the M corpus negatives are drawn from.
+    """
+    rows = len(batch.weight)
+    expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, corpus)
+    hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, candidates)
+    return sampled_softmax(
+        cosine,
+        temperature,
+        expected.log(),
+        hits,
+        batch.weight,
+        settings.alpha_positive,
+        settings.alpha_negative,
+    )
 
 
 def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int) -> Tensor:

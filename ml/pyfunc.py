@@ -20,6 +20,7 @@ from ml.sequences import build_event_log, newest
 from ml.tensors import CatalogueTensors
 
 SEQUENCE_COLUMNS = ("user_id", "item_id", "advertiser_id", "event_name", "event_time")
+EXAMPLE_EVENTS = 20
 
 
 class SequenceModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
@@ -33,14 +34,24 @@ class SequenceModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         return embed_sequences(self.artifact, model_input)
 
 
+def input_example(events: pl.DataFrame) -> pd.DataFrame:
+    """The first events as a caller of the registered model would give them: times in seconds since 1970 UTC."""
+    example = events.head(EXAMPLE_EVENTS).to_pandas()
+    example["event_time"] = example["event_time"].astype("int64") / 1e6
+    return pd.DataFrame(example[list(SEQUENCE_COLUMNS)])
+
+
+def event_rows(events: pd.DataFrame) -> pl.DataFrame:
+    """What a caller gave as events of the log: sorted by user, then time; equal times stay in the given order."""
+    columns = list(SEQUENCE_COLUMNS)
+    frame = pl.from_pandas(events[columns], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String))
+    time = (pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+    return frame.with_columns(event_time=time).sort("user_id", "event_time", maintain_order=True)
+
+
 def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFrame:
     """User embeddings without context: columns user_id, embedding (list of W floats)."""
-    frame = pl.from_pandas(
-        events[list(SEQUENCE_COLUMNS)], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String)
-    )
-    frame = frame.with_columns(
-        event_time=(pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
-    ).sort("user_id", "event_time", maintain_order=True)
+    frame = event_rows(events)
     features = artifact.settings.features
     items = basis_items(artifact.basis)
     log = build_event_log(

@@ -19,7 +19,7 @@ from ml.queries import contextual_queries, day_starts, future_queries
 from ml.retrieval import RankedLists
 from ml.sequences import row_numbers, to_seconds
 from ml.versioning import evaluation_part
-from settings import Settings
+from settings import UNKNOWN_ADVERTISER, Settings
 
 SURVIVED = ("impressed", "clicked", "converted")
 HISTORY_BUCKETS = (1, 3, 6, 11, 26, 51)  # first lengths of the buckets of the report by history length
@@ -38,7 +38,7 @@ class Comparison:
     cutoff: float
 
 
-def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings, unknown_advertiser: str) -> Comparison:
+def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings) -> Comparison:
     """The comparison models of a version, and users with conversions in the window after they learnt."""
     artifacts = {model: ModelArtifact.load(directory / evaluation_part(model)) for model in TRAINED}
     one = artifacts[ModelName.contextual]
@@ -59,7 +59,7 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings,
         artifacts=artifacts,
         user_ids=dataset.log.user_ids.gather(queries.user),
         item_ids=dataset.features.item_ids.gather(queries.candidates),
-        advertisers=advertiser_codes(period.items, unknown_advertiser)[queries.candidates],
+        advertisers=advertiser_codes(period.items)[queries.candidates],
         popularity=np.bincount(dataset.statistics.item, minlength=len(dataset.features)).astype(np.float32)[
             queries.candidates
         ],
@@ -67,11 +67,11 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings,
     )
 
 
-def advertiser_codes(items: pl.DataFrame, unknown: str) -> NDArray[np.int64]:
-    """A dense code of each item's advertiser, items sorted by id; -1 where it is null or ``unknown``."""
+def advertiser_codes(items: pl.DataFrame) -> NDArray[np.int64]:
+    """A dense code of each item's advertiser, items sorted by id; -1 where it is unknown."""
     advertiser = items.sort("item_id")["advertiser_id"]
     names = advertiser.drop_nulls().unique().sort()
-    return row_numbers(names.filter(names != unknown), advertiser)
+    return row_numbers(names.filter(names != UNKNOWN_ADVERTISER), advertiser)
 
 
 def comparison_lists(comparison: Comparison, settings: Settings, depth: int) -> dict[ModelName, RankedLists]:

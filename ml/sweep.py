@@ -48,7 +48,6 @@ def sweep_alphas(
     models: Path,
     name: str,
     tags: dict[str, str],
-    unknown_advertiser: str,
 ) -> Sweep:
     """Fit and measure every pair of ``settings.sweep``, as nested runs of one MLflow run.
 
@@ -56,14 +55,13 @@ def sweep_alphas(
         period: all that may be learnt from or measured on.
         models: where checkpoints lie while a fit runs.
         name: of the MLflow run. tags: of all its runs.
-        unknown_advertiser: the id that stands for none, which is never a hit.
     """
     tracking.close_abandoned(SWEEPS)
     models.mkdir(parents=True, exist_ok=True)
     earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
     asked = newest_window(period, prepared, settings)
-    advertisers = advertiser_codes(period.items, unknown_advertiser)[asked.queries.candidates]
+    advertisers = advertiser_codes(period.items)[asked.queries.candidates]
     points: list[SweepPoint] = []
     grid = list(variants(settings))
     # What a killed sweep leaves behind, the next training takes away: it clears .training-*.

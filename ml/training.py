@@ -23,7 +23,7 @@ from ml.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.comparison import Asked, trained_lists
 from ml.dataset import Dataset
 from ml.encoders import ModelShape
-from ml.loss import accidental_hits, expected_count, sampled_softmax
+from ml.loss import batch_loss
 from ml.metrics import evaluate
 from ml.prepared import Prepared
 from ml.tensors import to_device
@@ -66,18 +66,7 @@ def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSet
     states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
     users = network.head(states, batch.context, batch.demographics)
     cosine = users @ network.item_tower(batch.candidates).T
-    rows = len(users)
-    expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, batch.corpus)
-    hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, items)
-    return sampled_softmax(
-        cosine,
-        network.temperature,
-        expected.log(),
-        hits,
-        batch.weight,
-        settings.alpha_positive,
-        settings.alpha_negative,
-    )
+    return batch_loss(cosine, network.temperature, batch, settings, items, batch.corpus)
 
 
 class RetrievalModule(lightning.LightningModule):

@@ -36,7 +36,7 @@ from ml.search_space import Dimension, space_around, suggested, without
 from ml.sequences import row_numbers, to_seconds
 from ml.tracking import TUNING, Tracking
 from ml.training import VALIDATION_METRIC
-from ml.versioning import dataset_hash
+from ml.workplace import dataset_hash
 from settings import Settings
 
 DEFAULT, FIGURES = "default", "figures"  # attributes of an Optuna trial
@@ -96,9 +96,7 @@ class Tuning:
     data: str  # hash of the events
 
     @classmethod
-    def of(
-        cls, period: TrainingPeriod, base: Settings, objective: Objective, fixed: set[str], unknown_advertiser: str
-    ) -> Tuning:
+    def of(cls, period: TrainingPeriod, base: Settings, objective: Objective, fixed: set[str]) -> Tuning:
         """Prepare the slice. ``fixed``: settings that are not searched.
 
         Raises:
@@ -119,7 +117,7 @@ class Tuning:
                 f"the objective {objective} needs days on which a user converts with several items; the last "
                 f"{period.rule.window_days:g} days have none"
             )
-        codes = advertiser_codes(period.items, unknown_advertiser)
+        codes = advertiser_codes(period.items)
         return cls(earlier, prepared, asked, in_context, codes, base, objective, space, dataset_hash(period))
 
     @property

@@ -10,17 +10,11 @@ Three cut-offs keep the figures honest. With T the end of the period and K the w
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
-from lightning.pytorch.loggers import MLFlowLogger
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, ModelName, settings_of
@@ -33,12 +27,12 @@ from ml.learning import (
     with_subjects,
 )
 from ml.prepared import Prepared
-from ml.pyfunc import SEQUENCE_COLUMNS, embed_sequences
+from ml.pyfunc import embed_sequences, input_example
 from ml.tracking import TRAINING, Tracking, register
+from ml.workplace import FIT, announce, dataset_hash, keep, training_logger, workplace
 from settings import Settings
 
 DEPLOYED = "deployed"
-EXAMPLE_EVENTS = 20
 
 
 @dataclass(frozen=True)
@@ -72,68 +66,53 @@ def train_version(
         name: of the MLflow run. tags: of the MLflow run, such as where it was started from.
     """
     started = time.perf_counter()
-    models.mkdir(parents=True, exist_ok=True)
-    tracking.close_abandoned(TRAINING)
-    for left_behind in models.glob(".training-*"):  # of a killed training: the home has one writer at a time
-        shutil.rmtree(left_behind, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=".training-", dir=models))
-    try:
-        with tracking.run(TRAINING, f"item_model {name}", tags, system_metrics=True) as run:
-            mlflow.log_params(settings.flat())
-            mlflow.log_params({"data.events": len(period.events), "data.items": len(period.items)})
-            mlflow.set_tag("dataset_hash", dataset_hash(period))
-            announce("choosing the number of epochs on the validation slice")
-            selection = choose_epochs(
-                period.until(period.end - period.window),
-                settings,
-                work / "fit",
-                training_logger(tracking, run.info.run_id),
-            )
-            epochs = selection.best_epoch
-            earlier = period.until(period.end - period.window)
-            # The comparison models differ in contexts and encoder only.
-            known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
-            for model in TRAINED:
-                announce(f"{model.value}, for the comparison on the newest window")
-                _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
-            announce("the model to deploy, on everything")
-            fitted = fit_prepared(
-                period,
-                cross_fitted(prepared, period, settings),
-                settings,
-                epochs,
-                work / "fit",
-                logger=training_logger(tracking, run.info.run_id),
-            )
-            artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
-            artifact.save(work / DEPLOYED)
-            mlflow.log_metrics(
-                {
-                    "epochs": epochs,
-                    "fit_seconds": fitted.seconds,
-                    "sequences_per_second": fitted.sequences_per_second,
-                    "waiting_share": fitted.waiting_share,
-                    "chosen_validation_recall_at_100": selection.best_validation,
-                }
-            )
-            version = _register(artifact, period, work / DEPLOYED)
-            shutil.rmtree(work / "fit", ignore_errors=True)
-            target = models / version
-            shutil.rmtree(target, ignore_errors=True)
-            work.rename(target)
-            return TrainedVersion(
-                version=version,
-                run_id=run.info.run_id,
-                url=tracking.url(run),
-                epochs=epochs,
-                validation_recall=selection.best_validation,
-                seconds=time.perf_counter() - started,
-                sequences_per_second=fitted.sequences_per_second,
-                waiting_share=fitted.waiting_share,
-                parameters=sum(parameter.numel() for parameter in fitted.network.parameters()),
-            )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with (
+        workplace(models, tracking) as work,
+        tracking.run(TRAINING, f"item_model {name}", tags, system_metrics=True) as run,
+    ):
+        mlflow.log_params(settings.flat())
+        mlflow.log_params({"data.events": len(period.events), "data.items": len(period.items)})
+        mlflow.set_tag("dataset_hash", dataset_hash(period))
+        logger = training_logger(tracking, run.info.run_id)
+        announce("choosing the number of epochs on the validation slice")
+        earlier = period.until(period.end - period.window)
+        selection = choose_epochs(earlier, settings, work / FIT, logger)
+        _comparison_fits(earlier, settings, selection.best_epoch, tracking, work)
+        announce("the model to deploy, on everything")
+        crossed = cross_fitted(prepared, period, settings)
+        fitted = fit_prepared(period, crossed, settings, selection.best_epoch, work / FIT, logger=logger)
+        mlflow.log_metrics(
+            {
+                "epochs": selection.best_epoch,
+                "fit_seconds": fitted.seconds,
+                "sequences_per_second": fitted.sequences_per_second,
+                "waiting_share": fitted.waiting_share,
+                "chosen_validation_recall_at_100": selection.best_validation,
+            }
+        )
+        artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
+        artifact.save(work / DEPLOYED)
+        version = _register(artifact, period, work / DEPLOYED)
+        keep(work, models / version)
+        return TrainedVersion(
+            version=version,
+            run_id=run.info.run_id,
+            url=tracking.url(run),
+            epochs=selection.best_epoch,
+            validation_recall=selection.best_validation,
+            seconds=time.perf_counter() - started,
+            sequences_per_second=fitted.sequences_per_second,
+            waiting_share=fitted.waiting_share,
+            parameters=sum(parameter.numel() for parameter in fitted.network.parameters()),
+        )
+
+
+def _comparison_fits(earlier: TrainingPeriod, settings: Settings, epochs: int, tracking: Tracking, work: Path) -> None:
+    """The models of the reports, which differ in contexts and encoder only, so they share what is prepared."""
+    known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
+    for model in TRAINED:
+        announce(f"{model.value}, for the comparison on the newest window")
+        _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
 
 
 def _evaluation_fit(
@@ -151,7 +130,7 @@ def _evaluation_fit(
         mlflow.log_params({**effective.flat(), "epochs": epochs})
         prepared = with_subjects(known, effective)
         logger = training_logger(tracking, run.info.run_id)
-        fitted = fit_prepared(earlier, prepared, effective, epochs, work / "fit", logger=logger)
+        fitted = fit_prepared(earlier, prepared, effective, epochs, work / FIT, logger=logger)
         mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
     artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)
     artifact.save(work / evaluation_part(model))
@@ -162,24 +141,6 @@ def evaluation_part(model: ModelName) -> str:
     return f"evaluation-{model.value}"
 
 
-def dataset_hash(period: TrainingPeriod) -> str:
-    """A hash of the events that were learnt from: equal data, equal hash."""
-    rows = period.events.hash_rows(seed=0).to_numpy()
-    return f"{int(np.bitwise_xor.reduce(rows) if len(rows) else 0):016x}-{len(rows)}"
-
-
-def announce(what: str) -> None:
-    """Say which part of a training begins: there are several, and each takes a while."""
-    print(f"    training: {what}", file=sys.stderr, flush=True)
-
-
-def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
-    """Where Lightning logs the curves of a run."""
-    return MLFlowLogger(experiment_name=TRAINING, tracking_uri=tracking.uri, run_id=run_id)
-
-
 def _register(artifact: ModelArtifact, period: TrainingPeriod, directory: Path) -> str:
-    example = period.events.head(EXAMPLE_EVENTS).to_pandas()
-    example["event_time"] = example["event_time"].astype("int64") / 1e6
-    example = pd.DataFrame(example[list(SEQUENCE_COLUMNS)])
+    example = input_example(period.events)
     return register(directory, example, embed_sequences(artifact, example))

@@ -130,7 +130,7 @@ def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, answer: A
     import mlflow
 
     from ml.tracking import EVALUATIONS, Tracking
-    from ml.versioning import dataset_hash
+    from ml.workplace import dataset_hash
 
     tracking = Tracking(evaluation.home.tracking_uri, evaluation.home.artifacts)
     tags = {"model": answer.evaluable.value, "dataset_hash": dataset_hash(period), "lists": str(export.absolute())}

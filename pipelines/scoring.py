@@ -18,7 +18,6 @@ from ml.retrieval import Ragged, RankedLists
 from ml.sequences import row_numbers
 from pipelines.failures import RunRefused
 from pipelines.splits import Split
-from settings import UNKNOWN_ADVERTISER
 
 KS = (10, 50, 100)
 SCORED_DEPTH = max(KS)
@@ -57,7 +56,7 @@ class Scoring:
             raise RunRefused(
                 f"--min-train-events {minimum_train_events}: no target of {split.name} has that many training events."
             )
-        return cls(positives, advertiser_codes(period.items, UNKNOWN_ADVERTISER)[queries.candidates], warm)
+        return cls(positives, advertiser_codes(period.items)[queries.candidates], warm)
 
     def kept(self, catalogue: Catalogue) -> NDArray[np.bool_]:
         """[candidates] those of a catalogue."""

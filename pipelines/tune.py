@@ -28,7 +28,7 @@ from ml.tuning import DEFAULT, Figures, Objective, Tried, Tuning, open_study, ru
 from pipelines.failures import RunRefused
 from pipelines.splits import Split
 from pipelines.splits import training_period as split_period
-from settings import UNKNOWN_ADVERTISER, Settings
+from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -70,7 +70,7 @@ def tune(search: Search, console: Console) -> None:
         raise RunRefused(f"--objective {search.objective!r} is unknown; there are {', '.join(known)}.")
     data, period = search.period()
     try:
-        tuning = Tuning.of(period, search.settings, Objective(search.objective), search.fixed, UNKNOWN_ADVERTISER)
+        tuning = Tuning.of(period, search.settings, Objective(search.objective), search.fixed)
     except ValueError as error:
         raise RunRefused(f"adseq tune on {data}: {error}.") from None
     directory = search.home.root / "tuning"

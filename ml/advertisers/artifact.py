@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from ml.advertisers.inference import embed_advertisers, embed_histories
 from ml.advertisers.learning import AdvertiserData, AdvertiserPeriod, advertiser_data
 from ml.advertisers.profiles import advertiser_ids, build_advertisers
 from ml.advertisers.towers import AdvertiserNetwork
-from ml.artifact import BASIS, DESCRIPTION, FORMAT, WEIGHTS, read_description, replacing
-from ml.content import ContentBasis
+from ml.artifact import Artifact
 from ml.dataset import demographic_buckets
 from ml.encoders import ModelShape
 from ml.items import build_item_features
@@ -27,49 +23,12 @@ from settings import InferenceSettings, Settings
 
 
 @dataclass(frozen=True)
-class AdvertiserArtifact:
+class AdvertiserArtifact(Artifact[AdvertiserNetwork]):
     """An advertiser model that can be deployed."""
 
-    network: AdvertiserNetwork
-    basis: ContentBasis
-    settings: Settings  # under which it was trained
-    event_names: list[str]
-    trained_until: float  # seconds since 1970 UTC; no event at or after it was seen
-
-    def save(self, directory: Path) -> None:
-        """Write the artefact, replacing what was there."""
-        with replacing(directory) as temporary:
-            torch.save(self.network.state_dict(), temporary / WEIGHTS)
-            self.basis.to_frame().write_parquet(temporary / BASIS)
-            description = {
-                "format": FORMAT,
-                "shape": asdict(self.network.shape),
-                "settings": self.settings.model_dump(mode="json", exclude={"home"}),
-                "event_names": self.event_names,
-                "trained_until": self.trained_until,
-            }
-            (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
-
-    @classmethod
-    def load(cls, directory: Path) -> AdvertiserArtifact:
-        """Read an artefact.
-
-        Raises:
-            ArtifactError: a file is missing, or another adseq wrote it.
-        """
-        description = read_description(directory, "an advertiser model")
-        settings = Settings.model_validate(description["settings"])
-        network = AdvertiserNetwork(
-            ModelShape(**description["shape"]), settings.model, settings.features, settings.training.temperature
-        )
-        network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
-        return cls(
-            network=network.eval(),
-            basis=ContentBasis.from_frame(pl.read_parquet(directory / BASIS)),
-            settings=settings,
-            event_names=description["event_names"],
-            trained_until=description["trained_until"],
-        )
+    @staticmethod
+    def untrained(shape: ModelShape, settings: Settings) -> AdvertiserNetwork:
+        return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
 
     def data(self, known: AdvertiserPeriod) -> AdvertiserData:
         """What ``known`` holds under this model's basis and vocabulary."""
@@ -77,18 +36,17 @@ class AdvertiserArtifact:
 
 
 def advertiser_embeddings(
-    artifact: AdvertiserArtifact, events: pl.DataFrame, items: pl.DataFrame, seconds: float, unknown: str
+    artifact: AdvertiserArtifact, events: pl.DataFrame, items: pl.DataFrame, seconds: float
 ) -> pl.DataFrame:
     """The advertiser index's vectors as of ``seconds``: every advertiser with an event or an available item before it.
 
     Args:
         events: item_id, advertiser_id, event_time. items: the catalogue, sorted by item_id.
-        unknown: the advertiser id that stands for none.
 
     Returns:
         advertiser_id, items (available then), embedding (list of W floats); sorted by advertiser_id.
     """
-    shape, ids = artifact.settings.features, advertiser_ids(events, items, unknown)
+    shape, ids = artifact.settings.features, advertiser_ids(events, items)
     features = build_item_features(items, artifact.basis, shape)
     advertisers = build_advertisers(features, events, items, ids, shape)
     known = advertisers.known(seconds)

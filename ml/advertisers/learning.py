@@ -38,9 +38,9 @@ class AdvertiserPeriod:
     advertiser_ids: pl.Series
 
     @classmethod
-    def of(cls, period: TrainingPeriod, unknown: str) -> AdvertiserPeriod:
-        """``unknown``: the advertiser id that stands for none."""
-        return cls(period, advertiser_ids(period.events, period.items, unknown))
+    def of(cls, period: TrainingPeriod) -> AdvertiserPeriod:
+        """A period with the advertisers of all its events and items."""
+        return cls(period, advertiser_ids(period.events, period.items))
 
     def until(self, end: float) -> AdvertiserPeriod:
         """The same period ended earlier; the advertisers' rows stay the same."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ml.hashing import hash_column
 from ml.items import ItemFeatures, ItemStatistics, build_item_statistics
 from ml.sequences import row_numbers, to_seconds
-from settings import FeatureSettings
+from settings import UNKNOWN_ADVERTISER, FeatureSettings
 
 PRICE_COLUMNS = 3
 
@@ -98,10 +98,10 @@ class Advertisers:
         return sp.csr_array((ones, (row, category[row, level])), (len(items), self.category_buckets))
 
 
-def advertiser_ids(events: pl.DataFrame, items: pl.DataFrame, unknown: str) -> pl.Series:
-    """Every advertiser that an event or an item names, sorted; ``unknown`` is what a log writes where it names none."""
+def advertiser_ids(events: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
+    """Every advertiser that an event or an item names, sorted."""
     both = pl.concat([events["advertiser_id"], items["advertiser_id"]]).drop_nulls().unique().sort()
-    return both.filter(both != unknown)
+    return both.filter(both != UNKNOWN_ADVERTISER)
 
 
 def build_advertisers(

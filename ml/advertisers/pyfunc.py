@@ -10,7 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 
 from ml.advertisers.artifact import AdvertiserArtifact, user_vectors
-from ml.pyfunc import SEQUENCE_COLUMNS, basis_items
+from ml.pyfunc import basis_items, event_rows
 
 
 class AdvertiserModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
@@ -26,15 +26,7 @@ class AdvertiserModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
 
 def embed_events(artifact: AdvertiserArtifact, events: pd.DataFrame) -> pd.DataFrame:
     """User embeddings: columns user_id, embedding (list of W floats)."""
-    frame = pl.from_pandas(
-        events[list(SEQUENCE_COLUMNS)], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String)
-    )
-    sequences = (
-        frame.with_columns(event_time=(pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC")))
-        .sort("user_id", "event_time", maintain_order=True)
-        .group_by("user_id", maintain_order=True)
-        .agg(pl.all())
-    )
+    sequences = event_rows(events).group_by("user_id", maintain_order=True).agg(pl.all())
     nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
     vectors = user_vectors(artifact, basis_items(artifact.basis), sequences, nobody, artifact.settings.inference)
     return pd.DataFrame({"user_id": sequences["user_id"].to_list(), "embedding": [row.tolist() for row in vectors]})

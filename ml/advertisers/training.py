@@ -28,7 +28,7 @@ from ml.advertisers.towers import AdvertiserBatch, AdvertiserNetwork, advertiser
 from ml.drawing import EpochPlan, batch_histories, catalogue_views, positive_keys, split_into_cells
 from ml.encoders import EventBatch, ModelShape
 from ml.examples import Examples
-from ml.loss import accidental_hits, expected_count, sampled_softmax
+from ml.loss import batch_loss
 from ml.metrics import evaluate
 from ml.tensors import CatalogueTensors
 from ml.training import Course, RetrievalModule, optimise
@@ -118,17 +118,7 @@ def advertiser_loss(
     states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
     users = network.head(states, batch.demographics)
     cosine = users @ network.advertiser_tower(batch.candidates).T
-    expected = expected_count(batch.share, len(users), corpus_negatives=0, corpus=0)
-    hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, advertisers)
-    return sampled_softmax(
-        cosine,
-        network.temperature,
-        expected.log(),
-        hits,
-        batch.weight,
-        settings.alpha_positive,
-        settings.alpha_negative,
-    )
+    return batch_loss(cosine, network.temperature, batch, settings, advertisers, corpus=0)
 
 
 class AdvertiserModule(RetrievalModule):

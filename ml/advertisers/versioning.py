@@ -7,14 +7,11 @@ the deployed model learns until T, for the epochs that were chosen.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import pandas as pd  # type: ignore[import-untyped]
 from lightning.pytorch.loggers import Logger
 
 from ml.advertisers.artifact import AdvertiserArtifact
@@ -31,9 +28,10 @@ from ml.advertisers.learning import (
 from ml.advertisers.pyfunc import AdvertiserModel, embed_events
 from ml.advertisers.training import AdvertiserFit, fit_advertisers
 from ml.content import ContentBasis
-from ml.pyfunc import SEQUENCE_COLUMNS
+from ml.pyfunc import input_example
 from ml.tracking import ADVERTISER_MODEL, TRAINING, Tracking, log_pyfunc
-from ml.versioning import DEPLOYED, EXAMPLE_EVENTS, announce, dataset_hash, training_logger
+from ml.versioning import DEPLOYED
+from ml.workplace import FIT, announce, dataset_hash, keep, training_logger, workplace
 from settings import Settings, UserEncoder
 
 EVALUATION, EVALUATION_POOLING = "evaluation", "evaluation-mean_pooling"
@@ -102,58 +100,58 @@ def train_advertisers(
     if not len(known.advertiser_ids):
         raise NothingToLearn("the log names no advertiser: neither events nor items have an advertiser_id.")
     started = time.perf_counter()
-    models.mkdir(parents=True, exist_ok=True)
-    tracking.close_abandoned(TRAINING)
     effective = advertiser_settings(settings)
-    work = Path(tempfile.mkdtemp(prefix=".training-", dir=models))
-    earlier = known.until(known.period.end - known.period.window)
-    try:
-        with tracking.run(TRAINING, f"advertiser_model {name}", tags, system_metrics=True) as run:
-            logger = training_logger(tracking, run.info.run_id)
-            mlflow.log_params(effective.flat())
-            mlflow.log_params({"data.events": len(known.period.events), "data.advertisers": len(known.advertiser_ids)})
-            mlflow.set_tag("dataset_hash", dataset_hash(known.period))
-            announce("advertisers: choosing the number of epochs on the validation slice")
-            selection = choose_epochs(earlier, effective, work / "fit", logger)
-            epochs = selection.best_epoch
-            announce("advertisers: the models of the report, on all but the newest window")
-            data = advertiser_data(earlier, effective, earlier.period.event_names)
-            data = cross_fitted(data, earlier, effective)
-            _evaluation_fit(EVALUATION, data, earlier, effective, epochs, tracking, work)
-            _evaluation_fit(EVALUATION_POOLING, data, earlier, pooled(effective), epochs, tracking, work)
-            announce("advertisers: the model to deploy, on everything")
-            everything = advertiser_data(known, effective, known.period.event_names, basis)
-            everything = cross_fitted(everything, known, effective)
-            examples = advertiser_examples(known, everything, effective)
-            fitted = fit_advertisers(everything, examples, effective, epochs, work / "fit", logger=logger)
-            artifact = _artifact(fitted, everything, known, effective)
-            artifact.save(work / DEPLOYED)
-            mlflow.log_metrics(
-                {
-                    "epochs": epochs,
-                    "examples": len(examples),
-                    "fit_seconds": fitted.seconds,
-                    "sequences_per_second": fitted.sequences_per_second,
-                    "chosen_validation_recall_at_10": selection.best_validation,
-                }
-            )
-            version = _register(artifact, known, work / DEPLOYED)
-            shutil.rmtree(work / "fit", ignore_errors=True)
-            shutil.rmtree(models / version, ignore_errors=True)
-            work.rename(models / version)
-            return TrainedAdvertisers(
-                version=version,
-                run_id=run.info.run_id,
-                url=tracking.url(run),
-                epochs=epochs,
-                validation_recall=selection.best_validation,
-                seconds=time.perf_counter() - started,
-                sequences_per_second=fitted.sequences_per_second,
-                examples=len(examples),
-                advertisers=len(everything.advertisers),
-            )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with (
+        workplace(models, tracking) as work,
+        tracking.run(TRAINING, f"advertiser_model {name}", tags, system_metrics=True) as run,
+    ):
+        logger = training_logger(tracking, run.info.run_id)
+        mlflow.log_params(effective.flat())
+        mlflow.log_params({"data.events": len(known.period.events), "data.advertisers": len(known.advertiser_ids)})
+        mlflow.set_tag("dataset_hash", dataset_hash(known.period))
+        announce("advertisers: choosing the number of epochs on the validation slice")
+        earlier = known.until(known.period.end - known.period.window)
+        selection = choose_epochs(earlier, effective, work / FIT, logger)
+        _comparison_fits(earlier, effective, selection.best_epoch, tracking, work)
+        announce("advertisers: the model to deploy, on everything")
+        everything = advertiser_data(known, effective, known.period.event_names, basis)
+        everything = cross_fitted(everything, known, effective)
+        examples = advertiser_examples(known, everything, effective)
+        fitted = fit_advertisers(everything, examples, effective, selection.best_epoch, work / FIT, logger=logger)
+        mlflow.log_metrics(
+            {
+                "epochs": selection.best_epoch,
+                "examples": len(examples),
+                "fit_seconds": fitted.seconds,
+                "sequences_per_second": fitted.sequences_per_second,
+                "chosen_validation_recall_at_10": selection.best_validation,
+            }
+        )
+        artifact = _artifact(fitted, everything, known, effective)
+        artifact.save(work / DEPLOYED)
+        version = _register(artifact, known, work / DEPLOYED)
+        keep(work, models / version)
+        return TrainedAdvertisers(
+            version=version,
+            run_id=run.info.run_id,
+            url=tracking.url(run),
+            epochs=selection.best_epoch,
+            validation_recall=selection.best_validation,
+            seconds=time.perf_counter() - started,
+            sequences_per_second=fitted.sequences_per_second,
+            examples=len(examples),
+            advertisers=len(everything.advertisers),
+        )
+
+
+def _comparison_fits(
+    earlier: AdvertiserPeriod, settings: Settings, epochs: int, tracking: Tracking, work: Path
+) -> None:
+    """The models of the report, on what came before its window."""
+    announce("advertisers: the models of the report, on all but the newest window")
+    data = cross_fitted(advertiser_data(earlier, settings, earlier.period.event_names), earlier, settings)
+    _evaluation_fit(EVALUATION, data, earlier, settings, epochs, tracking, work)
+    _evaluation_fit(EVALUATION_POOLING, data, earlier, pooled(settings), epochs, tracking, work)
 
 
 def _evaluation_fit(
@@ -170,7 +168,7 @@ def _evaluation_fit(
         mlflow.log_params({**settings.flat(), "epochs": epochs})
         logger = training_logger(tracking, run.info.run_id)
         examples = advertiser_examples(earlier, data, settings)
-        fitted = fit_advertisers(data, examples, settings, epochs, work / "fit", logger=logger)
+        fitted = fit_advertisers(data, examples, settings, epochs, work / FIT, logger=logger)
         mlflow.log_metrics({"fit_seconds": fitted.seconds})
     _artifact(fitted, data, earlier, settings).save(work / part)
 
@@ -183,8 +181,6 @@ def _artifact(
 
 
 def _register(artifact: AdvertiserArtifact, known: AdvertiserPeriod, directory: Path) -> str:
-    example = known.period.events.head(EXAMPLE_EVENTS).to_pandas()
-    example["event_time"] = example["event_time"].astype("int64") / 1e6
-    example = pd.DataFrame(example[list(SEQUENCE_COLUMNS)])
+    example = input_example(known.period.events)
     number = log_pyfunc(AdvertiserModel(), ADVERTISER_MODEL, directory, example, embed_events(artifact, example))
     return f"advertiser-{number}"

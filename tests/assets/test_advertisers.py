@@ -14,7 +14,6 @@ from polars.testing import assert_frame_equal
 from assets.advertising import serving, versions
 from ml.advertisers.artifact import advertiser_embeddings, user_vectors
 from ml.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
-from settings import UNKNOWN_ADVERTISER
 from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.home import Home
@@ -63,7 +62,7 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
     items = items_as_of(tables, landing, day)
     events = events_as_of(tables, landing, day)
     end = day_end(day, landing.manifest.time_zone).timestamp()
-    index = advertiser_embeddings(artifact, events, items, end, UNKNOWN_ADVERTISER)
+    index = advertiser_embeddings(artifact, events, items, end)
     where = {"model_version": "advertiser-1", "day": day}
     stored = tables.read("advertiser_embeddings", where).sort("advertiser_id")
     assert_frame_equal(index, stored, abs_tol=1e-5)

@@ -24,7 +24,6 @@ from ml.retrieval import RankedLists
 from ml.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
 from pipelines.summary import MODELS
-from settings import UNKNOWN_ADVERTISER
 from tests.assets.conftest import Ran
 from tests.assets.world import DAYS, PROJECT, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_DAY
@@ -47,7 +46,7 @@ def comparison(ran: Ran) -> Comparison:
     (version,) = versions(ran.tables, ran.home)
     settings = version.load().settings
     period = training_period(ran.tables, ran.landing, version.trained_day, settings)
-    return load_comparison(period, version.directory, settings, UNKNOWN_ADVERTISER)
+    return load_comparison(period, version.directory, settings)
 
 
 @pytest.fixture(scope="module")

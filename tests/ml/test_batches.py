@@ -73,12 +73,13 @@ def test_a_user_of_more_positives_than_a_batch_holds_is_cut(prepared: Prepared, 
 
 def test_more_examples_than_an_epoch_holds_are_drawn_anew_each_epoch(prepared: Prepared) -> None:
     numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
-    batches = batches_of(replace(prepared, examples=numbered), epoch_examples=200, corpus_negatives=0)
+    batches = batches_of(replace(prepared, examples=numbered), epoch_examples=200, corpus_negatives=0, batch_size=16)
     epochs = []
     for epoch in range(80):
         batches.epoch = epoch
         seen = torch.cat([batch.weight for batch in batches]).numpy().astype(int).tolist()
         assert len(set(seen)) == len(seen)
+        assert 150 < len(seen) < 250
         epochs.append(set(seen))
     assert epochs[0] != epochs[1]
     assert np.mean([len(seen) for seen in epochs]) == pytest.approx(200, rel=0.15)  # whole users and whole batches

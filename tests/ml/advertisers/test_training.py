@@ -1,0 +1,179 @@
+"""What the advertiser model counts as a positive, what its batches hold, what it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ml.advertisers.training
+from ml.advertisers.inference import embed_advertisers, query_lists
+from ml.advertisers.learning import (
+    AdvertiserData,
+    AdvertiserPeriod,
+    NothingToLearn,
+    advertiser_examples,
+    advertiser_queries,
+    advertiser_settings,
+    cross_fitted,
+)
+from ml.advertisers.training import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
+from ml.checkpoints import last_checkpoint
+from ml.examples import examples_at
+from settings import Objective, Settings
+from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
+from tests.ml.worlds import (
+    instant,
+    item_frame,
+    small_settings,
+)
+
+
+def test_positives_are_distinct_advertisers_signups_and_repeats_included(shop: AdvertiserPeriod) -> None:
+    """Two checkouts at a make one example; a signup has no item; b was visited before; 'unknown' is nobody. The
+    manifest forbids repeats of items, not of advertisers; v was not known before the cut-off."""
+    data = data_of(shop)
+    found = examples_at(data.log, instant(30), shop.rule, NAMES)
+    assert data.log.user_ids.gather(found.user).to_list() == ["u", "u", "u"]
+    assert data.advertisers.advertiser_ids.gather(found.item).to_list() == ["a", "b", "c"]
+    assert [NAMES[code - 1] for code in found.name] == ["checkout", "add_to_cart", "signup"]
+
+
+def test_a_signup_trains(tmp_path: Path) -> None:
+    """Whoever looks at left signs up with x, the others with y, neither of which has an item."""
+    rows: list[tuple[str, float, str, str | None, str | None]] = []
+    for number in range(120):
+        side, target = ("left", "x") if number % 2 else ("right", "y")
+        day = number / 6
+        rows += [(f"u{number:03d}", day, "page_visit", side, side)]
+        rows += [(f"u{number:03d}", day + 6, "signup", None, target)]
+    known = period_of(
+        rows, item_frame(["left", "right"], advertiser_id=["left", "right"], embedding=np.eye(2).tolist())
+    )
+    data = data_of(known)
+    examples = advertiser_examples(known, data, SETTINGS)
+    assert len(examples) > 40
+    fitted = fit_advertisers(data, examples, SETTINGS, 30, tmp_path, progress=False)
+    queries = advertiser_queries(known, data, instant(20), SETTINGS, 100, 100)
+    first = query_lists(fitted.network, queries, SETTINGS, 1).items[:, 0]
+    assert len(queries) > 20
+    assert (first == queries.positives.items[queries.positives.offsets[:-1]]).mean() > 0.9
+
+
+def test_batches_hold_in_batch_candidates_with_their_share(planted: AdvertiserPeriod, data: AdvertiserData) -> None:
+    examples = advertiser_examples(planted.until(instant(85)), data, SETTINGS)
+    batches = AdvertiserBatches(data, examples, SETTINGS)
+    seen = 0
+    for batch in batches:
+        rows = len(batch.weight)
+        seen += rows
+        assert len(batch.candidate_rows) == len(batch.candidates.hashes) == rows
+        cell = next(each for each in batches.cells if np.isin(batch.candidate_rows, each.positives).all())
+        assert cell.share.sum() == pytest.approx(1)
+        assert (batch.share > 0).all()
+    assert seen == len(examples)
+
+
+def test_a_fold_learns_from_its_own_users_under_content_without_them(
+    planted: AdvertiserPeriod, data: AdvertiserData
+) -> None:
+    """The centroids of the advertisers that a batch asks for come from the same graph as the items of its histories."""
+    known = planted.until(instant(85))
+    crossed, examples = cross_fitted(data, known, SETTINGS), advertiser_examples(known, data, SETTINGS)
+    numbered = dataclasses.replace(examples, weight=np.arange(len(examples), dtype=np.float32))
+    seen = []
+    for batch in AdvertiserBatches(crossed, numbered, SETTINGS):
+        rows = batch.weight.numpy().astype(int)
+        (fold,) = np.unique(crossed.folds.fold_of_user[examples.user[rows]])
+        content = crossed.folds.content[fold]
+        profiles = data.advertisers.under(content).at(float(examples.cutoff[rows[0]])).take(examples.item[rows])
+        np.testing.assert_array_equal(batch.candidates.dense[:, : content.shape[1]].numpy(), profiles.content)
+        events = torch.cat([chunk.content[chunk.valid] for chunk in batch.chunks])
+        both = torch.cat([torch.from_numpy(content), torch.from_numpy(crossed.folds.cold_content[fold])])
+        assert (torch.cdist(events, both).amin(dim=1) < 1e-3).all()
+        seen.append(rows)
+    assert sorted(np.concatenate(seen).tolist()) == list(range(len(examples)))
+    assert len(crossed.folds.content) == SETTINGS.features.cross_fit_folds > 1
+    assert not np.allclose(crossed.folds.content[0], crossed.folds.content[1])
+
+
+def test_every_advertiser_of_the_window_is_a_positive_under_any_objective_of_the_item_model() -> None:
+    asked = advertiser_settings(small_settings(examples={"objective": "next_action"}))
+    assert asked.examples.objective is Objective.all_action
+
+
+def test_in_batch_log_q_estimates_the_full_softmax(
+    planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit
+) -> None:
+    """The loss of large batches is that of the softmax over all advertisers of the cut-off; without the correction it
+    is far from it. (``tests.ml.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
+    one = SETTINGS.model_copy(update={"examples": SETTINGS.examples.model_copy(update={"cutoffs": 1})})
+    examples = advertiser_examples(planted.until(instant(85)), data, one)
+    copies = examples.take(np.tile(np.arange(len(examples)), 8))
+    batches = AdvertiserBatches(data, copies, _with_batch(len(copies)))
+    batch = next(iter(batches))
+    network = fitted.network.eval()
+    with torch.no_grad():
+        sampled = float(advertiser_loss(network, batch, SETTINGS.training, len(data.advertisers)))
+        uncorrected = SETTINGS.training.model_copy(update={"alpha_negative": 0.0})
+        plain = float(advertiser_loss(network, batch, uncorrected, len(data.advertisers)))
+        states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
+        users = network.head(states, batch.demographics)
+        (cell,) = batches.cells
+        profiles = data.advertisers.at(float(examples.cutoff[0])).take(cell.positives)
+        logits = users @ torch.from_numpy(embed_advertisers(network, profiles)).T / network.temperature
+        column = torch.from_numpy(np.searchsorted(cell.positives, batch.candidate_rows.numpy()))
+        own = torch.zeros_like(logits, dtype=torch.bool)
+        for row, group in enumerate(batch.group.tolist()):  # the user's other positives are no negatives
+            mine = batch.positive_keys[batch.positive_keys // len(data.advertisers) == group] % len(data.advertisers)
+            own[row, torch.from_numpy(np.searchsorted(cell.positives, mine.numpy()))] = True
+            own[row, column[row]] = False
+        logits = logits.masked_fill(own, float("-inf"))
+        losses = logits.logsumexp(1) - logits.gather(1, column[:, None])[:, 0]
+        full = float((losses * batch.weight).sum() / batch.weight.sum())
+    assert sampled == pytest.approx(full, rel=0.1)
+    assert abs(plain - full) > 3 * abs(sampled - full)
+
+
+def _with_batch(size: int) -> Settings:
+    training = SETTINGS.training.model_copy(update={"batch_size": size, "epoch_examples": size})
+    model = SETTINGS.model.model_copy(update={"content_dropout": 0.0})
+    return SETTINGS.model_copy(update={"training": training, "model": model})
+
+
+def test_nothing_to_learn_from_is_said(shop: AdvertiserPeriod, tmp_path: Path) -> None:
+    data = data_of(shop)
+    none = advertiser_examples(shop, data, SETTINGS).take(np.zeros(0, np.int64))
+    with pytest.raises(NothingToLearn, match=r"advertiser_id.*positive_events"):
+        fit_advertisers(data, none, SETTINGS, 1, tmp_path)
+
+
+def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
+    planted: AdvertiserPeriod, data: AdvertiserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = advertiser_examples(planted.until(instant(85)), data, SETTINGS)
+    steps, ran = len(AdvertiserBatches(data, examples, SETTINGS)), 0
+
+    def fitted(directory: Path, resume: Path | None = None) -> AdvertiserFit:
+        return fit_advertisers(data, examples, SETTINGS, 3, directory, progress=False, resume=resume)
+
+    def killed(*arguments: Any) -> torch.Tensor:
+        nonlocal ran
+        ran += 1
+        if ran > steps + 1:
+            raise KeyError("the process is gone")
+        return advertiser_loss(*arguments)
+
+    whole = fitted(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(ml.advertisers.training, "advertiser_loss", killed)
+        with pytest.raises(KeyError):
+            fitted(tmp_path / "parts")
+    torch.manual_seed(99)
+    resumed = fitted(tmp_path / "parts", last_checkpoint(tmp_path / "parts"))
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0, msg=name)

@@ -1,0 +1,200 @@
+"""The formats of landed files, and files that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from settings import DataSettings
+from tests.warehouse.ingest.arrivals import (
+    DAY,
+    EVENTS,
+    ITEMS,
+    NOON,
+    TOLERANT,
+    arrive,
+    as_csv,
+    as_json_lines,
+    event,
+    ids,
+    write_text,
+)
+from warehouse.ingest import ingest
+from warehouse.landing import Landing
+from warehouse.reading import LandingError
+from warehouse.tables import Tables
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.csv", as_csv),
+        ("a.csv.gz", as_csv),
+        ("a.jsonl", as_json_lines),
+        ("a.jsonl.gz", as_json_lines),
+        ("a.ndjson", as_json_lines),
+    ],
+)
+def test_text_formats_give_the_rows_of_parquet(
+    landing: Landing, tables: Tables, tmp_path: Path, name: str, write: Callable[[list[dict[str, Any]]], str]
+) -> None:
+    rows = [
+        event("1"),
+        event("2", value=None, search_string="ein Zelt, größer"),
+        event("3", item_id=None, event_name="search"),
+    ]
+    arrive(landing, rows)
+    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    other, other_tables = Landing(tmp_path / "other"), Tables(tmp_path / "other-tables")
+    write_text(other, name, write(rows))
+    report = ingest(other, other_tables, EVENTS, DAY, DataSettings())
+    assert (report.rows_read, report.rows_written, report.files) == (3, 3, 1)
+    expected = tables.read("events", {"arrival_date": DAY})
+    assert_frame_equal(other_tables.read("events", {"arrival_date": DAY}), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"),
+    [
+        ("2026-03-10T12:00:00Z", 12.0),
+        ("2026-03-10T12:00:00", 12.0),
+        ("2026-03-10 12:00:00.250 UTC", 12.0 + 0.25 / 3600),
+        ("2026-03-10T12:00:00+02:00", 10.0),
+        ("2026-03-10 12:00:00-0130", 13.5),
+        ("2026-03-10T12:00Z", 12.0),
+        ("2026-03-10", 0.0),
+    ],
+)
+def test_times_as_text_are_utc_unless_they_say_otherwise(
+    landing: Landing, tables: Tables, text: str, hour: float
+) -> None:
+    write_text(landing, "a.csv", f"event_id,user_id,event_time,event_name,item_id\n1,u,{text},checkout,i\n")
+    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    expected = datetime(2026, 3, 10, tzinfo=UTC) + timedelta(hours=hour)
+    assert tables.read("events", {"arrival_date": DAY})["event_time"].to_list() == [expected]
+
+
+def test_naive_and_zoned_parquet_times_become_utc(landing: Landing, tables: Tables) -> None:
+    naive = pl.DataFrame([event("naive", event_time=NOON.replace(tzinfo=None))]).cast({"event_time": pl.Datetime("ms")})
+    zoned = pl.DataFrame([event("zoned")]).with_columns(pl.col("event_time").dt.convert_time_zone("Asia/Tokyo"))
+    landing.write(EVENTS, DAY, naive, "a")
+    landing.write(EVENTS, DAY, zoned, "b")
+    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    assert tables.read("events", {"arrival_date": DAY})["event_time"].to_list() == [NOON, NOON]
+
+
+def test_a_file_that_is_being_written_is_ignored(landing: Landing, tables: Tables) -> None:
+    arrive(landing, [event("1")])
+    write_text(landing, "part-1.parquet.tmp", "half a file")
+    write_text(landing, ".part-2.csv", "half a file")
+    assert ingest(landing, tables, EVENTS, DAY, DataSettings()).files == 1
+
+
+def _truncated_parquet(path: Path) -> None:
+    pl.DataFrame([event(str(number)) for number in range(1000)]).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+HEADER = "event_id,user_id,event_time,event_name,item_id"
+
+
+UNUSABLE: list[tuple[str, Callable[[Path], object], str]] = [
+    ("bad.parquet", _truncated_parquet, "must be whole"),
+    ("bad.parquet", lambda path: path.write_bytes(b""), "must be whole"),
+    ("bad.csv", lambda path: path.write_bytes(b""), "must be whole"),
+    ("bad.csv", lambda path: path.write_bytes(f"{HEADER}\n1,\xff,,,\n".encode("latin-1")), "UTF-8"),
+    (
+        "bad.csv",
+        lambda path: path.write_text(f'{HEADER}\n1,"u,2026-03-10,checkout,i\n2,u,2026-03-10,checkout,i\n'),
+        "must be whole",
+    ),
+    ("bad.csv.gz", lambda path: path.write_bytes(gzip.compress(HEADER.encode() * 99)[:-12]), "must be whole"),
+    ("bad.csv.gz", lambda path: path.write_text(HEADER), "must be whole"),
+    (
+        "bad.jsonl",
+        lambda path: path.write_text('{"event_id":"1","user_id":"u","event_time":"x","event_name":"y"}\n{"event_'),
+        "must be whole",
+    ),
+    (
+        "bad.csv",
+        lambda path: path.write_text("event_id,event_time,event_name\n1,2026-03-10,checkout\n"),
+        "'user_id'.*missing",
+    ),
+    (
+        "bad.jsonl",
+        lambda path: path.write_text('{"event_id":"1","event_time":"x","event_name":"y"}\n'),
+        "'user_id'.*missing",
+    ),
+    (
+        "bad.parquet",
+        lambda path: pl.DataFrame([event("1", event_time=1_700_000_000)]).write_parquet(path),
+        "'event_time' has type Int64",
+    ),
+    ("bad.xlsx", lambda path: path.write_text("?"), "unknown format"),
+]
+
+
+@pytest.mark.parametrize(("name", "write", "message"), UNUSABLE)
+def test_an_unusable_file_is_named_and_leaves_the_previous_partition(
+    landing: Landing, tables: Tables, name: str, write: Callable[[Path], object], message: str
+) -> None:
+    path = arrive(landing, [event("1")])
+    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    write(path.parent / name)
+    with pytest.raises(LandingError, match=message) as error:
+        ingest(landing, tables, EVENTS, DAY, DataSettings())
+    assert str(path.parent / name) in str(error.value)
+    assert ids(tables) == ["1"]
+
+
+def test_items_lists_and_structs_of_text_are_json(landing: Landing, tables: Tables) -> None:
+    interests = [{"interest": "camping", "confidence": 0.5}]
+    rows = [
+        {"item_id": "good", "interests": interests, "embedding": [1, 0.5], "countries": ["DE"], "price": "9.50"},
+        {"item_id": "null in it", "embedding": [1, None]},
+        {"item_id": "no list", "interests": "camping"},
+        {"item_id": "sure", "interests": [{"interest": "camping", "confidence": 1.5}]},
+        {"item_id": "kind", "content_type": "hologram"},
+        {"item_id": "bare"},
+    ]
+    write_text(landing, "a.jsonl", "\n".join(map(json.dumps, rows)), ITEMS)
+    ingest(landing, tables, ITEMS, DAY, TOLERANT)
+    items = {row["item_id"]: row for row in tables.read("items", {"arrival_date": DAY}).to_dicts()}
+    assert set(items) == {"good", "bare"}
+    good = items["good"]
+    assert (good["interests"], good["embedding"], good["countries"], good["price"]) == (
+        interests,
+        [1, 0.5],
+        ["DE"],
+        9.5,
+    )
+    reasons = dict(tables.read("quarantine_items", {"arrival_date": DAY}).select("row", "reason").iter_rows())
+    assert reasons[2].startswith("each value in embedding is not null")
+    assert reasons[3] == "interests can be read as a list (JSON)"
+    assert reasons[4] == "each value in interests is not above its maximum"
+    assert reasons[5] == "content_type is known"
+
+
+def test_parquet_fixed_size_embeddings_and_integer_ids_are_read(landing: Landing, tables: Tables) -> None:
+    frame = pl.DataFrame(
+        {"item_id": [7], "embedding": [[1.0, 2.0]]}, schema={"item_id": pl.Int64, "embedding": pl.Array(pl.Float64, 2)}
+    )
+    landing.write(ITEMS, DAY, frame)
+    ingest(landing, tables, ITEMS, DAY, DataSettings())
+    row = tables.read("items", {"arrival_date": DAY}).row(0, named=True)
+    assert (row["item_id"], row["embedding"], row["title"]) == ("7", [1.0, 2.0], None)
+
+
+def test_ids_that_only_look_like_text_formulas_are_kept_as_they_are(landing: Landing, tables: Tables) -> None:
+    rows = [{"item_id": "=1+1", "title": "<script>alert(1)</script>"}]
+    landing.write(ITEMS, DAY, pl.DataFrame(rows))
+    ingest(landing, tables, ITEMS, DAY, DataSettings())
+    assert tables.read("items", {"arrival_date": DAY})["title"].to_list() == ["<script>alert(1)</script>"]

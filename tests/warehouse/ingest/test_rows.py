@@ -1,0 +1,134 @@
+"""What becomes of each row: kept, a duplicate, or quarantined with its reason."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from settings import DataSettings
+from tests.warehouse.ingest.arrivals import (
+    DAY,
+    EVENTS,
+    NOON,
+    TOLERANT,
+    arrive,
+    event,
+    ids,
+    write_text,
+)
+from warehouse.contracts import MAXIMUM_ID_BYTES, LandingTable
+from warehouse.ingest import NOT_AFTER_ARRIVAL, QuarantineExceeded, ingest
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+BROKEN = [
+    (event(None), "event_id is not null"),
+    (event("x", user_id=""), "user_id is not empty"),
+    (event("x", user_id="u" * 10_000), f"user_id has at most {MAXIMUM_ID_BYTES} bytes"),
+    (event("x", event_name="purchase"), "event_name is known"),
+    (event("x", value=-0.5), "value is not below its minimum"),
+    (event("x", value=float("nan")), "value is not NaN"),
+    (event("x", value=float("inf")), "value is finite"),
+    (event("x", item_id=None), "names an item or an advertiser or is a search"),
+    (event("x", event_time=datetime(2026, 3, 12, 0, 0, 1, tzinfo=UTC)), NOT_AFTER_ARRIVAL),
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BROKEN, ids=[reason for _, reason in BROKEN])
+def test_a_bad_row_is_quarantined_with_its_reason_and_the_others_stay(
+    landing: Landing, tables: Tables, bad: dict[str, Any], reason: str
+) -> None:
+    arrive(landing, [event("1"), bad, event("2")])
+    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    assert ids(tables) == ["1", "2"]
+    assert report.quarantined == {reason: 1}
+    assert report.quarantine_share == pytest.approx(1 / 3)
+    [row] = tables.read("quarantine_events", {"arrival_date": DAY}).to_dicts()
+    assert (row["file"], row["row"], row["reason"]) == ("events/date=2026-03-10/part-0.parquet", 2, reason)
+    assert json.loads(row["content"])["user_id"] == bad["user_id"]
+
+
+def test_every_broken_rule_of_a_row_is_named_and_unreadable_values_keep_their_text(
+    landing: Landing, tables: Tables
+) -> None:
+    text = "event_id,user_id,event_time,event_name,item_id,value,colour\n1,,yesterday,checkout,i,much,red\n"
+    write_text(landing, "a.csv", text)
+    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    [row] = tables.read("quarantine_events", {"arrival_date": DAY}).to_dicts()
+    for rule in ("event_time can be read as a time", "value can be read as a number", "user_id is not null"):
+        assert rule in row["reason"]
+    content = json.loads(row["content"])
+    assert (content["event_time"], content["value"], content["colour"]) == ("yesterday", "much", "red")
+    assert report.rows_quarantined == report.rows_read == 1
+    assert report.ignored_columns == ("colour",)
+
+
+def test_nothing_is_lost(landing: Landing, tables: Tables) -> None:
+    arrive(landing, [event("1"), event("1"), *[bad for bad, _ in BROKEN], event("2"), event("3")])
+    arrive(landing, [event("2"), event("4", value=-1.0)], part="part-1")
+    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    assert report.rows_read == report.rows_written + report.duplicates + report.rows_quarantined == len(BROKEN) + 6
+    assert report.duplicates == 2
+    assert tables.read("quarantine_events", {"arrival_date": DAY}).height == report.rows_quarantined
+
+
+def test_too_many_bad_rows_stop_the_day_and_leave_its_previous_rows(landing: Landing, tables: Tables) -> None:
+    arrive(landing, [event("1")])
+    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    arrive(landing, [event("2"), event("bad", value=-5.0)])
+    with pytest.raises(QuarantineExceeded) as error:
+        ingest(landing, tables, EVENTS, DAY, DataSettings(maximum_quarantine_share=0.49))
+    for part in ("events/date=2026-03-10/part-0.parquet", "'value is not below its minimum'", "row 2", '"value":-5.0'):
+        assert part in str(error.value)
+    assert ids(tables) == ["1"]
+    assert tables.read("quarantine_events", {"arrival_date": DAY}).height == 1
+    ingest(landing, tables, EVENTS, DAY, DataSettings(maximum_quarantine_share=0.5))
+    assert ids(tables) == ["2"]
+
+
+def test_of_duplicates_the_earliest_stays_then_the_first_read(landing: Landing, tables: Tables) -> None:
+    arrive(landing, [event("1", value=1.0), event("2", value=1.0)], part="a")
+    later, earlier = NOON, NOON - timedelta(hours=1)
+    arrive(landing, [event("1", value=2.0, event_time=earlier), event("2", value=2.0, event_time=later)], part="b")
+    report = ingest(landing, tables, EVENTS, DAY, DataSettings())
+    rows = tables.read("events", {"arrival_date": DAY})
+    assert dict(rows.select("event_id", "value").iter_rows()) == {"1": 2.0, "2": 1.0}
+    assert report.duplicates == 2
+
+
+def test_duplicates_resolve_to_the_earliest_arrival_whatever_the_order_of_ingestion(
+    landing: Landing, tables: Tables
+) -> None:
+    days = [DAY - timedelta(days=1), DAY, DAY + timedelta(days=1)]
+    for day in days:
+        arrive(landing, [event("same"), event(f"only {day}")], day)
+    for day in (*days, *days):
+        ingest(landing, tables, EVENTS, day, DataSettings())
+        ingest(landing, tables, EVENTS, days[0], DataSettings())
+    assert [ids(tables, day) for day in days] == [
+        [f"only {days[0]}", "same"],
+        [f"only {days[1]}"],
+        [f"only {days[2]}"],
+    ]
+
+
+def test_all_duplicates_leave_an_empty_day(landing: Landing, tables: Tables) -> None:
+    arrive(landing, [event("1"), event("2")], DAY - timedelta(days=1))
+    arrive(landing, [event("1"), event("2"), event("2")])
+    ingest(landing, tables, EVENTS, DAY - timedelta(days=1), DataSettings())
+    report = ingest(landing, tables, EVENTS, DAY, DataSettings())
+    assert (report.rows_written, report.duplicates) == (0, 3)
+
+
+def test_impressions_are_told_apart_by_request_and_item(landing: Landing, tables: Tables) -> None:
+    row = {"request_time": NOON, "user_id": "u", "surface": "search", "stage": "clicked"}
+    keys = [("r", "a"), ("r", "b"), ("r", "a"), ("s", "a")]
+    landing.write(
+        LandingTable.impressions, DAY, pl.DataFrame([{"request_id": r, "item_id": i, **row} for r, i in keys])
+    )
+    report = ingest(landing, tables, LandingTable.impressions, DAY, DataSettings())
+    assert (report.rows_written, report.duplicates) == (3, 1)
