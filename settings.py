@@ -207,9 +207,11 @@ class GateSettings(Group):
 class AdvertiserSettings(Group):
     """The advertiser model, where it differs from the item model; the rest are the groups above."""
 
-    batch_size: int = Field(1024, ge=2, description="Pairs (user at a cut-off, advertiser) a step: all its negatives.")
+    memory_dimensions: int = Field(128, ge=2, description="Width of the memory of advertisers.")
+    batch_size: int = Field(1024, ge=2, description="Pairs (user at a cut-off, advertiser) a step.")
+    corpus_negatives: int = Field(256, ge=0, description="Uniform negatives a step, shared by the batch.")
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
-    alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the in-batch negatives.")
+    alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
     epoch_examples: int = Field(60_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
     maximum_epochs: int = Field(4, ge=1)
     list_depth: int = Field(100, ge=1, description="Advertisers predicted for each active user a day.")

@@ -54,13 +54,16 @@ class CatalogueTensors:
         return other
 
     def events(self, padded: PaddedEvents, cold_share: float = 0.0) -> EventBatch:
-        """Events with the features of their items; ``cold_share`` of them show the content of a cold item."""
-        rows = self._rows(padded.item)
+        """Events with the features of their items; ``cold_share`` of them show the content of a cold item.
+
+        An event that names no advertiser has that of its item.
+        """
+        rows, named = self._rows(padded.item), torch.from_numpy(padded.advertiser)
         return EventBatch(
             content=self._content(rows, cold_share),
             category=self.category[rows],
             price=self.price[rows],
-            advertiser=torch.from_numpy(padded.advertiser),
+            advertiser=torch.where(named.any(dim=-1, keepdim=True), named, self.advertiser[rows]),
             name=torch.from_numpy(padded.name),
             gap=torch.from_numpy(padded.gap),
             recency=torch.from_numpy(padded.recency),

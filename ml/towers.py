@@ -56,6 +56,13 @@ def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
     return [*content, settings.trait_dimensions, settings.trait_dimensions]
 
 
+def directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
+    """Fixed random directions, nearly orthogonal to each other, the first of them zero [buckets, dimensions]."""
+    table = torch.randn(buckets, dimensions, generator=random)
+    table[0] = 0
+    return table
+
+
 class Traits(nn.Module):
     """What an item is, in vectors that nothing is learned about: its content, its category path and its advertiser.
 
@@ -73,9 +80,7 @@ class Traits(nn.Module):
         self.content_widths = self.widths[:-2]
         random = torch.Generator().manual_seed(0)
         for name, buckets in (("category", features.category_buckets), ("advertiser", features.advertiser_buckets)):
-            table = torch.randn(buckets, settings.trait_dimensions, generator=random)
-            table[0] = 0
-            self.register_buffer(name, table)
+            self.register_buffer(name, directions(buckets, settings.trait_dimensions, random))
 
     def forward(self, content: Tensor, category: Tensor, advertiser: Tensor) -> Tensor:
         """content [..., C], category [..., CATEGORY_LEVELS], advertiser [..., hashes] -> [..., T]."""
@@ -90,18 +95,17 @@ class Traits(nn.Module):
 class HistoryMemory(nn.Module):
     """The traits of what the user engaged with: their mean, weighted by what the encoder makes of each event."""
 
-    def __init__(self, settings: ModelSettings, traits: Traits) -> None:
+    def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.traits = traits
         self.score = nn.Linear(settings.width, 1)
         nn.init.zeros_(self.score.weight)
 
-    def forward(self, hidden: Tensor, events: EventBatch) -> Tensor:
-        """hidden [B, L, W] -> [B, T]; zero for a user without events."""
-        some = events.valid.any(1, keepdim=True)
-        score = self.score(hidden).squeeze(-1).masked_fill(~events.valid, float("-inf"))
+    def forward(self, hidden: Tensor, valid: Tensor, traits: Tensor) -> Tensor:
+        """hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without events."""
+        some = valid.any(1, keepdim=True)
+        score = self.score(hidden).squeeze(-1).masked_fill(~valid, float("-inf"))
         weight = torch.where(some, score, 0.0).softmax(dim=1) * some
-        return torch.einsum("bl,blt->bt", weight, self.traits(events.content, events.category, events.advertiser))
+        return torch.einsum("bl,blt->bt", weight, traits)
 
 
 @dataclass(frozen=True)
@@ -136,12 +140,13 @@ class StateEncoder(nn.Module):
         super().__init__()
         self.layout = StateLayout.of(shape, settings)
         self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
-        self.memory = HistoryMemory(settings, traits)
+        self.traits, self.memory = traits, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
         encoded: Encoded = self.sequence(events)
+        traits = self.traits(events.content, events.category, events.advertiser)
         kept = newest(encoded.hidden, events.valid, self.layout.events).flatten(1)
-        return torch.cat([encoded.summary, self.memory(encoded.hidden, events), kept], dim=1)
+        return torch.cat([encoded.summary, self.memory(encoded.hidden, events.valid, traits), kept], dim=1)
 
 
 class ContextAttention(nn.Module):

@@ -64,20 +64,21 @@ class AdvertiserData:
 
 def advertiser_settings(settings: Settings) -> Settings:
     """The settings under which the advertiser model is trained: its own where it has some, every advertiser of the
-    window as a positive, and no corpus negatives."""
+    window as a positive."""
     own = settings.advertisers
     examples = settings.examples.model_copy(update={"objective": Objective.all_action})
     training = settings.training.model_copy(
         update={
             "batch_size": own.batch_size,
-            "corpus_negatives": 0,
+            "corpus_negatives": own.corpus_negatives,
             "alpha_positive": own.alpha_positive,
             "alpha_negative": own.alpha_negative,
             "epoch_examples": own.epoch_examples,
             "maximum_epochs": own.maximum_epochs,
         }
     )
-    return settings.model_copy(update={"examples": examples, "training": training})
+    model = settings.model.model_copy(update={"trait_dimensions": own.memory_dimensions})
+    return settings.model_copy(update={"examples": examples, "training": training, "model": model})
 
 
 def advertiser_data(

@@ -1,11 +1,14 @@
 """The two towers of the advertiser model.
 
-    events -> event embedding -> bidirectional transformer -> summary    (the item model's encoder, trained anew)
-    [summary ; demographics] -> head -> user embedding                   (no context: advertisers are predicted daily)
+    events -> event embedding -> bidirectional transformer -> state      (the item model's encoder, trained anew)
+    [state ; demographics] -> head -> user embedding                     (no context: advertisers are predicted daily)
     advertiser profile -> MLP -> advertiser embedding                    (daily, with the statistics)
 
-Both embeddings have unit length; the score is their cosine. The state is the encoder's summary alone: the item model's
-memory of items has nothing to meet among advertisers. Shapes: B users, A advertisers, W width.
+People come back to their advertisers, and which of a million it was is nothing that an MLP should have to learn. So
+both embeddings end in a memory beside the learned part: an advertiser's fixed random direction, and the mean of those
+in the history, weighted by what the encoder makes of each event. The head says how much a user's memory counts.
+
+Both embeddings have unit length; the score is their cosine. Shapes: B users, A advertisers, W width, D directions.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ml.advertisers.profiles import PRICE_COLUMNS, Profiles
-from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings
-from ml.towers import DEMOGRAPHIC_BUCKETS
+from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag
+from ml.towers import DEMOGRAPHIC_BUCKETS, HistoryMemory, directions
 from settings import FeatureSettings, ModelSettings
 
 
@@ -47,31 +50,53 @@ def advertiser_batch(profiles: Profiles) -> AdvertiserBatch:
     )
 
 
-class SummaryEncoder(nn.Module):
-    """events -> summary [B, W]."""
+class Directions(nn.Module):
+    """An advertiser as a fixed random direction, the sum over the hashes of its id."""
 
-    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+    table: Tensor
+
+    def __init__(self, settings: ModelSettings, features: FeatureSettings) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.register_buffer("table", directions(features.advertiser_buckets, settings.trait_dimensions, random))
+
+    def forward(self, hashes: Tensor) -> Tensor:
+        """[..., hashes] -> unit vectors [..., D], zero where there is no advertiser."""
+        return functional.normalize(bag(self.table, hashes), dim=-1)
+
+
+class StateEncoder(nn.Module):
+    """events -> state [B, W + D]: the summary, and the memory of advertisers."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, advertisers: Directions
+    ) -> None:
         super().__init__()
         self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
+        self.advertisers, self.memory = advertisers, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
         encoded: Encoded = self.sequence(events)
-        return encoded.summary
+        remembered = self.memory(encoded.hidden, events.valid, self.advertisers(events.advertiser))
+        return torch.cat([encoded.summary, remembered], dim=1)
 
 
 class AdvertiserTower(nn.Module):
-    """MLP over content centroid, price level, size, statistics, category mix and hashed id -> unit vectors."""
+    """MLP over content centroid, price level, size, statistics, category mix and hashed id, beside the direction of
+    the id -> unit vectors."""
 
-    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, advertisers: Directions
+    ) -> None:
         super().__init__()
         width = settings.width
-        self.shared = shared
+        self.shared, self.advertisers = shared, advertisers
         wide = shape.content + PRICE_COLUMNS + 1 + shape.statistics + 2 * width
         self.perceptron = _perceptron(wide, settings)
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, advertisers: AdvertiserBatch) -> Tensor:
-        """-> [A, W]."""
+        """-> [A, W + D]."""
         table = self.shared.category.weight
         mix = functional.embedding_bag(
             advertisers.node,
@@ -81,7 +106,8 @@ class AdvertiserTower(nn.Module):
             per_sample_weights=advertisers.node_share.to(table.dtype),
         )
         joined = torch.cat([advertisers.dense, mix, self.shared.advertisers(advertisers.hashes)], dim=1)
-        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        return torch.cat([learned, self.advertisers(advertisers.hashes)], dim=1) * 2**-0.5
 
 
 class UserHead(nn.Module):
@@ -96,11 +122,22 @@ class UserHead(nn.Module):
             self.demographics.weight[0] = 0
         self.perceptron = _perceptron(2 * width, settings)
         self.shortcut = nn.Linear(2 * width, width)
+        self.parts = nn.Linear(2 * width, 2)
+        nn.init.zeros_(self.parts.weight)
+        nn.init.zeros_(self.parts.bias)
 
     def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
-        """state [B, W], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> unit vectors [B, W]."""
-        joined = torch.cat([state, self.demographics(demographics)], dim=1)
-        return functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        """state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> unit vectors [B, W + D].
+
+        [sqrt(w_0) learned ; sqrt(w_1) memory], both of unit length, w a softmax that the user sets.
+        """
+        width = self.shortcut.out_features
+        summary, memory = state[:, :width], state[:, width:]
+        joined = torch.cat([summary, self.demographics(demographics)], dim=1)
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        learned_weight, memory_weight = torch.split(self.parts(joined).softmax(dim=1).sqrt(), 1, dim=1)
+        both = torch.cat([learned_weight * learned, memory_weight * functional.normalize(memory, dim=1)], dim=1)
+        return functional.normalize(both, dim=1)
 
 
 def _perceptron(wide: int, settings: ModelSettings) -> nn.Sequential:
@@ -119,11 +156,11 @@ class AdvertiserNetwork(nn.Module):
         self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
     ) -> None:
         super().__init__()
-        self.shape, self.width = shape, settings.width
-        shared = SharedEmbeddings(features, settings.width)
-        self.encoder = SummaryEncoder(shape, settings, shared)
+        self.shape, self.width = shape, settings.width + settings.trait_dimensions
+        shared, advertisers = SharedEmbeddings(features, settings.width), Directions(settings, features)
+        self.encoder = StateEncoder(shape, settings, shared, advertisers)
         self.head = UserHead(settings)
-        self.advertiser_tower = AdvertiserTower(shape, settings, shared)
+        self.advertiser_tower = AdvertiserTower(shape, settings, shared, advertisers)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     @property

@@ -1,9 +1,10 @@
-"""Training of the advertiser model: in-batch negatives only, each corrected by log-Q.
+"""Training of the advertiser model: in-batch negatives and a few from the corpus, corrected by log-Q.
 
-The loss is that of ``ml.loss`` without corpus negatives: an advertiser is expected E_i = (B - 1) p_i times among a
-row's negatives, p_i its share of the positives of the cell that the batch is drawn from (``ml.drawing``). Popular
-advertisers are drawn often and count less each time, so the sum over the batch estimates the softmax over all
-advertisers that are anybody's positive.
+The loss is that of ``ml.loss``: an advertiser is expected E_i = (B - 1) p_i + M / N times among a row's negatives, p_i
+its share of the positives of the cell that the batch is drawn from (``ml.drawing``). In-batch negatives alone
+(M = 0, as in the post) never show an advertiser that nobody converts with, and nothing would push it down: the memory
+of whoever visited it would lift it above all others. The corpus negatives are drawn once a cell, which bounds the
+profiles that are held.
 """
 
 from __future__ import annotations
@@ -39,27 +40,31 @@ VALIDATION_METRIC = "validation_recall_at_10"  # of few hundred advertisers, a h
 
 @dataclass(frozen=True)
 class AdvertiserTrainingBatch:
-    """One step: B rows, whose positives are the candidates."""
+    """One step: B rows, B + M candidates."""
 
     chunks: list[EventBatch]  # distinct histories of the batch, in trimmed chunks
     state_of_row: Tensor  # [B] which encoded history (in chunk order) each row has
     demographics: Tensor  # [B, 3]
-    candidates: AdvertiserBatch  # [B]
-    candidate_rows: Tensor  # [B]
-    share: Tensor  # [B] p_i
+    candidates: AdvertiserBatch  # [B + M], the first B are the positives
+    candidate_rows: Tensor  # [B + M]
+    share: Tensor  # [B + M] p_i
     group: Tensor  # [B] the user at the cut-off
     positive_keys: Tensor  # sorted group * advertisers + advertiser of every positive of these users
     weight: Tensor  # [B]
+    corpus: int  # advertisers that the corpus negatives are drawn from
 
 
 @dataclass(frozen=True)
 class AdvertiserCell:
-    """The examples of one cut-off and one fold of users; of the advertisers only those that are somebody's positive."""
+    """The examples of one cut-off and one fold of users; of the advertisers those that are somebody's positive, and the
+    corpus negatives."""
 
     rows: NDArray[np.int64]
-    positives: NDArray[np.int64]  # [positives] distinct advertisers, ascending
-    profiles: Profiles  # [positives] as of the cut-off, with the content that the fold learns under
-    share: NDArray[np.float32]  # [positives] p_i
+    candidates: NDArray[np.int64]  # distinct advertisers, ascending
+    profiles: Profiles  # [candidates] as of the cut-off, with the content that the fold learns under
+    share: NDArray[np.float32]  # [candidates] p_i
+    negatives: NDArray[np.int64]  # [M] drawn evenly from the corpus, repeats allowed
+    corpus: int
     catalogue: CatalogueTensors  # with the content that the fold learns under
 
 
@@ -85,29 +90,44 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
         folds = self.data.folds
         views = catalogue_views(self.data.dataset.features, folds)
         advertisers = [self.data.advertisers.under(content) for content in folds.content]
+        random = np.random.default_rng(self.settings.training.seed)
         cells = []
         for cell in split_into_cells(self.examples, folds):
-            positives, counts = np.unique(self.examples.item[cell.rows], return_counts=True)
-            profiles = advertisers[cell.fold].at(cell.cutoff).take(positives)
-            share = (counts / len(cell.rows)).astype(np.float32)
-            cells.append(AdvertiserCell(cell.rows, positives, profiles, share, views[cell.fold]))
+            positives = self.examples.item[cell.rows]
+            corpus = np.union1d(self.data.advertisers.known(cell.cutoff), positives)
+            negatives = random.choice(corpus, self.settings.training.corpus_negatives)
+            candidates = np.union1d(positives, negatives)
+            counts = np.bincount(np.searchsorted(candidates, positives), minlength=len(candidates))
+            cells.append(
+                AdvertiserCell(
+                    rows=cell.rows,
+                    candidates=candidates,
+                    profiles=advertisers[cell.fold].at(cell.cutoff).take(candidates),
+                    share=(counts / len(cell.rows)).astype(np.float32),
+                    negatives=negatives,
+                    corpus=len(corpus),
+                    catalogue=views[cell.fold],
+                )
+            )
         return cells
 
     def _batch(self, cell: AdvertiserCell, rows: NDArray[np.int64]) -> AdvertiserTrainingBatch:
         dataset, part, settings = self.data.dataset, self.examples.take(rows), self.settings
         known = batch_histories(part, dataset.log, cell.catalogue, settings.sequences, settings.model.content_dropout)
         of_cell = self.examples.user[cell.rows], self.examples.item[cell.rows]  # all of a user's are in one cell
-        place = np.searchsorted(cell.positives, part.item)
+        candidates = np.concatenate([part.item, cell.negatives])
+        place = np.searchsorted(cell.candidates, candidates)
         return AdvertiserTrainingBatch(
             chunks=known.chunks,
             state_of_row=known.state_of_row,
             demographics=torch.from_numpy(dataset.demographics[part.user]),
             candidates=advertiser_batch(cell.profiles.take(place)),
-            candidate_rows=torch.from_numpy(part.item),
+            candidate_rows=torch.from_numpy(candidates),
             share=torch.from_numpy(cell.share[place]),
             group=torch.from_numpy(known.group),
             positive_keys=torch.from_numpy(positive_keys(known.users, of_cell, len(self.data.advertisers))),
             weight=torch.from_numpy(part.weight),
+            corpus=cell.corpus,
         )
 
 
@@ -118,7 +138,7 @@ def advertiser_loss(
     states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
     users = network.head(states, batch.demographics)
     cosine = users @ network.advertiser_tower(batch.candidates).T
-    return batch_loss(cosine, network.temperature, batch, settings, advertisers, corpus=0)
+    return batch_loss(cosine, network.temperature, batch, settings, advertisers, batch.corpus)
 
 
 class AdvertiserModule(RetrievalModule):

@@ -256,7 +256,7 @@ def test_a_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepa
     found = states(network, prepared, slices)
     users = parts_of(network, embed_users(network, catalogue, found, no_context(1, 4), np.zeros((1, 3), np.int64)))
     items = parts_of(network, embed_items(network, catalogue, dataset.statistics.at(instant(50))))
-    traits, events = network.encoder.memory.traits, event_batch(prepared, slices)
+    traits, events = network.encoder.traits, event_batch(prepared, slices)
     of_history = traits(events.content, events.category, events.advertiser)[0].mean(dim=0)
     engaged = [part.numpy() for part in torch.split(of_history, traits.widths)]
     for user, item, trait, history in zip(users[1:], items[1:], traits_of(network, prepared), engaged, strict=True):

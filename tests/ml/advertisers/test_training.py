@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -64,17 +65,23 @@ def test_a_signup_trains(tmp_path: Path) -> None:
     assert (first == queries.positives.items[queries.positives.offsets[:-1]]).mean() > 0.9
 
 
-def test_batches_hold_in_batch_candidates_with_their_share(planted: AdvertiserPeriod, data: AdvertiserData) -> None:
+def test_batches_hold_in_batch_and_corpus_candidates_with_their_share(
+    planted: AdvertiserPeriod, data: AdvertiserData
+) -> None:
     examples = advertiser_examples(planted.until(instant(85)), data, SETTINGS)
     batches = AdvertiserBatches(data, examples, SETTINGS)
+    negatives = SETTINGS.training.corpus_negatives
+    assert negatives == SETTINGS.advertisers.corpus_negatives > 0
     seen = 0
     for batch in batches:
         rows = len(batch.weight)
         seen += rows
-        assert len(batch.candidate_rows) == len(batch.candidates.hashes) == rows
-        cell = next(each for each in batches.cells if np.isin(batch.candidate_rows, each.positives).all())
+        assert len(batch.candidate_rows) == len(batch.candidates.hashes) == rows + negatives
+        cell = next(each for each in batches.cells if np.isin(batch.candidate_rows, each.candidates).all())
         assert cell.share.sum() == pytest.approx(1)
-        assert (batch.share > 0).all()
+        assert (batch.share[:rows] > 0).all()
+        assert np.isin(cell.negatives, data.advertisers.known(float(examples.cutoff[cell.rows[0]]))).all()
+        assert batch.corpus == len(data.advertisers.known(float(examples.cutoff[cell.rows[0]])))
     assert seen == len(examples)
 
 
@@ -90,7 +97,9 @@ def test_a_fold_learns_from_its_own_users_under_content_without_them(
         rows = batch.weight.numpy().astype(int)
         (fold,) = np.unique(crossed.folds.fold_of_user[examples.user[rows]])
         content = crossed.folds.content[fold]
-        profiles = data.advertisers.under(content).at(float(examples.cutoff[rows[0]])).take(examples.item[rows])
+        profiles = (
+            data.advertisers.under(content).at(float(examples.cutoff[rows[0]])).take(batch.candidate_rows.numpy())
+        )
         np.testing.assert_array_equal(batch.candidates.dense[:, : content.shape[1]].numpy(), profiles.content)
         events = torch.cat([chunk.content[chunk.valid] for chunk in batch.chunks])
         both = torch.cat([torch.from_numpy(content), torch.from_numpy(crossed.folds.cold_content[fold])])
@@ -116,21 +125,22 @@ def test_in_batch_log_q_estimates_the_full_softmax(
     copies = examples.take(np.tile(np.arange(len(examples)), 8))
     batches = AdvertiserBatches(data, copies, _with_batch(len(copies)))
     batch = next(iter(batches))
-    network = fitted.network.eval()
+    network = copy.deepcopy(fitted.network).eval()
     with torch.no_grad():
+        network.log_temperature.fill_(np.log(0.2))  # at which no softmax is so sure that nothing is left to compare
         sampled = float(advertiser_loss(network, batch, SETTINGS.training, len(data.advertisers)))
         uncorrected = SETTINGS.training.model_copy(update={"alpha_negative": 0.0})
         plain = float(advertiser_loss(network, batch, uncorrected, len(data.advertisers)))
         states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
         users = network.head(states, batch.demographics)
         (cell,) = batches.cells
-        profiles = data.advertisers.at(float(examples.cutoff[0])).take(cell.positives)
+        profiles = data.advertisers.at(float(examples.cutoff[0])).take(cell.candidates)
         logits = users @ torch.from_numpy(embed_advertisers(network, profiles)).T / network.temperature
-        column = torch.from_numpy(np.searchsorted(cell.positives, batch.candidate_rows.numpy()))
+        column = torch.from_numpy(np.searchsorted(cell.candidates, batch.candidate_rows.numpy()))
         own = torch.zeros_like(logits, dtype=torch.bool)
         for row, group in enumerate(batch.group.tolist()):  # the user's other positives are no negatives
             mine = batch.positive_keys[batch.positive_keys // len(data.advertisers) == group] % len(data.advertisers)
-            own[row, torch.from_numpy(np.searchsorted(cell.positives, mine.numpy()))] = True
+            own[row, torch.from_numpy(np.searchsorted(cell.candidates, mine.numpy()))] = True
             own[row, column[row]] = False
         logits = logits.masked_fill(own, float("-inf"))
         losses = logits.logsumexp(1) - logits.gather(1, column[:, None])[:, 0]
@@ -140,7 +150,7 @@ def test_in_batch_log_q_estimates_the_full_softmax(
 
 
 def _with_batch(size: int) -> Settings:
-    training = SETTINGS.training.model_copy(update={"batch_size": size, "epoch_examples": size})
+    training = SETTINGS.training.model_copy(update={"batch_size": size, "epoch_examples": size, "corpus_negatives": 0})
     model = SETTINGS.model.model_copy(update={"content_dropout": 0.0})
     return SETTINGS.model_copy(update={"training": training, "model": model})
 
