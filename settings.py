@@ -29,6 +29,7 @@ class ContextRecipe(StrEnum):
     own_interests = "own_interests"  # the plain recipe of the post: the positive's own interests
     basket_mate = "basket_mate"  # another item of the same user, within a day of the positive; else as co_engaged
     co_engaged = "co_engaged"  # an item that users engage with on the same day as the positive
+    category_neighbour = "category_neighbour"  # another item of the positive's category
     none = "none"  # no context: the sequential model
 
 
@@ -120,6 +121,10 @@ class ContextSettings(Group):
 
     recipe: ContextRecipe = Field(ContextRecipe.basket_mate, description="Source of the synthetic context.")
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
+    interest_dropout: float = Field(0.0, ge=0, lt=1, description="Share of a shown context's interests left out.")
+    confidence_jitter: float = Field(
+        0.0, ge=0, description="Standard deviation of the noise on the log confidence of a shown interest."
+    )
 
 
 class ModelSettings(Group):
@@ -146,14 +151,14 @@ class TrainingSettings(Group):
     corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(
-        0.5, description="Weight of the log-Q correction of the negatives; 1 is full softmax, less is more diverse."
+        1.0, description="Weight of the log-Q correction of the negatives; 1 is full softmax, less is more diverse."
     )
     temperature: float = Field(0.03, gt=0, description="Initial softmax temperature; learned.")
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    epoch_examples: int = Field(80_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    maximum_epochs: int = Field(4, ge=1)
-    patience: int = Field(2, ge=1, description="Epochs without a better validation recall before stopping.")
+    epoch_examples: int = Field(40_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
+    maximum_epochs: int = Field(8, ge=1)
+    patience: int = Field(3, ge=1, description="Epochs without a better validation recall before stopping.")
     validation_users: int = Field(4000, ge=1, description="Users of the validation slice that are scored an epoch.")
 
 
@@ -189,7 +194,7 @@ class EvaluationSettings(Group):
     """Reports."""
 
     ks: list[int] = Field([10, 50, 100, 1000], description="List lengths of Recall@K.")
-    depth: int = Field(300, ge=1, description="Length of exported lists.")
+    depth: int = Field(300, ge=1, description="Length of exported lists; longer where they hold too few warm items.")
     maximum_users: int = Field(5_000, ge=1, description="Evaluation users; above it a seeded sample.")
     bootstrap_samples: int = Field(200, ge=0, description="Resamples of users behind a confidence interval.")
     oracle_users: int = Field(400, ge=1, description="Users for whom the synthetic world simulates futures.")

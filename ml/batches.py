@@ -110,7 +110,9 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
         negatives = random.choice(cutoff.corpus, training.corpus_negatives) if len(cutoff.corpus) else cutoff.corpus
         candidates = np.concatenate([part.item, negatives])
         context = self.context.take(rows)
-        context = context.without(random.random(len(rows)) < self.settings.context.dropout)
+        augmentation = self.settings.context
+        context = context.without(random.random(len(rows)) < augmentation.dropout)
+        context = context.perturbed(random, augmentation.interest_dropout, augmentation.confidence_jitter)
         return TrainingBatch(
             chunks=known.chunks,
             state_of_row=known.state_of_row,

@@ -51,6 +51,16 @@ class Context:
             np.where(dropped[:, None], 0, self.confidence).astype(np.float32),
         )
 
+    def perturbed(self, random: np.random.Generator, interest_dropout: float, jitter: float) -> Context:
+        """The same as a noisier classifier might have seen it: some interests missing, confidences off by a factor of
+        log deviation ``jitter``. The subject stays."""
+        if not interest_dropout and not jitter:
+            return self
+        kept = random.random(self.interests.shape) >= interest_dropout
+        noise = np.exp(jitter * random.standard_normal(self.confidence.shape))
+        confidence = np.minimum(self.confidence * noise, 1.0).astype(np.float32)
+        return Context(self.subject, np.where(kept, self.interests, 0), np.where(kept, confidence, np.float32(0)))
+
 
 def subject_context(subject: NDArray[np.int64], items: ItemFeatures) -> Context:
     """The context of looking at an item (related_pins): its content and interests; ``NO_SUBJECT`` rows get none."""
@@ -79,20 +89,23 @@ def no_context(queries: int, interests: int) -> Context:
 
 
 def synthetic_subjects(
-    examples: Examples, log: EventLog, items: int, recipe: ContextRecipe, seed: int
+    examples: Examples, log: EventLog, features: ItemFeatures, recipe: ContextRecipe, seed: int
 ) -> NDArray[np.int64]:
     """The catalogue row that each example's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
 
     ``own_interests``: the positive (of which only interests will be shown). ``co_engaged``: an item drawn in proportion
     to how often one user engaged with both within a day, over the training period; never the positive.
     ``basket_mate``: another item that this user engaged with within a day of the positive, drawn evenly; where there is
-    none, as ``co_engaged``.
+    none, as ``co_engaged``. ``category_neighbour``: another item whose deepest known category is the same, drawn
+    evenly.
     """
     if recipe is ContextRecipe.none:
         return np.full(len(examples), NO_SUBJECT)
     if recipe is ContextRecipe.own_interests:
         return examples.item.copy()
-    random = np.random.default_rng(seed)
+    random, items = np.random.default_rng(seed), len(features)
+    if recipe is ContextRecipe.category_neighbour:
+        return category_neighbours(examples.item, features, random)
     neighbours = _draw_neighbours(examples.item, same_day_pairs(log, items), random)
     if recipe is ContextRecipe.co_engaged:
         return neighbours
@@ -122,6 +135,22 @@ def basket_mates(examples: Examples, log: EventLog, items: int, random: np.rando
         mates = np.where(number > best, log.item[other], mates)
         best = np.maximum(number, best)
     return mates
+
+
+def category_neighbours(
+    rows: NDArray[np.int64], features: ItemFeatures, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """For each of ``rows`` another item with the same deepest category; ``NO_SUBJECT`` where there is none."""
+    levels = (features.category > 0).sum(axis=1)
+    leaf = np.where(levels > 0, features.category[np.arange(len(features)), np.maximum(levels, 1) - 1], -1)
+    order = np.argsort(leaf, kind="stable")
+    begin, end = np.searchsorted(leaf[order], leaf[rows]), np.searchsorted(leaf[order], leaf[rows], side="right")
+    place = np.argsort(order)[rows]
+    # One of the others: numbers from the item's own place on are moved up by one.
+    drawn = begin + (random.random(len(rows)) * (end - begin - 1)).astype(np.int64)
+    drawn += drawn >= place
+    alone = (end - begin < 2) | (leaf[rows] < 0)
+    return np.where(alone, NO_SUBJECT, order[np.where(alone, 0, drawn)])
 
 
 def _first_after(examples: Examples, log: EventLog, items: int) -> NDArray[np.int64]:

@@ -156,7 +156,7 @@ def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
     subjects = synthetic_subjects(
         prepared.examples,
         prepared.dataset.log,
-        len(prepared.dataset.features),
+        prepared.dataset.features,
         settings.context.recipe,
         settings.training.seed,
     )

@@ -19,10 +19,11 @@ from ml.comparison import Asked, ModelName, settings_of
 from ml.evaluable import Evaluable, counted_lists, network_lists
 from ml.learning import TrainingPeriod, choose_epochs, cross_fitted, fit_prepared, prepare_examples, with_subjects
 from ml.prepared import Prepared
+from ml.retrieval import RankedLists
 from ml.towers import TwoTower
 from pipelines.evaluation_tables import Answer, Training, show
 from pipelines.failures import RunRefused
-from pipelines.scoring import KS, Catalogue, Scoring
+from pipelines.scoring import SCORED_DEPTH, Catalogue, Scoring
 from pipelines.splits import Split, export_lists, split_asked, training_period
 from settings import Settings
 from warehouse.home import Home
@@ -93,14 +94,19 @@ def _answers(
     console: Console,
 ) -> Iterator[Answer]:
     """The answers under one seed, each network trained once."""
-    depth = max(settings.evaluation.depth, *KS)
+
+    def lists_of(evaluable: Evaluable, network: TwoTower | None, depth: int) -> RankedLists:
+        if network is None:
+            return counted_lists(evaluable, asked, depth)
+        return network_lists(evaluable, network, asked, settings, depth)
 
     def answer(evaluable: Evaluable, training: Training | None, network: TwoTower | None) -> Answer:
-        lists = (
-            counted_lists(evaluable, asked, depth)
-            if network is None
-            else network_lists(evaluable, network, asked, settings, depth)
-        )
+        depth = max(settings.evaluation.depth, SCORED_DEPTH)
+        lists = lists_of(evaluable, network, depth)
+        # A model that likes new items fills its lists with them, and would have too few that can be scored as warm.
+        while scoring.is_too_short(lists, depth):
+            depth *= 2
+            lists = lists_of(evaluable, network, depth)
         measured = {catalogue: scoring.measure(lists, catalogue) for catalogue in Catalogue}
         return Answer(evaluable, training, lists, measured, settings_of(evaluable.model, settings))
 

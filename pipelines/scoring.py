@@ -62,6 +62,14 @@ class Scoring:
         """[candidates] those of a catalogue."""
         return self.warm if catalogue is Catalogue.warm else np.ones_like(self.warm)
 
+    def is_too_short(self, lists: RankedLists, depth: int) -> bool:
+        """Whether a list that was cut at ``depth`` holds fewer warm items than are scored."""
+        if depth >= len(self.warm):
+            return False
+        cut = (lists.items >= 0).sum(axis=1) >= depth
+        warm = (self.warm[np.maximum(lists.items, 0)] & (lists.items >= 0)).sum(axis=1)
+        return bool((cut & (warm < min(SCORED_DEPTH, int(self.warm.sum())))).any())
+
     def measure(self, lists: RankedLists, catalogue: Catalogue) -> Metrics:
         """Every figure of one model's lists."""
         kept = self.kept(catalogue)

@@ -6,8 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ml.content import freeze
 from ml.context import (
     NO_SUBJECT,
+    Context,
     interests_context,
     no_context,
     same_day_pairs,
@@ -15,13 +17,16 @@ from ml.context import (
     synthetic_subjects,
 )
 from ml.examples import Examples
+from ml.items import build_item_features
 from ml.learning import with_subjects
 from ml.prepared import Prepared
 from ml.sequences import EventLog
-from settings import ContextRecipe
-from tests.ml.worlds import Event, event_log, small_settings
+from settings import ContextRecipe, FeatureSettings
+from tests.ml.worlds import Event, event_log, item_frame, small_settings
 
 CATALOGUE = ["a", "b", "c", "d"]
+ITEMS = item_frame(CATALOGUE, category=["Home > Chairs", "Home", "Home > Chairs", None])
+FEATURES = build_item_features(ITEMS, freeze(ITEMS, np.zeros((4, 2), np.float32)), FeatureSettings())
 # a and b three times within a day, a and c once; b and c only days apart; d never with another item.
 ROWS: list[Event] = [
     *((f"u{user}", day, "page_visit", item) for user in range(3) for day, item in ((1.0, "a"), (1.5, "b"))),
@@ -57,7 +62,7 @@ def asked(pairs: list[tuple[str, int, str]], log: EventLog) -> Examples:
 
 def drawn_for(items: str, log: EventLog, recipe: ContextRecipe, seed: int = 0) -> list[int]:
     """Subjects of examples with these positives; whose they are does not matter to the recipe."""
-    return synthetic_subjects(asked([("u", 0, item) for item in items], log), log, 4, recipe, seed).tolist()
+    return synthetic_subjects(asked([("u", 0, item) for item in items], log), log, FEATURES, recipe, seed).tolist()
 
 
 def test_co_engaged_subjects_are_drawn_in_proportion_to_the_pairs() -> None:
@@ -96,13 +101,13 @@ MATES: list[Event] = [
 def test_basket_mates_are_other_items_of_the_user_within_a_day_of_the_positive() -> None:
     log = event_log(MATES, CATALOGUE)
     several = asked([("m", 1, "a")] * 2000, log)
-    mates = synthetic_subjects(several, log, 4, ContextRecipe.basket_mate, 0)
+    mates = synthetic_subjects(several, log, FEATURES, ContextRecipe.basket_mate, 0)
     np.testing.assert_allclose(np.bincount(mates, minlength=4) / 2000, [0, 0.5, 0.5, 0], atol=0.05)
 
 
 def test_without_a_basket_mate_the_subject_is_an_item_that_others_engaged_with_beside_the_positive() -> None:
     log = event_log(MATES, CATALOGUE)
-    drawn = synthetic_subjects(asked([("o", 1, "a")] * 50, log), log, 4, ContextRecipe.basket_mate, 0)
+    drawn = synthetic_subjects(asked([("o", 1, "a")] * 50, log), log, FEATURES, ContextRecipe.basket_mate, 0)
     assert set(drawn.tolist()) == {1, 2}
 
 
@@ -112,7 +117,37 @@ def test_the_other_recipes() -> None:
     assert drawn_for("ac", log, ContextRecipe.none) == [NO_SUBJECT] * 2
 
 
-@pytest.mark.parametrize("recipe", [ContextRecipe.co_engaged, ContextRecipe.basket_mate])
+def test_a_category_neighbour_is_any_other_item_of_the_same_deepest_category() -> None:
+    log = event_log(ROWS, CATALOGUE)
+    assert drawn_for("aacbd", log, ContextRecipe.category_neighbour) == [2, 2, 0, NO_SUBJECT, NO_SUBJECT]
+    three = item_frame(CATALOGUE, category=["Home", "Art", "Home", "Home"])
+    features = build_item_features(three, freeze(three, np.zeros((4, 2), np.float32)), FeatureSettings())
+    for item, others in (("a", (2, 3)), ("c", (0, 3)), ("d", (0, 2))):
+        examples = asked([("u", 0, item)] * 2000, log)
+        drawn = synthetic_subjects(examples, log, features, ContextRecipe.category_neighbour, 0)
+        assert set(drawn.tolist()) == set(others)
+        assert np.mean(drawn == others[0]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_perturbed_context_has_other_confidences_and_fewer_interests_and_its_subject_still() -> None:
+    rows = 4000
+    shown = Context(np.arange(rows), np.full((rows, 2), 7), np.full((rows, 2), 0.2, np.float32))
+    random = np.random.default_rng(0)
+    found = shown.perturbed(random, 0.25, 0.3)
+    np.testing.assert_array_equal(found.subject, shown.subject)
+    kept = found.interests > 0
+    assert kept.mean() == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_array_equal(kept, found.confidence > 0)
+    noise = np.log(found.confidence[kept] / 0.2)
+    assert noise.mean() == pytest.approx(0, abs=0.02)
+    assert noise.std() == pytest.approx(0.3, abs=0.02)
+    assert shown.perturbed(random, 0.0, 0.0) is shown
+    assert shown.perturbed(random, 0.0, 5.0).confidence.max() == 1
+
+
+@pytest.mark.parametrize(
+    "recipe", [ContextRecipe.co_engaged, ContextRecipe.basket_mate, ContextRecipe.category_neighbour]
+)
 def test_a_subject_is_never_its_positive(prepared: Prepared, recipe: ContextRecipe) -> None:
     with_neighbours = with_subjects(prepared, small_settings(context={"recipe": recipe}))
     found = with_neighbours.subjects >= 0

@@ -19,8 +19,10 @@ import pytest
 from typer.testing import CliRunner
 
 import pipelines.evaluate
+from ml.retrieval import Ragged, RankedLists
 from ml.tracking import EVALUATIONS, Tracking
 from pipelines.cli import app
+from pipelines.scoring import Scoring
 from settings import Settings
 from tests.pipelines.split_world import Made
 from warehouse.home import Home
@@ -202,3 +204,20 @@ def test_what_cannot_be_evaluated_is_refused_with_what_to_do(made: Made, tmp_pat
     assert "several as 0,1,2" in refusal(temporal, "--seed", "a few")
     assert "Did you mean training.learning_rate?" in refusal(temporal, "--set", "training.learning_rat=1")
     assert "no target of tiny-temporal" in refusal(temporal, "--model", "popularity", "--min-train-events", "9999")
+
+
+def test_lists_that_were_cut_before_a_hundred_warm_items_are_too_short() -> None:
+    """The scorer drops cold items and moves the rest up: a list full of them would be measured at less than 100."""
+    warm = np.arange(400) >= 150
+    scoring = Scoring(Ragged.from_pairs(np.array([0]), np.array([399]), 2), np.zeros(400, np.int64), warm)
+
+    def lists(*rows: np.ndarray) -> RankedLists:
+        items = np.stack(rows)
+        return RankedLists(items, np.zeros(items.shape, np.float32))
+
+    cold_first, warm_first, ended = np.arange(200), np.arange(399, 199, -1), np.arange(200)
+    assert scoring.is_too_short(lists(cold_first, warm_first), 200)
+    assert not scoring.is_too_short(lists(np.arange(250), np.arange(250)), 250)
+    ended[120:] = -1  # everything else was excluded: a longer list would hold no more
+    assert not scoring.is_too_short(lists(ended, warm_first), 200)
+    assert not scoring.is_too_short(lists(np.arange(400), np.arange(400)), 400)
