@@ -8,7 +8,7 @@ itself is never its own subject.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -89,12 +89,19 @@ def no_context(queries: int, interests: int) -> Context:
 
 
 def synthetic_subjects(
-    examples: Examples, log: EventLog, features: ItemFeatures, recipe: ContextRecipe, seed: int
+    examples: Examples,
+    log: EventLog,
+    features: ItemFeatures,
+    recipe: ContextRecipe,
+    fold_of_user: NDArray[np.int64],
+    seed: int,
 ) -> NDArray[np.int64]:
     """The catalogue row that each example's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
 
     ``own_interests``: the positive (of which only interests will be shown). ``co_engaged``: an item drawn in proportion
-    to how often one user engaged with both within a day, over the training period; never the positive.
+    to how often one user of the example's fold engaged with both within a day, over the training period; never the
+    positive. The pairs of other folds are in the graph that the example is learnt under: drawn from those, the subject
+    would always lie nearer to the positive than what people really look at.
     ``basket_mate``: another item that this user engaged with within a day of the positive, drawn evenly; where there is
     none, as ``co_engaged``. ``category_neighbour``: another item whose deepest known category is the same, drawn
     evenly.
@@ -106,11 +113,22 @@ def synthetic_subjects(
     random, items = np.random.default_rng(seed), len(features)
     if recipe is ContextRecipe.category_neighbour:
         return category_neighbours(examples.item, features, random)
-    neighbours = _draw_neighbours(examples.item, same_day_pairs(log, items), random)
+    neighbours = _co_engaged(examples, log, items, fold_of_user, random)
     if recipe is ContextRecipe.co_engaged:
         return neighbours
     mates = basket_mates(examples, log, items, random)
     return np.where(mates >= 0, mates, neighbours)
+
+
+def _co_engaged(
+    examples: Examples, log: EventLog, items: int, fold_of_user: NDArray[np.int64], random: np.random.Generator
+) -> NDArray[np.int64]:
+    neighbours = np.full(len(examples), NO_SUBJECT)
+    for fold in np.unique(fold_of_user):
+        own = replace(log, item=np.where(fold_of_user[log.user_of_event()] == fold, log.item, -1))
+        at = np.flatnonzero(fold_of_user[examples.user] == fold)
+        neighbours[at] = _draw_neighbours(examples.item[at], same_day_pairs(own, items), random)
+    return neighbours
 
 
 def same_day_pairs(log: EventLog, items: int) -> sp.csr_array:

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from ml.comparison import Asked
 from ml.content import ContentBasis
 from ml.context import NO_SUBJECT, synthetic_subjects
-from ml.crossfit import CrossFit, cross_fit, uncrossed
+from ml.crossfit import CrossFit, cross_fit, dealt, uncrossed
 from ml.dataset import Dataset, build_dataset
 from ml.examples import Examples, LabelRule, training_cutoffs
 from ml.items import DAY
@@ -153,12 +153,14 @@ def fit_prepared(
 
 def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
     """The same examples with synthetic subjects drawn anew under the settings' recipe."""
+    log, seed = prepared.dataset.log, settings.training.seed
     subjects = synthetic_subjects(
         prepared.examples,
-        prepared.dataset.log,
+        log,
         prepared.dataset.features,
         settings.context.recipe,
-        settings.training.seed,
+        dealt(log.users, settings.features.cross_fit_folds, seed),
+        seed,
     )
     return replace(prepared, subjects=subjects)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 from ml.content import freeze
 from ml.context import (
@@ -60,9 +61,15 @@ def asked(pairs: list[tuple[str, int, str]], log: EventLog) -> Examples:
     )
 
 
+def one_fold(log: EventLog) -> NDArray[np.int64]:
+    return np.zeros(log.users, np.int64)
+
+
 def drawn_for(items: str, log: EventLog, recipe: ContextRecipe, seed: int = 0) -> list[int]:
     """Subjects of examples with these positives; whose they are does not matter to the recipe."""
-    return synthetic_subjects(asked([("u", 0, item) for item in items], log), log, FEATURES, recipe, seed).tolist()
+    return synthetic_subjects(
+        asked([("u", 0, item) for item in items], log), log, FEATURES, recipe, one_fold(log), seed
+    ).tolist()
 
 
 def test_co_engaged_subjects_are_drawn_in_proportion_to_the_pairs() -> None:
@@ -70,6 +77,15 @@ def test_co_engaged_subjects_are_drawn_in_proportion_to_the_pairs() -> None:
     drawn = drawn_for("a" * 4000, log, ContextRecipe.co_engaged)
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 4000, [0, 0.75, 0.25, 0], atol=0.03)
     assert drawn_for("bcd", log, ContextRecipe.co_engaged) == [0, 0, NO_SUBJECT]
+
+
+def test_co_engaged_subjects_come_from_pairs_that_users_of_the_same_fold_made() -> None:
+    """The others' pairs are in the graph under which this fold learns."""
+    log = event_log(ROWS, CATALOGUE)
+    fold = np.array([int(user == "w") for user in log.user_ids])
+    positive = asked([("w", 0, "a"), ("u0", 0, "a"), ("w", 0, "b"), ("u1", 0, "c")], log)
+    drawn = synthetic_subjects(positive, log, FEATURES, ContextRecipe.co_engaged, fold, 0)
+    assert drawn.tolist() == [2, 1, NO_SUBJECT, NO_SUBJECT]
 
 
 def test_a_log_without_pairs_gives_no_subject() -> None:
@@ -101,13 +117,15 @@ MATES: list[Event] = [
 def test_basket_mates_are_other_items_of_the_user_within_a_day_of_the_positive() -> None:
     log = event_log(MATES, CATALOGUE)
     several = asked([("m", 1, "a")] * 2000, log)
-    mates = synthetic_subjects(several, log, FEATURES, ContextRecipe.basket_mate, 0)
+    mates = synthetic_subjects(several, log, FEATURES, ContextRecipe.basket_mate, one_fold(log), 0)
     np.testing.assert_allclose(np.bincount(mates, minlength=4) / 2000, [0, 0.5, 0.5, 0], atol=0.05)
 
 
 def test_without_a_basket_mate_the_subject_is_an_item_that_others_engaged_with_beside_the_positive() -> None:
     log = event_log(MATES, CATALOGUE)
-    drawn = synthetic_subjects(asked([("o", 1, "a")] * 50, log), log, FEATURES, ContextRecipe.basket_mate, 0)
+    drawn = synthetic_subjects(
+        asked([("o", 1, "a")] * 50, log), log, FEATURES, ContextRecipe.basket_mate, one_fold(log), 0
+    )
     assert set(drawn.tolist()) == {1, 2}
 
 
@@ -124,7 +142,7 @@ def test_a_category_neighbour_is_any_other_item_of_the_same_deepest_category() -
     features = build_item_features(three, freeze(three, np.zeros((4, 2), np.float32)), FeatureSettings())
     for item, others in (("a", (2, 3)), ("c", (0, 3)), ("d", (0, 2))):
         examples = asked([("u", 0, item)] * 2000, log)
-        drawn = synthetic_subjects(examples, log, features, ContextRecipe.category_neighbour, 0)
+        drawn = synthetic_subjects(examples, log, features, ContextRecipe.category_neighbour, one_fold(log), 0)
         assert set(drawn.tolist()) == set(others)
         assert np.mean(drawn == others[0]) == pytest.approx(0.5, abs=0.05)
 
