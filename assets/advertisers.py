@@ -35,9 +35,10 @@ from warehouse.views import rebuild_views
     kinds={"pytorch", "lightning", "mlflow"},
     owners=[MODELLING],
     description="The advertiser model: the transformer user tower and an MLP over what an advertiser is (hashed id, "
-    "category mix, price level, size, content centroid, trailing statistics). Positives are distinct advertisers, "
-    "signups included; in-batch negatives with log-Q. Trained like item_model, registered in MLflow, and then "
-    "everybody's advertisers are predicted as of the training day, so that no half-ready version serves.",
+    "category mix, price level, size, content centroid, trailing statistics), each with a memory of advertisers beside "
+    "it. Positives are distinct advertisers, signups included; in-batch and corpus negatives with log-Q. Trained like "
+    "item_model, registered in MLflow, and then everybody's advertisers are predicted as of the training day, so that "
+    "no half-ready version serves.",
     check_specs=[
         dg.AssetCheckSpec(
             "embeddings_are_finite",

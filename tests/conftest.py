@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
+from pathlib import Path
+from types import ModuleType
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Before any test module imports assets.partitions, which reads the home when it is imported.
@@ -17,3 +21,19 @@ for name in [name for name in os.environ if name.startswith("ADSEQ_") and name n
 
 settings.register_profile("adseq", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("adseq")
+
+SHARED = Path(os.environ.get("ADSEQ_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def scorer() -> ModuleType:
+    """The independent scorer, which is no part of the project."""
+    path = SHARED / "scoring" / "score.py"
+    if not path.exists():
+        pytest.skip(f"the independent scorer is not at {path}; set ADSEQ_SHARED to the directory that holds scoring/")
+    specification = importlib.util.spec_from_file_location("independent_scorer", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module

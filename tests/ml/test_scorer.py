@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -13,8 +10,6 @@ import pytest
 
 from ml.metrics import evaluate
 from ml.retrieval import Positives, RankedLists
-
-SHARED = Path(os.environ.get("ADSEQ_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 
 OUR_NAME = {
     "queries": "queries",
@@ -32,19 +27,6 @@ OUR_NAME = {
         "advertiser_recall": "advertiser_hit",
     }.items()
 }
-
-
-@pytest.fixture(scope="module")
-def scorer() -> ModuleType:
-    path = SHARED / "scoring" / "score.py"
-    if not path.exists():
-        pytest.skip(f"the independent scorer is not at {path}; set ADSEQ_SHARED to the directory that holds scoring/")
-    specification = importlib.util.spec_from_file_location("independent_scorer", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("seed", range(6))

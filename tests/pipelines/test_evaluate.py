@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,7 +25,6 @@ from tests.pipelines.split_world import Made
 from warehouse.home import Home
 
 pytestmark = pytest.mark.usefixtures("tiny_environment")
-SHARED = Path(os.environ.get("ADSEQ_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 THEIRS = {
     "queries": "queries",
     "positives": "positives",
@@ -45,19 +41,6 @@ THEIRS = {
         "advertiser_hit": "advertiser_recall",
     }.items()
 }
-
-
-@pytest.fixture(scope="module")
-def scorer() -> ModuleType:
-    path = SHARED / "scoring" / "score.py"
-    if not path.exists():
-        pytest.skip(f"the independent scorer is not at {path}; set ADSEQ_SHARED to the directory that holds scoring/")
-    specification = importlib.util.spec_from_file_location("independent_scorer", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
