@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -84,7 +84,7 @@ Network = TypeVar("Network", bound=SavedNetwork)
 
 
 @dataclass(frozen=True)
-class Artifact(Generic[Network]):
+class Artifact(ABC, Generic[Network]):
     """A model that can be deployed: of items here, of advertisers in ``ml.advertisers.artifact``."""
 
     network: Network

@@ -25,7 +25,8 @@ EXAMPLE_EVENTS = 20
 
 class SequenceModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's
-    oldest first. Output: one row a user with its embedding."""
+    oldest first. Output: one row a user with its embedding. The model has no catalogue: an event without advertiser_id
+    has none here, where serving takes that of its item."""
 
     def load_context(self, context: Any) -> None:
         self.artifact = ModelArtifact.load(Path(context.artifacts["model"]))

@@ -105,7 +105,7 @@ def _answers(
         lists = lists_of(evaluable, network, depth)
         # A model that likes new items fills its lists with them, and would have too few that can be scored as warm.
         while scoring.is_too_short(lists, depth):
-            depth *= 2
+            depth = min(2 * depth, len(asked.queries.candidates))
             lists = lists_of(evaluable, network, depth)
         measured = {catalogue: scoring.measure(lists, catalogue) for catalogue in Catalogue}
         return Answer(evaluable, training, lists, measured, settings_of(evaluable.model, settings))

@@ -63,8 +63,11 @@ class Scoring:
         return self.warm if catalogue is Catalogue.warm else np.ones_like(self.warm)
 
     def is_too_short(self, lists: RankedLists, depth: int) -> bool:
-        """Whether a list that was cut at ``depth`` holds fewer warm items than are scored."""
-        if depth >= len(self.warm):
+        """Whether a list that was cut at ``depth`` holds fewer warm items than are scored.
+
+        With every cold item and as many warm ones as are scored no list is too short.
+        """
+        if depth >= SCORED_DEPTH + int((~self.warm).sum()):
             return False
         cut = (lists.items >= 0).sum(axis=1) >= depth
         warm = (self.warm[np.maximum(lists.items, 0)] & (lists.items >= 0)).sum(axis=1)

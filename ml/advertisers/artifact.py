@@ -44,7 +44,7 @@ def advertiser_embeddings(
         events: item_id, advertiser_id, event_time. items: the catalogue, sorted by item_id.
 
     Returns:
-        advertiser_id, items (available then), embedding (list of W floats); sorted by advertiser_id.
+        advertiser_id, items (available then), embedding (list of W + D floats); sorted by advertiser_id.
     """
     shape, ids = artifact.settings.features, advertiser_ids(events, items)
     features = build_item_features(items, artifact.basis, shape)
@@ -68,7 +68,7 @@ def user_vectors(
     users: pl.DataFrame,
     settings: InferenceSettings,
 ) -> NDArray[np.float32]:
-    """User embeddings [sequences, W] of a user_sequences table (one row a user, sorted by user_id).
+    """User embeddings [sequences, W + D] of a user_sequences table (one row a user, sorted by user_id).
 
     Args:
         items: the catalogue. users: user_id, age, gender, country.
@@ -97,7 +97,8 @@ def candidates(
     """Each user's best advertisers.
 
     Args:
-        user_ids: [users], and their embeddings [users, W]. index: advertiser_id, and ``vectors`` [advertisers, W].
+        user_ids: [users], and their embeddings [users, W + D].
+        index: advertiser_id, and ``vectors`` [advertisers, W + D].
 
     Returns:
         user_id, advertiser_ids and scores (cosines), lists of at most ``depth``, best first.

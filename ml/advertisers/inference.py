@@ -19,7 +19,7 @@ from settings import InferenceSettings, Settings
 
 @torch.inference_mode()
 def embed_advertisers(network: AdvertiserNetwork, profiles: Profiles) -> NDArray[np.float32]:
-    """Advertiser embeddings [advertisers, W]."""
+    """Advertiser embeddings [advertisers, W + D]."""
     network.eval()
     device = network.log_temperature.device
     parts = [np.zeros((0, network.embedding_width), np.float32)]
@@ -39,7 +39,7 @@ def embed_histories(
     demographics: NDArray[np.int64],
     settings: InferenceSettings,
 ) -> NDArray[np.float32]:
-    """User embeddings [sequences, W] of histories and demographics [sequences, 3]: one encode, one head."""
+    """User embeddings [sequences, W + D] of histories and demographics [sequences, 3]: one encode, one head."""
     states = encode_states(network, catalogue, log, slices, settings)
     device = network.log_temperature.device
     parts = [np.zeros((0, network.embedding_width), np.float32)]

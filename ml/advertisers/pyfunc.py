@@ -15,7 +15,8 @@ from ml.pyfunc import basis_items, event_rows
 
 class AdvertiserModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's
-    oldest first. Output: one row a user with its embedding among the advertisers."""
+    oldest first. Output: one row a user with its embedding among the advertisers. The model has no catalogue: an event
+    without advertiser_id leaves nothing in the memory of advertisers, where serving takes that of its item."""
 
     def load_context(self, context: Any) -> None:
         self.artifact = AdvertiserArtifact.load(Path(context.artifacts["model"]))
@@ -25,7 +26,7 @@ class AdvertiserModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
 
 
 def embed_events(artifact: AdvertiserArtifact, events: pd.DataFrame) -> pd.DataFrame:
-    """User embeddings: columns user_id, embedding (list of W floats)."""
+    """User embeddings: columns user_id, embedding (list of W + D floats)."""
     sequences = event_rows(events).group_by("user_id", maintain_order=True).agg(pl.all())
     nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
     vectors = user_vectors(artifact, basis_items(artifact.basis), sequences, nobody, artifact.settings.inference)

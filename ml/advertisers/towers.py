@@ -69,15 +69,15 @@ class StateEncoder(nn.Module):
     """events -> state [B, W + D]: the summary, and the memory of advertisers."""
 
     def __init__(
-        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, advertisers: Directions
+        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, directions: Directions
     ) -> None:
         super().__init__()
         self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
-        self.advertisers, self.memory = advertisers, HistoryMemory(settings)
+        self.directions, self.memory = directions, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
         encoded: Encoded = self.sequence(events)
-        remembered = self.memory(encoded.hidden, events.valid, self.advertisers(events.advertiser))
+        remembered = self.memory(encoded.hidden, events.valid, self.directions(events.advertiser))
         return torch.cat([encoded.summary, remembered], dim=1)
 
 
@@ -86,11 +86,11 @@ class AdvertiserTower(nn.Module):
     the id -> unit vectors."""
 
     def __init__(
-        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, advertisers: Directions
+        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, directions: Directions
     ) -> None:
         super().__init__()
         width = settings.width
-        self.shared, self.advertisers = shared, advertisers
+        self.shared, self.directions = shared, directions
         wide = shape.content + PRICE_COLUMNS + 1 + shape.statistics + 2 * width
         self.perceptron = _perceptron(wide, settings)
         self.shortcut = nn.Linear(wide, width)
@@ -107,7 +107,7 @@ class AdvertiserTower(nn.Module):
         )
         joined = torch.cat([advertisers.dense, mix, self.shared.advertisers(advertisers.hashes)], dim=1)
         learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
-        return torch.cat([learned, self.advertisers(advertisers.hashes)], dim=1) * 2**-0.5
+        return torch.cat([learned, self.directions(advertisers.hashes)], dim=1) * 2**-0.5
 
 
 class UserHead(nn.Module):
@@ -156,22 +156,17 @@ class AdvertiserNetwork(nn.Module):
         self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
     ) -> None:
         super().__init__()
-        self.shape, self.width = shape, settings.width + settings.trait_dimensions
-        shared, advertisers = SharedEmbeddings(features, settings.width), Directions(settings, features)
-        self.encoder = StateEncoder(shape, settings, shared, advertisers)
+        self.shape, self.embedding_width = shape, settings.width + settings.trait_dimensions
+        shared, known = SharedEmbeddings(features, settings.width), Directions(settings, features)
+        self.encoder = StateEncoder(shape, settings, shared, known)
         self.head = UserHead(settings)
-        self.advertiser_tower = AdvertiserTower(shape, settings, shared, advertisers)
+        self.advertiser_tower = AdvertiserTower(shape, settings, shared, known)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     @property
     def state_width(self) -> int:
-        """Numbers a state."""
-        return self.width
-
-    @property
-    def embedding_width(self) -> int:
-        """Numbers a user or advertiser embedding."""
-        return self.width
+        """Numbers a state: as many as a user or advertiser embedding."""
+        return self.embedding_width
 
     @property
     def temperature(self) -> Tensor:

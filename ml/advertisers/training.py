@@ -2,9 +2,9 @@
 
 The loss is that of ``ml.loss``: an advertiser is expected E_i = (B - 1) p_i + M / N times among a row's negatives, p_i
 its share of the positives of the cell that the batch is drawn from (``ml.drawing``). In-batch negatives alone
-(M = 0, as in the post) never show an advertiser that nobody converts with, and nothing would push it down: the memory
-of whoever visited it would lift it above all others. The corpus negatives are drawn once a cell, which bounds the
-profiles that are held.
+(M = 0, as in the post) never show an advertiser that nobody converts with, and nothing says that it should not be
+listed to whoever remembers it. Each batch draws its own from the cell's pool: the whole corpus, or an even sample of it
+where it is large, which bounds the profiles that are held.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from ml.tensors import CatalogueTensors
 from ml.training import Course, RetrievalModule, optimise
 from settings import Settings, TrainingSettings
 
+POOL = 4  # advertisers that a cell keeps for its corpus negatives, in multiples of a batch's
 VALIDATION_METRIC = "validation_recall_at_10"  # of few hundred advertisers, a hundred hold nearly everything
 
 
@@ -56,14 +57,14 @@ class AdvertiserTrainingBatch:
 
 @dataclass(frozen=True)
 class AdvertiserCell:
-    """The examples of one cut-off and one fold of users; of the advertisers those that are somebody's positive, and the
-    corpus negatives."""
+    """The examples of one cut-off and one fold of users; of the advertisers those that are somebody's positive, and a
+    pool of the corpus."""
 
     rows: NDArray[np.int64]
     candidates: NDArray[np.int64]  # distinct advertisers, ascending
     profiles: Profiles  # [candidates] as of the cut-off, with the content that the fold learns under
     share: NDArray[np.float32]  # [candidates] p_i
-    negatives: NDArray[np.int64]  # [M] drawn evenly from the corpus, repeats allowed
+    pool: NDArray[np.int64]  # [pool] distinct advertisers of the corpus, that negatives are drawn from
     corpus: int
     catalogue: CatalogueTensors  # with the content that the fold learns under
 
@@ -84,7 +85,7 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
     def __iter__(self) -> Iterator[AdvertiserTrainingBatch]:
         random = np.random.default_rng([self.settings.training.seed, self.epoch])
         for number, rows in self.plan.epoch(random):
-            yield self._batch(self.cells[number], rows)
+            yield self._batch(self.cells[number], rows, random)
 
     def _cells(self) -> list[AdvertiserCell]:
         folds = self.data.folds
@@ -95,8 +96,9 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
         for cell in split_into_cells(self.examples, folds):
             positives = self.examples.item[cell.rows]
             corpus = np.union1d(self.data.advertisers.known(cell.cutoff), positives)
-            negatives = random.choice(corpus, self.settings.training.corpus_negatives)
-            candidates = np.union1d(positives, negatives)
+            size = min(POOL * self.settings.training.corpus_negatives, len(corpus))
+            pool = random.choice(corpus, size, replace=False)
+            candidates = np.union1d(positives, pool)
             counts = np.bincount(np.searchsorted(candidates, positives), minlength=len(candidates))
             cells.append(
                 AdvertiserCell(
@@ -104,18 +106,21 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
                     candidates=candidates,
                     profiles=advertisers[cell.fold].at(cell.cutoff).take(candidates),
                     share=(counts / len(cell.rows)).astype(np.float32),
-                    negatives=negatives,
+                    pool=pool,
                     corpus=len(corpus),
                     catalogue=views[cell.fold],
                 )
             )
         return cells
 
-    def _batch(self, cell: AdvertiserCell, rows: NDArray[np.int64]) -> AdvertiserTrainingBatch:
+    def _batch(
+        self, cell: AdvertiserCell, rows: NDArray[np.int64], random: np.random.Generator
+    ) -> AdvertiserTrainingBatch:
         dataset, part, settings = self.data.dataset, self.examples.take(rows), self.settings
         known = batch_histories(part, dataset.log, cell.catalogue, settings.sequences, settings.model.content_dropout)
         of_cell = self.examples.user[cell.rows], self.examples.item[cell.rows]  # all of a user's are in one cell
-        candidates = np.concatenate([part.item, cell.negatives])
+        wanted = settings.training.corpus_negatives
+        candidates = np.concatenate([part.item, random.choice(cell.pool, wanted) if wanted else cell.pool])
         place = np.searchsorted(cell.candidates, candidates)
         return AdvertiserTrainingBatch(
             chunks=known.chunks,

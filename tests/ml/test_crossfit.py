@@ -62,7 +62,10 @@ def test_the_rotation_brings_the_graph_of_a_fold_nearer_to_the_one_that_serves(
     monkeypatch.setattr(ml.crossfit, "rotated_onto", lambda _, vectors: vectors)
     as_they_come = folds_of(known, prepared, item)
     for near, far in zip(rotated.content, as_they_come.content, strict=True):
-        assert (whole * near).sum(axis=1).mean() > (whole * far).sum(axis=1).mean() + 0.1
+        both = whole.any(axis=1) & near.any(axis=1)
+        agreement = (whole[both] * near[both]).sum(axis=1).mean()
+        assert agreement > 0.6  # the planted world is clear enough for the folds' graphs to agree
+        assert agreement > (whole[both] * far[both]).sum(axis=1).mean() + 0.1
 
 
 def test_the_rotation_undoes_a_rotation() -> None:

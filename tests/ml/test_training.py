@@ -156,7 +156,7 @@ def test_early_stopping_returns_the_weights_of_the_best_epoch(
 ) -> None:
     script.recalls = recalls
     asked = asked_after(period, prepared, settings)
-    fitted = fit_prepared(period, prepared, settings, 5, tmp_path, asked)
+    fitted = fit_prepared(period, prepared, settings.with_value("training.patience", 2), 5, tmp_path, asked)
     assert (fitted.best_epoch, len(script.weights)) == (best, ran)
     assert fitted.best_validation == pytest.approx(recalls[best - 1])
     for name, value in fitted.network.state_dict().items():

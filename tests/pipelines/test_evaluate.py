@@ -203,4 +203,5 @@ def test_lists_that_were_cut_before_a_hundred_warm_items_are_too_short() -> None
     assert not scoring.is_too_short(lists(np.arange(250), np.arange(250)), 250)
     ended[120:] = -1  # everything else was excluded: a longer list would hold no more
     assert not scoring.is_too_short(lists(ended, warm_first), 200)
+    assert not scoring.is_too_short(lists(np.arange(250), np.arange(250)), 250)
     assert not scoring.is_too_short(lists(np.arange(400), np.arange(400)), 400)

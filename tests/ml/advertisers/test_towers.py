@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from ml.advertisers.learning import AdvertiserData
 from ml.advertisers.towers import advertiser_batch
 from ml.advertisers.training import AdvertiserFit, new_advertiser_network
+from ml.encoders import EventBatch
 from ml.sequences import Slices, pad
 from ml.tensors import CatalogueTensors
 from tests.ml.advertisers.shops import SETTINGS
@@ -16,22 +19,33 @@ from tests.ml.worlds import instant
 WIDTH = SETTINGS.model.width
 
 
+def history(data: AdvertiserData, advertisers: list[int]) -> EventBatch:
+    """A sequence of events with these advertisers."""
+    slices = Slices(np.array([0]), np.array([len(advertisers)]))
+    events = CatalogueTensors(data.dataset.features).events(pad(data.dataset.log, slices))
+    return dataclasses.replace(events, advertiser=torch.from_numpy(data.advertisers.hashes[advertisers])[None])
+
+
 @torch.inference_mode()
-def test_with_even_weights_the_memory_meets_an_advertiser_as_often_as_the_history_did(data: AdvertiserData) -> None:
-    """Nearly orthogonal directions: their inner product is the share of the history, up to 3 / sqrt(D)."""
+def test_the_memory_is_the_mean_of_the_directions_of_the_history_under_the_encoders_weights(
+    data: AdvertiserData,
+) -> None:
+    """Three events of one advertiser, two of another, one of a third: an advertiser meets its share."""
     network = new_advertiser_network(data, SETTINGS).eval()
+    every = network.advertiser_tower(advertiser_batch(data.advertisers.at(instant(50))))[:, WIDTH:] * 2**0.5
+    events = history(data, [0, 1, 0, 2, 1, 0])
     for parameter in network.encoder.memory.score.parameters():
         parameter.zero_()
-    events = CatalogueTensors(data.dataset.features).events(
-        pad(data.dataset.log, Slices(np.array([12]), np.array([18])))
-    )
-    memory = network.encoder(events)[0, WIDTH:]
-    directions = network.advertiser_tower(advertiser_batch(data.advertisers.at(instant(50))))[:, WIDTH:] * 2**0.5
-    met = np.bincount(data.log.item[12:18], minlength=len(data.advertisers)) / 6
-    np.testing.assert_allclose(
-        (directions @ memory).numpy(), met, atol=3 * SETTINGS.advertisers.memory_dimensions**-0.5
-    )
-    assert met.max() > 0.3
+    even = network.encoder(events)[0, WIDTH:]
+    torch.testing.assert_close(even, (3 * every[0] + 2 * every[1] + every[2]) / 6)
+    met = (every @ even)[:3].numpy()
+    np.testing.assert_allclose(met, [3 / 6, 2 / 6, 1 / 6], atol=3 * SETTINGS.advertisers.memory_dimensions**-0.5)
+    network.encoder.memory.score.weight.normal_()
+    hidden = network.encoder.sequence(events).hidden[0]
+    weight = network.encoder.memory.score(hidden)[:, 0].softmax(dim=0)
+    assert weight.max() > 2 * weight.min()
+    expected = (weight[:, None] * every[[0, 1, 0, 2, 1, 0]]).sum(dim=0)
+    torch.testing.assert_close(network.encoder(events)[0, WIDTH:], expected)
 
 
 @torch.inference_mode()

@@ -45,7 +45,8 @@ def test_positives_are_distinct_advertisers_signups_and_repeats_included(shop: A
 
 
 def test_a_signup_trains(tmp_path: Path) -> None:
-    """Whoever looks at left signs up with x, the others with y, neither of which has an item."""
+    """Whoever looks at left signs up with x, the others with y, neither of which has an item. Nobody converts with left
+    or right, which everybody remembers."""
     rows: list[tuple[str, float, str, str | None, str | None]] = []
     for number in range(120):
         side, target = ("left", "x") if number % 2 else ("right", "y")
@@ -68,21 +69,30 @@ def test_a_signup_trains(tmp_path: Path) -> None:
 def test_batches_hold_in_batch_and_corpus_candidates_with_their_share(
     planted: AdvertiserPeriod, data: AdvertiserData
 ) -> None:
-    examples = advertiser_examples(planted.until(instant(85)), data, SETTINGS)
-    batches = AdvertiserBatches(data, examples, SETTINGS)
-    negatives = SETTINGS.training.corpus_negatives
-    assert negatives == SETTINGS.advertisers.corpus_negatives > 0
-    seen = 0
+    """A pool of four of the twelve advertisers, of which each batch draws one; shares are those of the batch's cell."""
+    known = planted.until(instant(85))
+    crossed, examples = cross_fitted(data, known, SETTINGS), advertiser_examples(known, data, SETTINGS)
+    numbered = dataclasses.replace(examples, weight=np.arange(len(examples), dtype=np.float32))
+    training = SETTINGS.training.model_copy(update={"corpus_negatives": 1, "batch_size": 16})
+    batches = AdvertiserBatches(crossed, numbered, SETTINGS.model_copy(update={"training": training}))
+    cell_of = {row: cell for cell in batches.cells for row in cell.rows.tolist()}
+    seen, drawn = [], set()
     for batch in batches:
-        rows = len(batch.weight)
-        seen += rows
-        assert len(batch.candidate_rows) == len(batch.candidates.hashes) == rows + negatives
-        cell = next(each for each in batches.cells if np.isin(batch.candidate_rows, each.candidates).all())
-        assert cell.share.sum() == pytest.approx(1)
-        assert (batch.share[:rows] > 0).all()
-        assert np.isin(cell.negatives, data.advertisers.known(float(examples.cutoff[cell.rows[0]]))).all()
-        assert batch.corpus == len(data.advertisers.known(float(examples.cutoff[cell.rows[0]])))
-    assert seen == len(examples)
+        rows = batch.weight.numpy().astype(int)
+        cell = cell_of[rows[0]]
+        positives, (negative,) = np.split(batch.candidate_rows.numpy(), [len(rows)])
+        assert positives.tolist() == examples.item[rows].tolist()
+        assert negative in cell.pool
+        counts = np.bincount(examples.item[cell.rows], minlength=len(data.advertisers))
+        expected = counts[batch.candidate_rows.numpy()] / len(cell.rows)
+        np.testing.assert_allclose(batch.share.numpy(), expected, rtol=1e-6)
+        assert len(batch.candidates.hashes) == len(rows) + 1
+        assert len(cell.pool) == len(set(cell.pool.tolist())) == 4
+        assert batch.corpus == len(data.advertisers.known(float(examples.cutoff[rows[0]])))
+        seen.append(rows)
+        drawn.add((id(cell), int(negative)))
+    assert sorted(np.concatenate(seen).tolist()) == list(range(len(examples)))
+    assert len(drawn) > len(batches.cells)  # not the same one in every batch of a cell
 
 
 def test_a_fold_learns_from_its_own_users_under_content_without_them(
@@ -115,15 +125,16 @@ def test_every_advertiser_of_the_window_is_a_positive_under_any_objective_of_the
     assert asked.examples.objective is Objective.all_action
 
 
-def test_in_batch_log_q_estimates_the_full_softmax(
-    planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit
+@pytest.mark.parametrize("corpus_negatives", [0, 4096])
+def test_log_q_estimates_the_full_softmax(
+    planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit, corpus_negatives: int
 ) -> None:
     """The loss of large batches is that of the softmax over all advertisers of the cut-off; without the correction it
     is far from it. (``tests.ml.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
     one = SETTINGS.model_copy(update={"examples": SETTINGS.examples.model_copy(update={"cutoffs": 1})})
     examples = advertiser_examples(planted.until(instant(85)), data, one)
     copies = examples.take(np.tile(np.arange(len(examples)), 8))
-    batches = AdvertiserBatches(data, copies, _with_batch(len(copies)))
+    batches = AdvertiserBatches(data, copies, _with_batch(len(copies), corpus_negatives))
     batch = next(iter(batches))
     network = copy.deepcopy(fitted.network).eval()
     with torch.no_grad():
@@ -136,7 +147,7 @@ def test_in_batch_log_q_estimates_the_full_softmax(
         (cell,) = batches.cells
         profiles = data.advertisers.at(float(examples.cutoff[0])).take(cell.candidates)
         logits = users @ torch.from_numpy(embed_advertisers(network, profiles)).T / network.temperature
-        column = torch.from_numpy(np.searchsorted(cell.candidates, batch.candidate_rows.numpy()))
+        column = torch.from_numpy(np.searchsorted(cell.candidates, batch.candidate_rows[: len(users)].numpy()))
         own = torch.zeros_like(logits, dtype=torch.bool)
         for row, group in enumerate(batch.group.tolist()):  # the user's other positives are no negatives
             mine = batch.positive_keys[batch.positive_keys // len(data.advertisers) == group] % len(data.advertisers)
@@ -149,8 +160,10 @@ def test_in_batch_log_q_estimates_the_full_softmax(
     assert abs(plain - full) > 3 * abs(sampled - full)
 
 
-def _with_batch(size: int) -> Settings:
-    training = SETTINGS.training.model_copy(update={"batch_size": size, "epoch_examples": size, "corpus_negatives": 0})
+def _with_batch(size: int, corpus_negatives: int) -> Settings:
+    training = SETTINGS.training.model_copy(
+        update={"batch_size": size, "epoch_examples": size, "corpus_negatives": corpus_negatives}
+    )
     model = SETTINGS.model.model_copy(update={"content_dropout": 0.0})
     return SETTINGS.model_copy(update={"training": training, "model": model})
 
