@@ -123,9 +123,9 @@ def synthetic_subjects(
 def _co_engaged(
     examples: Examples, log: EventLog, items: int, fold_of_user: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
-    neighbours = np.full(len(examples), NO_SUBJECT)
+    neighbours, fold_of_event = np.full(len(examples), NO_SUBJECT), fold_of_user[log.user_of_event()]
     for fold in np.unique(fold_of_user):
-        own = replace(log, item=np.where(fold_of_user[log.user_of_event()] == fold, log.item, -1))
+        own = replace(log, item=np.where(fold_of_event == fold, log.item, -1))
         at = np.flatnonzero(fold_of_user[examples.user] == fold)
         neighbours[at] = _draw_neighbours(examples.item[at], same_day_pairs(own, items), random)
     return neighbours

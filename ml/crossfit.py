@@ -38,7 +38,7 @@ def uncrossed(features: ItemFeatures, users: int) -> CrossFit:
     return CrossFit(np.zeros(users, np.int64), [features.content], [features.cold_content])
 
 
-def dealt(users: int, folds: int, seed: int) -> NDArray[np.int64]:
+def deal_folds(users: int, folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of each user of a log; all in one for a single fold."""
     return np.random.default_rng([seed, folds]).integers(0, folds, users)
 
@@ -50,7 +50,7 @@ def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, folds: in
         items: the catalogue, sorted by item_id; ``log.item`` are its rows. log: events of the training period.
         basis: the content of all users together. folds: at least two.
     """
-    fold_of_user = dealt(log.users, folds, seed)
+    fold_of_user = deal_folds(log.users, folds, seed)
     fold_of_event = fold_of_user[log.user_of_event()]
     whole = basis.graph_of(items["item_id"])
     views = []

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from ml.comparison import Asked
 from ml.content import ContentBasis
 from ml.context import NO_SUBJECT, synthetic_subjects
-from ml.crossfit import CrossFit, cross_fit, dealt, uncrossed
+from ml.crossfit import CrossFit, cross_fit, deal_folds, uncrossed
 from ml.dataset import Dataset, build_dataset
 from ml.examples import Examples, LabelRule, training_cutoffs
 from ml.items import DAY
@@ -159,7 +159,7 @@ def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
         log,
         prepared.dataset.features,
         settings.context.recipe,
-        dealt(log.users, settings.features.cross_fit_folds, seed),
+        deal_folds(log.users, settings.features.cross_fit_folds, seed),
         seed,
     )
     return replace(prepared, subjects=subjects)

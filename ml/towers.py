@@ -56,7 +56,7 @@ def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
     return [*content, settings.trait_dimensions, settings.trait_dimensions]
 
 
-def directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
+def random_directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
     """Fixed random directions, nearly orthogonal to each other, the first of them zero [buckets, dimensions]."""
     table = torch.randn(buckets, dimensions, generator=random)
     table[0] = 0
@@ -80,7 +80,7 @@ class Traits(nn.Module):
         self.content_widths = self.widths[:-2]
         random = torch.Generator().manual_seed(0)
         for name, buckets in (("category", features.category_buckets), ("advertiser", features.advertiser_buckets)):
-            self.register_buffer(name, directions(buckets, settings.trait_dimensions, random))
+            self.register_buffer(name, random_directions(buckets, settings.trait_dimensions, random))
 
     def forward(self, content: Tensor, category: Tensor, advertiser: Tensor) -> Tensor:
         """content [..., C], category [..., CATEGORY_LEVELS], advertiser [..., hashes] -> [..., T]."""

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ml.advertisers.profiles import PRICE_COLUMNS, Profiles
 from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag
-from ml.towers import DEMOGRAPHIC_BUCKETS, HistoryMemory, directions
+from ml.towers import DEMOGRAPHIC_BUCKETS, HistoryMemory, random_directions
 from settings import FeatureSettings, ModelSettings
 
 
@@ -58,7 +58,7 @@ class Directions(nn.Module):
     def __init__(self, settings: ModelSettings, features: FeatureSettings) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(0)
-        self.register_buffer("table", directions(features.advertiser_buckets, settings.trait_dimensions, random))
+        self.register_buffer("table", random_directions(features.advertiser_buckets, settings.trait_dimensions, random))
 
     def forward(self, hashes: Tensor) -> Tensor:
         """[..., hashes] -> unit vectors [..., D], zero where there is no advertiser."""
@@ -157,10 +157,10 @@ class AdvertiserNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.shape, self.embedding_width = shape, settings.width + settings.trait_dimensions
-        shared, known = SharedEmbeddings(features, settings.width), Directions(settings, features)
-        self.encoder = StateEncoder(shape, settings, shared, known)
+        shared, directions = SharedEmbeddings(features, settings.width), Directions(settings, features)
+        self.encoder = StateEncoder(shape, settings, shared, directions)
         self.head = UserHead(settings)
-        self.advertiser_tower = AdvertiserTower(shape, settings, shared, known)
+        self.advertiser_tower = AdvertiserTower(shape, settings, shared, directions)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     @property

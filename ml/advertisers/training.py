@@ -119,8 +119,7 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
         dataset, part, settings = self.data.dataset, self.examples.take(rows), self.settings
         known = batch_histories(part, dataset.log, cell.catalogue, settings.sequences, settings.model.content_dropout)
         of_cell = self.examples.user[cell.rows], self.examples.item[cell.rows]  # all of a user's are in one cell
-        wanted = settings.training.corpus_negatives
-        candidates = np.concatenate([part.item, random.choice(cell.pool, wanted) if wanted else cell.pool])
+        candidates = np.concatenate([part.item, random.choice(cell.pool, settings.training.corpus_negatives)])
         place = np.searchsorted(cell.candidates, candidates)
         return AdvertiserTrainingBatch(
             chunks=known.chunks,

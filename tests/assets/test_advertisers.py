@@ -14,7 +14,6 @@ from polars.testing import assert_frame_equal
 from assets.advertising import serving, versions
 from ml.advertisers.artifact import advertiser_embeddings, user_vectors
 from ml.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
-from settings import Settings
 from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.home import Home
@@ -174,7 +173,7 @@ def test_mlflow_has_the_training_the_registered_version_and_the_report(advertise
     }
     training = runs[f"advertiser_model {TRAINED}"]
     assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_ADVERTISERS__EPOCH_EXAMPLES"]
-    assert training.data.params["training.corpus_negatives"] == str(Settings().advertisers.corpus_negatives)
+    assert training.data.params["training.corpus_negatives"] == "256"
     assert {"train_loss", "epochs", "chosen_validation_recall_at_10"} <= set(training.data.metrics)
     assert {f"advertiser_recall_report {TRAINED}", "advertisers mean_pooling"} <= set(runs)
     version = client.get_model_version(ADVERTISER_MODEL, "1")
