@@ -93,7 +93,7 @@ def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -
     kinds={"pytorch", "deltalake"},
     owners=[MODELLING],
     description="The item tower over the whole catalogue as of the day: statistics change daily, so embeddings do too.",
-    metadata=columns(item_id="String", embedding="List(Float32): unit length"),
+    metadata=columns(item_id="String", embedding="List(Float32): of length 1, less where traits are unknown"),
 )
 def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)

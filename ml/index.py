@@ -1,6 +1,7 @@
 """The approximate nearest-neighbour index: building, searching, checking and keeping it on disk.
 
-All indexes rank by inner product of L2-normalised embeddings, that is by cosine.
+All indexes rank by inner product. Embeddings may differ in length: that of an item of which a trait is unknown is
+shorter.
 """
 
 from __future__ import annotations
@@ -63,19 +64,19 @@ class LoadedIndex:
 
 
 def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> faiss.Index:
-    """An index over ``embeddings`` [items, width], L2-normalised, one row an item. The same input gives the same index.
+    """An index over ``embeddings`` [items, width], one row an item. The same input gives the same index.
 
     Raises:
-        ValueError: no item, not normalised, or too few items to train the product quantiser of IVF-PQ.
+        ValueError: no item, a number that is none, or too few items to train the product quantiser of IVF-PQ.
     """
     vectors = np.ascontiguousarray(embeddings, np.float32)
     if vectors.ndim != 2 or not len(vectors):
         raise ValueError(f"an index needs embeddings [items, width] of at least one item, got {vectors.shape}")
-    lengths = np.linalg.norm(vectors, axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) < 1e-3))
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(wrong):
         raise ValueError(
-            f"row {wrong[0]} of the embeddings has length {lengths[wrong[0]]:.4f}: L2-normalise them first"
+            f"row {wrong[0]} of the embeddings is not finite, and {len(wrong) - 1} others: the training diverged, or "
+            "an item feature is not finite. No index was built; train again with a lower learning rate."
         )
     kind = settings.kind
     if kind is IndexKind.auto:
