@@ -130,7 +130,7 @@ def advertiser_embeddings(context: dg.AssetExecutionContext, settings: SettingsR
     metadata=columns(
         user_id="String",
         advertiser_ids="List(String): best first, at most advertisers.list_depth",
-        scores="List(Float32): cosines, in the same order",
+        scores="List(Float32): inner products, in the same order",
     ),
     check_specs=[
         dg.AssetCheckSpec(

@@ -27,7 +27,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from ml.learning import TrainingPeriod
 
-FORMAT = 3  # counts up when what is saved no longer fits the code that loads it
+FORMAT = 4  # counts up when what is saved no longer fits the code that loads it
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 
 

@@ -3,13 +3,15 @@
 For a pool of B in-batch positives and M uniform corpus items, item i is expected E_i = (B - 1) p_i + M / N times among
 the negatives of a row, p_i its share of the training positives and N the corpus size. A row's logits are
 
-    positive:  cos / temperature - alpha_positive * log E
-    negative:  cos / temperature - alpha_negative * log E
+    positive:  score / temperature - alpha_positive * log E
+    negative:  score / temperature - alpha_negative * log E
+
+The score is the inner product of the two embeddings.
 
 With alpha_negative = 1 a negative counts 1 / E_i times each of the E_i times it turns up, so the sum over the pool is
 an unbiased estimate of the full softmax's sum (Bengio & Senecal, 2008; Yi et al., 2019, "Sampling-Bias-Corrected Neural
 Modeling", for one source). The positive is in the sum for certain and needs no correction: alpha_positive = 0 converges
-to full softmax, alpha_positive = 1 does not. Temperature divides the cosine only: the correction is never scaled.
+to full softmax, alpha_positive = 1 does not. Temperature divides the score only: the correction is never scaled.
 
 A batch holds all the positives of its users, which are no negatives of each other, so B - 1 overstates the in-batch
 part by less than one percent of E at the default batch size; the difference is left out.
@@ -41,9 +43,9 @@ class Drawn(Protocol):
 
 
 def batch_loss(
-    cosine: Tensor, temperature: Tensor, batch: Drawn, settings: TrainingSettings, candidates: int, corpus: int
+    scores: Tensor, temperature: Tensor, batch: Drawn, settings: TrainingSettings, candidates: int, corpus: int
 ) -> Tensor:
-    """The sampled softmax of one batch from its cosines [B, B + M].
+    """The sampled softmax of one batch from its scores [B, B + M].
 
     Args:
         candidates: how many there are at all, for the keys. corpus: N, that the M corpus negatives are drawn from.
@@ -52,7 +54,7 @@ def batch_loss(
     expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, corpus)
     hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, candidates)
     return sampled_softmax(
-        cosine,
+        scores,
         temperature,
         expected.log(),
         hits,
@@ -98,7 +100,7 @@ def _occurrences(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sampled_softmax(
-    cosine: Tensor,
+    scores: Tensor,
     temperature: Tensor,
     log_expected: Tensor,
     hits: Tensor,
@@ -109,7 +111,7 @@ def sampled_softmax(
     """Weighted mean cross-entropy of each row's positive against its negatives.
 
     Args:
-        cosine: [rows, candidates]; the positive of row r is candidate r, so the first ``rows`` candidates are in-batch.
+        scores: [rows, candidates]; the positive of row r is candidate r, so the first ``rows`` candidates are in-batch.
         temperature: scalar. log_expected: log E [candidates].
         hits: True where a candidate is a positive of the row [rows, candidates]; those get zero probability, except the
             row's own entry. weight: label weight [rows].
@@ -118,18 +120,18 @@ def sampled_softmax(
     Raises:
         ValueError: the shapes do not fit each other.
     """
-    rows, candidates = cosine.shape
+    rows, candidates = scores.shape
     if (
         candidates < rows
-        or hits.shape != cosine.shape
+        or hits.shape != scores.shape
         or log_expected.shape != (candidates,)
         or weight.shape != (rows,)
     ):
         raise ValueError(
-            f"shapes do not fit: cosine {tuple(cosine.shape)}, hits {tuple(hits.shape)}, "
+            f"shapes do not fit: scores {tuple(scores.shape)}, hits {tuple(hits.shape)}, "
             f"log_expected {tuple(log_expected.shape)}, weight {tuple(weight.shape)}"
         )
-    logits = cosine / temperature
+    logits = scores / temperature
     positive = logits.diagonal() - alpha_positive * log_expected[:rows]
     negatives = (logits - alpha_negative * log_expected).masked_fill(hits, float("-inf"))
     losses = torch.logsumexp(negatives.diagonal_scatter(positive), dim=1) - positive

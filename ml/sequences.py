@@ -38,6 +38,11 @@ class EventLog:
     def events(self) -> int:
         return len(self.item)
 
+    @property
+    def end(self) -> float:
+        """The instant behind the newest event, in seconds; 0 without events."""
+        return float(np.nextafter(self.seconds.max(), np.inf)) if self.events else 0.0
+
     def user_of_event(self) -> NDArray[np.int64]:
         """The user row of each event [events]."""
         return np.repeat(np.arange(self.users), np.diff(self.offsets))

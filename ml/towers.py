@@ -23,6 +23,7 @@ from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddi
 from settings import FeatureSettings, Fusion, ModelSettings
 
 DEMOGRAPHIC_BUCKETS = 256
+SMALLEST_DEVIATION = 0.1  # of log counts: a tenth more or less
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,35 @@ def random_directions(buckets: int, dimensions: int, random: torch.Generator) ->
     table = torch.randn(buckets, dimensions, generator=random)
     table[0] = 0
     return table
+
+
+class Standardise(nn.Module):
+    """Columns of counts and levels, less their mean and over their deviation, so that a row has about unit length.
+
+    Raw log counts are many times as long as all other features of an item together: the learned part of every item
+    would begin, and under the memory's gradient stay, in one direction.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
+
+    @torch.no_grad()
+    def learn(self, values: Tensor) -> None:
+        """Take mean and deviation from ``values`` [rows, columns]; a column that hardly varies is not blown up."""
+        if not len(values):
+            return
+        self.mean.copy_(values.mean(0))
+        deviation = values.std(0, correction=0).clamp_min(SMALLEST_DEVIATION)
+        self.scale.copy_(1 / deviation / values.shape[1] ** 0.5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[rows, columns] -> [rows, columns]."""
+        return (values - self.mean) * self.scale
 
 
 class Traits(nn.Module):
@@ -192,8 +222,10 @@ class ContextLayer(nn.Module):
 class Head(nn.Module):
     """[state ; context ; demographics] -> user embedding. This is all that runs at request time.
 
-    The embedding is [sqrt(w_0) learned ; sqrt(w_1) trait_1 ; ...], all parts of unit length, w a softmax that the query
-    sets. A trait is that of the history, moved towards that of what the user looks at by a gate of its own.
+    The embedding is [a_0 learned ; a_1 trait_1 ; ...], all parts of unit length before the query sets their lengths a,
+    each by itself: were they shares of one, a part could only be turned down by turning another up, and training fills
+    that place with a learned part that says nothing. A trait is that of the history, moved towards that of what the
+    user looks at by a gate of its own.
     """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
@@ -218,7 +250,10 @@ class Head(nn.Module):
             nn.init.zeros_(gate.bias)
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
-        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + T], unit length."""
+        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + T].
+
+        The length of an embedding is how sure the query is of its order; it never changes the order.
+        """
         summary, memory, events = self.layout.split(state)
         shown = self.context(context)
         if self.attention is not None:
@@ -233,9 +268,9 @@ class Head(nn.Module):
         ):
             gate = gate * of_subject.any(dim=1, keepdim=True)
             parts.append((1 - gate) * functional.normalize(of_history, dim=1) + gate * of_subject)
-        weights = torch.split(self.parts(joined).softmax(dim=1).sqrt(), 1, dim=1)
-        weighted = [weight * functional.normalize(part, dim=1) for weight, part in zip(weights, parts, strict=True)]
-        return functional.normalize(torch.cat(weighted, dim=1), dim=1)
+        lengths = torch.split(self.parts(joined).exp() * len(parts) ** -0.5, 1, dim=1)
+        weighted = [length * functional.normalize(part, dim=1) for length, part in zip(lengths, parts, strict=True)]
+        return torch.cat(weighted, dim=1)
 
 
 class ItemTower(nn.Module):
@@ -249,6 +284,7 @@ class ItemTower(nn.Module):
         super().__init__()
         width = settings.width
         self.shared, self.traits = shared, traits
+        self.standardise = Standardise(shape.statistics)
         wide = shape.content + 2 + shape.statistics + 3 * width
         self.perceptron = nn.Sequential(
             nn.Linear(wide, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
@@ -261,7 +297,7 @@ class ItemTower(nn.Module):
             [
                 items.content,
                 items.price,
-                items.statistics,
+                self.standardise(items.statistics),
                 self.shared.categories(items.category),
                 self.shared.interests(items.interests, items.confidence),
                 self.shared.advertisers(items.advertiser),

@@ -54,19 +54,23 @@ class Fit(Course):
 
 
 def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
-    """An untrained network of the right shape, the same for the same seed."""
+    """An untrained network of the right shape, the same for the same seed, that knows the scale of the statistics as
+    of the log's end."""
     torch.manual_seed(settings.training.seed)
-    basis = dataset.basis
-    shape = ModelShape(basis.graph_width, basis.given_width, dataset.statistics.width, settings.sequences.length)
-    return TwoTower(shape, settings.model, settings.features, settings.training.temperature)
+    basis, statistics = dataset.basis, dataset.statistics
+    shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
+    network = TwoTower(shape, settings.model, settings.features, settings.training.temperature)
+    known = statistics.first_seen < dataset.log.end
+    network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[known]))
+    return network
 
 
 def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSettings, items: int) -> Tensor:
     """The sampled softmax of one batch. ``items``: catalogue size, for the keys of accidental hits."""
     states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
     users = network.head(states, batch.context, batch.demographics)
-    cosine = users @ network.item_tower(batch.candidates).T
-    return batch_loss(cosine, network.temperature, batch, settings, items, batch.corpus)
+    scores = users @ network.item_tower(batch.candidates).T
+    return batch_loss(scores, network.temperature, batch, settings, items, batch.corpus)
 
 
 class RetrievalModule(lightning.LightningModule):

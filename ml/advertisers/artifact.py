@@ -101,7 +101,7 @@ def candidates(
         index: advertiser_id, and ``vectors`` [advertisers, W + D].
 
     Returns:
-        user_id, advertiser_ids and scores (cosines), lists of at most ``depth``, best first.
+        user_id, advertiser_ids and scores (inner products), lists of at most ``depth``, best first.
     """
     lists = search(users, vectors, min(depth, len(index)))
     assert not (lists.items == NO_ITEM).any()  # nothing is excluded and no list is longer than the index

@@ -8,7 +8,9 @@ People come back to their advertisers, and which of a million it was is nothing 
 both embeddings end in a memory beside the learned part: an advertiser's fixed random direction, and the mean of those
 in the history, weighted by what the encoder makes of each event. The head says how much a user's memory counts.
 
-Both embeddings have unit length; the score is their cosine. Shapes: B users, A advertisers, W width, D directions.
+An advertiser's embedding has unit length, and the score is the inner product.
+
+Shapes: B users, A advertisers, W width, D directions.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch.nn import functional
 
 from ml.advertisers.profiles import PRICE_COLUMNS, Profiles
 from ml.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag
-from ml.towers import DEMOGRAPHIC_BUCKETS, HistoryMemory, random_directions
+from ml.towers import DEMOGRAPHIC_BUCKETS, HistoryMemory, Standardise, random_directions
 from settings import FeatureSettings, ModelSettings
 
 
@@ -34,19 +36,21 @@ class AdvertiserBatch:
     node: Tensor  # [nodes of all] category buckets, advertiser by advertiser
     node_share: Tensor  # [nodes of all] share of the advertiser's items below the node
     node_offset: Tensor  # [A] where each advertiser's nodes begin
-    dense: Tensor  # [A, content + price + size + statistics]
+    content: Tensor  # [A, content]
+    levels: Tensor  # [A, price + size + statistics]
 
 
 def advertiser_batch(profiles: Profiles) -> AdvertiserBatch:
     """Profiles as the tensors that the tower reads."""
     category = profiles.category
-    dense = np.concatenate([profiles.content, profiles.price, profiles.size, profiles.statistics], axis=1)
+    levels = np.concatenate([profiles.price, profiles.size, profiles.statistics], axis=1)
     return AdvertiserBatch(
         hashes=torch.from_numpy(profiles.hashes),
         node=torch.from_numpy(category.indices.astype(np.int64)),
         node_share=torch.from_numpy(category.data.astype(np.float32)),
         node_offset=torch.from_numpy(category.indptr[:-1].astype(np.int64)),
-        dense=torch.from_numpy(dense),
+        content=torch.from_numpy(profiles.content),
+        levels=torch.from_numpy(levels),
     )
 
 
@@ -91,7 +95,9 @@ class AdvertiserTower(nn.Module):
         super().__init__()
         width = settings.width
         self.shared, self.directions = shared, directions
-        wide = shape.content + PRICE_COLUMNS + 1 + shape.statistics + 2 * width
+        levels = PRICE_COLUMNS + 1 + shape.statistics
+        self.standardise = Standardise(levels)
+        wide = shape.content + levels + 2 * width
         self.perceptron = _perceptron(wide, settings)
         self.shortcut = nn.Linear(wide, width)
 
@@ -105,7 +111,8 @@ class AdvertiserTower(nn.Module):
             mode="sum",
             per_sample_weights=advertisers.node_share.to(table.dtype),
         )
-        joined = torch.cat([advertisers.dense, mix, self.shared.advertisers(advertisers.hashes)], dim=1)
+        levels, hashed = self.standardise(advertisers.levels), self.shared.advertisers(advertisers.hashes)
+        joined = torch.cat([advertisers.content, levels, mix, hashed], dim=1)
         learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
         return torch.cat([learned, self.directions(advertisers.hashes)], dim=1) * 2**-0.5
 
@@ -127,17 +134,16 @@ class UserHead(nn.Module):
         nn.init.zeros_(self.parts.bias)
 
     def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
-        """state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> unit vectors [B, W + D].
+        """state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + D].
 
-        [sqrt(w_0) learned ; sqrt(w_1) memory], both of unit length, w a softmax that the user sets.
+        [a_0 learned ; a_1 memory], both of unit length before the user sets their lengths a.
         """
         width = self.shortcut.out_features
         summary, memory = state[:, :width], state[:, width:]
         joined = torch.cat([summary, self.demographics(demographics)], dim=1)
         learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
-        learned_weight, memory_weight = torch.split(self.parts(joined).softmax(dim=1).sqrt(), 1, dim=1)
-        both = torch.cat([learned_weight * learned, memory_weight * functional.normalize(memory, dim=1)], dim=1)
-        return functional.normalize(both, dim=1)
+        of_learned, of_memory = torch.split(self.parts(joined).exp() * 2**-0.5, 1, dim=1)
+        return torch.cat([of_learned * learned, of_memory * functional.normalize(memory, dim=1)], dim=1)
 
 
 def _perceptron(wide: int, settings: ModelSettings) -> nn.Sequential:

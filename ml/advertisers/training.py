@@ -141,8 +141,8 @@ def advertiser_loss(
     """The sampled softmax of one batch. ``advertisers``: how many there are, for the keys of accidental hits."""
     states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
     users = network.head(states, batch.demographics)
-    cosine = users @ network.advertiser_tower(batch.candidates).T
-    return batch_loss(cosine, network.temperature, batch, settings, advertisers, batch.corpus)
+    scores = users @ network.advertiser_tower(batch.candidates).T
+    return batch_loss(scores, network.temperature, batch, settings, advertisers, batch.corpus)
 
 
 class AdvertiserModule(RetrievalModule):
@@ -184,11 +184,16 @@ class AdvertiserFit(Course):
 
 
 def new_advertiser_network(data: AdvertiserData, settings: Settings) -> AdvertiserNetwork:
-    """An untrained network of the right shape, the same for the same seed."""
+    """An untrained network of the right shape, the same for the same seed, that knows the scale of the profiles as of
+    the log's end."""
     torch.manual_seed(settings.training.seed)
     basis, statistics = data.dataset.basis, data.advertisers.statistics
     shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
-    return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
+    network = AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
+    end = data.dataset.log.end
+    known = data.advertisers.at(end).take(data.advertisers.known(end))
+    network.advertiser_tower.standardise.learn(advertiser_batch(known).levels)
+    return network
 
 
 def fit_advertisers(

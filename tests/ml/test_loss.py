@@ -276,7 +276,7 @@ def test_doubling_a_weight_equals_repeating_the_row() -> None:
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match=r"cosine \(2, 5\), hits \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"scores \(2, 5\), hits \(2, 4\)"):
         sampled_softmax(
             torch.zeros(2, 5),
             torch.tensor(1.0),

@@ -17,7 +17,7 @@ from ml.inference import embed_items, embed_users, encode_states
 from ml.prepared import Prepared
 from ml.sequences import Slices, newest, pad
 from ml.tensors import CatalogueTensors
-from ml.towers import TwoTower
+from ml.towers import Standardise, TwoTower
 from ml.training import new_network
 from settings import InferenceSettings, UserEncoder
 from tests.ml.worlds import instant, small_settings
@@ -98,7 +98,8 @@ def test_an_empty_history_is_a_zero_state_with_a_finite_embedding(prepared: Prep
     users = embed_users(
         network, CatalogueTensors(prepared.dataset.features), found, no_context(2, 4), np.zeros((2, 3), np.int64)
     )
-    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1, rtol=1e-5)
+    assert np.isfinite(users).all()
+    assert (np.linalg.norm(users, axis=1) > 0).all()
 
 
 @torch.inference_mode()
@@ -150,18 +151,47 @@ def test_a_state_depends_on_every_feature_of_an_event(prepared: Prepared, encode
         assert difference > 1e-3
 
 
-def test_embeddings_have_unit_length(prepared: Prepared) -> None:
+def test_an_item_has_unit_length_less_its_unknown_traits(prepared: Prepared) -> None:
     network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
-    catalogue = CatalogueTensors(dataset.features)
-    items = embed_items(network, catalogue, dataset.statistics.at(instant(50)))
-    found = states(network, prepared, histories(prepared))
-    context = subject_context(np.arange(len(found)) % 240, dataset.features)
-    users = embed_users(network, catalogue, found, context, dataset.demographics)
-    np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1, rtol=1e-5)
+    items = embed_items(network, CatalogueTensors(dataset.features), dataset.statistics.at(instant(50)))
     known = np.sum([trait.any(axis=1) for trait in traits_of(network, prepared)], axis=0)
     of_all = 1 + len(network.item_tower.traits.widths)
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), ((1 + known) / of_all) ** 0.5, rtol=1e-5)
     assert len(np.unique(items.round(3), axis=0)) > 200
+
+
+@torch.inference_mode()
+def test_the_query_sets_the_length_of_each_part_by_itself(prepared: Prepared) -> None:
+    network, dataset = network_of(prepared, UserEncoder.transformer), prepared.dataset
+    catalogue, nobody = CatalogueTensors(dataset.features), np.zeros((1, 3), np.int64)
+    state = states(network, prepared, Slices(np.array([12]), np.array([18])))
+
+    def lengths() -> NDArray[np.float32]:
+        parts = parts_of(network, embed_users(network, catalogue, state, no_context(1, 4), nobody))
+        return np.array([np.linalg.norm(part) for part in parts])
+
+    network.head.parts.weight.zero_()
+    network.head.parts.bias.zero_()
+    even, some = lengths(), lengths() > 0
+    np.testing.assert_allclose(even[some], 5**-0.5 if len(even) == 5 else 4**-0.5, rtol=1e-5)
+    network.head.parts.bias[1] = np.log(3)
+    expected = even.copy()
+    expected[1] *= 3
+    np.testing.assert_allclose(lengths(), expected, rtol=1e-5)
+
+
+def test_standardised_columns_count_alike_whatever_their_level() -> None:
+    layer = Standardise(2)
+    raw = torch.tensor([[10.0, 0.0], [12.0, 0.5], [14.0, 1.0]])
+    assert torch.equal(layer(raw), raw)
+    layer.learn(raw)
+    # Means 12 and .5; deviations (8/3)^.5 and (1/6)^.5; each over the root of two columns.
+    one = 1.5**0.5 / 2**0.5
+    torch.testing.assert_close(layer(raw), torch.tensor([[-one, -one], [0.0, 0.0], [one, one]]))
+    layer.learn(torch.tensor([[3.0, 1.0], [3.0, 1.001]]))
+    torch.testing.assert_close(layer(torch.tensor([[3.0, 1.1]])).abs().max(), torch.tensor(0.0995 / 0.1 / 2**0.5))
+    layer.learn(torch.zeros(0, 2))
+    assert layer(raw).isfinite().all()
 
 
 def test_an_item_embedding_depends_on_its_statistics_and_on_no_other_item(prepared: Prepared) -> None:

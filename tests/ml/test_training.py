@@ -30,6 +30,7 @@ from ml.metrics import evaluate
 from ml.queries import future_queries
 from ml.sequences import Slices
 from ml.tensors import CatalogueTensors
+from ml.towers import TwoTower
 from ml.training import Fit, TwoTowerModule, fit, new_network, training_loss
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
@@ -83,6 +84,25 @@ def test_the_loss_falls_and_every_part_of_the_model_learns(
     before = dict(untrained.named_parameters())
     for name, parameter in trained.network.named_parameters():
         assert not torch.equal(parameter, before[name]), f"{name} has not moved"
+
+
+def alikeness(network: TwoTower, prepared: Prepared) -> float:
+    """The mean cosine of two items in the learned part of their embeddings."""
+    dataset = prepared.dataset
+    items = embed_items(network, CatalogueTensors(dataset.features), dataset.statistics.at(dataset.log.end))
+    learned = items[:, : network.encoder.layout.width]
+    learned /= np.linalg.norm(learned, axis=1, keepdims=True)
+    return float(np.square(learned.mean(axis=0)).sum())
+
+
+def test_the_level_of_the_statistics_does_not_make_all_items_alike(prepared: Prepared, settings: Settings) -> None:
+    """Raw log counts are longer than all else that is known of an item: its learned part would begin as one vector."""
+    network = new_network(prepared.dataset, settings).eval()
+    standardised = alikeness(network, prepared)
+    network.item_tower.standardise.mean.zero_()
+    network.item_tower.standardise.scale.fill_(1.0)
+    raw = alikeness(network, prepared)
+    assert standardised < 0.7 < 0.9 < raw
 
 
 def test_a_history_that_tells_the_future_beats_popularity(
