@@ -7,20 +7,13 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import (
-    Callback,
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -39,7 +32,6 @@ from settings import Settings, TrainingSettings
 
 VALIDATION_METRIC = "validation_recall_at_100"
 WARM_UP_SHARE = 0.05
-AVERAGED_EPOCHS = 0.5  # the weights that are validated and kept are a mean over about the last half of an epoch
 FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training")  # settings that a fit depends on
 
 
@@ -81,23 +73,12 @@ def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSet
     return batch_loss(scores, network.temperature, batch, settings, items, batch.corpus)
 
 
-Validate = Callable[[], Mapping[str, float]]  # figures of a network as it is now, by name
-
-
 class RetrievalModule(lightning.LightningModule):
-    """Optimisation and validation of a network; its loss is that of the subclass.
+    """Optimisation of a network; its loss and its validation are those of the subclass."""
 
-    It holds no data: the averaging of weights copies the whole module.
-    """
-
-    def __init__(self, network: nn.Module, settings: Settings, steps: int, validate: Validate | None) -> None:
+    def __init__(self, network: nn.Module, settings: Settings, steps: int) -> None:
         super().__init__()
-        self.network, self.settings, self.steps, self.validate = network, settings, steps, validate
-
-    def validation_step(self, _batch: Any, _: int) -> None:
-        assert self.validate is not None
-        for name, value in self.validate().items():
-            self.log(name, value, prog_bar=name.startswith("validation_recall"), batch_size=1)
+        self.network, self.settings, self.steps = network, settings, steps
 
     def configure_optimizers(self) -> Any:
         training = self.settings.training
@@ -123,21 +104,30 @@ class RetrievalModule(lightning.LightningModule):
 
 
 class TwoTowerModule(RetrievalModule):
-    """The loss of a ``TwoTower``."""
+    """The loss of a ``TwoTower`` and its validation recall."""
 
     network: TwoTower
 
     def __init__(
-        self, network: TwoTower, items: int, settings: Settings, steps: int, validate: Validate | None = None
+        self, network: TwoTower, dataset: Dataset, settings: Settings, validation: Asked | None, steps: int
     ) -> None:
-        super().__init__(network, settings, steps, validate)
-        self.items = items
+        super().__init__(network, settings, steps)
+        self.validation, self.items = validation, len(dataset.features)
 
     def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
         loss = training_loss(self.network, batch, self.settings.training, self.items)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
         self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
         return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        assert self.validation is not None
+        queries = self.validation.queries
+        lists = trained_lists(self.network, self.validation, self.settings, 100)
+        metrics = evaluate(lists, queries.positives, len(queries.candidates), ks=[10, 100])
+        self.log("validation_recall_at_10", metrics.recall[10], batch_size=1)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        self.log(VALIDATION_METRIC, metrics.recall[100], prog_bar=True, batch_size=1)
 
 
 class Epochs(Protocol):
@@ -229,19 +219,7 @@ def fit(
     lightning.seed_everything(settings.training.seed, verbose=False)
     batches = TrainingBatches(prepared, settings, window_days)
     network = new_network(dataset, settings)
-
-    def validate() -> Mapping[str, float]:
-        assert validation is not None
-        queries = validation.queries
-        lists = trained_lists(network, validation, settings, 100)
-        metrics = evaluate(lists, queries.positives, len(queries.candidates), ks=[10, 100])
-        return {
-            "validation_recall_at_10": metrics.recall[10],
-            VALIDATION_METRIC: metrics.recall[100],
-            "validation_diversity90": metrics.diversity90,
-        }
-
-    module = TwoTowerModule(network, len(dataset.features), settings, epochs * len(batches), validate)
+    module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
     monitor = VALIDATION_METRIC if validation is not None else None
     course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
     return Fit(**vars(course), network=network.cpu().eval())
@@ -259,16 +237,13 @@ def optimise(
 ) -> Course:
     """Train the module's network for ``epochs``, or until ``monitor``, a metric that its validation logs, stops rising.
 
-    What is validated and kept is the exponential moving average of the weights: from one epoch to the next single
-    weights swing more than epochs differ, above all where a slice is one day of news. With ``monitor`` the network is
-    left with the average of the best epoch. ``directory`` and ``resume``: see ``fit``.
+    With ``monitor`` the network is left with the weights of the best epoch. ``directory`` and ``resume``: see ``fit``.
     """
     _quiet_lightning()
     if resume:
         check_resumable(resume, module.depends_on())
     clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=monitor, mode="max")
-    averaging = EMAWeightAveraging(decay=max(0.0, 1 - 1 / (AVERAGED_EPOCHS * len(batches))))
-    callbacks: list[Callback] = [clock, RandomStates(), averaging]
+    callbacks: list[Callback] = [clock, RandomStates()]
     if monitor:
         stopping = EarlyStopping(monitor, mode="max", patience=module.settings.training.patience)
         callbacks += [stopping, best_of_all]

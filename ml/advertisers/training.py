@@ -9,9 +9,10 @@ where it is large, which bounds the profiles that are held.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
@@ -31,7 +32,7 @@ from ml.examples import Examples
 from ml.loss import batch_loss
 from ml.metrics import evaluate
 from ml.tensors import CatalogueTensors
-from ml.training import Course, RetrievalModule, Validate, optimise
+from ml.training import Course, RetrievalModule, optimise
 from settings import Settings, TrainingSettings
 
 POOL = 4  # advertisers that a cell keeps for its corpus negatives, in multiples of a batch's
@@ -145,7 +146,7 @@ def advertiser_loss(
 
 
 class AdvertiserModule(RetrievalModule):
-    """The loss of an ``AdvertiserNetwork``."""
+    """The loss of an ``AdvertiserNetwork`` and its validation recall."""
 
     network: AdvertiserNetwork
 
@@ -154,17 +155,25 @@ class AdvertiserModule(RetrievalModule):
         network: AdvertiserNetwork,
         advertisers: int,
         settings: Settings,
+        validation: AdvertiserQueries | None,
         steps: int,
-        validate: Validate | None = None,
     ) -> None:
-        super().__init__(network, settings, steps, validate)
-        self.advertisers = advertisers
+        super().__init__(network, settings, steps)
+        self.advertisers, self.validation = advertisers, validation
 
     def training_step(self, batch: AdvertiserTrainingBatch, _: int) -> Tensor:
         loss = advertiser_loss(self.network, batch, self.settings.training, self.advertisers)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
         self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
         return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        assert self.validation is not None
+        lists = query_lists(self.network, self.validation, self.settings, 100)
+        metrics = evaluate(lists, self.validation.positives, len(self.validation.index), ks=[10, 100])
+        self.log("validation_recall_at_100", metrics.recall[100], batch_size=1)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        self.log(VALIDATION_METRIC, metrics.recall[10], prog_bar=True, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -217,18 +226,7 @@ def fit_advertisers(
     lightning.seed_everything(settings.training.seed, verbose=False)
     batches = AdvertiserBatches(data, examples, settings)
     network = new_advertiser_network(data, settings)
-
-    def validate() -> Mapping[str, float]:
-        assert validation is not None
-        lists = query_lists(network, validation, settings, 100)
-        metrics = evaluate(lists, validation.positives, len(validation.index), ks=[10, 100])
-        return {
-            VALIDATION_METRIC: metrics.recall[10],
-            "validation_recall_at_100": metrics.recall[100],
-            "validation_diversity90": metrics.diversity90,
-        }
-
-    module = AdvertiserModule(network, len(data.advertisers), settings, epochs * len(batches), validate)
+    module = AdvertiserModule(network, len(data.advertisers), settings, validation, epochs * len(batches))
     monitor = VALIDATION_METRIC if validation is not None else None
     course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
     return AdvertiserFit(**vars(course), network=network.cpu().eval())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from ml.queries import future_queries
 from ml.sequences import Slices
 from ml.tensors import CatalogueTensors
 from ml.towers import TwoTower
-from ml.training import Fit, RetrievalModule, TwoTowerModule, fit, new_network, optimise, training_loss
+from ml.training import Fit, TwoTowerModule, fit, new_network, training_loss
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
@@ -183,58 +182,6 @@ def test_early_stopping_returns_the_weights_of_the_best_epoch(
     for name, value in fitted.network.state_dict().items():
         torch.testing.assert_close(value, script.weights[best - 1][name], rtol=0, atol=0, msg=name)
     assert all(script.modes)  # validation must not leave dropout off for the rest of the training
-
-
-class Walk(RetrievalModule):
-    """A network of one weight; remembers it after every step and at every validation."""
-
-    def __init__(self, settings: Settings, steps: int) -> None:
-        super().__init__(torch.nn.Linear(1, 1, bias=False), settings, steps, self.look)
-        self.walked: list[float] = []
-        self.seen: list[float] = []
-
-    @property
-    def weight(self) -> float:
-        return float(next(self.network.parameters()).detach())
-
-    def look(self) -> dict[str, float]:
-        self.seen.append(self.weight)
-        return {"figure": float(len(self.seen))}
-
-    def training_step(self, batch: Step, _: int) -> torch.Tensor:
-        return (self.network(batch.weight[:, None]) - 1).square().mean()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.walked.append(self.weight)
-
-
-@dataclass(frozen=True)
-class Step:
-    weight: torch.Tensor
-
-
-class Steps(torch.utils.data.IterableDataset[Step]):
-    """Eight steps an epoch."""
-
-    epoch = 0
-
-    def __len__(self) -> int:
-        return 8
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter([Step(torch.ones(4))] * len(self))
-
-
-def test_the_average_of_half_an_epochs_weights_is_validated_and_kept(settings: Settings, tmp_path: Path) -> None:
-    module = Walk(settings.with_value("training.learning_rate", 0.1), 16)
-    optimise(module, Steps(), 2, tmp_path, "figure", progress=False)
-    average, at_epochs_end = module.walked[0], []
-    for number, weight in enumerate(module.walked, 1):
-        average += (weight - average) / 4  # half of eight steps
-        at_epochs_end += [average] if number % 8 == 0 else []
-    assert module.seen == pytest.approx(at_epochs_end)
-    assert module.weight == pytest.approx(at_epochs_end[-1])
-    assert abs(module.weight - module.walked[-1]) > 1e-3
 
 
 def test_without_validation_all_epochs_count(trained: Fit) -> None:
@@ -391,7 +338,7 @@ def test_the_transformer_learns_order(tmp_path: Path) -> None:
 def test_the_learning_rate_rises_and_falls_for_any_number_of_steps(
     prepared: Prepared, settings: Settings, steps: int
 ) -> None:
-    module = TwoTowerModule(new_network(prepared.dataset, settings), len(prepared.dataset.features), settings, steps)
+    module = TwoTowerModule(new_network(prepared.dataset, settings), prepared.dataset, settings, None, steps)
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     rates = [schedule.get_last_lr()[0]]
