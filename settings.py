@@ -225,6 +225,12 @@ class AdvertiserSettings(Group):
     )
 
 
+class OnlineSettings(Group):
+    """The online store, which the candidate service reads."""
+
+    store: str = Field("lmdb", description="lmdb (in the home), or the address of a Redis server: redis://host:6379/0")
+
+
 class Settings(BaseSettings):
     """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
 
@@ -244,6 +250,7 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
     advertisers: AdvertiserSettings = AdvertiserSettings()
+    online: OnlineSettings = OnlineSettings()
 
     def with_value(self, name: str, value: object) -> Settings:
         """The same settings with one value by its dotted name, validated.

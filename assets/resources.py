@@ -31,6 +31,7 @@ from settings import (
     IndexSettings,
     InferenceSettings,
     ModelSettings,
+    OnlineSettings,
     SequenceSettings,
     Settings,
     SweepSettings,
@@ -123,6 +124,11 @@ class AdvertiserConfig(AdvertiserSettings, dg.Config):
     """The advertiser model, where it differs from the item model."""
 
 
+@_defaults_from_environment
+class OnlineConfig(OnlineSettings, dg.Config):
+    """The online store, which the candidate service reads."""
+
+
 class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     """The effective settings of one run, and the home that it reads and writes.
 
@@ -142,6 +148,7 @@ class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()
     advertisers: AdvertiserConfig = AdvertiserConfig()
+    online: OnlineConfig = OnlineConfig()
 
     def value(self) -> Settings:
         """The effective settings, as plain settings."""

@@ -216,12 +216,22 @@ def counts_bar(
 
 def history_length_histogram(lengths: ArrayLike, subtitle: str = "") -> Figure:
     """How many users have how many events; long histories share buckets that double in width."""
-    values = np.asarray(lengths, np.int64)
-    figure, axes = _canvas("Users by length of history", subtitle, "Events in the history", "Users")
+    return _users_by("Users by length of history", subtitle, "Events in the history", lengths)
+
+
+def state_age_histogram(days: ArrayLike, subtitle: str = "") -> Figure:
+    """How many users have a state of how many days ago."""
+    return _users_by("Users by age of their state", subtitle, "Days since the last inference", days)
+
+
+def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure:
+    """Users a bucket of whole numbers; buckets of large ones double in width."""
+    numbers = np.asarray(values, np.int64)
+    figure, axes = _canvas(title, subtitle, axis, "Users")
     edges = [0, 1, 2, 3, 5, 9, 17, 33, 65, 129]
-    edges = [edge for edge in edges if edge <= values.max(initial=0)]
-    edges.append(int(values.max(initial=0)) + 1)
-    counts, _ = np.histogram(values, edges)
+    edges = [edge for edge in edges if edge <= numbers.max(initial=0)]
+    edges.append(int(numbers.max(initial=0)) + 1)
+    counts, _ = np.histogram(numbers, edges)
     bars = axes.bar(range(len(counts)), counts, 0.86, color=MODEL_COLOURS["sequential"])
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8.5, color=QUIET)
     names = [str(low) if high - low == 1 else f"{low}-{high - 1}" for low, high in pairwise(edges)]

@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import advertisers, features, inference, ingest, reports, sequences, sweep, training
+from assets import advertisers, features, inference, ingest, online, reports, sequences, sweep, training
 from assets.resources import SettingsResource
 from pipelines import jobs, schedules, sensors
 
-stages = [ingest, sequences, features, training, inference, reports, advertisers, sweep]  # in the order the data flows
+stages = [
+    ingest,
+    sequences,
+    features,
+    training,
+    inference,
+    reports,
+    advertisers,
+    online,
+    sweep,
+]  # in the order the data flows
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(stages),

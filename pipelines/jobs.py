@@ -34,6 +34,7 @@ DAILY = (
     "item_index",
     "advertiser_embeddings",
     "advertiser_candidates",
+    "online_states",
     "daily_recall",
 )
 """Daily partitions, in flow order."""
@@ -64,7 +65,7 @@ daily = dg.define_asset_job(
     "daily",
     selection=dg.AssetSelection.assets(*DAILY),
     description="One day: ingest what arrived, infer the active users and their advertisers, rebuild the index, "
-    "measure yesterday's answers.",
+    "publish all of it, measure yesterday's answers.",
     op_retry_policy=RETRIES,
     tags=RUN_TAGS,
 )

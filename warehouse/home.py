@@ -46,6 +46,16 @@ class Home:
         return self.root / "indexes"
 
     @property
+    def online(self) -> Path:
+        """The embedded online store."""
+        return self.root / "online"
+
+    @property
+    def served(self) -> Path:
+        """Catalogues as the service reads them."""
+        return self.root / "served"
+
+    @property
     def views(self) -> Path:
         return self.root / "warehouse.duckdb"
 

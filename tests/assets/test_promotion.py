@@ -13,9 +13,11 @@ from assets.deployment import versions
 from ml.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.conftest import Ran
+from tests.assets.test_online import assert_store_is
 from tests.assets.world import DAYS, LATER, Step, copy_of, days_of, execute
 from warehouse.home import Home
 from warehouse.landing import Landing
+from warehouse.online import LmdbStore
 from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
@@ -65,6 +67,13 @@ def test_a_retrain_on_the_same_data_is_not_promoted_whatever_the_tolerance(retra
         "item-1",
         "item-2",
     }
+
+
+def test_the_store_serves_the_new_champion_also_after_an_old_day_was_run_again(retrained: Retrained) -> None:
+    now = assert_store_is(retrained.home, "item-2", LATER)
+    kept = LmdbStore(retrained.home.online)
+    assert {now.states, "states-item-1"} <= set(kept.shelves())  # a reader may still be on the one before
+    kept.close()
 
 
 def test_a_promotion_infers_everyone_once(retrained: Retrained) -> None:

@@ -1,0 +1,78 @@
+"""Publishing: what the candidate service reads at request time."""
+
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from assets.advertisers import advertiser_candidates
+from assets.deployment import serving
+from assets.describe import DATA_PLATFORM, columns, picture
+from assets.inference import item_index, user_states
+from assets.partitions import daily
+from assets.publishing import publish_day
+from assets.resources import SettingsResource
+from assets.tracking import tracking_of
+from warehouse.states import snapshot
+
+FRESH_DAYS = 2
+
+
+@dg.asset(
+    group_name="serving",
+    partitions_def=daily,
+    deps=[user_states, item_index, advertiser_candidates],
+    kinds={"lmdb"},
+    owners=[DATA_PLATFORM],
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36)),
+    description="The online store brought up to the day: states, advertiser lists, sequences and demographics of the "
+    "users with news, the catalogue, and at the end the sign that says which version, day and index are served. A new "
+    "version is filled completely before the sign turns to it.",
+    metadata=columns(
+        states="one record a user and model version: what is known, and the encoder's output",
+        advertisers="one list a user and advertiser model: the best advertisers and their scores",
+        sequences="the newest events of a user",
+        users="demographics",
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "states_are_fresh",
+            asset="online_states",
+            description=f"The newest state served is at most {FRESH_DAYS} days older than the day.",
+        )
+    ],
+)
+def online_states(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.figures import state_age_histogram
+
+    day = date.fromisoformat(context.partition_key)
+    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
+    published = publish_day(settings, version, day)
+    now = published.publication
+    ages = snapshot(settings.tables, now.model_version, now.day).select(
+        age=(pl.lit(now.day) - pl.col("day")).dt.total_days()
+    )["age"]
+    newest = int(ages.min()) if len(ages) else None  # type: ignore[arg-type]
+    return dg.MaterializeResult(
+        metadata={
+            "served_version": now.model_version,
+            "served_day": str(now.day),
+            "advertiser_version": now.advertiser_version or "none",
+            "full": published.full,
+            "states_written": published.states,
+            "advertiser_lists_written": published.advertiser_lists,
+            "users": len(ages),
+            "share_written": published.states / max(len(ages), 1),
+            "seconds": published.seconds,
+            "states_a_second": published.states / max(published.seconds, 1e-9),
+            "newest_state_days": newest if newest is not None else -1,
+            "ages": picture(state_age_histogram(ages.to_numpy(), now.model_version), "age of the states served"),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="states_are_fresh",
+                passed=newest is not None and newest <= FRESH_DAYS,
+                metadata={"newest_state_days": newest if newest is not None else -1, "bound": FRESH_DAYS},
+            )
+        ],
+    )

@@ -1,0 +1,166 @@
+"""What the asset ``online_states`` does: bring the online store up to a day.
+
+A model version becomes visible in one step, when all of its shelves are filled. Within a version a day costs what its
+active users cost. A day that is run again writes its users again and never takes the store back to an older day.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+
+import polars as pl
+
+from assets import advertising
+from assets.deployment import DEPLOYED, ModelVersion
+from assets.features import stored_features
+from assets.resources import SettingsResource
+from warehouse.catalogue import items_as_of, users_as_of
+from warehouse.contracts import LandingTable
+from warehouse.home import write_atomically
+from warehouse.ingest import day_end
+from warehouse.online import OnlineStore, open_store
+from warehouse.online.publication import SEQUENCES, USERS, Publication, served
+from warehouse.online.records import json_rows, stamp_of, state_rows
+from warehouse.sequences import all_user_sequences
+from warehouse.states import candidates_snapshot, snapshot
+
+ATTRIBUTES = ("item_id", "advertiser_id", "title", "price", "currency", "availability", "countries")
+DEMOGRAPHICS = ("age", "gender", "country")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication wrote."""
+
+    publication: Publication  # what is served now
+    full: bool  # the version was new here: everybody was written
+    states: int
+    advertiser_lists: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class News:
+    """Which days' rows the store does not have yet: those after ``since``, and ``day``, which may be run again."""
+
+    since: date | None  # None: it has nothing
+    day: date
+
+    def select(self, frame: pl.DataFrame, column: str = "day") -> pl.DataFrame:
+        """The rows of these days."""
+        if self.since is None:
+            return frame
+        return frame.filter((pl.col(column) > self.since) | (pl.col(column) == self.day))
+
+    def unless(self, same: bool) -> News:
+        """Everything, unless what the store has is of the same version."""
+        return self if same else replace(self, since=None)
+
+
+def publish_day(settings: SettingsResource, version: ModelVersion, day: date) -> Published:
+    """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the sign last.
+
+    An earlier day of another version than the one served is history, and changes nothing.
+    """
+    started = time.perf_counter()
+    store = open_store(settings.online.store, settings.home)
+    try:
+        before = served(store)
+        same = before is not None and before.model_version == version.name
+        if before is not None and before.day > day and not same:
+            return Published(before, False, 0, 0, time.perf_counter() - started)
+        publication = _publication(settings, version, max(day, before.day) if same and before else day)
+        news = News(before.day if before else None, day)
+        lists_known = before is not None and before.advertiser_version == publication.advertiser_version
+        states = _put_states(settings, store, publication, news.unless(same))
+        lists = _put_advertisers(settings, store, publication, news.unless(lists_known))
+        _put_sequences(settings, store, publication, news)
+        _put_demographics(settings, store, publication, news)
+        _write_catalogue(settings, version, publication)
+        store.turn_sign(publication.to_bytes())
+        _clear_shelves(store, publication, before)
+        return Published(publication, not same, states, lists, time.perf_counter() - started)
+    finally:
+        store.close()
+
+
+def _publication(settings: SettingsResource, version: ModelVersion, day: date) -> Publication:
+    home, advertisers = settings.home, advertising.serving(settings.tables, settings.home, day)
+    return Publication(
+        model_version=version.name,
+        day=day,
+        model=(version.directory / DEPLOYED).relative_to(home.root),
+        index=(home.indexes / version.name / day.isoformat()).relative_to(home.root),
+        catalogue=(home.served / version.name / f"{day}.parquet").relative_to(home.root),
+        advertiser_version=advertisers.name if advertisers else None,
+        time_zone=settings.landing.manifest.time_zone,
+        published_at=datetime.now(UTC),
+    )
+
+
+def _put_states(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
+    states = news.select(snapshot(settings.tables, publication.model_version, publication.day))
+    return store.put(publication.states, state_rows(_stamped(states, publication)))
+
+
+def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
+    if publication.advertiser_version is None or publication.advertisers is None:
+        return 0
+    lists = news.select(candidates_snapshot(settings.tables, publication.advertiser_version, publication.day))
+    return store.put(publication.advertisers, json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")))
+
+
+def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
+    tables = settings.tables
+    if news.since is None:
+        shape = settings.value().sequences
+        everybody = all_user_sequences(tables, settings.landing, publication.day, shape)
+        sequences = everybody.with_columns(day=pl.lit(publication.day))
+    else:
+        sequences = news.select(tables.scan("user_sequences").collect()).sort("day").unique("user_id", keep="last")
+    columns = ("event_time", "event_name", "item_id", "advertiser_id")
+    told = sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us")))
+    store.put(SEQUENCES, json_rows(_stamped(told, publication), columns))
+
+
+def _put_demographics(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
+    tables = settings.tables
+    if not tables.exists(LandingTable.users.value):
+        return
+    people = users_as_of(tables, publication.day).with_columns(day=pl.lit(publication.day))
+    if news.since is not None:
+        arrived = news.select(tables.scan(LandingTable.users.value).collect(), "arrival_date")
+        people = people.filter(pl.col("user_id").is_in(arrived["user_id"].implode()))
+    store.put(USERS, json_rows(_stamped(people, publication), DEMOGRAPHICS))
+
+
+def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
+    """With the instant that a row knows everything until: the end of its day."""
+    stamps = {day: stamp_of(day_end(day, publication.time_zone)) for day in frame["day"].unique()}
+    return frame.with_columns(stamp=pl.col("day").replace_strict(stamps, return_dtype=pl.Int64))
+
+
+def _write_catalogue(settings: SettingsResource, version: ModelVersion, publication: Publication) -> None:
+    """Features and attributes of every item in one file, by item_id."""
+    features, statistics = stored_features(settings.tables, settings.landing, version, publication.day)
+    attributes = items_as_of(settings.tables, settings.landing, publication.day)
+    attributes = attributes.select(*ATTRIBUTES, path="category", amount="price")
+    frame = features.to_frame(statistics).join(attributes.drop("price"), on="item_id", how="left").sort("item_id")
+    content = io.BytesIO()
+    frame.write_parquet(content)
+    path = settings.home.root / publication.catalogue
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.getvalue())
+
+
+def _clear_shelves(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
+    """Keep the shelves of what is served and of what was served before, which a reader may still be on."""
+    kept = {SEQUENCES, USERS}
+    for each in (publication, before):
+        kept |= {each.states, each.advertisers or ""} if each else set()
+    for shelf in store.shelves():
+        if shelf not in kept:
+            store.clear(shelf)

@@ -1,0 +1,113 @@
+"""The online store holds what the tables hold, of the version that serves, whatever days are run again."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+import pytest
+
+from assets.advertising import serving
+from tests.assets.conftest import Ran
+from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
+from warehouse.home import Home
+from warehouse.ingest import day_end
+from warehouse.landing import Landing
+from warehouse.online import LmdbStore, StateRecord, user_key
+from warehouse.online.publication import SEQUENCES, USERS, Publication, served
+from warehouse.online.records import json_in, stamp_of
+from warehouse.states import candidates_snapshot, snapshot
+from warehouse.tables import Tables
+
+pytestmark = pytest.mark.slow
+
+
+def assert_store_is(home: Home, version: str, day: date) -> Publication:
+    """Everything served is the snapshot of ``version`` as of ``day``."""
+    tables, store = Tables(home.tables), LmdbStore(home.online)
+    now = served(store)
+    assert now is not None
+    assert (now.model_version, now.day) == (version, day)
+    states = snapshot(tables, version, day)
+    assert store.count(now.states) == len(states)
+    time_zone = Landing(home.landing).manifest.time_zone
+    for row in states.rows(named=True):
+        value = store.get(now.states, user_key(row["user_id"]))
+        assert value is not None, row["user_id"]
+        record = StateRecord.from_bytes(value)
+        assert (record.day, record.events) == (row["day"], row["events"])
+        assert record.last_event_time == row["last_event_time"]
+        assert record.stamp == stamp_of(day_end(row["day"], time_zone))
+        np.testing.assert_array_equal(record.state, np.array(row["state"], np.float32))
+    assert now.advertiser_version is not None
+    assert now.advertisers is not None
+    lists = candidates_snapshot(tables, now.advertiser_version, day)
+    assert store.count(now.advertisers) == len(lists)
+    for row in lists.rows(named=True):
+        value = store.get(now.advertisers, user_key(row["user_id"]))
+        assert value is not None
+        assert json_in(value)["advertiser_ids"] == row["advertiser_ids"]
+    for path in (now.model, now.index, now.catalogue):
+        assert (home.root / path).exists()
+    assert len(pl.read_parquet(home.root / now.catalogue)) > 0
+    store.close()
+    return now
+
+
+def test_after_some_days_the_store_is_the_snapshot(ran: Ran) -> None:
+    now = assert_store_is(ran.home, "item-1", DAYS[-1])
+    version = serving(ran.tables, ran.home, DAYS[-1])
+    assert version is not None
+    assert now.advertiser_version == version.name
+
+
+def test_the_store_knows_sequences_and_demographics(ran: Ran) -> None:
+    store = LmdbStore(ran.home.online)
+    newest = ran.tables.read("user_sequences", {"day": DAYS[-1]})
+    for row in newest.rows(named=True):
+        value = store.get(SEQUENCES, user_key(row["user_id"]))
+        assert value is not None
+        told = json_in(value)
+        assert told["item_id"] == row["item_id"]
+        assert told["event_time"] == [stamp_of(time) for time in row["event_time"]]
+    people = ran.tables.scan("users").sort("arrival_date").collect().unique("user_id", keep="last")
+    assert store.count(USERS) == len(people)
+    someone = people.drop_nulls("age").row(0, named=True)
+    value = store.get(USERS, user_key(someone["user_id"]))
+    assert value is not None
+    assert json_in(value) == {name: someone[name] for name in ("age", "gender", "country")}
+    store.close()
+
+
+def test_the_store_holds_no_user_id(ran: Ran) -> None:
+    ids = ran.tables.scan("users").select("user_id").collect()["user_id"].unique().to_list()
+    content = b"".join(file.read_bytes() for file in ran.home.online.rglob("*") if file.is_file())
+    assert not [user_id for user_id in ids if user_id.encode() in content]
+
+
+@pytest.fixture(scope="module")
+def again(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Days run again out of order, then a new one."""
+    home = copy_of(ran.home, tmp_path_factory.mktemp("online") / "home", with_day=LATER)
+    execute(home, days_of([DAYS[1], DAYS[0], LATER, DAYS[2]]))
+    return home
+
+
+def test_days_run_again_leave_the_store_at_the_newest(again: Home) -> None:
+    assert_store_is(again, "item-1", LATER)
+
+
+def test_a_publication_that_died_is_made_good(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Half of the states are missing and the sign is of the day before: what a killed publisher leaves."""
+    home = copy_of(ran.home, tmp_path_factory.mktemp("died") / "home")
+    store = LmdbStore(home.online)
+    now = served(store)
+    assert now is not None
+    before = Publication(**{**vars(now), "day": DAYS[1]})
+    active = ran.tables.read("user_sequences", {"day": DAYS[2]})["user_id"].to_list()
+    store.remove(now.states, [user_key(user_id) for user_id in active[::2]])
+    store.turn_sign(before.to_bytes())
+    store.close()
+    execute(home, days_of([DAYS[2]]))
+    assert_store_is(home, "item-1", DAYS[2])

@@ -1,0 +1,9 @@
+"""The online store: what the candidate service reads at request time, by user."""
+
+from warehouse.online.lmdb_store import LmdbStore
+from warehouse.online.opening import open_store
+from warehouse.online.records import StateRecord, user_key
+from warehouse.online.redis_store import RedisStore
+from warehouse.online.store import OnlineStore, StoreUnreachable
+
+__all__ = ["LmdbStore", "OnlineStore", "RedisStore", "StateRecord", "StoreUnreachable", "open_store", "user_key"]

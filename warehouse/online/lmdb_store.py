@@ -1,0 +1,109 @@
+"""The embedded store: an LMDB environment a shelf, and a file for the sign."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import lmdb
+
+from warehouse.home import write_atomically
+from warehouse.online.store import STAMP_BYTES, StoreUnreachable
+
+ROWS_A_COMMIT = 50_000  # a commit waits for the disk; this many rows are a second's work at most
+SIGN = "served.json"
+# An upper bound on a shelf, of address space and not of disk: LMDB maps it and fills the file as it grows.
+MAXIMUM_BYTES = 1 << 38
+
+
+class LmdbStore:
+    """See ``OnlineStore``. Processes on one machine share it; within a process one object serves all threads."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._open: dict[str, lmdb.Environment] = {}
+        self._opening = threading.Lock()
+
+    def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        environment, stored = self._shelf(shelf, create=True), 0
+        assert environment is not None
+        for batch in _batches(rows):
+            with environment.begin(write=True, buffers=True) as transaction:
+                for key, value in batch:
+                    held = transaction.get(key)
+                    if held is None or bytes(held[:STAMP_BYTES]) <= value[:STAMP_BYTES]:
+                        transaction.put(key, value)
+                        stored += 1
+        return stored
+
+    def get(self, shelf: str, key: bytes) -> bytes | None:
+        environment = self._shelf(shelf)
+        if environment is None:
+            return None
+        with environment.begin() as transaction:
+            value: bytes | None = transaction.get(key)
+            return value
+
+    def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
+        environment = self._shelf(shelf)
+        if environment is None:
+            return 0
+        with environment.begin(write=True) as transaction:
+            return sum(transaction.delete(key) for key in keys)
+
+    def count(self, shelf: str) -> int:
+        environment = self._shelf(shelf)
+        return 0 if environment is None else int(environment.stat()["entries"])
+
+    def shelves(self) -> list[str]:
+        return sorted(path.name for path in self.root.glob("*") if path.is_dir())
+
+    def clear(self, shelf: str) -> None:
+        with self._opening:
+            environment = self._open.pop(shelf, None)
+            if environment is not None:
+                environment.close()
+            shutil.rmtree(self.root / shelf, ignore_errors=True)
+
+    def sign(self) -> bytes | None:
+        try:
+            return (self.root / SIGN).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def turn_sign(self, content: bytes) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.root / SIGN, content)
+
+    def close(self) -> None:
+        with self._opening:
+            for environment in self._open.values():
+                environment.close()
+            self._open.clear()
+
+    def _shelf(self, shelf: str, create: bool = False) -> lmdb.Environment | None:
+        """The shelf's environment: one for all threads, because LMDB allows a process to open it once only."""
+        with self._opening:
+            environment = self._open.get(shelf)
+            path = self.root / shelf
+            if environment is None and (create or path.is_dir()):
+                path.mkdir(parents=True, exist_ok=True)
+                try:
+                    environment = lmdb.open(str(path), map_size=MAXIMUM_BYTES, max_readers=1024, readahead=False)
+                except lmdb.Error as error:
+                    raise StoreUnreachable(
+                        f"the online store at {path} cannot be opened ({error}): check the disk and its rights, or "
+                        "remove the directory and materialize online_states again"
+                    ) from error
+                environment.reader_check()  # frees what killed readers held
+                self._open[shelf] = environment
+            return environment
+
+
+def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+    remaining = iter(rows)
+    while batch := list(islice(remaining, ROWS_A_COMMIT)):
+        yield batch

@@ -1,0 +1,65 @@
+"""What is served now: the sign of the online store.
+
+States, head and index belong to one model version. Within a version the states may be newer than the index.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from warehouse.online.store import OnlineStore
+
+SEQUENCES, USERS = "sequences", "users"  # shelves that are the same for all versions
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One model version as of one day. Paths are relative to the home."""
+
+    model_version: str
+    day: date  # the catalogue, the index and all states are as of its end
+    model: Path
+    index: Path
+    catalogue: Path
+    advertiser_version: str | None  # None before the first advertiser model
+    time_zone: str
+    published_at: datetime
+
+    @property
+    def states(self) -> str:
+        """The shelf of this version's user states."""
+        return states_shelf(self.model_version)
+
+    @property
+    def advertisers(self) -> str | None:
+        """The shelf of the advertiser lists."""
+        return None if self.advertiser_version is None else advertisers_shelf(self.advertiser_version)
+
+    def to_bytes(self) -> bytes:
+        return json.dumps(asdict(self), default=str).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Publication:
+        values = json.loads(content)
+        for name in ("model", "index", "catalogue"):
+            values[name] = Path(values[name])
+        values["day"] = date.fromisoformat(values["day"])
+        values["published_at"] = datetime.fromisoformat(values["published_at"])
+        return cls(**values)
+
+
+def states_shelf(model_version: str) -> str:
+    return f"states-{model_version}"
+
+
+def advertisers_shelf(advertiser_version: str) -> str:
+    return f"advertisers-{advertiser_version}"
+
+
+def served(store: OnlineStore) -> Publication | None:
+    """What the store says is served; None before the first publication."""
+    sign = store.sign()
+    return None if sign is None else Publication.from_bytes(sign)

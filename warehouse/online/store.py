@@ -1,0 +1,67 @@
+"""What an online store does, whichever database it is.
+
+A store holds *shelves*: maps from a key to bytes, one shelf for each kind of record and model version, so that two
+versions never meet. Beside them stands one *sign*, a few bytes that say what is served now; it changes in one step.
+A version is made visible by filling its shelves first and turning the sign last: whoever is killed in between leaves
+what was served before as it was.
+
+Every value begins with a stamp: eight bytes, big-endian, the newest instant (microseconds since 1970 UTC) whose events
+it knows. Of two values of a key the one with the later stamp stays, so that a daily publication does not undo what an
+event of this morning has told.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Protocol
+
+STAMP = struct.Struct(">q")
+STAMP_BYTES = STAMP.size
+
+
+class StoreUnreachable(RuntimeError):
+    """The online store cannot be opened or does not answer; says which and what to do."""
+
+
+class OnlineStore(Protocol):
+    """A place that publications are written to and the service reads from, by several processes at once."""
+
+    def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        """Insert or replace values, each unless the shelf holds a later one. Returns how many were stored.
+
+        Durable when it returns; after a crash in between any part of the rows may be stored, each of them whole.
+        """
+        ...
+
+    def get(self, shelf: str, key: bytes) -> bytes | None:
+        """The value of a key; None where there is none, or no such shelf."""
+        ...
+
+    def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
+        """Forget keys. Returns how many there were."""
+        ...
+
+    def count(self, shelf: str) -> int:
+        """Keys on a shelf; 0 where there is no such shelf."""
+        ...
+
+    def shelves(self) -> list[str]:
+        """The shelves that exist, in name order."""
+        ...
+
+    def clear(self, shelf: str) -> None:
+        """Remove a shelf and all on it."""
+        ...
+
+    def sign(self) -> bytes | None:
+        """What is served now; None before the first publication."""
+        ...
+
+    def turn_sign(self, content: bytes) -> None:
+        """Say what is served from now on. A reader sees the old or the new, never a part."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
