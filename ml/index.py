@@ -29,6 +29,7 @@ HNSW_BUILD_BREADTH = 200
 HNSW_SEARCH_BREADTH = 512
 PQ_BITS = 8
 PQ_TRAINING_ITEMS = 39 << PQ_BITS  # FAISS wants 39 training vectors for each of the 2 ** 8 centroids
+FEW_ALLOWED_SHARE = 0.05  # below it, comparing all allowed vectors is as fast as walking the graph
 PQ_REFINE_FACTOR = 8  # candidates scored again with the full vectors, over the list length
 IVF_PROBED_SHARE = 0.5
 MANIFEST = "manifest.json"
@@ -116,6 +117,46 @@ def search_index(
         np.pad(np.take_along_axis(items, order, 1), ((0, 0), (0, ended)), constant_values=NO_ITEM),
         np.pad(np.take_along_axis(scores, order, 1), ((0, 0), (0, ended)), constant_values=-np.inf),
     )
+
+
+def search_allowed(
+    index: faiss.Index, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best of the allowed items for one query: rows and scores, best first; ``depth`` of them where so many are.
+
+    The filter goes into the search. Where it leaves few items, or the graph or the lists do not lead to enough of them,
+    all allowed vectors are compared.
+
+    Args:
+        query: [width]. allowed: [items].
+    """
+    wanted = min(depth, int(allowed.sum()))
+    if not wanted:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    bits = np.packbits(allowed, bitorder="little")
+    library: Any = faiss
+    selector = library.IDSelectorBitmap(len(allowed), library.swig_ptr(bits))
+    vector = np.ascontiguousarray(query[None], np.float32)
+    exact = library.SearchParameters(sel=selector)
+    if allowed.mean() < FEW_ALLOWED_SHARE or index_kind(index) is IndexKind.exact:
+        scores, rows = _flat(index).search(vector, wanted, params=exact)
+    else:
+        scores, rows = index.search(vector, wanted, params=_search_parameters(index, wanted, selector))
+        if (rows == NO_ITEM).any():
+            scores, rows = _flat(index).search(vector, wanted, params=exact)
+    order = np.lexsort((rows[0], -scores[0]))
+    return rows[0][order].astype(np.int64), scores[0][order].astype(np.float32)
+
+
+def _flat(index: faiss.Index) -> Any:
+    """The vectors of an index, to be compared one by one: in full, or of IVF-PQ those in half precision."""
+    library: Any = faiss
+    kind = index_kind(index)
+    if kind is IndexKind.hnsw:
+        return library.downcast_index(library.downcast_index(index).storage)
+    if kind is IndexKind.ivf_pq:
+        return library.downcast_index(library.downcast_index(index).refine_index)
+    return index
 
 
 def ann_recall(
@@ -223,15 +264,17 @@ def _empty_index(kind: IndexKind, vectors: NDArray[np.float32]) -> faiss.Index:
     return index
 
 
-def _search_parameters(index: faiss.Index, depth: int) -> Any:
-    """How broadly to search an index for lists of ``depth``; None for exact search, which has nothing to choose."""
+def _search_parameters(index: faiss.Index, depth: int, selector: Any = None) -> Any:
+    """How broadly to search an index for lists of ``depth``, among the rows that ``selector`` lets through; None for
+    exact search of all, which has nothing to choose."""
     library: Any = faiss  # its type stubs do not know the arguments of these classes
     kind = index_kind(index)
+    chosen = {} if selector is None else {"sel": selector}
     if kind is IndexKind.hnsw:
-        return library.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_BREADTH, 2 * depth))
+        return library.SearchParametersHNSW(efSearch=max(HNSW_SEARCH_BREADTH, 2 * depth), **chosen)
     if kind is IndexKind.ivf_pq:
         lists = library.extract_index_ivf(library.downcast_index(index).base_index).nlist
-        probed = library.SearchParametersIVF(nprobe=max(1, round(lists * IVF_PROBED_SHARE)))
+        probed = library.SearchParametersIVF(nprobe=max(1, round(lists * IVF_PROBED_SHARE)), **chosen)
         return library.IndexRefineSearchParameters(k_factor=PQ_REFINE_FACTOR, base_index_params=probed)
     return None
 

@@ -16,6 +16,7 @@ from ml.index import (
     index_kind,
     load_index,
     save_index,
+    search_allowed,
     search_index,
 )
 from ml.retrieval import Ragged, search
@@ -45,6 +46,29 @@ def test_exact_equals_brute_force_with_exclusions() -> None:
     assert np.array_equal(found.items, expected.items)
     assert np.allclose(found.scores, expected.scores, atol=1e-6)
     assert ann_recall(index, queries, vectors) == 1
+
+
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf_pq])
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.01, 0.0005])
+def test_a_filter_leaves_as_many_as_there_are(kind: IndexKind, share: float) -> None:
+    """Nothing that is not allowed comes back, and no fewer than asked for where so many are allowed."""
+    vectors, random = embeddings(12_000), np.random.default_rng(4)
+    index, allowed = build_index(vectors, IndexSettings(kind=kind)), random.random(12_000) < share
+    true = 0.0
+    for query in embeddings(20, seed=1):
+        rows, scores = search_allowed(index, query, 50, allowed)
+        assert len(rows) == len(set(rows.tolist())) == min(50, allowed.sum())
+        assert allowed[rows].all()
+        assert (np.diff(scores) <= 0).all()
+        best = np.sort(np.where(allowed, vectors @ query, -np.inf))[::-1][: len(rows)]
+        true += float((vectors[rows] @ query >= best[-1] - 1e-3).mean()) / 20
+    assert true > (0.9999 if kind is IndexKind.exact else 0.97)
+
+
+def test_nothing_allowed_gives_nothing() -> None:
+    index = build_index(embeddings(200), IndexSettings())
+    rows, scores = search_allowed(index, embeddings(1)[0], 10, np.zeros(200, bool))
+    assert len(rows) == len(scores) == 0
 
 
 def test_items_that_look_alike_count_as_found_whichever_is_returned() -> None:
