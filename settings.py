@@ -231,6 +231,16 @@ class OnlineSettings(Group):
     store: str = Field("lmdb", description="lmdb (in the home), or the address of a Redis server: redis://host:6379/0")
 
 
+class ServingSettings(Group):
+    """The candidate service."""
+
+    advertiser_share: float = Field(
+        0.2, ge=0, le=1, description="Share of an answer's places for items of the advertisers predicted for the user."
+    )
+    advertiser_quota: int = Field(3, ge=1, description="Of one predicted advertiser at most so many items.")
+    follow_seconds: float = Field(2.0, gt=0, description="How often the service looks for a new publication.")
+
+
 class Settings(BaseSettings):
     """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
 
@@ -251,6 +261,7 @@ class Settings(BaseSettings):
     gate: GateSettings = GateSettings()
     advertisers: AdvertiserSettings = AdvertiserSettings()
     online: OnlineSettings = OnlineSettings()
+    serving: ServingSettings = ServingSettings()
 
     def with_value(self, name: str, value: object) -> Settings:
         """The same settings with one value by its dotted name, validated.

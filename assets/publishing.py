@@ -27,7 +27,7 @@ from warehouse.online.records import json_rows, stamp_of, state_rows
 from warehouse.sequences import all_user_sequences
 from warehouse.states import candidates_snapshot, snapshot
 
-ATTRIBUTES = ("item_id", "advertiser_id", "title", "price", "currency", "availability", "countries")
+ATTRIBUTES = ("item_id", "advertiser_id", "title", "currency", "availability", "countries")
 DEMOGRAPHICS = ("age", "gender", "country")
 
 
@@ -88,7 +88,8 @@ def publish_day(settings: SettingsResource, version: ModelVersion, day: date) ->
 
 
 def _publication(settings: SettingsResource, version: ModelVersion, day: date) -> Publication:
-    home, advertisers = settings.home, advertising.serving(settings.tables, settings.home, day)
+    home, manifest = settings.home, settings.landing.manifest
+    advertisers = advertising.serving(settings.tables, home, day)
     return Publication(
         model_version=version.name,
         day=day,
@@ -96,7 +97,8 @@ def _publication(settings: SettingsResource, version: ModelVersion, day: date) -
         index=(home.indexes / version.name / day.isoformat()).relative_to(home.root),
         catalogue=(home.served / version.name / f"{day}.parquet").relative_to(home.root),
         advertiser_version=advertisers.name if advertisers else None,
-        time_zone=settings.landing.manifest.time_zone,
+        time_zone=manifest.time_zone,
+        repeats_count=manifest.repeats_count,
         published_at=datetime.now(UTC),
     )
 
@@ -147,8 +149,8 @@ def _write_catalogue(settings: SettingsResource, version: ModelVersion, publicat
     """Features and attributes of every item in one file, by item_id."""
     features, statistics = stored_features(settings.tables, settings.landing, version, publication.day)
     attributes = items_as_of(settings.tables, settings.landing, publication.day)
-    attributes = attributes.select(*ATTRIBUTES, path="category", amount="price")
-    frame = features.to_frame(statistics).join(attributes.drop("price"), on="item_id", how="left").sort("item_id")
+    attributes = attributes.select(*ATTRIBUTES, category_path="category", amount="price", stated_interests="interests")
+    frame = features.to_frame(statistics).join(attributes, on="item_id", how="left").sort("item_id")
     content = io.BytesIO()
     frame.write_parquet(content)
     path = settings.home.root / publication.catalogue

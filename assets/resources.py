@@ -33,6 +33,7 @@ from settings import (
     ModelSettings,
     OnlineSettings,
     SequenceSettings,
+    ServingSettings,
     Settings,
     SweepSettings,
     TrainingSettings,
@@ -129,6 +130,11 @@ class OnlineConfig(OnlineSettings, dg.Config):
     """The online store, which the candidate service reads."""
 
 
+@_defaults_from_environment
+class ServingConfig(ServingSettings, dg.Config):
+    """The candidate service; a run logs these and uses none of them."""
+
+
 class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     """The effective settings of one run, and the home that it reads and writes.
 
@@ -149,6 +155,7 @@ class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     gate: GateConfig = GateConfig()
     advertisers: AdvertiserConfig = AdvertiserConfig()
     online: OnlineConfig = OnlineConfig()
+    serving: ServingConfig = ServingConfig()
 
     def value(self) -> Settings:
         """The effective settings, as plain settings."""

@@ -148,6 +148,11 @@ def search_allowed(
     return rows[0][order].astype(np.int64), scores[0][order].astype(np.float32)
 
 
+def stored_vectors(index: faiss.Index, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The embeddings [rows, width] that an index holds; of IVF-PQ those in half precision."""
+    return np.asarray(_flat(index).reconstruct_batch(np.ascontiguousarray(rows, np.int64)))
+
+
 def _flat(index: faiss.Index) -> Any:
     """The vectors of an index, to be compared one by one: in full, or of IVF-PQ those in half precision."""
     library: Any = faiss

@@ -26,6 +26,7 @@ class Publication:
     catalogue: Path
     advertiser_version: str | None  # None before the first advertiser model
     time_zone: str
+    repeats_count: bool  # whether an item of a user's own history may be a candidate again
     published_at: datetime
 
     @property

@@ -1,0 +1,171 @@
+"""The HTTP service.
+
+One process answers with one thread of torch and FAISS; more processes are more cores. It binds to loopback unless told
+otherwise, and asks for a bearer token where one is set. User ids are in no log line.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from serving.candidates import answer
+from serving.contracts import CandidateRequest, CandidateResponse
+from serving.following import Follower
+from serving.metrics import Metrics, Stopwatch
+from serving.served import Served
+from settings import Settings
+from warehouse.home import Home
+from warehouse.online import OnlineStore, open_store
+
+log = logging.getLogger(__name__)
+MAXIMUM_BODY = 256 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is far below
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all requests share."""
+
+    store: OnlineStore
+    follower: Follower
+    metrics: Metrics
+    settings: Settings
+
+    @property
+    def served(self) -> Served:
+        """What answers now.
+
+        Raises:
+            HTTPException: 503, nothing has been published.
+        """
+        current = self.follower.current
+        if current is None:
+            raise HTTPException(
+                status.HTTP_503_SERVICE_UNAVAILABLE,
+                "nothing is published yet: run a day (adseq run), which materializes online_states",
+                headers={"Retry-After": "5"},
+            )
+        return current
+
+
+def create_app(settings: Settings, token: str | None = None) -> FastAPI:
+    """The application over a home.
+
+    Raises (when it starts):
+        StoreUnreachable: the online store does not answer.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        import faiss
+        import torch
+
+        torch.set_num_threads(1)
+        faiss.omp_set_num_threads(1)
+        home = Home(settings.home)
+        store, metrics = open_store(settings.online.store, home), Metrics()
+        follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
+        follower.start()
+        app.state.service = Service(store, follower, metrics, settings)
+        yield
+        follower.stop()
+        store.close()
+
+    app = FastAPI(
+        title="adseq candidates",
+        description="Ads that are personal and relevant here: the stored state of a user meets what they look at.",
+        version="1",
+        lifespan=lifespan,
+    )
+    app.state.token = token
+    app.middleware("http")(_measured)
+    app.exception_handler(RequestValidationError)(_explained)
+    _routes(app)
+    return app
+
+
+def _routes(app: FastAPI) -> None:
+    @app.post("/candidates", dependencies=[Depends(_authorised)], response_model_exclude_none=True)
+    def candidates(request: CandidateRequest, service: TheService) -> CandidateResponse:
+        """The best ads for a user in a place."""
+        watch = Stopwatch(service.metrics)
+        found = answer(service.served, service.store, request, service.settings.serving, watch)
+        service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
+        if len(found.candidates) < request.k:
+            service.metrics.short.inc()
+        if found.state_age_seconds is not None:
+            service.metrics.state_age.observe(found.state_age_seconds)
+        return found
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """The process runs."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready(service: TheService) -> dict[str, str]:
+        """Something is published, and the store answers."""
+        publication = service.served.publication
+        service.store.count(publication.states)
+        return {"status": "ready", "model_version": publication.model_version, "day": publication.day.isoformat()}
+
+    @app.get("/metrics", dependencies=[Depends(_authorised)])
+    def metrics(service: TheService) -> Response:
+        """Counts and times, for Prometheus."""
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+TheService = Annotated[Service, Depends(_service)]
+
+
+def _authorised(request: Request) -> None:
+    token: str | None = request.app.state.token
+    given = request.headers.get("authorization", "")
+    if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        raise HTTPException(
+            status.HTTP_401_UNAUTHORIZED,
+            "give the service's token: Authorization: Bearer TOKEN",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+async def _measured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse large bodies before reading them, and time the rest."""
+    started = time.perf_counter()
+    length = request.headers.get("content-length", "0")
+    if request.method == "POST" and not (length.isdigit() and 0 < int(length) <= MAXIMUM_BODY):
+        code = status.HTTP_413_CONTENT_TOO_LARGE if length.isdigit() else status.HTTP_411_LENGTH_REQUIRED
+        response: Response = JSONResponse({"detail": f"a body has a length of 1 to {MAXIMUM_BODY} bytes"}, code)
+    else:
+        response = await call_next(request)
+    route = request.scope.get("route")
+    path = getattr(route, "path", "unknown")  # the pattern, so that the series are few
+    metrics = request.app.state.service.metrics
+    metrics.seconds.labels(path, str(response.status_code)).observe(time.perf_counter() - started)
+    return response
+
+
+async def _explained(_: Request, error: Exception) -> JSONResponse:
+    """422 with the field and the rule; without the input, which may name a user."""
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        {"field": ".".join(str(part) for part in each["loc"][1:]) or "body", "rule": each["msg"]}
+        for each in error.errors()
+    ]
+    return JSONResponse({"detail": problems}, status.HTTP_422_UNPROCESSABLE_CONTENT)

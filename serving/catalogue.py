@@ -1,0 +1,126 @@
+"""The catalogue of a publication in the shape that requests need: arrays by row, and rows by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.items import ItemFeatures
+from ml.sequences import row_numbers
+from ml.tensors import CatalogueTensors
+from serving.contracts import Filters
+
+UNAVAILABLE = ("out of stock", "out_of_stock", "sold out", "discontinued", "unavailable")
+POPULARITY_DAYS = 28.0
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All items, and of these the listed ones that the index holds."""
+
+    frame: pl.DataFrame  # attributes, sorted by item_id
+    features: ItemFeatures
+    tensors: CatalogueTensors
+    listed: NDArray[np.int64]  # [index rows] row of the item
+    popularity: NDArray[np.float32]  # [index rows] log count of events in about the last four weeks
+
+    @classmethod
+    def read(cls, path: Path, index_item_ids: list[str], windows_days: list[float]) -> Catalogue:
+        """The catalogue file of a publication."""
+        frame = pl.read_parquet(path)
+        features, statistics = ItemFeatures.from_frame(frame)
+        window = int(np.abs(np.array(windows_days) - POPULARITY_DAYS).argmin())
+        listed = row_numbers(frame["item_id"], pl.Series(index_item_ids, dtype=pl.String))
+        attributes = frame.select(
+            "item_id",
+            "advertiser_id",
+            "title",
+            "category_path",
+            "stated_interests",
+            "amount",
+            "currency",
+            "availability",
+            "countries",
+        )
+        return cls(attributes, features, CatalogueTensors(features), listed, statistics[listed, window])
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Item id -> row."""
+        return {item_id: row for row, item_id in enumerate(self.frame["item_id"].to_list())}
+
+    @cached_property
+    def index_row_of(self) -> NDArray[np.int64]:
+        """[items] index row of each item, -1 where it is not listed."""
+        rows = np.full(len(self), -1)
+        rows[self.listed] = np.arange(len(self.listed))
+        return rows
+
+    @cached_property
+    def by_popularity(self) -> NDArray[np.int64]:
+        """[index rows] index rows, most popular first."""
+        return np.argsort(-self.popularity, kind="stable")
+
+    @cached_property
+    def advertisers(self) -> dict[str, NDArray[np.int64]]:
+        """Advertiser id -> index rows of its items."""
+        rows = pl.DataFrame({"advertiser": self.frame["advertiser_id"].gather(self.listed)}).with_row_index("row")
+        groups = rows.drop_nulls().group_by("advertiser").agg("row")
+        return {name: np.array(own, np.int64) for name, own in groups.iter_rows()}
+
+    def allowed(self, filters: Filters, country: str | None) -> NDArray[np.bool_]:
+        """[index rows] the items that a request may get. ``country``: the user's, where the filters name none."""
+        ships_to = filters.country or country
+        mask = np.ones(len(self.listed), bool) if filters.include_unavailable else self._available.copy()
+        if ships_to is not None:
+            mask &= self._unrestricted | self._ships_to.get(ships_to, False)
+        if filters.minimum_price is not None:
+            mask &= self._price >= filters.minimum_price
+        if filters.maximum_price is not None:
+            mask &= self._price <= filters.maximum_price
+        for advertiser in filters.blocked_advertisers:
+            mask[self.advertisers.get(advertiser, NOBODY)] = False
+        return mask
+
+    @cached_property
+    def _price(self) -> NDArray[np.float64]:
+        return self.frame["amount"].gather(self.listed).fill_null(float("nan")).to_numpy()
+
+    @cached_property
+    def _available(self) -> NDArray[np.bool_]:
+        stated = self.frame["availability"].gather(self.listed).str.to_lowercase().fill_null("")
+        return (~stated.is_in(UNAVAILABLE)).to_numpy()
+
+    @cached_property
+    def _unrestricted(self) -> NDArray[np.bool_]:
+        return self.frame["countries"].gather(self.listed).is_null().to_numpy()
+
+    @cached_property
+    def _ships_to(self) -> dict[str, NDArray[np.bool_]]:
+        """Country -> [index rows]."""
+        restricted = (
+            self.frame.select("countries").with_columns(row=pl.Series(self.index_row_of)).filter(pl.col("row") >= 0)
+        )
+        pairs = restricted.explode("countries").drop_nulls()
+        found: dict[str, NDArray[np.bool_]] = {}
+        for country, rows in pairs.group_by("countries").agg("row").iter_rows():
+            found[country] = np.zeros(len(self.listed), bool)
+            found[country][rows] = True
+        return found
+
+    def warm_up(self) -> None:
+        """Compute what is computed on first use, so that no request waits for it."""
+        for name in ("row_of", "index_row_of", "by_popularity", "advertisers", "_price", "_available", "_unrestricted"):
+            getattr(self, name)
+        _ = self._ships_to
+
+
+NOBODY = np.zeros(0, np.int64)

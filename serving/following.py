@@ -1,0 +1,55 @@
+"""Follows the store's sign: loads what is newly published beside what answers, then answers from the new."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+from serving.metrics import Metrics
+from serving.served import Served
+from warehouse.online import OnlineStore
+from warehouse.online.publication import Publication
+
+log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Holds the publication that answers. A request takes ``current`` once and keeps to it: what it answers is of one
+    version, also while another takes over."""
+
+    def __init__(self, home: Path, store: OnlineStore, metrics: Metrics, every_seconds: float) -> None:
+        self.home, self.store, self.metrics, self.every_seconds = home, store, metrics, every_seconds
+        self.current: Served | None = None
+        self._sign: bytes | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follow publications", daemon=True)
+
+    def start(self) -> None:
+        """Load what is published now, if anything is, and follow from then on."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Load the publication that the sign names, if it is another one. What cannot be read leaves the one before."""
+        try:
+            sign = self.store.sign()
+            if sign is None or sign == self._sign:
+                return
+            publication = Publication.from_bytes(sign)
+            loaded = Served.load(self.home, publication)
+        except Exception:
+            log.exception("the new publication cannot be loaded; the one before keeps answering")
+            return
+        self.current, self._sign = loaded, sign
+        self.metrics.served.clear()
+        self.metrics.served.labels(publication.model_version, publication.day.isoformat()).set(1)
+        log.info("serving %s as of %s", publication.model_version, publication.day)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self.every_seconds):
+            self.look()

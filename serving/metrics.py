@@ -1,0 +1,67 @@
+"""What the service counts and times, for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+BOUNDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
+AGES = (3600, 6 * 3600, 86_400, 2 * 86_400, 7 * 86_400, 30 * 86_400)
+
+
+class Stage(StrEnum):
+    """The parts of a request."""
+
+    store = "store"  # reading the user
+    head = "head"  # context layer and head
+    filters = "filters"
+    search = "search"  # the index and the advertiser lists
+    response = "response"
+
+
+class Metrics:
+    """One service's figures."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.seconds = Histogram(
+            "adseq_request_seconds", "Whole requests", ["path", "status"], buckets=BOUNDS, registry=self.registry
+        )
+        self.stages = Histogram(
+            "adseq_stage_seconds",
+            "Parts of a request for candidates",
+            ["stage"],
+            buckets=BOUNDS,
+            registry=self.registry,
+        )
+        self.answers = Counter(
+            "adseq_answers", "Answers by what they rest on", ["basis", "surface"], registry=self.registry
+        )
+        self.short = Counter(
+            "adseq_short_answers", "Answers with fewer candidates than were asked for", registry=self.registry
+        )
+        self.state_age = Histogram(
+            "adseq_state_age_seconds", "Age of the states answered from", buckets=AGES, registry=self.registry
+        )
+        self.served = Gauge(
+            "adseq_served", "1 for the publication that answers", ["model_version", "day"], registry=self.registry
+        )
+
+
+class Stopwatch:
+    """Times the stages of one request."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.metrics.stages.labels(stage.value).observe(time.perf_counter() - started)

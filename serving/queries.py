@@ -1,0 +1,51 @@
+"""What a search query is about: interests, by how its words match category names and titles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ml.content import category_nodes
+
+MATCHED_INTERESTS = 3
+LEAST_MATCH = 0.2  # cosine of TF-IDF below which words have nothing to do with each other
+TITLE_SHARE = 0.5  # an interest is known by its name first, then by the titles of its items
+
+
+@dataclass(frozen=True)
+class InterestMatcher:
+    """Interests as documents: the words of their name, and of their items' titles."""
+
+    names: list[str]  # interests as the catalogue states them, or its category nodes, as paths
+    vectorizer: TfidfVectorizer
+    matrix: sp.csr_matrix  # [names, terms] unit length
+
+    @classmethod
+    def of(cls, catalogue: pl.DataFrame) -> InterestMatcher | None:
+        """Of the catalogue's title, category_path and stated_interests; None where no item has either of them."""
+        stated = catalogue["stated_interests"].list.eval(pl.element().struct.field("interest"))
+        nodes = pl.select(
+            pl.when(stated.list.len() > 0).then(stated).otherwise(category_nodes(catalogue["category_path"]))
+        )
+        pairs = pl.DataFrame({"node": nodes.to_series(), "title": catalogue["title"]})
+        pairs = pairs.explode("node").drop_nulls("node")
+        if not len(pairs):
+            return None
+        titles = pl.col("title").drop_nulls().unique().sort().head(200).str.join(" ")
+        documents = pairs.group_by("node").agg(titles=titles).sort("node")
+        names = documents["node"].to_list()
+        own = [name.split(">")[-1].strip() for name in names]
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
+        vectorizer.fit(own + documents["titles"].to_list())
+        of_name, of_titles = vectorizer.transform(own), vectorizer.transform(documents["titles"].to_list())
+        return cls(names, vectorizer, sp.csr_matrix(of_name + TITLE_SHARE * of_titles))
+
+    def interests(self, query: str) -> dict[str, float]:
+        """The categories nearest to a query and their confidences, best first; none where nothing matches."""
+        match = np.asarray((self.matrix @ self.vectorizer.transform([query]).T).todense()).ravel()
+        best = np.argsort(-match, kind="stable")[:MATCHED_INTERESTS]
+        return {self.names[row]: min(1.0, float(match[row])) for row in best if match[row] >= LEAST_MATCH}

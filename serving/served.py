@@ -1,0 +1,72 @@
+"""One publication in memory: head, catalogue and index of one model version, which belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.artifact import ModelArtifact
+from ml.context import NO_SUBJECT, Context, no_context, subject_context
+from ml.hashing import bucket
+from ml.index import load_index
+from ml.inference import embed_users
+from ml.items import MAXIMUM_INTERESTS
+from serving.catalogue import Catalogue
+from serving.queries import InterestMatcher
+from warehouse.online.publication import Publication
+
+
+@dataclass(frozen=True)
+class Served:
+    """What answers requests until a newer publication is loaded."""
+
+    publication: Publication
+    artifact: ModelArtifact
+    catalogue: Catalogue
+    index: faiss.Index
+    matcher: InterestMatcher | None
+
+    @classmethod
+    def load(cls, home: Path, publication: Publication) -> Served:
+        """Read a publication's files.
+
+        Raises:
+            OSError, ValueError: a file is missing or damaged.
+        """
+        artifact, loaded = ModelArtifact.load(home / publication.model), load_index(home / publication.index)
+        windows = artifact.settings.features.statistics_windows_days
+        catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
+        catalogue.warm_up()
+        served = cls(publication, artifact, catalogue, loaded.index, InterestMatcher.of(catalogue.frame))
+        served.embed(None, served.context(None, {}), np.zeros((1, 3), np.int64))  # the first call is slow
+        return served
+
+    def context(self, subject: int | None, interests: dict[str, float]) -> Context:
+        """The context of one request: the catalogue row looked at, and interests, which go before the subject's own."""
+        context = no_context(1, MAXIMUM_INTERESTS)
+        if subject is not None:
+            context = subject_context(np.array([subject]), self.catalogue.features)
+        if interests:
+            buckets = self.artifact.settings.features.category_buckets
+            best = sorted(interests.items(), key=lambda pair: -pair[1])[:MAXIMUM_INTERESTS]
+            ids, confidence = np.zeros_like(context.interests), np.zeros_like(context.confidence)
+            ids[0, : len(best)] = [bucket(name, buckets, 0) for name, _ in best]
+            confidence[0, : len(best)] = [weight for _, weight in best]
+            context = Context(context.subject, ids, confidence)
+        return context
+
+    def embed(
+        self, state: NDArray[np.float32] | None, context: Context, demographics: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """The query embedding [width]: the head over a stored state (None: nothing is known), context and demographics
+        [1, 3]."""
+        network = self.artifact.network
+        known = np.zeros(network.state_width, np.float32) if state is None else state
+        return embed_users(network, self.catalogue.tensors, known[None], context, demographics)[0]
+
+    def has_context(self, context: Context) -> bool:
+        return bool(context.subject[0] != NO_SUBJECT or (context.confidence > 0).any())
