@@ -15,7 +15,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check lint format ui bench peers peers-split clean
+.PHONY: help install install-dev run test check lint format ui serve bench peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: install-dev ## Format the code and mend what the linter can
 
 ui: install ## Open Dagster and MLflow on the home; Ctrl-C stops both
 	$(BIN)/adseq ui
+
+serve: install ## Answer requests for candidates on http://127.0.0.1:8080 (PORT=... another); Ctrl-C stops it
+	$(BIN)/adseq serve --port $(or $(PORT),8080)
 
 bench: install-dev ## Measure speed against peers and limits; writes docs/performance.md
 	$(BIN)/python -m benchmarks

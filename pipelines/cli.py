@@ -42,6 +42,7 @@ Assignments = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as training.learning_rate=1e-3; lists as JSON."),
 ]
 DEFAULT_HOME = Path(".adseq")
+LOOPBACK = "127.0.0.1"
 
 
 @app.command()
@@ -96,6 +97,39 @@ def ui(home: HomeOption = DEFAULT_HOME) -> None:
         from warehouse.home import Home
 
         serve(Home(home), console)
+
+
+@app.command()
+def serve(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Anything but loopback is reachable by others: set ADSEQ_TOKEN.")
+    ] = LOOPBACK,
+    processes: Annotated[int, typer.Option(min=1, help="One a core.")] = 1,
+) -> None:
+    """Answer requests for candidates over HTTP, and follow what is published. Ctrl-C stops it."""
+    with _readable():
+        from pipelines.serve import serve_candidates
+        from warehouse.home import Home
+
+        serve_candidates(Home(home), host, port, processes, console)
+
+
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Argument(help="A user_id.")],
+    subject: Annotated[str | None, typer.Option(help="The item that the user looks at: its item_id.")] = None,
+    query: Annotated[str | None, typer.Option(help="What the user searches for.")] = None,
+    count: Annotated[int, typer.Option("--count", "-k", min=1, max=100, help="Candidates to show.")] = 10,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Show a user's history and candidates, with the context and without, for a person to look at."""
+    with _readable():
+        from pipelines.recommend import show_candidates
+        from warehouse.home import Home
+
+        show_candidates(Home(home), user, subject, query, count, console)
 
 
 @app.command("evaluate")
@@ -263,12 +297,15 @@ def _ending(error: Exception) -> tuple[int, str] | None:
     from warehouse.home import HomeLocked
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
+    from warehouse.online.store import NothingPublished, StoreUnreachable
     from warehouse.reading import LandingError
     from warehouse.tables import TableMissing
 
     if isinstance(error, RunFailed | ServiceFailed):
         return 1, f"\n{error}"
     if isinstance(error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | TableMissing):
+        return 2, str(error)
+    if isinstance(error, NothingPublished | StoreUnreachable):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())

@@ -7,7 +7,7 @@ otherwise, and asks for a bearer token where one is set. User ids are in no log 
 from __future__ import annotations
 
 import hmac
-import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,7 +29,7 @@ from settings import Settings
 from warehouse.home import Home
 from warehouse.online import OnlineStore, open_store
 
-log = logging.getLogger(__name__)
+TOKEN_VARIABLE = "ADSEQ_TOKEN"
 MAXIMUM_BODY = 256 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is far below
 
 
@@ -95,6 +95,11 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
     return app
 
 
+def app_of_environment() -> FastAPI:
+    """The application of ``adseq serve``: settings and token come from the environment, which its processes share."""
+    return create_app(Settings(), os.environ.get(TOKEN_VARIABLE) or None)
+
+
 def _routes(app: FastAPI) -> None:
     @app.post("/candidates", dependencies=[Depends(_authorised)], response_model_exclude_none=True)
     def candidates(request: CandidateRequest, service: TheService) -> CandidateResponse:
@@ -148,10 +153,11 @@ def _authorised(request: Request) -> None:
 async def _measured(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse large bodies before reading them, and time the rest."""
     started = time.perf_counter()
-    length = request.headers.get("content-length", "0")
-    if request.method == "POST" and not (length.isdigit() and 0 < int(length) <= MAXIMUM_BODY):
-        code = status.HTTP_413_CONTENT_TOO_LARGE if length.isdigit() else status.HTTP_411_LENGTH_REQUIRED
-        response: Response = JSONResponse({"detail": f"a body has a length of 1 to {MAXIMUM_BODY} bytes"}, code)
+    length = request.headers.get("content-length")
+    if request.method == "POST" and not (length and length.isdigit() and int(length) <= MAXIMUM_BODY):
+        code = status.HTTP_413_CONTENT_TOO_LARGE if length else status.HTTP_411_LENGTH_REQUIRED
+        rule = f"a body says its length (Content-Length), which is at most {MAXIMUM_BODY} bytes"
+        response: Response = JSONResponse({"detail": rule}, code)
     else:
         response = await call_next(request)
     route = request.scope.get("route")

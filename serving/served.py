@@ -17,6 +17,7 @@ from ml.inference import embed_users
 from ml.items import MAXIMUM_INTERESTS
 from serving.catalogue import Catalogue
 from serving.queries import InterestMatcher
+from warehouse.online import NothingPublished, OnlineStore
 from warehouse.online.publication import Publication
 
 
@@ -44,6 +45,20 @@ class Served:
         served = cls(publication, artifact, catalogue, loaded.index, InterestMatcher.of(catalogue.frame))
         served.embed(None, served.context(None, {}), np.zeros((1, 3), np.int64))  # the first call is slow
         return served
+
+    @classmethod
+    def newest(cls, home: Path, store: OnlineStore) -> Served:
+        """What the store says is served.
+
+        Raises:
+            NothingPublished: no day has been published.
+        """
+        sign = store.sign()
+        if sign is None:
+            raise NothingPublished(
+                f"nothing is published under {home}: run a day (adseq run), which materializes online_states"
+            )
+        return cls.load(home, Publication.from_bytes(sign))
 
     def context(self, subject: int | None, interests: dict[str, float]) -> Context:
         """The context of one request: the catalogue row looked at, and interests, which go before the subject's own."""

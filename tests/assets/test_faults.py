@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 from tests.assets.compare import assert_same_day
-from tests.assets.conftest import Ran
 from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq
+from tests.flow import Ran
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing

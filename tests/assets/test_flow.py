@@ -24,9 +24,9 @@ from ml.retrieval import RankedLists
 from ml.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
 from pipelines.summary import MODELS
-from tests.assets.conftest import Ran
 from tests.assets.world import DAYS, PROJECT, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_DAY
+from tests.flow import Ran
 from warehouse.catalogue import items_as_of
 from warehouse.contracts import KEYS, LandingTable
 from warehouse.tables import vectors

@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 
 from assets.deployment import versions
 from tests.assets.compare import BY_DAY, TOLERANCE, assert_same_day, largest_difference_to_full
-from tests.assets.conftest import Ran
 from tests.assets.world import DAYS, TRAINED, copy_of, days_of, execute
+from tests.flow import Ran
 from warehouse.states import snapshot
 from warehouse.tables import Tables, vectors
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from assets.advertising import serving
-from tests.assets.conftest import Ran
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
+from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.ingest import day_end
 from warehouse.landing import Landing

@@ -12,9 +12,9 @@ import pytest
 from assets.deployment import versions
 from ml.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
-from tests.assets.conftest import Ran
 from tests.assets.test_online import assert_store_is
 from tests.assets.world import DAYS, LATER, Step, copy_of, days_of, execute
+from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.online import LmdbStore

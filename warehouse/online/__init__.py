@@ -4,6 +4,15 @@ from warehouse.online.lmdb_store import LmdbStore
 from warehouse.online.opening import open_store
 from warehouse.online.records import StateRecord, user_key
 from warehouse.online.redis_store import RedisStore
-from warehouse.online.store import OnlineStore, StoreUnreachable
+from warehouse.online.store import NothingPublished, OnlineStore, StoreUnreachable
 
-__all__ = ["LmdbStore", "OnlineStore", "RedisStore", "StateRecord", "StoreUnreachable", "open_store", "user_key"]
+__all__ = [
+    "LmdbStore",
+    "NothingPublished",
+    "OnlineStore",
+    "RedisStore",
+    "StateRecord",
+    "StoreUnreachable",
+    "open_store",
+    "user_key",
+]

@@ -24,6 +24,10 @@ class StoreUnreachable(RuntimeError):
     """The online store cannot be opened or does not answer; says which and what to do."""
 
 
+class NothingPublished(LookupError):
+    """There is nothing to answer from yet; says what to do."""
+
+
 class OnlineStore(Protocol):
     """A place that publications are written to and the service reads from, by several processes at once."""
 

@@ -1,4 +1,4 @@
-"""The whole flow on a tiny world, run once by the real command; the tests read it or work on copies."""
+"""The whole flow on a tiny world, run once by the real command; tests of all folders read it or work on copies."""
 
 from __future__ import annotations
 

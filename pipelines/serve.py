@@ -1,0 +1,52 @@
+"""``adseq serve``: the candidate service on one home, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+from pipelines.failures import RunRefused
+from settings import Settings
+from warehouse.home import Home
+from warehouse.online import open_store
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+WAITING = 2048  # connections of a process; whoever comes on top gets 503 at once
+
+
+def serve_candidates(home: Home, host: str, port: int, processes: int, console: Console) -> None:
+    """Serve in this process, or in several that share the port.
+
+    Raises:
+        RunRefused: others could reach the service and there is no token.
+        StoreUnreachable: the online store does not answer.
+    """
+    import uvicorn
+
+    from serving.app import TOKEN_VARIABLE
+
+    if host not in LOOPBACK and not os.environ.get(TOKEN_VARIABLE):
+        raise RunRefused(
+            f"{host} can be reached by others, and what users did is not for everybody: set {TOKEN_VARIABLE} to a "
+            "secret, which callers send as `Authorization: Bearer SECRET`, or serve on 127.0.0.1."
+        )
+    os.environ["ADSEQ_HOME"] = str(home.root)
+    store = open_store(Settings().online.store, home)
+    sign = store.sign()
+    store.close()
+    console.print(
+        f"Candidates at http://{host}:{port}/candidates, described at http://{host}:{port}/docs. Ctrl-C stops."
+    )
+    if sign is None:
+        console.print("Nothing is published yet: the service answers 503 until a day has run (adseq run).")
+    uvicorn.run(
+        "serving.app:app_of_environment",
+        factory=True,
+        host=host,
+        port=port,
+        workers=processes,
+        limit_concurrency=WAITING,
+        log_level="warning",
+        access_log=False,  # a request's log line is of no use without the user, who shall not be in it
+    )
