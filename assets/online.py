@@ -46,8 +46,9 @@ def online_states(context: dg.AssetExecutionContext, settings: SettingsResource)
     from ml.figures import state_age_histogram
 
     day = date.fromisoformat(context.partition_key)
-    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
-    published = publish_day(settings, version, day)
+    champion = tracking_of(settings).champion()
+    version = serving(settings.tables, settings.home, day, champion)
+    published = publish_day(settings, version, day, champion)
     now = published.publication
     ages = snapshot(settings.tables, now.model_version, now.day).select(
         age=(pl.lit(now.day) - pl.col("day")).dt.total_days()

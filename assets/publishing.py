@@ -60,17 +60,18 @@ class News:
         return self if same else replace(self, since=None)
 
 
-def publish_day(settings: SettingsResource, version: ModelVersion, day: date) -> Published:
+def publish_day(settings: SettingsResource, version: ModelVersion, day: date, champion: str | None) -> Published:
     """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the sign last.
 
-    An earlier day of another version than the one served is history, and changes nothing.
+    Of another version than the one served, an earlier day is history and changes nothing; nor does any day unless the
+    version is champion: a day run again with the version that once served it does not undo a rollback.
     """
     started = time.perf_counter()
     store = open_store(settings.online.store, settings.home)
     try:
         before = served(store)
         same = before is not None and before.model_version == version.name
-        if before is not None and before.day > day and not same:
+        if before is not None and not same and (before.day > day or version.name != champion):
             return Published(before, False, 0, 0, time.perf_counter() - started)
         publication = _publication(settings, version, max(day, before.day) if same and before else day)
         news = News(before.day if before else None, day)
@@ -120,10 +121,11 @@ def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: 
     if news.since is None:
         shape = settings.value().sequences
         everybody = all_user_sequences(tables, settings.landing, publication.day, shape)
-        sequences = everybody.with_columns(day=pl.lit(publication.day))
+        inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
+        sequences = everybody.join(inferred, on="user_id")
     else:
         sequences = news.select(tables.scan("user_sequences").collect()).sort("day").unique("user_id", keep="last")
-    columns = ("event_time", "event_name", "item_id", "advertiser_id")
+    columns = ("event_id", "event_time", "event_name", "item_id", "advertiser_id")
     told = sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us")))
     store.put(SEQUENCES, json_rows(_stamped(told, publication), columns))
 

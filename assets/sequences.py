@@ -21,6 +21,7 @@ from warehouse.sequences import user_sequences as sequences_of_day
     "oldest first, in the order (event_time, event_id). Computed from the event log, so any day stands alone.",
     metadata=columns(
         user_id="String",
+        event_id="List(String)",
         event_time="List(Datetime): UTC, ascending",
         event_name="List(String)",
         item_id="List(String): null where the event has no item",

@@ -100,6 +100,18 @@ def ui(home: HomeOption = DEFAULT_HOME) -> None:
 
 
 @app.command()
+def rollback(
+    home: HomeOption = DEFAULT_HOME,
+    to: Annotated[str | None, typer.Option(help="A version that was champion, as item-3 [default: the last].")] = None,
+) -> None:
+    """Put an earlier champion back: catch its states up, then serve it."""
+    with _readable():
+        from pipelines.rollback import roll_back_home
+
+        roll_back_home(_home(home, None), to, console)
+
+
+@app.command()
 def serve(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,

@@ -10,8 +10,9 @@ import hmac
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,15 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.candidates import answer
-from serving.contracts import CandidateRequest, CandidateResponse
+from serving.contracts import CandidateRequest, CandidateResponse, EventsRequest, EventsResponse
 from serving.following import Follower
 from serving.metrics import Metrics, Stopwatch
+from serving.refreshing import Contended, add_all
 from serving.served import Served
 from settings import Settings
 from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.live import LiveEvents
 from warehouse.online import OnlineStore, open_store
 
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
@@ -40,6 +44,7 @@ class Service:
     store: OnlineStore
     follower: Follower
     metrics: Metrics
+    live: LiveEvents
     settings: Settings
 
     @property
@@ -57,6 +62,11 @@ class Service:
                 headers={"Retry-After": "5"},
             )
         return current
+
+
+def clock() -> datetime:
+    """Now."""
+    return datetime.now(UTC)
 
 
 def create_app(settings: Settings, token: str | None = None) -> FastAPI:
@@ -77,7 +87,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         store, metrics = open_store(settings.online.store, home), Metrics()
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
-        app.state.service = Service(store, follower, metrics, settings)
+        app.state.service = Service(store, follower, metrics, LiveEvents(Landing(home.landing)), settings)
         yield
         follower.stop()
         store.close()
@@ -113,6 +123,26 @@ def _routes(app: FastAPI) -> None:
             service.metrics.state_age.observe(found.state_age_seconds)
         return found
 
+    @app.post("/events", dependencies=[Depends(_authorised)])
+    def events(request: EventsRequest, service: TheService) -> EventsResponse:
+        """Conversions as they happen: durable at once, and known to the next answer."""
+        now = clock()
+        _refuse_the_future(request, now, service.settings.data.future_tolerance_hours)
+        try:
+            day = service.live.append([event.model_dump(mode="json") for event in request.events], now)
+        except OSError as error:
+            raise HTTPException(
+                status.HTTP_503_SERVICE_UNAVAILABLE,
+                f"the landing zone cannot be written ({error.strerror}); none of the events was taken, send them again",
+                headers={"Retry-After": "5"},
+            ) from error
+        current, refreshed = service.follower.current, False
+        if current is not None:
+            with suppress(Contended):
+                add_all(current, service.store, request.events, now)
+                refreshed = True
+        return EventsResponse(accepted=len(request.events), arrival_day=day, refreshed=refreshed)
+
     @app.get("/health")
     def health() -> dict[str, str]:
         """The process runs."""
@@ -129,6 +159,15 @@ def _routes(app: FastAPI) -> None:
     def metrics(service: TheService) -> Response:
         """Counts and times, for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _refuse_the_future(request: EventsRequest, now: datetime, tolerance_hours: float) -> None:
+    latest = now + timedelta(hours=tolerance_hours)
+    for number, event in enumerate(request.events):
+        if event.event_time > latest:
+            rule = f"is more than {tolerance_hours:g} hours ahead of the service's clock"
+            problem = {"field": f"events.{number}.event_time", "rule": rule}
+            raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, [problem])
 
 
 def _service(request: Request) -> Service:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -20,6 +20,7 @@ from serving.contracts import (
 from serving.explaining import explain
 from serving.generators import AdvertiserLists, Generator, ItemNeighbours, Popularity, Query, Scored, blend
 from serving.metrics import Stage, Stopwatch
+from serving.refreshing import catch_up
 from serving.served import Served
 from serving.users import KnownUser, buckets_of, read_user
 from settings import ServingSettings
@@ -41,6 +42,9 @@ def answer(
     """Candidates for one request, under one publication."""
     with watch.stage(Stage.store):
         user = read_user(store, served.publication, request.user_id)
+    if user.is_behind:
+        with watch.stage(Stage.encoder):
+            user = replace(user, state=catch_up(served, store, request.user_id, datetime.now(UTC)))
     with watch.stage(Stage.head):
         place = _place(served, request)
         demographics = _merged(user.demographics, request.demographics)

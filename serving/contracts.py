@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from warehouse.contracts import EVENT_NAMES, NEED_NOTHING
 
 MAXIMUM_CANDIDATES = 500
 MAXIMUM_BLOCKED = 1000
 MAXIMUM_INTERESTS = 20
+MAXIMUM_EVENTS = 100
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=10_240)]
 Weight = Annotated[float, Field(gt=0, le=1)]
@@ -94,6 +97,45 @@ class CandidateRequest(Message):
         if self.surface is Surface.search and self.query is None and not self.interests:
             raise ValueError("the surface search needs a query or interests")
         return self
+
+
+class Event(Message):
+    """A conversion event, as the landing zone's table ``events`` has it."""
+
+    event_id: Identifier = Field(description="The same id again is the same event.")
+    user_id: Identifier
+    event_time: datetime = Field(description="ISO 8601; without a zone it is UTC.")
+    event_name: Literal[EVENT_NAMES]  # type: ignore[valid-type]
+    advertiser_id: Identifier | None = None
+    item_id: Identifier | None = None
+    value: float | None = Field(None, ge=0)
+    currency: str | None = Field(None, max_length=10)
+    search_string: str | None = Field(None, max_length=500)
+
+    @field_validator("event_time")
+    @classmethod
+    def _in_utc(cls, time: datetime) -> datetime:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _about_something(self) -> Self:
+        if self.item_id is None and self.advertiser_id is None and self.event_name not in NEED_NOTHING:
+            raise ValueError(f"an event names an item or an advertiser, unless it is one of {', '.join(NEED_NOTHING)}")
+        return self
+
+
+class EventsRequest(Message):
+    """Events that arrived together."""
+
+    events: list[Event] = Field(min_length=1, max_length=MAXIMUM_EVENTS)
+
+
+class EventsResponse(Message):
+    """What became of the events."""
+
+    accepted: int = Field(description="Durable in the landing zone; the daily run drops ids that it has already.")
+    arrival_day: date
+    refreshed: bool = Field(description="Whether the next answer knows them; false before the first publication.")
 
 
 class NearEvent(Message):

@@ -17,6 +17,7 @@ class Stage(StrEnum):
     """The parts of a request."""
 
     store = "store"  # reading the user
+    encoder = "encoder"  # only where events have come in that the state does not know
     head = "head"  # context layer and head
     filters = "filters"
     search = "search"  # the index and the advertiser lists

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from ml.dataset import demographic_buckets
 from serving.contracts import Demographics
 from warehouse.online import OnlineStore, StateRecord, user_key
 from warehouse.online.publication import SEQUENCES, USERS, Publication
-from warehouse.online.records import json_in
+from warehouse.online.records import json_in, stamp_in
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,6 @@ class PastEvent:
     item_id: str | None
     event_name: str
     event_time: datetime
-    advertiser_id: str | None
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class KnownUser:
     """Everything about a user that a request needs; empty for somebody unknown."""
 
     state: StateRecord | None
+    is_behind: bool  # the history knows more than the state: events came in while another version took over
     advertisers: list[str]  # best first
     history: list[PastEvent]  # oldest first
     demographics: Demographics
@@ -45,23 +46,22 @@ class KnownUser:
 def read_user(store: OnlineStore, publication: Publication, user_id: str) -> KnownUser:
     """A user as of the publication or later."""
     key = user_key(user_id)
-    state = store.get(publication.states, key)
+    value = store.get(publication.states, key)
+    state = StateRecord.from_bytes(value) if value else None
     lists = store.get(publication.advertisers, key) if publication.advertisers else None
     sequence, demographics = store.get(SEQUENCES, key), store.get(USERS, key)
     return KnownUser(
-        state=StateRecord.from_bytes(state) if state else None,
+        state=state,
+        is_behind=sequence is not None and (state is None or state.stamp < stamp_in(sequence)),
         advertisers=json_in(lists)["advertiser_ids"] if lists else [],
         history=_events(json_in(sequence)) if sequence else [],
         demographics=Demographics(**json_in(demographics)) if demographics else Demographics(),
     )
 
 
-def _events(columns: dict[str, list[str | int | None]]) -> list[PastEvent]:
-    rows = zip(*(columns[name] for name in ("item_id", "event_name", "event_time", "advertiser_id")), strict=True)
-    return [
-        PastEvent(item, str(name), datetime.fromtimestamp(int(time or 0) / 1e6, UTC), advertiser)
-        for item, name, time, advertiser in rows
-    ]
+def _events(columns: dict[str, list[Any]]) -> list[PastEvent]:
+    rows = zip(*(columns[name] for name in ("item_id", "event_name", "event_time")), strict=True)
+    return [PastEvent(item, name, datetime.fromtimestamp(time / 1e6, UTC)) for item, name, time in rows]
 
 
 @lru_cache(maxsize=10_000)

@@ -23,6 +23,7 @@ EVENT_NAMES = (
     "watch_video",
     "custom",
 )
+NEED_NOTHING = ("search", "view_category", "custom")  # events that may name neither an item nor an advertiser
 DEFAULT_POSITIVES = ("checkout", "add_to_cart", "signup")
 SURFACES = ("related_pins", "search", "home_feed")
 STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted")
@@ -66,7 +67,7 @@ class Event(dy.Schema):
         return (
             pl.col("item_id").is_not_null()
             | pl.col("advertiser_id").is_not_null()
-            | pl.col("event_name").is_in(["search", "view_category", "custom"])
+            | pl.col("event_name").is_in(NEED_NOTHING)
         )
 
 

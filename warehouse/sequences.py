@@ -39,13 +39,14 @@ newest AS (
       AND event_time < window_end
     QUALIFY row_number() OVER (PARTITION BY user_id ORDER BY event_time DESC, event_id DESC) <= $length
 )
-SELECT user_id, event_time, event_name, item_id, advertiser_id, value
+SELECT user_id, event_id, event_time, event_name, item_id, advertiser_id, value
 FROM newest
 ORDER BY user_id, event_time, event_id
 """
 
 SEQUENCE_SCHEMA = {
     "user_id": pl.String(),
+    "event_id": pl.List(pl.String()),
     "event_time": pl.List(pl.Datetime("us", "UTC")),
     "event_name": pl.List(pl.String()),
     "item_id": pl.List(pl.String()),

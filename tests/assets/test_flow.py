@@ -113,6 +113,7 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
         ("user_states", "incremental_equals_full"),
         ("item_index", "recall_against_brute_force"),
         ("advertiser_candidates", "every_active_user_has_a_full_list"),
+        ("online_states", "states_are_fresh"),
     }
     assert evaluated == dict.fromkeys(once, 1) | dict.fromkeys(daily, len(DAYS))
 

@@ -13,7 +13,7 @@ from assets.deployment import versions
 from ml.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.test_online import assert_store_is
-from tests.assets.world import DAYS, LATER, Step, copy_of, days_of, execute
+from tests.assets.world import DAYS, LATER, Step, adseq, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.landing import Landing
@@ -107,3 +107,36 @@ def test_the_new_day_is_measured_on_what_the_old_version_had_prepared(retrained:
     assert retrained.day["user_states"]["model_version"] == "item-2"
     assert retrained.day["daily_recall"]["served_by"] == "item-1"
     assert retrained.day["daily_recall"]["positives"] > 0
+
+
+@pytest.fixture(scope="module")
+def rolled_back(retrained: Retrained, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The home after item-2 was taken back, and its day was run again."""
+    home = copy_of(retrained.home, tmp_path_factory.mktemp("rolled-back") / "home")
+    done = adseq(home, "rollback")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "item-1 is champion again, in the place of item-2" in " ".join(done.stdout.split())
+    execute(home, days_of([LATER]))
+    return home
+
+
+def test_a_rollback_serves_the_champion_before_with_its_states_caught_up(rolled_back: Home) -> None:
+    """Also after the day that item-2 served was run again."""
+    assert Tracking(rolled_back.tracking_uri, rolled_back.artifacts).champion() == "item-1"
+    assert_store_is(rolled_back, "item-1", LATER)
+    tables = Tables(rolled_back.tables)
+    active = tables.read("user_sequences", {"day": LATER})["user_id"].sort().to_list()
+    caught_up = tables.read("user_states", {"model_version": "item-1", "day": LATER})
+    assert caught_up["user_id"].sort().to_list() == active
+    first = versions(tables, rolled_back)[0]
+    difference, _ = largest_difference_to_full(tables, Landing(rolled_back.landing), first, LATER)
+    assert difference <= TOLERANCE
+
+
+def test_there_is_nothing_before_the_first_champion(rolled_back: Home) -> None:
+    again = adseq(rolled_back, "rollback")
+    assert again.returncode == 2
+    assert "There is no champion before item-1" in again.stderr
+    unknown = adseq(rolled_back, "rollback", "--to", "item-3")
+    assert unknown.returncode == 2
+    assert "Were champion: item-1, item-2" in " ".join(unknown.stderr.split())

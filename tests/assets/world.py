@@ -115,8 +115,11 @@ def days_of(days: Sequence[date]) -> list[Step]:
 
 def copy_of(home: Home, root: Path, *, with_day: date | None = None) -> Home:
     """An independent copy of a home and its landing zone; ``with_day`` has landed in it, too."""
-    copy = Home(Path(shutil.copytree(home.root, root)))
-    landing = Landing(root / "landing-of-its-own")
+    own = "landing-of-its-own"
+    copy, landing = (
+        Home(Path(shutil.copytree(home.root, root, ignore=shutil.ignore_patterns(own)))),
+        Landing(root / own),
+    )
     shutil.copytree(home.landing, landing.root)
     copy.use_landing(landing.root)
     _move_artifacts(copy.root / "mlflow" / "mlflow.db", str(home.root), str(copy.root))

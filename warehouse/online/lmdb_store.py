@@ -19,13 +19,17 @@ SIGN = "served.json"
 MAXIMUM_BYTES = 1 << 38
 
 
+# LMDB allows a process to open an environment once: stores of one process share it, and the last to close it does so.
+_environments: dict[Path, tuple[lmdb.Environment, int]] = {}  # and how many stores hold it
+_opening = threading.Lock()
+
+
 class LmdbStore:
-    """See ``OnlineStore``. Processes on one machine share it; within a process one object serves all threads."""
+    """See ``OnlineStore``. Processes on one machine share it, and threads of a process."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self._open: dict[str, lmdb.Environment] = {}
-        self._opening = threading.Lock()
+        self.root = root.absolute()
+        self._held: dict[str, lmdb.Environment] = {}
 
     def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         environment, stored = self._shelf(shelf, create=True), 0
@@ -38,6 +42,12 @@ class LmdbStore:
                         transaction.put(key, value)
                         stored += 1
         return stored
+
+    def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
+        environment = self._shelf(shelf, create=True)
+        assert environment is not None
+        with environment.begin(write=True) as transaction:
+            return transaction.get(key) == before and bool(transaction.put(key, after))
 
     def get(self, shelf: str, key: bytes) -> bytes | None:
         environment = self._shelf(shelf)
@@ -62,10 +72,8 @@ class LmdbStore:
         return sorted(path.name for path in self.root.glob("*") if path.is_dir())
 
     def clear(self, shelf: str) -> None:
-        with self._opening:
-            environment = self._open.pop(shelf, None)
-            if environment is not None:
-                environment.close()
+        with _opening:
+            self._let_go(shelf)
             shutil.rmtree(self.root / shelf, ignore_errors=True)
 
     def sign(self) -> bytes | None:
@@ -79,28 +87,46 @@ class LmdbStore:
         write_atomically(self.root / SIGN, content)
 
     def close(self) -> None:
-        with self._opening:
-            for environment in self._open.values():
-                environment.close()
-            self._open.clear()
+        with _opening:
+            for shelf in list(self._held):
+                self._let_go(shelf)
 
     def _shelf(self, shelf: str, create: bool = False) -> lmdb.Environment | None:
-        """The shelf's environment: one for all threads, because LMDB allows a process to open it once only."""
-        with self._opening:
-            environment = self._open.get(shelf)
-            path = self.root / shelf
-            if environment is None and (create or path.is_dir()):
-                path.mkdir(parents=True, exist_ok=True)
-                try:
-                    environment = lmdb.open(str(path), map_size=MAXIMUM_BYTES, max_readers=1024, readahead=False)
-                except lmdb.Error as error:
-                    raise StoreUnreachable(
-                        f"the online store at {path} cannot be opened ({error}): check the disk and its rights, or "
-                        "remove the directory and materialize online_states again"
-                    ) from error
-                environment.reader_check()  # frees what killed readers held
-                self._open[shelf] = environment
+        """The shelf's environment; None where there is no such shelf."""
+        environment = self._held.get(shelf)
+        if environment is not None:
             return environment
+        path = self.root / shelf
+        with _opening:
+            if shelf not in self._held and (create or path.is_dir()):
+                shared, holders = _environments.get(path, (None, 0))
+                shared = shared or _opened(path)
+                _environments[path] = shared, holders + 1
+                self._held[shelf] = shared
+            return self._held.get(shelf)
+
+    def _let_go(self, shelf: str) -> None:
+        """To be called under the lock."""
+        if self._held.pop(shelf, None) is None:
+            return
+        environment, holders = _environments.pop(self.root / shelf)
+        if holders > 1:
+            _environments[self.root / shelf] = environment, holders - 1
+        else:
+            environment.close()
+
+
+def _opened(path: Path) -> lmdb.Environment:
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        environment = lmdb.open(str(path), map_size=MAXIMUM_BYTES, max_readers=1024, readahead=False)
+    except lmdb.Error as error:
+        raise StoreUnreachable(
+            f"the online store at {path} cannot be opened ({error}): check the disk and its rights, or remove the "
+            "directory and materialize online_states again"
+        ) from error
+    environment.reader_check()  # frees what killed readers held
+    return environment
 
 
 def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -92,6 +92,11 @@ def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[byt
     texts = ordered.select("key", "stamp", text=pl.struct(*columns).struct.json_encode()).sort("key")
     for key, stamp, text in texts.iter_rows():
         yield key, STAMP.pack(stamp) + text.encode()
+
+
+def json_value(stamp: int, content: Mapping[str, Any]) -> bytes:
+    """One value as ``json_rows`` makes them."""
+    return STAMP.pack(stamp) + json.dumps(content, ensure_ascii=False).encode()
 
 
 def json_in(value: bytes) -> dict[str, Any]:

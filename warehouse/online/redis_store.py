@@ -26,6 +26,16 @@ end
 return stored
 """
 
+# ARGV: key, the new value, and the value that must be there, unless there must be none.
+EXCHANGE = """
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held ~= (ARGV[3] or false) then
+    return 0
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+
 
 class RedisStore:
     """See ``OnlineStore``. How durable a write is depends on the server's configuration (``appendonly``)."""
@@ -39,13 +49,17 @@ class RedisStore:
             raise StoreUnreachable(
                 f"no Redis server answers at {url} ({error}): start it, or set ADSEQ_ONLINE__STORE to another address"
             ) from error
-        self._put = self.client.register_script(PUT)
+        self._put, self._exchange = self.client.register_script(PUT), self.client.register_script(EXCHANGE)
 
     def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         remaining, stored = iter(rows), 0
         while batch := list(islice(remaining, ROWS_A_CALL)):
             stored += int(self._put(keys=[PREFIX + shelf], args=list(chain.from_iterable(batch))))
         return stored
+
+    def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
+        arguments = [key, after] if before is None else [key, after, before]
+        return bool(self._exchange(keys=[PREFIX + shelf], args=arguments))
 
     def get(self, shelf: str, key: bytes) -> bytes | None:
         return cast("bytes | None", self.client.hget(PREFIX + shelf, key))

@@ -38,6 +38,10 @@ class OnlineStore(Protocol):
         """
         ...
 
+    def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
+        """Replace the value of a key if it still is ``before`` (None: there is none). Returns whether it was."""
+        ...
+
     def get(self, shelf: str, key: bytes) -> bytes | None:
         """The value of a key; None where there is none, or no such shelf."""
         ...

@@ -44,6 +44,15 @@ def test_the_later_stamp_stays(store: OnlineStore) -> None:
     assert store.get("states", b"a") == value(2**40 + 200, b"again")
 
 
+def test_an_exchange_happens_only_if_nobody_was_faster(store: OnlineStore) -> None:
+    assert store.exchange("sequences", b"a", None, value(5))
+    assert not store.exchange("sequences", b"a", None, value(6))
+    assert not store.exchange("sequences", b"a", value(4), value(6))
+    assert store.get("sequences", b"a") == value(5)
+    assert store.exchange("sequences", b"a", value(5), value(6))
+    assert store.get("sequences", b"a") == value(6)
+
+
 def test_shelves_do_not_meet(store: OnlineStore) -> None:
     store.put("states-1", [(b"a", value(9))])
     store.put("states-2", [(b"a", value(1))])
@@ -82,6 +91,19 @@ def test_the_setting_names_the_store(tmp_path: Path) -> None:
         open_store("memcached", Home(tmp_path))
     with pytest.raises(StoreUnreachable, match="no Redis server answers at redis://127"):
         open_store("redis://127.0.0.1:1", Home(tmp_path))
+
+
+def test_two_stores_of_one_process_see_each_other(tmp_path: Path) -> None:
+    """Also when one of them is closed."""
+    first, second = LmdbStore(tmp_path), LmdbStore(tmp_path)
+    first.put("states", [(b"a", value(1))])
+    assert second.get("states", b"a") == value(1)
+    first.close()
+    assert second.get("states", b"a") == value(1)
+    first.put("states", [(b"a", value(2))])
+    second.close()
+    assert first.get("states", b"a") == value(2)
+    first.close()
 
 
 WRITER = """

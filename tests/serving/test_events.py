@@ -1,0 +1,220 @@
+"""Events as they happen: durable, known to the next answer, and no other state than the daily run arrives at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+
+import serving.app
+from serving.app import create_app
+from settings import Settings
+from tests.assets.compare import TOLERANCE
+from tests.assets.world import DAYS, LATER, SETTINGS, copy_of, days_of, execute
+from tests.flow import Ran
+from tests.serving.test_candidates import asked, ids
+from warehouse.home import Home
+from warehouse.online import LmdbStore, StateRecord, user_key
+from warehouse.online.publication import SEQUENCES, served
+from warehouse.online.records import json_in
+
+pytestmark = pytest.mark.slow
+NOON = datetime.combine(LATER, time(12), UTC)
+
+
+@pytest.fixture
+def home(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of the test's own, at noon of the day after the newest one."""
+    monkeypatch.setattr(serving.app, "clock", lambda: NOON)
+    return copy_of(ran.home, tmp_path / "home")
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(home=home.root))) as client:
+        yield client
+
+
+def event(user_id: str, item_id: str | None, number: int = 0, **changed: Any) -> dict[str, Any]:
+    return {
+        "event_id": f"live-{user_id}-{number}",
+        "user_id": user_id,
+        "event_time": (NOON - timedelta(minutes=60 - number)).isoformat(),
+        "event_name": "page_visit",
+        "item_id": item_id,
+    } | changed
+
+
+def posted(client: TestClient, *events: dict[str, Any]) -> dict[str, Any]:
+    response = client.post("/events", json={"events": list(events)})
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def items(ran: Ran, count: int) -> list[str]:
+    return (
+        ran.tables.scan("items").select("item_id").unique().sort("item_id").head(count).collect()["item_id"].to_list()
+    )
+
+
+def sequence(home: Home, user_id: str) -> dict[str, list[Any]]:
+    store = LmdbStore(home.online)
+    value = store.get(SEQUENCES, user_key(user_id))
+    store.close()
+    return json_in(value) if value else {}
+
+
+def test_the_next_answer_knows_an_event(client: TestClient, ran: Ran) -> None:
+    chair, *_ = items(ran, 1)
+    assert asked(client, user_id="newcomer", k=5)["basis"] == "popularity"
+    assert posted(client, event("newcomer", chair)) == {
+        "accepted": 1,
+        "arrival_day": LATER.isoformat(),
+        "refreshed": True,
+    }
+    answer = asked(client, user_id="newcomer", k=500, explain=True)
+    assert answer["basis"] == "history"
+    assert chair not in ids(answer)
+    assert answer["candidates"][0]["explanation"]["events"][0]["item_id"] == chair
+
+
+def test_an_event_changes_what_somebody_known_gets(client: TestClient, ran: Ran, home: Home) -> None:
+    sequences = ran.tables.read("user_sequences", {"day": DAYS[-1]})
+    user_id = sequences["user_id"][0]
+    before = asked(client, user_id=user_id, k=50)
+    far = [item for item in items(ran, 300) if item not in set(ids(before)) | set(sequences["item_id"][0].to_list())]
+    posted(client, *(event(user_id, item, number, event_name="add_to_cart") for number, item in enumerate(far[:3])))
+    after = asked(client, user_id=user_id, k=50)
+    assert ids(after) != ids(before)
+    assert after["state_age_seconds"] < before["state_age_seconds"]
+
+
+def test_the_daily_run_arrives_at_the_same_state(home: Home, client: TestClient, ran: Ran) -> None:
+    """Of somebody new, of somebody known, of one whose events have equal times, and of a late one."""
+    chair, lamp, rug = items(ran, 3)
+    known = ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"].to_list()
+    late = event(known[1], lamp, event_time=(NOON - timedelta(days=20)).isoformat())
+    posted(client, event("newcomer", chair), event("newcomer", lamp, 1, event_name="checkout"))
+    posted(client, event(known[0], rug, 1))
+    posted(client, late)
+    at_once = NOON.isoformat()
+    posted(client, event(known[2], rug, 7, event_time=at_once), event(known[2], lamp, 3, event_time=at_once))
+    posted(client, event(known[2], chair, 5, event_time=at_once))
+    posted(client, event("newcomer", chair))  # sent again
+    store = LmdbStore(home.online)
+    now = served(store)
+    assert now is not None
+    users = ["newcomer", *known[:3]]
+    values = {user: store.get(now.states, user_key(user)) for user in users}
+    store.close()
+    execute(home, days_of([LATER]))
+    daily = Ran(home, "").tables.read("user_states", {"model_version": "item-1", "day": LATER})
+    assert sorted(daily["user_id"]) == sorted(users)
+    for row in daily.rows(named=True):
+        value = values[row["user_id"]]
+        assert value is not None
+        live = StateRecord.from_bytes(value)
+        assert (live.events, live.last_event_time) == (row["events"], row["last_event_time"]), row["user_id"]
+        assert np.abs(live.state - np.array(row["state"], np.float32)).max() <= TOLERANCE, row["user_id"]
+    again = LmdbStore(home.online)
+    record = again.get(now.states, user_key("newcomer"))
+    assert record is not None
+    assert StateRecord.from_bytes(record).day == LATER  # the day's publication takes the place of the live state
+    again.close()
+
+
+def test_an_event_after_the_day_survives_its_publication(home: Home, client: TestClient, ran: Ran) -> None:
+    """The day before is published (again) after an event of this noon came in: the store keeps what is newer."""
+    user_id = ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"][0]
+    posted(client, event(user_id, items(ran, 1)[0]))
+    told = sequence(home, user_id)
+    execute(home, days_of([DAYS[-1]]))
+    assert sequence(home, user_id) == told
+    assert told["event_id"][-1] == f"live-{user_id}-0"
+
+
+def test_an_event_is_taken_once_and_in_its_place(home: Home, client: TestClient, ran: Ran) -> None:
+    chair, lamp, rug = items(ran, 3)
+    posted(client, event("u", chair, 5), event("u", lamp, 9), event("u", lamp, 9))
+    posted(client, event("u", rug, 7), event("u", chair, 5))
+    assert sequence(home, "u")["event_id"] == ["live-u-5", "live-u-7", "live-u-9"]
+    (file,) = (home.landing / "events" / f"date={LATER}").glob("live-*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(lines) == 5  # what arrived; the daily run drops what it has
+    assert lines[0]["item_id"] == chair
+
+
+def test_only_the_newest_events_are_kept(home: Home, client: TestClient, ran: Ran) -> None:
+    length = int(SETTINGS["ADSEQ_SEQUENCES__LENGTH"])  # under which the model was trained
+    chair, *_ = items(ran, 1)
+    posted(client, *(event("u", chair, number) for number in range(100)))
+    posted(client, *(event("u", chair, number) for number in range(100, 130)))
+    assert sequence(home, "u")["event_id"] == [f"live-u-{number}" for number in range(130 - length, 130)]
+
+
+def test_events_of_one_user_from_all_sides_are_all_there(home: Home, client: TestClient, ran: Ran) -> None:
+    chair, *_ = items(ran, 1)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: posted(client, event("u", chair, number)), range(24)))
+    assert len(sequence(home, "u")["event_id"]) == 24
+
+
+def test_a_state_that_a_new_version_does_not_have_is_inferred_when_asked_for(
+    home: Home, client: TestClient, ran: Ran
+) -> None:
+    posted(client, event("newcomer", items(ran, 1)[0]))
+    before = asked(client, user_id="newcomer", k=20)
+    store = LmdbStore(home.online)
+    now = served(store)
+    assert now is not None
+    store.close()
+    service = client.app.state.service  # type: ignore[attr-defined]
+    assert service.store.remove(now.states, [user_key("newcomer")]) == 1
+    assert ids(asked(client, user_id="newcomer", k=20)) == ids(before)
+    assert service.store.get(now.states, user_key("newcomer")) is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "field", "rule"),
+    [
+        ({"event_name": "bought"}, "events.0.event_name", "page_visit"),
+        ({"item_id": None}, "events.0", "names an item or an advertiser"),
+        ({"event_time": (NOON + timedelta(days=3)).isoformat()}, "events.0.event_time", "ahead of the service's clock"),
+        ({"event_time": "yesterday"}, "events.0.event_time", "valid datetime"),
+        ({"value": -1}, "events.0.value", "greater than or equal to 0"),
+    ],
+)
+def test_bad_events_name_the_field_and_the_rule(
+    client: TestClient, home: Home, ran: Ran, changed: dict[str, Any], field: str, rule: str
+) -> None:
+    response = client.post("/events", json={"events": [event("u", items(ran, 1)[0]) | changed]})
+    assert response.status_code == 422
+    (problem,) = response.json()["detail"]
+    assert problem["field"] == field
+    assert rule in problem["rule"]
+    assert not list((home.landing / "events").glob(f"date={LATER}/*"))
+
+
+def test_what_cannot_be_written_is_not_taken(client: TestClient, home: Home, ran: Ran) -> None:
+    (home.landing / "events" / f"date={LATER}").write_text("in the way")
+    response = client.post("/events", json={"events": [event("newcomer", items(ran, 1)[0])]})
+    assert response.status_code == 503
+    assert "none of the events was taken" in response.json()["detail"]
+    assert sequence(home, "newcomer") == {}
+
+
+def test_a_time_without_a_zone_is_utc(home: Home, client: TestClient, ran: Ran) -> None:
+    chair, *_ = items(ran, 1)
+    posted(client, event("u", chair, 1, event_time="2026-03-04T10:00:00"))
+    posted(client, event("u", chair, 2, event_time="2026-03-04T10:30:00+01:00"))
+    assert sequence(home, "u")["event_id"] == ["live-u-2", "live-u-1"]
+    assert pl.from_epoch(pl.Series(sequence(home, "u")["event_time"]), "us")[1] == datetime(2026, 3, 4, 10)
