@@ -18,11 +18,18 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serving.candidates import answer
-from serving.contracts import CandidateRequest, CandidateResponse, EventsRequest, EventsResponse
+from serving.candidates import answer, history
+from serving.contracts import (
+    CandidateRequest,
+    CandidateResponse,
+    EventsRequest,
+    EventsResponse,
+    HistoryRequest,
+    HistoryResponse,
+)
 from serving.following import Follower
 from serving.metrics import Metrics, Stopwatch
 from serving.refreshing import Contended, add_all
@@ -34,6 +41,8 @@ from warehouse.live import LiveEvents
 from warehouse.online import OnlineStore, open_store
 
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
+PAGE = Path(__file__).with_name("page.html")
+PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 MAXIMUM_BODY = 256 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is far below
 
 
@@ -142,6 +151,16 @@ def _routes(app: FastAPI) -> None:
                 add_all(current, service.store, request.events, now)
                 refreshed = True
         return EventsResponse(accepted=len(request.events), arrival_day=day, refreshed=refreshed)
+
+    @app.post("/history", dependencies=[Depends(_authorised)], response_model_exclude_none=True)
+    def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:
+        """What a user did last: for a person who looks at the candidates."""
+        return history(service.served, service.store, request)
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        """A page on which a person asks."""
+        return FileResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/health")
     def health() -> dict[str, str]:

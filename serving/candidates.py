@@ -15,6 +15,9 @@ from serving.contracts import (
     CandidateRequest,
     CandidateResponse,
     Demographics,
+    HistoryEvent,
+    HistoryRequest,
+    HistoryResponse,
     Surface,
 )
 from serving.explaining import explain
@@ -25,6 +28,8 @@ from serving.served import Served
 from serving.users import KnownUser, buckets_of, read_user
 from settings import ServingSettings
 from warehouse.online import OnlineStore
+
+SHOWN_EVENTS = 20
 
 
 @dataclass(frozen=True)
@@ -133,3 +138,27 @@ def _response(
         day=publication.day,
         state_age_seconds=age,
     )
+
+
+def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:
+    """What a person wants to see beside the candidates."""
+    frame, rows = served.catalogue.frame, served.catalogue.row_of
+    events = []
+    for event in reversed(read_user(store, served.publication, request.user_id).history):
+        row = None if event.item_id is None else rows.get(event.item_id)
+        item = {"title": None, "category_path": None} if row is None else frame.row(row, named=True)
+        events.append(
+            HistoryEvent(
+                event_time=event.event_time,
+                event_name=event.event_name,
+                item_id=event.item_id,
+                title=item["title"],
+                category=item["category_path"],
+            )
+        )
+    row = None if request.subject_item_id is None else rows.get(request.subject_item_id)
+    if row is None:
+        return HistoryResponse(events=events[:SHOWN_EVENTS])
+    subject = frame.row(row, named=True)
+    about = " · ".join(filter(None, [subject["title"] or subject["item_id"], subject["category_path"]]))
+    return HistoryResponse(events=events[:SHOWN_EVENTS], subject=about)

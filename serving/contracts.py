@@ -138,6 +138,30 @@ class EventsResponse(Message):
     refreshed: bool = Field(description="Whether the next answer knows them; false before the first publication.")
 
 
+class HistoryRequest(Message):
+    """Whose history to show, beside which item."""
+
+    user_id: Identifier
+    subject_item_id: Identifier | None = None
+
+
+class HistoryEvent(Message):
+    """An event of the history as people read it."""
+
+    event_time: datetime
+    event_name: str
+    item_id: str | None
+    title: str | None
+    category: str | None
+
+
+class HistoryResponse(Message):
+    """A user's newest events, newest first, and what the subject is."""
+
+    events: list[HistoryEvent]
+    subject: str | None = Field(None, description="The subject's title and category; null where it is not known.")
+
+
 class NearEvent(Message):
     """An event of the history that a candidate is near to."""
 
