@@ -148,16 +148,20 @@ def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
 
 
 def _write_catalogue(settings: SettingsResource, version: ModelVersion, publication: Publication) -> None:
-    """Features and attributes of every item in one file, by item_id."""
     features, statistics = stored_features(settings.tables, settings.landing, version, publication.day)
     attributes = items_as_of(settings.tables, settings.landing, publication.day)
-    attributes = attributes.select(*ATTRIBUTES, category_path="category", amount="price", stated_interests="interests")
-    frame = features.to_frame(statistics).join(attributes, on="item_id", how="left").sort("item_id")
     content = io.BytesIO()
-    frame.write_parquet(content)
+    catalogue_frame(features.to_frame(statistics), attributes).write_parquet(content)
     path = settings.home.root / publication.catalogue
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
+
+
+def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """What the service reads of the catalogue: features with statistics, and attributes for people and filters, by
+    item_id."""
+    attributes = items.select(*ATTRIBUTES, category_path="category", amount="price", stated_interests="interests")
+    return features.join(attributes, on="item_id", how="left").sort("item_id")
 
 
 def _clear_shelves(store: OnlineStore, publication: Publication, before: Publication | None) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from benchmarks.report import PERFORMANCE, machine, rewrite
+from warehouse.home import Home
 
-NAMES = ("loading", "training", "inference", "day")
+NAMES = ("loading", "training", "inference", "day", "serving")
 
 
 def main(names: list[str]) -> int:
@@ -27,7 +30,12 @@ def main(names: list[str]) -> int:
             from benchmarks import loading
 
             rewrite("loading", loading.run(console)[1], where)
-        if wanted != ["loading"]:
+        if "serving" in wanted:
+            from benchmarks import serving
+
+            with TemporaryDirectory(prefix="adseq-benchmark-") as directory:
+                rewrite("serving", serving.run(Home(Path(directory)).create(), console), where)
+        if set(wanted) - {"loading", "serving"}:
             from benchmarks import day, inference, training
             from benchmarks.world import written_world
 

@@ -15,6 +15,7 @@ from serving.contracts import (
     CandidateRequest,
     CandidateResponse,
     Demographics,
+    Explanation,
     HistoryEvent,
     HistoryRequest,
     HistoryResponse,
@@ -112,24 +113,9 @@ def _response(
     age = None
     if user.state is not None:
         age = max(0.0, datetime.now(UTC).timestamp() - user.state.stamp / 1e6)
-    rows = served.catalogue.listed[[each.row for each in found]] if found else np.zeros(0, np.int64)
-    attributes = served.catalogue.frame[rows.tolist()].rows(named=True)
     reasons = explain(served, query, place.subject, place.interests, found) if request.explain else [None] * len(found)
     return CandidateResponse(
-        candidates=[
-            Candidate(
-                item_id=item["item_id"],
-                advertiser_id=item["advertiser_id"],
-                title=item["title"],
-                category=item["category_path"],
-                price=item["amount"],
-                currency=item["currency"],
-                score=each.score,
-                source=each.source,
-                explanation=reason,
-            )
-            for each, item, reason in zip(found, attributes, reasons, strict=True)
-        ],
+        candidates=[_candidate(served, each, reason) for each, reason in zip(found, reasons, strict=True)],
         basis=basis,
         subject_known=None if request.surface is not Surface.related_pins else place.subject is not None,
         interests=place.interests,
@@ -140,25 +126,38 @@ def _response(
     )
 
 
+def _candidate(served: Served, found: Scored, reason: Explanation | None) -> Candidate:
+    of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
+    return Candidate(
+        item_id=of.item_id[row],
+        advertiser_id=of.advertiser_id[row],
+        title=of.title[row],
+        category=of.category_path[row],
+        price=of.amount[row],
+        currency=of.currency[row],
+        score=found.score,
+        source=found.source,
+        explanation=reason,
+    )
+
+
 def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:
     """What a person wants to see beside the candidates."""
-    frame, rows = served.catalogue.frame, served.catalogue.row_of
+    of, rows = served.catalogue.attributes, served.catalogue.row_of
     events = []
     for event in reversed(read_user(store, served.publication, request.user_id).history):
         row = None if event.item_id is None else rows.get(event.item_id)
-        item = {"title": None, "category_path": None} if row is None else frame.row(row, named=True)
         events.append(
             HistoryEvent(
                 event_time=event.event_time,
                 event_name=event.event_name,
                 item_id=event.item_id,
-                title=item["title"],
-                category=item["category_path"],
+                title=None if row is None else of.title[row],
+                category=None if row is None else of.category_path[row],
             )
         )
     row = None if request.subject_item_id is None else rows.get(request.subject_item_id)
     if row is None:
         return HistoryResponse(events=events[:SHOWN_EVENTS])
-    subject = frame.row(row, named=True)
-    about = " · ".join(filter(None, [subject["title"] or subject["item_id"], subject["category_path"]]))
+    about = " · ".join(filter(None, [of.title[row] or of.item_id[row], of.category_path[row]]))
     return HistoryResponse(events=events[:SHOWN_EVENTS], subject=about)

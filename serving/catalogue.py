@@ -20,6 +20,18 @@ POPULARITY_DAYS = 28.0
 
 
 @dataclass(frozen=True)
+class Attributes:
+    """Of each item, by row."""
+
+    item_id: list[str]
+    advertiser_id: list[str | None]
+    title: list[str | None]
+    category_path: list[str | None]
+    amount: list[float | None]
+    currency: list[str | None]
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """All items, and of these the listed ones that the index holds."""
 
@@ -56,6 +68,11 @@ class Catalogue:
     def row_of(self) -> dict[str, int]:
         """Item id -> row."""
         return {item_id: row for row, item_id in enumerate(self.frame["item_id"].to_list())}
+
+    @cached_property
+    def attributes(self) -> Attributes:
+        """What people and ads want to know, a list a column: a row of a frame takes longer to get than to search."""
+        return Attributes(*(self.frame[name].to_list() for name in Attributes.__annotations__))
 
     @cached_property
     def index_row_of(self) -> NDArray[np.int64]:
@@ -118,7 +135,16 @@ class Catalogue:
 
     def warm_up(self) -> None:
         """Compute what is computed on first use, so that no request waits for it."""
-        for name in ("row_of", "index_row_of", "by_popularity", "advertisers", "_price", "_available", "_unrestricted"):
+        for name in (
+            "row_of",
+            "attributes",
+            "index_row_of",
+            "by_popularity",
+            "advertisers",
+            "_price",
+            "_available",
+            "_unrestricted",
+        ):
             getattr(self, name)
         _ = self._ships_to
 

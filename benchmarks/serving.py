@@ -1,0 +1,291 @@
+"""How fast does the candidate service answer, and how fast is it filled?
+
+A publication of 100,000 items and a million users, states of random numbers (what a state says changes no time), served
+by ``adseq serve`` in one process, asked by another one at a constant rate: a request is sent when it is due, whether or
+not the ones before have come back, so a stall shows in the latency of all that were due in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from assets.publishing import catalogue_frame
+from benchmarks.report import Table, at_least, at_most
+from ml.artifact import ModelArtifact
+from ml.dataset import build_dataset
+from ml.index import build_index, save_index
+from ml.inference import embed_items
+from ml.tensors import CatalogueTensors
+from ml.training import new_network
+from settings import Settings
+from warehouse.home import Home
+from warehouse.online import LmdbStore
+from warehouse.online.publication import SEQUENCES, Publication
+from warehouse.online.records import json_rows, stamp_of, state_rows
+from warehouse.world.catalogue import build_catalogue
+from warehouse.world.settings import WorldSettings
+
+ITEMS, USERS, LISTED = 100_000, 1_000_000, 100
+CHUNK = 100_000
+RATES = (50, 100, 200)
+SECONDS, WARM_UP_SECONDS = 20, 5
+DAY = date(2026, 3, 1)
+ADVERTISERS = "advertisers-1"
+WANTED = 50
+
+
+@dataclass(frozen=True)
+class Load:
+    """Answers to a constant rate of requests."""
+
+    rate: float
+    latencies: np.ndarray  # seconds, from when a request was due
+    failed: int
+    stages: dict[str, float]  # mean seconds a request
+    inside: float  # mean seconds a request, as the service has it
+
+    def percentile(self, share: float) -> float:
+        """Milliseconds."""
+        return float(np.percentile(self.latencies, share) * 1e3)
+
+    @property
+    def overhead(self) -> float:
+        """What is not a stage, over the stages."""
+        return self.inside / sum(self.stages.values()) - 1
+
+
+def run(home: Home, console: Console) -> Table:
+    """Build, fill, serve, ask."""
+    os.environ["ADSEQ_HOME"] = str(home.root)
+    rate = publish(home, console)
+    with serving(home) as address:
+        loads = [asyncio.run(load(address, rate)) for rate in RATES]
+        events = asyncio.run(post_events(address))
+    table = table_of(rate, loads, events)
+    table.show(console)
+    return table
+
+
+def publish(home: Home, console: Console) -> float:
+    """Write a publication into ``home``. Returns states a second."""
+    settings = Settings()
+    console.print(f"Building a catalogue of {ITEMS:,} items and its index ...")
+    world = WorldSettings(initial_items=ITEMS, new_items_per_day=0, advertisers=5_000)
+    items = build_catalogue(world, 0).frame(np.arange(ITEMS), 0)
+    random = np.random.default_rng(0)
+    people = [f"u{number:07d}" for number in range(2_000)]
+    midnight = datetime.combine(DAY, datetime.min.time(), UTC)
+    log = pl.DataFrame(
+        {
+            "user_id": np.repeat(people, 10),
+            "event_time": pl.Series(np.sort(random.integers(0, 60 * 86_400, 20_000))).cast(pl.Duration("us"))
+            + midnight,
+            "event_name": "page_visit",
+            "item_id": items["item_id"].gather(random.integers(0, ITEMS, 20_000)),
+            "advertiser_id": pl.Series([None] * 20_000, dtype=pl.String),
+        }
+    ).sort("user_id", "event_time")
+    nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
+    names = ["page_visit", "add_to_cart", "checkout"]
+    dataset = build_dataset(log, items, nobody, settings.features, names)
+    network = new_network(dataset, settings).eval()
+    statistics = dataset.statistics.at(dataset.log.end)
+    embeddings = embed_items(network, CatalogueTensors(dataset.features), statistics)
+    ModelArtifact(network, dataset.basis, settings, names, dataset.log.end).save(home.models / "item-1" / "deployed")
+    started = time.perf_counter()
+    index = build_index(embeddings, settings.index)
+    console.print(f"  {type(index).__name__} in {time.perf_counter() - started:.0f} s")
+    save_index(home.indexes / "item-1", index, dataset.features.item_ids.to_list(), "item-1", DAY)
+    home.served.mkdir(exist_ok=True)
+    catalogue_frame(dataset.features.to_frame(statistics), items).write_parquet(home.served / "catalogue.parquet")
+    store, publication = LmdbStore(home.online), _publication()
+    rate = _fill(store, publication, network.state_width, items, midnight, console)
+    store.turn_sign(publication.to_bytes())
+    store.close()
+    return rate
+
+
+def _publication() -> Publication:
+    return Publication(
+        model_version="item-1",
+        day=DAY,
+        model=Path("models/item-1/deployed"),
+        index=Path("indexes/item-1"),
+        catalogue=Path("served/catalogue.parquet"),
+        advertiser_version="1",
+        time_zone="UTC",
+        repeats_count=False,
+        published_at=datetime.now(UTC),
+    )
+
+
+def _fill(
+    store: LmdbStore, publication: Publication, width: int, items: pl.DataFrame, midnight: datetime, console: Console
+) -> float:
+    """States, lists and sequences of everybody. Returns states a second."""
+    random, seconds, stamp = np.random.default_rng(1), 0.0, stamp_of(midnight)
+    advertisers = items["advertiser_id"].drop_nulls().unique().sort()
+    for first in range(0, USERS, CHUNK):
+        ids = pl.Series([f"u{number:07d}" for number in range(first, first + CHUNK)])
+        states = pl.DataFrame(
+            {
+                "user_id": ids,
+                "stamp": pl.Series([stamp] * CHUNK),
+                "day": pl.Series([DAY] * CHUNK),
+                "events": np.full(CHUNK, 10),
+                "last_event_time": pl.Series([midnight] * CHUNK, dtype=pl.Datetime("us", "UTC")),
+                "state": pl.Series(random.standard_normal((CHUNK, width), np.float32)).cast(pl.List(pl.Float32)),
+            }
+        )
+        started = time.perf_counter()
+        store.put(publication.states, state_rows(states))
+        seconds += time.perf_counter() - started
+        few = states.select("user_id", "stamp").head(CHUNK // 10)
+        listed = advertisers.gather(random.integers(0, len(advertisers), LISTED * len(few)))
+        lists = few.with_columns(
+            advertiser_ids=listed.reshape((len(few), LISTED)).cast(pl.List(pl.String)), scores=pl.lit([0.0])
+        )
+        store.put(ADVERTISERS, json_rows(lists, ("advertiser_ids", "scores")))
+        seen = items["item_id"].gather(random.integers(0, ITEMS, 10 * len(few))).reshape((len(few), 10))
+        history = few.with_columns(
+            event_id=seen.cast(pl.List(pl.String)),
+            event_time=pl.lit([stamp] * 10),
+            event_name=pl.lit(["page_visit"] * 10),
+            item_id=seen.cast(pl.List(pl.String)),
+            advertiser_id=seen.cast(pl.List(pl.String)),
+        )
+        store.put(SEQUENCES, json_rows(history, ("event_id", "event_time", "event_name", "item_id", "advertiser_id")))
+    console.print(f"  {USERS:,} states in {seconds:.1f} s")
+    return USERS / seconds
+
+
+@contextmanager
+def serving(home: Home) -> Iterator[str]:
+    """``adseq serve`` in a process of its own."""
+    port = 18_080
+    command = [sys.executable, "-c", "from pipelines.cli import app; app()", "serve", "--port", str(port)]
+    with subprocess.Popen(command, env={**os.environ, "ADSEQ_HOME": str(home.root)}) as service:
+        try:
+            for _ in range(1200):
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready"):
+                        break
+                except (urllib.error.URLError, ConnectionError):
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            service.terminate()
+
+
+async def load(address: str, rate: float) -> Load:
+    """Ask at a constant rate."""
+    limits = httpx2.Limits(max_connections=256)
+    async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=30) as client:
+        random = np.random.default_rng(int(rate))
+
+        async def one(due: float) -> tuple[float, bool]:
+            body = {
+                "user_id": f"u{random.integers(0, USERS):07d}",
+                "surface": "related_pins",
+                "subject_item_id": f"i{random.integers(0, ITEMS):06d}",
+                "k": WANTED,
+            }
+            response = await client.post("/candidates", json=body)
+            good = response.status_code == 200 and len(response.json()["candidates"]) == WANTED
+            return time.perf_counter() - due, good
+
+        async def several(seconds: float) -> list[tuple[float, bool]]:
+            began, running = time.perf_counter(), []
+            for number in range(int(rate * seconds)):
+                due = began + number / rate
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                running.append(asyncio.create_task(one(due)))
+            return await asyncio.gather(*running)
+
+        await several(WARM_UP_SECONDS)
+        before = (await client.get("/metrics")).text
+        answers = await several(SECONDS)
+        after = (await client.get("/metrics")).text
+    stages = {name: _mean(before, after, f'adseq_stage_seconds_{{}}{{{{stage="{name}"}}}}') for name in _stages(after)}
+    inside = _mean(before, after, 'adseq_request_seconds_{}{{path="/candidates",status="200"}}')
+    latencies = np.array([latency for latency, _ in answers])
+    return Load(rate, latencies, sum(not good for _, good in answers), stages, inside)
+
+
+def _stages(metrics: str) -> list[str]:
+    return re.findall(r'adseq_stage_seconds_count\{stage="(\w+)"\}', metrics)
+
+
+def _mean(before: str, after: str, series: str) -> float:
+    """The mean of a histogram's new values."""
+
+    def value(text: str, part: str) -> float:
+        name = series.format(part)
+        return next((float(line.split()[-1]) for line in text.splitlines() if line.startswith(name)), 0.0)
+
+    total, count = (value(after, part) - value(before, part) for part in ("sum", "count"))
+    return total / count if count else 0.0
+
+
+async def post_events(address: str, count: int = 300) -> np.ndarray:
+    """Seconds from sending an event to its answer, after which the next request knows it; one after the other."""
+    random, seconds = np.random.default_rng(0), []
+    async with httpx2.AsyncClient(base_url=address, timeout=30) as client:
+        for number in range(count):
+            event = {
+                "event_id": f"e{number}",
+                "user_id": f"u{random.integers(0, USERS):07d}",
+                "event_time": datetime.now(UTC).isoformat(),
+                "event_name": "add_to_cart",
+                "item_id": f"i{random.integers(0, ITEMS):06d}",
+            }
+            started = time.perf_counter()
+            response = await client.post("/events", json={"events": [event]})
+            seconds.append(time.perf_counter() - started)
+            assert response.json()["refreshed"]
+    return np.array(seconds[20:])
+
+
+def table_of(states_a_second: float, loads: list[Load], events: np.ndarray) -> Table:
+    """All figures."""
+    fastest = loads[-1]
+    event = float(np.percentile(events, 99) * 1e3)
+    stages = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in fastest.stages.items())
+    return Table(
+        "The candidate service: one process, 100,000 items, 1,000,000 users, 50 candidates beside an item",
+        ("", *(f"{load.rate:g}/s" for load in loads), "target"),
+        (
+            ("p50, ms", *(f"{load.percentile(50):.1f}" for load in loads), ""),
+            ("p99, ms", *(f"{load.percentile(99):.1f}" for load in loads), at_most(fastest.percentile(99), 15, " ms")),
+            ("failed or short", *(f"{load.failed}" for load in loads), ""),
+            (
+                "what is no stage, over the stages",
+                *(f"{load.overhead:.0%}" for load in loads),
+                at_most(fastest.overhead, 0.4),
+            ),
+            ("POST /events, p99, ms", "", "", f"{event:.1f}", at_most(event, 50, " ms")),
+            ("states into LMDB a second", "", "", f"{states_a_second:,.0f}", at_least(states_a_second, 200_000)),
+        ),
+        (
+            f"Milliseconds a stage at {fastest.rate:g}/s: {stages}; the whole request inside the service "
+            f"{fastest.inside * 1e3:.2f}.",
+            "The asking process shares the machine's cores with the service.",
+        ),
+    )
