@@ -26,6 +26,7 @@ from assets.reporting import write_metrics
 from assets.resources import SettingsResource
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
+from warehouse.states import ADVERTISER_CANDIDATES, compact
 from warehouse.views import rebuild_views
 
 
@@ -68,6 +69,7 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
     version = AdvertiserVersion(trained.version, day, trained.run_id, models / trained.version)
     embeddings = write_embeddings(settings, version, day)
     predicted = predict_day(settings, version, day)
+    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day)
     finite = all_finite(embeddings, predicted)
     if finite:
         record_version(settings.tables, version)
@@ -149,6 +151,7 @@ def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsR
     index = settings.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})
     active = settings.tables.read("user_sequences", {"day": day})["user_id"]
     predicted = predict_day(settings, version, day)
+    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day)
     rebuild_views(settings.home, settings.tables)
     wanted = min(settings.advertisers.list_depth, len(index))
     lengths = predicted.filter(predicted["user_id"].is_in(active.implode()))["advertiser_ids"].list.len()

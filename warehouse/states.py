@@ -2,6 +2,9 @@
 inferred that day.
 
 The snapshot as of a day is the newest row of each user up to it, for one model version; two versions never mix.
+
+A snapshot would read more partitions with every day. So after ``COMPACTED_DAYS`` of them the snapshot of that day is
+written down, and later snapshots begin with it. It is derived: a day written again removes those from that day on.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import polars as pl
 
 from warehouse.tables import Tables
 
+COMPACTED_DAYS = 30
 USER_STATES = "user_states"
 STATE_SCHEMA = {
     "user_id": pl.String(),
@@ -30,7 +34,7 @@ CANDIDATE_SCHEMA = {
 def write_states(tables: Tables, model_version: str, day: date, states: pl.DataFrame) -> None:
     """Replace the states that ``model_version`` inferred on ``day``."""
     frame = states.select(list(STATE_SCHEMA)).cast(STATE_SCHEMA)  # type: ignore[arg-type]
-    tables.write(USER_STATES, frame, {"model_version": model_version, "day": day})
+    _write(tables, USER_STATES, model_version, day, frame)
 
 
 def state_days(tables: Tables, model_version: str) -> list[date]:
@@ -50,7 +54,7 @@ def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
 def write_candidates(tables: Tables, model_version: str, day: date, candidates: pl.DataFrame) -> None:
     """Replace the advertisers that ``model_version`` predicted on ``day`` for the users active that day."""
     frame = candidates.select(list(CANDIDATE_SCHEMA)).cast(CANDIDATE_SCHEMA)  # type: ignore[arg-type]
-    tables.write(ADVERTISER_CANDIDATES, frame, {"model_version": model_version, "day": day})
+    _write(tables, ADVERTISER_CANDIDATES, model_version, day, frame)
 
 
 def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -62,13 +66,48 @@ def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.Dat
     return _newest(tables, ADVERTISER_CANDIDATES, model_version, day)
 
 
+def compact(tables: Tables, name: str, model_version: str, day: date, after_days: int = COMPACTED_DAYS) -> int:
+    """Write down the snapshot of ``day`` if it rests on at least ``after_days`` partitions.
+
+    Returns:
+        The partitions that a snapshot of ``day`` reads from now on, the written one not counted.
+    """
+    behind = _days_behind(tables, name, model_version, day)
+    if len(behind) < after_days:
+        return len(behind)
+    frame = _newest(tables, name, model_version, day).rename({"day": "inferred"})
+    tables.write(_compacted(name), frame, {"model_version": model_version, "day": day})
+    return 0
+
+
+def _write(tables: Tables, name: str, model_version: str, day: date, frame: pl.DataFrame) -> None:
+    # First what is derived: killed in between, the snapshot is read from the partitions, which are never wrong.
+    for later in tables.days(_compacted(name), "day", {"model_version": model_version}):
+        if later >= day:
+            tables.remove(_compacted(name), {"model_version": model_version, "day": later})
+    tables.write(name, frame, {"model_version": model_version, "day": day})
+
+
+def _compacted(name: str) -> str:
+    return f"{name}_compacted"
+
+
+def _base(tables: Tables, name: str, model_version: str, day: date) -> date | None:
+    """The newest written snapshot up to ``day``."""
+    written = tables.days(_compacted(name), "day", {"model_version": model_version})
+    return max((each for each in written if each <= day), default=None)
+
+
+def _days_behind(tables: Tables, name: str, model_version: str, day: date) -> list[date]:
+    base = _base(tables, name, model_version, day) or date.min
+    return [each for each in tables.days(name, "day", {"model_version": model_version}) if base < each <= day]
+
+
 def _newest(tables: Tables, name: str, model_version: str, day: date) -> pl.DataFrame:
-    return (
-        tables.scan(name)
-        .filter(pl.col("model_version") == model_version, pl.col("day") <= day)
-        .drop("model_version")
-        .sort("day")
-        .unique("user_id", keep="last", maintain_order=True)
-        .sort("user_id")
-        .collect()
-    )
+    base = _base(tables, name, model_version, day)
+    since = tables.scan(name).filter(pl.col("model_version") == model_version, pl.col("day") <= day)
+    rows = since.filter(pl.col("day") > (base or date.min)).drop("model_version")
+    if base is not None:
+        written = tables.scan(_compacted(name)).filter(pl.col("model_version") == model_version, pl.col("day") == base)
+        rows = pl.concat([written.drop("model_version", "day").rename({"inferred": "day"}), rows], how="diagonal")
+    return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()

@@ -62,16 +62,20 @@ class Tables:
             partition: partition column -> value, in the order of the directory levels.
         """
         rows = frame.with_columns(**{column: pl.lit(value) for column, value in partition.items()})
-        predicate = " AND ".join(f"{column} = '{_text(value)}'" for column, value in partition.items())
         exists = self.exists(name)
         write_deltalake(
             str(self.path(name)),
             _storable(rows).to_arrow(),
             mode="overwrite",
             partition_by=list(partition),
-            predicate=predicate if exists else None,
+            predicate=_predicate(partition) if exists else None,
             schema_mode="merge" if exists else None,
         )
+
+    def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
+        """Remove one partition in one atomic commit; nothing happens where it, or the table, is not there."""
+        if self.exists(name):
+            DeltaTable(str(self.path(name))).delete(_predicate(partition))
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table, lazily.
@@ -134,6 +138,10 @@ def vectors(column: pl.Series) -> NDArray[np.float32]:
 def vector_column(name: str, matrix: NDArray[np.float32]) -> pl.Series:
     """A matrix [rows, width] as a ``List(Float32)`` column."""
     return pl.Series(name, np.ascontiguousarray(matrix, np.float32)).cast(pl.List(pl.Float32))
+
+
+def _predicate(partition: Mapping[str, PartitionValue]) -> str:
+    return " AND ".join(f"{column} = '{_text(value)}'" for column, value in partition.items())
 
 
 def _text(value: PartitionValue) -> str:
