@@ -160,7 +160,7 @@ class StateLayout:
         """[B, size] -> summary [B, W], memory [B, T], events [B, events, W]."""
         sizes = [self.width, self.memory, self.events * self.width]
         summary, memory, events = torch.split(state, sizes, dim=1)
-        return summary, memory, events.reshape(len(state), self.events, self.width)
+        return summary, memory, events.reshape(state.shape[0], self.events, self.width)
 
 
 class StateEncoder(nn.Module):

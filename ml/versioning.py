@@ -18,6 +18,7 @@ import mlflow
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, ModelName, settings_of
+from ml.export import log_head
 from ml.learning import (
     TrainingPeriod,
     choose_epochs,
@@ -33,6 +34,7 @@ from ml.workplace import FIT, announce, dataset_hash, keep, training_logger, wor
 from settings import Settings
 
 DEPLOYED = "deployed"
+HEAD = "head.pt2"  # the head alone, for other serving stacks
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def train_version(
         )
         artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
         artifact.save(work / DEPLOYED)
+        log_head(fitted.network, settings.features, work / HEAD)
         version = _register(artifact, period, work / DEPLOYED)
         keep(work, models / version)
         return TrainedVersion(

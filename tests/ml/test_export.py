@@ -1,0 +1,64 @@
+"""The exported head is the head, for any number of queries, also when it is read without adseq."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from ml.export import QueryHead, export_head, inputs_of, log_head
+from ml.prepared import Prepared
+from ml.tracking import Tracking
+from ml.training import new_network
+from settings import Fusion, Settings
+
+ALONE = """
+import sys, numpy, torch
+program = torch.export.load(sys.argv[1]).module()
+inputs = numpy.load(sys.argv[2])
+numpy.save(sys.argv[3], program(*(torch.from_numpy(inputs[name]) for name in inputs)).detach().numpy())
+assert not {"ml", "settings"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize("fusion", list(Fusion))
+@pytest.mark.parametrize("queries", [1, 7])
+def test_the_exported_head_gives_the_same(
+    prepared: Prepared, settings: Settings, tmp_path: Path, fusion: Fusion, queries: int
+) -> None:
+    settings = settings.with_value("model.fusion", fusion)
+    network, random = new_network(prepared.dataset, settings).eval(), np.random.default_rng(queries)
+    export_head(network, settings.features, tmp_path / "head.pt2")
+    inputs = inputs_of(network, settings.features, queries)
+    for name, values in inputs.items():
+        if values.dtype == np.float32:
+            inputs[name] = random.random(values.shape, np.float32)
+        else:
+            inputs[name] = random.integers(0, 2 if values.dtype == bool else 90, values.shape).astype(values.dtype)
+    with torch.inference_mode():
+        expected = QueryHead(network)(*map(torch.from_numpy, inputs.values())).numpy()
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    paths = [str(tmp_path / name) for name in ("head.pt2", "inputs.npz", "found.npy")]
+    subprocess.run([sys.executable, "-I", "-c", ALONE, *paths], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)
+    assert np.abs(expected).max() > 0.01
+
+
+def test_mlflow_serves_the_head_by_its_signature(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
+    network = new_network(prepared.dataset, settings).eval()
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    with tracking.run("exports", "head", {}):
+        address = log_head(network, settings.features, tmp_path / "head.pt2")
+    model = mlflow.pyfunc.load_model(address)
+    inputs = inputs_of(network, settings.features, 3)
+    assert set(model.metadata.get_input_schema().input_names()) == set(inputs)
+    with torch.inference_mode():
+        expected = QueryHead(network)(*map(torch.from_numpy, inputs.values())).numpy()
+    np.testing.assert_allclose(model.predict(inputs), expected, atol=1e-4)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="state"):
+        model.predict({name: values for name, values in inputs.items() if name != "state"})
