@@ -8,6 +8,7 @@ not the ones before have come back, so a stall shows in the latency of all that 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -21,9 +22,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import httpx2
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from rich.console import Console
 
 from assets.publishing import catalogue_frame
@@ -43,12 +44,12 @@ from warehouse.world.catalogue import build_catalogue
 from warehouse.world.settings import WorldSettings
 
 ITEMS, USERS, LISTED = 100_000, 1_000_000, 100
-CHUNK = 100_000
 RATES = (50, 100, 200)
 SECONDS, WARM_UP_SECONDS = 20, 5
 DAY = date(2026, 3, 1)
 ADVERTISERS = "advertisers-1"
 WANTED = 50
+Seconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Load:
     """Answers to a constant rate of requests."""
 
     rate: float
-    latencies: np.ndarray  # seconds, from when a request was due
+    latencies: Seconds  # seconds, from when a request was due
     failed: int
     stages: dict[str, float]  # mean seconds a request
     inside: float  # mean seconds a request, as the service has it
@@ -75,9 +76,9 @@ def run(home: Home, console: Console) -> Table:
     """Build, fill, serve, ask."""
     os.environ["ADSEQ_HOME"] = str(home.root)
     rate = publish(home, console)
-    with serving(home) as address:
-        loads = [asyncio.run(load(address, rate)) for rate in RATES]
-        events = asyncio.run(post_events(address))
+    with serving(home) as port:
+        loads = [asyncio.run(load(port, rate)) for rate in RATES]
+        events = asyncio.run(post_events(port))
     table = table_of(rate, loads, events)
     table.show(console)
     return table
@@ -139,46 +140,39 @@ def _publication() -> Publication:
 def _fill(
     store: LmdbStore, publication: Publication, width: int, items: pl.DataFrame, midnight: datetime, console: Console
 ) -> float:
-    """States, lists and sequences of everybody. Returns states a second."""
-    random, seconds, stamp = np.random.default_rng(1), 0.0, stamp_of(midnight)
+    """States of everybody, lists and sequences of a tenth. Returns states a second."""
+    random, stamp = np.random.default_rng(1), stamp_of(midnight)
+    states = pl.DataFrame(
+        {
+            "user_id": [f"u{number:07d}" for number in range(USERS)],
+            "stamp": np.full(USERS, stamp),
+            "day": pl.Series([DAY]).new_from_index(0, USERS),
+            "events": np.full(USERS, 10),
+            "last_event_time": pl.Series([midnight], dtype=pl.Datetime("us", "UTC")).new_from_index(0, USERS),
+            "state": pl.Series(random.standard_normal((USERS, width), np.float32)).cast(pl.List(pl.Float32)),
+        }
+    )
+    started = time.perf_counter()
+    store.put(publication.states, state_rows(states))
+    seconds = time.perf_counter() - started
+    few = states.select("user_id", "stamp").gather_every(10)
     advertisers = items["advertiser_id"].drop_nulls().unique().sort()
-    for first in range(0, USERS, CHUNK):
-        ids = pl.Series([f"u{number:07d}" for number in range(first, first + CHUNK)])
-        states = pl.DataFrame(
-            {
-                "user_id": ids,
-                "stamp": pl.Series([stamp] * CHUNK),
-                "day": pl.Series([DAY] * CHUNK),
-                "events": np.full(CHUNK, 10),
-                "last_event_time": pl.Series([midnight] * CHUNK, dtype=pl.Datetime("us", "UTC")),
-                "state": pl.Series(random.standard_normal((CHUNK, width), np.float32)).cast(pl.List(pl.Float32)),
-            }
-        )
-        started = time.perf_counter()
-        store.put(publication.states, state_rows(states))
-        seconds += time.perf_counter() - started
-        few = states.select("user_id", "stamp").head(CHUNK // 10)
-        listed = advertisers.gather(random.integers(0, len(advertisers), LISTED * len(few)))
-        lists = few.with_columns(
-            advertiser_ids=listed.reshape((len(few), LISTED)).cast(pl.List(pl.String)), scores=pl.lit([0.0])
-        )
-        store.put(ADVERTISERS, json_rows(lists, ("advertiser_ids", "scores")))
-        seen = items["item_id"].gather(random.integers(0, ITEMS, 10 * len(few))).reshape((len(few), 10))
-        history = few.with_columns(
-            event_id=seen.cast(pl.List(pl.String)),
-            event_time=pl.lit([stamp] * 10),
-            event_name=pl.lit(["page_visit"] * 10),
-            item_id=seen.cast(pl.List(pl.String)),
-            advertiser_id=seen.cast(pl.List(pl.String)),
-        )
-        store.put(SEQUENCES, json_rows(history, ("event_id", "event_time", "event_name", "item_id", "advertiser_id")))
+    listed = advertisers.gather(random.integers(0, len(advertisers), LISTED * len(few)))
+    lists = few.with_columns(
+        advertiser_ids=listed.reshape((len(few), LISTED)).cast(pl.List(pl.String)), scores=pl.lit([0.0])
+    )
+    store.put(ADVERTISERS, json_rows(lists, ("advertiser_ids", "scores")))
+    seen = items["item_id"].gather(random.integers(0, ITEMS, 10 * len(few))).reshape((len(few), 10))
+    told = {name: seen.cast(pl.List(pl.String)) for name in ("event_id", "item_id", "advertiser_id")}
+    history = few.with_columns(event_time=pl.lit([stamp] * 10), event_name=pl.lit(["page_visit"] * 10), **told)
+    store.put(SEQUENCES, json_rows(history, ("event_id", "event_time", "event_name", "item_id", "advertiser_id")))
     console.print(f"  {USERS:,} states in {seconds:.1f} s")
     return USERS / seconds
 
 
 @contextmanager
-def serving(home: Home) -> Iterator[str]:
-    """``adseq serve`` in a process of its own."""
+def serving(home: Home) -> Iterator[int]:
+    """``adseq serve`` in a process of its own; its port."""
     port = 18_080
     command = [sys.executable, "-c", "from pipelines.cli import app; app()", "serve", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, "ADSEQ_HOME": str(home.root)}) as service:
@@ -189,44 +183,67 @@ def serving(home: Home) -> Iterator[str]:
                         break
                 except (urllib.error.URLError, ConnectionError):
                     time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
+            yield port
         finally:
             service.terminate()
 
 
-async def load(address: str, rate: float) -> Load:
+async def load(port: int, rate: float) -> Load:
     """Ask at a constant rate."""
-    limits = httpx2.Limits(max_connections=256)
-    async with httpx2.AsyncClient(base_url=address, limits=limits, timeout=30) as client:
-        random = np.random.default_rng(int(rate))
+    random, connections = np.random.default_rng(int(rate)), Connections(port)
 
-        async def one(due: float) -> tuple[float, bool]:
-            body = {
-                "user_id": f"u{random.integers(0, USERS):07d}",
-                "surface": "related_pins",
-                "subject_item_id": f"i{random.integers(0, ITEMS):06d}",
-                "k": WANTED,
-            }
-            response = await client.post("/candidates", json=body)
-            good = response.status_code == 200 and len(response.json()["candidates"]) == WANTED
-            return time.perf_counter() - due, good
+    async def one(due: float) -> tuple[float, bool]:
+        body = {
+            "user_id": f"u{random.integers(0, USERS):07d}",
+            "surface": "related_pins",
+            "subject_item_id": f"i{random.integers(0, ITEMS):06d}",
+            "k": WANTED,
+        }
+        status, content = await connections.ask("POST", "/candidates", body)
+        latency = time.perf_counter() - due
+        return latency, status == 200 and content.count(b'"item_id"') == WANTED
 
-        async def several(seconds: float) -> list[tuple[float, bool]]:
-            began, running = time.perf_counter(), []
-            for number in range(int(rate * seconds)):
-                due = began + number / rate
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                running.append(asyncio.create_task(one(due)))
-            return await asyncio.gather(*running)
+    async def several(seconds: float) -> list[tuple[float, bool]]:
+        began, running = time.perf_counter(), []
+        for number in range(int(rate * seconds)):
+            due = began + number / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            running.append(asyncio.create_task(one(due)))
+        return await asyncio.gather(*running)
 
-        await several(WARM_UP_SECONDS)
-        before = (await client.get("/metrics")).text
-        answers = await several(SECONDS)
-        after = (await client.get("/metrics")).text
+    await several(WARM_UP_SECONDS)
+    before = (await connections.ask("GET", "/metrics"))[1].decode()
+    answers = await several(SECONDS)
+    after = (await connections.ask("GET", "/metrics"))[1].decode()
+    connections.close()
     stages = {name: _mean(before, after, f'adseq_stage_seconds_{{}}{{{{stage="{name}"}}}}') for name in _stages(after)}
     inside = _mean(before, after, 'adseq_request_seconds_{}{{path="/candidates",status="200"}}')
     latencies = np.array([latency for latency, _ in answers])
     return Load(rate, latencies, sum(not good for _, good in answers), stages, inside)
+
+
+class Connections:
+    """Kept-alive HTTP connections. A client library takes longer to ask than the service to answer."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+        """Status and content."""
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", answered.lower())[1])  # type: ignore[index]
+        found = await reader.readexactly(length)
+        self.idle.append((reader, writer))
+        return int(answered.split(b" ", 2)[1]), found
+
+    def close(self) -> None:
+        for _, writer in self.idle:
+            writer.close()
 
 
 def _stages(metrics: str) -> list[str]:
@@ -244,26 +261,26 @@ def _mean(before: str, after: str, series: str) -> float:
     return total / count if count else 0.0
 
 
-async def post_events(address: str, count: int = 300) -> np.ndarray:
-    """Seconds from sending an event to its answer, after which the next request knows it; one after the other."""
-    random, seconds = np.random.default_rng(0), []
-    async with httpx2.AsyncClient(base_url=address, timeout=30) as client:
-        for number in range(count):
-            event = {
-                "event_id": f"e{number}",
-                "user_id": f"u{random.integers(0, USERS):07d}",
-                "event_time": datetime.now(UTC).isoformat(),
-                "event_name": "add_to_cart",
-                "item_id": f"i{random.integers(0, ITEMS):06d}",
-            }
-            started = time.perf_counter()
-            response = await client.post("/events", json={"events": [event]})
-            seconds.append(time.perf_counter() - started)
-            assert response.json()["refreshed"]
+async def post_events(port: int, count: int = 300) -> Seconds:
+    """From sending an event to its answer, after which the next request knows it; one after the other."""
+    random, seconds, connections = np.random.default_rng(0), [], Connections(port)
+    for number in range(count):
+        event = {
+            "event_id": f"e{number}",
+            "user_id": f"u{random.integers(0, USERS):07d}",
+            "event_time": datetime.now(UTC).isoformat(),
+            "event_name": "add_to_cart",
+            "item_id": f"i{random.integers(0, ITEMS):06d}",
+        }
+        started = time.perf_counter()
+        _, content = await connections.ask("POST", "/events", {"events": [event]})
+        seconds.append(time.perf_counter() - started)
+        assert b'"refreshed":true' in content
+    connections.close()
     return np.array(seconds[20:])
 
 
-def table_of(states_a_second: float, loads: list[Load], events: np.ndarray) -> Table:
+def table_of(states_a_second: float, loads: list[Load], events: Seconds) -> Table:
     """All figures."""
     fastest = loads[-1]
     event = float(np.percentile(events, 99) * 1e3)

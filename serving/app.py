@@ -192,7 +192,8 @@ def _refuse_the_future(request: EventsRequest, now: datetime, tolerance_hours: f
             raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, [problem])
 
 
-def _service(request: Request) -> Service:
+# Both are coroutines because FastAPI runs plain functions in threads, which takes longer than what they do.
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -200,7 +201,7 @@ def _service(request: Request) -> Service:
 TheService = Annotated[Service, Depends(_service)]
 
 
-def _authorised(request: Request) -> None:
+async def _authorised(request: Request) -> None:
     token: str | None = request.app.state.token
     given = request.headers.get("authorization", "")
     if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):

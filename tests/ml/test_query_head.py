@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ml.export import QueryHead, export_head, inputs_of, log_head
 from ml.prepared import Prepared
+from ml.pyfunc import log_head
+from ml.query_head import QueryHead, export_head, inputs_of
 from ml.tracking import Tracking
 from ml.training import new_network
 from settings import Fusion, Settings

@@ -7,14 +7,11 @@ checksums) and the stored states.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import torch
-from mlflow.models import infer_signature
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -72,40 +69,5 @@ def export_head(network: TwoTower, features: FeatureSettings, path: Path) -> Non
     """Write the head for any number of queries to ``path`` (.pt2)."""
     example = tuple(torch.from_numpy(values) for values in inputs_of(network, features, 2).values())
     shapes = tuple({0: QUERIES} for _ in example)
-    program = torch.export.export(QueryHead(network.cpu().eval()), example, dynamic_shapes=shapes)
+    program = torch.export.export(QueryHead(network.cpu()).eval(), example, dynamic_shapes=shapes)
     torch.export.save(program, path)
-
-
-warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method.*")
-
-
-class HeadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
-    """The exported head for MLflow's clients: a dictionary of arrays in, query embeddings out."""
-
-    def load_context(self, context: Any) -> None:
-        self.program = torch.export.load(context.artifacts["program"]).module()
-
-    # No type hints: MLflow would take them for a schema of its own, and has none for a dictionary of arrays.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        with torch.inference_mode():
-            found: NDArray[np.float32] = self.program(*map(torch.from_numpy, model_input.values())).numpy()
-        return found
-
-
-def log_head(network: TwoTower, features: FeatureSettings, path: Path) -> str:
-    """Export the head to ``path`` and log it to the active MLflow run as the model ``query_head``, with a signature.
-
-    Returns:
-        The address that MLflow loads it from.
-    """
-    export_head(network, features, path)
-    example = inputs_of(network, features, 2)
-    output = np.zeros((2, network.embedding_width), np.float32)
-    info = mlflow.pyfunc.log_model(
-        name="query_head",
-        python_model=HeadModel(),
-        artifacts={"program": str(path)},
-        signature=infer_signature(example, output),
-        pip_requirements=["torch"],
-    )
-    return str(info.model_uri)
