@@ -178,6 +178,8 @@ def serving(home: Home) -> Iterator[int]:
     with subprocess.Popen(command, env={**os.environ, "ADSEQ_HOME": str(home.root)}) as service:
         try:
             for _ in range(1200):
+                if service.poll() is not None:
+                    raise RuntimeError(f"adseq serve ended with {service.returncode} before it was ready")
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready"):
                         break

@@ -15,7 +15,6 @@ from ml.context import NO_SUBJECT, Context, no_context, subject_context
 from ml.hashing import bucket
 from ml.index import load_index
 from ml.items import MAXIMUM_INTERESTS
-from ml.query_head import traced_head
 from serving.catalogue import Catalogue
 from serving.queries import InterestMatcher
 from warehouse.online import NothingPublished, OnlineStore
@@ -31,7 +30,6 @@ class Served:
     catalogue: Catalogue
     index: faiss.Index
     matcher: InterestMatcher | None
-    head: torch.jit.ScriptModule  # the artefact's, traced: half the time of a request's many small steps
 
     @classmethod
     def load(cls, home: Path, publication: Publication) -> Served:
@@ -44,8 +42,7 @@ class Served:
         windows = artifact.settings.features.statistics_windows_days
         catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
         catalogue.warm_up()
-        matcher, head = InterestMatcher.of(catalogue.frame), traced_head(artifact.network, artifact.settings.features)
-        served = cls(publication, artifact, catalogue, loaded.index, matcher, head)
+        served = cls(publication, artifact, catalogue, loaded.index, InterestMatcher.of(catalogue.frame))
         for _ in range(3):  # the first calls are slow
             served.embed(None, served.context(None, {}), np.zeros((1, 3), np.int64))
         return served
