@@ -21,6 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from threadpoolctl import threadpool_limits
 
 from serving.candidates import answer, history
 from serving.contracts import (
@@ -88,11 +89,11 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        import faiss
         import torch
 
+        # Libraries with threads of their own would spin for each of a request's small products.
         torch.set_num_threads(1)
-        faiss.omp_set_num_threads(1)
+        threadpool_limits(1)
         home = Home(settings.home)
         store, metrics = open_store(settings.online.store, home), Metrics()
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
