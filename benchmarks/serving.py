@@ -235,6 +235,7 @@ class Connections:
         """Status and content."""
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        self.idle = [each for each in self.idle if not each[0].at_eof()]  # the service closes what is idle for long
         reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         answered = await reader.readuntil(b"\r\n\r\n")
