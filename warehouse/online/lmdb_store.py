@@ -36,11 +36,7 @@ class LmdbStore:
         assert environment is not None
         for batch in _batches(rows):
             with environment.begin(write=True, buffers=True) as transaction:
-                for key, value in batch:
-                    held = transaction.get(key)
-                    if held is None or bytes(held[:STAMP_BYTES]) <= value[:STAMP_BYTES]:
-                        transaction.put(key, value)
-                        stored += 1
+                stored += _put_batch(transaction, batch)
         return stored
 
     def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
@@ -127,6 +123,23 @@ def _opened(path: Path) -> lmdb.Environment:
         ) from error
     environment.reader_check()  # frees what killed readers held
     return environment
+
+
+def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, bytes]]) -> int:
+    cursor, stored = transaction.cursor(), 0
+    last = bytes(cursor.key()) if cursor.last() else b""
+    for key, value in batch:
+        if (
+            key > last
+        ):  # a shelf that is filled in order, as a new version's is: pages are filled to the brim, no search
+            transaction.put(key, value, append=True)
+            last, stored = key, stored + 1
+            continue
+        held = transaction.get(key)
+        if held is None or bytes(held[:STAMP_BYTES]) <= value[:STAMP_BYTES]:
+            transaction.put(key, value)
+            stored += 1
+    return stored
 
 
 def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
