@@ -23,7 +23,8 @@ from warehouse.home import write_atomically
 from warehouse.ingest import day_end
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import SEQUENCES, USERS, Publication, served
-from warehouse.online.records import json_rows, stamp_of, state_rows
+from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
+from warehouse.online.sequences import COLUMNS, add, events_in
 from warehouse.sequences import all_user_sequences
 from warehouse.states import candidates_snapshot, snapshot
 
@@ -125,9 +126,24 @@ def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: 
         sequences = everybody.join(inferred, on="user_id")
     else:
         sequences = news.select(tables.scan("user_sequences").collect()).sort("day").unique("user_id", keep="last")
-    columns = ("event_id", "event_time", "event_name", "item_id", "advertiser_id")
-    told = sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us")))
-    store.put(SEQUENCES, json_rows(_stamped(told, publication), columns))
+    told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
+    rows = list(json_rows(told, COLUMNS))
+    if store.put(SEQUENCES, rows) < len(rows):
+        _merge_into_later(settings, store, rows)
+
+
+def _merge_into_later(settings: SettingsResource, store: OnlineStore, rows: list[tuple[bytes, bytes]]) -> None:
+    """Where the store kept a later sequence, because an event came in live since the end of the day, it may lack what
+    the day's files brought. The state is then behind the sequence, and is inferred when it is asked for."""
+    shape = settings.value().sequences
+    for key, value in rows:
+        held = store.get(SEQUENCES, key)
+        if held is None or stamp_in(held) <= stamp_in(value):
+            continue
+        events, known = events_in(json_in(value)), set(json_in(held)["event_id"])
+        oldest = min((event["event_time"] for event in events), default=0)
+        if any(event["event_id"] not in known for event in events):
+            add(store, key, events, stamp_in(held), oldest, shape.length)
 
 
 def _put_demographics(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:

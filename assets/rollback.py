@@ -34,7 +34,7 @@ class RolledBack:
 def roll_back(settings: SettingsResource, to: str | None = None) -> RolledBack:
     """Make an earlier champion serve again, from the newest ingested day on.
 
-    Its states are caught up first, then the alias moves, then the online store turns to it. What earlier days were
+    Its states are caught up first, then the online store turns to it, then the alias moves. What earlier days were
     served with stays recorded. Interrupted, the same command goes on.
 
     Args:
@@ -54,9 +54,9 @@ def roll_back(settings: SettingsResource, to: str | None = None) -> RolledBack:
         encode_day(settings, target, day)
     write_item_embeddings(settings, target, newest)
     index_day(settings, target, newest)
-    record_promotion(tables, target.name)
-    tracking.promote(target.name)
     published = publish_day(settings, target, newest, target.name)
+    record_promotion(tables, target.name)
+    tracking.promote(target.name)  # last: until then the same command means the same version
     return RolledBack(champion or "none", target.name, newest, len(missing), published.states, published.seconds)
 
 

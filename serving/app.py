@@ -10,7 +10,7 @@ import hmac
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
@@ -34,7 +35,7 @@ from serving.contracts import (
 )
 from serving.following import Follower
 from serving.metrics import Metrics, Stopwatch
-from serving.refreshing import Contended, add_all
+from serving.refreshing import add_all
 from serving.served import Served
 from settings import Settings
 from warehouse.home import Home
@@ -45,7 +46,7 @@ from warehouse.online import OnlineStore, open_store
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-MAXIMUM_BODY = 256 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is far below
+MAXIMUM_BODY = 1024 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is half of it
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
     )
     app.state.token = token
     app.add_middleware(Measured)
+    if token is None:  # a page of another site must not reach the service through a name that it points at loopback
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.exception_handler(RequestValidationError)(_explained)
     _routes(app)
     return app
@@ -149,11 +152,8 @@ def _routes(app: FastAPI) -> None:
                 f"the landing zone cannot be written ({error.strerror}); none of the events was taken, send them again",
                 headers={"Retry-After": "5"},
             ) from error
-        current, refreshed = service.follower.current, False
-        if current is not None:
-            with suppress(Contended):
-                add_all(current, service.store, request.events, now)
-                refreshed = True
+        current = service.follower.current
+        refreshed = current is not None and add_all(current, service.store, request.events, now)
         return EventsResponse(accepted=len(request.events), arrival_day=day, refreshed=refreshed)
 
     @app.post("/history", dependencies=[Depends(_authorised)], response_model_exclude_none=True)

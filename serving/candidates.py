@@ -50,7 +50,7 @@ def answer(
         user = read_user(store, served.publication, request.user_id)
     if user.is_behind:
         with watch.stage(Stage.encoder):
-            user = replace(user, state=catch_up(served, store, request.user_id, datetime.now(UTC)))
+            user = replace(user, state=catch_up(served, store, request.user_id, datetime.now(UTC)) or user.state)
     with watch.stage(Stage.head):
         place = _place(served, request)
         demographics = _merged(user.demographics, request.demographics)

@@ -43,11 +43,19 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: Path, index_item_ids: list[str], windows_days: list[float]) -> Catalogue:
-        """The catalogue file of a publication."""
+        """The catalogue file of a publication.
+
+        Raises:
+            ValueError: the index holds an item that the catalogue does not.
+        """
         frame = pl.read_parquet(path)
         features, statistics = ItemFeatures.from_frame(frame)
         window = int(np.abs(np.array(windows_days) - POPULARITY_DAYS).argmin())
         listed = row_numbers(frame["item_id"], pl.Series(index_item_ids, dtype=pl.String))
+        if (listed < 0).any():
+            raise ValueError(
+                f"{path} lacks items of the index: they are of two runs of the day, the newer of which goes on"
+            )
         attributes = frame.select(
             "item_id",
             "advertiser_id",

@@ -6,16 +6,23 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from warehouse.contracts import EVENT_NAMES, NEED_NOTHING
+from warehouse.contracts import EVENT_NAMES, MAXIMUM_ID_BYTES, NEED_NOTHING
 
 MAXIMUM_CANDIDATES = 500
 MAXIMUM_BLOCKED = 1000
-MAXIMUM_INTERESTS = 20
+MAXIMUM_GIVEN_INTERESTS = 20
 MAXIMUM_EVENTS = 100
 
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=10_240)]
+
+def _short_enough(text: str) -> str:
+    if len(text.encode()) > MAXIMUM_ID_BYTES:
+        raise ValueError(f"an id has at most {MAXIMUM_ID_BYTES} bytes in UTF-8")
+    return text
+
+
+Identifier = Annotated[str, StringConstraints(min_length=1), AfterValidator(_short_enough)]
 Weight = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -82,7 +89,11 @@ class CandidateRequest(Message):
     surface: Surface = Surface.home_feed
     subject_item_id: Identifier | None = Field(None, description="related_pins: the item that is looked at.")
     query: str | None = Field(None, min_length=1, max_length=500, description="search: what was typed.")
-    interests: dict[Identifier, Weight] = Field({}, max_length=MAXIMUM_INTERESTS, description="Interest -> confidence.")
+    interests: dict[Identifier, Weight] = Field(
+        {},
+        max_length=MAXIMUM_GIVEN_INTERESTS,
+        description="Interest -> confidence; the model reads the four strongest.",
+    )
     demographics: Demographics | None = None
     k: int = Field(50, ge=1, le=MAXIMUM_CANDIDATES)
     filters: Filters = Filters()
@@ -108,14 +119,17 @@ class Event(Message):
     event_name: Literal[EVENT_NAMES]  # type: ignore[valid-type]
     advertiser_id: Identifier | None = None
     item_id: Identifier | None = None
-    value: float | None = Field(None, ge=0)
+    value: float | None = Field(None, ge=0, allow_inf_nan=False)
     currency: str | None = Field(None, max_length=10)
     search_string: str | None = Field(None, max_length=500)
 
     @field_validator("event_time")
     @classmethod
     def _in_utc(cls, time: datetime) -> datetime:
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        try:
+            return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("the time is not one that UTC has") from error
 
     @model_validator(mode="after")
     def _about_something(self) -> Self:
@@ -150,9 +164,9 @@ class HistoryEvent(Message):
 
     event_time: datetime
     event_name: str
-    item_id: str | None
-    title: str | None
-    category: str | None
+    item_id: str | None = None
+    title: str | None = None
+    category: str | None = None
 
 
 class HistoryResponse(Message):
@@ -166,7 +180,7 @@ class NearEvent(Message):
     """An event of the history that a candidate is near to."""
 
     item_id: str
-    title: str | None
+    title: str | None = None
     event_name: str
     event_time: datetime
     similarity: float = Field(description="Cosine of the two items' content, category and advertiser.")
@@ -175,7 +189,7 @@ class NearEvent(Message):
 class Explanation(Message):
     """Why a candidate: how the score comes about, and what it is near to."""
 
-    parts: dict[str, float] = Field(description="The score by part of the embedding; they add up to it.")
+    parts: dict[str, float] = Field(description="The score by part of the embedding; none where popularity scored.")
     events: list[NearEvent] = Field(description="The nearest events of the history, nearest first.")
     subject_similarity: float | None = Field(None, description="Cosine to the subject item; null without one.")
     shared_interests: list[str] = Field(
@@ -187,11 +201,11 @@ class Candidate(Message):
     """One item to show."""
 
     item_id: str
-    advertiser_id: str | None
-    title: str | None
-    category: str | None
-    price: float | None
-    currency: str | None
+    advertiser_id: str | None = None
+    title: str | None = None
+    category: str | None = None
+    price: float | None = None
+    currency: str | None = None
     score: float
     source: Source
     explanation: Explanation | None = None
@@ -202,9 +216,11 @@ class CandidateResponse(Message):
 
     candidates: list[Candidate]
     basis: Basis
-    subject_known: bool | None = Field(None, description="Whether the catalogue has the subject; null without one.")
+    subject_known: bool | None = Field(None, description="On related_pins: whether the catalogue has the subject.")
     interests: dict[str, float] = Field({}, description="Interests that the query or the request was taken for.")
     model_version: str
-    advertiser_version: str | None
+    advertiser_version: str | None = None
     day: date = Field(description="The catalogue and the index are as of its end.")
-    state_age_seconds: float | None = Field(description="Since the instant the user's state knows everything until.")
+    state_age_seconds: float | None = Field(
+        None, description="Since the instant the user's state knows everything until."
+    )

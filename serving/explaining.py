@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ml.content import category_nodes
 from ml.index import stored_vectors
-from serving.contracts import Explanation, NearEvent
+from serving.contracts import Explanation, NearEvent, Source
 from serving.generators import Query, Scored
 from serving.served import Served
 from serving.users import PastEvent
@@ -33,7 +33,9 @@ def explain(
     names = _names(served)
     return [
         Explanation(
-            parts={name: round(float(value), 4) for name, value in zip(names, parts[at], strict=True)},
+            parts={}
+            if found[at].source is Source.popularity
+            else {name: round(float(value), 4) for name, value in zip(names, parts[at], strict=True)},
             events=_nearest(served, known, near[at]),
             subject_similarity=None if of_subject is None else round(float(of_subject[at]), 4),
             shared_interests=[name for name in interests if name in nodes[at]],

@@ -6,6 +6,7 @@ that the service has is that of the day; an item that is newer than the catalogu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,59 +20,33 @@ from ml.retrieval import NO_ITEM
 from ml.sequences import build_event_log, newest
 from serving.contracts import Event
 from serving.served import Served
-from settings import SequenceSettings
 from warehouse.online import OnlineStore, user_key
 from warehouse.online.publication import SEQUENCES
-from warehouse.online.records import StateRecord, json_in, json_value, stamp_in, stamp_of
+from warehouse.online.records import StateRecord, json_in, stamp_in, stamp_of
+from warehouse.online.sequences import COLUMNS, add, events_in
 
-COLUMNS = ("event_id", "event_time", "event_name", "item_id", "advertiser_id")
-TRIES = 20
-
-
-class Contended(RuntimeError):
-    """Others changed the same user again and again."""
+log = logging.getLogger(__name__)
 
 
-def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: datetime) -> None:
-    """Put events of any users into their sequences.
-
-    Raises:
-        Contended: as ``add_events``.
-    """
+def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: datetime) -> bool:
+    """Put events of any users into their sequences, and infer their states anew. Returns whether all went well: what
+    did not is in the landing zone all the same, and one user's trouble is not another's."""
     of_user: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         row = event.model_dump(include=set(COLUMNS)) | {"event_time": stamp_of(event.event_time)}
         of_user.setdefault(event.user_id, []).append(row)
+    settings, refreshed = served.artifact.settings.sequences, True
+    since = stamp_of(now - timedelta(days=settings.lookback_days))
     for user_id, rows in of_user.items():
-        add_events(served, store, user_id, rows, now)
-
-
-def add_events(
-    served: Served,
-    store: OnlineStore,
-    user_id: str,
-    events: Sequence[Mapping[str, Any]],
-    now: datetime,
-) -> StateRecord:
-    """Put events into a user's sequence, and infer their state anew.
-
-    Args:
-        events: ``COLUMNS`` each, ``event_time`` in microseconds. An event_id that the sequence has is left out.
-
-    Raises:
-        Contended: the user was changed by others all the time.
-    """
-    key = user_key(user_id)
-    for _ in range(TRIES):
-        before = store.get(SEQUENCES, key)
-        rows = _merged(json_in(before) if before else None, events, now, served.artifact.settings.sequences)
-        stamp = max(stamp_of(now), stamp_in(before) + 1 if before else 0)
-        after = json_value(stamp, {name: [row[name] for row in rows] for name in COLUMNS})
-        if store.exchange(SEQUENCES, key, before, after):
-            record = infer(served, user_id, rows, stamp, now)
-            store.put(served.publication.states, [(key, record.to_bytes())])
-            return record
-    raise Contended(f"the sequence of one user was changed by others {TRIES} times; send the event again")
+        try:
+            stamp, sequence = add(store, user_key(user_id), rows, stamp_of(now), since, settings.length)
+            if sequence:
+                record = infer(served, user_id, sequence, stamp, now)
+                store.put(served.publication.states, [(user_key(user_id), record.to_bytes())])
+        except Exception:
+            log.exception("the sequence of a user could not be refreshed; the daily run will")
+            refreshed = False
+    return refreshed
 
 
 def catch_up(served: Served, store: OnlineStore, user_id: str, now: datetime) -> StateRecord | None:
@@ -80,7 +55,7 @@ def catch_up(served: Served, store: OnlineStore, user_id: str, now: datetime) ->
     sequence = store.get(SEQUENCES, key)
     if sequence is None:
         return None
-    rows = _rows(json_in(sequence))
+    rows = events_in(json_in(sequence))
     if not rows:
         return None
     record = infer(served, user_id, rows, stamp_in(sequence), now)
@@ -110,23 +85,3 @@ def infer(served: Served, user_id: str, rows: Sequence[Mapping[str, Any]], stamp
     slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
     states = encode_states(artifact.network, catalogue.tensors, log, slices, artifact.settings.inference)
     return StateRecord(stamp, now.date(), len(rows), frame["event_time"][-1], states[0])
-
-
-def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
-
-
-def _merged(
-    held: Mapping[str, Sequence[Any]] | None,
-    events: Sequence[Mapping[str, Any]],
-    now: datetime,
-    settings: SequenceSettings,
-) -> list[dict[str, Any]]:
-    """The newest events of both in the order of the daily sequences: event_time, then event_id."""
-    rows = _rows(held) if held else []
-    known = {row["event_id"] for row in rows}
-    new = {event["event_id"]: {name: event.get(name) for name in COLUMNS} for event in reversed(events)}
-    rows += [row for event_id, row in new.items() if event_id not in known]
-    since = stamp_of(now - timedelta(days=settings.lookback_days))
-    recent = [row for row in rows if row["event_time"] >= since]
-    return sorted(recent, key=lambda row: (row["event_time"], row["event_id"]))[-settings.length :]

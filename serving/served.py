@@ -62,7 +62,7 @@ class Served:
         return cls.load(home, Publication.from_bytes(sign))
 
     def context(self, subject: int | None, interests: dict[str, float]) -> Context:
-        """The context of one request: the catalogue row looked at, and interests, which go before the subject's own."""
+        """The context of one request: the catalogue row looked at, and interests, which take the place of its own."""
         context = no_context(1, MAXIMUM_INTERESTS)
         if subject is not None:
             context = subject_context(np.array([subject]), self.catalogue.features)

@@ -55,7 +55,7 @@ def read_user(store: OnlineStore, publication: Publication, user_id: str) -> Kno
         is_behind=sequence is not None and (state is None or state.stamp < stamp_in(sequence)),
         advertisers=json_in(lists)["advertiser_ids"] if lists else [],
         history=_events(json_in(sequence)) if sequence else [],
-        demographics=Demographics(**json_in(demographics)) if demographics else Demographics(),
+        demographics=Demographics.model_construct(**json_in(demographics)) if demographics else Demographics(),
     )
 
 

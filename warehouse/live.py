@@ -34,7 +34,9 @@ class LiveEvents:
         """
         day = arrived.astimezone(ZoneInfo(self.landing.manifest.time_zone)).date()
         folder = self.landing.folder(LandingTable.events, day)
-        lines = "".join(json.dumps(dict(event), default=str, ensure_ascii=False) + "\n" for event in events)
+        lines = "".join(
+            json.dumps(dict(event), default=str, ensure_ascii=False, allow_nan=False) + "\n" for event in events
+        )
         with self._writing:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -17,7 +17,7 @@ from tests.flow import Ran
 @pytest.fixture(scope="session")
 def client(ran: Ran) -> Iterator[TestClient]:
     """The service under the tiny world's newest day."""
-    with TestClient(create_app(Settings(home=ran.home.root))) as client:
+    with TestClient(create_app(Settings(home=ran.home.root)), base_url="http://127.0.0.1") as client:
         yield client
 
 

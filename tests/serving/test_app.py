@@ -61,7 +61,7 @@ def test_a_body_has_a_limit(client: TestClient) -> None:
 
 
 def test_a_token_is_asked_for_where_there_is_one(ran: Ran) -> None:
-    with TestClient(create_app(Settings(home=ran.home.root), token="let me in")) as client:
+    with TestClient(create_app(Settings(home=ran.home.root), token="let me in"), base_url="http://127.0.0.1") as client:
         request = {"user_id": "u"}
         assert client.post("/candidates", json=request).status_code == 401
         wrong = {"authorization": "Bearer let me out"}
@@ -70,6 +70,10 @@ def test_a_token_is_asked_for_where_there_is_one(ran: Ran) -> None:
         assert client.post("/candidates", json=request, headers=right).status_code == 200
         assert client.get("/health").status_code == 200
         assert client.get("/metrics").status_code == 401
+
+
+def test_without_a_token_it_is_reached_by_the_names_of_this_machine_only(client: TestClient) -> None:
+    assert client.get("/health", headers={"host": "rebound.example"}).status_code == 400
 
 
 def test_it_says_what_it_does(client: TestClient) -> None:
@@ -83,7 +87,7 @@ def test_it_says_what_it_does(client: TestClient) -> None:
 
 
 def test_before_the_first_publication_it_is_alive_and_not_ready(tmp_path: Path) -> None:
-    with TestClient(create_app(Settings(home=tmp_path))) as client:
+    with TestClient(create_app(Settings(home=tmp_path)), base_url="http://127.0.0.1") as client:
         assert client.get("/health").status_code == 200
         for response in (client.get("/ready"), client.post("/candidates", json={"user_id": "u"})):
             assert response.status_code == 503

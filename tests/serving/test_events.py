@@ -24,7 +24,7 @@ from tests.serving.test_candidates import asked, ids
 from warehouse.home import Home
 from warehouse.online import LmdbStore, StateRecord, user_key
 from warehouse.online.publication import SEQUENCES, served
-from warehouse.online.records import json_in
+from warehouse.online.records import json_in, json_value, stamp_of
 
 pytestmark = pytest.mark.slow
 NOON = datetime.combine(LATER, time(12), UTC)
@@ -39,7 +39,7 @@ def home(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 @pytest.fixture
 def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(home=home.root))) as client:
+    with TestClient(create_app(Settings(home=home.root)), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -142,6 +142,36 @@ def test_an_event_after_the_day_survives_its_publication(home: Home, client: Tes
     assert told["event_id"][-1] == f"live-{user_id}-0"
 
 
+def test_what_the_days_files_bring_joins_what_came_in_live(home: Home, client: TestClient, ran: Ran) -> None:
+    """A user's event of this noon is in the store; then the day is published with an older event that only its files
+    have: the live sequence is kept, and gets it."""
+    chair, lamp, _ = items(ran, 3)
+    posted(client, event("newcomer", chair, 9))
+    store = LmdbStore(home.online)
+    key = user_key("newcomer")
+    older = event("newcomer", lamp, 1) | {"event_id": "of-the-file"}
+    (live,) = (home.landing / "events" / f"date={LATER}").glob("live-*.jsonl")
+    live.with_name("export.jsonl").write_text(json.dumps(older) + "\n")
+    held = store.get(SEQUENCES, key)
+    assert held is not None
+    stamp = stamp_of(NOON + timedelta(days=2))  # as of an event that came in after the end of the day
+    assert store.exchange(SEQUENCES, key, held, json_value(stamp, json_in(held)))
+    execute(home, days_of([LATER]))
+    assert sequence(home, "newcomer")["event_id"] == ["of-the-file", "live-newcomer-9"]
+    answer = asked(client, user_id="newcomer", k=500, explain=True)
+    assert not {chair, lamp} & set(ids(answer))
+    store.close()
+
+
+def test_an_old_event_changes_nothing_and_harms_nobody(home: Home, client: TestClient, ran: Ran) -> None:
+    chair, *_ = items(ran, 1)
+    old = event("clock-of-1970", chair, event_time="1970-01-01T00:00:00Z")
+    assert posted(client, old, event("newcomer", chair))["refreshed"]
+    assert sequence(home, "clock-of-1970") == {}
+    assert asked(client, user_id="clock-of-1970", k=5)["basis"] == "popularity"
+    assert asked(client, user_id="newcomer", k=5)["basis"] == "history"
+
+
 def test_an_event_is_taken_once_and_in_its_place(home: Home, client: TestClient, ran: Ran) -> None:
     chair, lamp, rug = items(ran, 3)
     posted(client, event("u", chair, 5), event("u", lamp, 9), event("u", lamp, 9))
@@ -191,6 +221,9 @@ def test_a_state_that_a_new_version_does_not_have_is_inferred_when_asked_for(
         ({"event_time": (NOON + timedelta(days=3)).isoformat()}, "events.0.event_time", "ahead of the service's clock"),
         ({"event_time": "yesterday"}, "events.0.event_time", "valid datetime"),
         ({"value": -1}, "events.0.value", "greater than or equal to 0"),
+        ({"value": "Infinity"}, "events.0.value", "finite number"),
+        ({"event_id": "é" * 300}, "events.0.event_id", "at most 512 bytes"),
+        ({"event_time": "0001-01-01T00:00:00+14:00"}, "events.0.event_time", "not one that UTC has"),
     ],
 )
 def test_bad_events_name_the_field_and_the_rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -19,8 +20,19 @@ SIGN = "served.json"
 MAXIMUM_BYTES = 1 << 38
 
 
-# LMDB allows a process to open an environment once: stores of one process share it, and the last to close it does so.
-_environments: dict[Path, tuple[lmdb.Environment, int]] = {}  # and how many stores hold it
+@dataclass
+class Shared:
+    """An open environment. LMDB allows a process to open it once: its stores share it, and the last one closes it.
+
+    ``inode`` is that of its file: another process may clear the shelf and fill it anew, in a new file.
+    """
+
+    environment: lmdb.Environment
+    inode: int
+    holders: int = 0
+
+
+_shared: dict[Path, Shared] = {}
 _opening = threading.Lock()
 
 
@@ -29,7 +41,7 @@ class LmdbStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._held: dict[str, lmdb.Environment] = {}
+        self._held: dict[str, Shared] = {}
 
     def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         environment, stored = self._shelf(shelf, create=True), 0
@@ -89,30 +101,43 @@ class LmdbStore:
 
     def _shelf(self, shelf: str, create: bool = False) -> lmdb.Environment | None:
         """The shelf's environment; None where there is no such shelf."""
-        environment = self._held.get(shelf)
-        if environment is not None:
-            return environment
         path = self.root / shelf
+        held, inode = self._held.get(shelf), _inode(path)
+        if held is not None and held.inode == inode:
+            return held.environment
         with _opening:
+            if held is not None:  # cleared by another process: not closed, because a thread may still read from it
+                self._held.pop(shelf, None)
+                if _shared.get(path) is held:
+                    del _shared[path]
             if shelf not in self._held and (create or path.is_dir()):
-                shared, holders = _environments.get(path, (None, 0))
-                shared = shared or _opened(path)
-                _environments[path] = shared, holders + 1
+                shared = _shared.setdefault(path, _shared.get(path) or _opened(path))
+                shared.holders += 1
                 self._held[shelf] = shared
-            return self._held.get(shelf)
+            found = self._held.get(shelf)
+            return None if found is None else found.environment
 
     def _let_go(self, shelf: str) -> None:
         """To be called under the lock."""
-        if self._held.pop(shelf, None) is None:
+        held = self._held.pop(shelf, None)
+        if held is None:
             return
-        environment, holders = _environments.pop(self.root / shelf)
-        if holders > 1:
-            _environments[self.root / shelf] = environment, holders - 1
-        else:
-            environment.close()
+        held.holders -= 1
+        if held.holders == 0:
+            held.environment.close()
+            if _shared.get(self.root / shelf) is held:
+                del _shared[self.root / shelf]
 
 
-def _opened(path: Path) -> lmdb.Environment:
+def _inode(path: Path) -> int:
+    """Of the shelf's file; -1 where there is none."""
+    try:
+        return (path / "data.mdb").stat().st_ino
+    except FileNotFoundError:
+        return -1
+
+
+def _opened(path: Path) -> Shared:
     path.mkdir(parents=True, exist_ok=True)
     try:
         environment = lmdb.open(str(path), map_size=MAXIMUM_BYTES, max_readers=1024, readahead=False)
@@ -122,7 +147,7 @@ def _opened(path: Path) -> lmdb.Environment:
             "directory and materialize online_states again"
         ) from error
     environment.reader_check()  # frees what killed readers held
-    return environment
+    return Shared(environment, _inode(path))
 
 
 def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, bytes]]) -> int:

@@ -42,12 +42,13 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.client = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
+        self.client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
         try:
             self.client.ping()
         except redis.RedisError as error:
             raise StoreUnreachable(
-                f"no Redis server answers at {url} ({error}): start it, or set ADSEQ_ONLINE__STORE to another address"
+                f"no Redis server answers at {url.rpartition('@')[2]} ({error}): start it, or set "
+                "ADSEQ_ONLINE__STORE to another address"
             ) from error
         self._put, self._exchange = self.client.register_script(PUT), self.client.register_script(EXCHANGE)
 

@@ -106,6 +106,28 @@ def test_two_stores_of_one_process_see_each_other(tmp_path: Path) -> None:
     first.close()
 
 
+CLEARER = """
+import sys
+from pathlib import Path
+from warehouse.online import LmdbStore
+store = LmdbStore(Path(sys.argv[1]))
+store.clear("states")
+store.put("states", [(b"b", (7).to_bytes(8, "big"))])
+"""
+
+
+def test_a_shelf_that_another_process_filled_anew_is_seen(tmp_path: Path) -> None:
+    """A rollback brings a shelf back that had been cleared while a service held it open."""
+    store = LmdbStore(tmp_path)
+    store.put("states", [(b"a", value(1))])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", CLEARER, str(tmp_path)], check=True, env=environment)
+    assert store.get("states", b"a") is None
+    assert store.get("states", b"b") == value(7, b"")
+    assert store.put("states", [(b"c", value(1))]) == 1
+    assert LmdbStore(tmp_path).count("states") == 2
+
+
 WRITER = """
 import sys
 from pathlib import Path

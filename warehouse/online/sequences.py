@@ -1,0 +1,60 @@
+"""The sequence of a user as the store holds it: one list a column, oldest event first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from warehouse.online.publication import SEQUENCES
+from warehouse.online.records import json_in, json_value, stamp_in
+from warehouse.online.store import OnlineStore
+
+COLUMNS = ("event_id", "event_time", "event_name", "item_id", "advertiser_id")  # event_time in microseconds
+TRIES = 20
+
+
+class Contended(RuntimeError):
+    """Others changed the same user again and again."""
+
+
+def events_in(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """One dictionary an event."""
+    return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
+
+
+def merged(
+    held: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], since: int, length: int
+) -> list[dict[str, Any]]:
+    """The newest ``length`` events of both in the order of the daily sequences: event_time, then event_id.
+
+    Args:
+        held, new: events; of two with one event_id the first counts. since: microseconds; earlier events are left out.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for event in (*held, *new):
+        rows.setdefault(event["event_id"], {name: event.get(name) for name in COLUMNS})
+    recent = [row for row in rows.values() if row["event_time"] >= since]
+    return sorted(recent, key=lambda row: (row["event_time"], row["event_id"]))[-length:]
+
+
+def add(
+    store: OnlineStore, key: bytes, new: Sequence[Mapping[str, Any]], stamp: int, since: int, length: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """Put events into one user's sequence.
+
+    Returns:
+        The sequence's stamp, and its events; none where all of them are earlier than ``since``: nothing is stored then.
+
+    Raises:
+        Contended: the user was changed by others all the time.
+    """
+    for _ in range(TRIES):
+        before = store.get(SEQUENCES, key)
+        rows = merged(events_in(json_in(before)) if before else [], new, since, length)
+        if not rows:
+            return stamp, rows
+        after = max(stamp, stamp_in(before) + 1 if before else stamp)
+        content = {name: [row[name] for row in rows] for name in COLUMNS}
+        if store.exchange(SEQUENCES, key, before, json_value(after, content)):
+            return after, rows
+    raise Contended(f"the sequence of one user was changed by others {TRIES} times; send the event again")
