@@ -49,6 +49,7 @@ ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
 
 NEXT: Mapping[str, str] = {
     "make ui": "the asset graph in Dagster, the runs in MLflow",
+    "make serve": "answer requests for candidates, and a page at http://127.0.0.1:8080 to ask on",
     "adseq run --landing DIR --home DIR": "the same flow on your own log",
     "adseq run --retrain": "train again on everything that has arrived",
     "adseq evaluate --help": "answer the queries of a fixed split, for an outside scorer",
