@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from assets import advertising
 from assets.deployment import DEPLOYED, ModelVersion
 from assets.features import stored_features
 from assets.resources import SettingsResource
+from settings import SequenceSettings
 from warehouse.catalogue import items_as_of, users_as_of
 from warehouse.contracts import LandingTable
 from warehouse.home import write_atomically
@@ -26,7 +27,7 @@ from warehouse.online.publication import SEQUENCES, USERS, Publication, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, add, events_in
 from warehouse.sequences import all_user_sequences
-from warehouse.states import candidates_snapshot, snapshot
+from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, snapshot, written_since
 
 ATTRIBUTES = ("item_id", "advertiser_id", "title", "currency", "availability", "countries")
 DEMOGRAPHICS = ("age", "gender", "country")
@@ -49,12 +50,6 @@ class News:
 
     since: date | None  # None: it has nothing
     day: date
-
-    def select(self, frame: pl.DataFrame, column: str = "day") -> pl.DataFrame:
-        """The rows of these days."""
-        if self.since is None:
-            return frame
-        return frame.filter((pl.col(column) > self.since) | (pl.col(column) == self.day))
 
     def unless(self, same: bool) -> News:
         """Everything, unless what the store has is of the same version."""
@@ -106,14 +101,22 @@ def _publication(settings: SettingsResource, version: ModelVersion, day: date) -
 
 
 def _put_states(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
-    states = news.select(snapshot(settings.tables, publication.model_version, publication.day))
+    tables, version = settings.tables, publication.model_version
+    if news.since is None:
+        states = snapshot(tables, version, publication.day)
+    else:
+        states = written_since(tables, USER_STATES, version, news.since, news.day)
     return store.put(publication.states, state_rows(_stamped(states, publication)))
 
 
 def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
-    if publication.advertiser_version is None or publication.advertisers is None:
+    tables, version = settings.tables, publication.advertiser_version
+    if version is None or publication.advertisers is None:
         return 0
-    lists = news.select(candidates_snapshot(settings.tables, publication.advertiser_version, publication.day))
+    if news.since is None:
+        lists = candidates_snapshot(tables, version, publication.day)
+    else:
+        lists = written_since(tables, ADVERTISER_CANDIDATES, version, news.since, news.day)
     return store.put(publication.advertisers, json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")))
 
 
@@ -125,25 +128,27 @@ def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: 
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
-        sequences = news.select(tables.scan("user_sequences").collect()).sort("day").unique("user_id", keep="last")
+        days = (pl.col("day") > news.since) | (pl.col("day") == news.day)
+        sequences = tables.scan("user_sequences").filter(days).collect().sort("day").unique("user_id", keep="last")
     told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
     rows = list(json_rows(told, COLUMNS))
     if store.put(SEQUENCES, rows) < len(rows):
-        _merge_into_later(settings, store, rows)
+        _merge_into_later(settings.value().sequences, store, publication, rows)
 
 
-def _merge_into_later(settings: SettingsResource, store: OnlineStore, rows: list[tuple[bytes, bytes]]) -> None:
+def _merge_into_later(
+    shape: SequenceSettings, store: OnlineStore, publication: Publication, rows: list[tuple[bytes, bytes]]
+) -> None:
     """Where the store kept a later sequence, because an event came in live since the end of the day, it may lack what
     the day's files brought. The state is then behind the sequence, and is inferred when it is asked for."""
-    shape = settings.value().sequences
+    since = stamp_of(day_end(publication.day, publication.time_zone) - timedelta(days=shape.lookback_days))
     for key, value in rows:
         held = store.get(SEQUENCES, key)
         if held is None or stamp_in(held) <= stamp_in(value):
             continue
         events, known = events_in(json_in(value)), set(json_in(held)["event_id"])
-        oldest = min((event["event_time"] for event in events), default=0)
         if any(event["event_id"] not in known for event in events):
-            add(store, key, events, stamp_in(held), oldest, shape.length)
+            add(store, key, events, stamp_in(held), since, shape.length)
 
 
 def _put_demographics(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
@@ -152,7 +157,8 @@ def _put_demographics(settings: SettingsResource, store: OnlineStore, publicatio
         return
     people = users_as_of(tables, publication.day).with_columns(day=pl.lit(publication.day))
     if news.since is not None:
-        arrived = news.select(tables.scan(LandingTable.users.value).collect(), "arrival_date")
+        days = (pl.col("arrival_date") > news.since) | (pl.col("arrival_date") == news.day)
+        arrived = tables.scan(LandingTable.users.value).filter(days).select("user_id").collect()
         people = people.filter(pl.col("user_id").is_in(arrived["user_id"].implode()))
     store.put(USERS, json_rows(_stamped(people, publication), DEMOGRAPHICS))
 

@@ -6,11 +6,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serving.candidates import answer
-from serving.contracts import Candidate, CandidateRequest, CandidateResponse, Surface
+from serving.candidates import answer, history
+from serving.contracts import (
+    Candidate,
+    CandidateRequest,
+    CandidateResponse,
+    HistoryRequest,
+    HistoryResponse,
+    Surface,
+)
 from serving.metrics import Metrics, Stopwatch
 from serving.served import Served
-from serving.users import PastEvent, read_user
 from settings import Settings
 from warehouse.home import Home
 from warehouse.online import open_store
@@ -34,7 +40,7 @@ def show_candidates(
         def asked(request: CandidateRequest) -> CandidateResponse:
             return answer(served, store, request, settings.serving, Stopwatch(Metrics()))
 
-        history = read_user(store, served.publication, user_id).history
+        about = history(served, store, HistoryRequest(user_id=user_id, subject_item_id=subject))
         without = asked(CandidateRequest(user_id=user_id, k=count))
         lists = {f"without context ({without.basis.replace('_', ' ')})": without.candidates}
         if subject is not None or query is not None:
@@ -42,8 +48,8 @@ def show_candidates(
             place = CandidateRequest(user_id=user_id, k=count, surface=surface, subject_item_id=subject, query=query)
             within = asked(place)
             lists[f"with context ({within.basis.replace('_', ' ')})"] = within.candidates
-            console.print(_place(served, within, subject, query), highlight=False)
-        console.print(_history(served, history))
+            console.print(_place(about, within, subject, query), highlight=False)
+        console.print(_history(about))
         console.print(_lists(lists))
         publication = served.publication
         console.print(f"{publication.model_version}, as of the end of {publication.day}", style="dim", highlight=False)
@@ -51,28 +57,23 @@ def show_candidates(
         store.close()
 
 
-def _place(served: Served, response: CandidateResponse, subject: str | None, query: str | None) -> str:
+def _place(about: HistoryResponse, within: CandidateResponse, subject: str | None, query: str | None) -> str:
+    if about.subject is not None:
+        return f"Looking at [bold]{escape(about.subject)}[/]"
     if subject is not None:
-        row = served.catalogue.row_of.get(subject)
-        if row is None:
-            return f"Looking at [bold]{escape(subject)}[/], which the catalogue does not have: nothing is known of it."
-        item = served.catalogue.frame.row(row, named=True)
-        return f"Looking at [bold]{escape(item['title'] or subject)}[/]  {escape(item['category_path'] or '')}"
-    about = ", ".join(f"{name} ({weight:.2f})" for name, weight in response.interests.items())
-    return (
-        f"Searching for [bold]{escape(query or '')}[/], taken for {escape(about) or 'nothing that the catalogue has'}"
-    )
+        return f"Looking at [bold]{escape(subject)}[/], which the catalogue does not have: nothing is known of it."
+    interests = ", ".join(f"{name} ({weight:.2f})" for name, weight in within.interests.items())
+    taken_for = escape(interests) or "nothing that the catalogue has"
+    return f"Searching for [bold]{escape(query or '')}[/], taken for {taken_for}"
 
 
-def _history(served: Served, history: list[PastEvent]) -> Table:
-    table = Table(title=f"The newest of {len(history)} events", title_justify="left")
+def _history(about: HistoryResponse) -> Table:
+    table = Table(title="History, newest first", title_justify="left")
     for column in ("When (UTC)", "What", "Item", "Category"):
         table.add_column(column)
-    for event in history[::-1][:SHOWN_EVENTS]:
-        row = served.catalogue.row_of.get(event.item_id) if event.item_id else None
-        item = {} if row is None else served.catalogue.frame.row(row, named=True)
-        title = item.get("title") or event.item_id or "–"
-        cells = (f"{event.event_time:%Y-%m-%d %H:%M}", event.event_name, title, item.get("category_path") or "")
+    for event in about.events[:SHOWN_EVENTS]:
+        title = event.title or event.item_id or "–"
+        cells = (f"{event.event_time:%Y-%m-%d %H:%M}", event.event_name, title, event.category or "")
         table.add_row(*map(escape, cells))
     return table
 

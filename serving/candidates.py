@@ -56,7 +56,7 @@ def answer(
         demographics = _merged(user.demographics, request.demographics)
         state = None if user.state is None else user.state.state
         vector = served.embed(state, place.context, buckets_of(demographics))
-        basis = _basis(user, served.has_context(place.context))
+        basis = _basis(user, bool(place.context.present[0]))
     with watch.stage(Stage.filters):
         allowed = served.catalogue.allowed(request.filters, demographics.country)
         _hide(served, allowed, place, user)

@@ -7,6 +7,7 @@ that the service has is that of the day; an item that is newer than the catalogu
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import StateRecord, json_in, stamp_in, stamp_of
 from warehouse.online.sequences import COLUMNS, add, events_in
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: datetime) -> bool:
@@ -43,8 +44,11 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
             if sequence:
                 record = infer(served, user_id, sequence, stamp, now)
                 store.put(served.publication.states, [(user_key(user_id), record.to_bytes())])
-        except Exception:
-            log.exception("the sequence of a user could not be refreshed; the daily run will")
+        except Exception as error:
+            # Where it went wrong, and not the message, which may hold what the user did.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            kind = type(error).__name__
+            logger.error("a user could not be refreshed, the daily run will (%s)\n%s", kind, trace)
             refreshed = False
     return refreshed
 

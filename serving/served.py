@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from ml.artifact import ModelArtifact
-from ml.context import NO_SUBJECT, Context, no_context, subject_context
+from ml.context import Context, no_context, subject_context
 from ml.hashing import bucket
 from ml.index import load_index
 from ml.items import MAXIMUM_INTERESTS
 from serving.catalogue import Catalogue
 from serving.queries import InterestMatcher
 from warehouse.online import NothingPublished, OnlineStore
-from warehouse.online.publication import Publication
+from warehouse.online.publication import Publication, served
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Served:
         windows = artifact.settings.features.statistics_windows_days
         catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
         catalogue.warm_up()
-        served = cls(publication, artifact, catalogue, loaded.index, InterestMatcher.of(catalogue.frame))
+        loading = cls(publication, artifact, catalogue, loaded.index, InterestMatcher.of(catalogue.frame))
         for _ in range(3):  # the first calls are slow
-            served.embed(None, served.context(None, {}), np.zeros((1, 3), np.int64))
-        return served
+            loading.embed(None, loading.context(None, {}), np.zeros((1, 3), np.int64))
+        return loading
 
     @classmethod
     def newest(cls, home: Path, store: OnlineStore) -> Served:
@@ -54,12 +54,12 @@ class Served:
         Raises:
             NothingPublished: no day has been published.
         """
-        sign = store.sign()
-        if sign is None:
+        publication = served(store)
+        if publication is None:
             raise NothingPublished(
                 f"nothing is published under {home}: run a day (adseq run), which materializes online_states"
             )
-        return cls.load(home, Publication.from_bytes(sign))
+        return cls.load(home, publication)
 
     def context(self, subject: int | None, interests: dict[str, float]) -> Context:
         """The context of one request: the catalogue row looked at, and interests, which take the place of its own."""
@@ -80,15 +80,11 @@ class Served:
     ) -> NDArray[np.float32]:
         """The query embedding [width]: the head over a stored state (None: nothing is known), context and demographics
         [1, 3]."""
-        network = (
-            self.artifact.network
-        )  # in evaluation mode since it was loaded; to set it again takes half a millisecond
+        # In evaluation mode since it was loaded; to set it again takes half a millisecond.
+        network = self.artifact.network
         known = np.zeros(network.state_width, np.float32) if state is None else state
         with torch.inference_mode():
             found: NDArray[np.float32] = network.head(
                 torch.from_numpy(known[None]), self.catalogue.tensors.context(context), torch.from_numpy(demographics)
             ).numpy()
         return found[0]
-
-    def has_context(self, context: Context) -> bool:
-        return bool(context.subject[0] != NO_SUBJECT or (context.confidence > 0).any())

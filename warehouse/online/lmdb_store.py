@@ -106,16 +106,16 @@ class LmdbStore:
         if held is not None and held.inode == inode:
             return held.environment
         with _opening:
-            if held is not None:  # cleared by another process: not closed, because a thread may still read from it
-                self._held.pop(shelf, None)
-                if _shared.get(path) is held:
-                    del _shared[path]
-            if shelf not in self._held and (create or path.is_dir()):
-                shared = _shared.setdefault(path, _shared.get(path) or _opened(path))
-                shared.holders += 1
-                self._held[shelf] = shared
-            found = self._held.get(shelf)
-            return None if found is None else found.environment
+            self._held.pop(shelf, None)  # not closed where it was cleared: a thread may still read from it
+            shared = _shared.get(path)
+            if shared is None or shared.inode != _inode(path):
+                _shared.pop(path, None)
+                if not create and not path.is_dir():
+                    return None
+                shared = _shared[path] = _opened(path)
+            shared.holders += 1
+            self._held[shelf] = shared
+            return shared.environment
 
     def _let_go(self, shelf: str) -> None:
         """To be called under the lock."""
@@ -154,9 +154,8 @@ def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, bytes]]) 
     cursor, stored = transaction.cursor(), 0
     last = bytes(cursor.key()) if cursor.last() else b""
     for key, value in batch:
-        if (
-            key > last
-        ):  # a shelf that is filled in order, as a new version's is: pages are filled to the brim, no search
+        if key > last:
+            # A shelf that is filled in order, as a new version's is, gets full pages, and nothing is searched for.
             transaction.put(key, value, append=True)
             last, stored = key, stored + 1
             continue

@@ -32,12 +32,12 @@ class Publication:
     @property
     def states(self) -> str:
         """The shelf of this version's user states."""
-        return states_shelf(self.model_version)
+        return f"states-{self.model_version}"
 
     @property
     def advertisers(self) -> str | None:
         """The shelf of the advertiser lists."""
-        return None if self.advertiser_version is None else advertisers_shelf(self.advertiser_version)
+        return None if self.advertiser_version is None else f"advertisers-{self.advertiser_version}"
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode()
@@ -50,14 +50,6 @@ class Publication:
         values["day"] = date.fromisoformat(values["day"])
         values["published_at"] = datetime.fromisoformat(values["published_at"])
         return cls(**values)
-
-
-def states_shelf(model_version: str) -> str:
-    return f"states-{model_version}"
-
-
-def advertisers_shelf(advertiser_version: str) -> str:
-    return f"advertisers-{advertiser_version}"
 
 
 def served(store: OnlineStore) -> Publication | None:

@@ -88,7 +88,9 @@ def state_rows(states: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
 
 def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of ``frame`` (user_id, stamp and the named columns): the stamp, then the columns as JSON."""
-    ordered = frame.with_columns(key=pl.Series([user_key(user_id) for user_id in frame["user_id"]], dtype=pl.Binary))
+    ordered = frame.with_columns(
+        key=pl.Series([user_key(user_id) for user_id in frame["user_id"].to_list()], dtype=pl.Binary)
+    )
     texts = ordered.select("key", "stamp", text=pl.struct(*columns).struct.json_encode()).sort("key")
     for key, stamp, text in texts.iter_rows():
         yield key, STAMP.pack(stamp) + text.encode()

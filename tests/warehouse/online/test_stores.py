@@ -128,6 +128,17 @@ def test_a_shelf_that_another_process_filled_anew_is_seen(tmp_path: Path) -> Non
     assert LmdbStore(tmp_path).count("states") == 2
 
 
+def test_a_shelf_that_another_store_of_the_process_filled_anew_is_seen(tmp_path: Path) -> None:
+    first, second = LmdbStore(tmp_path), LmdbStore(tmp_path)
+    first.put("states", [(b"a", value(1))])
+    assert second.count("states") == 1
+    first.clear("states")
+    first.put("states", [(b"b", value(2))])
+    assert (second.get("states", b"a"), second.get("states", b"b")) == (None, value(2))
+    second.put("states", [(b"c", value(3))])
+    assert first.count("states") == 2
+
+
 WRITER = """
 import sys
 from pathlib import Path
