@@ -37,7 +37,7 @@ def columns(**described: str) -> dict[str, Any]:
 
 def picture(figure: "Figure", description: str) -> dg.MetadataValue:
     """A figure in the asset's page."""
-    from ml.figures import to_markdown_image
+    from ml.figure_style import to_markdown_image
 
     return dg.MetadataValue.md(to_markdown_image(figure, description))
 

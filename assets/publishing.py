@@ -27,7 +27,7 @@ from warehouse.online.publication import SEQUENCES, USERS, Publication, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, add, events_in
 from warehouse.sequences import all_user_sequences
-from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, snapshot, written_since
+from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
 
 ATTRIBUTES = ("item_id", "advertiser_id", "title", "currency", "availability", "countries")
 DEMOGRAPHICS = ("age", "gender", "country")
@@ -50,6 +50,10 @@ class News:
 
     since: date | None  # None: it has nothing
     day: date
+
+    def chosen(self, column: str = "day") -> pl.Expr:
+        """Whether a row is of one of these days."""
+        return pl.lit(True) if self.since is None else (pl.col(column) > self.since) | (pl.col(column) == self.day)
 
     def unless(self, same: bool) -> News:
         """Everything, unless what the store has is of the same version."""
@@ -105,7 +109,7 @@ def _put_states(settings: SettingsResource, store: OnlineStore, publication: Pub
     if news.since is None:
         states = snapshot(tables, version, publication.day)
     else:
-        states = written_since(tables, USER_STATES, version, news.since, news.day)
+        states = newest_of_days(tables, USER_STATES, version, news.chosen())
     return store.put(publication.states, state_rows(_stamped(states, publication)))
 
 
@@ -116,7 +120,7 @@ def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication
     if news.since is None:
         lists = candidates_snapshot(tables, version, publication.day)
     else:
-        lists = written_since(tables, ADVERTISER_CANDIDATES, version, news.since, news.day)
+        lists = newest_of_days(tables, ADVERTISER_CANDIDATES, version, news.chosen())
     return store.put(publication.advertisers, json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")))
 
 
@@ -128,8 +132,8 @@ def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: 
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
-        days = (pl.col("day") > news.since) | (pl.col("day") == news.day)
-        sequences = tables.scan("user_sequences").filter(days).collect().sort("day").unique("user_id", keep="last")
+        recent = tables.scan("user_sequences").filter(news.chosen()).collect()
+        sequences = recent.sort("day").unique("user_id", keep="last")
     told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
     rows = list(json_rows(told, COLUMNS))
     if store.put(SEQUENCES, rows) < len(rows):
@@ -157,8 +161,8 @@ def _put_demographics(settings: SettingsResource, store: OnlineStore, publicatio
         return
     people = users_as_of(tables, publication.day).with_columns(day=pl.lit(publication.day))
     if news.since is not None:
-        days = (pl.col("arrival_date") > news.since) | (pl.col("arrival_date") == news.day)
-        arrived = tables.scan(LandingTable.users.value).filter(days).select("user_id").collect()
+        arrivals = tables.scan(LandingTable.users.value).filter(news.chosen("arrival_date"))
+        arrived = arrivals.select("user_id").collect()
         people = people.filter(pl.col("user_id").is_in(arrived["user_id"].implode()))
     store.put(USERS, json_rows(_stamped(people, publication), DEMOGRAPHICS))
 

@@ -66,9 +66,8 @@ def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.Dat
     return _newest(tables, ADVERTISER_CANDIDATES, model_version, day)
 
 
-def written_since(tables: Tables, name: str, model_version: str, since: date, day: date) -> pl.DataFrame:
-    """The newest row of each user among the partitions of the days after ``since``, and of ``day``; reads no others."""
-    days = (pl.col("day") > since) | (pl.col("day") == day)
+def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr) -> pl.DataFrame:
+    """The newest row of each user among the partitions that ``days`` chooses by the column ``day``; reads no others."""
     rows = tables.scan(name).filter(pl.col("model_version") == model_version, days).drop("model_version")
     return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()
 

@@ -16,7 +16,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ml import figures
-from ml.figures import MODEL_COLOURS, MODEL_LABELS, ContextLift
+from ml.figure_style import MODEL_COLOURS, MODEL_LABELS, png, to_markdown_image
+from ml.figures import ContextLift
 from ml.metrics import Interval
 
 MODELS = list(MODEL_LABELS)
@@ -53,7 +54,7 @@ DRAWN: dict[str, Callable[[], Figure]] = {
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_figure_draws_with_a_title_and_a_named_axis(name: str) -> None:
     figure = DRAWN[name]()
-    assert figures.png(figure).startswith(b"\x89PNG")
+    assert png(figure).startswith(b"\x89PNG")
     assert figure.get_suptitle().strip()
     assert all(axes.get_ylabel() or axes.get_xlabel() for axes in figure.axes)
 
@@ -93,7 +94,7 @@ def test_the_histogram_counts_every_user_once() -> None:
 
 def test_names_at_line_ends_do_not_overlap_and_keep_their_order() -> None:
     figure = figures.recall_curve({model: {10: 0.1, 100: 0.2 + 0.001 * n} for n, model in enumerate(MODELS)})
-    figures.png(figure)
+    png(figure)
     boxes = sorted(
         (text.get_window_extent().y0, text.get_window_extent().y1, text.get_text()) for text in figure.axes[0].texts
     )
@@ -102,7 +103,7 @@ def test_names_at_line_ends_do_not_overlap_and_keep_their_order() -> None:
 
 
 def test_a_markdown_image_carries_its_data() -> None:
-    text = figures.to_markdown_image(DRAWN["counts_bar"](), "events [by day]")
+    text = to_markdown_image(DRAWN["counts_bar"](), "events [by day]")
     head, _, data = text.removesuffix(")").partition(",")
     assert head == "![events (by day)](data:image/png;base64"
     assert base64.b64decode(data).startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ml.sweep
-from ml.figures import png
+from ml.figure_style import png
 from ml.learning import Prepared, TrainingPeriod
 from ml.pareto import SweepPoint, most_diverse, on_front, pareto_front, points_frame
 from ml.sweep import sweep_alphas, variants
