@@ -113,6 +113,7 @@ def _losses(report: IngestReport) -> Mapping[str, Any]:
     facts: dict[str, Any] = {
         "duplicates": report.duplicates,
         "late": report.late,
+        "forgotten": report.forgotten,
         "quarantined": report.rows_quarantined,
     }
     facts |= {f"quarantined: {reason}": rows for reason, rows in report.quarantined.items()}

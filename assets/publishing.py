@@ -23,7 +23,7 @@ from warehouse.contracts import LandingTable
 from warehouse.home import write_atomically
 from warehouse.ingest import day_end
 from warehouse.online import OnlineStore, open_store
-from warehouse.online.publication import SEQUENCES, USERS, Publication, served
+from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, add, events_in
 from warehouse.sequences import all_user_sequences
@@ -192,7 +192,7 @@ def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame
 
 def _clear_shelves(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
     """Keep the shelves of what is served and of what was served before, which a reader may still be on."""
-    kept = {SEQUENCES, USERS}
+    kept = {SEQUENCES, USERS, FORGOTTEN}
     for each in (publication, before):
         kept |= {each.states, each.advertisers or ""} if each else set()
     for shelf in store.shelves():

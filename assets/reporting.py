@@ -16,6 +16,7 @@ from assets.tracking import tracking_of
 from settings import Settings
 from warehouse.catalogue import users_as_of
 from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.identity import external_ids
 from warehouse.tables import Tables
 from warehouse.world import is_world, oracle_ranking
 
@@ -67,18 +68,21 @@ def oracle_lists(
     users = comparison.user_ids
     if len(users) > settings.evaluation.oracle_users:
         users = users.sample(settings.evaluation.oracle_users, seed=settings.training.seed).sort()
+    external = external_ids(settings.tables, users)
     ranking = oracle_ranking(
         settings.landing.root,
         version.trained_day - timedelta(days=int(window)),
-        users.to_list(),
+        external.to_list(),
         comparison.item_ids.to_list(),
         window,
         FUTURES,
         min(max(100, *settings.evaluation.ks), len(comparison.item_ids)),
     )
     rows = pl.DataFrame({"item_id": comparison.item_ids}).with_row_index("row")
+    key_of = dict(zip(external, users, strict=True))
     return (
-        ranking.join(rows, on="item_id", how="left")
+        ranking.with_columns(pl.col("user_id").replace_strict(key_of))
+        .join(rows, on="item_id", how="left")
         .sort("user_id", "rank")
         .group_by("user_id", maintain_order=True)
         .agg(items=pl.col("row").cast(pl.Int32))

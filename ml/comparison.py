@@ -70,16 +70,28 @@ def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: in
 
     A network that was trained without context (``settings``) is asked without it: its context layer has learnt nothing.
     """
-    if settings.context.recipe is ContextRecipe.none:
-        asked = without_context(asked)
+    return lists_of_states(network, asked, states_of(network, asked, settings), settings, depth)
+
+
+def states_of(network: TwoTower, asked: Asked, settings: Settings) -> NDArray[np.float32]:
+    """What would be stored of each query's user [queries, state_width]."""
     dataset, queries = asked.dataset, asked.queries
-    catalogue = CatalogueTensors(dataset.features)
     known = queries.user >= 0
     user = np.maximum(queries.user, 0)
     end = np.where(known, queries.history_end, dataset.log.offsets[user])
     since = queries.as_of - settings.sequences.lookback_days * DAY
     slices = within_lookback(dataset.log, user, newest(dataset.log, user, end, settings.sequences.length), since)
-    states = encode_states(network, catalogue, dataset.log, slices, settings.inference)
+    return encode_states(network, CatalogueTensors(dataset.features), dataset.log, slices, settings.inference)
+
+
+def lists_of_states(
+    network: TwoTower, asked: Asked, states: NDArray[np.float32], settings: Settings, depth: int
+) -> RankedLists:
+    """The rest of ``trained_lists``: from stored states [queries, state_width] to lists."""
+    if settings.context.recipe is ContextRecipe.none:
+        asked = without_context(asked)
+    dataset, queries = asked.dataset, asked.queries
+    catalogue = CatalogueTensors(dataset.features)
     users = embed_users(network, catalogue, states, queries.context, dataset.users_demographics(queries.user))
     items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
     return search(users, items, depth, queries.exclude)

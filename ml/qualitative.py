@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -69,6 +70,23 @@ def qualitative_page(users: Sequence[UserExample], title: str = "Histories and w
 """
 
 
+def without_users(page: str, user_ids: Iterable[str]) -> str:
+    """The page without the sections of users.
+
+    >>> page = qualitative_page([UserExample("ann", [], []), UserExample("bob", [], [])])
+    >>> shown = without_users(page, ["ann"])
+    >>> "ann" in shown, "bob" in shown
+    (False, True)
+    """
+    for user_id in user_ids:
+        page = re.sub(rf"{re.escape(_opening(user_id))}.*?</section>\n?", "", page, flags=re.DOTALL)
+    return page
+
+
+def _opening(user_id: str) -> str:
+    return f'<section data-user="{escape(user_id)}">'
+
+
 def _section(user: UserExample) -> str:
     about = f"<p>{escape(user.about)}</p>" if user.about else ""
     columns = [
@@ -80,7 +98,7 @@ def _section(user: UserExample) -> str:
     if user.positives:
         columns.append(_column("What followed", user.positives, ""))
     heading = f"<h2>User {escape(user.user_id)}</h2>"
-    return f'<section>\n{heading}\n{about}\n<div class="columns">{"".join(columns)}</div>\n</section>'
+    return f'{_opening(user.user_id)}\n{heading}\n{about}\n<div class="columns">{"".join(columns)}</div>\n</section>'
 
 
 def _column(heading: str, items: Sequence[ItemLine], empty: str, subject: ItemLine | None = None) -> str:

@@ -144,6 +144,24 @@ def recommend(
         show_candidates(Home(home), user, subject, query, count, console)
 
 
+@app.command()
+def forget(
+    users: Annotated[list[str], typer.Argument(help="The users' ids, as the landing zone has them.")],
+    home: HomeOption = DEFAULT_HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove users from everything that this home keeps, for good, and keep them out."""
+    with _readable():
+        from pipelines.forget import forget_users
+        from warehouse.home import Home
+
+        chosen = Home(home)
+        if not yes:
+            count = f"{len(users)} users" if len(users) > 1 else "this user"
+            typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
+        forget_users(_home(home, None), users, console)
+
+
 @app.command("evaluate")
 def evaluate_split(
     split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
@@ -306,6 +324,7 @@ def _ending(error: Exception) -> tuple[int, str] | None:
     from pydantic import ValidationError
 
     from pipelines.failures import RunFailed, RunRefused, ServiceFailed
+    from warehouse.forgetting import CannotForget
     from warehouse.home import HomeLocked
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
@@ -317,7 +336,7 @@ def _ending(error: Exception) -> tuple[int, str] | None:
         return 1, f"\n{error}"
     if isinstance(error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | TableMissing):
         return 2, str(error)
-    if isinstance(error, NothingPublished | StoreUnreachable):
+    if isinstance(error, NothingPublished | StoreUnreachable | CannotForget):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())

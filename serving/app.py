@@ -39,9 +39,11 @@ from serving.refreshing import add_all
 from serving.served import Served
 from settings import Settings
 from warehouse.home import Home
+from warehouse.identity import UserKeys
 from warehouse.landing import Landing
 from warehouse.live import LiveEvents
 from warehouse.online import OnlineStore, open_store
+from warehouse.online.publication import FORGOTTEN
 
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
 PAGE = Path(__file__).with_name("page.html")
@@ -57,6 +59,7 @@ class Service:
     follower: Follower
     metrics: Metrics
     live: LiveEvents
+    keys: UserKeys
     settings: Settings
 
     @property
@@ -74,6 +77,10 @@ class Service:
                 headers={"Retry-After": "5"},
             )
         return current
+
+    def has_forgotten(self, user_id: str) -> bool:
+        """Whether nothing of this user may be kept."""
+        return self.store.get(FORGOTTEN, self.keys.key(user_id).encode()) is not None
 
 
 def clock() -> datetime:
@@ -99,7 +106,8 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         store, metrics = open_store(settings.online.store, home), Metrics()
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
-        app.state.service = Service(store, follower, metrics, LiveEvents(Landing(home.landing)), settings)
+        live, keys = LiveEvents(Landing(home.landing)), UserKeys.of_home(home)
+        app.state.service = Service(store, follower, metrics, live, keys, settings)
         yield
         follower.stop()
         store.close()
@@ -145,7 +153,8 @@ def _routes(app: FastAPI) -> None:
         now = clock()
         _refuse_the_future(request, now, service.settings.data.future_tolerance_hours)
         try:
-            day = service.live.append([event.model_dump(mode="json") for event in request.events], now)
+            kept = [event for event in request.events if not service.has_forgotten(event.user_id)]
+            day = service.live.append([event.model_dump(mode="json") for event in kept], now)
         except OSError as error:
             raise HTTPException(
                 status.HTTP_503_SERVICE_UNAVAILABLE,
@@ -153,8 +162,9 @@ def _routes(app: FastAPI) -> None:
                 headers={"Retry-After": "5"},
             ) from error
         current = service.follower.current
-        refreshed = current is not None and add_all(current, service.store, request.events, now)
-        return EventsResponse(accepted=len(request.events), arrival_day=day, refreshed=refreshed)
+        refreshed = current is not None and add_all(current, service.store, kept, now)
+        forgotten = len(request.events) - len(kept)
+        return EventsResponse(accepted=len(kept), forgotten=forgotten, arrival_day=day, refreshed=refreshed)
 
     @app.post("/history", dependencies=[Depends(_authorised)], response_model_exclude_none=True)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.context import Context
+from ml.towers import ContextBatch
 from serving.contracts import (
     Basis,
     Candidate,
@@ -37,7 +37,7 @@ SHOWN_EVENTS = 20
 class Place:
     """What a request says of where it comes from, in the terms of the model."""
 
-    context: Context
+    context: ContextBatch
     subject: int | None  # catalogue row
     interests: dict[str, float]
 
@@ -47,10 +47,11 @@ def answer(
 ) -> CandidateResponse:
     """Candidates for one request, under one publication."""
     with watch.stage(Stage.store):
-        user = read_user(store, served.publication, request.user_id)
+        key = served.keys.key(request.user_id).encode()
+        user = read_user(store, served.publication, key)
     if user.is_behind:
         with watch.stage(Stage.encoder):
-            user = replace(user, state=catch_up(served, store, request.user_id, datetime.now(UTC)) or user.state)
+            user = replace(user, state=catch_up(served, store, key, datetime.now(UTC)) or user.state)
     with watch.stage(Stage.head):
         place = _place(served, request)
         demographics = _merged(user.demographics, request.demographics)
@@ -145,7 +146,8 @@ def history(served: Served, store: OnlineStore, request: HistoryRequest) -> Hist
     """What a person wants to see beside the candidates."""
     of, rows = served.catalogue.attributes, served.catalogue.row_of
     events = []
-    for event in reversed(read_user(store, served.publication, request.user_id).history):
+    key = served.keys.key(request.user_id).encode()
+    for event in reversed(read_user(store, served.publication, key).history):
         row = None if event.item_id is None else rows.get(event.item_id)
         events.append(
             HistoryEvent(

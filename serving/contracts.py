@@ -148,6 +148,7 @@ class EventsResponse(Message):
     """What became of the events."""
 
     accepted: int = Field(description="Durable in the landing zone; the daily run drops ids that it has already.")
+    forgotten: int = Field(0, description="Events of users who asked to be forgotten: not kept anywhere.")
     arrival_day: date
     refreshed: bool = Field(description="Whether the next answer knows them; false before the first publication.")
 

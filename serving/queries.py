@@ -9,7 +9,7 @@ import polars as pl
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ml.content import category_nodes
+from serving.interests import item_interests
 
 MATCHED_INTERESTS = 3
 LEAST_MATCH = 0.2  # cosine of TF-IDF below which words have nothing to do with each other
@@ -27,17 +27,13 @@ class InterestMatcher:
     @classmethod
     def of(cls, catalogue: pl.DataFrame) -> InterestMatcher | None:
         """Of the catalogue's title, category_path and stated_interests; None where no item has either of them."""
-        stated = catalogue["stated_interests"].list.eval(pl.element().struct.field("interest"))
-        nodes = pl.select(
-            pl.when(stated.list.len() > 0).then(stated).otherwise(category_nodes(catalogue["category_path"]))
-        )
-        pairs = pl.DataFrame({"node": nodes.to_series(), "title": catalogue["title"]})
-        pairs = pairs.explode("node").drop_nulls("node")
+        pairs = item_interests(catalogue)
         if not len(pairs):
             return None
+        pairs = pairs.with_columns(title=catalogue["title"].gather(pairs["item"]))
         titles = pl.col("title").drop_nulls().unique().sort().head(200).str.join(" ")
-        documents = pairs.group_by("node").agg(titles=titles).sort("node")
-        names = documents["node"].to_list()
+        documents = pairs.group_by("interest").agg(titles=titles).sort("interest")
+        names = documents["interest"].to_list()
         own = [name.split(">")[-1].strip() for name in names]
         vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
         vectorizer.fit(own + documents["titles"].to_list())

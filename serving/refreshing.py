@@ -21,7 +21,7 @@ from ml.retrieval import NO_ITEM
 from ml.sequences import build_event_log, newest
 from serving.contracts import Event
 from serving.served import Served
-from warehouse.online import OnlineStore, user_key
+from warehouse.online import OnlineStore
 from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import StateRecord, json_in, stamp_in, stamp_of
 from warehouse.online.sequences import COLUMNS, add, events_in
@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: datetime) -> bool:
     """Put events of any users into their sequences, and infer their states anew. Returns whether all went well: what
     did not is in the landing zone all the same, and one user's trouble is not another's."""
-    of_user: dict[str, list[dict[str, Any]]] = {}
+    of_user: dict[bytes, list[dict[str, Any]]] = {}
     for event in events:
         row = event.model_dump(include=set(COLUMNS)) | {"event_time": stamp_of(event.event_time)}
-        of_user.setdefault(event.user_id, []).append(row)
+        of_user.setdefault(served.keys.key(event.user_id).encode(), []).append(row)
     settings, refreshed = served.artifact.settings.sequences, True
     since = stamp_of(now - timedelta(days=settings.lookback_days))
-    for user_id, rows in of_user.items():
+    for key, rows in of_user.items():
         try:
-            stamp, sequence = add(store, user_key(user_id), rows, stamp_of(now), since, settings.length)
+            stamp, sequence = add(store, key, rows, stamp_of(now), since, settings.length)
             if sequence:
-                record = infer(served, user_id, sequence, stamp, now)
-                store.put(served.publication.states, [(user_key(user_id), record.to_bytes())])
+                record = infer(served, sequence, stamp, now)
+                store.put(served.publication.states, [(key, record.to_bytes())])
         except Exception as error:
             # Where it went wrong, and not the message, which may hold what the user did.
             trace = "".join(traceback.format_tb(error.__traceback__))
@@ -53,27 +53,26 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
     return refreshed
 
 
-def catch_up(served: Served, store: OnlineStore, user_id: str, now: datetime) -> StateRecord | None:
+def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> StateRecord | None:
     """The state of the stored sequence, put into the store; None where the sequence is gone."""
-    key = user_key(user_id)
     sequence = store.get(SEQUENCES, key)
     if sequence is None:
         return None
     rows = events_in(json_in(sequence))
     if not rows:
         return None
-    record = infer(served, user_id, rows, stamp_in(sequence), now)
+    record = infer(served, rows, stamp_in(sequence), now)
     store.put(served.publication.states, [(key, record.to_bytes())])
     return record
 
 
-def infer(served: Served, user_id: str, rows: Sequence[Mapping[str, Any]], stamp: int, now: datetime) -> StateRecord:
+def infer(served: Served, rows: Sequence[Mapping[str, Any]], stamp: int, now: datetime) -> StateRecord:
     """The state of a sequence, oldest event first."""
     artifact, catalogue = served.artifact, served.catalogue
     frame = pl.DataFrame(
         {name: [row[name] for row in rows] for name in COLUMNS[1:]},
         schema={"event_time": pl.Int64, "event_name": pl.String, "item_id": pl.String, "advertiser_id": pl.String},
-    ).with_columns(pl.lit(user_id).alias("user_id"), pl.from_epoch("event_time", "us").dt.replace_time_zone("UTC"))
+    ).with_columns(pl.lit("").alias("user_id"), pl.from_epoch("event_time", "us").dt.replace_time_zone("UTC"))
     # Only the items of this sequence are looked up: the catalogue may hold a million.
     items = sorted({row["item_id"] for row in rows if row["item_id"] in catalogue.row_of})
     features = artifact.settings.features

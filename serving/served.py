@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import faiss
@@ -15,8 +15,12 @@ from ml.context import Context, no_context, subject_context
 from ml.hashing import bucket
 from ml.index import load_index
 from ml.items import MAXIMUM_INTERESTS
+from ml.towers import ContextBatch
 from serving.catalogue import Catalogue
+from serving.interests import InterestProfiles
 from serving.queries import InterestMatcher
+from warehouse.home import Home
+from warehouse.identity import UserKeys
 from warehouse.online import NothingPublished, OnlineStore
 from warehouse.online.publication import Publication, served
 
@@ -30,6 +34,8 @@ class Served:
     catalogue: Catalogue
     index: faiss.Index
     matcher: InterestMatcher | None
+    profiles: InterestProfiles
+    keys: UserKeys
 
     @classmethod
     def load(cls, home: Path, publication: Publication) -> Served:
@@ -42,7 +48,16 @@ class Served:
         windows = artifact.settings.features.statistics_windows_days
         catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
         catalogue.warm_up()
-        loading = cls(publication, artifact, catalogue, loaded.index, InterestMatcher.of(catalogue.frame))
+        buckets = artifact.settings.features.category_buckets
+        loading = cls(
+            publication,
+            artifact,
+            catalogue,
+            loaded.index,
+            InterestMatcher.of(catalogue.frame),
+            InterestProfiles.of(catalogue.frame, catalogue.features, buckets),
+            UserKeys.of_home(Home(home)),
+        )
         for _ in range(3):  # the first calls are slow
             loading.embed(None, loading.context(None, {}), np.zeros((1, 3), np.int64))
         return loading
@@ -61,22 +76,27 @@ class Served:
             )
         return cls.load(home, publication)
 
-    def context(self, subject: int | None, interests: dict[str, float]) -> Context:
-        """The context of one request: the catalogue row looked at, and interests, which take the place of its own."""
+    def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:
+        """The context of one request: the catalogue row looked at, and interests, which take the place of its own.
+        Without a row, the middle of what these interests have is looked at."""
         context = no_context(1, MAXIMUM_INTERESTS)
         if subject is not None:
             context = subject_context(np.array([subject]), self.catalogue.features)
-        if interests:
-            buckets = self.artifact.settings.features.category_buckets
-            best = sorted(interests.items(), key=lambda pair: -pair[1])[:MAXIMUM_INTERESTS]
-            ids, confidence = np.zeros_like(context.interests), np.zeros_like(context.confidence)
-            ids[0, : len(best)] = [bucket(name, buckets, 0) for name, _ in best]
-            confidence[0, : len(best)] = [weight for _, weight in best]
-            context = Context(context.subject, ids, confidence)
-        return context
+        if not interests:
+            return self.catalogue.tensors.context(context)
+        buckets = self.artifact.settings.features.category_buckets
+        best = sorted(interests.items(), key=lambda pair: -pair[1])[:MAXIMUM_INTERESTS]
+        ids, confidence = np.zeros_like(context.interests), np.zeros_like(context.confidence)
+        ids[0, : len(best)] = [bucket(name, buckets, 0) for name, _ in best]
+        confidence[0, : len(best)] = [weight for _, weight in best]
+        shown = self.catalogue.tensors.context(Context(context.subject, ids, confidence))
+        if subject is not None:
+            return shown
+        content, category = self.profiles.of_mixture(dict(best))
+        return replace(shown, content=torch.from_numpy(content[None]), category=torch.from_numpy(category[None]))
 
     def embed(
-        self, state: NDArray[np.float32] | None, context: Context, demographics: NDArray[np.int64]
+        self, state: NDArray[np.float32] | None, context: ContextBatch, demographics: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """The query embedding [width]: the head over a stored state (None: nothing is known), context and demographics
         [1, 3]."""
@@ -85,6 +105,6 @@ class Served:
         known = np.zeros(network.state_width, np.float32) if state is None else state
         with torch.inference_mode():
             found: NDArray[np.float32] = network.head(
-                torch.from_numpy(known[None]), self.catalogue.tensors.context(context), torch.from_numpy(demographics)
+                torch.from_numpy(known[None]), context, torch.from_numpy(demographics)
             ).numpy()
         return found[0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ml.dataset import demographic_buckets
 from serving.contracts import Demographics
-from warehouse.online import OnlineStore, StateRecord, user_key
+from warehouse.online import OnlineStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication
 from warehouse.online.records import json_in, stamp_in
 
@@ -43,9 +43,8 @@ class KnownUser:
         return {event.item_id for event in self.history if event.item_id is not None}
 
 
-def read_user(store: OnlineStore, publication: Publication, user_id: str) -> KnownUser:
+def read_user(store: OnlineStore, publication: Publication, key: bytes) -> KnownUser:
     """A user as of the publication or later."""
-    key = user_key(user_id)
     value = store.get(publication.states, key)
     state = StateRecord.from_bytes(value) if value else None
     lists = store.get(publication.advertisers, key) if publication.advertisers else None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import polars as pl
 import pytest
 
 from tests.assets.world import DAYS, WORLD, adseq
 from warehouse.home import Home
+from warehouse.identity import UserKeys, external_ids
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 from warehouse.world import write_world
@@ -27,6 +29,14 @@ class Ran:
     @property
     def landing(self) -> Landing:
         return Landing(self.home.landing)
+
+    def key(self, user_id: str) -> bytes:
+        """A user's key in the online store."""
+        return UserKeys.of(self.tables, self.landing).key(user_id).encode()
+
+    def ids(self, keys: pl.Series) -> list[str]:
+        """The ids of users, as the landing zone has them, in the order of their keys."""
+        return list(external_ids(self.tables, keys))
 
 
 @pytest.fixture(scope="session")

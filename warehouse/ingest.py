@@ -6,6 +6,8 @@ earliest kept; the partition is written last, in one commit, so that whatever go
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -19,12 +21,21 @@ import polars as pl
 
 from settings import DataSettings
 from warehouse.contracts import KEYS, MAXIMUM_ID_BYTES, SCHEMAS, LandingTable
+from warehouse.forgetting import forgotten_users
+from warehouse.identity import UserKeys, record_identities
 from warehouse.landing import Landing
 from warehouse.reading import ROW, UNREADABLE, Arrival, LandingError, json_rows, read_arrival
 from warehouse.tables import Tables
 
 NOT_AFTER_ARRIVAL = "event_time is not after its arrival day"
-QUARANTINE_SCHEMA = {"file": pl.String, "row": pl.Int64, "reason": pl.String, "content": pl.String}
+# ``user_id``: the key of whom a row is about, so that it can be forgotten, too; null where it names nobody.
+QUARANTINE_SCHEMA = {
+    "file": pl.String,
+    "row": pl.Int64,
+    "reason": pl.String,
+    "user_id": pl.String,
+    "content": pl.String,
+}
 _RULE_TEXTS = {
     "nullability": "is not null",
     "min_length": "is not empty",
@@ -34,6 +45,7 @@ _RULE_TEXTS = {
     "nan": "is not NaN",
     "inf": "is finite",
 }
+USER = "user_id"
 _EXAMPLE_CHARACTERS = 600
 
 
@@ -51,6 +63,7 @@ class IngestReport:
         duplicates: rows whose key had been read already, in this arrival or (events) in an earlier one.
         quarantined: rows by the first rule that each breaks; the values add up to the rows quarantined.
         late: events that happened on a day before they arrived.
+        forgotten: rows of users who were forgotten; they are in no table.
         files: number of files.
         ignored_columns: columns that the contract does not know, sorted.
         seconds: wall-clock time.
@@ -61,6 +74,7 @@ class IngestReport:
     duplicates: int
     quarantined: dict[str, int]
     late: int
+    forgotten: int
     files: int
     ignored_columns: tuple[str, ...]
     seconds: float
@@ -103,16 +117,24 @@ def ingest(
     started = perf_counter()
     arrival_day, time_zone = _arrival_day(landing, day), landing.manifest.time_zone
     partition = {"arrival_date": arrival_day}
+    keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
     latest = day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
 
     files = landing.files(table, day)
-    checked = [_check(read_arrival(path, table), table, latest, landing.root) for path in files]
-    rejected = pl.concat([part.rejected for part in checked]) if checked else _nothing_rejected()
+    checked = [_check(read_arrival(path, table), table, latest, landing.root, keys) for path in files]
+    found = pl.concat([part.rejected for part in checked]) if checked else _nothing_rejected()
+    rejected = found.filter(~pl.col(USER).is_in(buried.implode()).fill_null(False))
     rows_read = sum(part.rows for part in checked)
     tables.write(f"quarantine_{table.value}", rejected.drop("rule"), partition)
     _stop_if_too_many(rejected, rows_read, table, arrival_day, settings)
 
     accepted = pl.concat([pl.DataFrame(schema=pl.Schema(SCHEMAS[table])), *[part.accepted for part in checked]])
+    forgotten = found.height - rejected.height
+    if USER in accepted.columns:
+        named = accepted.with_columns(keys.keys(accepted[USER]).alias(USER), external_id=USER)
+        kept = named.filter(~pl.col(USER).is_in(buried.implode()))
+        record_identities(tables, table.value, arrival_day, kept.select(USER, "external_id"))
+        accepted, forgotten = kept.drop("external_id"), forgotten + named.height - kept.height
     frame = _without_duplicates(accepted, table)
     if table is LandingTable.events:
         frame = _without_earlier_arrivals(frame, tables, arrival_day)
@@ -125,6 +147,7 @@ def ingest(
         duplicates=accepted.height - frame.height,
         quarantined=dict(rejected.group_by("rule").len().sort("len", "rule", descending=[True, False]).iter_rows()),
         late=int(frame["late"].sum()) if table is LandingTable.events else 0,
+        forgotten=forgotten,
         files=len(files),
         ignored_columns=tuple(sorted({column for part in checked for column in part.ignored_columns})),
         seconds=perf_counter() - started,
@@ -152,7 +175,7 @@ def _arrival_day(landing: Landing, day: date | None) -> date:
     return arrival_day
 
 
-def _check(arrival: Arrival, table: LandingTable, latest: datetime, root: Path) -> _Checked:
+def _check(arrival: Arrival, table: LandingTable, latest: datetime, root: Path, keys: UserKeys) -> _Checked:
     """Split a file's rows into those that keep the contract and those that break it, with the rules they break."""
     typed = arrival.typed
     broken = _broken_rules(typed.drop(UNREADABLE), table)
@@ -167,10 +190,12 @@ def _check(arrival: Arrival, table: LandingTable, latest: datetime, root: Path) 
         .with_columns(pl.col("reason").replace("", None))
     )
     bad = judged["reason"].is_not_null()
+    about = keys.keys(typed[USER].filter(bad)) if USER in typed.columns else pl.lit(None, pl.String)
     rejected = judged.filter(bad).select(
         pl.lit(arrival.path.relative_to(root).as_posix()).alias("file"),
         pl.col(ROW),
         pl.col("reason"),
+        about.alias(USER),
         json_rows(arrival.raw.filter(bad)) if bad.any() else pl.lit("").alias("content"),
         pl.col("reason").str.split("; ").list.first().alias("rule"),
     )
@@ -226,9 +251,17 @@ def _stop_if_too_many(
         f"{file}: {count:,} rows break the rule '{rule}'. Together {rejected.height:,} of {rows_read:,} rows of "
         f"{table.value} that arrived on {arrival_day} are quarantined, {rejected.height / rows_read:.1%} against a "
         f"maximum of {settings.maximum_quarantine_share:.1%}. Example, row {example['row']}: "
-        f"{example['content'][:_EXAMPLE_CHARACTERS]}. Every such row is in table quarantine_{table.value}; correct the "
+        f"{_shown(example)}. Every such row is in table quarantine_{table.value}; correct the "
         "export and run the day again, or raise ADSEQ_DATA__MAXIMUM_QUARANTINE_SHARE. The day's previous rows stay."
     )
+
+
+def _shown(example: Mapping[str, Any]) -> str:
+    """A row's content for a message, which is kept where nobody looks for users: without the user's id."""
+    content = json.loads(example["content"])
+    if USER in content and content[USER] is not None:
+        content[USER] = "(in the file)"
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))[:_EXAMPLE_CHARACTERS]
 
 
 def _without_duplicates(frame: pl.DataFrame, table: LandingTable) -> pl.DataFrame:

@@ -35,6 +35,7 @@ class Manifest(BaseModel):
     prediction_window_days: float = Field(28.0, gt=0, description="K: a positive lies within K days of the cut-off.")
     time_zone: str = Field("UTC", description="Days begin at midnight of this zone.")
     interests_from: str = Field("category", description="'category' or 'given' (the items' interests column).")
+    synthetic: bool = Field(False, description="No row is about a person: users then have the same keys everywhere.")
     repeats_count: bool = Field(
         True, description="Whether an item of the user's own history may be a positive and a candidate again."
     )

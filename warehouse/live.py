@@ -6,11 +6,13 @@ any other. A line is written in one piece and is on the disk before anybody is t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -37,15 +39,30 @@ class LiveEvents:
         lines = "".join(
             json.dumps(dict(event), default=str, ensure_ascii=False, allow_nan=False) + "\n" for event in events
         )
+        if not events:
+            return day
         with self._writing:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder / self._name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = _opened(folder / self._name)
             try:
                 _write_whole(descriptor, lines.encode())
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         return day
+
+
+def _opened(path: Path) -> int:
+    """The file, to append to, held against whoever rewrites it to forget a user."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # another file has taken its place
 
 
 def _write_whole(descriptor: int, content: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from deltalake import DeltaTable, write_deltalake
 from numpy.typing import NDArray
 
 PartitionValue = str | date
+# Nothing reads a column's smallest and largest value from the log, and the log would keep those of rows long removed.
+NO_STATISTICS: Mapping[str, str | None] = {"delta.dataSkippingNumIndexedCols": "0"}
 
 
 class TableMissing(LookupError):
@@ -47,7 +49,7 @@ class Tables:
 
     def names(self) -> list[str]:
         """The tables that exist, in name order."""
-        return sorted(path.name for path in self.root.glob("*") if self.exists(path.name))
+        return sorted(path.name for path in self.root.glob("*") if path.is_dir() and self.exists(path.name))
 
     def partition_columns(self, name: str) -> list[str]:
         """The columns that the table's directories stand for, outermost first."""
@@ -70,12 +72,34 @@ class Tables:
             partition_by=list(partition),
             predicate=_predicate(partition) if exists else None,
             schema_mode="merge" if exists else None,
+            configuration=None if exists else NO_STATISTICS,
         )
 
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
         """Remove one partition in one atomic commit; nothing happens where it, or the table, is not there."""
         if self.exists(name):
             DeltaTable(str(self.path(name))).delete(_predicate(partition))
+
+    def drop_users(self, name: str, user_ids: pl.Series) -> int:
+        """Remove the rows of users from a table, and every older version of it from the disk. Returns their number.
+
+        A partition without these users stays as it is; one that has no others becomes an empty one.
+        """
+        columns = self.partition_columns(name)
+        theirs = self.scan(name).filter(pl.col("user_id").is_in(user_ids.implode()))
+        touched = theirs.group_by(columns).len().collect()
+        for *values, _ in touched.iter_rows():
+            partition = dict(zip(columns, values, strict=True))
+            rows = self.read(name, partition)
+            self.write(name, rows.filter(~pl.col("user_id").is_in(user_ids.implode())), partition)
+        self.vacuum(name, timedelta(0))
+        return int(touched["len"].sum())
+
+    def vacuum(self, name: str, keep: timedelta) -> int:
+        """Remove data files that no version younger than ``keep`` reads. Returns how many there were."""
+        hours = int(keep / timedelta(hours=1))
+        table = DeltaTable(str(self.path(name)))
+        return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False))
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table, lazily.

@@ -14,7 +14,7 @@ from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
-from warehouse.online import LmdbStore, StateRecord, user_key
+from warehouse.online import LmdbStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication, served
 from warehouse.online.records import json_in, stamp_of
 from warehouse.states import candidates_snapshot, snapshot
@@ -33,7 +33,7 @@ def assert_store_is(home: Home, version: str, day: date) -> Publication:
     assert store.count(now.states) == len(states)
     time_zone = Landing(home.landing).manifest.time_zone
     for row in states.rows(named=True):
-        value = store.get(now.states, user_key(row["user_id"]))
+        value = store.get(now.states, row["user_id"].encode())
         assert value is not None, row["user_id"]
         record = StateRecord.from_bytes(value)
         assert (record.day, record.events) == (row["day"], row["events"])
@@ -45,7 +45,7 @@ def assert_store_is(home: Home, version: str, day: date) -> Publication:
     lists = candidates_snapshot(tables, now.advertiser_version, day)
     assert store.count(now.advertisers) == len(lists)
     for row in lists.rows(named=True):
-        value = store.get(now.advertisers, user_key(row["user_id"]))
+        value = store.get(now.advertisers, row["user_id"].encode())
         assert value is not None
         assert json_in(value)["advertiser_ids"] == row["advertiser_ids"]
     for path in (now.model, now.index, now.catalogue):
@@ -66,7 +66,7 @@ def test_the_store_knows_sequences_and_demographics(ran: Ran) -> None:
     store = LmdbStore(ran.home.online)
     newest = ran.tables.read("user_sequences", {"day": DAYS[-1]})
     for row in newest.rows(named=True):
-        value = store.get(SEQUENCES, user_key(row["user_id"]))
+        value = store.get(SEQUENCES, row["user_id"].encode())
         assert value is not None
         told = json_in(value)
         assert told["item_id"] == row["item_id"]
@@ -74,14 +74,14 @@ def test_the_store_knows_sequences_and_demographics(ran: Ran) -> None:
     people = ran.tables.scan("users").sort("arrival_date").collect().unique("user_id", keep="last")
     assert store.count(USERS) == len(people)
     someone = people.drop_nulls("age").row(0, named=True)
-    value = store.get(USERS, user_key(someone["user_id"]))
+    value = store.get(USERS, someone["user_id"].encode())
     assert value is not None
     assert json_in(value) == {name: someone[name] for name in ("age", "gender", "country")}
     store.close()
 
 
 def test_the_store_holds_no_user_id(ran: Ran) -> None:
-    ids = ran.tables.scan("users").select("user_id").collect()["user_id"].unique().to_list()
+    ids = ran.ids(ran.tables.scan("users").select("user_id").collect()["user_id"].unique())
     content = b"".join(file.read_bytes() for file in ran.home.online.rglob("*") if file.is_file())
     assert not [user_id for user_id in ids if user_id.encode() in content]
 
@@ -106,7 +106,7 @@ def test_a_publication_that_died_is_made_good(ran: Ran, tmp_path_factory: pytest
     assert now is not None
     before = Publication(**{**vars(now), "day": DAYS[1]})
     active = ran.tables.read("user_sequences", {"day": DAYS[2]})["user_id"].to_list()
-    store.remove(now.states, [user_key(user_id) for user_id in active[::2]])
+    store.remove(now.states, [key.encode() for key in active[::2]])
     store.turn_sign(before.to_bytes())
     store.close()
     execute(home, days_of([DAYS[2]]))

@@ -38,4 +38,4 @@ def catalogue(served: Served) -> pl.DataFrame:
 def user(ran: Ran) -> str:
     """Somebody with a long history."""
     sequences = ran.tables.scan("user_sequences").collect()
-    return str(sequences.sort(pl.col("item_id").list.len(), "user_id", descending=True)["user_id"][0])
+    return ran.ids(sequences.sort(pl.col("item_id").list.len(), "user_id", descending=True)["user_id"].head(1))[0]

@@ -61,6 +61,7 @@ def test_the_state_that_is_stored_and_the_head_are_the_whole_model(
 ) -> None:
     """Of every user who was active on the newest day: one pass over the sequence, and the score of what came back."""
     sequences = ran.tables.read("user_sequences", {"day": DAYS[-1]}).sort("user_id")
+    users = ran.ids(sequences["user_id"])
     artifact, features = served.artifact, served.catalogue.features
     states = states_of_sequences(artifact, features, sequences, artifact.settings.inference)
     matrix = np.array(states["state"].to_list(), np.float32)
@@ -74,7 +75,7 @@ def test_the_state_that_is_stored_and_the_head_are_the_whole_model(
         context = no_context(many, 4) if subject is None else subject_context(np.full(many, subject), features)
         whole = embed_users(artifact.network, served.catalogue.tensors, matrix, context, demographics)
         for at in range(0, many, 7):
-            answer = asked(client, user_id=sequences["user_id"][at], k=10, **request)
+            answer = asked(client, user_id=users[at], k=10, **request)
             rows = served.catalogue.index_row_of[[served.catalogue.row_of[item] for item in ids(answer)]]
             expected = stored_vectors(served.index, rows) @ whole[at]
             found = [candidate["score"] for candidate in answer["candidates"]]
@@ -102,7 +103,7 @@ def test_both_generators_have_their_share(client: TestClient, user: str) -> None
 
 def test_nobody_sees_their_own_history_again(client: TestClient, ran: Ran, user: str) -> None:
     """The world's manifest says that repeats do not count."""
-    events = ran.tables.scan("user_sequences").filter(pl.col("user_id") == user).collect().sort("day")
+    events = ran.tables.scan("user_sequences").filter(pl.col("user_id") == ran.key(user).decode()).collect().sort("day")
     own = {item for item in events["item_id"][-1].to_list() if item is not None}
     assert own
     assert not own & set(ids(asked(client, user_id=user, k=500)))
@@ -151,7 +152,12 @@ def test_a_query_is_taken_for_the_category_that_it_names(client: TestClient, cat
 def test_explanations_add_up(client: TestClient, ran: Ran, catalogue: pl.DataFrame, user: str) -> None:
     subject = subject_of(catalogue, categories(catalogue)[0])
     answer = asked(client, user_id=user, surface="related_pins", subject_item_id=subject, k=10, explain=True)
-    history = ran.tables.scan("user_sequences").filter(pl.col("user_id") == user).collect().sort("day")["item_id"][-1]
+    history = (
+        ran.tables.scan("user_sequences")
+        .filter(pl.col("user_id") == ran.key(user).decode())
+        .collect()
+        .sort("day")["item_id"][-1]
+    )
     for candidate in answer["candidates"]:
         reason = candidate["explanation"]
         assert sum(reason["parts"].values()) == pytest.approx(candidate["score"], abs=1e-3)

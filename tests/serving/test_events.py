@@ -22,7 +22,7 @@ from tests.assets.world import DAYS, LATER, SETTINGS, copy_of, days_of, execute
 from tests.flow import Ran
 from tests.serving.test_candidates import asked, ids
 from warehouse.home import Home
-from warehouse.online import LmdbStore, StateRecord, user_key
+from warehouse.online import LmdbStore, StateRecord
 from warehouse.online.publication import SEQUENCES, served
 from warehouse.online.records import json_in, json_value, stamp_of
 
@@ -68,7 +68,7 @@ def items(ran: Ran, count: int) -> list[str]:
 
 def sequence(home: Home, user_id: str) -> dict[str, list[Any]]:
     store = LmdbStore(home.online)
-    value = store.get(SEQUENCES, user_key(user_id))
+    value = store.get(SEQUENCES, Ran(home, "").key(user_id))
     store.close()
     return json_in(value) if value else {}
 
@@ -78,6 +78,7 @@ def test_the_next_answer_knows_an_event(client: TestClient, ran: Ran) -> None:
     assert asked(client, user_id="newcomer", k=5)["basis"] == "popularity"
     assert posted(client, event("newcomer", chair)) == {
         "accepted": 1,
+        "forgotten": 0,
         "arrival_day": LATER.isoformat(),
         "refreshed": True,
     }
@@ -89,7 +90,7 @@ def test_the_next_answer_knows_an_event(client: TestClient, ran: Ran) -> None:
 
 def test_an_event_changes_what_somebody_known_gets(client: TestClient, ran: Ran, home: Home) -> None:
     sequences = ran.tables.read("user_sequences", {"day": DAYS[-1]})
-    user_id = sequences["user_id"][0]
+    user_id = ran.ids(sequences["user_id"])[0]
     before = asked(client, user_id=user_id, k=50)
     far = [item for item in items(ran, 300) if item not in set(ids(before)) | set(sequences["item_id"][0].to_list())]
     posted(client, *(event(user_id, item, number, event_name="add_to_cart") for number, item in enumerate(far[:3])))
@@ -101,7 +102,7 @@ def test_an_event_changes_what_somebody_known_gets(client: TestClient, ran: Ran,
 def test_the_daily_run_arrives_at_the_same_state(home: Home, client: TestClient, ran: Ran) -> None:
     """Of somebody new, of somebody known, of one whose events have equal times, and of a late one."""
     chair, lamp, rug = items(ran, 3)
-    known = ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"].to_list()
+    known = ran.ids(ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"])
     late = event(known[1], lamp, event_time=(NOON - timedelta(days=20)).isoformat())
     posted(client, event("newcomer", chair), event("newcomer", lamp, 1, event_name="checkout"))
     posted(client, event(known[0], rug, 1))
@@ -114,11 +115,11 @@ def test_the_daily_run_arrives_at_the_same_state(home: Home, client: TestClient,
     now = served(store)
     assert now is not None
     users = ["newcomer", *known[:3]]
-    values = {user: store.get(now.states, user_key(user)) for user in users}
+    values = {ran.key(user).decode(): store.get(now.states, ran.key(user)) for user in users}
     store.close()
     execute(home, days_of([LATER]))
     daily = Ran(home, "").tables.read("user_states", {"model_version": "item-1", "day": LATER})
-    assert sorted(daily["user_id"]) == sorted(users)
+    assert sorted(daily["user_id"]) == sorted(values)
     for row in daily.rows(named=True):
         value = values[row["user_id"]]
         assert value is not None
@@ -126,7 +127,7 @@ def test_the_daily_run_arrives_at_the_same_state(home: Home, client: TestClient,
         assert (live.events, live.last_event_time) == (row["events"], row["last_event_time"]), row["user_id"]
         assert np.abs(live.state - np.array(row["state"], np.float32)).max() <= TOLERANCE, row["user_id"]
     again = LmdbStore(home.online)
-    record = again.get(now.states, user_key("newcomer"))
+    record = again.get(now.states, ran.key("newcomer"))
     assert record is not None
     assert StateRecord.from_bytes(record).day == LATER  # the day's publication takes the place of the live state
     again.close()
@@ -134,7 +135,7 @@ def test_the_daily_run_arrives_at_the_same_state(home: Home, client: TestClient,
 
 def test_an_event_after_the_day_survives_its_publication(home: Home, client: TestClient, ran: Ran) -> None:
     """The day before is published (again) after an event of this noon came in: the store keeps what is newer."""
-    user_id = ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"][0]
+    user_id = ran.ids(ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"])[0]
     posted(client, event(user_id, items(ran, 1)[0]))
     told = sequence(home, user_id)
     execute(home, days_of([DAYS[-1]]))
@@ -148,7 +149,7 @@ def test_what_the_days_files_bring_joins_what_came_in_live(home: Home, client: T
     chair, lamp, _ = items(ran, 3)
     posted(client, event("newcomer", chair, 9))
     store = LmdbStore(home.online)
-    key = user_key("newcomer")
+    key = ran.key("newcomer")
     older = event("newcomer", lamp, 1) | {"event_id": "of-the-file"}
     (live,) = (home.landing / "events" / f"date={LATER}").glob("live-*.jsonl")
     live.with_name("export.jsonl").write_text(json.dumps(older) + "\n")
@@ -208,9 +209,9 @@ def test_a_state_that_a_new_version_does_not_have_is_inferred_when_asked_for(
     assert now is not None
     store.close()
     service = client.app.state.service  # type: ignore[attr-defined]
-    assert service.store.remove(now.states, [user_key("newcomer")]) == 1
+    assert service.store.remove(now.states, [ran.key("newcomer")]) == 1
     assert ids(asked(client, user_id="newcomer", k=20)) == ids(before)
-    assert service.store.get(now.states, user_key("newcomer")) is not None
+    assert service.store.get(now.states, ran.key("newcomer")) is not None
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_person_sees_the_history_and_both_lists(
     assert f"{subject['title']} · {subject['category_path']}" in page
     assert "Without the context (history)" in page
     assert "With the context (history and context)" in page
-    newest = ran.tables.scan("user_sequences").filter(pl.col("user_id") == user).collect().sort("day")
+    newest = ran.tables.scan("user_sequences").filter(pl.col("user_id") == ran.key(user).decode()).collect().sort("day")
     last = [item for item in newest["item_id"][-1].to_list() if item is not None][-1]
     assert served.catalogue.frame["title"][served.catalogue.row_of[last]] in page
     assert page.count("<li") > 30

@@ -8,6 +8,7 @@ import pytest
 from settings import DataSettings
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.contracts import LandingTable
+from warehouse.identity import UserKeys
 from warehouse.ingest import ingest
 from warehouse.landing import Landing
 from warehouse.tables import TableMissing, Tables
@@ -39,8 +40,9 @@ def test_users_are_dated_too(tables: Tables, landing: Landing) -> None:
     assert users_as_of(tables, DAY).columns == ["user_id", "age", "gender", "country"]
     arrive(landing, tables, LandingTable.users, DAY, [{"user_id": "v", "age": 30}, {"user_id": "u", "age": 40}])
     arrive(landing, tables, LandingTable.users, NEXT, [{"user_id": "u", "age": 41}])
-    ages = [users_as_of(tables, day)["age"].to_list() for day in (DAY, NEXT)]
-    assert ages == [[40, 30], [41, 30]]
+    of = UserKeys.of(tables, landing).key
+    ages = [dict(users_as_of(tables, day).select("user_id", "age").iter_rows()) for day in (DAY, NEXT)]
+    assert ages == [{of("u"): 40, of("v"): 30}, {of("u"): 41, of("v"): 30}]
 
 
 def test_an_item_is_available_from_the_earlier_of_what_is_given_and_its_first_event(

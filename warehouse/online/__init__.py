@@ -2,7 +2,7 @@
 
 from warehouse.online.lmdb_store import LmdbStore
 from warehouse.online.opening import open_store
-from warehouse.online.records import StateRecord, user_key
+from warehouse.online.records import StateRecord
 from warehouse.online.redis_store import RedisStore
 from warehouse.online.store import NothingPublished, OnlineStore, StoreUnreachable
 
@@ -14,5 +14,4 @@ __all__ = [
     "StateRecord",
     "StoreUnreachable",
     "open_store",
-    "user_key",
 ]

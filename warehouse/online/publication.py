@@ -12,7 +12,8 @@ from pathlib import Path
 
 from warehouse.online.store import OnlineStore
 
-SEQUENCES, USERS = "sequences", "users"  # shelves that are the same for all versions
+# Shelves that are the same for all versions. On the last are the users of whom nothing may be kept.
+SEQUENCES, USERS, FORGOTTEN = "sequences", "users", "forgotten"
 
 
 @dataclass(frozen=True)

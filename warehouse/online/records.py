@@ -1,11 +1,7 @@
-"""What is on the shelves, as bytes.
-
-A user's key is a hash of their id: ids of any length fit, and the store holds none of them.
-"""
+"""What is on the shelves, as bytes. A user's key is that of the tables (``warehouse.identity``)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +15,9 @@ from numpy.typing import NDArray
 
 from warehouse.online.store import STAMP, STAMP_BYTES
 
-KEY_BYTES = 16
 EPOCH = date(1970, 1, 1).toordinal()
 # Stamp, the day of the inference, events in the sequence, time of the newest of them; the state follows.
 STATE_HEADER = struct.Struct(">qiiq")
-
-
-def user_key(user_id: str) -> bytes:
-    """The key of a user on every shelf."""
-    return hashlib.blake2b(user_id.encode(), digest_size=KEY_BYTES).digest()
 
 
 def stamp_of(instant: datetime) -> int:
@@ -81,19 +71,16 @@ def state_rows(states: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
     packed["state"] = states["state"].explode().to_numpy().reshape(len(states), width)
     content, size = packed.tobytes(), record.itemsize
     assert size == STATE_HEADER.size + 4 * width
-    keys = [user_key(user_id) for user_id in states["user_id"].to_list()]
-    for row in sorted(range(len(keys)), key=keys.__getitem__):
-        yield keys[row], content[row * size : (row + 1) * size]
+    keys = states["user_id"].to_list()
+    for row in states["user_id"].arg_sort().to_list():
+        yield keys[row].encode(), content[row * size : (row + 1) * size]
 
 
 def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of ``frame`` (user_id, stamp and the named columns): the stamp, then the columns as JSON."""
-    ordered = frame.with_columns(
-        key=pl.Series([user_key(user_id) for user_id in frame["user_id"].to_list()], dtype=pl.Binary)
-    )
-    texts = ordered.select("key", "stamp", text=pl.struct(*columns).struct.json_encode()).sort("key")
+    texts = frame.select("user_id", "stamp", text=pl.struct(*columns).struct.json_encode()).sort("user_id")
     for key, stamp, text in texts.iter_rows():
-        yield key, STAMP.pack(stamp) + text.encode()
+        yield key.encode(), STAMP.pack(stamp) + text.encode()
 
 
 def json_value(stamp: int, content: Mapping[str, Any]) -> bytes:

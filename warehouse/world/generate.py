@@ -77,6 +77,7 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
             recent = arrivals[-1 - LONGEST_DELAY_DAYS :]
             summary = _count(summary, _write_daily(landing, world, day, recent, impressions[-1]))
     manifest = Manifest(
+        synthetic=True,
         name="synthetic world",
         prediction_window_days=PREDICTION_WINDOW_DAYS,
         interests_from="given",

@@ -28,7 +28,7 @@ from tests.warehouse.ingest.arrivals import (
     write_text,
 )
 from warehouse.ingest import ingest
-from warehouse.landing import Landing
+from warehouse.landing import Landing, Manifest
 from warehouse.reading import LandingError
 from warehouse.tables import Tables
 
@@ -51,9 +51,11 @@ def test_text_formats_give_the_rows_of_parquet(
         event("2", value=None, search_string="ein Zelt, größer"),
         event("3", item_id=None, event_name="search"),
     ]
+    other, other_tables = Landing(tmp_path / "other"), Tables(tmp_path / "other-tables")
+    for each in (landing, other):
+        each.write_manifest(Manifest(synthetic=True))  # the same keys in both
     arrive(landing, rows)
     ingest(landing, tables, EVENTS, DAY, DataSettings())
-    other, other_tables = Landing(tmp_path / "other"), Tables(tmp_path / "other-tables")
     write_text(other, name, write(rows))
     report = ingest(other, other_tables, EVENTS, DAY, DataSettings())
     assert (report.rows_read, report.rows_written, report.files) == (3, 3, 1)

@@ -1,0 +1,138 @@
+"""Forgetting in files and tables: nothing of the user is left, and nothing of anybody else is lost."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import os
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from threading import Thread
+from time import sleep
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, as_csv, as_json_lines, event, write_text
+from warehouse.forgetting import CannotForget, bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.identity import UserKeys
+from warehouse.ingest import ingest
+from warehouse.landing import Landing
+from warehouse.live import LiveEvents
+from warehouse.tables import Tables
+
+GONE = 'user, who "leaves"'
+ROWS = [event("1", user_id="stays", search_string='größer, "quoted"\nnext line'), event("2", user_id=GONE), event("3")]
+
+
+def content(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.csv", as_csv),
+        ("a.csv.gz", as_csv),
+        ("a.jsonl", as_json_lines),
+        ("a.ndjson.gz", as_json_lines),
+        ("a.jsonl.tmp", as_json_lines),
+    ],
+)
+def test_text_loses_the_users_rows_only(
+    landing: Landing, tables: Tables, name: str, write: Callable[[list[dict[str, Any]]], str]
+) -> None:
+    path = write_text(landing, name, "")
+    path.write_bytes(gzip.compress(write(ROWS).encode()) if name.endswith(".gz") else write(ROWS).encode())
+    os.utime(path, (1_000_000, 1_000_000))
+    assert forget_in_landing(landing, [GONE]) == {path: 1}
+    assert path.stat().st_mtime == 1_000_000  # nothing takes it for an arrival
+    assert b"leaves" not in content(path)
+    assert forget_in_landing(landing, [GONE]) == {}
+    if not name.endswith(".tmp"):
+        ingest(landing, tables, EVENTS, DAY, TOLERANT)
+        kept = tables.read("events", {"arrival_date": DAY}).sort("event_id")
+        assert kept["event_id"].to_list() == ["1", "3"]
+        assert kept["search_string"][0] == ROWS[0]["search_string"]
+
+
+def test_parquet_keeps_types_and_other_columns(landing: Landing) -> None:
+    frame = pl.DataFrame(
+        {"user_id": [7, 8, None], "item_id": ["a", "b", "c"], "nested": [[{"x": 1.5}], None, []]},
+        schema_overrides={"user_id": pl.Int64},
+    )
+    path = landing.write(EVENTS, None, frame)
+    assert forget_in_landing(landing, ["8"]) == {path: 1}
+    assert_frame_equal(pl.read_parquet(path), frame[[0, 2]])
+
+
+def test_what_names_no_user_is_left_alone(landing: Landing) -> None:
+    write_text(landing, "_SUCCESS", "")
+    write_text(landing, "notes.txt", f"ask {GONE}")
+    untouched = write_text(landing, "items.csv", f"item_id,title\n1,{GONE}\n")
+    before = untouched.read_bytes()
+    assert forget_in_landing(landing, [GONE]) == {}
+    assert untouched.read_bytes() == before
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.jsonl", '{"user_id": "u"'), ("a.parquet", "PAR1"), ("a.csv.gz", "")])
+def test_a_file_that_cannot_be_read_is_named(landing: Landing, name: str, text: str) -> None:
+    path = write_text(landing, "whole.jsonl", as_json_lines(ROWS))
+    bad = path.with_name(name)
+    bad.write_bytes(text.encode() if not name.endswith(".gz") else gzip.compress(b"user_id\n" * 999)[:20])
+    with pytest.raises(CannotForget, match=f"{bad} cannot be read"):
+        forget_in_landing(landing, [GONE])
+
+
+def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Landing, tables: Tables) -> None:
+    keys = UserKeys.of(tables, landing)
+    gone = pl.Series("user_id", [keys.key(GONE)])
+    arrive(landing, [*ROWS, event("4", user_id=GONE, value=-1.0), event("5", user_id="stays", value=-1.0)])
+    other = date(2026, 3, 11)
+    arrive(landing, [event("6", user_id=GONE)], other)  # which becomes a day without events
+    for day in (DAY, DAY, other):
+        ingest(landing, tables, EVENTS, day, TOLERANT)
+    before = {name: tables.scan(name).collect() for name in tables.names()}
+    bury(tables, gone, DAY)
+    removed = forget_in_tables(tables, gone)
+    assert removed == {"events": 2, "identities": 2, "quarantine_events": 1}
+    for name in removed:
+        expected = before[name].filter(pl.col("user_id") != gone[0])
+        assert_frame_equal(tables.scan(name).collect(), expected, check_row_order=False)
+        on_disk = [str(path) for path in tables.path(name).rglob("*.parquet")]
+        assert sorted(on_disk) == sorted(tables.files(name))
+    # The file is ingested again, as an export that is sent twice.
+    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    assert (report.forgotten, report.rows_written, report.rows_quarantined) == (2, 2, 1)
+    assert forget_in_tables(tables, gone) == {}
+
+
+def test_tombstones_of_a_day_add_up(tables: Tables) -> None:
+    assert forgotten_users(tables).to_list() == []
+    bury(tables, pl.Series("user_id", ["a"]), DAY)
+    bury(tables, pl.Series("user_id", ["b", "a"]), DAY)
+    bury(tables, pl.Series("user_id", ["c"]), date(2026, 3, 11))
+    assert sorted(forgotten_users(tables)) == ["a", "b", "c"]
+
+
+def test_an_event_that_comes_in_meanwhile_is_not_lost(landing: Landing) -> None:
+    """The service appends to a file that is being rewritten: it waits, and goes on in the file that took its place."""
+    live, noon = LiveEvents(landing), datetime(2026, 3, 10, 12, tzinfo=UTC)
+    live.append([{"event_id": "1", "user_id": GONE}, {"event_id": "2", "user_id": "stays"}], noon)
+    (path,) = landing.files(EVENTS, DAY)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        appending = Thread(target=live.append, args=([{"event_id": "3", "user_id": "stays"}], noon))
+        appending.start()
+        sleep(0.2)
+        assert appending.is_alive()
+        path.with_name("new").write_bytes(path.read_bytes())
+        path.with_name("new").replace(path)
+    appending.join()
+    assert [line.split('"')[3] for line in path.read_text().splitlines()] == ["1", "2", "3"]
+    assert forget_in_landing(landing, [GONE]) == {path: 1}
+    live.append([{"event_id": "4", "user_id": "stays"}], noon)
+    assert [line.split('"')[3] for line in path.read_text().splitlines()] == ["2", "3", "4"]

@@ -1,0 +1,65 @@
+"""Users' keys: what they hide, what leads back, and when they are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, event
+from warehouse.identity import IDENTITIES, SECRET_FILE, UserKeys, external_ids
+from warehouse.ingest import ingest
+from warehouse.landing import Landing, Manifest
+from warehouse.tables import Tables
+
+
+def test_many_keys_are_those_of_each(landing: Landing, tables: Tables) -> None:
+    keys = UserKeys.of(tables, landing)
+    users = pl.Series(["ann", None, "bob", "ann", "é" * 5000, ""])
+    assert keys.keys(users).to_list() == [None if user is None else keys.key(user) for user in users]
+    assert keys.keys(users.head(0)).to_list() == []
+    assert {len(keys.key(user)) for user in users.drop_nulls()} == {12}
+    assert len({keys.key(str(number)) for number in range(10_000)}) == 10_000
+
+
+def test_a_home_keeps_its_keys_and_another_has_others(landing: Landing, tables: Tables, tmp_path: Path) -> None:
+    key = UserKeys.of(tables, landing).key("ann")
+    assert UserKeys.of(tables, landing).key("ann") == key
+    assert UserKeys.of(Tables(tmp_path / "other"), landing).key("ann") != key
+    assert (tables.root / SECRET_FILE).stat().st_mode & 0o777 == 0o600
+    assert "secret" not in repr(UserKeys.of(tables, landing))
+
+
+def test_a_synthetic_log_has_the_same_keys_everywhere(landing: Landing, tables: Tables, tmp_path: Path) -> None:
+    landing.write_manifest(Manifest(synthetic=True))
+    assert UserKeys.of(tables, landing) == UserKeys.of(Tables(tmp_path / "other"), landing)
+    assert not (tables.root / SECRET_FILE).exists()
+
+
+def test_identities_lead_back_and_nothing_else_names_a_user(landing: Landing, tables: Tables) -> None:
+    rows = [event("1", user_id="the-user-ann"), event("2", user_id="the-user-bob"), event("3", user_id="the-user-ann")]
+    arrive(landing, rows)
+    for _ in range(2):
+        ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    stored = tables.read("events", {"arrival_date": DAY}).sort("event_id")
+    assert external_ids(tables, stored["user_id"]).to_list() == [row["user_id"] for row in rows]
+    assert external_ids(tables, pl.Series(["nobody's"])).to_list() == [None]
+    assert tables.scan(IDENTITIES).collect().height == 2
+    elsewhere = [path for path in tables.root.rglob("*") if path.is_file() and IDENTITIES not in path.parts]
+    assert elsewhere
+    assert not [path for path in elsewhere if b"the-user" in path.read_bytes()]
+
+
+def test_no_log_holds_values_of_rows(landing: Landing, tables: Tables) -> None:
+    """Delta's statistics would: and a log only grows."""
+    arrive(landing, [event("1", user_id="the-user-ann", item_id="the-item"), event("the-event", value=-1.0)])
+    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    logs = b"".join(path.read_bytes() for path in tables.root.rglob("_delta_log/*") if path.is_file())
+    assert b"arrival_date" in logs
+    assert not [word for word in (b"the-user", b"the-item", b"the-event") if word in logs]
+
+
+def test_a_key_is_made_once_whoever_asks(landing: Landing, tables: Tables) -> None:
+    (tables.root).mkdir(parents=True)
+    (tables.root / f".{SECRET_FILE}.1.tmp").write_bytes(b"left by a process that was killed")
+    assert UserKeys.of(tables, landing) == UserKeys.of(tables, landing)

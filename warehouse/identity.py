@@ -1,0 +1,109 @@
+"""Who is who: in everything that adseq derives, a user is a key, and only the landing zone knows their id.
+
+The key is a keyed hash of the id (BLAKE2b, RFC 7693). Whoever has the tables and not the home's secret cannot tell
+whose rows they are; table ``identities`` leads back for those who may, and loses a user who is forgotten.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+IDENTITIES = "identities"
+IDENTITY_SCHEMA = {"user_id": pl.String(), "external_id": pl.String()}
+SECRET_FILE = "user-keys.secret"
+SECRET_BYTES = 32
+# Of 100 million users, two share a key with a chance of one in a million; twelve characters of base64, which Polars
+# keeps in place.
+KEY_BYTES = 9
+_NO_SECRET = b"a synthetic world has no persons"
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+@dataclass(frozen=True)
+class UserKeys:
+    """Turns a user's id into their key."""
+
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, tables: Tables, landing: Landing) -> UserKeys:
+        """The keys of a home, whose secret is made at the first call.
+
+        A synthetic log has the same keys everywhere, so that its figures are the same everywhere: users are sorted by
+        key, and training draws them in that order.
+        """
+        if landing.manifest.synthetic:
+            return cls(_NO_SECRET)
+        return cls(_secret(tables.root / SECRET_FILE))
+
+    @classmethod
+    def of_home(cls, home: Home) -> UserKeys:
+        """The keys of ``home``."""
+        return cls.of(Tables(home.tables), Landing(home.landing))
+
+    def key(self, user_id: str) -> str:
+        """The key of one user."""
+        return _text(hashlib.blake2b(user_id.encode(), digest_size=KEY_BYTES, key=self.secret).digest())
+
+    def keys(self, user_ids: pl.Series) -> pl.Series:
+        """The keys of many, null where the id is."""
+        distinct = user_ids.drop_nulls().unique()
+        keyed, hashes = hashlib.blake2b(digest_size=KEY_BYTES, key=self.secret), []
+        for user_id in distinct.to_list():
+            one = keyed.copy()
+            one.update(user_id.encode())
+            hashes.append(one.digest())
+        text = _text(b"".join(hashes))
+        width = len(text) // max(len(hashes), 1)
+        keys = pl.Series([text[start : start + width] for start in range(0, len(text), width or 1)], dtype=pl.String)
+        known = pl.DataFrame({"id": distinct, "key": keys})
+        return user_ids.alias("id").to_frame().join(known, on="id", how="left", maintain_order="left")["key"]
+
+
+def record_identities(tables: Tables, source: str, arrival_date: date, pairs: pl.DataFrame) -> None:
+    """Say whose keys (user_id, external_id) an arrival's are; replaces what was said of the same arrival."""
+    frame = pairs.select(list(IDENTITY_SCHEMA)).unique().sort("user_id")
+    tables.write(IDENTITIES, frame, {"source": source, "arrival_date": arrival_date})
+
+
+def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:
+    """The ids behind keys, in their order; null where nobody has the key."""
+    if not tables.exists(IDENTITIES):
+        return pl.Series([None] * len(keys), dtype=pl.String)
+    wanted = keys.alias("user_id").to_frame()
+    pairs = tables.scan(IDENTITIES).select(list(IDENTITY_SCHEMA))
+    known = pairs.join(wanted.lazy(), on="user_id", how="semi").unique("user_id").collect()
+    return wanted.join(known, on="user_id", how="left", maintain_order="left")["external_id"]
+
+
+def _text(content: bytes) -> str:
+    """Base64 for URLs; nine bytes are twelve characters, so texts of several keys fall into those of each."""
+    return binascii.b2a_base64(content, newline=False).translate(_URL_SAFE).decode()
+
+
+def _secret(path: Path) -> bytes:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if not path.exists():
+        try:
+            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(os.urandom(SECRET_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(made, path)  # whole, and only if nobody else was first
+        except FileExistsError:
+            pass
+        finally:
+            made.unlink(missing_ok=True)
+    return path.read_bytes()
