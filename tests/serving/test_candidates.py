@@ -149,6 +149,23 @@ def test_a_query_is_taken_for_the_category_that_it_names(client: TestClient, cat
     assert next(iter(answer["interests"])) == leaf
 
 
+@pytest.mark.parametrize("by", ["query", "interests"])
+def test_what_is_searched_for_is_found(client: TestClient, catalogue: pl.DataFrame, user: str, by: str) -> None:
+    """Also by somebody with a history of other things, and by a home feed that names the interest itself."""
+    paths = catalogue["category_path"].drop_nulls()
+    shares = []
+    for path in paths.unique().sort().to_list()[::7]:
+        place = {"surface": "search", "query": path.split(" > ")[-1]} if by == "query" else {"interests": {path: 1.0}}
+        for asking in ("nobody", user):
+            neighbours = [
+                candidate["category"]
+                for candidate in asked(client, user_id=asking, k=5, **place)["candidates"]
+                if candidate["source"] == "item_neighbours"
+            ][: (paths == path).sum() // 2]  # no more than the half of what there is
+            shares += [category == path for category in neighbours]
+    assert np.mean(shares) > 0.8
+
+
 def test_explanations_add_up(client: TestClient, ran: Ran, catalogue: pl.DataFrame, user: str) -> None:
     subject = subject_of(catalogue, categories(catalogue)[0])
     answer = asked(client, user_id=user, surface="related_pins", subject_item_id=subject, k=10, explain=True)
