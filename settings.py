@@ -225,10 +225,21 @@ class AdvertiserSettings(Group):
     )
 
 
+class Precision(StrEnum):
+    """How the numbers of a state are stored."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
 class OnlineSettings(Group):
     """The online store, which the candidate service reads."""
 
     store: str = Field("lmdb", description="lmdb (in the home), or the address of a Redis server: redis://host:6379/0")
+    precision: Precision = Field(
+        Precision.float32,
+        description="Of stored states; float16 takes half the room (docs/performance.md: what it costs).",
+    )
 
 
 class ServingSettings(Group):
@@ -238,6 +249,12 @@ class ServingSettings(Group):
         0.2, ge=0, le=1, description="Share of an answer's places for items of the advertisers predicted for the user."
     )
     advertiser_quota: int = Field(3, ge=1, description="Of one predicted advertiser at most so many items.")
+    maximum_wait_seconds: float = Field(
+        0.05, gt=0, description="Who has waited for longer gets 503 with Retry-After, so that the rest is in time."
+    )
+    requests_per_second: float | None = Field(
+        None, ge=1, description="Of one process; what comes on top gets 429. Without a limit: as many as it can."
+    )
     follow_seconds: float = Field(2.0, gt=0, description="How often the service looks for a new publication.")
 
 

@@ -98,6 +98,7 @@ def _publication(settings: SettingsResource, version: ModelVersion, day: date) -
         index=(home.indexes / version.name / day.isoformat()).relative_to(home.root),
         catalogue=(home.served / version.name / f"{day}.parquet").relative_to(home.root),
         advertiser_version=advertisers.name if advertisers else None,
+        precision=settings.online.precision,
         time_zone=manifest.time_zone,
         repeats_count=manifest.repeats_count,
         published_at=datetime.now(UTC),
@@ -110,7 +111,7 @@ def _put_states(settings: SettingsResource, store: OnlineStore, publication: Pub
         states = snapshot(tables, version, publication.day)
     else:
         states = newest_of_days(tables, USER_STATES, version, news.chosen())
-    return store.put(publication.states, state_rows(_stamped(states, publication)))
+    return store.put(publication.states, state_rows(_stamped(states, publication), publication.precision))
 
 
 def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:

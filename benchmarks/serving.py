@@ -43,6 +43,8 @@ from warehouse.online.records import json_rows, stamp_of, state_rows
 from warehouse.world.catalogue import build_catalogue
 from warehouse.world.settings import WorldSettings
 
+CHANGED = (10_000, 100_000)  # states written again, as on a day
+OVERLOAD_SECONDS, CLOSED_SECONDS, CLOSED_CONNECTIONS = 10, 5, 16
 ITEMS, USERS, LISTED = 100_000, 1_000_000, 100
 RATES = (50, 100, 200)
 SECONDS, WARM_UP_SECONDS = 20, 5
@@ -75,17 +77,18 @@ class Load:
 def run(home: Home, console: Console) -> Table:
     """Build, fill, serve, ask."""
     os.environ["ADSEQ_HOME"] = str(home.root)
-    rate = publish(home, console)
+    written = publish(home, console)
     with serving(home) as port:
         loads = [asyncio.run(load(port, rate)) for rate in RATES]
         events = asyncio.run(post_events(port))
-    table = table_of(rate, loads, events)
+        overload = asyncio.run(overloaded(port))
+    table = table_of(written, loads, events, overload)
     table.show(console)
     return table
 
 
-def publish(home: Home, console: Console) -> float:
-    """Write a publication into ``home``. Returns states a second."""
+def publish(home: Home, console: Console) -> dict[int, float]:
+    """Write a publication into ``home``. Returns the seconds that so many states took, those of everybody first."""
     settings = Settings()
     console.print(f"Building a catalogue of {ITEMS:,} items and its index ...")
     world = WorldSettings(initial_items=ITEMS, new_items_per_day=0, advertisers=5_000)
@@ -117,10 +120,10 @@ def publish(home: Home, console: Console) -> float:
     home.served.mkdir(exist_ok=True)
     catalogue_frame(dataset.features.to_frame(statistics), items).write_parquet(home.served / "catalogue.parquet")
     store, publication = LmdbStore(home.online), _publication()
-    rate = _fill(store, publication, network.state_width, items, midnight, console)
+    written = _fill(store, publication, network.state_width, items, midnight, console)
     store.turn_sign(publication.to_bytes())
     store.close()
-    return rate
+    return written
 
 
 def _publication() -> Publication:
@@ -131,6 +134,7 @@ def _publication() -> Publication:
         index=Path("indexes/item-1"),
         catalogue=Path("served/catalogue.parquet"),
         advertiser_version="1",
+        precision=Settings().online.precision,
         time_zone="UTC",
         repeats_count=False,
         published_at=datetime.now(UTC),
@@ -139,8 +143,8 @@ def _publication() -> Publication:
 
 def _fill(
     store: LmdbStore, publication: Publication, width: int, items: pl.DataFrame, midnight: datetime, console: Console
-) -> float:
-    """States of everybody, lists and sequences of a tenth. Returns states a second."""
+) -> dict[int, float]:
+    """States of everybody and again of some, lists and sequences of a tenth. Returns the seconds of writing states."""
     random, stamp = np.random.default_rng(1), stamp_of(midnight)
     states = pl.DataFrame(
         {
@@ -152,9 +156,12 @@ def _fill(
             "state": pl.Series(random.standard_normal((USERS, width), np.float32)).cast(pl.List(pl.Float32)),
         }
     )
-    started = time.perf_counter()
-    store.put(publication.states, state_rows(states))
-    seconds = time.perf_counter() - started
+    seconds = {}
+    for count in (USERS, *CHANGED):
+        some = states if count == USERS else states.sample(count, seed=count)
+        started = time.perf_counter()
+        assert store.put(publication.states, state_rows(some, publication.precision)) == count
+        seconds[count] = time.perf_counter() - started
     few = states.select("user_id", "stamp").gather_every(10)
     advertisers = items["advertiser_id"].drop_nulls().unique().sort()
     listed = advertisers.gather(random.integers(0, len(advertisers), LISTED * len(few)))
@@ -166,8 +173,8 @@ def _fill(
     told = {name: seen.cast(pl.List(pl.String)) for name in ("event_id", "item_id", "advertiser_id")}
     history = few.with_columns(event_time=pl.lit([stamp] * 10), event_name=pl.lit(["page_visit"] * 10), **told)
     store.put(SEQUENCES, json_rows(history, ("event_id", "event_time", "event_name", "item_id", "advertiser_id")))
-    console.print(f"  {USERS:,} states in {seconds:.1f} s")
-    return USERS / seconds
+    console.print(f"  {USERS:,} states in {seconds[USERS]:.1f} s")
+    return seconds
 
 
 @contextmanager
@@ -190,38 +197,101 @@ def serving(home: Home) -> Iterator[int]:
             service.terminate()
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One answer of the service under load."""
+
+    due: float  # seconds of a monotonic clock
+    latency: float  # seconds, from when it was due
+    status: int
+    whole: bool  # as many candidates as asked for
+    says_when: bool  # Retry-After
+
+
+async def asked(port: int, connections: Connections, rate: float, seconds: float) -> list[Answer]:
+    """Ask at a constant rate, whether or not answers come."""
+    random = np.random.default_rng(int(rate))
+
+    async def one(due: float) -> Answer:
+        body = request_of(random)
+        status, content, head = await connections.exchange("POST", "/candidates", body)
+        whole = status == 200 and content.count(b'"item_id"') == WANTED
+        return Answer(due, time.perf_counter() - due, status, whole, b"retry-after" in head.lower())
+
+    began, running = time.perf_counter(), []
+    for number in range(int(rate * seconds)):
+        due = began + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        running.append(asyncio.create_task(one(due)))
+    return await asyncio.gather(*running)
+
+
+def request_of(random: np.random.Generator) -> dict[str, object]:
+    """Somebody beside some item."""
+    return {
+        "user_id": f"u{random.integers(0, USERS):07d}",
+        "surface": "related_pins",
+        "subject_item_id": f"i{random.integers(0, ITEMS):06d}",
+        "k": WANTED,
+    }
+
+
+@dataclass(frozen=True)
+class Overload:
+    """Twice as many requests as can be answered, and the time after it."""
+
+    sustainable: float  # requests a second that are answered when some connections ask one after the other
+    offered: float
+    answered: float  # a second
+    p99: float  # seconds, of what was answered
+    refused: int
+    refused_without_saying_when: int
+    other: int  # neither answered nor refused
+    recovered: float  # seconds after the overload until everything is answered, and in time
+
+
+async def overloaded(port: int) -> Overload:
+    """Find what is sustainable, offer twice as much, then 200 a second again."""
+    connections, random = Connections(port), np.random.default_rng(0)
+    counts = [0] * CLOSED_CONNECTIONS
+    end = time.perf_counter() + CLOSED_SECONDS
+
+    async def one_after_the_other(number: int) -> None:
+        while time.perf_counter() < end:
+            counts[number] += (await connections.ask("POST", "/candidates", request_of(random)))[0] == 200
+
+    await asyncio.gather(*(one_after_the_other(number) for number in range(CLOSED_CONNECTIONS)))
+    sustainable = sum(counts) / CLOSED_SECONDS
+    answers = await asked(port, connections, 2 * sustainable, OVERLOAD_SECONDS)
+    ended = time.perf_counter()
+    after = await asked(port, connections, RATES[-1] / 2, 3)
+    connections.close()
+    good, refused = ([each for each in answers if each.status == status] for status in (200, 503))
+    late = [each.due - ended for each in after if not each.whole or each.latency > 0.05]
+    return Overload(
+        sustainable=sustainable,
+        offered=2 * sustainable,
+        answered=len(good) / OVERLOAD_SECONDS,
+        p99=float(np.percentile([each.latency for each in good], 99)),
+        refused=len(refused),
+        refused_without_saying_when=sum(not each.says_when for each in refused),
+        other=len(answers) - len(good) - len(refused),
+        recovered=max([0.0, *late]),
+    )
+
+
 async def load(port: int, rate: float) -> Load:
     """Ask at a constant rate."""
-    random, connections = np.random.default_rng(int(rate)), Connections(port)
-
-    async def one(due: float) -> tuple[float, bool]:
-        body = {
-            "user_id": f"u{random.integers(0, USERS):07d}",
-            "surface": "related_pins",
-            "subject_item_id": f"i{random.integers(0, ITEMS):06d}",
-            "k": WANTED,
-        }
-        status, content = await connections.ask("POST", "/candidates", body)
-        latency = time.perf_counter() - due
-        return latency, status == 200 and content.count(b'"item_id"') == WANTED
-
-    async def several(seconds: float) -> list[tuple[float, bool]]:
-        began, running = time.perf_counter(), []
-        for number in range(int(rate * seconds)):
-            due = began + number / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            running.append(asyncio.create_task(one(due)))
-        return await asyncio.gather(*running)
-
-    await several(WARM_UP_SECONDS)
+    connections = Connections(port)
+    await asked(port, connections, rate, WARM_UP_SECONDS)
     before = (await connections.ask("GET", "/metrics"))[1].decode()
-    answers = await several(SECONDS)
+    answers = await asked(port, connections, rate, SECONDS)
     after = (await connections.ask("GET", "/metrics"))[1].decode()
     connections.close()
     stages = {name: _mean(before, after, f'adseq_stage_seconds_{{}}{{{{stage="{name}"}}}}') for name in _stages(after)}
     inside = _mean(before, after, 'adseq_request_seconds_{}{{path="/candidates",status="200"}}')
-    latencies = np.array([latency for latency, _ in answers])
-    return Load(rate, latencies, sum(not good for _, good in answers), stages, inside)
+    latencies = np.array([each.latency for each in answers])
+    return Load(rate, latencies, sum(not each.whole for each in answers), stages, inside)
 
 
 class Connections:
@@ -233,6 +303,10 @@ class Connections:
 
     async def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         """Status and content."""
+        return (await self.exchange(method, path, body))[:2]
+
+    async def exchange(self, method: str, path: str, body: object = None) -> tuple[int, bytes, bytes]:
+        """Status, content and header."""
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self.idle = [each for each in self.idle if not each[0].at_eof()]  # the service closes what is idle for long
@@ -242,7 +316,7 @@ class Connections:
         length = int(re.search(rb"content-length: (\d+)", answered.lower())[1])  # type: ignore[index]
         found = await reader.readexactly(length)
         self.idle.append((reader, writer))
-        return int(answered.split(b" ", 2)[1]), found
+        return int(answered.split(b" ", 2)[1]), found, answered
 
     def close(self) -> None:
         for _, writer in self.idle:
@@ -283,8 +357,9 @@ async def post_events(port: int, count: int = 300) -> Seconds:
     return np.array(seconds[20:])
 
 
-def table_of(states_a_second: float, loads: list[Load], events: Seconds) -> Table:
+def table_of(written: dict[int, float], loads: list[Load], events: Seconds, overload: Overload) -> Table:
     """All figures."""
+    states_a_second = USERS / written[USERS]
     fastest = loads[-1]
     event = float(np.percentile(events, 99) * 1e3)
     stages = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in fastest.stages.items())
@@ -302,6 +377,34 @@ def table_of(states_a_second: float, loads: list[Load], events: Seconds) -> Tabl
             ),
             ("POST /events, p99, ms", "", "", f"{event:.1f}", at_most(event, 50, " ms")),
             ("states into LMDB a second", "", "", f"{states_a_second:,.0f}", at_least(states_a_second, 200_000)),
+            *(
+                (f"{count:,} changed states of {USERS:,}, seconds", "", "", f"{written[count]:.2f}", "")
+                for count in CHANGED
+            ),
+            ("requests/s that it can answer", "", "", f"{overload.sustainable:.0f}", ""),
+            (
+                f"asked {overload.offered:.0f}/s: answered a second",
+                "",
+                "",
+                f"{overload.answered:.0f}",
+                at_least(overload.answered, 0.8 * overload.sustainable, "/s"),
+            ),
+            ("… p99 of these, ms", "", "", f"{overload.p99 * 1e3:.0f}", ""),
+            (
+                "… refused with Retry-After, without, anything else",
+                "",
+                "",
+                f"{overload.refused - overload.refused_without_saying_when:,}, "
+                f"{overload.refused_without_saying_when}, {overload.other}",
+                "",
+            ),
+            (
+                "… seconds until all is answered in 50 ms again",
+                "",
+                "",
+                f"{overload.recovered:.2f}",
+                at_most(overload.recovered, 1, " s"),
+            ),
         ),
         (
             f"Milliseconds a stage at {fastest.rate:g}/s: {stages}; the whole request inside the service "

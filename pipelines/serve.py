@@ -12,7 +12,7 @@ from warehouse.home import Home
 from warehouse.online import open_store
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-WAITING = 2048  # connections of a process; whoever comes on top gets 503 at once
+CONNECTIONS = 2048  # of a process, idle ones too. What cannot be answered in time is refused by serving.shedding
 
 
 def serve_candidates(home: Home, host: str, port: int, processes: int, console: Console) -> None:
@@ -46,7 +46,9 @@ def serve_candidates(home: Home, host: str, port: int, processes: int, console: 
         host=host,
         port=port,
         workers=processes,
-        limit_concurrency=WAITING,
+        # uvloop takes in one new connection a round, and under load a round is long.
+        loop="asyncio",
+        limit_concurrency=CONNECTIONS,
         log_level="warning",
         access_log=False,  # a request's log line is of no use without the user, who shall not be in it
     )

@@ -7,6 +7,7 @@ otherwise, and asks for a bearer token where one is set. User ids are in no log 
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -37,14 +38,19 @@ from serving.following import Follower
 from serving.metrics import Metrics, Stopwatch
 from serving.refreshing import add_all
 from serving.served import Served
+from serving.shedding import Shedding
 from settings import Settings
+from warehouse.forgetting import forgotten_users
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.landing import Landing
 from warehouse.live import LiveEvents
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import FORGOTTEN
+from warehouse.online.store import StoreUnreachable
+from warehouse.tables import Tables
 
+logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -59,6 +65,7 @@ class Service:
     follower: Follower
     metrics: Metrics
     live: LiveEvents
+    tables: Tables
     keys: UserKeys
     settings: Settings
 
@@ -80,7 +87,11 @@ class Service:
 
     def has_forgotten(self, user_id: str) -> bool:
         """Whether nothing of this user may be kept."""
-        return self.store.get(FORGOTTEN, self.keys.key(user_id).encode()) is not None
+        key = self.keys.key(user_id)
+        try:
+            return self.store.get(FORGOTTEN, key.encode()) is not None
+        except StoreUnreachable:  # the tables know it, too, and an event is taken without the store
+            return key in forgotten_users(self.tables)
 
 
 def clock() -> datetime:
@@ -106,8 +117,8 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         store, metrics = open_store(settings.online.store, home), Metrics()
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
-        live, keys = LiveEvents(Landing(home.landing)), UserKeys.of_home(home)
-        app.state.service = Service(store, follower, metrics, live, keys, settings)
+        live, tables = LiveEvents(Landing(home.landing)), Tables(home.tables)
+        app.state.service = Service(store, follower, metrics, live, tables, UserKeys.of_home(home), settings)
         yield
         follower.stop()
         store.close()
@@ -119,10 +130,12 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.token = token
+    app.add_middleware(Shedding, settings=settings.serving)
     app.add_middleware(Measured)
     if token is None:  # a page of another site must not reach the service through a name that it points at loopback
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.exception_handler(RequestValidationError)(_explained)
+    app.exception_handler(StoreUnreachable)(_without_store)
     _routes(app)
     return app
 
@@ -257,6 +270,13 @@ def _refusal(scope: Scope) -> Response | None:
     code = status.HTTP_413_CONTENT_TOO_LARGE if length else status.HTTP_411_LENGTH_REQUIRED
     rule = f"a body says its length (Content-Length), which is at most {MAXIMUM_BODY} bytes"
     return JSONResponse({"detail": rule}, code)
+
+
+async def _without_store(_: Request, error: Exception) -> JSONResponse:
+    """503: what the store's error says may name where it is, so it goes to the log only."""
+    logger.error("the online store does not answer: %s", error)
+    detail = "the online store does not answer; what was sent to /events is in the landing zone all the same"
+    return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
 
 
 async def _explained(_: Request, error: Exception) -> JSONResponse:

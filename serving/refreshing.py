@@ -25,6 +25,7 @@ from warehouse.online import OnlineStore
 from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import StateRecord, json_in, stamp_in, stamp_of
 from warehouse.online.sequences import COLUMNS, add, events_in
+from warehouse.online.store import StoreUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
             stamp, sequence = add(store, key, rows, stamp_of(now), since, settings.length)
             if sequence:
                 record = infer(served, sequence, stamp, now)
-                store.put(served.publication.states, [(key, record.to_bytes())])
+                store.put(served.publication.states, [(key, record.to_bytes(served.publication.precision))])
+        except StoreUnreachable as error:  # for the others, too
+            logger.error("users are not refreshed, the daily run will: %s", error)
+            return False
         except Exception as error:
             # Where it went wrong, and not the message, which may hold what the user did.
             trace = "".join(traceback.format_tb(error.__traceback__))
@@ -62,7 +66,7 @@ def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> S
     if not rows:
         return None
     record = infer(served, rows, stamp_in(sequence), now)
-    store.put(served.publication.states, [(key, record.to_bytes())])
+    store.put(served.publication.states, [(key, record.to_bytes(served.publication.precision))])
     return record
 
 

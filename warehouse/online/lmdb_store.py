@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import lmdb
 
 from warehouse.home import write_atomically
-from warehouse.online.store import STAMP_BYTES, StoreUnreachable
+from warehouse.online.store import STAMP_BYTES, StoreUnreachable, Value
 
-ROWS_A_COMMIT = 50_000  # a commit waits for the disk; this many rows are a second's work at most
+ROWS_A_COMMIT = 20_000  # a commit waits for the disk; this many rows are a second's work at most
 SIGN = "served.json"
 # An upper bound on a shelf, of address space and not of disk: LMDB maps it and fills the file as it grows.
 MAXIMUM_BYTES = 1 << 38
@@ -43,7 +44,7 @@ class LmdbStore:
         self.root = root.absolute()
         self._held: dict[str, Shared] = {}
 
-    def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+    def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
         environment, stored = self._shelf(shelf, create=True), 0
         assert environment is not None
         for batch in _batches(rows):
@@ -150,23 +151,35 @@ def _opened(path: Path) -> Shared:
     return Shared(environment, _inode(path))
 
 
-def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, bytes]]) -> int:
+def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, Value]]) -> int:
     cursor, stored = transaction.cursor(), 0
     last = bytes(cursor.key()) if cursor.last() else b""
+    if last < batch[0][0] and all(one[0] < next_one[0] for one, next_one in pairwise(batch)):
+        # A shelf that is filled in order, as a new version's is: full pages, and nothing is searched for.
+        cursor.putmulti(batch, append=True)
+        return len(batch)
     for key, value in batch:
-        if key > last:
-            # A shelf that is filled in order, as a new version's is, gets full pages, and nothing is searched for.
-            transaction.put(key, value, append=True)
-            last, stored = key, stored + 1
-            continue
         held = transaction.get(key)
-        if held is None or bytes(held[:STAMP_BYTES]) <= value[:STAMP_BYTES]:
+        if held is None or bytes(held[:STAMP_BYTES]) <= bytes(value[:STAMP_BYTES]):
             transaction.put(key, value)
             stored += 1
     return stored
 
 
-def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
+def _batches(rows: Iterable[tuple[bytes, Value]]) -> Iterator[list[tuple[bytes, Value]]]:
+    """The next batch is made while the disk takes the one before."""
     remaining = iter(rows)
-    while batch := list(islice(remaining, ROWS_A_COMMIT)):
-        yield batch
+
+    def take() -> list[tuple[bytes, Value]]:
+        return list(islice(remaining, ROWS_A_COMMIT))
+
+    batch = take()
+    if len(batch) < ROWS_A_COMMIT:
+        if batch:
+            yield batch
+        return
+    with ThreadPoolExecutor(1, "batches") as ahead:
+        while batch:
+            coming = ahead.submit(take)
+            yield batch
+            batch = coming.result()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from settings import Precision
 from warehouse.online.store import OnlineStore
 
 # Shelves that are the same for all versions. On the last are the users of whom nothing may be kept.
@@ -26,6 +27,7 @@ class Publication:
     index: Path
     catalogue: Path
     advertiser_version: str | None  # None before the first advertiser model
+    precision: Precision  # of the states
     time_zone: str
     repeats_count: bool  # whether an item of a user's own history may be a candidate again
     published_at: datetime
@@ -48,6 +50,7 @@ class Publication:
         values = json.loads(content)
         for name in ("model", "index", "catalogue"):
             values[name] = Path(values[name])
+        values["precision"] = Precision(values["precision"])
         values["day"] = date.fromisoformat(values["day"])
         values["published_at"] = datetime.fromisoformat(values["published_at"])
         return cls(**values)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import cast
 
 import redis
 
-from warehouse.online.store import STAMP_BYTES, StoreUnreachable
+from warehouse.online.store import STAMP_BYTES, StoreUnreachable, Value
 
+# A request for candidates waits for a read, and no other is answered meanwhile.
+READ_SECONDS, WRITE_SECONDS = 0.25, 5
 ROWS_A_CALL = 500  # the server does nothing else meanwhile
 PREFIX = "adseq:"
 SIGN = f"{PREFIX}served"
@@ -42,48 +45,64 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
-        try:
+        self.client = redis.Redis.from_url(url, socket_timeout=WRITE_SECONDS, socket_connect_timeout=WRITE_SECONDS)
+        self.reader = redis.Redis.from_url(url, socket_timeout=READ_SECONDS, socket_connect_timeout=READ_SECONDS)
+        self._put, self._exchange = self.client.register_script(PUT), self.client.register_script(EXCHANGE)
+        with self._answering():
             self.client.ping()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
         except redis.RedisError as error:
             raise StoreUnreachable(
-                f"no Redis server answers at {url.rpartition('@')[2]} ({error}): start it, or set "
+                f"the Redis server at {self.url.rpartition('@')[2]} does not answer ({error}): start it, or set "
                 "ADSEQ_ONLINE__STORE to another address"
             ) from error
-        self._put, self._exchange = self.client.register_script(PUT), self.client.register_script(EXCHANGE)
 
-    def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+    def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
         remaining, stored = iter(rows), 0
-        while batch := list(islice(remaining, ROWS_A_CALL)):
-            stored += int(self._put(keys=[PREFIX + shelf], args=list(chain.from_iterable(batch))))
+        with self._answering():
+            while batch := list(islice(remaining, ROWS_A_CALL)):
+                stored += int(self._put(keys=[PREFIX + shelf], args=list(chain.from_iterable(batch))))
         return stored
 
     def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
         arguments = [key, after] if before is None else [key, after, before]
-        return bool(self._exchange(keys=[PREFIX + shelf], args=arguments))
+        with self._answering():
+            return bool(self._exchange(keys=[PREFIX + shelf], args=arguments))
 
     def get(self, shelf: str, key: bytes) -> bytes | None:
-        return cast("bytes | None", self.client.hget(PREFIX + shelf, key))
+        with self._answering():
+            return cast("bytes | None", self.reader.hget(PREFIX + shelf, key))
 
     def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
         wanted = list(keys)
-        return int(self.client.hdel(PREFIX + shelf, *wanted)) if wanted else 0
+        with self._answering():
+            return int(self.client.hdel(PREFIX + shelf, *wanted)) if wanted else 0
 
     def count(self, shelf: str) -> int:
-        return int(self.client.hlen(PREFIX + shelf))
+        with self._answering():
+            return int(self.client.hlen(PREFIX + shelf))
 
     def shelves(self) -> list[str]:
-        names = (key.decode().removeprefix(PREFIX) for key in self.client.scan_iter(f"{PREFIX}*", _type="hash"))
+        with self._answering():
+            names = [key.decode().removeprefix(PREFIX) for key in self.client.scan_iter(f"{PREFIX}*", _type="hash")]
         return sorted(names)
 
     def clear(self, shelf: str) -> None:
-        self.client.unlink(PREFIX + shelf)
+        with self._answering():
+            self.client.unlink(PREFIX + shelf)
 
     def sign(self) -> bytes | None:
-        return cast("bytes | None", self.client.get(SIGN))
+        with self._answering():
+            return cast("bytes | None", self.client.get(SIGN))
 
     def turn_sign(self, content: bytes) -> None:
-        self.client.set(SIGN, content)
+        with self._answering():
+            self.client.set(SIGN, content)
 
     def close(self) -> None:
         self.client.close()
+        self.reader.close()

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterable
 from typing import Protocol
 
+Value = bytes | memoryview
 STAMP = struct.Struct(">q")
 STAMP_BYTES = STAMP.size
 
@@ -31,7 +32,7 @@ class NothingPublished(LookupError):
 class OnlineStore(Protocol):
     """A place that publications are written to and the service reads from, by several processes at once."""
 
-    def put(self, shelf: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+    def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
         """Insert or replace values, each unless the shelf holds a later one. Returns how many were stored.
 
         Durable when it returns; after a crash in between any part of the rows may be stored, each of them whole.

@@ -6,15 +6,19 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 import polars as pl
+import pytest
 
+from settings import Precision
 from warehouse.online.records import StateRecord, json_in, json_rows, stamp_in, state_rows
 
 NOON = datetime(2026, 3, 2, 12, 30, 15, 123456, UTC)
 
 
-def test_a_state_survives() -> None:
-    record = StateRecord(1_700_000_000_123_456, date(2026, 3, 2), 17, NOON, np.array([1.5, -2, 3e-9], np.float32))
-    back = StateRecord.from_bytes(record.to_bytes())
+@pytest.mark.parametrize(("precision", "smallest"), [(Precision.float32, 3e-9), (Precision.float16, 6e-8)])
+def test_a_state_survives(precision: Precision, smallest: float) -> None:
+    record = StateRecord(1_700_000_000_123_456, date(2026, 3, 2), 17, NOON, np.array([1.5, -2, 0], np.float32))
+    record.state[2] = np.float32(np.float16(smallest)) if precision is Precision.float16 else smallest
+    back = StateRecord.from_bytes(record.to_bytes(precision))
     assert (back.stamp, back.day, back.events, back.last_event_time) == (
         record.stamp,
         record.day,
@@ -22,10 +26,11 @@ def test_a_state_survives() -> None:
         record.last_event_time,
     )
     np.testing.assert_array_equal(back.state, record.state)
-    assert stamp_in(record.to_bytes()) == record.stamp
+    assert stamp_in(record.to_bytes(precision)) == record.stamp
 
 
-def test_columns_are_packed_as_single_records_are() -> None:
+@pytest.mark.parametrize("precision", Precision)
+def test_columns_are_packed_as_single_records_are(precision: Precision) -> None:
     states = pl.DataFrame(
         {
             "user_id": ["ann", "bob"],
@@ -37,13 +42,13 @@ def test_columns_are_packed_as_single_records_are() -> None:
         },
         schema_overrides={"last_event_time": pl.Datetime("us", "UTC"), "state": pl.List(pl.Float32)},
     )
-    rows = dict(state_rows(states))
+    rows = dict(state_rows(states, precision))
     for row in states.rows(named=True):
         single = StateRecord(
             row["stamp"], row["day"], row["events"], row["last_event_time"], np.array(row["state"], np.float32)
         )
-        assert rows[row["user_id"].encode()] == single.to_bytes()
-    assert list(state_rows(states.head(0))) == []
+        assert rows[row["user_id"].encode()] == single.to_bytes(precision)
+    assert list(state_rows(states.head(0), precision)) == []
 
 
 def test_json_survives() -> None:
@@ -53,3 +58,12 @@ def test_json_survives() -> None:
     assert json_in(rows[b"bob"]) == {"items": [], "age": 3}
     assert [stamp_in(rows[user.encode()]) for user in ("ann", "bob")] == [5, -6]
     assert dict(json_rows(frame.head(0), ("age",))) == {}
+
+
+def test_half_precision_takes_half_the_room_and_is_never_infinite() -> None:
+    record = StateRecord(0, date(2026, 3, 2), 1, NOON, np.array([1e9, -1e9, 0.1] * 100, np.float32))
+    whole, half = (record.to_bytes(precision) for precision in (Precision.float32, Precision.float16))
+    assert len(whole) - len(half) == 2 * 300
+    state = StateRecord.from_bytes(half).state
+    assert np.isfinite(state).all()
+    np.testing.assert_allclose(state[2::3], 0.1, rtol=5e-4)

@@ -1,0 +1,109 @@
+"""Too many requests: some are refused at once, the others are in time, and it is over when they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
+
+from serving.app import create_app
+from serving.shedding import MAXIMUM_RUNNING, Allowance, Shedding
+from settings import ServingSettings, Settings
+from tests.flow import Ran
+
+WORK = 0.004  # seconds an answer takes
+
+
+async def working(scope: Scope, receive: Receive, send: Send) -> None:
+    """An answer that computes, as a request for candidates does."""
+    end = time.perf_counter() + WORK
+    while time.perf_counter() < end:
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+async def asked(app: Shedding, path: str = "/candidates") -> tuple[int, dict[bytes, bytes], float]:
+    """Status, headers and the instant of an answer."""
+    answers: list[tuple[int, dict[bytes, bytes], float]] = []
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answers.append((message["status"], dict(message["headers"]), time.perf_counter()))
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    await app({"type": "http", "path": path, "method": "POST", "headers": []}, receive, send)
+    return answers[0]
+
+
+def test_what_would_be_late_is_refused_and_the_rest_is_in_time() -> None:
+    app = Shedding(working, ServingSettings(maximum_wait_seconds=0.02))
+
+    async def burst() -> None:
+        for _ in range(3):  # and again at once: nothing is left of a burst
+            began = time.perf_counter()
+            answers = await asyncio.gather(*(asked(app) for _ in range(100)))
+            codes = Counter(code for code, _, _ in answers)
+            assert 4 <= codes[200] <= 7
+            assert codes[503] == 100 - codes[200]
+            assert max(at for code, _, at in answers if code == 200) - began < 0.02 + 2 * WORK
+            assert {headers[b"retry-after"] for code, headers, _ in answers if code == 503} == {b"1"}
+            assert answers[0][0] == 200
+
+    asyncio.run(burst())
+
+
+def test_whoever_watches_is_not_refused() -> None:
+    app = Shedding(working, ServingSettings(maximum_wait_seconds=1e-9))
+
+    async def watch() -> None:
+        answers = await asyncio.gather(*(asked(app, "/health") for _ in range(20)))
+        assert {code for code, _, _ in answers} == {200}
+
+    asyncio.run(watch())
+
+
+def test_those_that_wait_for_a_thread_are_counted() -> None:
+    async def forever(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    app = Shedding(forever, ServingSettings())
+
+    async def fill() -> None:
+        waiting = [asyncio.create_task(asked(app, "/events")) for _ in range(MAXIMUM_RUNNING)]
+        await asyncio.sleep(0)
+        assert (await asked(app, "/events"))[0] == 503
+        waiting[0].cancel()
+        await asyncio.sleep(0.01)
+        taken = asyncio.create_task(asked(app, "/events"))
+        await asyncio.sleep(0.01)
+        assert not taken.done()
+        for task in [*waiting, taken]:
+            task.cancel()
+
+    asyncio.run(fill())
+
+
+def test_an_allowance_fills_evenly() -> None:
+    allowance = Allowance(4)
+    assert [allowance.take(100.0) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [allowance.take(100.5) for _ in range(4)] == [True, True, False, False]
+    assert [allowance.take(200.0) for _ in range(5)] == [True] * 4 + [False]
+
+
+@pytest.mark.slow
+def test_the_service_says_when_to_come_again(ran: Ran) -> None:
+    settings = Settings(home=ran.home.root).with_value("serving.requests_per_second", 2)
+    app: FastAPI = create_app(settings)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        answers = [client.post("/candidates", json={"user_id": "u"}) for _ in range(6)]
+        assert [answer.status_code for answer in answers[:2]] == [200, 200]
+        assert answers[-1].status_code == 429
+        assert answers[-1].headers["retry-after"] == "1"
+        assert 'path="unknown",status="429"' in client.get("/metrics").text
