@@ -1,0 +1,31 @@
+"""Publishes a day of a home in a process that can be killed: ``python -m tests.assets.publisher DAY``.
+
+Prints ``ready`` when everything is imported and read, then publishes.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+
+from assets.deployment import serving
+from assets.publishing import publish_day
+from assets.resources import SettingsResource
+from warehouse.online.store import StoreUnreachable
+
+
+def main(day: date) -> int:
+    settings = SettingsResource()
+    version = serving(settings.tables, settings.home, day, "item-1")
+    print("ready", flush=True)
+    try:
+        published = publish_day(settings, version, day, version.name)
+    except StoreUnreachable as error:
+        print(error, file=sys.stderr)
+        return 3
+    print(f"published {published.states} states as of {published.publication.day}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(date.fromisoformat(sys.argv[1])))

@@ -1,0 +1,260 @@
+"""Publisher, store and service killed, the clock's day changing: in the end it is as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from serving.served import Served
+from tests.assets.compare import assert_same_day
+from tests.assets.test_online import assert_store_is
+from tests.assets.world import ADSEQ, DAYS, LATER, PROJECT, adseq, copy_of, environment
+from tests.flow import Ran
+from tests.serving.answers import Answer, answers, answers_of, asking
+from warehouse.contracts import LandingTable
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.online import LmdbStore, open_store
+from warehouse.online.publication import served
+from warehouse.tables import Tables
+
+pytestmark = pytest.mark.slow
+PATIENCE = 120.0  # seconds; for a busy machine
+DELAYS = (0.0, 0.01, 0.03, 0.08, 0.2)  # seconds from when a publication begins; a whole one takes half of one
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A home in which one more day went well."""
+    home = copy_of(ran.home, tmp_path_factory.mktemp("undisturbed") / "home", with_day=LATER)
+    done = adseq(home, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Ran(home, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def expected(undisturbed: Ran) -> dict[str, Answer]:
+    found = answers(undisturbed)
+    assert len({str(items) for _, _, items in found.values()}) > 10  # answers that differ can be told apart
+    return found
+
+
+@pytest.fixture
+def unpublished(ran: Ran, undisturbed: Ran, tmp_path: Path) -> Ran:
+    """The undisturbed home with the store as it was before the day was published."""
+    home = copy_of(undisturbed.home, tmp_path / "home")
+    shutil.rmtree(home.online)
+    shutil.copytree(ran.home.online, home.online)
+    return Ran(home, "")
+
+
+def publisher(home: Home, **settings: str) -> subprocess.Popen[str]:
+    """A publication of the later day, about to begin."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.assets.publisher", LATER.isoformat()],
+        cwd=PROJECT,
+        env=environment(home) | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_publisher_killed_at_any_point_leaves_what_can_be_served(
+    unpublished: Ran, expected: dict[str, Answer]
+) -> None:
+    home = unpublished.home
+    for delay in DELAYS:
+        process = publisher(home)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        store = LmdbStore(home.online)
+        now = Served.newest(home.root, store)  # whole, whichever day it is
+        assert now.publication.day in (DAYS[-1], LATER)
+        assert all(len(items) == 20 for _, _, items in answers_of(now, store, asking(unpublished)).values())
+        store.close()
+    process = publisher(home)
+    assert process.wait(PATIENCE) == 0
+    assert_store_is(home, "item-1", LATER)
+    assert answers(unpublished) == expected
+
+
+@contextmanager
+def redis_at(port: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that writes every change to its disk before it answers."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    arguments = [program, "--port", str(port), "--dir", str(directory), "--save", "", "--appendonly", "yes"]
+    with subprocess.Popen([*arguments, "--appendfsync", "always"], stdout=subprocess.DEVNULL) as server:
+        try:
+            _wait(lambda: _connects(port))
+            yield server
+        finally:
+            server.kill()
+
+
+def test_a_redis_killed_while_it_is_written_to(unpublished: Ran, expected: dict[str, Answer], tmp_path: Path) -> None:
+    """The publication fails and says what to do; run again on the server with whatever it kept, it is whole."""
+    home, port, killed = unpublished.home, free_port(), 0
+    url = f"redis://127.0.0.1:{port}/0"
+    for delay in DELAYS:
+        with redis_at(port, tmp_path) as server:
+            process = publisher(home, ADSEQ_ONLINE__STORE=url)
+            time.sleep(delay)
+            server.kill()
+            _, said = process.communicate(timeout=PATIENCE)
+            if process.returncode:
+                killed += 1
+                assert process.returncode == 3
+                assert f"127.0.0.1:{port}/0 does not answer" in said
+        with redis_at(port, tmp_path):
+            store = open_store(url, home)
+            publication = served(store)
+            assert publication is None or publication.day == LATER  # a half is not served
+            store.close()
+    assert killed
+    with redis_at(port, tmp_path):
+        process = publisher(home, ADSEQ_ONLINE__STORE=url)
+        assert process.wait(PATIENCE) == 0
+        assert answers(unpublished, url) == expected
+
+
+@contextmanager
+def service(home: Home, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`adseq serve`, ready."""
+    command = [*ADSEQ, "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=PROJECT, env=environment(home), stdout=subprocess.DEVNULL) as process:
+        try:
+            _wait(lambda: ask(port, "/ready") is not None)
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(port: int, path: str, body: object = None) -> Any:
+    """The answer, or None where there is none."""
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", content, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError):
+        return None
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_service_killed_under_load_keeps_every_event_that_it_took(
+    undisturbed: Ran, tmp_path: Path, expected: dict[str, Answer]
+) -> None:
+    home, port = copy_of(undisturbed.home, tmp_path / "home"), free_port()
+    ran, taken, stop = Ran(home, ""), [], threading.Event()
+    chair = undisturbed.tables.scan("items").select("item_id").sort("item_id").collect()["item_id"][0]
+
+    def post(worker: int) -> None:
+        number = 0
+        while not stop.is_set():
+            user = f"live-{worker}-{number}"
+            event = {
+                "event_id": user,
+                "user_id": user,
+                "event_time": datetime.now(UTC).isoformat(),
+                "event_name": "page_visit",
+                "item_id": chair,
+            }
+            answer = ask(port, "/events", {"events": [event]})
+            if answer is not None and answer["accepted"]:
+                taken.append(user)
+            number += 1
+
+    with service(home, port) as process:
+        workers = [threading.Thread(target=post, args=(number,)) for number in range(3)]
+        for worker in workers:
+            worker.start()
+        _wait(lambda: len(taken) >= 60)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with service(home, port):
+        _wait(lambda: len(taken) >= 120)
+        stop.set()
+        for worker in workers:
+            worker.join()
+        known = [ask(port, "/history", {"user_id": user})["events"] for user in taken]
+        assert all(len(events) == 1 for events in known)
+        assert ask(port, "/candidates", {"user_id": taken[0]})["basis"] == "history"
+    lines = [line for path in home.landing.rglob("live-*.jsonl") for line in path.read_bytes().splitlines()]
+    assert set(taken) <= {json.loads(line)["event_id"] for line in lines}
+    assert answers(ran) == expected  # nobody else noticed
+
+
+def test_a_day_without_events_is_published(ran: Ran, tmp_path: Path) -> None:
+    home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
+    landing = Landing(home.landing)
+    for path in landing.files(LandingTable.events, LATER):
+        pl.read_parquet(path).clear().write_parquet(path)
+    done = adseq(home, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_store_is(home, "item-1", LATER)
+    before, after = answers(ran), answers(Ran(home, ""))
+    assert {basis for basis, _, _ in after.values()} == {basis for basis, _, _ in before.values()}
+    assert {day for _, day, _ in after.values()} == {LATER.isoformat()}
+
+
+@pytest.mark.parametrize("moment", ["2031-12-31 23:59:50", "2026-03-05 23:59:50"])
+def test_the_clock_s_day_changes_nothing(
+    ran: Ran, undisturbed: Ran, expected: dict[str, Answer], tmp_path: Path, moment: str
+) -> None:
+    """The run of a day goes over midnight, years later or a day: what it does depends on the landing zone."""
+    program = shutil.which("faketime")
+    if program is None:
+        pytest.skip("faketime is not installed (Debian: apt-get install faketime)")
+    home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
+    done = subprocess.run(
+        [program, moment, *ADSEQ, "run"],
+        cwd=PROJECT,
+        env=environment(home) | {"TZ": "UTC", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_day(undisturbed.tables, Tables(home.tables), LATER, ["item-1"])
+    assert answers(Ran(home, "")) == expected
+
+
+def _connects(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait(condition: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
