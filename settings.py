@@ -72,6 +72,9 @@ class DataSettings(Group):
     future_tolerance_hours: float = Field(
         24.0, ge=0, description="An event later than the end of its arrival day plus this is quarantined."
     )
+    keep_days: int = Field(
+        30, ge=2, description="Days of item features, embeddings and indexes that are kept; older ones are made anew."
+    )
 
 
 class SequenceSettings(Group):
@@ -178,6 +181,11 @@ class InferenceSettings(Group):
 
     batch_tokens: int = Field(32_768, ge=1, description="Padded positions a batch (bounds memory).")
     bfloat16: bool = Field(False, description="Encode users in bfloat16 autocast (cosine >= 0.9999 to float32).")
+    compaction_days: int = Field(
+        30,
+        ge=1,
+        description="A snapshot that rests on as many daily partitions is written down, and later ones begin there.",
+    )
 
 
 class IndexSettings(Group):

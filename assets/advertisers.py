@@ -69,7 +69,7 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
     version = AdvertiserVersion(trained.version, day, trained.run_id, models / trained.version)
     embeddings = write_embeddings(settings, version, day)
     predicted = predict_day(settings, version, day)
-    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day)
+    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day, settings.inference.compaction_days)
     finite = all_finite(embeddings, predicted)
     if finite:
         record_version(settings.tables, version)
@@ -151,7 +151,7 @@ def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsR
     index = settings.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})
     active = settings.tables.read("user_sequences", {"day": day})["user_id"]
     predicted = predict_day(settings, version, day)
-    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day)
+    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day, settings.inference.compaction_days)
     rebuild_views(settings.home, settings.tables)
     wanted = min(settings.advertisers.list_depth, len(index))
     lengths = predicted.filter(predicted["user_id"].is_in(active.implode()))["advertiser_ids"].list.len()

@@ -21,7 +21,7 @@ from assets.resources import SettingsResource
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
 from assets.training import champion
-from warehouse.states import USER_STATES, compact, snapshot
+from warehouse.states import USER_STATES, compact, inferred_days
 from warehouse.views import rebuild_views
 
 GROUP = "inference"
@@ -63,8 +63,8 @@ def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -
         encode_day(settings, version, earlier)
     inferred = encode_day(settings, version, day)
     seconds = time.perf_counter() - started
-    behind = compact(settings.tables, USER_STATES, version.name, day)
-    total = len(snapshot(settings.tables, version.name, day))
+    behind = compact(settings.tables, USER_STATES, version.name, day, settings.inference.compaction_days)
+    total = len(inferred_days(settings.tables, version.name, day))
     log = {"model_version": version.name, "inferred": inferred, "active": inferred, "total": total, "seconds": seconds}
     settings.tables.write("inference_log", pl.DataFrame([log]), {"day": day})
     difference = largest_difference_to_full(settings, version, day)

@@ -7,15 +7,16 @@ import polars as pl
 
 from assets.advertisers import advertiser_candidates
 from assets.deployment import serving
-from assets.describe import DATA_PLATFORM, columns, picture
+from assets.describe import DATA_PLATFORM, columns, picture, preview
 from assets.inference import item_index, user_states
 from assets.partitions import daily
 from assets.publishing import publish_day
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from warehouse.states import snapshot
+from warehouse.states import USER_STATES, inferred_days
 
 FRESH_DAYS = 2
+AGES = (1, 7, 30)
 
 
 @dg.asset(
@@ -50,9 +51,7 @@ def online_states(context: dg.AssetExecutionContext, settings: SettingsResource)
     version = serving(settings.tables, settings.home, day, champion)
     published = publish_day(settings, version, day, champion)
     now = published.publication
-    ages = snapshot(settings.tables, now.model_version, now.day).select(
-        age=(pl.lit(now.day) - pl.col("day")).dt.total_days()
-    )["age"]
+    ages = _ages(settings, now.model_version, now.day)
     newest = int(ages.min()) if len(ages) else None  # type: ignore[arg-type]
     return dg.MaterializeResult(
         metadata={
@@ -67,6 +66,7 @@ def online_states(context: dg.AssetExecutionContext, settings: SettingsResource)
             "seconds": published.seconds,
             "states_a_second": published.states / max(published.seconds, 1e-9),
             "newest_state_days": newest if newest is not None else -1,
+            "ages_by_version": preview(_ages_by_version(settings, now.model_version, now.day)),
             "ages": picture(state_age_histogram(ages.to_numpy(), now.model_version), "age of the states served"),
         },
         check_results=[
@@ -77,3 +77,28 @@ def online_states(context: dg.AssetExecutionContext, settings: SettingsResource)
             )
         ],
     )
+
+
+def _ages(settings: SettingsResource, version: str, day: date) -> pl.Series:
+    """Days since the state of each user was inferred."""
+    inferred = inferred_days(settings.tables, version, day)
+    return inferred.select(age=(pl.lit(day) - pl.col("day")).dt.total_days())["age"]
+
+
+def _ages_by_version(settings: SettingsResource, serving_version: str, day: date) -> pl.DataFrame:
+    """How old the states of each version are: what a rollback would find."""
+    rows = []
+    for version in sorted({values["model_version"] for values in settings.tables.partitions(USER_STATES)}):
+        ages = _ages(settings, version, day)
+        if len(ages):
+            rows.append(
+                {
+                    "version": version,
+                    "serves": version == serving_version,
+                    "users": len(ages),
+                    "newest, days": ages.min(),
+                    "median, days": ages.median(),
+                    **{f"within {limit} d": f"{int((ages <= limit).sum()) / len(ages):.1%}" for limit in AGES},
+                }
+            )
+    return pl.DataFrame(rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import advertisers, features, inference, ingest, online, reports, sequences, sweep, training
+from assets import advertisers, features, inference, ingest, online, reports, retention, sequences, sweep, training
 from assets.resources import SettingsResource
 from pipelines import jobs, schedules, sensors
 
@@ -20,6 +20,7 @@ stages = [
     reports,
     advertisers,
     online,
+    retention,
     sweep,
 ]  # in the order the data flows
 

@@ -36,6 +36,7 @@ DAILY = (
     "advertiser_candidates",
     "online_states",
     "daily_recall",
+    "retention",
 )
 """Daily partitions, in flow order."""
 

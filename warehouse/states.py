@@ -3,8 +3,9 @@ inferred that day.
 
 The snapshot as of a day is the newest row of each user up to it, for one model version; two versions never mix.
 
-A snapshot would read more partitions with every day. So after ``COMPACTED_DAYS`` of them the snapshot of that day is
-written down, and later snapshots begin with it. It is derived: a day written again removes those from that day on.
+A snapshot would read more partitions with every day. So after ``inference.compaction_days`` of them the snapshot of
+that day is written down, and later snapshots begin with it. It is derived: a day written again removes those from that
+day on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import polars as pl
 
 from warehouse.tables import Tables
 
-COMPACTED_DAYS = 30
 USER_STATES = "user_states"
 STATE_SCHEMA = {
     "user_id": pl.String(),
@@ -51,6 +51,15 @@ def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
     return _newest(tables, USER_STATES, model_version, day)
 
 
+def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
+    """When the newest state of every user as of ``day`` was inferred: user_id and day. Reads no state.
+
+    Raises:
+        TableMissing: no state was ever written.
+    """
+    return _newest(tables, USER_STATES, model_version, day, ["user_id", "day"])
+
+
 def write_candidates(tables: Tables, model_version: str, day: date, candidates: pl.DataFrame) -> None:
     """Replace the advertisers that ``model_version`` predicted on ``day`` for the users active that day."""
     frame = candidates.select(list(CANDIDATE_SCHEMA)).cast(CANDIDATE_SCHEMA)  # type: ignore[arg-type]
@@ -72,7 +81,7 @@ def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr)
     return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()
 
 
-def compact(tables: Tables, name: str, model_version: str, day: date, after_days: int = COMPACTED_DAYS) -> int:
+def compact(tables: Tables, name: str, model_version: str, day: date, after_days: int) -> int:
     """Write down the snapshot of ``day`` if it rests on at least ``after_days`` partitions.
 
     Returns:
@@ -109,11 +118,13 @@ def _days_behind(tables: Tables, name: str, model_version: str, day: date) -> li
     return [each for each in tables.days(name, "day", {"model_version": model_version}) if base < each <= day]
 
 
-def _newest(tables: Tables, name: str, model_version: str, day: date) -> pl.DataFrame:
+def _newest(tables: Tables, name: str, model_version: str, day: date, columns: list[str] | None = None) -> pl.DataFrame:
     base = _base(tables, name, model_version, day)
     since = tables.scan(name).filter(pl.col("model_version") == model_version, pl.col("day") <= day)
     rows = since.filter(pl.col("day") > (base or date.min)).drop("model_version")
     if base is not None:
         written = tables.scan(_compacted(name)).filter(pl.col("model_version") == model_version, pl.col("day") == base)
         rows = pl.concat([written.drop("model_version", "day").rename({"inferred": "day"}), rows], how="diagonal")
+    if columns is not None:
+        rows = rows.select(columns)
     return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()

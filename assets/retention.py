@@ -1,0 +1,51 @@
+"""The end of a day: what is too old is removed, and how much room the rest takes is shown."""
+
+from datetime import date
+
+import dagster as dg
+
+from assets.describe import DATA_PLATFORM
+from assets.online import online_states
+from assets.partitions import daily
+from assets.reports import daily_recall
+from assets.resources import SettingsResource
+from warehouse.online import open_store
+from warehouse.online.publication import served
+from warehouse.retention import sizes, sweep
+from warehouse.views import rebuild_views
+
+MEGABYTE = 1e6
+
+
+@dg.asset(
+    group_name="serving",
+    partitions_def=daily,
+    deps=[online_states, daily_recall],
+    kinds={"deltalake", "faiss"},
+    owners=[DATA_PLATFORM],
+    description="Whole catalogues (item features, embeddings, indexes, what the service reads) are kept for "
+    "`data.keep_days` days, and replaced versions of tables for seven. A day that needs an older one makes it anew. "
+    "How much room each part of the home takes is in the metadata, and day by day in the plots.",
+)
+def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    store = open_store(settings.online.store, settings.home)
+    try:
+        publication = served(store)
+    finally:
+        store.close()
+    day, in_use = date.fromisoformat(context.partition_key), []
+    if publication is not None:
+        day, in_use = max(day, publication.day), [publication.index, publication.catalogue]
+    removed = sweep(settings.home, settings.tables, day, settings.data.keep_days, in_use)
+    rebuild_views(settings.home, settings.tables)
+    room = sizes(settings.home)
+    return dg.MaterializeResult(
+        metadata={
+            "megabytes": sum(room.values()) / MEGABYTE,
+            **{f"megabytes_{part}": size / MEGABYTE for part, size in room.items()},
+            "partitions_removed": removed.partitions,
+            "indexes_removed": removed.indexes,
+            "catalogues_removed": removed.catalogues,
+            "files_of_replaced_versions_removed": removed.files,
+        }
+    )

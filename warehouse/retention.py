@@ -1,0 +1,70 @@
+"""What a home keeps: whole catalogues, one a day, are removed after some time; whatever needs an old one makes it anew.
+
+What says what happened (events, sequences, states, candidates, measurements) is never removed here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from warehouse.home import Home
+from warehouse.tables import Tables
+
+CATALOGUES = ("item_features", "item_embeddings", "advertiser_embeddings")
+OLDER_VERSIONS = timedelta(days=7)  # of tables: for somebody who has just written over the wrong day
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a sweep took away."""
+
+    partitions: int
+    indexes: int
+    catalogues: int
+    files: int  # of older versions of tables
+
+
+def sweep(home: Home, tables: Tables, day: date, keep_days: int, served: Collection[Path]) -> Removed:
+    """Remove catalogues of days that lie ``keep_days`` before ``day`` or more, and data files of replaced versions.
+
+    Args:
+        day: the newest day.
+        served: indexes and catalogue files that answer requests, whatever their age; relative to the home.
+    """
+    first = day - timedelta(days=keep_days - 1)
+    kept = {home.root / path for path in served}
+    partitions = sum(_drop_before(tables, name, first) for name in CATALOGUES)
+    indexes = [path for path in home.indexes.glob("*/????-??-??") if path not in kept and path.name < str(first)]
+    for path in indexes:
+        shutil.rmtree(path)
+    catalogues = [path for path in home.served.glob("*/????-??-??.parquet") if path not in kept]
+    catalogues = [path for path in catalogues if path.stem < str(first)]
+    for path in catalogues:
+        path.unlink()
+    files = sum(tables.vacuum(name, OLDER_VERSIONS) for name in tables.names())
+    return Removed(partitions, len(indexes), len(catalogues), files)
+
+
+def sizes(home: Home) -> dict[str, int]:
+    """Bytes on the disk by part of the home; the landing zone only where it lies in the home."""
+    parts = sorted(path for path in home.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {part.name: sum(_bytes(path) for path in part.rglob("*")) for part in parts}
+
+
+def _drop_before(tables: Tables, name: str, first: date) -> int:
+    old = [values for values in tables.partitions(name) if values["day"] < str(first)]
+    for values in old:
+        tables.remove(name, values)
+    return len(old)
+
+
+def _bytes(path: Path) -> int:
+    """Blocks rather than length: a file of LMDB has holes. 0 for what has gone meanwhile."""
+    try:
+        return path.stat().st_blocks * 512 if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
