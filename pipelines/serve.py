@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -40,15 +43,27 @@ def serve_candidates(home: Home, host: str, port: int, processes: int, console: 
     )
     if sign is None:
         console.print("Nothing is published yet: the service answers 503 until a day has run (adseq run).")
-    uvicorn.run(
-        "serving.app:app_of_environment",
-        factory=True,
-        host=host,
-        port=port,
-        workers=processes,
-        # uvloop takes in one new connection a round, and under load a round is long.
-        loop="asyncio",
-        limit_concurrency=CONNECTIONS,
-        log_level="warning",
-        access_log=False,  # a request's log line is of no use without the user, who shall not be in it
-    )
+    with _shared_metrics(processes):
+        uvicorn.run(
+            "serving.app:app_of_environment",
+            factory=True,
+            host=host,
+            port=port,
+            workers=processes,
+            # uvloop takes in one new connection a round, and under load a round is long.
+            loop="asyncio",
+            limit_concurrency=CONNECTIONS,
+            log_level="warning",
+            access_log=False,  # a request's log line is of no use without the user, who shall not be in it
+        )
+
+
+@contextmanager
+def _shared_metrics(processes: int) -> Iterator[None]:
+    """A directory in which several processes keep their figures together; one alone keeps them in memory."""
+    if processes == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="adseq-metrics-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        yield

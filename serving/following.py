@@ -46,8 +46,7 @@ class Follower:
             log.exception("the new publication cannot be loaded; the one before keeps answering")
             return
         self.current, self._sign = loaded, sign
-        self.metrics.served.clear()
-        self.metrics.served.labels(publication.model_version, publication.day.isoformat()).set(1)
+        self.metrics.serve(publication.model_version, publication.day.isoformat())
         log.info("serving %s as of %s", publication.model_version, publication.day)
 
     def _follow(self) -> None:

@@ -1,13 +1,19 @@
-"""What the service counts and times, for Prometheus."""
+"""What the service counts and times, for Prometheus.
+
+Several processes that share a port keep their figures in files of one directory (``PROMETHEUS_MULTIPROC_DIR``, which
+the library reads when it is imported), so that whichever answers a scrape answers for all.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 BOUNDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 AGES = (3600, 6 * 3600, 86_400, 2 * 86_400, 7 * 86_400, 30 * 86_400)
@@ -49,8 +55,27 @@ class Metrics:
             "adseq_state_age_seconds", "Age of the states answered from", buckets=AGES, registry=self.registry
         )
         self.served = Gauge(
-            "adseq_served", "1 for the publication that answers", ["model_version", "day"], registry=self.registry
+            "adseq_served",
+            "Processes that answer from the publication",
+            ["model_version", "day"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
+
+    def serve(self, model_version: str, day: str) -> None:
+        """Say which publication answers from now on."""
+        for metric in self.served.collect():
+            for sample in metric.samples:
+                self.served.labels(**sample.labels).set(0)
+        self.served.labels(model_version, day).set(1)
+
+    def text(self) -> bytes:
+        """All figures, in Prometheus' format."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
 
 
 class Stopwatch:

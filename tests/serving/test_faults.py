@@ -6,18 +6,14 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -28,6 +24,7 @@ from tests.assets.test_online import assert_store_is
 from tests.assets.world import ADSEQ, DAYS, LATER, PROJECT, adseq, copy_of, environment
 from tests.flow import Ran
 from tests.serving.answers import Answer, answers, answers_of, asking
+from tests.serving.running import PATIENCE, ask, connects, free_port, service, wait_for
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing
@@ -36,7 +33,6 @@ from warehouse.online.publication import served
 from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
-PATIENCE = 120.0  # seconds; for a busy machine
 DELAYS = (0.0, 0.01, 0.03, 0.08, 0.2)  # seconds from when a publication begins; a whole one takes half of one
 
 
@@ -109,7 +105,7 @@ def redis_at(port: int, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     arguments = [program, "--port", str(port), "--dir", str(directory), "--save", "", "--appendonly", "yes"]
     with subprocess.Popen([*arguments, "--appendfsync", "always"], stdout=subprocess.DEVNULL) as server:
         try:
-            _wait(lambda: _connects(port))
+            wait_for(lambda: connects(port))
             yield server
         finally:
             server.kill()
@@ -141,35 +137,6 @@ def test_a_redis_killed_while_it_is_written_to(unpublished: Ran, expected: dict[
         assert answers(unpublished, url) == expected
 
 
-@contextmanager
-def service(home: Home, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`adseq serve`, ready."""
-    command = [*ADSEQ, "serve", "--port", str(port)]
-    with subprocess.Popen(command, cwd=PROJECT, env=environment(home), stdout=subprocess.DEVNULL) as process:
-        try:
-            _wait(lambda: ask(port, "/ready") is not None)
-            yield process
-        finally:
-            process.kill()
-
-
-def ask(port: int, path: str, body: object = None) -> Any:
-    """The answer, or None where there is none."""
-    content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", content, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:
-            return json.load(response)
-    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError):
-        return None
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def test_a_service_killed_under_load_keeps_every_event_that_it_took(
     undisturbed: Ran, tmp_path: Path, expected: dict[str, Answer]
 ) -> None:
@@ -197,11 +164,11 @@ def test_a_service_killed_under_load_keeps_every_event_that_it_took(
         workers = [threading.Thread(target=post, args=(number,)) for number in range(3)]
         for worker in workers:
             worker.start()
-        _wait(lambda: len(taken) >= 60)
+        wait_for(lambda: len(taken) >= 60)
         process.send_signal(signal.SIGKILL)
         process.wait()
     with service(home, port):
-        _wait(lambda: len(taken) >= 120)
+        wait_for(lambda: len(taken) >= 120)
         stop.set()
         for worker in workers:
             worker.join()
@@ -246,15 +213,3 @@ def test_the_clock_s_day_changes_nothing(
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_day(undisturbed.tables, Tables(home.tables), LATER, ["item-1"])
     assert answers(Ran(home, "")) == expected
-
-
-def _connects(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _wait(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
