@@ -14,11 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from fastapi.testclient import TestClient
 
+from serving.app import create_app
 from serving.served import Served
+from settings import Settings
 from tests.assets.compare import assert_same_day
 from tests.assets.test_online import assert_store_is
 from tests.assets.world import ADSEQ, DAYS, LATER, PROJECT, adseq, copy_of, environment
@@ -135,6 +139,55 @@ def test_a_redis_killed_while_it_is_written_to(unpublished: Ran, expected: dict[
         process = publisher(home, ADSEQ_ONLINE__STORE=url)
         assert process.wait(PATIENCE) == 0
         assert answers(unpublished, url) == expected
+
+
+def test_a_running_service_follows_and_drops_no_request(
+    ran: Ran, unpublished: Ran, expected: dict[str, Answer]
+) -> None:
+    """Asked all the time while a day is published. Meanwhile states may be newer than the index, nothing else."""
+    home, port, users = unpublished.home, free_port(), asking(ran)
+    during: list[Any] = []
+    with service(home, port):
+        process = publisher(home)
+        while not during or during[-1]["day"] != LATER.isoformat():
+            during += [ask(port, "/candidates", {"user_id": user, "k": 20}) for user in users]
+            assert None not in during
+        assert process.wait(PATIENCE) == 0
+        after = {user: ask(port, "/candidates", {"user_id": user, "k": 20}) for user in users}
+    assert {len(answer["candidates"]) for answer in during} == {20}
+    days = [answer["day"] for answer in during]
+    assert set(days) == {DAYS[-1].isoformat(), LATER.isoformat()}
+    assert days == sorted(days)
+    for user, answer in after.items():
+        items = [item for item, _ in expected[f"{user} at home"][2]]
+        assert [each["item_id"] for each in answer["candidates"]] == items
+
+
+def test_without_the_store_events_are_taken_and_the_rest_says_when_to_come_again(
+    unpublished: Ran, tmp_path: Path
+) -> None:
+    home, port = unpublished.home, free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    settings = Settings(home=home.root).with_value("online.store", url)
+    event = {"event_id": "1", "user_id": "newcomer", "event_time": f"{LATER}T10:00:00Z", "event_name": "custom"}
+    with redis_at(port, tmp_path):
+        process = publisher(home, ADSEQ_ONLINE__STORE=url)
+        assert process.wait(PATIENCE) == 0
+        client = TestClient(create_app(settings), base_url="http://127.0.0.1")
+        client.__enter__()
+    try:
+        refused = client.post("/candidates", json={"user_id": "newcomer"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "online store" in refused.json()["detail"]
+        taken = client.post("/events", json={"events": [event]}).json()
+        assert (taken["accepted"], taken["refreshed"]) == (1, False)
+        assert [path.read_text().count("newcomer") for path in home.landing.rglob("live-*.jsonl")] == [1]
+        assert client.get("/health").status_code == 200
+        assert client.get("/ready").status_code == 503
+        with redis_at(port, tmp_path):
+            assert client.post("/candidates", json={"user_id": "newcomer"}).status_code == 200
+    finally:
+        client.__exit__(None, None, None)
 
 
 def test_a_service_killed_under_load_keeps_every_event_that_it_took(
