@@ -75,6 +75,9 @@ class DataSettings(Group):
     keep_days: int = Field(
         30, ge=2, description="Days of item features, embeddings and indexes that are kept; older ones are made anew."
     )
+    keep_versions_days: float = Field(
+        7.0, ge=0, description="How long the files of replaced and removed partitions stay, for who has to go back."
+    )
 
 
 class SequenceSettings(Group):

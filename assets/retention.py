@@ -24,7 +24,8 @@ MEGABYTE = 1e6
     kinds={"deltalake", "faiss"},
     owners=[DATA_PLATFORM],
     description="Whole catalogues (item features, embeddings, indexes, what the service reads) are kept for "
-    "`data.keep_days` days, and replaced versions of tables for seven. A day that needs an older one makes it anew. "
+    "`data.keep_days` days, and replaced versions of tables for `data.keep_versions_days`. A day that needs an older "
+    "one makes it anew. "
     "How much room each part of the home takes is in the metadata, and day by day in the plots.",
 )
 def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
@@ -36,7 +37,7 @@ def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> 
     day, in_use = date.fromisoformat(context.partition_key), []
     if publication is not None:
         day, in_use = max(day, publication.day), [publication.index, publication.catalogue]
-    removed = sweep(settings.home, settings.tables, day, settings.data.keep_days, in_use)
+    removed = sweep(settings.home, settings.tables, day, settings.value().data, in_use)
     rebuild_views(settings.home, settings.tables)
     room = sizes(settings.home)
     return dg.MaterializeResult(

@@ -54,6 +54,7 @@ SETTINGS = {
     "ADSEQ_GATE__DIVERSITY_TOLERANCE": "1",
     "ADSEQ_INFERENCE__COMPACTION_DAYS": str(COMPACTION_DAYS),
     "ADSEQ_DATA__KEEP_DAYS": str(KEEP_DAYS),
+    "ADSEQ_DATA__KEEP_VERSIONS_DAYS": "0",  # a month passes in minutes here
 }
 PORT, REQUESTS_A_SECOND = 18_081, 20
 MEBIBYTE = 2**20
@@ -139,13 +140,13 @@ def serving(home: Home) -> Iterator[psutil.Process]:
 def soak(home: Home, days: int, console: Console) -> tuple[list[Day], Asking]:
     """The history, then ``days`` days; a new champion in the middle."""
     landing, asking, found = Landing(home.landing), Asking(), []
-    write_world(landing, WORLD, days)
+    write_world(landing, WORLD, days + 1)  # the first with the history
     first = WORLD.first_daily_day
     adseq(home, "run", "--days", str(first))
     with serving(home) as service:
         client = threading.Thread(target=asking.run, daemon=True)
         client.start()
-        for number in range(1, days):
+        for number in range(1, days + 1):
             day = first + timedelta(days=number)
             seconds, memory = adseq(home, "run", "--days", str(day))
             if number == days // 2:

@@ -13,6 +13,7 @@ from serving.interests import item_interests
 
 MATCHED_INTERESTS = 3
 LEAST_MATCH = 0.2  # cosine of TF-IDF below which words have nothing to do with each other
+LEAST_SHARE = 0.5  # of the best match: "book" is a bookshelf, and what shares two letters with it is nothing beside
 TITLE_SHARE = 0.5  # an interest is known by its name first, then by the titles of its items
 
 
@@ -44,4 +45,5 @@ class InterestMatcher:
         """The categories nearest to a query and their confidences, best first; none where nothing matches."""
         match = np.asarray((self.matrix @ self.vectorizer.transform([query]).T).todense()).ravel()
         best = np.argsort(-match, kind="stable")[:MATCHED_INTERESTS]
-        return {self.names[row]: min(1.0, float(match[row])) for row in best if match[row] >= LEAST_MATCH}
+        least = max(LEAST_MATCH, LEAST_SHARE * float(match[best[0]]))
+        return {self.names[row]: min(1.0, float(match[row])) for row in best if match[row] >= least}

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+from settings import DataSettings
 from warehouse.home import Home
 from warehouse.tables import Tables
 
 CATALOGUES = ("item_features", "item_embeddings", "advertiser_embeddings")
-OLDER_VERSIONS = timedelta(days=7)  # of tables: for somebody who has just written over the wrong day
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,15 @@ class Removed:
     files: int  # of older versions of tables
 
 
-def sweep(home: Home, tables: Tables, day: date, keep_days: int, served: Collection[Path]) -> Removed:
-    """Remove catalogues of days that lie ``keep_days`` before ``day`` or more, and data files of replaced versions.
+def sweep(home: Home, tables: Tables, day: date, keep: DataSettings, served: Collection[Path]) -> Removed:
+    """Remove catalogues of days that lie ``keep_days`` before ``day`` or more, and data files of versions replaced
+    ``keep_versions_days`` ago.
 
     Args:
         day: the newest day.
         served: indexes and catalogue files that answer requests, whatever their age; relative to the home.
     """
-    first = day - timedelta(days=keep_days - 1)
+    first = day - timedelta(days=keep.keep_days - 1)
     kept = {home.root / path for path in served}
     partitions = sum(_drop_before(tables, name, first) for name in CATALOGUES)
     indexes = [path for path in home.indexes.glob("*/????-??-??") if path not in kept and path.name < str(first)]
@@ -45,7 +46,7 @@ def sweep(home: Home, tables: Tables, day: date, keep_days: int, served: Collect
     catalogues = [path for path in catalogues if path.stem < str(first)]
     for path in catalogues:
         path.unlink()
-    files = sum(tables.vacuum(name, OLDER_VERSIONS) for name in tables.names())
+    files = sum(tables.vacuum(name, timedelta(days=keep.keep_versions_days)) for name in tables.names())
     return Removed(partitions, len(indexes), len(catalogues), files)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from settings import DataSettings
 from warehouse.home import Home
 from warehouse.retention import Removed, sizes, sweep
 from warehouse.tables import Tables
@@ -36,7 +37,7 @@ def home(tmp_path: Path) -> Home:
 def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     tables, old = Tables(home.tables), DAY - timedelta(days=8)
     served = [Path("indexes") / VERSION / str(old), Path("served") / VERSION / f"{old}.parquet"]
-    removed = sweep(home, tables, DAY, 3, served)
+    removed = sweep(home, tables, DAY, DataSettings(keep_days=3), served)
     assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0)
     newest = [DAY - timedelta(days=back) for back in (2, 1, 0)]
     assert tables.days("item_embeddings", "day") == newest
@@ -44,11 +45,11 @@ def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     assert sorted(path.name for path in (home.indexes / VERSION).iterdir()) == [str(each) for each in [old, *newest]]
     assert sorted(path.stem for path in (home.served / VERSION).iterdir()) == [str(each) for each in [old, *newest]]
     assert len(tables.days("user_states", "day")) == 10
-    assert sweep(home, tables, DAY, 3, served) == Removed(0, 0, 0, 0)
+    assert sweep(home, tables, DAY, DataSettings(keep_days=3), served) == Removed(0, 0, 0, 0)
 
 
 def test_an_old_day_that_runs_again_takes_nothing_of_later_ones(home: Home) -> None:
-    assert sweep(home, Tables(home.tables), DAY - timedelta(days=5), 3, []).partitions == 2
+    assert sweep(home, Tables(home.tables), DAY - timedelta(days=5), DataSettings(keep_days=3), []).partitions == 2
     assert len(Tables(home.tables).days("item_embeddings", "day")) == 8
 
 
@@ -56,9 +57,9 @@ def test_replaced_versions_are_kept_for_a_week(home: Home) -> None:
     tables = Tables(home.tables)
     tables.write("user_states", pl.DataFrame({"user_id": ["v"]}), {"model_version": VERSION, "day": DAY})
     on_disk = len(list(tables.path("user_states").rglob("*.parquet")))
-    assert sweep(home, tables, DAY, 30, []).files == 0
+    assert sweep(home, tables, DAY, DataSettings(), []).files == 0
     assert len(list(tables.path("user_states").rglob("*.parquet"))) == on_disk
-    assert tables.vacuum("user_states", timedelta(0)) == 1
+    assert sweep(home, tables, DAY, DataSettings(keep_versions_days=0), []).files == 1
 
 
 def test_sizes_are_those_of_the_disk(home: Home) -> None:
