@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.advertisers import advertiser_candidates
-from assets.deployment import serving
+from assets.deployment import serving, versions
 from assets.describe import DATA_PLATFORM, columns, picture, preview
 from assets.inference import item_index, user_states
 from assets.partitions import daily
@@ -17,6 +17,7 @@ from warehouse.states import USER_STATES, inferred_days
 
 FRESH_DAYS = 2
 AGES = (1, 7, 30)
+SHOWN_VERSIONS = 5  # the newest: a rollback goes to one of these
 
 
 @dg.asset(
@@ -88,7 +89,9 @@ def _ages(settings: SettingsResource, version: str, day: date) -> pl.Series:
 def _ages_by_version(settings: SettingsResource, serving_version: str, day: date) -> pl.DataFrame:
     """How old the states of each version are: what a rollback would find."""
     rows = []
-    for version in sorted({values["model_version"] for values in settings.tables.partitions(USER_STATES)}):
+    with_states = {values["model_version"] for values in settings.tables.partitions(USER_STATES)}
+    known = [version.name for version in versions(settings.tables, settings.home) if version.name in with_states]
+    for version in known[-SHOWN_VERSIONS:]:
         ages = _ages(settings, version, day)
         if len(ages):
             rows.append(

@@ -20,10 +20,12 @@ from assets.resources import SettingsResource
 from settings import SequenceSettings
 from warehouse.catalogue import items_as_of, users_as_of
 from warehouse.contracts import LandingTable
+from warehouse.forgetting import forgotten_users
 from warehouse.home import write_atomically
 from warehouse.ingest import day_end
 from warehouse.online import OnlineStore, open_store
-from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, served
+from warehouse.online.opening import record_store
+from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, bury, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, add, events_in
 from warehouse.sequences import all_user_sequences
@@ -74,6 +76,8 @@ def publish_day(settings: SettingsResource, version: ModelVersion, day: date, ch
         if before is not None and not same and (before.day > day or version.name != champion):
             return Published(before, False, 0, 0, time.perf_counter() - started)
         publication = _publication(settings, version, max(day, before.day) if same and before else day)
+        bury(store, forgotten_users(settings.tables))  # the store may be another one than they were buried in
+        record_store(settings.home, settings.online.store)
         news = News(before.day if before else None, day)
         lists_known = before is not None and before.advertiser_version == publication.advertiser_version
         states = _put_states(settings, store, publication, news.unless(same))

@@ -54,7 +54,7 @@ def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
             "users": frame["user_id"].n_unique(),
             "positive_items": frame["item_id"].n_unique(),
             "by_conversion_type": preview(by_name),
-            "sample": preview(frame.drop("subject_item_id").sample(min(5, len(frame)), seed=0)),
+            "sample": preview(frame.drop("subject_item_id", "user_id").sample(min(5, len(frame)), seed=0)),
         },
         check_results=[dg.AssetCheckResult(check_name="enough_examples", passed=len(frame) >= MINIMUM_EXAMPLES)],
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "training", "inference", "day", "serving")
+NAMES = ("loading", "training", "inference", "day", "serving", "soak")
 
 
 def main(names: list[str]) -> int:
@@ -35,7 +35,12 @@ def main(names: list[str]) -> int:
 
             with TemporaryDirectory(prefix="adseq-benchmark-") as directory:
                 rewrite("serving", serving.run(Home(Path(directory)).create(), console), where)
-        if set(wanted) - {"loading", "serving"}:
+        if "soak" in wanted:
+            from benchmarks import soak
+
+            with TemporaryDirectory(prefix="adseq-soak-") as directory:
+                rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
+        if set(wanted) - {"loading", "serving", "soak"}:
             from benchmarks import day, inference, training
             from benchmarks.world import written_world
 

@@ -1,13 +1,12 @@
 """Many days in a row: does anything grow that should not?
 
-``python -m benchmarks.soak`` writes a small world, then runs its days one by one with ``adseq run``, each in a process
+``python -m benchmarks soak`` writes a small world, then runs its days one by one with ``adseq run``, each in a process
 of its own as a schedule would, while one ``adseq serve`` answers requests all the time. In the middle a new model is
 trained and promoted; snapshots are compacted and old catalogues removed on the way. Memory and disk are drawn.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -30,7 +29,7 @@ import psutil
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmarks.report import Table, machine, rewrite
+from benchmarks.report import Table
 from ml.figure_style import RESOLUTION
 from warehouse.home import Home
 from warehouse.landing import Landing
@@ -56,6 +55,7 @@ SETTINGS = {
     "ADSEQ_DATA__KEEP_DAYS": str(KEEP_DAYS),
     "ADSEQ_DATA__KEEP_VERSIONS_DAYS": "0",  # a month passes in minutes here
 }
+DAYS = 30
 PORT, REQUESTS_A_SECOND = 18_081, 20
 MEBIBYTE = 2**20
 
@@ -245,18 +245,10 @@ def table_of(days: Sequence[Day], asking: Asking) -> Table:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Many days in a row.")
-    parser.add_argument("--days", type=int, default=30)
-    arguments = parser.parse_args()
-    console, where = Console(), machine()
-    with tempfile.TemporaryDirectory(prefix="adseq-soak-") as directory:
-        days, asking = soak(Home(Path(directory)).create(), arguments.days, console)
+def run(home: Home, console: Console) -> Table:
+    """A month, its picture and its table."""
+    days, asking = soak(home, DAYS, console)
     drawn(days).savefig(PICTURE, dpi=RESOLUTION)
     table = table_of(days, asking)
     table.show(console)
-    rewrite("soak", table, where)
-
-
-if __name__ == "__main__":
-    main()
+    return table

@@ -159,7 +159,7 @@ def forget(
         if not yes:
             count = f"{len(users)} users" if len(users) > 1 else "this user"
             typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
-        forget_users(_home(home, None), users, console)
+        forget_users(chosen, users, console)
 
 
 @app.command("evaluate")
@@ -324,8 +324,8 @@ def _ending(error: Exception) -> tuple[int, str] | None:
     from pydantic import ValidationError
 
     from pipelines.failures import RunFailed, RunRefused, ServiceFailed
-    from warehouse.forgetting import CannotForget
     from warehouse.home import HomeLocked
+    from warehouse.identity import SecretMissing
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
     from warehouse.online.store import NothingPublished, StoreUnreachable
@@ -336,7 +336,7 @@ def _ending(error: Exception) -> tuple[int, str] | None:
         return 1, f"\n{error}"
     if isinstance(error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | TableMissing):
         return 2, str(error)
-    if isinstance(error, NothingPublished | StoreUnreachable | CannotForget):
+    if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -11,58 +12,84 @@ from rich.table import Table
 
 from assets.resources import writing
 from ml.qualitative import without_users
+from pipelines.failures import RunFailed, RunRefused
 from settings import Settings
-from warehouse.forgetting import bury, forget_in_landing, forget_in_tables
+from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.home import Home, write_atomically
 from warehouse.identity import UserKeys
 from warehouse.landing import Landing
 from warehouse.online import OnlineStore, open_store
+from warehouse.online.opening import recorded_store, without_password
 from warehouse.online.publication import FORGOTTEN
-from warehouse.online.store import STAMP
+from warehouse.online.publication import bury as bury_online
 from warehouse.tables import Tables
 from warehouse.views import rebuild_views
+
+GRACE_SECONDS = 1.0  # a request that began before the tombstone has long ended after them
 
 
 def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     """Remove users from the landing zone, the tables and their older versions, the online store and the reports.
 
     The tombstones come first, in the tables and in the store, so that neither a day that runs again nor a running
-    service brings anything back. Interrupted, the same command goes on.
+    service brings anything back; what requests under way still wrote is removed after a moment. Interrupted, the same
+    command goes on.
 
     Raises:
         HomeLocked: another process writes to the home.
+        RunRefused: there is no such home, or it publishes to another store than the settings name.
         StoreUnreachable: the online store does not answer; nothing was removed.
-        CannotForget: a landing file cannot be read.
+        RunFailed: a landing file cannot be read; all else was removed.
     """
-    landing, tables = Landing(home.landing), Tables(home.tables)
+    landing, tables, address = Landing(home.landing), Tables(home.tables), Settings(home=home.root).online.store
+    if not tables.names() and not landing.root.is_dir():
+        raise RunRefused(f"{home.root} holds neither tables nor a landing zone: which home is meant? Give --home.")
+    published = recorded_store(home)
+    if published is not None and published != without_password(address):
+        raise RunRefused(
+            f"{home.root} publishes to {published}, and the settings name {without_password(address)}: give the same "
+            "ADSEQ_ONLINE__STORE as the daily run has, or users stay in the store."
+        )
     keys = UserKeys.of(tables, landing).keys(pl.Series("user_id", user_ids)).rename("user_id")
     with writing(home, "adseq forget"):
-        store = open_store(Settings(home=home.root).online.store, home)
+        store = open_store(address, home)
         try:
             bury(tables, keys, datetime.now(UTC).date())
-            store.put(FORGOTTEN, [(key.encode(), STAMP.pack(0)) for key in sorted(keys)])
+            bury_online(store, forgotten_users(tables))
+            begun = time.monotonic()
             files = forget_in_landing(landing, user_ids)
             rows = forget_in_tables(tables, keys)
             rebuild_views(home, tables)
-            records = _forget_online(store, keys)
             pages = _forget_in_reports(home, keys)
+            time.sleep(max(0.0, begun + GRACE_SECONDS - time.monotonic()))
+            late = forget_in_landing(landing, user_ids)
+            records = _forget_online(store, keys)
         finally:
             store.close()
+    removed = [*files.removed.values(), *late.removed.values()]
     table = Table(title="Forgotten", title_justify="left")
     table.add_column("where")
     table.add_column("what was removed", justify="right")
-    table.add_row("landing zone", f"{sum(files.values()):,} rows of {len(files)} files")
+    table.add_row("landing zone", f"{sum(removed):,} rows of {len(removed)} files")
     for name, count in rows.items():
         table.add_row(f"table {name}", f"{count:,} rows")
-    table.add_row("online store", f"{records:,} records")
+    table.add_row(f"online store ({without_password(address)})", f"{records:,} records")
     table.add_row("reports", f"{pages} pages changed")
     console.print(table)
+    for path in late.not_looked_into:
+        console.print(f"Not looked into, because it is being written or is no data: {path}", highlight=False)
     console.print(
         "What they did stays in sums: statistics of items, weights of models trained with it; `adseq run --retrain` "
         "trains a model without. A tombstone (a keyed hash, table `forgotten`) keeps rows that arrive later out. "
         "Copies outside this home, such as the exporting job's own, are yours to remove.",
         highlight=False,
     )
+    if late.unreadable:
+        problems = "\n  ".join(late.unreadable.values())
+        raise RunFailed(
+            f"Nobody knows whether {len(late.unreadable)} landing file(s) name a user who is to be forgotten:\n  "
+            f"{problems}\nAll else is done. Mend them or take them away, then give the same command again."
+        )
 
 
 def _forget_online(store: OnlineStore, keys: pl.Series) -> int:

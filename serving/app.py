@@ -10,7 +10,7 @@ import hmac
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -54,6 +54,12 @@ logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+GUARDED = ("/candidates", "/events", "/history", "/metrics")
+WITHOUT_TOKEN = JSONResponse(
+    {"detail": "give the service's token: Authorization: Bearer TOKEN"},
+    status.HTTP_401_UNAUTHORIZED,
+    headers={"WWW-Authenticate": "Bearer"},
+)
 MAXIMUM_BODY = 1024 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is half of it
 
 
@@ -85,13 +91,14 @@ class Service:
             )
         return current
 
-    def has_forgotten(self, user_id: str) -> bool:
-        """Whether nothing of this user may be kept."""
-        key = self.keys.key(user_id)
+    def forgotten_among(self, user_ids: Iterable[str]) -> set[str]:
+        """Users of whom nothing may be kept."""
+        keys = {user_id: self.keys.key(user_id) for user_id in set(user_ids)}
         try:
-            return self.store.get(FORGOTTEN, key.encode()) is not None
+            return {user for user, key in keys.items() if self.store.get(FORGOTTEN, key.encode()) is not None}
         except StoreUnreachable:  # the tables know it, too, and an event is taken without the store
-            return key in forgotten_users(self.tables)
+            forgotten = set(forgotten_users(self.tables))
+            return {user for user, key in keys.items() if key in forgotten}
 
 
 def clock() -> datetime:
@@ -129,8 +136,9 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         version="1",
         lifespan=lifespan,
     )
-    app.state.token = token
     app.add_middleware(Shedding, settings=settings.serving)
+    if token is not None:
+        app.add_middleware(Authorised, token=token)
     app.add_middleware(Measured)
     if token is None:  # a page of another site must not reach the service through a name that it points at loopback
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
@@ -148,7 +156,7 @@ def app_of_environment() -> FastAPI:
 def _routes(app: FastAPI) -> None:
     # On the event loop and not in a thread: a request is two milliseconds of computing, and threads that take turns at
     # it make all of them late.
-    @app.post("/candidates", dependencies=[Depends(_authorised)], response_model=CandidateResponse)
+    @app.post("/candidates", response_model=CandidateResponse)
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
         """The best ads for a user in a place."""
         watch = Stopwatch(service.metrics)
@@ -160,13 +168,14 @@ def _routes(app: FastAPI) -> None:
             service.metrics.state_age.observe(found.state_age_seconds)
         return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
-    @app.post("/events", dependencies=[Depends(_authorised)])
+    @app.post("/events")
     def events(request: EventsRequest, service: TheService) -> EventsResponse:
         """Conversions as they happen: durable at once, and known to the next answer."""
         now = clock()
         _refuse_the_future(request, now, service.settings.data.future_tolerance_hours)
         try:
-            kept = [event for event in request.events if not service.has_forgotten(event.user_id)]
+            forgotten = service.forgotten_among(event.user_id for event in request.events)
+            kept = [event for event in request.events if event.user_id not in forgotten]
             day = service.live.append([event.model_dump(mode="json") for event in kept], now)
         except OSError as error:
             raise HTTPException(
@@ -176,10 +185,10 @@ def _routes(app: FastAPI) -> None:
             ) from error
         current = service.follower.current
         refreshed = current is not None and add_all(current, service.store, kept, now)
-        forgotten = len(request.events) - len(kept)
-        return EventsResponse(accepted=len(kept), forgotten=forgotten, arrival_day=day, refreshed=refreshed)
+        ignored = len(request.events) - len(kept)
+        return EventsResponse(accepted=len(kept), forgotten=ignored, arrival_day=day, refreshed=refreshed)
 
-    @app.post("/history", dependencies=[Depends(_authorised)], response_model_exclude_none=True)
+    @app.post("/history", response_model_exclude_none=True)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:
         """What a user did last: for a person who looks at the candidates."""
         return history(service.served, service.store, request)
@@ -201,7 +210,7 @@ def _routes(app: FastAPI) -> None:
         service.store.count(publication.states)
         return {"status": "ready", "model_version": publication.model_version, "day": publication.day.isoformat()}
 
-    @app.get("/metrics", dependencies=[Depends(_authorised)])
+    @app.get("/metrics")
     def metrics(service: TheService) -> Response:
         """Counts and times, for Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -216,7 +225,7 @@ def _refuse_the_future(request: EventsRequest, now: datetime, tolerance_hours: f
             raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, [problem])
 
 
-# Both are coroutines because FastAPI runs plain functions in threads, which takes longer than what they do.
+# A coroutine because FastAPI runs plain functions in threads, which takes longer than what it does.
 async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
@@ -225,15 +234,18 @@ async def _service(request: Request) -> Service:
 TheService = Annotated[Service, Depends(_service)]
 
 
-async def _authorised(request: Request) -> None:
-    token: str | None = request.app.state.token
-    given = request.headers.get("authorization", "")
-    if token is not None and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-        raise HTTPException(
-            status.HTTP_401_UNAUTHORIZED,
-            "give the service's token: Authorization: Bearer TOKEN",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+class Authorised:
+    """Asks for the service's token before anything is read or counted."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self.app, self.wanted = app, f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(scope.get("headers", ())).get(b"authorization", b"")
+        if scope["type"] == "http" and scope["path"] in GUARDED and not hmac.compare_digest(given, self.wanted):
+            await WITHOUT_TOKEN(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class Measured:

@@ -51,7 +51,7 @@ class InterestProfiles:
         zero where the catalogue has none of them."""
         known = [(weight, self.row_of[name]) for name, weight in interests.items() if name in self.row_of]
         if not known:
-            return np.zeros_like(self.content[0]), np.zeros(CATEGORY_LEVELS, np.int64)
+            return np.zeros(self.content.shape[1], np.float32), np.zeros(CATEGORY_LEVELS, np.int64)
         weights, rows = (np.array(each) for each in zip(*known, strict=True))
         mixed: NDArray[np.float32] = (weights.astype(np.float32) @ self.content[rows]).astype(np.float32)
         mixed /= max(float(np.linalg.norm(mixed)), 1e-9)

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -73,9 +75,17 @@ class Metrics:
         """All figures, in Prometheus' format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
+        _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+
+def _forget_the_dead(directory: Path) -> None:
+    """What a process that is no more was doing is not being done; what it had counted stays counted."""
+    for path in directory.glob("gauge_live*_*.db"):
+        if not psutil.pid_exists(int(path.stem.rpartition("_")[2])):
+            path.unlink(missing_ok=True)
 
 
 class Stopwatch:

@@ -1,9 +1,10 @@
 """What comes on top of what the service can do is refused at once, so that what it accepts is answered in time.
 
-Requests are answered one after the other on the event loop. All that is ready when a round of the loop begins has its
-turn in that round, so the time since the beginning is how long a request has waited. Whoever has waited for longer than
-``ADSEQ_SERVING__MAXIMUM_WAIT_SECONDS`` gets 503 and ``Retry-After``, which takes a hundredth of an answer: the queue is
-gone in the same round. (The server's own limit counts connections, idle ones too, and sends no ``Retry-After``.)
+Requests are answered one after the other on the event loop, in rounds: what has arrived when a round begins has its
+turn in it. Whoever has waited in a round for longer than ``ADSEQ_SERVING__MAXIMUM_WAIT_SECONDS`` gets 503 and
+``Retry-After``, which takes a hundredth of an answer, so a round is never much longer than that, and what arrives
+meanwhile waits for one round at most. (The server's own limit counts connections, idle ones too, and sends no
+``Retry-After``.)
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 
 from fastapi import status
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from settings import ServingSettings
 
 NEVER_REFUSED = ("/health", "/ready", "/metrics")
 MAXIMUM_RUNNING = 64
+BODY_SECONDS = 5.0
 BUSY = JSONResponse(
     {"detail": "more requests than can be answered in time: try again in a second, or add processes"},
     status.HTTP_503_SERVICE_UNAVAILABLE,
@@ -29,6 +31,9 @@ TOO_MANY = JSONResponse(
     {"detail": "more requests a second than ADSEQ_SERVING__REQUESTS_PER_SECOND allows: try again in a second"},
     status.HTTP_429_TOO_MANY_REQUESTS,
     headers={"Retry-After": "1"},
+)
+TOO_SLOW = JSONResponse(
+    {"detail": f"the body did not arrive within {BODY_SECONDS:g} seconds"}, status.HTTP_408_REQUEST_TIMEOUT
 )
 
 
@@ -49,11 +54,28 @@ class Shedding:
         elif self.allowance is not None and not self.allowance.take(time.monotonic()):
             await TOO_MANY(scope, receive, send)
         else:
-            self._running += 1
-            try:
-                await self.app(scope, receive, send)
-            finally:
-                self._running -= 1
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Only a request that is there takes a place: one that is sent slowly would keep it from the others."""
+        arrived: list[Message] = []
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while not arrived or arrived[-1].get("more_body"):
+                    arrived.append(await receive())
+        except TimeoutError:
+            await TOO_SLOW(scope, receive, send)
+            return
+        remaining = iter(arrived)
+
+        async def received() -> Message:
+            return next(remaining, None) or await receive()
+
+        self._running += 1
+        try:
+            await self.app(scope, received, send)
+        finally:
+            self._running -= 1
 
     def _waited(self) -> float:
         now = time.perf_counter()

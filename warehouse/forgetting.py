@@ -6,33 +6,40 @@ holds the user's key, not their id.
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import gzip
 import io
-import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from warehouse.home import write_atomically
+from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.landing import Landing
-from warehouse.reading import FORMATS
+from warehouse.reading import LandingError, format_of, text_in
 from warehouse.tables import Tables
 
 TOMBSTONES = "forgotten"
 USER = "user_id"
 
 
-class CannotForget(RuntimeError):
-    """A landing file may name a user and cannot be rewritten; says which and what to do."""
+@dataclass
+class InLanding:
+    """What became of the landing zone's files."""
+
+    removed: dict[Path, int] = field(default_factory=dict)  # rows
+    unreadable: dict[Path, str] = field(default_factory=dict)  # and why
+    not_looked_into: list[Path] = field(default_factory=list)  # still being written, or of no known format
+
+
+class _Changed(Exception):
+    """Somebody else has written the file meanwhile."""
 
 
 def bury(tables: Tables, keys: pl.Series, day: date) -> None:
@@ -48,22 +55,29 @@ def forgotten_users(tables: Tables) -> pl.Series:
     return tables.scan(TOMBSTONES).select(USER).unique().collect()[USER]
 
 
-def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> dict[Path, int]:
-    """Rewrite the landing files that have rows of these users. Returns the rows removed, a file.
+def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> InLanding:
+    """Rewrite the landing files that have rows of these users, whose ids are read as ingestion reads them.
 
-    A file is replaced in one step, keeps the time of its last change, so that nothing takes it for an arrival, and is
-    rewritten in its own format.
-
-    Raises:
-        CannotForget: a file cannot be read. Those before it are done.
+    A file is replaced in one step, byte for byte what it was but for the rows (Parquet: row for row), with its owner,
+    mode and the time of its last change, so that nothing takes it for an arrival. A file that is still being written is
+    left alone: its writer would go on in what is no longer there.
     """
-    removed = {}
+    found, wanted = InLanding(), frozenset(user_ids)
     for path in sorted(landing.root.glob("*/*/*")):
-        if path.is_file() and _format(path) is not None:
-            rows = _forget_in_file(path, frozenset(user_ids))
+        if not path.is_file() or _names_nobody(path):
+            continue
+        if path.name.startswith((".", "_")) or format_of(path) is None:
+            if path.stat().st_size:  # an empty one, such as _SUCCESS, is a mark
+                found.not_looked_into.append(path)
+            continue
+        try:
+            rows = _forget_in_file(path.resolve(), wanted)
+        except (LandingError, pa.ArrowException, OSError) as error:
+            found.unreadable[path] = str(error)
+        else:
             if rows:
-                removed[path] = rows
-    return removed
+                found.removed[path] = rows
+    return found
 
 
 def forget_in_tables(tables: Tables, keys: pl.Series) -> dict[str, int]:
@@ -76,85 +90,91 @@ def forget_in_tables(tables: Tables, keys: pl.Series) -> dict[str, int]:
 
 
 @contextmanager
-def alone_with(path: Path) -> Iterator[None]:
-    """Hold a landing file against another process that appends to it, or rewrites it."""
+def _alone_with(path: Path) -> Iterator[os.stat_result]:
+    """Hold a file against the service that appends to it; how it was found."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield os.fstat(file.fileno())
+
+
+def _names_nobody(path: Path) -> bool:
+    """Whether the file's table has no users by its contract."""
+    table = path.parent.parent.name
+    return table in set(LandingTable) and USER not in pl.Schema(SCHEMAS[LandingTable(table)])
 
 
 def _forget_in_file(path: Path, user_ids: frozenset[str]) -> int:
-    with alone_with(path):
-        times, mode = path.stat(), path.stat().st_mode
-        try:
-            content, removed = _without_users(path, user_ids)
-        except (OSError, EOFError, ValueError, pa.ArrowException, csv.Error) as error:
-            first_line = str(error).strip().split("\n")[0]
-            raise CannotForget(
-                f"{path} cannot be read ({first_line}), so that nobody knows whether it names a user who is to be "
-                "forgotten. Mend it or take it out of the landing zone, then give the same command again."
-            ) from error
-        if removed:
-            write_atomically(path, content)
-            path.chmod(mode)
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-        return removed
+    for _ in range(3):
+        with _alone_with(path) as found:
+            users = text_in(path, USER)
+            theirs = None if users is None else users.is_in(list(user_ids)).fill_null(False)
+            if theirs is None or not theirs.any():
+                return 0
+            content = _parquet_less(path, theirs) if format_of(path) == ".parquet" else _text_less(path, theirs)
+            try:
+                _replace(path, content, found)
+            except _Changed:
+                continue
+            return int(theirs.sum())
+    raise LandingError(f"{path}: it is written again and again while a user is to be removed from it")
 
 
-def _format(path: Path) -> str | None:
-    """What a file is, also one that is still being written; None for what ingestion never reads."""
-    name = path.name.lower().removesuffix(".tmp").removesuffix(".part")
-    return next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+def _replace(path: Path, content: bytes, found: os.stat_result) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), found.st_mode)
+            os.fchown(file.fileno(), found.st_uid, found.st_gid)
+            os.fsync(file.fileno())
+        os.utime(temporary, ns=(found.st_atime_ns, found.st_mtime_ns))
+        now = path.stat()
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (found.st_ino, found.st_size, found.st_mtime_ns):
+            raise _Changed
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _without_users(path: Path, user_ids: frozenset[str]) -> tuple[bytes, int]:
-    """A file's content without the rows of users, and how many rows these are."""
-    suffix = _format(path) or ""
-    if suffix == ".parquet":
-        return _parquet_without(path, user_ids)
-    zipped = suffix.endswith(".gz")
+def _parquet_less(path: Path, theirs: pl.Series) -> bytes:
+    file, buffer = pq.ParquetFile(path), io.BytesIO()
+    groups = file.metadata.num_row_groups
+    compression = file.metadata.row_group(0).column(0).compression if groups else "snappy"
+    pq.write_table(file.read().filter((~theirs).to_arrow()), buffer, compression=compression)
+    return buffer.getvalue()
+
+
+def _text_less(path: Path, theirs: pl.Series) -> bytes:
+    """CSV or JSON lines without some rows; the others as they are.
+
+    Raises:
+        LandingError: the file does not fall into as many records as ingestion finds rows.
+    """
+    zipped = path.name.lower().endswith(".gz")
     raw = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
-    lines = _csv_without if suffix.startswith(".csv") else _json_lines_without
-    kept, removed = lines(raw, user_ids)
-    return (gzip.compress(kept) if zipped and removed else kept), removed
+    is_csv = ".csv" in (format_of(path) or "")
+    records = _csv_records(raw) if is_csv else _lines(raw)
+    header, records = (records[:1], records[1:]) if is_csv else ([], records)
+    rows = [number for number, record in enumerate(records) if is_csv or record.strip()]
+    if len(rows) != len(theirs):
+        raise LandingError(f"{path}: {len(theirs)} rows in {len(rows)} records; write it again without odd line ends")
+    dropped = {rows[at] for at in theirs.arg_true().to_list()}
+    kept = b"".join([*header, *(record for number, record in enumerate(records) if number not in dropped)])
+    return gzip.compress(kept) if zipped else kept
 
 
-def _parquet_without(path: Path, user_ids: frozenset[str]) -> tuple[bytes, int]:
-    file = pq.ParquetFile(path)
-    if USER not in file.schema_arrow.names:
-        return b"", 0
-    users = file.read([USER]).column(USER).cast(pa.string())
-    theirs = pc.fill_null(pc.is_in(users, value_set=pa.array(sorted(user_ids), pa.string())), False)
-    removed = pc.sum(theirs).as_py() or 0
-    if not removed:
-        return b"", 0
-    buffer = io.BytesIO()
-    pq.write_table(file.read().filter(pc.invert(theirs)), buffer, compression=_compression(file))
-    return buffer.getvalue(), removed
+def _lines(raw: bytes) -> list[bytes]:
+    """Lines with their ends."""
+    return io.BytesIO(raw).readlines()
 
 
-def _compression(file: pq.ParquetFile) -> str:
-    return str(file.metadata.row_group(0).column(0).compression) if file.metadata.num_row_groups else "snappy"
-
-
-def _csv_without(raw: bytes, user_ids: frozenset[str]) -> tuple[bytes, int]:
-    rows = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
-    if not rows or USER not in rows[0]:
-        return raw, 0
-    column = rows[0].index(USER)
-    kept = [row for row in rows if len(row) <= column or row[column] not in user_ids]
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(kept)
-    return text.getvalue().encode(), len(rows) - len(kept)
-
-
-def _json_lines_without(raw: bytes, user_ids: frozenset[str]) -> tuple[bytes, int]:
-    lines = raw.split(b"\n")
-    kept = [line for line in lines if not line.strip() or _user_of(line) not in user_ids]
-    return b"\n".join(kept), len(lines) - len(kept)
-
-
-def _user_of(line: bytes) -> str | None:
-    row = json.loads(line)
-    user = row.get(USER) if isinstance(row, dict) else None
-    return None if user is None else str(user)
+def _csv_records(raw: bytes) -> list[bytes]:
+    """Records with their ends; a line end between quotes ends none."""
+    records, within_quotes = [b""], False
+    for line in _lines(raw):
+        records[-1] += line
+        within_quotes ^= line.count(b'"') % 2 == 1
+        if not within_quotes:
+            records.append(b"")
+    return records if records[-1] else records[:-1]

@@ -1,4 +1,4 @@
-"""Who is who: in everything that adseq derives, a user is a key, and only the landing zone knows their id.
+"""Who is who: in everything that adseq derives, a user is a key; their id is in the landing zone and in ``identities``.
 
 The key is a keyed hash of the id (BLAKE2b, RFC 7693). Whoever has the tables and not the home's secret cannot tell
 whose rows they are; table ``identities`` leads back for those who may, and loses a user who is forgotten.
@@ -30,6 +30,10 @@ _NO_SECRET = b"a synthetic world has no persons"
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
+class SecretMissing(RuntimeError):
+    """The secret that the keys of a home's users were made with is gone."""
+
+
 @dataclass(frozen=True)
 class UserKeys:
     """Turns a user's id into their key."""
@@ -38,14 +42,23 @@ class UserKeys:
 
     @classmethod
     def of(cls, tables: Tables, landing: Landing) -> UserKeys:
-        """The keys of a home, whose secret is made at the first call.
+        """The keys of a home, whose secret is made before its first table.
 
         A synthetic log has the same keys everywhere, so that its figures are the same everywhere: users are sorted by
         key, and training draws them in that order.
+
+        Raises:
+            SecretMissing: there are tables, and the secret of their keys is gone.
         """
-        if landing.manifest.synthetic:
-            return cls(_NO_SECRET)
-        return cls(_secret(tables.root / SECRET_FILE))
+        path = tables.root / SECRET_FILE
+        if not path.exists():
+            if tables.names():
+                raise SecretMissing(
+                    f"{path} is gone, and with other keys nobody would be who they were, nor forgotten who was. Put it "
+                    "back from where you keep it, or begin a new home."
+                )
+            _make_secret(path, _NO_SECRET if landing.manifest.synthetic else os.urandom(SECRET_BYTES))
+        return cls(path.read_bytes())
 
     @classmethod
     def of_home(cls, home: Home) -> UserKeys:
@@ -92,18 +105,16 @@ def _text(content: bytes) -> str:
     return binascii.b2a_base64(content, newline=False).translate(_URL_SAFE).decode()
 
 
-def _secret(path: Path) -> bytes:
+def _make_secret(path: Path, secret: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    if not path.exists():
-        try:
-            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(os.urandom(SECRET_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(made, path)  # whole, and only if nobody else was first
-        except FileExistsError:
-            pass
-        finally:
-            made.unlink(missing_ok=True)
-    return path.read_bytes()
+    try:
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(made, path)  # whole, and only if nobody else was first
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink(missing_ok=True)

@@ -46,6 +46,7 @@ _RULE_TEXTS = {
     "inf": "is finite",
 }
 USER = "user_id"
+PERSONAL = {USER, "search_string", "query"}
 _EXAMPLE_CHARACTERS = 600
 
 
@@ -190,13 +191,16 @@ def _check(arrival: Arrival, table: LandingTable, latest: datetime, root: Path, 
         .with_columns(pl.col("reason").replace("", None))
     )
     bad = judged["reason"].is_not_null()
-    about = keys.keys(typed[USER].filter(bad)) if USER in typed.columns else pl.lit(None, pl.String)
+    raw, about = arrival.raw.filter(bad), pl.Series(USER, [None] * int(bad.sum()), dtype=pl.String)
+    if USER in typed.columns:
+        about = keys.keys(typed[USER].filter(bad)).alias(USER)
+        raw = raw.with_columns(about)  # the file still says who it is
     rejected = judged.filter(bad).select(
         pl.lit(arrival.path.relative_to(root).as_posix()).alias("file"),
         pl.col(ROW),
         pl.col("reason"),
-        about.alias(USER),
-        json_rows(arrival.raw.filter(bad)) if bad.any() else pl.lit("").alias("content"),
+        about,
+        json_rows(raw) if bad.any() else pl.lit("").alias("content"),
         pl.col("reason").str.split("; ").list.first().alias("rule"),
     )
     accepted = typed.filter(~bad).drop(ROW, UNREADABLE) if bad.any() else typed.drop(ROW, UNREADABLE)
@@ -257,10 +261,10 @@ def _stop_if_too_many(
 
 
 def _shown(example: Mapping[str, Any]) -> str:
-    """A row's content for a message, which is kept where nobody looks for users: without the user's id."""
-    content = json.loads(example["content"])
-    if USER in content and content[USER] is not None:
-        content[USER] = "(in the file)"
+    """A row's content for a message, which is kept where nobody looks for users: only what the contract knows, and
+    without what says who did what."""
+    known = {name for schema in SCHEMAS.values() for name in pl.Schema(schema)} - PERSONAL
+    content = {name: value for name, value in json.loads(example["content"]).items() if name in known}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))[:_EXAMPLE_CHARACTERS]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ FORMATS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".nd
 ROW = "row"
 UNREADABLE = "unreadable"
 _SAMPLED_LINES = 1000
+_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'")
 
 
 class LandingError(ValueError):
@@ -79,6 +81,16 @@ def read_arrival(path: Path, table: LandingTable) -> Arrival:
     return Arrival(path, raw, typed, tuple(name for name in raw.columns if name not in schema))
 
 
+def text_in(path: Path, column: str) -> pl.Series | None:
+    """One column of a landing file as ingestion reads it, as text; None where the file does not have it.
+
+    Raises:
+        LandingError: as ``read_arrival``.
+    """
+    raw = _read(path, pl.Schema({column: pl.String()}))
+    return _cast(raw[column], pl.String(), path) if column in raw.columns else None
+
+
 def json_rows(raw: pl.DataFrame) -> pl.Series:
     """Each row as JSON text; types that JSON lacks become text."""
     plain = raw.with_columns(
@@ -87,8 +99,13 @@ def json_rows(raw: pl.DataFrame) -> pl.Series:
     return plain.select(pl.struct(pl.all()).struct.json_encode().alias("content"))["content"]
 
 
+def format_of(path: Path) -> str | None:
+    """The format that a file's name says; None for what is no data."""
+    return next((suffix for suffix in FORMATS if path.name.lower().endswith(suffix)), None)
+
+
 def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
-    suffix = next((suffix for suffix in FORMATS if path.name.lower().endswith(suffix)), None)
+    suffix = format_of(path)
     if suffix is None:
         raise LandingError(
             f"{path}: unknown format; adseq reads {', '.join(FORMATS)}. Rename the file or move it away."
@@ -99,7 +116,8 @@ def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
         content = gzip.decompress(path.read_bytes()) if suffix.endswith(".gz") else path.read_bytes()
         return _read_csv(content) if suffix.startswith(".csv") else _read_json_lines(content, schema)
     except (pl.exceptions.PolarsError, EOFError, zlib.error, OSError, UnicodeDecodeError) as error:
-        first_line = str(error).strip().split("\n")[0]
+        # Without what it quotes: that may be a user's id, and the message is kept where nobody looks for users.
+        first_line = _QUOTED.sub("…", str(error).strip().split("\n")[0])
         raise LandingError(
             f"{path}: the file must be whole, valid {suffix} in UTF-8, but reading it failed: {first_line}. "
             "Write it again (under a name that ends in .tmp, renamed when it is complete)."

@@ -96,10 +96,11 @@ class Tables:
         return int(touched["len"].sum())
 
     def vacuum(self, name: str, keep: timedelta) -> int:
-        """Remove data files that no version younger than ``keep`` reads. Returns how many there were."""
+        """Remove data files that no version younger than ``keep`` reads, those of writers that died among them. Returns
+        how many there were. To be called while nobody else writes to the home."""
         hours = int(keep / timedelta(hours=1))
         table = DeltaTable(str(self.path(name)))
-        return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False))
+        return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The table, lazily.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import re
+import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -69,7 +72,7 @@ def test_no_byte_names_the_user(forgotten: tuple[Ran, str, str], ran: Ran) -> No
 def test_the_store_has_nothing_of_them_and_everything_of_others(forgotten: tuple[Ran, str, str], ran: Ran) -> None:
     home, key, _ = forgotten
     before, after = LmdbStore(ran.home.online), LmdbStore(home.home.online)
-    for shelf in before.shelves():
+    for shelf in set(before.shelves()) - {FORGOTTEN}:
         had = before.get(shelf, key.encode()) is not None
         assert after.get(shelf, key.encode()) is None
         assert after.count(shelf) == before.count(shelf) - had
@@ -121,3 +124,59 @@ def test_it_waits_for_nobody(forgotten: tuple[Ran, str, str]) -> None:
         done = adseq(home, "forget", "nobody", "--yes")
     assert done.returncode == 2
     assert "a test" in done.stderr
+
+
+def test_another_store_than_the_homes_own_is_refused(forgotten: tuple[Ran, str, str]) -> None:
+    """The users would stay in the one that is served."""
+    home = forgotten[0].home
+    (home.root / "online.store").write_text("redis://elsewhere:6379/0")
+    done = adseq(home, "forget", "nobody", "--yes")
+    (home.root / "online.store").write_text("lmdb")
+    assert done.returncode == 2
+    assert "publishes to redis://elsewhere:6379/0" in done.stderr
+
+
+def test_a_mistyped_home_is_no_home(tmp_path: Path) -> None:
+    done = adseq(Home(tmp_path / "hmoe"), "forget", "nobody", "--yes")
+    assert done.returncode == 2
+    assert "which home is meant?" in done.stderr
+    assert not (tmp_path / "hmoe").exists()
+
+
+def test_dagster_keeps_nobody(ran: Ran) -> None:
+    """What a run says of itself is kept where nobody forgets."""
+    keys = {key.encode() for key in ran.tables.scan("identities").select("user_id").unique().collect()["user_id"]}
+    kept = b"".join(path.read_bytes() for path in ran.home.dagster.rglob("*") if path.is_file())
+    assert b"online_states" in kept
+    assert not [key for key in keys if key in kept]
+
+
+def test_events_that_arrive_meanwhile_are_gone_too(ran: Ran, tmp_path: Path) -> None:
+    home, stop = Ran(copy_of(ran.home, tmp_path / "home"), ""), threading.Event()
+    user_id = ran.ids(ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"])[0]
+    item = ran.tables.scan("items").select("item_id").first().collect()["item_id"][0]
+    codes: list[int] = []
+
+    def post(client: TestClient) -> None:
+        while not stop.is_set():
+            name = f"live-{len(codes)}"
+            event = {"event_id": name, "user_id": user_id, "event_name": "page_visit", "item_id": item}
+            event["event_time"] = datetime.now(UTC).isoformat()
+            codes.append(client.post("/events", json={"events": [event]}).status_code)
+            client.post("/candidates", json={"user_id": user_id, "k": 5})
+
+    with TestClient(create_app(Settings(home=home.home.root)), base_url="http://127.0.0.1") as client:
+        posting = threading.Thread(target=post, args=(client,))
+        posting.start()
+        while len(codes) < 10:
+            time.sleep(0.01)
+        done = adseq(home.home, "forget", user_id, "--yes")
+        stop.set()
+        posting.join()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(codes) == {200}
+    name = re.compile(rf"(?<!\w){user_id}(?!\w)".encode())
+    assert not [path for path in home.home.landing.rglob("*") if path.is_file() and name.search(texts(path))]
+    store, key = LmdbStore(home.home.online), ran.key(user_id)
+    assert [shelf for shelf in store.shelves() if store.get(shelf, key) is not None] == [FORGOTTEN]
+    store.close()

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
+import serving.shedding
 from serving.app import create_app
 from serving.shedding import MAXIMUM_RUNNING, Allowance, Shedding
 from settings import ServingSettings, Settings
@@ -88,6 +89,57 @@ def test_those_that_wait_for_a_thread_are_counted() -> None:
             task.cancel()
 
     asyncio.run(fill())
+
+
+def test_what_is_sent_slowly_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.shedding, "BODY_SECONDS", 0.2)
+    app = Shedding(working, ServingSettings())
+    codes: list[int] = []
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            codes.append(message["status"])
+
+    async def fill() -> None:
+        scope = {"type": "http", "path": "/candidates", "method": "POST", "headers": []}
+        slow = [asyncio.create_task(app(dict(scope), never, send)) for _ in range(2 * MAXIMUM_RUNNING)]
+        await asyncio.sleep(0.01)
+        assert (await asked(app))[0] == 200
+        await asyncio.gather(*slow)
+
+    asyncio.run(fill())
+    assert codes == [408] * 2 * MAXIMUM_RUNNING
+
+
+def test_a_body_in_parts_arrives_whole() -> None:
+    parts = [{"type": "http.request", "body": part, "more_body": part != b"c"} for part in (b"a", b"b", b"c")]
+    seen: list[bytes] = []
+
+    async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            seen.append(message["body"])
+            if not message["more_body"]:
+                return
+
+    async def ask() -> None:
+        waiting = iter(parts)
+
+        async def receive() -> Message:
+            return next(waiting)
+
+        async def send(message: Message) -> None: ...
+
+        await Shedding(reading, ServingSettings())(
+            {"type": "http", "path": "/candidates", "headers": []}, receive, send
+        )
+
+    asyncio.run(ask())
+    assert seen == [b"a", b"b", b"c"]
 
 
 def test_an_allowance_fills_evenly() -> None:

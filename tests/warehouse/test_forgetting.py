@@ -17,11 +17,13 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, as_csv, as_json_lines, event, write_text
-from warehouse.forgetting import CannotForget, bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.contracts import LandingTable
+from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
 from warehouse.ingest import ingest
 from warehouse.landing import Landing
 from warehouse.live import LiveEvents
+from warehouse.reading import text_in
 from warehouse.tables import Tables
 
 GONE = 'user, who "leaves"'
@@ -34,29 +36,67 @@ def content(path: Path) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "write"),
-    [
-        ("a.csv", as_csv),
-        ("a.csv.gz", as_csv),
-        ("a.jsonl", as_json_lines),
-        ("a.ndjson.gz", as_json_lines),
-        ("a.jsonl.tmp", as_json_lines),
-    ],
+    [("a.csv", as_csv), ("a.csv.gz", as_csv), ("a.jsonl", as_json_lines), ("a.ndjson.gz", as_json_lines)],
 )
-def test_text_loses_the_users_rows_only(
+def test_text_loses_the_users_rows_and_is_otherwise_as_it_was(
     landing: Landing, tables: Tables, name: str, write: Callable[[list[dict[str, Any]]], str]
 ) -> None:
-    path = write_text(landing, name, "")
-    path.write_bytes(gzip.compress(write(ROWS).encode()) if name.endswith(".gz") else write(ROWS).encode())
+    path = write_text(landing, name, write(ROWS))
     os.utime(path, (1_000_000, 1_000_000))
-    assert forget_in_landing(landing, [GONE]) == {path: 1}
-    assert path.stat().st_mtime == 1_000_000  # nothing takes it for an arrival
-    assert b"leaves" not in content(path)
-    assert forget_in_landing(landing, [GONE]) == {}
-    if not name.endswith(".tmp"):
-        ingest(landing, tables, EVENTS, DAY, TOLERANT)
-        kept = tables.read("events", {"arrival_date": DAY}).sort("event_id")
-        assert kept["event_id"].to_list() == ["1", "3"]
-        assert kept["search_string"][0] == ROWS[0]["search_string"]
+    path.chmod(0o640)
+    assert forget_in_landing(landing, [GONE]).removed == {path: 1}
+    assert (path.stat().st_mtime, path.stat().st_mode & 0o777) == (1_000_000, 0o640)  # nothing takes it for an arrival
+    assert content(path) == write([ROWS[0], ROWS[2]]).encode()
+    assert forget_in_landing(landing, [GONE]).removed == {}
+    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    kept = tables.read("events", {"arrival_date": DAY}).sort("event_id")
+    assert kept["search_string"][0] == ROWS[0]["search_string"]
+
+
+ODD_CSV = [
+    (b"user_id,x\r\nann,1\r\nbob,2\r\n", b"user_id,x\r\nbob,2\r\n"),
+    (b"user_id,x\nann,1\n\nbob,2", b"user_id,x\n\nbob,2"),
+    (b"\xef\xbb\xbfuser_id,x\nbob,1\nann,2\n", b"\xef\xbb\xbfuser_id,x\nbob,1\n"),
+    (b'x,user_id\n"a\rb",bob\n"1\n2",ann\n', b'x,user_id\n"a\rb",bob\n'),
+    (b'user_id,x\n"ann","1 ""2"" 3"\nbob,"4\n\n5"\n', b'user_id,x\nbob,"4\n\n5"\n'),
+    (b'user_id,embedding\nann,1\nbob,"[' + b"0.1, " * 50_000 + b'0]"\n', None),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), ODD_CSV)
+def test_odd_csv_stays_odd(landing: Landing, before: bytes, after: bytes | None) -> None:
+    path = write_text(landing, "a.csv", "")
+    path.write_bytes(before)
+    assert forget_in_landing(landing, ["ann"]).removed == {path: 1}
+    assert path.read_bytes() == (after or before.replace(b"ann,1\n", b""))
+    assert forget_in_landing(landing, ["ann", "cid"]).removed == {}
+
+
+NUMBERS = [
+    ("a.jsonl", b'{"user_id": 7, "event_id": "1"}\n\n{"user_id": 70, "event_id": "2"}\n'),
+    ("a.jsonl", b'{"user_id": 7.0, "event_id": "1"}\n{"user_id": 70, "event_id": "2"}'),
+    ("a.jsonl", b'{"user_id": "7", "event_id": "1", "x": 2}\n{"event_id": "2", "user_id": "70"}\n'),
+    ("a.csv", b"event_id,user_id\n1,7\n2,70\n"),
+    ("a.parquet", pl.Int64()),
+    ("a.parquet", pl.Float64()),
+    ("a.parquet", pl.Categorical()),
+]
+
+
+@pytest.mark.parametrize(("name", "written"), NUMBERS)
+def test_an_id_is_read_as_ingestion_reads_it(
+    landing: Landing, tables: Tables, name: str, written: bytes | pl.DataType
+) -> None:
+    path = write_text(landing, name, "")
+    if isinstance(written, bytes):
+        path.write_bytes(written)
+    else:
+        users = pl.Series("user_id", [7, 70]).cast(pl.String).cast(written)
+        pl.DataFrame([users, pl.Series("event_id", ["1", "2"])]).write_parquet(path)
+    as_ingested = text_in(path, "user_id")
+    assert as_ingested is not None
+    assert forget_in_landing(landing, list(as_ingested)[:1]).removed == {path: 1}
+    assert list(text_in(path, "event_id")) == ["2"]
 
 
 def test_parquet_keeps_types_and_other_columns(landing: Landing) -> None:
@@ -65,26 +105,40 @@ def test_parquet_keeps_types_and_other_columns(landing: Landing) -> None:
         schema_overrides={"user_id": pl.Int64},
     )
     path = landing.write(EVENTS, None, frame)
-    assert forget_in_landing(landing, ["8"]) == {path: 1}
+    assert forget_in_landing(landing, ["8"]).removed == {path: 1}
     assert_frame_equal(pl.read_parquet(path), frame[[0, 2]])
 
 
 def test_what_names_no_user_is_left_alone(landing: Landing) -> None:
     write_text(landing, "_SUCCESS", "")
-    write_text(landing, "notes.txt", f"ask {GONE}")
-    untouched = write_text(landing, "items.csv", f"item_id,title\n1,{GONE}\n")
-    before = untouched.read_bytes()
-    assert forget_in_landing(landing, [GONE]) == {}
-    assert untouched.read_bytes() == before
+    notes = write_text(landing, "notes.txt", f"ask {GONE}")
+    items = write_text(landing, "items.csv", f"item_id,title\n1,{GONE}\n", LandingTable.items)
+    before = items.read_bytes()
+    found = forget_in_landing(landing, [GONE])
+    assert (found.removed, found.unreadable, found.not_looked_into) == ({}, {}, [notes])
+    assert items.read_bytes() == before
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.jsonl", '{"user_id": "u"'), ("a.parquet", "PAR1"), ("a.csv.gz", "")])
-def test_a_file_that_cannot_be_read_is_named(landing: Landing, name: str, text: str) -> None:
+@pytest.mark.parametrize("name", ["a.jsonl.tmp", ".a.jsonl.12.tmp", "a.csv.part"])
+def test_a_file_that_is_being_written_is_left_to_its_writer(landing: Landing, name: str) -> None:
+    """It would go on in what is no longer there, and others' rows would be lost."""
+    path = write_text(landing, name, as_json_lines(ROWS))
+    found = forget_in_landing(landing, [GONE])
+    assert (found.removed, found.not_looked_into) == ({}, [path])
+    assert path.read_text() == as_json_lines(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.jsonl", b'{"user_id": "u"'), ("a.parquet", b"PAR1"), ("a.csv.gz", b"?")]
+)
+def test_a_file_that_cannot_be_read_is_named_and_keeps_nobody_else(landing: Landing, name: str, text: bytes) -> None:
     path = write_text(landing, "whole.jsonl", as_json_lines(ROWS))
     bad = path.with_name(name)
-    bad.write_bytes(text.encode() if not name.endswith(".gz") else gzip.compress(b"user_id\n" * 999)[:20])
-    with pytest.raises(CannotForget, match=f"{bad} cannot be read"):
-        forget_in_landing(landing, [GONE])
+    bad.write_bytes(text)
+    found = forget_in_landing(landing, [GONE])
+    assert found.removed == {path: 1}
+    assert list(found.unreadable) == [bad]
+    assert str(bad) in found.unreadable[bad]
 
 
 def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Landing, tables: Tables) -> None:
@@ -96,6 +150,8 @@ def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Lan
     for day in (DAY, DAY, other):
         ingest(landing, tables, EVENTS, day, TOLERANT)
     before = {name: tables.scan(name).collect() for name in tables.names()}
+    (orphan,) = list(tables.path("identities").glob(f"source=events/arrival_date={other}/*.parquet"))
+    orphan.with_name("part-of-a-writer-that-died.parquet").write_bytes(orphan.read_bytes())
     bury(tables, gone, DAY)
     removed = forget_in_tables(tables, gone)
     assert removed == {"events": 2, "identities": 2, "quarantine_events": 1}
@@ -133,6 +189,6 @@ def test_an_event_that_comes_in_meanwhile_is_not_lost(landing: Landing) -> None:
         path.with_name("new").replace(path)
     appending.join()
     assert [line.split('"')[3] for line in path.read_text().splitlines()] == ["1", "2", "3"]
-    assert forget_in_landing(landing, [GONE]) == {path: 1}
+    assert forget_in_landing(landing, [GONE]).removed == {path: 1}
     live.append([{"event_id": "4", "user_id": "stays"}], noon)
     assert [line.split('"')[3] for line in path.read_text().splitlines()] == ["2", "3", "4"]

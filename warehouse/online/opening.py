@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from warehouse.home import Home
+from warehouse.home import Home, write_atomically
 from warehouse.online.lmdb_store import LmdbStore
 from warehouse.online.redis_store import RedisStore
 from warehouse.online.store import OnlineStore
 
 LMDB = "lmdb"
+
+
+RECORD = "online.store"  # a file of the home
+
+
+def record_store(home: Home, name: str) -> None:
+    """Say in the home which store it publishes to."""
+    if recorded_store(home) != without_password(name):
+        write_atomically(home.root / RECORD, without_password(name).encode())
+
+
+def recorded_store(home: Home) -> str | None:
+    """The store that the home publishes to, without a password; None before the first publication."""
+    path = home.root / RECORD
+    return path.read_text() if path.is_file() else None
+
+
+def without_password(name: str) -> str:
+    """A store's name as it may be shown.
+
+    >>> without_password("redis://user:secret@host:6379/0")
+    'redis://host:6379/0'
+    """
+    scheme, separator, rest = name.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def open_store(name: str, home: Home) -> OnlineStore:

@@ -6,12 +6,13 @@ States, head and index belong to one model version. Within a version the states 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 
 from settings import Precision
-from warehouse.online.store import OnlineStore
+from warehouse.online.store import STAMP, OnlineStore
 
 # Shelves that are the same for all versions. On the last are the users of whom nothing may be kept.
 SEQUENCES, USERS, FORGOTTEN = "sequences", "users", "forgotten"
@@ -54,6 +55,13 @@ class Publication:
         values["day"] = date.fromisoformat(values["day"])
         values["published_at"] = datetime.fromisoformat(values["published_at"])
         return cls(**values)
+
+
+def bury(store: OnlineStore, keys: Iterable[str]) -> None:
+    """Say of which users nothing may be kept."""
+    rows = [(key.encode(), STAMP.pack(0)) for key in sorted(keys)]
+    if rows:
+        store.put(FORGOTTEN, rows)
 
 
 def served(store: OnlineStore) -> Publication | None:

@@ -21,6 +21,7 @@ from tests.warehouse.ingest.arrivals import (
     write_text,
 )
 from warehouse.contracts import MAXIMUM_ID_BYTES, LandingTable
+from warehouse.identity import UserKeys
 from warehouse.ingest import NOT_AFTER_ARRIVAL, QuarantineExceeded, ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -49,7 +50,9 @@ def test_a_bad_row_is_quarantined_with_its_reason_and_the_others_stay(
     assert report.quarantine_share == pytest.approx(1 / 3)
     [row] = tables.read("quarantine_events", {"arrival_date": DAY}).to_dicts()
     assert (row["file"], row["row"], row["reason"]) == ("events/date=2026-03-10/part-0.parquet", 2, reason)
-    assert json.loads(row["content"])["user_id"] == bad["user_id"]
+    user = bad["user_id"]
+    key = None if user is None else UserKeys.of(tables, landing).key(user)
+    assert json.loads(row["content"])["user_id"] == row["user_id"] == key
 
 
 def test_every_broken_rule_of_a_row_is_named_and_unreadable_values_keep_their_text(

@@ -89,7 +89,7 @@ def test_the_setting_names_the_store(tmp_path: Path) -> None:
     assert isinstance(open_store(Settings().online.store, Home(tmp_path)), LmdbStore)
     with pytest.raises(ValueError, match="is 'memcached'"):
         open_store("memcached", Home(tmp_path))
-    with pytest.raises(StoreUnreachable, match="does not answer at redis://127"):
+    with pytest.raises(StoreUnreachable, match=r"redis://127\.0\.0\.1:1 does not answer"):
         open_store("redis://127.0.0.1:1", Home(tmp_path))
 
 
