@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 imports = typer.Typer(help="Turn a public log into a landing zone.", no_args_is_help=True)
 app.add_typer(imports, name="import")
+exports = typer.Typer(help="Write what was predicted into a file.", no_args_is_help=True)
+app.add_typer(exports, name="export")
 console = Console()
 errors = Console(stderr=True)
 
@@ -77,6 +79,19 @@ def run(
 
         selected = Days.parse(days) if days else None
         _run(_home(home, landing), selected, again=again, retrain=retrain)
+
+
+@app.command()
+def validate(
+    landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
+) -> None:
+    """Say what a landing zone holds, what would be quarantined and why, and what is missing. Writes nothing."""
+    with _readable():
+        from pipelines.validate import validate_landing
+        from warehouse.landing import Landing
+
+        if not validate_landing(Landing(landing), console):
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -246,6 +261,34 @@ def tune_settings(
         tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
 
 
+@imports.command("csv")
+def import_csv(
+    files: Annotated[
+        list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON lines (also .gz) or Parquet.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Which column is what: mapping.toml.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The landing zone to write.")] = None,
+    sketch: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Print a first mapping of this file, and stop.")
+    ] = None,
+) -> None:
+    """An export of your own, as a mapping says: names, units, times and values of any columns."""
+    with _readable():
+        from warehouse.importers.mapping import Mapping
+        from warehouse.importers.sketch import sketch as sketched
+        from warehouse.importers.tabular import import_tables
+        from warehouse.landing import Landing
+
+        if sketch is not None:
+            print(sketched(sketch))
+            return
+        if not files or mapping is None or out is None:
+            raise typer.BadParameter("give FILES, --mapping and --out; or --sketch FILE for a first mapping")
+        _tell(import_tables(files, Mapping.read(mapping), Landing(out)).lines(), out)
+
+
 @imports.command("amazon-reviews")
 def import_amazon_reviews(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
     """Amazon product reviews: a review is a checkout, the brand is the advertiser."""
@@ -264,6 +307,23 @@ def import_globo_clicks(source: Source, out: Out, daily_days: DailyDays = 2) -> 
         from warehouse.landing import Landing
 
         _tell(convert(source, Landing(out), daily_days).lines(), out)
+
+
+@exports.command("candidates")
+def export_candidates(
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],
+    count: Annotated[int, typer.Option("--count", "-k", min=1, max=1000, help="Items and advertisers a user.")] = 100,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Every user's best items and advertisers as of the newest day, best first."""
+    with _readable():
+        from assets.resources import SettingsResource
+        from pipelines.export import export_candidates as write
+        from pipelines.instance import use_home
+        from warehouse.home import Home
+
+        use_home(Home(home))
+        write(SettingsResource(), out, count, console)
 
 
 def _home(root: Path, landing: Path | None) -> Home:
@@ -326,6 +386,7 @@ def _ending(error: Exception) -> tuple[int, str] | None:
     from pipelines.failures import RunFailed, RunRefused, ServiceFailed
     from warehouse.home import HomeLocked
     from warehouse.identity import SecretMissing
+    from warehouse.importers.mapping import MappingError
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
     from warehouse.online.store import NothingPublished, StoreUnreachable
@@ -334,7 +395,9 @@ def _ending(error: Exception) -> tuple[int, str] | None:
 
     if isinstance(error, RunFailed | ServiceFailed):
         return 1, f"\n{error}"
-    if isinstance(error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | TableMissing):
+    if isinstance(
+        error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError | TableMissing
+    ):
         return 2, str(error)
     if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing):
         return 2, str(error)

@@ -116,13 +116,13 @@ def ingest(
         QuarantineExceeded: the quarantine table is written, the data partition is not.
     """
     started = perf_counter()
-    arrival_day, time_zone = _arrival_day(landing, day), landing.manifest.time_zone
+    arrival_day, time_zone = day_of_arrival(landing, day), landing.manifest.time_zone
     partition = {"arrival_date": arrival_day}
     keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
     latest = day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
 
     files = landing.files(table, day)
-    checked = [_check(read_arrival(path, table), table, latest, landing.root, keys) for path in files]
+    checked = [check_arrival(read_arrival(path, table), table, latest, landing.root, keys) for path in files]
     found = pl.concat([part.rejected for part in checked]) if checked else _nothing_rejected()
     rejected = found.filter(~pl.col(USER).is_in(buried.implode()).fill_null(False))
     rows_read = sum(part.rows for part in checked)
@@ -156,7 +156,7 @@ def ingest(
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
     """One file's rows, judged."""
 
     rows: int
@@ -165,7 +165,12 @@ class _Checked:
     ignored_columns: tuple[str, ...]
 
 
-def _arrival_day(landing: Landing, day: date | None) -> date:
+def day_of_arrival(landing: Landing, day: date | None) -> date:
+    """The day that an arrival counts as: itself, and the one before the first daily folder for the history (None).
+
+    Raises:
+        LandingError: there is no daily folder.
+    """
     arrival_day = landing.history_day() if day is None else day
     if arrival_day is None:
         raise LandingError(
@@ -176,7 +181,7 @@ def _arrival_day(landing: Landing, day: date | None) -> date:
     return arrival_day
 
 
-def _check(arrival: Arrival, table: LandingTable, latest: datetime, root: Path, keys: UserKeys) -> _Checked:
+def check_arrival(arrival: Arrival, table: LandingTable, latest: datetime, root: Path, keys: UserKeys) -> Checked:
     """Split a file's rows into those that keep the contract and those that break it, with the rules they break."""
     typed = arrival.typed
     broken = _broken_rules(typed.drop(UNREADABLE), table)
@@ -204,7 +209,7 @@ def _check(arrival: Arrival, table: LandingTable, latest: datetime, root: Path, 
         pl.col("reason").str.split("; ").list.first().alias("rule"),
     )
     accepted = typed.filter(~bad).drop(ROW, UNREADABLE) if bad.any() else typed.drop(ROW, UNREADABLE)
-    return _Checked(typed.height, accepted, rejected, arrival.ignored_columns)
+    return Checked(typed.height, accepted, rejected, arrival.ignored_columns)
 
 
 def _broken_rules(frame: pl.DataFrame, table: LandingTable) -> pl.DataFrame:

@@ -1,0 +1,73 @@
+"""``adseq validate``: a landing zone, table by table, before anything runs."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from settings import Settings
+from warehouse.landing import Landing
+from warehouse.validation import Validation, Verdict, validate
+
+SHOWN_RULES = 20
+
+
+def validate_landing(landing: Landing, console: Console) -> bool:
+    """Print what there is. Returns whether a run could begin.
+
+    Raises:
+        ManifestError: manifest.toml breaks a rule.
+    """
+    found = validate(landing, Settings().data)
+    console.print(_tables(found))
+    if any(verdict.broken for verdict in found.verdicts.values()):
+        console.print(_broken(found))
+    _print_log(landing, found, console)
+    for verdict in found.verdicts.values():
+        for text in verdict.missing:
+            console.print(f"[dim]{verdict.table.value}[/]: {escape(text)}", highlight=False)
+    if not found.problems:
+        console.print(f"Ready: adseq run --landing {landing.root} --home HOME", highlight=False, soft_wrap=True)
+        return True
+    for problem in found.problems:
+        console.print(f"[red]A run would stop:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    return False
+
+
+def _tables(found: Validation) -> Table:
+    table = Table(title="Landing zone", title_justify="left")
+    table.add_column("table")
+    for name in ("files", "rows", "good", "quarantined", "sent again"):
+        table.add_column(name, justify="right")
+    table.add_column("columns that are not read")
+    for name, verdict in found.verdicts.items():
+        figures = (verdict.files, verdict.rows, verdict.good, _quarantined(verdict), verdict.repeated)
+        table.add_row(
+            name.value, *(f"{figure:,}" for figure in figures), escape(", ".join(sorted(verdict.ignored_columns)))
+        )
+    return table
+
+
+def _broken(found: Validation) -> Table:
+    table = Table(title="Rows that would be quarantined", title_justify="left")
+    for name in ("table", "rule that is broken", "rows", "for example"):
+        table.add_column(name, justify="right" if name == "rows" else "left")
+    for name, verdict in found.verdicts.items():
+        for rule, rows in verdict.broken.most_common(SHOWN_RULES):
+            table.add_row(name.value, escape(rule), f"{rows:,}", escape(verdict.examples[rule]))
+    return table
+
+
+def _quarantined(verdict: Verdict) -> int:
+    return sum(verdict.broken.values())
+
+
+def _print_log(landing: Landing, found: Validation, console: Console) -> None:
+    if found.first_event is None:
+        return
+    names = ", ".join(f"{name} {count:,}" for name, count in found.by_name.items())
+    console.print(f"{found.first_event} to {found.last_event}, {found.days} daily days: {names}", highlight=False)
+    share = found.positives / max(1, sum(found.by_name.values()))
+    counted = ", ".join(landing.manifest.positive_events)
+    console.print(f"{found.positives:,} events ({share:.1%}) count as conversions: {counted}", highlight=False)

@@ -1,0 +1,70 @@
+"""What a landing zone holds, said before anything runs, agrees with what ingestion does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from settings import DataSettings
+from tests.warehouse.ingest.arrivals import DAY, EVENTS, ITEMS, TOLERANT, arrive, event, write_text
+from warehouse.ingest import ingest
+from warehouse.landing import Landing, Manifest
+from warehouse.tables import Tables
+from warehouse.validation import validate
+
+
+def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, tables: Tables) -> None:
+    arrive(
+        landing,
+        [event("1"), event("2", value=-1.0), event("3", event_name="bought"), event("1"), event("4", colour="red")],
+    )
+    write_text(landing, "a.jsonl", '{"item_id": "i", "title": "Chair"}\n{"item_id": ""}\n', ITEMS)
+    found = validate(landing, TOLERANT)
+    for table in (EVENTS, ITEMS):
+        report, verdict = ingest(landing, tables, table, DAY, TOLERANT), found.verdicts[table]
+        assert dict(verdict.broken) == report.quarantined
+        assert (verdict.rows, verdict.files) == (report.rows_read, report.files)
+        assert verdict.good - verdict.repeated == report.rows_written
+    assert found.verdicts[EVENTS].examples["value is not below its minimum"].endswith("part-0.parquet, row 2")
+    assert found.verdicts[EVENTS].ignored_columns == {"colour"}
+    assert found.by_name == {"checkout": 3}
+    assert found.problems == ()
+
+
+def test_it_says_what_is_missing_and_what_that_costs(landing: Landing) -> None:
+    arrive(landing, [event("1", value=None)])
+    write_text(landing, "a.csv", "item_id,category\ni,Home\n", ITEMS)
+    missing = [text for verdict in validate(landing, DataSettings()).verdicts.values() for text in verdict.missing]
+    for words in (
+        "no values",
+        "it is taken from the item",
+        "no titles",
+        "no prices",
+        "no demographics",
+        "basket proxy",
+    ):
+        assert [text for text in missing if words in text], words
+    assert not [text for text in missing if "no categories" in text]
+
+
+def test_whatever_would_stop_a_run_is_a_problem(landing: Landing, tables: Tables) -> None:
+    assert "no folder named date=" in validate(landing, DataSettings()).problems[0]
+    arrive(landing, [event("1", event_name="page_visit"), *(event(str(n), value=-1.0) for n in range(2, 5))])
+    write_text(landing, "broken.parquet", "PAR1")
+    landing.write_manifest(Manifest(positive_events=["signup"]))
+    problems = validate(landing, DataSettings()).problems
+    for words in ("broken.parquet", "75.0% (more than 5.0% of the rows break a rule)", "no event is one of signup"):
+        assert [problem for problem in problems if words in problem], words
+
+
+def test_nothing_is_written(landing: Landing, tmp_path: Path) -> None:
+    arrive(landing, [event("1")])
+    before = sorted(tmp_path.rglob("*"))
+    validate(landing, DataSettings())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_later_version_of_an_item_is_not_sent_again(landing: Landing) -> None:
+    arrive(landing, [event("1")])
+    for name in ("a.csv", "b.csv"):
+        write_text(landing, name, "item_id\ni\n", ITEMS)
+    assert validate(landing, DataSettings()).verdicts[ITEMS].repeated == 0

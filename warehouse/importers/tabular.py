@@ -1,0 +1,185 @@
+"""Any CSV, JSON-lines or Parquet export -> landing zone, as a mapping says. Streamed: memory does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+
+import polars as pl
+
+from warehouse.contracts import KEYS, SCHEMAS, LandingTable
+from warehouse.importers.mapping import Mapping as LogMapping
+from warehouse.importers.mapping import MappingError, Source, TableMapping, expression
+from warehouse.importers.writing import SourceError, sink, staged
+from warehouse.landing import Landing, Manifest
+from warehouse.reading import FORMATS, format_of
+
+DAY = "day of arrival"
+SEEN_LINES = 100_000  # of JSON lines: a field that comes later is not seen
+
+
+@dataclass(frozen=True)
+class TabularSummary:
+    """What an import wrote."""
+
+    rows: dict[LandingTable, int]
+    undated: int  # events whose time cannot be read; in the history, where ingestion quarantines them
+    first_time: datetime
+    last_time: datetime
+    days: tuple[date, ...]  # that land one by one
+    unused: tuple[str, ...]  # columns of the export that the mapping does not read
+
+    def lines(self) -> list[str]:
+        """The summary for people, a fact a line."""
+        lines = [f"{rows:,} {table.value}" for table, rows in self.rows.items()]
+        lines.append(f"{self.first_time:%Y-%m-%d} to {self.last_time:%Y-%m-%d}")
+        lines.append(
+            f"history until {self.days[0] - timedelta(days=1)}, daily partitions {self.days[0]} to {self.days[-1]}"
+        )
+        if self.undated:
+            lines.append(f"{self.undated:,} events whose time cannot be read: ingestion will quarantine them")
+        if self.unused:
+            lines.append(f"columns that the mapping does not read: {', '.join(self.unused)}")
+        return lines
+
+
+def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing) -> TabularSummary:
+    """Write ``files`` as ``mapping`` says into an empty or new landing zone.
+
+    Events arrive on the day they happened, in the time zone of the log; the last ``daily_days`` days with events become
+    daily partitions, everything earlier the history. Rows of other tables arrive with the history, or by ``arrived``;
+    of several rows with one key in one arrival the last one stays.
+
+    Raises:
+        MappingError: a column that the mapping reads is in no file, or no file is of a table's patterns.
+        SourceError: a file cannot be read, the log has too few days, or the landing zone is not empty.
+    """
+    tables = {table.into: _frame(files, table, mapping.log.time_zone) for table in mapping.table}
+    counted = _by_day(tables[LandingTable.events])
+    dated = counted.drop_nulls(DAY)
+    wanted = mapping.log.daily_days
+    if len(dated) <= wanted:
+        raise SourceError(
+            f"the export has {len(dated)} days with events, and {wanted} of them are to land one by one, with at least "
+            "one more for the history: set daily_days under [log] to less, or give more files"
+        )
+    days = dated[DAY].sort().to_list()[-wanted:]
+    written = {}
+    with staged(landing) as zone:
+        for table, frame in tables.items():
+            written[table] = _write(zone, table, frame, days)
+        zone.write_manifest(_manifest(mapping))
+    return TabularSummary(
+        rows=written,
+        undated=int(counted.filter(pl.col(DAY).is_null())["rows"].sum()),
+        first_time=dated["first"].min(),  # type: ignore[arg-type]
+        last_time=dated["last"].max(),  # type: ignore[arg-type]
+        days=tuple(days),
+        unused=_unused(files, mapping),
+    )
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """A file's rows, every column as text.
+
+    Raises:
+        SourceError: unknown format.
+    """
+    suffix = format_of(path)
+    if suffix is None:
+        raise SourceError(f"{path}: unknown format; adseq reads {', '.join(FORMATS)}")
+    if suffix == ".parquet":
+        return pl.scan_parquet(path, glob=False).with_columns(pl.all().cast(pl.String, strict=False))
+    if suffix.startswith(".csv"):
+        return pl.scan_csv(path, infer_schema=False, glob=False)
+    names = pl.scan_ndjson(path, infer_schema_length=SEEN_LINES).collect_schema().names()
+    return pl.scan_ndjson(path, schema=dict.fromkeys(names, pl.String))
+
+
+def _frame(files: Sequence[Path], table: TableMapping, time_zone: str) -> pl.LazyFrame:
+    """The table's columns as text, and the day of arrival; null where it cannot be told."""
+    chosen = [path for path in files if any(fnmatch(path.name, pattern) for pattern in table.files)]
+    if not chosen:
+        names = ", ".join(path.name for path in files)
+        raise MappingError(
+            f"[[table]] into = {table.into.value!r}: no file is like {list(table.files)} (given: {names})"
+        )
+    return pl.concat([_of_file(path, table, time_zone) for path in chosen], how="vertical")
+
+
+def _of_file(path: Path, table: TableMapping, time_zone: str) -> pl.LazyFrame:
+    try:
+        rows = scan(path)
+        names = rows.collect_schema().names()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise SourceError(f"{path} cannot be read: {first_line}") from error
+    sources = [*table.columns.items(), *([("arrived", table.arrived)] if table.arrived else [])]
+    for name, source in sources:
+        for column in source.read:
+            if column not in names:
+                raise MappingError(
+                    f"[[table]] into = {table.into.value!r}: {name} is to come from column {column!r}, and {path} has "
+                    f"{', '.join(names)}"
+                )
+    schema = pl.Schema(SCHEMAS[table.into])
+    columns = [expression(source, schema[name], time_zone).alias(name) for name, source in table.columns.items()]
+    if table.into is LandingTable.events and "event_id" not in table.columns:
+        columns.append(_content_id(names).alias("event_id"))
+    return rows.select(*columns, _day(table.arrival, time_zone).alias(DAY))
+
+
+def _content_id(names: Sequence[str]) -> pl.Expr:
+    """128 bits of what a row says: an export without ids has the same event twice where a row is there twice."""
+    row = pl.struct(names)
+    return pl.format("{}{}", *(row.hash(seed).cast(pl.String).str.zfill(20) for seed in (0, 1)))
+
+
+def _day(source: Source | None, time_zone: str) -> pl.Expr:
+    if source is None:
+        return pl.lit(None, pl.Date)
+    text = expression(source, pl.Datetime("us", "UTC"), time_zone)
+    time = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", time_zone="UTC", strict=False)
+    return time.dt.convert_time_zone(time_zone).dt.date()
+
+
+def _by_day(events: pl.LazyFrame) -> pl.DataFrame:
+    """Rows, first and last time of each day with events."""
+    time = pl.col("event_time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", time_zone="UTC", strict=False)
+    by_day = events.group_by(DAY).agg(rows=pl.len(), first=time.min(), last=time.max())
+    try:
+        return by_day.collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SourceError(f"the export cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+def _write(zone: Landing, table: LandingTable, frame: pl.LazyFrame, days: Sequence[date]) -> int:
+    """Write the history and each of ``days``. What arrived on another day, or nobody knows when, is history."""
+    parts = [(None, ~pl.col(DAY).is_in(days).fill_null(False)), *((day, pl.col(DAY) == day) for day in days)]
+    for day, condition in parts:
+        rows = frame.filter(condition)
+        if table in (LandingTable.items, LandingTable.users):
+            rows = rows.unique(list(KEYS[table]), keep="last", maintain_order=True)
+        sink(zone, table, day, rows.drop(DAY))
+    written = pl.scan_parquet([path for day, _ in parts for path in zone.files(table, day)])
+    return int(written.select(pl.len()).collect().item())
+
+
+def _manifest(mapping: LogMapping) -> Manifest:
+    log = mapping.log
+    return Manifest(
+        name=log.name,
+        time_zone=log.time_zone,
+        positive_events=list(log.positive_events),
+        prediction_window_days=log.prediction_window_days,
+        repeats_count=log.repeats_count,
+    )
+
+
+def _unused(files: Sequence[Path], mapping: LogMapping) -> tuple[str, ...]:
+    there = {name for path in files for name in scan(path).collect_schema().names()}
+    sources = [source for table in mapping.table for source in (*table.columns.values(), table.arrived) if source]
+    return tuple(sorted(there - {column for source in sources for column in source.read}))
