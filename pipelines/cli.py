@@ -309,6 +309,51 @@ def import_globo_clicks(source: Source, out: Out, daily_days: DailyDays = 2) -> 
         _tell(convert(source, Landing(out), daily_days).lines(), out)
 
 
+@imports.command("rees46")
+def import_rees46(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
+    """REES46 multi-category shop (monthly CSV files): views, carts, purchases; the brand is the advertiser."""
+    with _readable():
+        from warehouse.importers.rees46 import import_rees46 as convert
+        from warehouse.landing import Landing
+
+        _tell(convert(source, Landing(out), daily_days).lines(), out)
+
+
+@imports.command("complete-journey")
+def import_complete_journey(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
+    """dunnhumby Complete Journey: households, baskets, redeemed coupons; the manufacturer is the advertiser."""
+    with _readable():
+        from warehouse.importers.complete_journey import import_complete_journey as convert
+        from warehouse.landing import Landing
+
+        _tell(convert(source, Landing(out), daily_days).lines(), out)
+
+
+@imports.command("retailrocket")
+def import_retailrocket(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
+    """Retailrocket: views, carts, transactions; dated categories and availability."""
+    with _readable():
+        from warehouse.importers.retailrocket import import_retailrocket as convert
+        from warehouse.landing import Landing
+
+        _tell(convert(source, Landing(out), daily_days).lines(), out)
+
+
+@imports.command("pinterest-conversions")
+def import_pinterest_conversions(
+    source: Source,
+    out: Out,
+    daily_days: DailyDays = 3,
+    advertiser_id: Annotated[str, typer.Option(help="Whose account the events were sent to.")] = "account",
+) -> None:
+    """Events as the Pinterest Conversions API takes them: JSON lines, or documents with a list `data`."""
+    with _readable():
+        from warehouse.importers.pinterest_conversions import import_pinterest_conversions as convert
+        from warehouse.landing import Landing
+
+        _tell(convert(source, Landing(out), daily_days, advertiser_id).lines(), out)
+
+
 @exports.command("candidates")
 def export_candidates(
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],

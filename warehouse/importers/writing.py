@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
 from warehouse.contracts import LandingTable
-from warehouse.landing import Landing
+from warehouse.landing import Landing, Manifest
 
 
 class SourceError(ValueError):
@@ -56,6 +56,62 @@ class ImportSummary:
         if self.left_out:
             lines.append(f"{self.left_out:,} events after {self.days[-1]} left out")
         return lines
+
+
+@dataclass(frozen=True)
+class Log:
+    """A whole log in contract columns, as an importer has read it.
+
+    Attributes:
+        events: the events' columns.
+        items, users: their columns, and ``day`` where a row arrived on a day of its own; without it, or null: with the
+            history (items), with the first event (users).
+        manifest: what the files cannot say; its time zone makes the days.
+    """
+
+    events: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+    manifest: Manifest
+
+
+def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
+    """Write a log into an empty or new landing zone: its last ``daily_days`` days with events one by one, what is
+    before them as the history.
+
+    Raises:
+        SourceError: the log has too few days, or the landing zone is not empty.
+    """
+    day = pl.col("event_time").dt.convert_time_zone(log.manifest.time_zone).dt.date()
+    events = log.events.with_columns(day=day).sort("event_time", "event_id")
+    days = events["day"].drop_nulls().unique().sort().to_list()
+    if not 1 <= daily_days < len(days):
+        raise SourceError(
+            f"the log has {len(days)} distinct days; {daily_days} daily partitions need at least one more for the "
+            "history. Choose between 1 and the number of days less one (--daily-days)."
+        )
+    daily = days[-daily_days:]
+    before = daily[0] - timedelta(days=1)
+    first_seen = events.group_by("user_id").agg(first=pl.col("day").min())
+    users = log.users.join(first_seen, on="user_id", how="left").with_columns(day=pl.col("first").fill_null(before))
+    items = log.items if "day" in log.items.columns else log.items.with_columns(day=pl.lit(None, pl.Date))
+    with staged(landing) as zone:
+        write_by_day(zone, LandingTable.events, events, daily)
+        write_by_day(zone, LandingTable.items, items.with_columns(pl.col("day").fill_null(before)), daily)
+        write_by_day(zone, LandingTable.users, users.drop("first"), daily)
+        zone.write_manifest(log.manifest)
+    return ImportSummary(
+        events=events.height,
+        users=users.height,
+        items=items["item_id"].n_unique(),
+        advertisers=events["advertiser_id"].drop_nulls().n_unique(),
+        impressions=0,
+        first_time=events["event_time"].min(),  # type: ignore[arg-type]
+        last_time=events["event_time"].max(),  # type: ignore[arg-type]
+        history_until=before,
+        days=tuple(daily),
+        left_out=0,
+    )
 
 
 def require_files(source: Path, names: Sequence[str], what: str) -> None:
