@@ -98,10 +98,16 @@ def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[Traini
     return earlier, prepared, newest_window(period, prepared, settings)
 
 
-def choose_epochs(period: TrainingPeriod, settings: Settings, directory: Path, logger: Logger | None = None) -> Fit:
+def choose_epochs(
+    period: TrainingPeriod,
+    settings: Settings,
+    directory: Path,
+    logger: Logger | None = None,
+    resume: Path | None = None,
+) -> Fit:
     """Train on the period less its last window, and stop when recall on that window stops rising."""
     earlier, prepared, asked = validation_slice(period, settings)
-    return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger)
+    return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger, resume)
 
 
 def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
@@ -138,8 +144,9 @@ def fit_prepared(
     directory: Path,
     validation: Asked | None = None,
     logger: Logger | None = None,
+    resume: Path | None = None,
 ) -> Fit:
-    """Fit on prepared examples."""
+    """Fit on prepared examples. ``directory`` and ``resume``: of checkpoints, see ``ml.training.fit``."""
     return fit(
         prepared,
         settings,
@@ -148,6 +155,7 @@ def fit_prepared(
         directory,
         validation,
         logger,
+        resume=resume,
     )
 
 

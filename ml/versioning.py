@@ -29,7 +29,16 @@ from ml.learning import (
 from ml.prepared import Prepared
 from ml.pyfunc import embed_sequences, input_example, log_head
 from ml.tracking import TRAINING, Tracking, register
-from ml.workplace import FIT, announce, dataset_hash, keep, training_logger, workplace
+from ml.workplace import (
+    FIT,
+    announce,
+    dataset_hash,
+    fingerprint_of,
+    fitted_once,
+    keep,
+    training_logger,
+    workplace,
+)
 from settings import Settings
 
 DEPLOYED = "deployed"
@@ -68,7 +77,7 @@ def train_version(
     """
     started = time.perf_counter()
     with (
-        workplace(models, tracking) as work,
+        workplace(models, tracking, "item", fingerprint_of(period, settings)) as work,
         tracking.run(TRAINING, f"item_model {name}", tags, system_metrics=True) as run,
     ):
         mlflow.log_params(settings.flat())
@@ -77,11 +86,16 @@ def train_version(
         logger = training_logger(tracking, run.info.run_id)
         announce("choosing the number of epochs on the validation slice")
         earlier = period.until(period.end - period.window)
-        selection = choose_epochs(earlier, settings, work / FIT, logger)
+        choice = work / FIT / "choice"
+        selection = fitted_once(choice, lambda resume: choose_epochs(earlier, settings, choice, logger, resume))
         _comparison_fits(earlier, settings, selection.best_epoch, tracking, work)
         announce("the model to deploy, on everything")
         crossed = cross_fitted(prepared, period, settings)
-        fitted = fit_prepared(period, crossed, settings, selection.best_epoch, work / FIT, logger=logger)
+        place, epochs = work / FIT / DEPLOYED, selection.best_epoch
+        fitted = fitted_once(
+            place,
+            lambda resume: fit_prepared(period, crossed, settings, epochs, place, logger=logger, resume=resume),
+        )
         mlflow.log_metrics(
             {
                 "epochs": selection.best_epoch,
@@ -132,7 +146,11 @@ def _evaluation_fit(
         mlflow.log_params({**effective.flat(), "epochs": epochs})
         prepared = with_subjects(known, effective)
         logger = training_logger(tracking, run.info.run_id)
-        fitted = fit_prepared(earlier, prepared, effective, epochs, work / FIT, logger=logger)
+        place = work / FIT / model.value
+        fitted = fitted_once(
+            place,
+            lambda resume: fit_prepared(earlier, prepared, effective, epochs, place, logger=logger, resume=resume),
+        )
         mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
     artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)
     artifact.save(work / evaluation_part(model))

@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from lightning.pytorch.loggers import MLFlowLogger
 
+from ml.checkpoints import last_checkpoint
 from ml.learning import TrainingPeriod
-from ml.tracking import TRAINING, Tracking
+from ml.tracking import TRAINING, Tracking, code_version
+from settings import Settings
 
 FIT = "fit"  # checkpoints, which no version keeps
+ENDED = "ended.pt"
+
+
+FitType = TypeVar("FitType")
 
 
 @contextmanager
-def workplace(models: Path, tracking: Tracking) -> Iterator[Path]:
-    """A directory beside the versions, gone at the end unless ``keep`` moved it; what killed trainings left behind is
-    cleaned up first. A home has one writer at a time."""
+def workplace(models: Path, tracking: Tracking, kind: str, fingerprint: str) -> Iterator[Path]:
+    """A directory beside the versions. What a killed training of the same ``fingerprint`` has left there is gone on
+    with; what others of this kind have left is cleaned up. A home has one writer at a time."""
     models.mkdir(parents=True, exist_ok=True)
     tracking.close_abandoned(TRAINING)
-    for left_behind in models.glob(".training-*"):
-        shutil.rmtree(left_behind, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix=".training-", dir=models))
+    work = models / f".training-{kind}-{fingerprint}"
+    for left_behind in models.glob(f".training-{kind}-*"):
+        if left_behind != work:
+            shutil.rmtree(left_behind, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    yield work
+
+
+def fitted_once(directory: Path, train: Callable[[Path | None], FitType]) -> FitType:
+    """The fit that has ended in ``directory`` before; else one that goes on from the newest epoch there, or begins.
+
+    Args:
+        train: fits from a checkpoint, or from the start for None; it keeps its checkpoints in ``directory``.
+    """
+    ended = directory / ENDED
+    found = _loaded(ended)
+    if found is not None:
+        announce("… had ended before the interruption")
+        return cast(FitType, found)
+    newest: Path | None = last_checkpoint(directory)
+    checkpoint = _loaded(last_checkpoint(directory))
+    if checkpoint is None:
+        shutil.rmtree(directory, ignore_errors=True)
+        newest = None
+    else:
+        announce(f"… goes on after epoch {checkpoint['epoch'] + 1}")
+    fitted = train(newest)
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / f".{ENDED}"
+    torch.save(fitted, unfinished)
+    unfinished.replace(ended)
+    return fitted
+
+
+def _loaded(path: Path) -> Any:
+    """What a file of ours holds; None where there is none, or a kill has left half of it."""
     try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return None
 
 
 def keep(work: Path, version: Path) -> None:
@@ -48,6 +91,14 @@ def announce(what: str) -> None:
 def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
     """Where Lightning logs the curves of a run."""
     return MLFlowLogger(experiment_name=TRAINING, tracking_uri=tracking.uri, run_id=run_id)
+
+
+def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
+    """Equal for trainings that would do the same: of the data, the settings, and the code where it is known."""
+    frames = (period.events, period.items, period.users)
+    hashes = [int(np.bitwise_xor.reduce(frame.hash_rows(seed=0).to_numpy(), initial=0)) for frame in frames]
+    described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
 def dataset_hash(period: TrainingPeriod) -> str:

@@ -31,7 +31,16 @@ from ml.content import ContentBasis
 from ml.pyfunc import input_example
 from ml.tracking import ADVERTISER_MODEL, TRAINING, Tracking, log_pyfunc
 from ml.versioning import DEPLOYED
-from ml.workplace import FIT, announce, dataset_hash, keep, training_logger, workplace
+from ml.workplace import (
+    FIT,
+    announce,
+    dataset_hash,
+    fingerprint_of,
+    fitted_once,
+    keep,
+    training_logger,
+    workplace,
+)
 from settings import Settings, UserEncoder
 
 EVALUATION, EVALUATION_POOLING = "evaluation", "evaluation-mean_pooling"
@@ -60,7 +69,11 @@ def pooled(settings: Settings) -> Settings:
 
 
 def choose_epochs(
-    known: AdvertiserPeriod, settings: Settings, directory: Path, logger: Logger | None = None
+    known: AdvertiserPeriod,
+    settings: Settings,
+    directory: Path,
+    logger: Logger | None = None,
+    resume: Path | None = None,
 ) -> AdvertiserFit:
     """Train on the period less its last window, and stop when recall on that window stops rising.
 
@@ -76,7 +89,8 @@ def choose_epochs(
         raise NothingToLearn("no advertiser to predict in the validation window: nobody converts with one there.")
     examples = advertiser_examples(before, data, settings)
     crossed = cross_fitted(data, before, settings)
-    return fit_advertisers(crossed, examples, settings, settings.training.maximum_epochs, directory, queries, logger)
+    epochs = settings.training.maximum_epochs
+    return fit_advertisers(crossed, examples, settings, epochs, directory, queries, logger, resume=resume)
 
 
 def train_advertisers(
@@ -102,7 +116,7 @@ def train_advertisers(
     started = time.perf_counter()
     effective = advertiser_settings(settings)
     with (
-        workplace(models, tracking) as work,
+        workplace(models, tracking, "advertiser", fingerprint_of(known.period, effective)) as work,
         tracking.run(TRAINING, f"advertiser_model {name}", tags, system_metrics=True) as run,
     ):
         logger = training_logger(tracking, run.info.run_id)
@@ -111,13 +125,20 @@ def train_advertisers(
         mlflow.set_tag("dataset_hash", dataset_hash(known.period))
         announce("advertisers: choosing the number of epochs on the validation slice")
         earlier = known.until(known.period.end - known.period.window)
-        selection = choose_epochs(earlier, effective, work / FIT, logger)
+        choice = work / FIT / "choice"
+        selection = fitted_once(choice, lambda resume: choose_epochs(earlier, effective, choice, logger, resume))
         _comparison_fits(earlier, effective, selection.best_epoch, tracking, work)
         announce("advertisers: the model to deploy, on everything")
         everything = advertiser_data(known, effective, known.period.event_names, basis)
         everything = cross_fitted(everything, known, effective)
         examples = advertiser_examples(known, everything, effective)
-        fitted = fit_advertisers(everything, examples, effective, selection.best_epoch, work / FIT, logger=logger)
+        place, epochs = work / FIT / DEPLOYED, selection.best_epoch
+        fitted = fitted_once(
+            place,
+            lambda resume: fit_advertisers(
+                everything, examples, effective, epochs, place, logger=logger, resume=resume
+            ),
+        )
         mlflow.log_metrics(
             {
                 "epochs": selection.best_epoch,
@@ -168,7 +189,11 @@ def _evaluation_fit(
         mlflow.log_params({**settings.flat(), "epochs": epochs})
         logger = training_logger(tracking, run.info.run_id)
         examples = advertiser_examples(earlier, data, settings)
-        fitted = fit_advertisers(data, examples, settings, epochs, work / FIT, logger=logger)
+        place = work / FIT / part
+        fitted = fitted_once(
+            place,
+            lambda resume: fit_advertisers(data, examples, settings, epochs, place, logger=logger, resume=resume),
+        )
         mlflow.log_metrics({"fit_seconds": fitted.seconds})
     _artifact(fitted, data, earlier, settings).save(work / part)
 

@@ -11,7 +11,12 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+import torch
 
+from ml.artifact import ModelArtifact
+from ml.comparison import TRAINED as MODELS
+from ml.versioning import DEPLOYED, evaluation_part
+from ml.workplace import ENDED
 from tests.assets.compare import assert_same_day
 from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq
 from tests.flow import Ran
@@ -63,6 +68,9 @@ def test_killed_in_training_and_in_a_day_the_same_command_completes_with_the_sam
     kill_when(start_adseq(home, *command), lambda: any(home.models.glob(".training-*/fit")))
     assert statuses(home) == {"bootstrap": ["STARTED"]}
     assert not tables.exists("model_versions")
+    chosen = f".training-item-*/fit/choice/{ENDED}"
+    kill_when(start_adseq(home, *command), lambda: any(home.models.glob(chosen)))
+    assert not tables.exists("model_versions")
 
     second_day = [TRAINED, DAYS[0], DAYS[1]]
     kill_when(start_adseq(home, *command), lambda: tables.days("events", "arrival_date") == second_day)
@@ -72,10 +80,14 @@ def test_killed_in_training_and_in_a_day_the_same_command_completes_with_the_sam
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 earlier run(s) were killed" in done.stdout
     found = statuses(home)
-    assert found["bootstrap"] + found.get("retrain", []) == ["FAILURE", "SUCCESS"]
+    assert found["bootstrap"] + found.get("retrain", []) == ["FAILURE", "FAILURE", "SUCCESS"]
     assert found["daily"] == ["SUCCESS", "FAILURE", "SUCCESS", "SUCCESS"]
     for day in DAYS:
         assert_same_day(ran.tables, tables, day, ["item-1"])
+    for part in (DEPLOYED, *(evaluation_part(model) for model in MODELS)):
+        before, after = (ModelArtifact.load(each.models / "item-1" / part).network for each in (ran.home, home))
+        theirs = after.state_dict()
+        assert all(torch.equal(theirs[name], value) for name, value in before.state_dict().items()), part
     assert "Every landed day is done already" in adseq(home, "run").stdout
 
 

@@ -1,0 +1,29 @@
+"""A fit of some epochs in a process that can be killed: ``python -m tests.ml.fitting DIRECTORY``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from ml.learning import fit_prepared, prepare
+from ml.workplace import fitted_once
+from tests.ml.conftest import TRAINED_UNTIL
+from tests.ml.worlds import instant, planted_period, small_settings
+
+EPOCHS = 4
+
+
+def main(directory: Path) -> None:
+    torch.set_num_threads(1)
+    settings, period = small_settings(), planted_period().until(instant(TRAINED_UNTIL))
+    prepared = prepare(period, settings)
+    fitted = fitted_once(
+        directory, lambda resume: fit_prepared(period, prepared, settings, EPOCHS, directory, resume=resume)
+    )
+    torch.save(fitted.network.state_dict(), directory.with_suffix(".weights"))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
