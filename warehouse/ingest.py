@@ -7,7 +7,7 @@ earliest kept; the partition is written last, in one commit, so that whatever go
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -122,7 +122,9 @@ def ingest(
     latest = day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
 
     files = landing.files(table, day)
-    checked = [check_arrival(read_arrival(path, table), table, latest, landing.root, keys) for path in files]
+    arrivals = [read_arrival(path, table) for path in files]
+    width = embedding_width(tables, arrivals) if table is LandingTable.items else None
+    checked = [check_arrival(arrival, table, latest, landing.root, keys, width) for arrival in arrivals]
     found = pl.concat([part.rejected for part in checked]) if checked else _nothing_rejected()
     rejected = found.filter(~pl.col(USER).is_in(buried.implode()).fill_null(False))
     rows_read = sum(part.rows for part in checked)
@@ -181,18 +183,41 @@ def day_of_arrival(landing: Landing, day: date | None) -> date:
     return arrival_day
 
 
-def check_arrival(arrival: Arrival, table: LandingTable, latest: datetime, root: Path, keys: UserKeys) -> Checked:
+def embedding_width(tables: Tables, arrivals: Sequence[Arrival]) -> int | None:
+    """How many numbers an item's embedding has: as many as those of the catalogue have, or most of these; None without
+    any."""
+    length = pl.col("embedding").list.len().alias("length")
+    if tables.exists(LandingTable.items.value):
+        known = tables.scan(LandingTable.items.value).select(length).drop_nulls().head(1).collect()
+        if len(known):
+            return int(known.item())
+    lengths = [arrival.typed.select(length).drop_nulls() for arrival in arrivals]
+    counted = pl.concat(lengths).to_series().value_counts(sort=True) if lengths else pl.DataFrame()
+    return int(counted["length"][0]) if len(counted) else None
+
+
+def check_arrival(
+    arrival: Arrival,
+    table: LandingTable,
+    latest: datetime,
+    root: Path,
+    keys: UserKeys,
+    width: int | None = None,
+) -> Checked:
     """Split a file's rows into those that keep the contract and those that break it, with the rules they break."""
     typed = arrival.typed
     broken = _broken_rules(typed.drop(UNREADABLE), table)
     if table is LandingTable.events:
-        future = pl.when(pl.col("event_time") > latest).then(pl.lit(NOT_AFTER_ARRIVAL)).alias("future")
+        beyond = pl.when(pl.col("event_time") > latest).then(pl.lit(NOT_AFTER_ARRIVAL)).alias("context")
+    elif table is LandingTable.items and width is not None:
+        other = pl.col("embedding").list.len() != width
+        beyond = pl.when(other).then(pl.lit(f"embedding has {width} numbers, as the others have")).alias("context")
     else:
-        future = pl.lit(None, dtype=pl.String).alias("future")
+        beyond = pl.lit(None, dtype=pl.String).alias("context")
     judged = (
-        typed.select(ROW, UNREADABLE, future)
+        typed.select(ROW, UNREADABLE, beyond)
         .join(broken, on=ROW, how="left", maintain_order="left")
-        .select(ROW, reason=pl.concat_str(UNREADABLE, "rules", "future", separator="; ", ignore_nulls=True))
+        .select(ROW, reason=pl.concat_str(UNREADABLE, "rules", "context", separator="; ", ignore_nulls=True))
         .with_columns(pl.col("reason").replace("", None))
     )
     bad = judged["reason"].is_not_null()

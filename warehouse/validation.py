@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 
 from settings import DataSettings
 from warehouse.contracts import KEYS, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import check_arrival, day_end, day_of_arrival
+from warehouse.ingest import check_arrival, day_end, day_of_arrival, embedding_width
 from warehouse.landing import Landing
 from warehouse.reading import LandingError, read_arrival
+from warehouse.tables import Tables
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 # What a log does without, by table and column (None: the whole table).
@@ -92,6 +94,7 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
     events: list[pl.DataFrame] = []
     for table, verdict in verdicts.items():
         keys: list[pl.DataFrame] = []
+        width: int | None = None
         for day in [None, *dates]:
             latest = NEVER
             if dates:
@@ -101,7 +104,10 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
             for path in landing.files(table, day):
                 verdict.files += 1
                 try:
-                    judged = check_arrival(read_arrival(path, table), table, latest, landing.root, _NOBODY)
+                    arrival = read_arrival(path, table)
+                    if table is LandingTable.items and width is None:
+                        width = embedding_width(_NOTHING, [arrival])
+                    judged = check_arrival(arrival, table, latest, landing.root, _NOBODY, width)
                 except LandingError as error:
                     verdict.unreadable.append(str(error))
                     continue
@@ -140,6 +146,7 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
     )
 
 
+_NOTHING = Tables(Path("/nonexistent"))
 _NOBODY = UserKeys(b"nothing is written")
 
 

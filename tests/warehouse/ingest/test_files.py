@@ -200,3 +200,17 @@ def test_ids_that_only_look_like_text_formulas_are_kept_as_they_are(landing: Lan
     landing.write(ITEMS, DAY, pl.DataFrame(rows))
     ingest(landing, tables, ITEMS, DAY, DataSettings())
     assert tables.read("items", {"arrival_date": DAY})["title"].to_list() == ["<script>alert(1)</script>"]
+
+
+def test_an_embedding_of_another_length_is_quarantined(landing: Landing, tables: Tables) -> None:
+    """Most of the first arrival say how long they are, and the catalogue says it from then on."""
+    lines = ['{"item_id": "a", "embedding": [1, 2]}', '{"item_id": "b", "embedding": [3, 4]}', '{"item_id": "c"}']
+    write_text(landing, "a.jsonl", "\n".join([*lines, '{"item_id": "d", "embedding": [1, 2, 3]}']), ITEMS)
+    report = ingest(landing, tables, ITEMS, DAY, TOLERANT)
+    assert report.quarantined == {"embedding has 2 numbers, as the others have": 1}
+    assert sorted(tables.read("items", {"arrival_date": DAY})["item_id"]) == ["a", "b", "c"]
+    later = DAY + timedelta(days=1)
+    folder = landing.folder(ITEMS, later)
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"item_id": "e", "embedding": [1, 2, 3]}\n{"item_id": "f", "embedding": [1, 2, 3]}')
+    assert ingest(landing, tables, ITEMS, later, TOLERANT).rows_written == 0
