@@ -212,5 +212,6 @@ def test_an_embedding_of_another_length_is_quarantined(landing: Landing, tables:
     later = DAY + timedelta(days=1)
     folder = landing.folder(ITEMS, later)
     folder.mkdir(parents=True)
-    (folder / "a.jsonl").write_text('{"item_id": "e", "embedding": [1, 2, 3]}\n{"item_id": "f", "embedding": [1, 2, 3]}')
+    same = [f'{{"item_id": "{name}", "embedding": [1, 2, 3]}}' for name in "ef"]
+    (folder / "a.jsonl").write_text("\n".join(same))
     assert ingest(landing, tables, ITEMS, later, TOLERANT).rows_written == 0
