@@ -45,7 +45,7 @@ class AdvertiserVersion:
     def load(self) -> AdvertiserArtifact:
         """The deployed model."""
         from ml.advertisers.artifact import AdvertiserArtifact
-        from ml.versioning import DEPLOYED
+        from ml.parts import DEPLOYED
 
         return AdvertiserArtifact.load(self.directory / DEPLOYED)
 

@@ -50,7 +50,7 @@ def judge(settings: SettingsResource) -> Decision:
 def _compare(settings: SettingsResource, candidate: ModelVersion, champion: ModelVersion) -> Decision:
     from ml.comparison import ModelName
     from ml.gate import judge_pair
-    from ml.versioning import evaluation_part
+    from ml.parts import evaluation_part
 
     effective = settings.value()
     period = training_period(settings.tables, settings.landing, candidate.trained_day, effective)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.report import Table
 from ml.comparison import Asked, lists_of_states, states_of
-from ml.learning import fit_prepared
+from ml.fitting import fit_prepared
 from ml.metrics import evaluate
 from ml.towers import TwoTower
 from ml.tuning import Objective, Tuning

@@ -9,11 +9,9 @@ newest conversions are the ones that tell most about tomorrow.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
-from lightning.pytorch.loggers import Logger
 
 from ml.comparison import Asked
 from ml.content import ContentBasis
@@ -26,7 +24,6 @@ from ml.objectives import build_examples
 from ml.prepared import Prepared
 from ml.queries import future_queries
 from ml.sequences import EventLog, build_event_log, row_numbers, to_seconds
-from ml.training import Fit, fit
 from settings import Settings
 
 
@@ -98,18 +95,6 @@ def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[Traini
     return earlier, prepared, newest_window(period, prepared, settings)
 
 
-def choose_epochs(
-    period: TrainingPeriod,
-    settings: Settings,
-    directory: Path,
-    logger: Logger | None = None,
-    resume: Path | None = None,
-) -> Fit:
-    """Train on the period less its last window, and stop when recall on that window stops rising."""
-    earlier, prepared, asked = validation_slice(period, settings)
-    return fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, directory, asked, logger, resume)
-
-
 def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
     """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
     queries, dataset = future_queries(
@@ -133,29 +118,6 @@ def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
         period.event_names,
         features.advertiser_buckets,
         features.advertiser_hashes,
-    )
-
-
-def fit_prepared(
-    period: TrainingPeriod,
-    prepared: Prepared,
-    settings: Settings,
-    epochs: int,
-    directory: Path,
-    validation: Asked | None = None,
-    logger: Logger | None = None,
-    resume: Path | None = None,
-) -> Fit:
-    """Fit on prepared examples. ``directory`` and ``resume``: of checkpoints, see ``ml.training.fit``."""
-    return fit(
-        prepared,
-        settings,
-        period.rule.window_days,
-        epochs,
-        directory,
-        validation,
-        logger,
-        resume=resume,
     )
 
 

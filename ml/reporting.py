@@ -15,10 +15,10 @@ from ml.comparison import TRAINED, Asked, ModelName, all_lists, trained_lists, w
 from ml.content import category_nodes
 from ml.learning import TrainingPeriod, whole_log
 from ml.metrics import Metrics, evaluate
+from ml.parts import evaluation_part
 from ml.queries import contextual_queries, day_starts, future_queries
 from ml.retrieval import RankedLists
 from ml.sequences import row_numbers, to_seconds
-from ml.versioning import evaluation_part
 from settings import UNKNOWN_ADVERTISER, Settings
 
 SURVIVED = ("impressed", "clicked", "converted")

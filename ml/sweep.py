@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ml.comparison import Asked, trained_lists
 from ml.figures import pareto_scatter
-from ml.learning import TrainingPeriod, fit_prepared, newest_window, prepare
+from ml.fitting import fit_prepared
+from ml.learning import TrainingPeriod, newest_window, prepare
 from ml.metrics import evaluate
 from ml.pareto import SweepPoint, most_diverse, on_front, points_frame
 from ml.prepared import Prepared

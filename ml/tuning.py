@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.comparison import Asked, trained_lists
-from ml.learning import TrainingPeriod, fit_prepared, validation_slice
+from ml.fitting import fit_prepared
+from ml.learning import TrainingPeriod, validation_slice
 from ml.metrics import Metrics, evaluate
 from ml.prepared import Prepared
 from ml.queries import contextual_queries, day_starts

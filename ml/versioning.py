@@ -18,14 +18,9 @@ import mlflow
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, ModelName, settings_of
-from ml.learning import (
-    TrainingPeriod,
-    choose_epochs,
-    cross_fitted,
-    fit_prepared,
-    prepare_examples,
-    with_subjects,
-)
+from ml.fitting import choose_epochs, fit_prepared
+from ml.learning import TrainingPeriod, cross_fitted, prepare_examples, with_subjects
+from ml.parts import DEPLOYED, evaluation_part
 from ml.prepared import Prepared
 from ml.pyfunc import embed_sequences, input_example, log_head
 from ml.tracking import TRAINING, Tracking, register
@@ -41,7 +36,6 @@ from ml.workplace import (
 )
 from settings import Settings
 
-DEPLOYED = "deployed"
 HEAD = "head.pt2"  # the head alone, for other serving stacks
 
 
@@ -154,11 +148,6 @@ def _evaluation_fit(
         mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
     artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)
     artifact.save(work / evaluation_part(model))
-
-
-def evaluation_part(model: ModelName) -> str:
-    """The directory of a comparison model within its version."""
-    return f"evaluation-{model.value}"
 
 
 def _register(artifact: ModelArtifact, period: TrainingPeriod, directory: Path) -> str:

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from ml.comparison import Asked, ModelName, settings_of
 from ml.evaluable import Evaluable, counted_lists, network_lists
-from ml.learning import TrainingPeriod, choose_epochs, cross_fitted, fit_prepared, prepare_examples, with_subjects
+from ml.fitting import choose_epochs, fit_prepared
+from ml.learning import TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.prepared import Prepared
 from ml.retrieval import RankedLists
 from ml.towers import TwoTower

@@ -17,6 +17,7 @@ from tests.flow import landing, ran  # noqa: F401 - fixtures
 _home = tempfile.TemporaryDirectory(prefix="adseq-tests-")  # removed when the interpreter ends
 os.environ["ADSEQ_HOME"] = _home.name
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["COLUMNS"] = "200"  # whoever prints a table first, it is as wide
 KEPT = ("ADSEQ_HOME", "ADSEQ_SHARED")  # the second is where the independent scorer lies
 for name in [name for name in os.environ if name.startswith("ADSEQ_") and name not in KEPT]:
     del os.environ[name]

@@ -28,9 +28,9 @@ from ml.advertisers.learning import (
 from ml.advertisers.pyfunc import AdvertiserModel, embed_events
 from ml.advertisers.training import AdvertiserFit, fit_advertisers
 from ml.content import ContentBasis
+from ml.parts import DEPLOYED
 from ml.pyfunc import input_example
 from ml.tracking import ADVERTISER_MODEL, TRAINING, Tracking, log_pyfunc
-from ml.versioning import DEPLOYED
 from ml.workplace import (
     FIT,
     announce,

@@ -15,7 +15,7 @@ import torch
 
 from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED as MODELS
-from ml.versioning import DEPLOYED, evaluation_part
+from ml.parts import DEPLOYED, evaluation_part
 from ml.workplace import ENDED
 from tests.assets.compare import assert_same_day
 from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ml.artifact import ModelArtifact
-from ml.learning import TrainingPeriod, fit_prepared, prepare
+from ml.fitting import fit_prepared
+from ml.learning import TrainingPeriod, prepare
 from ml.prepared import Prepared
 from ml.training import Fit
 from settings import Settings

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ml.learning import fit_prepared, prepare
+from ml.fitting import fit_prepared
+from ml.learning import prepare
 from ml.workplace import fitted_once
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import instant, planted_period, small_settings

@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-import ml.learning
+import ml.fitting
 from ml.comparison import Asked
 from ml.content import ContentBasis
-from ml.learning import TrainingPeriod, choose_epochs, prepare
+from ml.fitting import choose_epochs
+from ml.learning import TrainingPeriod, prepare
 from ml.prepared import Prepared, training_context
 from ml.training import Fit
 from settings import ContextRecipe, Settings
@@ -174,7 +175,7 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
         found.update(earlier=earlier, prepared=prepared, asked=next(a for a in arguments if isinstance(a, Asked)))
         return Fit(1, 0.0, 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ml.learning, "fit_prepared", spy)
+    monkeypatch.setattr(ml.fitting, "fit_prepared", spy)
     choose_epochs(period, settings, tmp_path)
     cutoff = period.end - 15 * 86_400
     prepared, asked = found["prepared"], found["asked"]

@@ -15,17 +15,9 @@ from ml.batches import TrainingBatch, TrainingBatches
 from ml.checkpoints import last_checkpoint
 from ml.comparison import Asked, ModelName, baseline_lists, trained_lists
 from ml.context import no_context, subject_context
+from ml.fitting import choose_epochs, fit_prepared
 from ml.inference import embed_items, embed_users, encode_states
-from ml.learning import (
-    Prepared,
-    TrainingPeriod,
-    choose_epochs,
-    examples_of_frame,
-    examples_to_frame,
-    fit_prepared,
-    prepare,
-    whole_log,
-)
+from ml.learning import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, whole_log
 from ml.metrics import evaluate
 from ml.queries import future_queries
 from ml.sequences import Slices
