@@ -246,17 +246,16 @@ def test_a_day_without_events_is_published(ran: Ran, tmp_path: Path) -> None:
     assert {day for _, day, _ in after.values()} == {LATER.isoformat()}
 
 
-@pytest.mark.parametrize("moment", ["2031-12-31 23:59:50", "2026-03-05 23:59:50"])
 def test_the_clock_s_day_changes_nothing(
-    ran: Ran, undisturbed: Ran, expected: dict[str, Answer], tmp_path: Path, moment: str
+    ran: Ran, undisturbed: Ran, expected: dict[str, Answer], tmp_path: Path
 ) -> None:
-    """The run of a day goes over midnight, years later or a day: what it does depends on the landing zone."""
+    """The run of a day goes over midnight, years later: what it does depends on the landing zone."""
     program = shutil.which("faketime")
     if program is None:
         pytest.skip("faketime is not installed (Debian: apt-get install faketime)")
     home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
     done = subprocess.run(
-        [program, moment, *ADSEQ, "run"],
+        [program, "2031-12-31 23:59:50", *ADSEQ, "run"],
         cwd=PROJECT,
         env=environment(home) | {"TZ": "UTC", "PATH": os.environ["PATH"]},
         capture_output=True,
