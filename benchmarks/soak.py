@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -201,6 +202,7 @@ def drawn(days: Sequence[Day]) -> Figure:
             for axes in (memory, disk):
                 axes.axvline(after.day, color="#66727f", linewidth=0.8, linestyle=":")
             memory.annotate("promotion", (after.day, 0), textcoords="offset points", xytext=(4, 6), fontsize=8)
+    disk.xaxis.set_major_formatter(ConciseDateFormatter(disk.xaxis.get_major_locator()))
     for axes in (memory, disk):
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
