@@ -202,7 +202,8 @@ def drawn(days: Sequence[Day]) -> Figure:
             for axes in (memory, disk):
                 axes.axvline(after.day, color="#66727f", linewidth=0.8, linestyle=":")
             memory.annotate("promotion", (after.day, 0), textcoords="offset points", xytext=(4, 6), fontsize=8)
-    disk.xaxis.set_major_formatter(ConciseDateFormatter(disk.xaxis.get_major_locator()))
+    dates = ConciseDateFormatter(disk.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
+    disk.xaxis.set_major_formatter(dates)
     for axes in (memory, disk):
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         axes.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from pathlib import Path
@@ -12,6 +13,17 @@ from warehouse.online import OnlineStore
 from warehouse.online.publication import Publication
 
 log = logging.getLogger(__name__)
+
+
+def _loaded(home: Path, publication: Publication) -> Served:
+    """A publication in memory, out of the garbage collector's sight: while it walks over the objects of a large
+    catalogue, among which there is no garbage, nothing is answered."""
+    gc.disable()
+    try:
+        return Served.load(home, publication)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class Follower:
@@ -41,7 +53,7 @@ class Follower:
             if sign is None or sign == self._sign:
                 return
             publication = Publication.from_bytes(sign)
-            loaded = Served.load(self.home, publication)
+            loaded = _loaded(self.home, publication)
         except Exception:
             log.exception("the new publication cannot be loaded; the one before keeps answering")
             return
