@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from assets.resources import SettingsResource
+from ml.parts import DEPLOYED
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.home import Home
 from warehouse.ingest import day_end
@@ -45,7 +46,6 @@ class AdvertiserVersion:
     def load(self) -> AdvertiserArtifact:
         """The deployed model."""
         from ml.advertisers.artifact import AdvertiserArtifact
-        from ml.parts import DEPLOYED
 
         return AdvertiserArtifact.load(self.directory / DEPLOYED)
 

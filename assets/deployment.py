@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from ml.parts import DEPLOYED
 from warehouse.home import Home
 from warehouse.tables import Tables
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ml.artifact import ModelArtifact
 
 MODEL_VERSIONS, PROMOTIONS, DEPLOYMENTS = "model_versions", "promotions", "deployments"
-DEPLOYED = "deployed"
 
 
 @dataclass(frozen=True)

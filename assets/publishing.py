@@ -14,9 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from assets import advertising
-from assets.deployment import DEPLOYED, ModelVersion
+from assets.deployment import ModelVersion
 from assets.features import stored_features
 from assets.resources import SettingsResource
+from ml.parts import DEPLOYED
 from settings import SequenceSettings
 from warehouse.catalogue import items_as_of, users_as_of
 from warehouse.contracts import LandingTable

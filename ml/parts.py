@@ -1,8 +1,11 @@
-"""What a model version consists of: directories under ``models/<version>``."""
+"""What a model version consists of: directories under ``models/<version>``. Imports nothing heavy: Dagster loads it."""
 
 from __future__ import annotations
 
-from ml.comparison import ModelName
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ml.comparison import ModelName
 
 DEPLOYED = "deployed"
 

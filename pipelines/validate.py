@@ -8,7 +8,7 @@ from rich.table import Table
 
 from settings import Settings
 from warehouse.landing import Landing
-from warehouse.validation import Validation, Verdict, validate
+from warehouse.validation import Validation, validate
 
 SHOWN_RULES = 20
 
@@ -42,7 +42,7 @@ def _tables(found: Validation) -> Table:
         table.add_column(name, justify="right")
     table.add_column("columns that are not read")
     for name, verdict in found.verdicts.items():
-        figures = (verdict.files, verdict.rows, verdict.good, _quarantined(verdict), verdict.repeated)
+        figures = (verdict.files, verdict.rows, verdict.good, verdict.quarantined, verdict.repeated)
         table.add_row(
             name.value, *(f"{figure:,}" for figure in figures), escape(", ".join(sorted(verdict.ignored_columns)))
         )
@@ -57,10 +57,6 @@ def _broken(found: Validation) -> Table:
         for rule, rows in verdict.broken.most_common(SHOWN_RULES):
             table.add_row(name.value, escape(rule), f"{rows:,}", escape(verdict.examples[rule]))
     return table
-
-
-def _quarantined(verdict: Verdict) -> int:
-    return sum(verdict.broken.values())
 
 
 def _print_log(landing: Landing, found: Validation, console: Console) -> None:

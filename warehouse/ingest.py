@@ -123,7 +123,7 @@ def ingest(
 
     files = landing.files(table, day)
     arrivals = [read_arrival(path, table) for path in files]
-    width = embedding_width(tables, arrivals) if table is LandingTable.items else None
+    width = known_embedding_width(tables) or embedding_width(arrivals) if table is LandingTable.items else None
     checked = [check_arrival(arrival, table, latest, landing.root, keys, width) for arrival in arrivals]
     found = pl.concat([part.rejected for part in checked]) if checked else _nothing_rejected()
     rejected = found.filter(~pl.col(USER).is_in(buried.implode()).fill_null(False))
@@ -183,17 +183,19 @@ def day_of_arrival(landing: Landing, day: date | None) -> date:
     return arrival_day
 
 
-def embedding_width(tables: Tables, arrivals: Sequence[Arrival]) -> int | None:
-    """How many numbers an item's embedding has: as many as those of the catalogue have, or most of these; None without
-    any."""
-    length = pl.col("embedding").list.len().alias("length")
-    if tables.exists(LandingTable.items.value):
-        known = tables.scan(LandingTable.items.value).select(length).drop_nulls().head(1).collect()
-        if len(known):
-            return int(known.item())
-    lengths = [arrival.typed.select(length).drop_nulls() for arrival in arrivals]
-    counted = pl.concat(lengths).to_series().value_counts(sort=True) if lengths else pl.DataFrame()
-    return int(counted["length"][0]) if len(counted) else None
+def known_embedding_width(tables: Tables) -> int | None:
+    """How many numbers the embeddings of the catalogue have; None while it has none."""
+    if not tables.exists(LandingTable.items.value):
+        return None
+    known = tables.scan(LandingTable.items.value).select(pl.col("embedding").list.len()).drop_nulls().head(1).collect()
+    return int(known.item()) if len(known) else None
+
+
+def embedding_width(arrivals: Sequence[Arrival]) -> int | None:
+    """How many numbers most embeddings of an arrival have, of equally many the fewer; None where it has none."""
+    lengths = [arrival.typed["embedding"].list.len().drop_nulls() for arrival in arrivals]
+    counted = pl.concat(lengths).alias("width").value_counts() if lengths else pl.DataFrame()
+    return int(counted.sort("count", "width", descending=[True, False])["width"][0]) if len(counted) else None
 
 
 def check_arrival(
@@ -204,20 +206,17 @@ def check_arrival(
     keys: UserKeys,
     width: int | None = None,
 ) -> Checked:
-    """Split a file's rows into those that keep the contract and those that break it, with the rules they break."""
+    """Split a file's rows into those that keep the contract and those that break it, with the rules they break.
+
+    Args:
+        latest: no event happens after it. width: of the embeddings of items; None where nothing is known.
+    """
     typed = arrival.typed
     broken = _broken_rules(typed.drop(UNREADABLE), table)
-    if table is LandingTable.events:
-        beyond = pl.when(pl.col("event_time") > latest).then(pl.lit(NOT_AFTER_ARRIVAL)).alias("context")
-    elif table is LandingTable.items and width is not None:
-        other = pl.col("embedding").list.len() != width
-        beyond = pl.when(other).then(pl.lit(f"embedding has {width} numbers, as the others have")).alias("context")
-    else:
-        beyond = pl.lit(None, dtype=pl.String).alias("context")
     judged = (
-        typed.select(ROW, UNREADABLE, beyond)
+        typed.select(ROW, UNREADABLE, _beyond_the_row(table, latest, width).alias("beyond"))
         .join(broken, on=ROW, how="left", maintain_order="left")
-        .select(ROW, reason=pl.concat_str(UNREADABLE, "rules", "context", separator="; ", ignore_nulls=True))
+        .select(ROW, reason=pl.concat_str(UNREADABLE, "rules", "beyond", separator="; ", ignore_nulls=True))
         .with_columns(pl.col("reason").replace("", None))
     )
     bad = judged["reason"].is_not_null()
@@ -235,6 +234,16 @@ def check_arrival(
     )
     accepted = typed.filter(~bad).drop(ROW, UNREADABLE) if bad.any() else typed.drop(ROW, UNREADABLE)
     return Checked(typed.height, accepted, rejected, arrival.ignored_columns)
+
+
+def _beyond_the_row(table: LandingTable, latest: datetime, width: int | None) -> pl.Expr:
+    """The rule that a row breaks by what else is known; null where it breaks none."""
+    if table is LandingTable.events:
+        return pl.when(pl.col("event_time") > latest).then(pl.lit(NOT_AFTER_ARRIVAL))
+    if table is LandingTable.items and width is not None:
+        rule = pl.lit(f"embedding has {width} numbers, as the others have")
+        return pl.when(pl.col("embedding").list.len() != width).then(rule)
+    return pl.lit(None, dtype=pl.String)
 
 
 def _broken_rules(frame: pl.DataFrame, table: LandingTable) -> pl.DataFrame:

@@ -5,40 +5,37 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
 from settings import DataSettings
-from warehouse.contracts import KEYS, LandingTable
+from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import check_arrival, day_end, day_of_arrival, embedding_width
+from warehouse.ingest import Checked, check_arrival, day_end, day_of_arrival, embedding_width
 from warehouse.landing import Landing
-from warehouse.reading import LandingError, read_arrival
-from warehouse.tables import Tables
+from warehouse.reading import Arrival, LandingError, read_arrival
 
-NEVER = datetime.max.replace(tzinfo=UTC)
-# What a log does without, by table and column (None: the whole table).
-COSTS: dict[tuple[LandingTable, str | None], str] = {
-    (LandingTable.items, None): "items are known by what users did with them only: no category, no price, no title",
-    (
-        LandingTable.items,
-        "category",
-    ): "no categories: no interests, so that a search finds nothing; new items start blank",
-    (LandingTable.items, "embedding"): "no content embedding: content comes from what is engaged with together",
-    (LandingTable.items, "title"): "no titles: people see ids, and a search matches the names of categories only",
-    (LandingTable.items, "price"): "no prices: no filter by price, and one trait less of every item",
-    (LandingTable.items, "advertiser_id"): "items of no advertiser: the advertiser model has only what events name",
-    (LandingTable.items, "availability"): "what is sold out is shown like the rest",
-    (LandingTable.users, None): "no demographics: the head goes without them",
-    (LandingTable.impressions, None): "no logged context: the context report stands on a basket proxy",
-    (LandingTable.events, "item_id"): "no items in events: there is no item model",
-    (
-        LandingTable.events,
-        "advertiser_id",
-    ): "events name no advertiser: it is taken from the item, and signups have none",
-    (LandingTable.events, "value"): "no values: a checkout is a checkout, whatever it was worth",
+# What a log goes without where a table is empty, and where a column is.
+WITHOUT_TABLE = {
+    LandingTable.items: "items are known by what users did with them only: no category, no price, no title",
+    LandingTable.users: "no demographics: the head goes without them",
+    LandingTable.impressions: "no logged context: the context report stands on a basket proxy",
+}
+WITHOUT_COLUMN = {
+    LandingTable.events: {
+        "item_id": "no items in events: there is no item model",
+        "advertiser_id": "events name no advertiser: it is taken from the item, and signups have none",
+        "value": "no values: a checkout is a checkout, whatever it was worth",
+    },
+    LandingTable.items: {
+        "category": "no categories: no interests, so that a search finds nothing; new items start blank",
+        "embedding": "no content embedding: content comes from what is engaged with together",
+        "title": "no titles: people see ids, and a search matches the names of categories only",
+        "price": "no prices: no filter by price, and one trait less of every item",
+        "advertiser_id": "items of no advertiser: the advertiser model has only what events name",
+        "availability": "what is sold out is shown like the rest",
+    },
 }
 
 
@@ -62,12 +59,25 @@ class Verdict:
     def missing(self) -> list[str]:
         """What the log goes without, in words."""
         if not self.good:
-            return [text for text in (COSTS.get((self.table, None)),) if text]
-        return [
-            text
-            for (table, column), text in COSTS.items()
-            if table is self.table and column and not self.filled[column]
-        ]
+            return [WITHOUT_TABLE[self.table]] if self.table in WITHOUT_TABLE else []
+        columns = WITHOUT_COLUMN.get(self.table, {})
+        return [text for column, text in columns.items() if not self.filled[column]]
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that break a rule."""
+        return self.rows - self.good
+
+    def add(self, judged: Checked) -> None:
+        """Count one file."""
+        accepted = judged.accepted
+        self.rows += judged.rows
+        self.good += len(accepted)
+        self.ignored_columns |= set(judged.ignored_columns)
+        self.filled.update({name: len(accepted) - accepted[name].null_count() for name in accepted.columns})
+        for rule, file, row in judged.rejected.select("rule", "file", "row").iter_rows():
+            self.broken[rule] += 1
+            self.examples.setdefault(rule, f"{file}, row {row}")
 
 
 @dataclass(frozen=True)
@@ -89,55 +99,15 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
     Raises:
         ManifestError: manifest.toml breaks a rule.
     """
-    manifest, dates = landing.manifest, landing.dates()
-    verdicts = {table: Verdict(table) for table in LandingTable}
-    events: list[pl.DataFrame] = []
-    for table, verdict in verdicts.items():
-        keys: list[pl.DataFrame] = []
-        width: int | None = None
-        for day in [None, *dates]:
-            latest = NEVER
-            if dates:
-                end = day_end(day_of_arrival(landing, day), manifest.time_zone)
-                latest = end + timedelta(hours=settings.future_tolerance_hours)
-            before = (verdict.rows, verdict.good)
-            for path in landing.files(table, day):
-                verdict.files += 1
-                try:
-                    arrival = read_arrival(path, table)
-                    if table is LandingTable.items and width is None:
-                        width = embedding_width(_NOTHING, [arrival])
-                    judged = check_arrival(arrival, table, latest, landing.root, _NOBODY, width)
-                except LandingError as error:
-                    verdict.unreadable.append(str(error))
-                    continue
-                accepted = judged.accepted
-                verdict.rows += judged.rows
-                verdict.good += len(accepted)
-                verdict.ignored_columns |= set(judged.ignored_columns)
-                verdict.filled.update({name: len(accepted) - accepted[name].null_count() for name in accepted.columns})
-                for rule, file, row in judged.rejected.select("rule", "file", "row").iter_rows():
-                    verdict.broken[rule] += 1
-                    verdict.examples.setdefault(rule, f"{file}, row {row}")
-                keys.append(accepted.select(KEYS[table]))
-                if table is LandingTable.events:
-                    events.append(accepted.select("event_name", "event_time"))
-            rows, good = verdict.rows - before[0], verdict.good - before[1]
-            if rows and (rows - good) / rows > settings.maximum_quarantine_share:
-                verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {(rows - good) / rows:.1%}")
-        # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
-        if table in (LandingTable.events, LandingTable.impressions) and keys:
-            together = pl.concat(keys)
-            verdict.repeated = together.height - together.n_unique()
-    happened = (
-        pl.concat(events) if events else pl.DataFrame(schema={"event_name": pl.String, "event_time": pl.Datetime})
-    )
-    by_name = dict(happened["event_name"].value_counts(sort=True).iter_rows())
-    positives = sum(count for name, count in by_name.items() if name in manifest.positive_events)
-    days = happened["event_time"].dt.strftime("%Y-%m-%d").sort()
+    judged = {table: _judge(landing, table, settings) for table in LandingTable}
+    verdicts = {table: verdict for table, (verdict, _) in judged.items()}
+    events = judged[LandingTable.events][1]
+    by_name = dict(events["event_name"].value_counts(sort=True).iter_rows())
+    positives = sum(count for name, count in by_name.items() if name in landing.manifest.positive_events)
+    days = events["event_time"].dt.strftime("%Y-%m-%d").sort()
     return Validation(
         verdicts=verdicts,
-        days=len(dates),
+        days=len(landing.dates()),
         first_event=days[0] if len(days) else None,
         last_event=days[-1] if len(days) else None,
         by_name=by_name,
@@ -146,7 +116,51 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
     )
 
 
-_NOTHING = Tables(Path("/nonexistent"))
+def _judge(landing: Landing, table: LandingTable, settings: DataSettings) -> tuple[Verdict, pl.DataFrame]:
+    """One table, arrival by arrival, and the columns of its good rows that are asked for afterwards."""
+    verdict, width = Verdict(table), None
+    asked = [*KEYS[table], *(["event_name", "event_time"] if table is LandingTable.events else [])]
+    good = [pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked)]
+    for day in [None, *landing.dates()]:
+        before = (verdict.rows, verdict.quarantined)
+        arrivals = _readable(landing, table, day, verdict)
+        if table is LandingTable.items:
+            width = width or embedding_width(arrivals)
+        latest = _latest(landing, day, settings)
+        for arrival in arrivals:
+            judged = check_arrival(arrival, table, latest, landing.root, _NOBODY, width)
+            verdict.add(judged)
+            good.append(judged.accepted.select(asked))
+        rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
+        if rows and broken / rows > settings.maximum_quarantine_share:
+            verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}")
+    together = pl.concat(good)
+    # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
+    if table in (LandingTable.events, LandingTable.impressions):
+        verdict.repeated = together.height - together.select(KEYS[table]).n_unique()
+    return verdict, together
+
+
+def _readable(landing: Landing, table: LandingTable, day: date | None, verdict: Verdict) -> list[Arrival]:
+    """The files of an arrival that can be used at all; the verdict hears of the others."""
+    arrivals = []
+    for path in landing.files(table, day):
+        verdict.files += 1
+        try:
+            arrivals.append(read_arrival(path, table))
+        except LandingError as error:
+            verdict.unreadable.append(str(error))
+    return arrivals
+
+
+def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datetime:
+    """The last moment that an event of an arrival may have happened in; any where no day has landed yet."""
+    if not landing.dates():
+        return datetime.max.replace(tzinfo=UTC)
+    end = day_end(day_of_arrival(landing, day), landing.manifest.time_zone)
+    return end + timedelta(hours=settings.future_tolerance_hours)
+
+
 _NOBODY = UserKeys(b"nothing is written")
 
 

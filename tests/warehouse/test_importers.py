@@ -129,8 +129,8 @@ def clicks(tmp_path: Path) -> Path:
 def test_clicks_fall_on_local_days_and_the_trickle_is_counted(clicks: Path, landing: Landing) -> None:
     summary = import_globo_clicks(clicks, landing, daily_days=2)
     assert summary.days == (date(2017, 10, 2), date(2017, 10, 3))
-    assert summary.left_out == 1
-    assert any("1 events after 2017-10-03 left out" in line for line in summary.lines())
+    assert summary.left_out == {"after 2017-10-03": 1}
+    assert any("1 events left out: after 2017-10-03" in line for line in summary.lines())
     assert [read(landing, LandingTable.events, day).height for day in (None, *summary.days)] == [24, 22, 21]
     assert landing.manifest.time_zone == "Etc/GMT+3"
     assert landing.manifest.positive_events == ["page_visit"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from settings import DataSettings
@@ -28,6 +29,18 @@ def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, ta
     assert found.verdicts[EVENTS].ignored_columns == {"colour"}
     assert found.by_name == {"checkout": 3}
     assert found.problems == ()
+
+
+def test_embeddings_are_held_against_the_same_length_as_ingestion_does(landing: Landing, tables: Tables) -> None:
+    """Of all files of the first arrival, not of its first file."""
+    arrive(landing, [event("1")])
+    pairs = (("a", [1]), ("b", [1, 2]), ("c", [3, 4]))
+    rows = [json.dumps({"item_id": item_id, "embedding": embedding}) for item_id, embedding in pairs]
+    for name, row in zip("abc", rows, strict=True):
+        write_text(landing, f"{name}.jsonl", row, ITEMS)
+    found = validate(landing, TOLERANT).verdicts[ITEMS]
+    assert dict(found.broken) == ingest(landing, tables, ITEMS, DAY, TOLERANT).quarantined
+    assert found.good == 2
 
 
 def test_it_says_what_is_missing_and_what_that_costs(landing: Landing) -> None:

@@ -6,14 +6,13 @@ breaks the ties in the order of the source.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 
 from settings import UNKNOWN_ADVERTISER
-from warehouse.contracts import CATEGORY_SEPARATOR, LandingTable
-from warehouse.importers.writing import ImportSummary, SourceError, require_files, staged, write_by_day
+from warehouse.contracts import CATEGORY_SEPARATOR
+from warehouse.importers.writing import ImportSummary, Log, require_files, write_log
 from warehouse.landing import Landing, Manifest
 
 _POSITION_DIGITS = 5
@@ -32,38 +31,11 @@ def import_amazon_reviews(source: Path, landing: Landing, daily_days: int = 3) -
     require_files(source, ("events.parquet", "items.parquet"), "Amazon reviews")
     items = _items(pl.read_parquet(source / "items.parquet"))
     events = _events(pl.read_parquet(source / "events.parquet"), items)
-    days = events["day"].unique().sort().to_list()
-    if not 1 <= daily_days < len(days):
-        raise SourceError(
-            f"{source / 'events.parquet'} has {len(days)} distinct days; {daily_days} daily partitions need at least "
-            "one more for the history. Choose between 1 and the number of days less one."
-        )
-    daily = days[-daily_days:]
-    users = events.group_by("user_id").agg(pl.col("day").min()).sort("user_id")
-    with staged(landing) as zone:
-        write_by_day(zone, LandingTable.events, events, daily)
-        write_by_day(zone, LandingTable.users, users, daily)
-        zone.write(LandingTable.items, None, items)
-        zone.write_manifest(
-            Manifest(
-                name="Amazon reviews",
-                positive_events=["checkout"],
-                prediction_window_days=28,
-                repeats_count=False,
-            )
-        )
-    return ImportSummary(
-        events=events.height,
-        users=users.height,
-        items=items.height,
-        advertisers=items["advertiser_id"].filter(items["advertiser_id"] != UNKNOWN_ADVERTISER).n_unique(),
-        impressions=0,
-        first_time=events["event_time"].min(),  # type: ignore[arg-type]
-        last_time=events["event_time"].max(),  # type: ignore[arg-type]
-        history_until=daily[0] - timedelta(days=1),
-        days=tuple(daily),
-        left_out=0,
+    users = events.select("user_id").unique().sort("user_id")
+    manifest = Manifest(
+        name="Amazon reviews", positive_events=["checkout"], prediction_window_days=28, repeats_count=False
     )
+    return write_log(Log(events, items, users, manifest), landing, daily_days)
 
 
 def _items(items: pl.DataFrame) -> pl.DataFrame:
@@ -78,7 +50,7 @@ def _items(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _events(events: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """Events in contract columns, plus ``day``."""
+    """Events in contract columns."""
     position = pl.col("position").cast(pl.String).str.zfill(_POSITION_DIGITS)
     event_time = pl.from_epoch("timestamp", time_unit="s").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
     return (
@@ -91,6 +63,5 @@ def _events(events: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
             event_name=pl.lit("checkout"),
             advertiser_id=pl.col("advertiser_id").fill_null(UNKNOWN_ADVERTISER),
             item_id="item_id",
-            day=event_time.dt.date(),
         )
     )

@@ -79,7 +79,7 @@ def import_globo_clicks(source: Path, landing: Landing, daily_days: int = 2) -> 
         last_time=last,
         history_until=span.days[0] - timedelta(days=1),
         days=span.days,
-        left_out=span.left_out,
+        left_out={f"after {span.days[-1]}": span.left_out},
     )
 
 

@@ -11,37 +11,17 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from warehouse.contracts import EVENT_NAMES
+from warehouse.contracts import EVENT_NAMES, SCHEMAS, LandingTable
 from warehouse.importers.writing import ImportSummary, Log, SourceError, write_log
 from warehouse.landing import Landing, Manifest
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
-EVENT_SCHEMA: dict[str, pl.DataType] = {
-    "event_id": pl.String(),
-    "user_id": pl.String(),
-    "event_time": pl.Datetime("us", "UTC"),
-    "event_name": pl.String(),
-    "advertiser_id": pl.String(),
-    "item_id": pl.String(),
-    "value": pl.Float64(),
-    "currency": pl.String(),
-    "search_string": pl.String(),
-}
-ITEM_SCHEMA: dict[str, pl.DataType] = {
-    "item_id": pl.String(),
-    "advertiser_id": pl.String(),
-    "title": pl.String(),
-    "category": pl.String(),
-    "price": pl.Float64(),
-    "currency": pl.String(),
-}
 
 
 def import_pinterest_conversions(
@@ -68,10 +48,11 @@ def import_pinterest_conversions(
                 events.append(row)
                 if item is not None:
                     items[item["item_id"]] = items.get(item["item_id"], {}) | {k: v for k, v in item.items() if v}
-    frame = pl.DataFrame(events, schema=EVENT_SCHEMA)
+    frame = pl.DataFrame(events, schema=pl.Schema(SCHEMAS[LandingTable.events]))
     users = frame.select("user_id").unique().sort("user_id")
-    log = Log(frame, pl.DataFrame(list(items.values()), schema=ITEM_SCHEMA), users, Manifest(name="Conversions API"))
-    return replace(write_log(log, landing, daily_days), left_out=without_user)
+    products = pl.DataFrame(list(items.values()), schema=pl.Schema(SCHEMAS[LandingTable.items]))
+    left_out = {"nobody can say whose they are": without_user}
+    return write_log(Log(frame, products, users, Manifest(name="Conversions API"), left_out), landing, daily_days)
 
 
 def _events_in(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
+from settings import UNKNOWN_ADVERTISER
 from warehouse.contracts import LandingTable
 from warehouse.landing import Landing, Manifest
 
@@ -30,7 +31,7 @@ class ImportSummary:
         first_time, last_time: of the events written, UTC.
         history_until: last day of the history.
         days: the daily partitions, ascending.
-        left_out: events of the source that were not written (see the importer).
+        left_out: events of the source that were not written, by the reason in words.
     """
 
     events: int
@@ -42,7 +43,7 @@ class ImportSummary:
     last_time: datetime
     history_until: date
     days: tuple[date, ...]
-    left_out: int
+    left_out: Mapping[str, int]
 
     def lines(self) -> list[str]:
         """The summary for people, a fact a line."""
@@ -53,8 +54,7 @@ class ImportSummary:
         ]
         if self.impressions:
             lines.insert(2, f"{self.impressions:,} impressions")
-        if self.left_out:
-            lines.append(f"{self.left_out:,} events after {self.days[-1]} left out")
+        lines += [f"{count:,} events left out: {reason}" for reason, count in self.left_out.items() if count]
         return lines
 
 
@@ -67,12 +67,14 @@ class Log:
         items, users: their columns, and ``day`` where a row arrived on a day of its own; without it, or null: with the
             history (items), with the first event (users).
         manifest: what the files cannot say; its time zone makes the days.
+        left_out: as ``ImportSummary`` has it.
     """
 
     events: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
     manifest: Manifest
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
@@ -94,6 +96,7 @@ def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
     before = daily[0] - timedelta(days=1)
     first_seen = events.group_by("user_id").agg(first=pl.col("day").min())
     users = log.users.join(first_seen, on="user_id", how="left").with_columns(day=pl.col("first").fill_null(before))
+    named = pl.concat([log.items["advertiser_id"], events["advertiser_id"]]).drop_nulls()
     items = log.items if "day" in log.items.columns else log.items.with_columns(day=pl.lit(None, pl.Date))
     with staged(landing) as zone:
         write_by_day(zone, LandingTable.events, events, daily)
@@ -104,13 +107,13 @@ def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
         events=events.height,
         users=users.height,
         items=items["item_id"].n_unique(),
-        advertisers=events["advertiser_id"].drop_nulls().n_unique(),
+        advertisers=named.filter(named != UNKNOWN_ADVERTISER).n_unique(),
         impressions=0,
         first_time=events["event_time"].min(),  # type: ignore[arg-type]
         last_time=events["event_time"].max(),  # type: ignore[arg-type]
         history_until=before,
         days=tuple(daily),
-        left_out=0,
+        left_out=log.left_out,
     )
 
 
