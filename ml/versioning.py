@@ -80,15 +80,16 @@ def train_version(
         logger = training_logger(tracking, run.info.run_id)
         announce("choosing the number of epochs on the validation slice")
         earlier = period.until(period.end - period.window)
-        choice = work / FIT / "choice"
-        selection = fitted_once(choice, lambda resume: choose_epochs(earlier, settings, choice, logger, resume))
+        selection = fitted_once(
+            work / FIT / "choice", lambda place, resume: choose_epochs(earlier, settings, place, logger, resume)
+        )
         _comparison_fits(earlier, settings, selection.best_epoch, tracking, work)
         announce("the model to deploy, on everything")
         crossed = cross_fitted(prepared, period, settings)
-        place, epochs = work / FIT / DEPLOYED, selection.best_epoch
+        epochs = selection.best_epoch
         fitted = fitted_once(
-            place,
-            lambda resume: fit_prepared(period, crossed, settings, epochs, place, logger=logger, resume=resume),
+            work / FIT / DEPLOYED,
+            lambda place, resume: fit_prepared(period, crossed, settings, epochs, place, logger=logger, resume=resume),
         )
         mlflow.log_metrics(
             {
@@ -140,10 +141,11 @@ def _evaluation_fit(
         mlflow.log_params({**effective.flat(), "epochs": epochs})
         prepared = with_subjects(known, effective)
         logger = training_logger(tracking, run.info.run_id)
-        place = work / FIT / model.value
         fitted = fitted_once(
-            place,
-            lambda resume: fit_prepared(earlier, prepared, effective, epochs, place, logger=logger, resume=resume),
+            work / FIT / model.value,
+            lambda place, resume: fit_prepared(
+                earlier, prepared, effective, epochs, place, logger=logger, resume=resume
+            ),
         )
         mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
     artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)

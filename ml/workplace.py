@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import polars as pl
 import torch
 from lightning.pytorch.loggers import MLFlowLogger
 
@@ -23,7 +24,6 @@ from settings import Settings
 
 FIT = "fit"  # checkpoints, which no version keeps
 ENDED = "ended.pt"
-
 
 FitType = TypeVar("FitType")
 
@@ -42,25 +42,25 @@ def workplace(models: Path, tracking: Tracking, kind: str, fingerprint: str) -> 
     yield work
 
 
-def fitted_once(directory: Path, train: Callable[[Path | None], FitType]) -> FitType:
+def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) -> FitType:
     """The fit that has ended in ``directory`` before; else one that goes on from the newest epoch there, or begins.
 
     Args:
-        train: fits from a checkpoint, or from the start for None; it keeps its checkpoints in ``directory``.
+        train: fits with its checkpoints in a directory, from one of them, or from the start for None.
     """
     ended = directory / ENDED
     found = _loaded(ended)
     if found is not None:
         announce("… had ended before the interruption")
         return cast(FitType, found)
-    newest: Path | None = last_checkpoint(directory)
-    checkpoint = _loaded(last_checkpoint(directory))
+    newest = last_checkpoint(directory)
+    checkpoint = _loaded(newest)
     if checkpoint is None:
         shutil.rmtree(directory, ignore_errors=True)
-        newest = None
+        fitted = train(directory, None)
     else:
         announce(f"… goes on after epoch {checkpoint['epoch'] + 1}")
-    fitted = train(newest)
+        fitted = train(directory, newest)
     directory.mkdir(parents=True, exist_ok=True)
     unfinished = directory / f".{ENDED}"
     torch.save(fitted, unfinished)
@@ -69,10 +69,10 @@ def fitted_once(directory: Path, train: Callable[[Path | None], FitType]) -> Fit
 
 
 def _loaded(path: Path) -> Any:
-    """What a file of ours holds; None where there is none, or a kill has left half of it."""
+    """What a file of ours holds; None where there is none, a kill has left half of it, or the code has moved on."""
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError, ImportError):
         return None
 
 
@@ -95,13 +95,17 @@ def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
 
 def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
     """Equal for trainings that would do the same: of the data, the settings, and the code where it is known."""
-    frames = (period.events, period.items, period.users)
-    hashes = [int(np.bitwise_xor.reduce(frame.hash_rows(seed=0).to_numpy(), initial=0)) for frame in frames]
+    hashes = [_hash(frame) for frame in (period.events, period.items, period.users)]
     described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
 def dataset_hash(period: TrainingPeriod) -> str:
     """A hash of the events that were learnt from: equal data, equal hash."""
-    rows = period.events.hash_rows(seed=0).to_numpy()
-    return f"{int(np.bitwise_xor.reduce(rows) if len(rows) else 0):016x}-{len(rows)}"
+    return _hash(period.events)
+
+
+def _hash(frame: pl.DataFrame) -> str:
+    """Of the rows, in whatever order."""
+    rows = frame.hash_rows(seed=0).to_numpy()
+    return f"{int(np.bitwise_xor.reduce(rows, initial=0)):016x}-{len(rows)}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from pipelines import cli_import
+from pipelines.endings import readable
 
 if TYPE_CHECKING:
     from pipelines.local import Days
@@ -20,12 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-imports = typer.Typer(help="Turn a public log into a landing zone.", no_args_is_help=True)
-app.add_typer(imports, name="import")
+app.add_typer(cli_import.app, name="import")
 exports = typer.Typer(help="Write what was predicted into a file.", no_args_is_help=True)
 app.add_typer(exports, name="export")
 console = Console()
-errors = Console(stderr=True)
 
 HomeOption = Annotated[
     Path, typer.Option("--home", envvar="ADSEQ_HOME", help="Everything adseq writes lives under this directory.")
@@ -33,11 +32,6 @@ HomeOption = Annotated[
 LandingOption = Annotated[
     Path | None,
     typer.Option("--landing", exists=True, file_okay=False, help="The landing zone [default: the one the home reads]."),
-]
-Source = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The directory with the log's files.")]
-Out = Annotated[Path, typer.Option("--out", help="The landing zone to write.")]
-DailyDays = Annotated[
-    int, typer.Option(min=1, help="The log's last days, which land one by one; what is before them is the history.")
 ]
 Assignments = Annotated[
     list[str],
@@ -53,7 +47,7 @@ def demo(
     days: Annotated[int, typer.Option(min=1, help="Daily partitions of a newly written world.")] = 3,
 ) -> None:
     """Write the synthetic world into the home's landing zone, if there is none, and run the whole flow on it."""
-    with _readable():
+    with readable():
         from pipelines.demo import ensure_world, use_demo_settings
         from warehouse.landing import Landing
 
@@ -74,7 +68,7 @@ def run(
     retrain: Annotated[bool, typer.Option("--retrain", help="Train although there is a champion.")] = False,
 ) -> None:
     """Bring a home up to date: the history and a model if they are missing, then every landed day in order."""
-    with _readable():
+    with readable():
         from pipelines.local import Days
 
         selected = Days.parse(days) if days else None
@@ -86,7 +80,7 @@ def validate(
     landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
 ) -> None:
     """Say what a landing zone holds, what would be quarantined and why, and what is missing. Writes nothing."""
-    with _readable():
+    with readable():
         from pipelines.validate import validate_landing
         from warehouse.landing import Landing
 
@@ -97,7 +91,7 @@ def validate(
 @app.command()
 def summary(home: HomeOption = DEFAULT_HOME) -> None:
     """Show the results of a home: the models, the days, where things lie."""
-    with _readable():
+    with readable():
         from pipelines.summary import show
         from warehouse.home import Home
 
@@ -107,7 +101,7 @@ def summary(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def ui(home: HomeOption = DEFAULT_HOME) -> None:
     """Open Dagster and MLflow on a home, on this machine only. Ctrl-C stops both."""
-    with _readable():
+    with readable():
         from pipelines.ui import serve
         from warehouse.home import Home
 
@@ -120,7 +114,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="A version that was champion, as item-3 [default: the last].")] = None,
 ) -> None:
     """Put an earlier champion back: catch its states up, then serve it."""
-    with _readable():
+    with readable():
         from pipelines.rollback import roll_back_home
 
         roll_back_home(_home(home, None), to, console)
@@ -136,7 +130,7 @@ def serve(
     processes: Annotated[int, typer.Option(min=1, help="One a core.")] = 1,
 ) -> None:
     """Answer requests for candidates over HTTP, and follow what is published. Ctrl-C stops it."""
-    with _readable():
+    with readable():
         from pipelines.serve import serve_candidates
         from warehouse.home import Home
 
@@ -152,7 +146,7 @@ def recommend(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Show a user's history and candidates, with the context and without, for a person to look at."""
-    with _readable():
+    with readable():
         from pipelines.recommend import show_candidates
         from warehouse.home import Home
 
@@ -166,7 +160,7 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove users from everything that this home keeps, for good, and keep them out."""
-    with _readable():
+    with readable():
         from pipelines.forget import forget_users
         from warehouse.home import Home
 
@@ -201,7 +195,7 @@ def evaluate_split(
     items also sequential_appended (the item appended to the history, the encoder run again) and
     contextual_without_context.
     """
-    with _readable():
+    with readable():
         from pipelines.evaluate import Evaluation, evaluate
         from pipelines.instance import use_home
         from pipelines.overrides import overridden, parse_seeds
@@ -246,7 +240,7 @@ def tune_settings(
 
     A setting that --set names is fixed; the rest of the space is searched around it.
     """
-    with _readable():
+    with readable():
         from pipelines.instance import use_home
         from pipelines.overrides import overridden
         from pipelines.tune import Search, tune
@@ -261,99 +255,6 @@ def tune_settings(
         tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
 
 
-@imports.command("csv")
-def import_csv(
-    files: Annotated[
-        list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON lines (also .gz) or Parquet.")
-    ] = None,
-    mapping: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Which column is what: mapping.toml.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The landing zone to write.")] = None,
-    sketch: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Print a first mapping of this file, and stop.")
-    ] = None,
-) -> None:
-    """An export of your own, as a mapping says: names, units, times and values of any columns."""
-    with _readable():
-        from warehouse.importers.mapping import Mapping
-        from warehouse.importers.sketch import sketch as sketched
-        from warehouse.importers.tabular import import_tables
-        from warehouse.landing import Landing
-
-        if sketch is not None:
-            print(sketched(sketch))
-            return
-        if not files or mapping is None or out is None:
-            raise typer.BadParameter("give FILES, --mapping and --out; or --sketch FILE for a first mapping")
-        _tell(import_tables(files, Mapping.read(mapping), Landing(out)).lines(), out)
-
-
-@imports.command("amazon-reviews")
-def import_amazon_reviews(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
-    """Amazon product reviews: a review is a checkout, the brand is the advertiser."""
-    with _readable():
-        from warehouse.importers.amazon_reviews import import_amazon_reviews as convert
-        from warehouse.landing import Landing
-
-        _tell(convert(source, Landing(out), daily_days).lines(), out)
-
-
-@imports.command("globo-clicks")
-def import_globo_clicks(source: Source, out: Out, daily_days: DailyDays = 2) -> None:
-    """The Globo.com news log: clicks are positives, the article being read is the context of the next click."""
-    with _readable():
-        from warehouse.importers.globo_clicks import import_globo_clicks as convert
-        from warehouse.landing import Landing
-
-        _tell(convert(source, Landing(out), daily_days).lines(), out)
-
-
-@imports.command("rees46")
-def import_rees46(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
-    """REES46 multi-category shop (monthly CSV files): views, carts, purchases; the brand is the advertiser."""
-    with _readable():
-        from warehouse.importers.rees46 import import_rees46 as convert
-        from warehouse.landing import Landing
-
-        _tell(convert(source, Landing(out), daily_days).lines(), out)
-
-
-@imports.command("complete-journey")
-def import_complete_journey(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
-    """dunnhumby Complete Journey: households, baskets, redeemed coupons; the manufacturer is the advertiser."""
-    with _readable():
-        from warehouse.importers.complete_journey import import_complete_journey as convert
-        from warehouse.landing import Landing
-
-        _tell(convert(source, Landing(out), daily_days).lines(), out)
-
-
-@imports.command("retailrocket")
-def import_retailrocket(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
-    """Retailrocket: views, carts, transactions; dated categories and availability."""
-    with _readable():
-        from warehouse.importers.retailrocket import import_retailrocket as convert
-        from warehouse.landing import Landing
-
-        _tell(convert(source, Landing(out), daily_days).lines(), out)
-
-
-@imports.command("pinterest-conversions")
-def import_pinterest_conversions(
-    source: Source,
-    out: Out,
-    daily_days: DailyDays = 3,
-    advertiser_id: Annotated[str, typer.Option(help="Whose account the events were sent to.")] = "account",
-) -> None:
-    """Events as the Pinterest Conversions API takes them: JSON lines, or documents with a list `data`."""
-    with _readable():
-        from warehouse.importers.pinterest_conversions import import_pinterest_conversions as convert
-        from warehouse.landing import Landing
-
-        _tell(convert(source, Landing(out), daily_days, advertiser_id).lines(), out)
-
-
 @exports.command("candidates")
 def export_candidates(
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],
@@ -361,7 +262,7 @@ def export_candidates(
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
     """Every user's best items and advertisers as of the newest day, best first."""
-    with _readable():
+    with readable():
         from assets.resources import SettingsResource
         from pipelines.export import export_candidates as write
         from pipelines.instance import use_home
@@ -399,54 +300,3 @@ def _run(home: Home, days: Days | None, *, again: bool, retrain: bool) -> None:
     with instance() as opened:
         Local(home, defs, opened, console).run(days, again=again, retrain=retrain)
     show(home, console)
-
-
-def _tell(lines: list[str], out: Path) -> None:
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"Next: adseq run --landing {out} --home HOME", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    """What the user can mend ends as one message without a traceback: exit code 2, or 1 for a run that failed."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        errors.print("\nInterrupted. What was done before stays done; the same command goes on from there.")
-        raise typer.Exit(130) from None
-    except Exception as error:
-        ending = _ending(error)
-        if ending is None:
-            raise  # a fault of adseq: the traceback is what helps
-        code, message = ending
-        errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(code) from None
-
-
-def _ending(error: Exception) -> tuple[int, str] | None:
-    """Exit code and message of an error that is not a fault of adseq."""
-    from pydantic import ValidationError
-
-    from pipelines.failures import RunFailed, RunRefused, ServiceFailed
-    from warehouse.home import HomeLocked
-    from warehouse.identity import SecretMissing
-    from warehouse.importers.mapping import MappingError
-    from warehouse.importers.writing import SourceError
-    from warehouse.landing import ManifestError
-    from warehouse.online.store import NothingPublished, StoreUnreachable
-    from warehouse.reading import LandingError
-    from warehouse.tables import TableMissing
-
-    if isinstance(error, RunFailed | ServiceFailed):
-        return 1, f"\n{error}"
-    if isinstance(
-        error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError | TableMissing
-    ):
-        return 2, str(error)
-    if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing):
-        return 2, str(error)
-    if isinstance(error, ValidationError) and error.title == "Settings":
-        rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())
-        return 2, "A setting in the environment breaks a rule (settings.py has them all):\n  " + "\n  ".join(rules)
-    return None

@@ -6,10 +6,8 @@ otherwise, and asks for a bearer token where one is set. User ids are in no log 
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +20,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from threadpoolctl import threadpool_limits
 
 from serving.candidates import answer, history
@@ -35,6 +32,7 @@ from serving.contracts import (
     HistoryResponse,
 )
 from serving.following import Follower
+from serving.guarding import Authorised, Measured
 from serving.metrics import Metrics, Stopwatch
 from serving.refreshing import add_all
 from serving.served import Served
@@ -54,13 +52,6 @@ logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-GUARDED = ("/candidates", "/events", "/history", "/metrics")
-WITHOUT_TOKEN = JSONResponse(
-    {"detail": "give the service's token: Authorization: Bearer TOKEN"},
-    status.HTTP_401_UNAUTHORIZED,
-    headers={"WWW-Authenticate": "Bearer"},
-)
-MAXIMUM_BODY = 1024 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is half of it
 
 
 @dataclass(frozen=True)
@@ -234,60 +225,10 @@ async def _service(request: Request) -> Service:
 TheService = Annotated[Service, Depends(_service)]
 
 
-class Authorised:
-    """Asks for the service's token before anything is read or counted."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self.app, self.wanted = app, f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        if scope["type"] == "http" and scope["path"] in GUARDED and not hmac.compare_digest(given, self.wanted):
-            await WITHOUT_TOKEN(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
-class Measured:
-    """Refuses large bodies before they are read, and times the rest."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, seen = time.perf_counter(), "500"
-
-        async def noting(message: Message) -> None:
-            nonlocal seen
-            if message["type"] == "http.response.start":
-                seen = str(message["status"])
-            await send(message)
-
-        refusal = _refusal(scope)
-        try:
-            await (refusal or self.app)(scope, receive, noting)
-        finally:
-            path = getattr(scope.get("route"), "path", "unknown")  # the pattern, so that the series are few
-            metrics: Metrics = scope["app"].state.service.metrics
-            metrics.seconds.labels(path, seen).observe(time.perf_counter() - started)
-
-
-def _refusal(scope: Scope) -> Response | None:
-    length = dict(scope["headers"]).get(b"content-length", b"")
-    if scope["method"] != "POST" or (length.isdigit() and int(length) <= MAXIMUM_BODY):
-        return None
-    code = status.HTTP_413_CONTENT_TOO_LARGE if length else status.HTTP_411_LENGTH_REQUIRED
-    rule = f"a body says its length (Content-Length), which is at most {MAXIMUM_BODY} bytes"
-    return JSONResponse({"detail": rule}, code)
-
-
 async def _without_store(_: Request, error: Exception) -> JSONResponse:
     """503: what the store's error says may name where it is, so it goes to the log only."""
     logger.error("the online store does not answer: %s", error)
-    detail = "the online store does not answer; what was sent to /events is in the landing zone all the same"
+    detail = "the online store does not answer: try again in a second"
     return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
 
 

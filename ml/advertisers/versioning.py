@@ -125,17 +125,18 @@ def train_advertisers(
         mlflow.set_tag("dataset_hash", dataset_hash(known.period))
         announce("advertisers: choosing the number of epochs on the validation slice")
         earlier = known.until(known.period.end - known.period.window)
-        choice = work / FIT / "choice"
-        selection = fitted_once(choice, lambda resume: choose_epochs(earlier, effective, choice, logger, resume))
+        selection = fitted_once(
+            work / FIT / "choice", lambda place, resume: choose_epochs(earlier, effective, place, logger, resume)
+        )
         _comparison_fits(earlier, effective, selection.best_epoch, tracking, work)
         announce("advertisers: the model to deploy, on everything")
         everything = advertiser_data(known, effective, known.period.event_names, basis)
         everything = cross_fitted(everything, known, effective)
         examples = advertiser_examples(known, everything, effective)
-        place, epochs = work / FIT / DEPLOYED, selection.best_epoch
+        epochs = selection.best_epoch
         fitted = fitted_once(
-            place,
-            lambda resume: fit_advertisers(
+            work / FIT / DEPLOYED,
+            lambda place, resume: fit_advertisers(
                 everything, examples, effective, epochs, place, logger=logger, resume=resume
             ),
         )
@@ -189,10 +190,11 @@ def _evaluation_fit(
         mlflow.log_params({**settings.flat(), "epochs": epochs})
         logger = training_logger(tracking, run.info.run_id)
         examples = advertiser_examples(earlier, data, settings)
-        place = work / FIT / part
         fitted = fitted_once(
-            place,
-            lambda resume: fit_advertisers(data, examples, settings, epochs, place, logger=logger, resume=resume),
+            work / FIT / part,
+            lambda place, resume: fit_advertisers(
+                data, examples, settings, epochs, place, logger=logger, resume=resume
+            ),
         )
         mlflow.log_metrics({"fit_seconds": fitted.seconds})
     _artifact(fitted, data, earlier, settings).save(work / part)

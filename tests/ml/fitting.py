@@ -21,7 +21,7 @@ def main(directory: Path) -> None:
     settings, period = small_settings(), planted_period().until(instant(TRAINED_UNTIL))
     prepared = prepare(period, settings)
     fitted = fitted_once(
-        directory, lambda resume: fit_prepared(period, prepared, settings, EPOCHS, directory, resume=resume)
+        directory, lambda place, resume: fit_prepared(period, prepared, settings, EPOCHS, place, resume=resume)
     )
     torch.save(fitted.network.state_dict(), directory.with_suffix(".weights"))
 

@@ -85,7 +85,7 @@ def test_half_a_checkpoint_is_none(uninterrupted: dict[str, torch.Tensor], tmp_p
 def test_what_has_ended_is_not_done_again(tmp_path: Path) -> None:
     asked: list[Path | None] = []
 
-    def train(resume: Path | None) -> str:
+    def train(_: Path, resume: Path | None) -> str:
         asked.append(resume)
         return "fitted"
 

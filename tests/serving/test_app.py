@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.app import MAXIMUM_BODY, create_app
+from serving.app import create_app
+from serving.guarding import MAXIMUM_BODY
 from settings import Settings
 from tests.flow import Ran
 

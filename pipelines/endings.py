@@ -1,0 +1,56 @@
+"""How a command ends: what its user can mend is one message without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+errors = Console(stderr=True)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """What the user can mend ends as one message without a traceback: exit code 2, or 1 for a run that failed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("\nInterrupted. What was done before stays done; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        ending = ending_of(error)
+        if ending is None:
+            raise  # a fault of adseq: the traceback is what helps
+        code, message = ending
+        errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(code) from None
+
+
+def ending_of(error: Exception) -> tuple[int, str] | None:
+    """Exit code and message of an error that is not a fault of adseq."""
+    from pydantic import ValidationError
+
+    from pipelines.failures import RunFailed, RunRefused, ServiceFailed
+    from warehouse.home import HomeLocked
+    from warehouse.identity import SecretMissing
+    from warehouse.importers.mapping import MappingError
+    from warehouse.importers.writing import SourceError
+    from warehouse.landing import ManifestError
+    from warehouse.online.store import NothingPublished, StoreUnreachable
+    from warehouse.reading import LandingError
+    from warehouse.tables import TableMissing
+
+    if isinstance(error, RunFailed | ServiceFailed):
+        return 1, f"\n{error}"
+    if isinstance(
+        error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError | TableMissing
+    ):
+        return 2, str(error)
+    if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing):
+        return 2, str(error)
+    if isinstance(error, ValidationError) and error.title == "Settings":
+        rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())
+        return 2, "A setting in the environment breaks a rule (settings.py has them all):\n  " + "\n  ".join(rules)
+    return None
