@@ -72,12 +72,22 @@ class DataSettings(Group):
     future_tolerance_hours: float = Field(
         24.0, ge=0, description="An event later than the end of its arrival day plus this is quarantined."
     )
+    memory_gib: float = Field(
+        1.0,
+        ge=0.25,
+        description="What reading, checking and sorting an arrival may take; above it, the disk is used.",
+    )
     keep_days: int = Field(
         30, ge=2, description="Days of item features, embeddings and indexes that are kept; older ones are made anew."
     )
     keep_versions_days: float = Field(
         7.0, ge=0, description="How long the files of replaced and removed partitions stay, for who has to go back."
     )
+
+    @property
+    def batch_bytes(self) -> int:
+        """How much of a file is read at a time, so that checking it takes about half of the memory."""
+        return int(self.memory_gib * 2**30 / 16)
 
 
 class SequenceSettings(Group):

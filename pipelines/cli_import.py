@@ -35,6 +35,7 @@ def import_csv(
 ) -> None:
     """An export of your own, as a mapping says: names, units, times and values of any columns."""
     with readable():
+        from settings import Settings
         from warehouse.importers.mapping import Mapping
         from warehouse.importers.sketch import sketch as sketched
         from warehouse.importers.tabular import import_tables
@@ -45,7 +46,7 @@ def import_csv(
             return
         if not files or mapping is None or out is None:
             raise typer.BadParameter("give FILES, --mapping and --out; or --sketch FILE for a first mapping")
-        _tell(import_tables(files, Mapping.read(mapping), Landing(out)).lines(), out)
+        _tell(import_tables(files, Mapping.read(mapping), Landing(out), Settings().data.memory_gib).lines(), out)
 
 
 @app.command("amazon-reviews")

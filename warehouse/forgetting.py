@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.landing import Landing
 from warehouse.reading import LandingError, format_of, text_in
+from warehouse.staging import sweep_staging
 from warehouse.tables import Tables
 
 TOMBSTONES = "forgotten"
@@ -82,6 +83,7 @@ def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> InLanding:
 
 def forget_in_tables(tables: Tables, keys: pl.Series) -> dict[str, int]:
     """Remove users' rows, and older versions of the tables, from the disk. Returns the rows removed, a table."""
+    sweep_staging(tables.root)
     removed = {}
     for name in tables.names():
         if name != TOMBSTONES and USER in tables.scan(name).collect_schema():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -84,10 +85,11 @@ class UserKeys:
         return user_ids.alias("id").to_frame().join(known, on="id", how="left", maintain_order="left")["key"]
 
 
-def record_identities(tables: Tables, source: str, arrival_date: date, pairs: pl.DataFrame) -> None:
-    """Say whose keys (user_id, external_id) an arrival's are; replaces what was said of the same arrival."""
-    frame = pairs.select(list(IDENTITY_SCHEMA)).unique().sort("user_id")
-    tables.write(IDENTITIES, frame, {"source": source, "arrival_date": arrival_date})
+def record_identities(tables: Tables, source: str, arrival_date: date, pairs: Iterable[pl.DataFrame]) -> None:
+    """Say whose keys (user_id, external_id; each pair once) an arrival's are; replaces what was said of the same
+    arrival."""
+    partition: dict[str, str | date] = {"source": source, "arrival_date": arrival_date}
+    tables.write_batches(IDENTITIES, pl.Schema(IDENTITY_SCHEMA), pairs, partition)
 
 
 def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:

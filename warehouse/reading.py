@@ -1,4 +1,4 @@
-"""One landing file, read and cast to its table's contract.
+"""Landing files, read batch by batch and cast to their table's contract.
 
 Times without a zone are taken as UTC: a log says UTC far more often than it says which local time it means, and the
 choice must not depend on the machine that ingests. List and struct columns of CSV and JSON lines are JSON text.
@@ -10,9 +10,12 @@ import gzip
 import json
 import re
 import zlib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from glob import escape
+from itertools import chain, islice
 from pathlib import Path
+from typing import IO, cast
 
 import polars as pl
 import polars.selectors as cs
@@ -23,6 +26,9 @@ FORMATS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".nd
 ROW = "row"
 UNREADABLE = "unreadable"
 _SAMPLED_LINES = 1000
+_CHUNK_ROWS = 10_000
+_BLOCK_BYTES = 2**20
+_COLUMN_BYTES = 64 * 2**20  # of a batch where one column is looked for
 _QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'")
 
 
@@ -32,13 +38,13 @@ class LandingError(ValueError):
 
 @dataclass(frozen=True)
 class Arrival:
-    """One file.
+    """Some rows of one file.
 
     Attributes:
         path: the file.
-        raw: its rows as they were written, every column.
-        typed: the same rows with the contract's columns and types, ``row`` (1-based, a header is no row) and
-            ``unreadable`` (why a value became null, or null).
+        raw: the rows as they were written, every column.
+        typed: the same rows with the contract's columns and types, ``row`` (of the file, 1-based, a header is no row)
+            and ``unreadable`` (why a value became null, or null).
         ignored_columns: columns that the contract does not know.
     """
 
@@ -48,21 +54,32 @@ class Arrival:
     ignored_columns: tuple[str, ...]
 
 
-def read_arrival(path: Path, table: LandingTable) -> Arrival:
+def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[Arrival]:
     """Read a Parquet, CSV or JSON-lines file (the last two plain or gzip) and cast it to the table's contract.
+
+    Args:
+        batch_bytes: about how large a batch becomes as it was written; there is at least one.
 
     Raises:
         LandingError: unknown format, truncated or corrupt content, text that is not UTF-8, a required column that is
-            missing, or a column of a type that cannot hold the contract's values.
+            missing, or a column of a type that cannot hold the contract's values. What is wrong at the file's end is
+            found there, after earlier batches.
     """
-    schema = pl.Schema(SCHEMAS[table])
-    raw = _read(path, schema)
-    missing = [column for column in REQUIRED_COLUMNS[table] if column not in raw.columns]
-    if missing:
-        raise LandingError(
-            f"{path}: required column {missing[0]!r} of table {table.value!r} is missing (found: "
-            f"{', '.join(raw.columns) or 'no column'}). Rename the export's column to {missing[0]!r} or add it."
-        )
+    schema, read = pl.Schema(SCHEMAS[table]), 0
+    for raw in _batches(path, schema, REQUIRED_COLUMNS[table], batch_bytes):
+        missing = [column for column in REQUIRED_COLUMNS[table] if column not in raw.columns]
+        if missing:
+            raise LandingError(
+                f"{path}: required column {missing[0]!r} of table {table.value!r} is missing (found: "
+                f"{', '.join(raw.columns) or 'no column'}). Rename the export's column to {missing[0]!r} or add it."
+            )
+        ignored = tuple(name for name in raw.columns if name not in schema)
+        yield Arrival(path, raw, _typed(raw, schema, path, read), ignored)
+        read += raw.height
+
+
+def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.DataFrame:
+    """``raw`` in the contract's columns, with ``row``, which goes on from the rows ``before``, and ``unreadable``."""
     columns, unreadable = [], []
     for name, kind in schema.items():
         if name not in raw.columns:
@@ -74,11 +91,10 @@ def read_arrival(path: Path, table: LandingTable) -> Arrival:
             reason = pl.when(column.is_null() & raw[name].is_not_null()).then(pl.lit(_unreadable(name, kind)))
             unreadable.append(reason.alias(name))
     typed = pl.DataFrame(columns).with_columns(
-        pl.int_range(1, raw.height + 1, dtype=pl.Int64).alias(ROW),
+        pl.int_range(before + 1, before + raw.height + 1, dtype=pl.Int64).alias(ROW),
         (pl.concat_str(unreadable, separator="; ", ignore_nulls=True) if unreadable else pl.lit("")).alias(UNREADABLE),
     )
-    typed = typed.with_columns(pl.col(UNREADABLE).replace("", None))
-    return Arrival(path, raw, typed, tuple(name for name in raw.columns if name not in schema))
+    return typed.with_columns(pl.col(UNREADABLE).replace("", None))
 
 
 def text_in(path: Path, column: str) -> pl.Series | None:
@@ -87,8 +103,12 @@ def text_in(path: Path, column: str) -> pl.Series | None:
     Raises:
         LandingError: as ``read_arrival``.
     """
-    raw = _read(path, pl.Schema({column: pl.String()}))
-    return _cast(raw[column], pl.String(), path) if column in raw.columns else None
+    found, known = [], False
+    for raw in _batches(path, pl.Schema({column: pl.String()}), (), _COLUMN_BYTES):
+        known |= column in raw.columns
+        nulls = pl.Series(column, [None], dtype=pl.String).new_from_index(0, raw.height)
+        found.append(_cast(raw[column], pl.String(), path) if column in raw.columns else nulls)
+    return pl.concat(found) if known else None
 
 
 def json_rows(raw: pl.DataFrame) -> pl.Series:
@@ -104,17 +124,25 @@ def format_of(path: Path) -> str | None:
     return next((suffix for suffix in FORMATS if path.name.lower().endswith(suffix)), None)
 
 
-def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
+def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_bytes: int) -> Iterator[pl.DataFrame]:
+    """The rows of a file as they were written; at least one batch, with all columns."""
     suffix = format_of(path)
     if suffix is None:
         raise LandingError(
             f"{path}: unknown format; adseq reads {', '.join(FORMATS)}. Rename the file or move it away."
         )
     try:
+        if suffix.endswith(".gz"):
+            read_through(path)
         if suffix == ".parquet":
-            return pl.read_parquet(path, use_pyarrow=False, hive_partitioning=False)
-        content = gzip.decompress(path.read_bytes()) if suffix.endswith(".gz") else path.read_bytes()
-        return _read_csv(content) if suffix.startswith(".csv") else _read_json_lines(content, schema)
+            rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+            yield from _in_batches(rows, batch_bytes)
+        elif suffix.startswith(".csv"):
+            # All columns as text; the contract decides the types, and an empty field, quoted or not, is null.
+            rows = pl.scan_csv(path, infer_schema=False, glob=False)
+            yield from _in_batches(rows.with_columns(pl.all().replace("", None)), batch_bytes)
+        else:
+            yield from _json_lines(path, schema, required, batch_bytes)
     except (pl.exceptions.PolarsError, EOFError, zlib.error, OSError, UnicodeDecodeError) as error:
         # Without what it quotes: that may be a user's id, and the message is kept where nobody looks for users.
         first_line = _QUOTED.sub("…", str(error).strip().split("\n")[0])
@@ -124,21 +152,64 @@ def _read(path: Path, schema: pl.Schema) -> pl.DataFrame:
         ) from error
 
 
-def _read_csv(content: bytes) -> pl.DataFrame:
-    """All columns as text; the contract decides the types, and an empty field, quoted or not, is null."""
-    return pl.read_csv(content, infer_schema=False).with_columns(pl.all().replace("", None))
+def read_through(path: Path) -> None:
+    """See that a gzip file is whole and as it was written: Polars takes one that ends early for one that ends.
+
+    Raises:
+        EOFError, zlib.error, OSError: it is not.
+    """
+    with gzip.open(path) as file:
+        while file.read(_BLOCK_BYTES):
+            pass
 
 
-def _read_json_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
-    """All fields as text (nested ones as JSON text), so that one odd value costs its row and not the file."""
-    if not content.strip():
-        return pl.DataFrame(schema=dict.fromkeys(schema, pl.String))
-    names: dict[str, None] = {}
-    for line in islice(content.splitlines(), _SAMPLED_LINES):
-        if line.strip():
-            names.update(dict.fromkeys(_keys(line)))
-    optional = [name for name in schema if name not in names and f'"{name}"'.encode() in content]
-    return pl.read_ndjson(content, schema=dict.fromkeys([*names, *optional], pl.String))
+def _in_batches(rows: pl.LazyFrame, batch_bytes: int) -> Iterator[pl.DataFrame]:
+    """Collect chunk by chunk until there is a batch: how wide rows are shows only then."""
+    held: list[pl.DataFrame] = []
+    size = batches = 0
+    for chunk in rows.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True):
+        held.append(chunk)
+        size += int(chunk.estimated_size())
+        if size >= batch_bytes:
+            yield pl.concat(held, rechunk=True)
+            held, size, batches = [], 0, batches + 1
+    if held or not batches:
+        yield pl.concat(held, rechunk=True) if held else rows.collect_schema().to_frame()
+
+
+def _json_lines(path: Path, schema: pl.Schema, required: Collection[str], batch_bytes: int) -> Iterator[pl.DataFrame]:
+    """All fields as text (nested ones as JSON text), so that one odd value costs its row and not the file.
+
+    A field that the contract does not know is read where the first lines have it.
+    """
+    with _opened(path) as file:
+        lines = (line for line in file if line.strip())
+        first = list(islice(lines, _SAMPLED_LINES))
+        sampled = dict.fromkeys(chain.from_iterable(map(_keys, first)))
+        absent = _never_mentioned(lines, [name for name in required if name not in sampled])
+    if not first:
+        yield pl.DataFrame(schema=dict.fromkeys(schema, pl.String))
+        return
+    unsampled = [name for name in schema if name not in sampled and name not in absent]
+    # Escaped, since the reader expands patterns.
+    rows = pl.scan_ndjson(escape(str(path)), schema=dict.fromkeys([*sampled, *unsampled], pl.String))
+    for raw in _in_batches(rows, batch_bytes):
+        never = [name for name in unsampled if name not in required and raw[name].null_count() == raw.height]
+        yield raw.drop(never)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _never_mentioned(lines: Iterable[bytes], names: Collection[str]) -> set[str]:
+    """Those of ``names`` that are in no line; reads until all are found."""
+    missing = set(names)
+    for line in lines if missing else ():
+        missing -= {name for name in missing if f'"{name}"'.encode() in line}
+        if not missing:
+            break
+    return missing
 
 
 def _keys(line: bytes) -> list[str]:

@@ -5,13 +5,14 @@ Delta has no fixed-size lists, so embeddings are stored as ``List(Float32)``; ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 from numpy.typing import NDArray
 
@@ -63,11 +64,27 @@ class Tables:
             frame: rows without the partition columns.
             partition: partition column -> value, in the order of the directory levels.
         """
-        rows = frame.with_columns(**{column: pl.lit(value) for column, value in partition.items()})
+        self.write_batches(name, frame.schema, [frame], partition)
+
+    def write_batches(
+        self, name: str, schema: pl.Schema, batches: Iterable[pl.DataFrame], partition: Mapping[str, PartitionValue]
+    ) -> None:
+        """As ``write``, of rows that come batch by batch and are never all in memory.
+
+        Args:
+            schema: columns of the batches.
+        """
+        literals = {column: pl.lit(value) for column, value in partition.items()}
+
+        def storable(frame: pl.DataFrame) -> pa.Table:
+            return _storable(frame.select(schema.names()).with_columns(**literals)).to_arrow()
+
+        stored = storable(pl.DataFrame(schema=schema)).schema
+        rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
         exists = self.exists(name)
         write_deltalake(
             str(self.path(name)),
-            _storable(rows).to_arrow(),
+            pa.RecordBatchReader.from_batches(stored, rows),
             mode="overwrite",
             partition_by=list(partition),
             predicate=_predicate(partition) if exists else None,

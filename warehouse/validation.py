@@ -4,17 +4,22 @@ what that costs. Nothing is written."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from settings import DataSettings
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import Checked, check_arrival, day_end, day_of_arrival, embedding_width
+from warehouse.ingest import day_of_arrival, latest_event
+from warehouse.judging import Judged, Rules, embedding_width, judge
 from warehouse.landing import Landing
 from warehouse.reading import Arrival, LandingError, read_arrival
+from warehouse.staging import Staging, staging
 
 # What a log goes without where a table is empty, and where a column is.
 WITHOUT_TABLE = {
@@ -68,8 +73,8 @@ class Verdict:
         """Rows that break a rule."""
         return self.rows - self.good
 
-    def add(self, judged: Checked) -> None:
-        """Count one file."""
+    def add(self, judged: Judged) -> None:
+        """Count some rows of a file."""
         accepted = judged.accepted
         self.rows += judged.rows
         self.good += len(accepted)
@@ -99,66 +104,67 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
     Raises:
         ManifestError: manifest.toml breaks a rule.
     """
-    judged = {table: _judge(landing, table, settings) for table in LandingTable}
-    verdicts = {table: verdict for table, (verdict, _) in judged.items()}
-    events = judged[LandingTable.events][1]
-    by_name = dict(events["event_name"].value_counts(sort=True).iter_rows())
+    with (
+        TemporaryDirectory(prefix="adseq-validate-") as directory,
+        staging(Path(directory), settings.memory_gib) as staged,
+    ):
+        verdicts = {table: _judge(landing, table, settings, staged) for table in LandingTable}
+        by_name = dict(staged.rows("SELECT event_name, count(*) AS n FROM events GROUP BY 1 ORDER BY n DESC, 1"))
+        [(first, last)] = staged.rows("SELECT min(event_time)::DATE::TEXT, max(event_time)::DATE::TEXT FROM events")
     positives = sum(count for name, count in by_name.items() if name in landing.manifest.positive_events)
-    days = events["event_time"].dt.strftime("%Y-%m-%d").sort()
     return Validation(
         verdicts=verdicts,
         days=len(landing.dates()),
-        first_event=days[0] if len(days) else None,
-        last_event=days[-1] if len(days) else None,
+        first_event=first,
+        last_event=last,
         by_name=by_name,
         positives=positives,
         problems=tuple(_problems(landing, verdicts, positives, settings)),
     )
 
 
-def _judge(landing: Landing, table: LandingTable, settings: DataSettings) -> tuple[Verdict, pl.DataFrame]:
-    """One table, arrival by arrival, and the columns of its good rows that are asked for afterwards."""
+def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:
+    """One table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name."""
     verdict, width = Verdict(table), None
     asked = [*KEYS[table], *(["event_name", "event_time"] if table is LandingTable.events else [])]
-    good = [pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked)]
+    staged.add(table.value, pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked))
     for day in [None, *landing.dates()]:
         before = (verdict.rows, verdict.quarantined)
-        arrivals = _readable(landing, table, day, verdict)
-        if table is LandingTable.items:
-            width = width or embedding_width(arrivals)
-        latest = _latest(landing, day, settings)
-        for arrival in arrivals:
-            judged = check_arrival(arrival, table, latest, landing.root, _NOBODY, width)
+        if table is LandingTable.items and width is None:
+            width = embedding_width(_readable(landing, table, day, settings, []))
+        rules = Rules(table, _latest(landing, day, settings), width, landing.root, _NOBODY)
+        verdict.files += len(landing.files(table, day))
+        for arrival in _readable(landing, table, day, settings, verdict.unreadable):
+            judged = judge(arrival, rules)
             verdict.add(judged)
-            good.append(judged.accepted.select(asked))
+            staged.add(table.value, judged.accepted.select(asked))
         rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
         if rows and broken / rows > settings.maximum_quarantine_share:
             verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}")
-    together = pl.concat(good)
     # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
     if table in (LandingTable.events, LandingTable.impressions):
-        verdict.repeated = together.height - together.select(KEYS[table]).n_unique()
-    return verdict, together
+        key = ", ".join(KEYS[table])
+        [(keys,)] = staged.rows(f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {table.value})")
+        verdict.repeated = verdict.good - keys
+    return verdict
 
 
-def _readable(landing: Landing, table: LandingTable, day: date | None, verdict: Verdict) -> list[Arrival]:
-    """The files of an arrival that can be used at all; the verdict hears of the others."""
-    arrivals = []
+def _readable(
+    landing: Landing, table: LandingTable, day: date | None, settings: DataSettings, unreadable: list[str]
+) -> Iterator[Arrival]:
+    """The rows of an arrival's files, of one that cannot be read those before the place; ``unreadable`` hears of it."""
     for path in landing.files(table, day):
-        verdict.files += 1
         try:
-            arrivals.append(read_arrival(path, table))
+            yield from read_arrival(path, table, settings.batch_bytes)
         except LandingError as error:
-            verdict.unreadable.append(str(error))
-    return arrivals
+            unreadable.append(str(error))
 
 
 def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datetime:
     """The last moment that an event of an arrival may have happened in; any where no day has landed yet."""
     if not landing.dates():
         return datetime.max.replace(tzinfo=UTC)
-    end = day_end(day_of_arrival(landing, day), landing.manifest.time_zone)
-    return end + timedelta(hours=settings.future_tolerance_hours)
+    return latest_event(day_of_arrival(landing, day), landing.manifest.time_zone, settings)
 
 
 _NOBODY = UserKeys(b"nothing is written")

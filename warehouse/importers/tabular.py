@@ -1,12 +1,19 @@
-"""Any CSV, JSON-lines or Parquet export -> landing zone, as a mapping says. Streamed: memory does not grow with it."""
+"""Any CSV, JSON-lines or Parquet export -> landing zone, as a mapping says.
+
+An export is read once, batch by batch, into a staging directory; what arrives on which day is decided there, so that
+memory does not grow with it.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
@@ -15,9 +22,11 @@ from warehouse.importers.mapping import Mapping as LogMapping
 from warehouse.importers.mapping import MappingError, Source, TableMapping, expression
 from warehouse.importers.writing import SourceError, sink, staged
 from warehouse.landing import Landing, Manifest
-from warehouse.reading import FORMATS, format_of
+from warehouse.reading import FORMATS, format_of, read_through
+from warehouse.staging import BATCH_ROWS, Staging, staging
 
-DAY = "day of arrival"
+DAY, SEQUENCE = "day_of_arrival", "row_of_the_export"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.fZ"  # as ``expression`` writes times
 SEEN_LINES = 100_000  # of JSON lines: a field that comes later is not seen
 
 
@@ -46,7 +55,9 @@ class TabularSummary:
         return lines
 
 
-def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing) -> TabularSummary:
+def import_tables(
+    files: Sequence[Path], mapping: LogMapping, landing: Landing, memory_gib: float = 1.0
+) -> TabularSummary:
     """Write ``files`` as ``mapping`` says into an empty or new landing zone.
 
     Events arrive on the day they happened, in the time zone of the log; the last ``daily_days`` days with events become
@@ -57,20 +68,21 @@ def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing) 
         MappingError: a column that the mapping reads is in no file, or no file is of a table's patterns.
         SourceError: a file cannot be read, the log has too few days, or the landing zone is not empty.
     """
-    tables = {table.into: _frame(files, table, mapping.log.time_zone) for table in mapping.table}
-    counted = _by_day(tables[LandingTable.events])
-    dated = counted.drop_nulls(DAY)
-    wanted = mapping.log.daily_days
-    if len(dated) <= wanted:
-        raise SourceError(
-            f"the export has {len(dated)} days with events, and {wanted} of them are to land one by one, with at least "
-            "one more for the history: set daily_days under [log] to less, or give more files"
-        )
-    days = dated[DAY].sort().to_list()[-wanted:]
-    written = {}
-    with staged(landing) as zone:
-        for table, frame in tables.items():
-            written[table] = _write(zone, table, frame, days)
+    for path in files:
+        if path.name.lower().endswith(".gz"):
+            _check_whole(path)
+    exports = {table.into: _exports(files, table, mapping.log.time_zone) for table in mapping.table}
+    with (
+        staged(landing) as zone,
+        TemporaryDirectory(dir=zone.root, prefix=".") as directory,
+        staging(Path(directory), memory_gib) as pieces,
+    ):
+        for table, of_table in exports.items():
+            _stage(pieces, table, of_table)
+        counted = _by_day(pieces)
+        dated = counted.drop_nulls(DAY)
+        days = _daily_days(dated, mapping.log.daily_days)
+        written = {table: _write(zone, table, pieces, days) for table in exports}
         zone.write_manifest(_manifest(mapping))
     return TabularSummary(
         rows=written,
@@ -99,18 +111,34 @@ def scan(path: Path) -> pl.LazyFrame:
     return pl.scan_ndjson(path, schema=dict.fromkeys(names, pl.String))
 
 
-def _frame(files: Sequence[Path], table: TableMapping, time_zone: str) -> pl.LazyFrame:
-    """The table's columns as text, and the day of arrival; null where it cannot be told."""
+def _check_whole(path: Path) -> None:
+    try:
+        read_through(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read: {error}. Export or download it again") from error
+
+
+@dataclass(frozen=True)
+class _Export:
+    """A file, and how a table's rows come out of it: its columns as text, and the day of arrival, null where it cannot
+    be told."""
+
+    path: Path
+    rows: pl.LazyFrame
+    columns: list[pl.Expr]
+
+
+def _exports(files: Sequence[Path], table: TableMapping, time_zone: str) -> list[_Export]:
     chosen = [path for path in files if any(fnmatch(path.name, pattern) for pattern in table.files)]
     if not chosen:
         names = ", ".join(path.name for path in files)
         raise MappingError(
             f"[[table]] into = {table.into.value!r}: no file is like {list(table.files)} (given: {names})"
         )
-    return pl.concat([_of_file(path, table, time_zone) for path in chosen], how="vertical")
+    return [_of_file(path, table, time_zone) for path in chosen]
 
 
-def _of_file(path: Path, table: TableMapping, time_zone: str) -> pl.LazyFrame:
+def _of_file(path: Path, table: TableMapping, time_zone: str) -> _Export:
     try:
         rows = scan(path)
         names = rows.collect_schema().names()
@@ -129,7 +157,7 @@ def _of_file(path: Path, table: TableMapping, time_zone: str) -> pl.LazyFrame:
     columns = [expression(source, schema[name], time_zone).alias(name) for name, source in table.columns.items()]
     if table.into is LandingTable.events and "event_id" not in table.columns:
         columns.append(_content_id(names).alias("event_id"))
-    return rows.select(*columns, _day(table.arrival, time_zone).alias(DAY))
+    return _Export(path, rows, [*columns, _day(table.arrival, time_zone).alias(DAY)])
 
 
 def _content_id(names: Sequence[str]) -> pl.Expr:
@@ -142,30 +170,64 @@ def _day(source: Source | None, time_zone: str) -> pl.Expr:
     if source is None:
         return pl.lit(None, pl.Date)
     text = expression(source, pl.Datetime("us", "UTC"), time_zone)
-    time = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", time_zone="UTC", strict=False)
+    time = text.str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
     return time.dt.convert_time_zone(time_zone).dt.date()
 
 
-def _by_day(events: pl.LazyFrame) -> pl.DataFrame:
+def _stage(pieces: Staging, table: LandingTable, exports: Sequence[_Export]) -> None:
+    """Read the files of a table, once each, in order."""
+    read = 0
+    for export in exports:
+        nothing = export.rows.collect_schema().to_frame()
+        try:
+            # A batch is converted after it is read: a query that did both would read on, and hold what it has read.
+            batches = export.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, lazy=True)
+            for batch in chain(batches, [nothing]):
+                pieces.add(table.value, batch.select(export.columns).with_row_index(SEQUENCE, read))
+                read += batch.height
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+def _by_day(pieces: Staging) -> pl.DataFrame:
     """Rows, first and last time of each day with events."""
-    time = pl.col("event_time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="us", time_zone="UTC", strict=False)
-    by_day = events.group_by(DAY).agg(rows=pl.len(), first=time.min(), last=time.max())
-    try:
-        return by_day.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"the export cannot be read: {str(error).strip().splitlines()[0]}") from error
+    time = pl.col("event_time").str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
+    days = pieces.scan(LandingTable.events.value).group_by(DAY).agg(rows=pl.len(), first=time.min(), last=time.max())
+    return days.collect(engine="streaming")
 
 
-def _write(zone: Landing, table: LandingTable, frame: pl.LazyFrame, days: Sequence[date]) -> int:
+def _daily_days(dated: pl.DataFrame, wanted: int) -> list[date]:
+    """The days that land one by one."""
+    if len(dated) <= wanted:
+        raise SourceError(
+            f"the export has {len(dated)} days with events, and {wanted} of them are to land one by one, with at least "
+            "one more for the history: set daily_days under [log] to less, or give more files"
+        )
+    return dated[DAY].sort().to_list()[-wanted:]
+
+
+def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[date]) -> int:
     """Write the history and each of ``days``. What arrived on another day, or nobody knows when, is history."""
+    # Of several rows with one key the last one stays; of events and impressions ingestion finds those.
+    name = table.value if table in (LandingTable.events, LandingTable.impressions) else _last(table, pieces, days)
     parts = [(None, ~pl.col(DAY).is_in(days).fill_null(False)), *((day, pl.col(DAY) == day) for day in days)]
     for day, condition in parts:
-        rows = frame.filter(condition)
-        if table in (LandingTable.items, LandingTable.users):
-            rows = rows.unique(list(KEYS[table]), keep="last", maintain_order=True)
-        sink(zone, table, day, rows.drop(DAY))
+        sink(zone, table, day, pieces.scan(name).filter(condition).drop(SEQUENCE, DAY))
     written = pl.scan_parquet([path for day, _ in parts for path in zone.files(table, day)])
     return int(written.select(pl.len()).collect().item())
+
+
+def _last(table: LandingTable, pieces: Staging, days: Sequence[date]) -> str:
+    """Stage the last row of each key in each arrival. Returns the name."""
+    listed = ", ".join(f"DATE '{day}'" for day in days)
+    arrival = f"CASE WHEN {DAY} IN ({listed}) THEN {DAY} END"
+    place = f"row_number() OVER (PARTITION BY {', '.join(KEYS[table])}, {arrival} ORDER BY {SEQUENCE} DESC)"
+    rows = f"SELECT * FROM {table.value} QUALIFY {place} = 1 ORDER BY {SEQUENCE}"
+    schema, name = pieces.scan(table.value).collect_schema(), f"{table.value}_last"
+    pieces.add(name, schema.to_frame())
+    for batch in pieces.batches(rows, schema):
+        pieces.add(name, batch)
+    return name
 
 
 def _manifest(mapping: LogMapping) -> Manifest:
