@@ -90,6 +90,33 @@ class DataSettings(Group):
         return int(self.memory_gib * 2**30 / 16)
 
 
+class QualitySettings(Group):
+    """When the data of a day warn, and when they stop it before inference."""
+
+    minimum_events: int = Field(200, ge=1, description="Shares of fewer events are not judged.")
+    volume_warn: float = Field(
+        0.5, gt=0, le=1, description="Warns below this many times the events of the same weekday, and above 1/this."
+    )
+    volume_stop: float = Field(0.0, ge=0, le=1, description="Stops likewise; 0 never: a day without events is a day.")
+    coverage_fall_warn: float = Field(
+        0.1, ge=0, le=1, description="A share of known items, traits or users may fall so far below the week before."
+    )
+    coverage_fall_stop: float = Field(0.5, ge=0, le=1, description="Stops above this fall.")
+    mix_warn: float = Field(
+        0.2, ge=0, le=1, description="Share of events that would need another name to have the mix of the week before."
+    )
+    mix_stop: float = Field(0.8, ge=0, le=1, description="Stops above this share.")
+    late_warn: float = Field(0.3, ge=0, le=1, description="Share of events that happened before their arrival day.")
+    late_stop: float = Field(1.0, ge=0, le=1, description="Stops above this share; 1 never.")
+    quarantined_warn: float = Field(
+        0.01, ge=0, le=1, description="Share of quarantined events; data.maximum_quarantine_share stops the day."
+    )
+    newest_hours_warn: float = Field(24.0, ge=0, description="Hours of the newest event before the end of its day.")
+    score_shift_warn: float = Field(
+        0.5, ge=0, description="Shift of the median best score against the week before, in its 10 % to 90 % ranges."
+    )
+
+
 class SequenceSettings(Group):
     """Shape of a user's behaviour sequence."""
 
@@ -286,6 +313,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".adseq"), description="Everything adseq writes lives under this directory.")
     data: DataSettings = DataSettings()
+    quality: QualitySettings = QualitySettings()
     sequences: SequenceSettings = SequenceSettings()
     features: FeatureSettings = FeatureSettings()
     examples: ExampleSettings = ExampleSettings()

@@ -31,6 +31,7 @@ class BuiltIndex:
     bytes: int
     seconds: float
     recall: float  # Recall@100 against brute force
+    best_scores: NDArray[np.float32]  # [users]: what the first item of each of a sample of users scores
     directory: str
 
 
@@ -124,7 +125,7 @@ def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tu
 
 def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> BuiltIndex:
     """Build and write the day's index, and measure it against brute force."""
-    from ml.index import ann_recall, build_index, load_index, save_index
+    from ml.index import ann_recall, build_index, load_index, save_index, search_index
 
     started = time.perf_counter()
     item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
@@ -135,12 +136,14 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
     loaded = load_index(directory)
     queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)[1]
     depth = min(100, len(item_ids))
+    searched = len(queries) and len(item_ids)
     return BuiltIndex(
         items=len(item_ids),
         kind=str(loaded.manifest.kind),
         bytes=sum(path.stat().st_size for path in directory.iterdir()),
         seconds=seconds,
         recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
+        best_scores=search_index(loaded.index, queries, 1).scores[:, 0] if searched else np.zeros(0, np.float32),
         directory=str(directory),
     )
 

@@ -11,6 +11,7 @@ from assets.describe import MODELLING, columns
 from assets.ingest import events, history, items, users
 from assets.partitions import daily
 from assets.period import EVENT_COLUMNS, training_day, training_period
+from assets.quality import data_quality
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
 from warehouse.catalogue import events_as_of, items_as_of
@@ -65,7 +66,7 @@ def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
 @dg.asset(
     group_name=GROUP,
     partitions_def=daily,
-    deps=[items, events, "champion"],
+    deps=[items, events, data_quality, "champion"],
     kinds={"polars", "deltalake"},
     owners=[MODELLING],
     description="Every item as of the day: content under the deployed version's basis (new items folded in from their "

@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from assets.deployment import record_deployment, serving
-from assets.describe import MODELLING, columns
+from assets.describe import MODELLING, columns, picture
 from assets.encoding import (
     encode_day,
     index_day,
@@ -18,6 +18,7 @@ from assets.encoding import (
 from assets.features import item_features
 from assets.partitions import daily
 from assets.resources import SettingsResource
+from assets.scores import ScoreDrift, record_scores
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
 from assets.training import champion
@@ -119,15 +120,21 @@ def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResourc
             asset="item_index",
             blocking=True,
             description="Recall@100 of the index for a sample of users, against exact search.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "scores_as_before",
+            asset="item_index",
+            description="The best items of a sample of users score as they did in the week before, under this model.",
+        ),
     ],
 )
 def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
     built = index_day(settings, version, day)
+    drift = record_scores(settings.tables, version, day, built.best_scores)
     rebuild_views(settings.home, settings.tables)
-    bound = settings.index.minimum_recall
+    bound, shift_bound = settings.index.minimum_recall, settings.quality.score_shift_warn
     return dg.MaterializeResult(
         metadata={
             "items": built.items,
@@ -135,6 +142,7 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
             "bytes": built.bytes,
             "seconds": built.seconds,
             "path": dg.MetadataValue.path(built.directory),
+            **_scores(drift),
             "model_version": version.name,
         },
         check_results=[
@@ -142,6 +150,24 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
                 check_name="recall_against_brute_force",
                 passed=built.recall >= bound,
                 metadata={"recall_at_100": built.recall, "bound": bound},
-            )
+            ),
+            dg.AssetCheckResult(
+                check_name="scores_as_before",
+                passed=drift.shift is None or abs(drift.shift) <= shift_bound,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="no week before to compare with" if drift.shift is None else "",
+                metadata={"shift": drift.shift or 0.0, "bound": shift_bound},
+            ),
         ],
     )
+
+
+def _scores(drift: ScoreDrift) -> dict[str, float | dg.MetadataValue]:
+    if drift.by_day.is_empty():
+        return {}
+    from ml.figures import scores_by_day
+
+    names = ("lowest", "median", "highest")
+    series = {name: drift.by_day[name].to_list() for name in names}
+    curve = scores_by_day(drift.by_day["day"].to_list(), series, "Score of a user's best item")
+    return {"median_best_score": series["median"][-1], "scores": picture(curve, "scores by day")}

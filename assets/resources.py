@@ -32,6 +32,7 @@ from settings import (
     InferenceSettings,
     ModelSettings,
     OnlineSettings,
+    QualitySettings,
     SequenceSettings,
     ServingSettings,
     Settings,
@@ -63,6 +64,11 @@ def _defaults_from_environment(config: type[ConfigClass]) -> type[ConfigClass]:
 @_defaults_from_environment
 class DataConfig(DataSettings, dg.Config):
     """How the landing zone is read and when a day is stopped."""
+
+
+@_defaults_from_environment
+class QualityConfig(QualitySettings, dg.Config):
+    """When a day's data warn, and when they stop it."""
 
 
 @_defaults_from_environment
@@ -142,6 +148,7 @@ class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
     """
 
     data: DataConfig = DataConfig()
+    quality: QualityConfig = QualityConfig()
     sequences: SequenceConfig = SequenceConfig()
     features: FeatureConfig = FeatureConfig()
     examples: ExampleConfig = ExampleConfig()

@@ -7,6 +7,7 @@ import dagster as dg
 from assets.describe import DATA_PLATFORM, columns, picture
 from assets.ingest import events
 from assets.partitions import daily
+from assets.quality import data_quality
 from assets.resources import SettingsResource
 from warehouse.sequences import user_sequences as sequences_of_day
 
@@ -14,7 +15,7 @@ from warehouse.sequences import user_sequences as sequences_of_day
 @dg.asset(
     group_name="sequences",
     partitions_def=daily,
-    deps=[events],
+    deps=[events, data_quality],
     kinds={"duckdb", "polars", "deltalake"},
     owners=[DATA_PLATFORM],
     description="For each user with an event that arrived on the day: their newest events within the look-back window, "

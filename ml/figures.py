@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
@@ -182,6 +183,39 @@ def daily_recall_curve(
     )
     name_line_ends(figure, axes, ends)
     return figure
+
+
+def shares_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
+    """Shares by day, a line a name.
+
+    Args:
+        days: ascending.
+        series: a share a day for each name; None leaves a gap.
+    """
+    figure, axes = canvas(title, "", "Day", "Share")
+    highest = _lines_by_day(axes, days, series)
+    percent_axis(axes)
+    axes.set_ylim(0, min(1.05, 1.15 * highest) or 1)
+    return figure
+
+
+def scores_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
+    """Inner products by day, a line a name; as ``shares_by_day``."""
+    figure, axes = canvas(title, "", "Day", "Score")
+    _lines_by_day(axes, days, series)
+    return figure
+
+
+def _lines_by_day(axes: Axes, days: Sequence[date], series: Mapping[str, Sequence[float | None]]) -> float:
+    """Draw the lines. Returns the highest value, 0 without any."""
+    highest = 0.0
+    for colour, (name, values) in zip(other_colours(), series.items(), strict=False):
+        heights = np.array([np.nan if value is None else value for value in values], np.float64)
+        axes.plot(np.array(days, "datetime64[D]"), heights, color=colour, marker="o", markersize=3, label=name)
+        highest = max([highest, *finite_values(heights)])
+    date_axis(axes, days)
+    legend_below(axes, len(series))
+    return highest
 
 
 def counts_bar(

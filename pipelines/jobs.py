@@ -27,6 +27,7 @@ DAILY = (
     "items",
     "users",
     "impressions",
+    "data_quality",
     "user_sequences",
     "item_features",
     "user_states",

@@ -132,3 +132,25 @@ def test_a_broken_file_stops_its_day_by_name_and_the_next_command_after_mending_
     assert set(tables.scan("items").filter(pl.col("arrival_date") == LATER).collect()["item_id"]) == set(
         landed["item_id"]
     )
+
+
+def test_a_day_that_is_valid_row_by_row_and_useless_as_a_whole_stops_before_inference(next_day: Home) -> None:
+    tables, landing = Tables(next_day.tables), Landing(next_day.landing)
+    (landed,) = landing.files(LandingTable.events, LATER)
+    events = pl.read_parquet(landed)
+    landing.write(LandingTable.events, LATER, events.with_columns(item_id="of-another-shop-" + pl.col("item_id")))
+
+    stopped = adseq(next_day, "run")
+    assert stopped.returncode == 1
+    assert "coverage: item_known 0, 1 before" in stopped.stdout
+    assert "data_quality" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert LATER in tables.days("events", "arrival_date")
+    for table in ("user_sequences", "item_features", "user_states", "item_embeddings"):
+        assert LATER not in tables.days(table, "day"), table
+
+    landing.write(LandingTable.events, LATER, events.gather_every(4))  # a quarter of a day: a warning
+    done = adseq(next_day, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "volume: events" in done.stdout
+    assert LATER in tables.days("user_states", "day")

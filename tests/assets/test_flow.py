@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from assets.deployment import versions
 from assets.period import training_period
+from assets.quality import CHECKS
 from ml.comparison import BASELINES, TRAINED, ModelName
 from ml.index import load_index
 from ml.reporting import Comparison, lists_of_frame, load_comparison, narrowed
@@ -110,6 +111,8 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
         ("advertiser_model", "embeddings_are_finite"),
     }
     daily = {(table.value, "quarantine_share_within_bound") for table in LandingTable} | {
+        *(("data_quality", name) for name in CHECKS),
+        ("item_index", "scores_as_before"),
         ("user_states", "incremental_equals_full"),
         ("item_index", "recall_against_brute_force"),
         ("advertiser_candidates", "every_active_user_has_a_full_list"),

@@ -1,0 +1,105 @@
+"""The day's arrivals in figures beside the days before; what is beyond a bound warns, or stops the day here."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import dagster as dg
+import polars as pl
+
+from assets.describe import DATA_PLATFORM, columns, picture, preview
+from assets.ingest import events, impressions, items, users
+from assets.partitions import daily
+from assets.resources import SettingsResource
+from warehouse.contracts import EVENT_NAMES
+from warehouse.quality import COVERAGE, Finding, figures_by_day, findings
+
+CHECKS = {
+    "volume": "As many events as on the same weekday of the weeks before.",
+    "event_mix": "The events have the names that they had in the week before.",
+    "coverage": "Items, their traits and users are known as well as in the week before.",
+    "lateness": "Events arrive on the day they happen.",
+    "quarantine": "Few events break the contract.",
+    "newest_event": "The newest event is of the end of the day.",
+}
+
+
+@dg.asset(
+    group_name="ingest",
+    partitions_def=daily,
+    deps=[events, items, users, impressions],
+    kinds={"polars"},
+    owners=[DATA_PLATFORM],
+    description="What arrived, as a whole: how much, of which kinds, how well known, how late; beside the days before. "
+    "A log can be valid row by row and useless as a whole. Bounds: settings `quality`.",
+    metadata=columns(
+        figure="String", value="Float64", expected="Float64: by the days before", warns="Boolean", stops="Boolean"
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="data_quality", blocking=True, description=description)
+        for name, description in CHECKS.items()
+    ],
+)
+def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    day = date.fromisoformat(context.partition_key)
+    figures = figures_by_day(settings.tables, settings.landing, day)
+    found = findings(figures, settings.landing, day, settings.value().quality)
+    table = pl.DataFrame(found, schema=FINDING_SCHEMA)
+    settings.tables.write("data_quality", table, {"day": day})
+    for finding in found:
+        if finding.warns or finding.stops:
+            context.log.warning(in_words(finding))
+    return dg.MaterializeResult(
+        metadata={
+            **{f"{finding.name}: {finding.figure}": finding.value for finding in found if finding.value is not None},
+            "findings": preview(table, rows=len(table)),
+            **_pictures(figures),
+        },
+        check_results=[_result(name, [each for each in found if each.name == name]) for name in CHECKS],
+    )
+
+
+FINDING_SCHEMA = {
+    "name": pl.String,
+    "figure": pl.String,
+    "value": pl.Float64,
+    "expected": pl.Float64,
+    "warns": pl.Boolean,
+    "stops": pl.Boolean,
+    "bound": pl.String,
+}
+
+
+def in_words(finding: Finding) -> str:
+    """One figure beyond its bound."""
+    value = "none" if finding.value is None else f"{finding.value:,.3g}"
+    usual = "" if finding.expected is None else f", {finding.expected:,.3g} before"
+    return f"{finding.name}: {finding.figure} {value}{usual} (bound: {finding.bound})"
+
+
+def _result(name: str, found: Sequence[Finding]) -> dg.AssetCheckResult:
+    """Warns, or stops what is downstream: Dagster goes on where a blocking check fails with less than an error."""
+    beyond = [finding for finding in found if finding.warns or finding.stops]
+    stops = any(finding.stops for finding in found)
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not beyond,
+        severity=dg.AssetCheckSeverity.ERROR if stops else dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(in_words, beyond)) or ("as before" if found else "too few events to judge"),
+        metadata={finding.figure: finding.value for finding in found if finding.value is not None},
+    )
+
+
+def _pictures(figures: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+    from ml.figures import counts_bar, shares_by_day
+
+    if figures.is_empty():
+        return {}
+    days = figures["day"].to_list()
+    mix = {name: figures[name].to_list() for name in EVENT_NAMES if figures[name].sum()}
+    coverage = {name.replace("_", " "): figures[name].to_list() for name in COVERAGE}
+    losses = {name: figures[name].to_list() for name in ("late", "quarantined")}
+    return {
+        "volume": picture(counts_bar(days, mix), "events by day"),
+        "known": picture(shares_by_day(days, coverage, "What is known of the events"), "coverage by day"),
+        "losses": picture(shares_by_day(days, losses, "Late and quarantined events"), "late and quarantined by day"),
+    }

@@ -1,0 +1,140 @@
+"""A day against the days before, on four weeks of a log whose every figure is known."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from settings import DataSettings, QualitySettings
+from warehouse.contracts import LandingTable
+from warehouse.ingest import ingest
+from warehouse.landing import Landing, Manifest
+from warehouse.quality import Finding, figures_by_day, findings
+from warehouse.tables import Tables
+
+DAY = date(2026, 3, 30)  # a Monday
+ZONE = "America/New_York"
+A_DAY = 40  # events; on Mondays twice as many
+FEW = QualitySettings(minimum_events=20)
+
+
+def events(day: date, count: int, **fields: Sequence[Any]) -> pl.DataFrame:
+    """Events of noon: half views and half purchases, of ten users and four items."""
+    rows = range(count)
+    columns = {
+        "event_id": [f"{day}-{row}" for row in rows],
+        "user_id": [f"u{row % 10}" for row in rows],
+        "event_time": [datetime(day.year, day.month, day.day, 16, tzinfo=UTC)] * count,
+        "event_name": ["page_visit" if row % 2 else "checkout" for row in rows],
+        "item_id": [f"i{row % 4}" for row in rows],
+    }
+    return pl.DataFrame({**columns, **fields})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three weeks of history and one of daily days; what is known of items and users."""
+    root = tmp_path_factory.mktemp("log")
+    landing, tables = Landing(root / "landing"), Tables(root / "tables")
+    landing.write_manifest(Manifest(time_zone=ZONE))
+    first_daily = DAY - timedelta(days=7)
+    before = [DAY - timedelta(days=number) for number in range(28, 0, -1)]
+    of_day = {day: events(day, A_DAY * (2 if day.weekday() == 0 else 1)) for day in before}
+    landing.write(LandingTable.events, None, pl.concat(frame for day, frame in of_day.items() if day < first_daily))
+    for day in before[-7:]:
+        landing.write(LandingTable.events, day, of_day[day])
+    items = {"item_id": ["i0", "i1", "i2"], "category": ["a", "b", None], "price": [1.0, None, None]}
+    landing.write(LandingTable.items, None, pl.DataFrame({**items, "advertiser_id": ["x", "x", "x"]}))
+    landing.write(LandingTable.users, None, pl.DataFrame({"user_id": ["u0", "u1"], "age": [30, None]}))
+    for arrived in [None, *before[-7:]]:
+        arrive(landing, tables, arrived)
+    return root
+
+
+@pytest.fixture
+def log(written: Path, tmp_path: Path) -> tuple[Landing, Tables]:
+    """A copy of its own."""
+    root = Path(shutil.copytree(written, tmp_path / "copy"))
+    return Landing(root / "landing"), Tables(root / "tables")
+
+
+def arrive(landing: Landing, tables: Tables, day: date | None) -> None:
+    for table in LandingTable:
+        ingest(landing, tables, table, day, DataSettings())
+
+
+def judged(log: tuple[Landing, Tables], frame: pl.DataFrame, settings: QualitySettings = FEW) -> dict[str, Finding]:
+    landing, tables = log
+    landing.write(LandingTable.events, DAY, frame)
+    arrive(landing, tables, DAY)
+    found = findings(figures_by_day(tables, landing, DAY), landing, DAY, settings)
+    return {finding.figure if finding.name == "coverage" else finding.name: finding for finding in found}
+
+
+def test_a_day_like_the_others_has_the_figures_worked_out_by_hand(log: tuple[Landing, Tables]) -> None:
+    found = judged(log, events(DAY, 80))
+    assert not any(finding.warns or finding.stops for finding in found.values())
+    assert {name: (finding.value, finding.expected) for name, finding in found.items()} == {
+        "volume": (80, 80),  # the Mondays', not the week's
+        "newest_event": (12, None),  # noon in New York in summer
+        "lateness": (0, None),
+        "quarantine": (0, None),
+        "event_mix": (0, 0),
+        "item_known": (0.75, 0.75),
+        "category_known": (0.5, 0.5),
+        "price_known": (0.25, 0.25),
+        "advertiser_known": (0.75, 0.75),
+        "users_with_demographics": (pytest.approx(0.1), pytest.approx(0.1)),
+    }
+
+
+UNKNOWN = [f"sku-{row}" for row in range(80)]
+MOSTLY_UNKNOWN = ["i3" if row % 4 == 1 else f"i{row % 4}" for row in range(80)]
+NOBODY = [None if row < 2 else "u0" for row in range(80)]
+ELEVEN_AT_NIGHT = [datetime(2026, 3, 30, 3, tzinfo=UTC)] * 80  # of the day before, in New York
+THE_DAY_BEFORE_THAT = [datetime(2026, 3, 29, 3, tzinfo=UTC)] * 80
+
+
+@pytest.mark.parametrize(
+    ("frame", "check", "value", "stops"),
+    [
+        (events(DAY, 30), "volume", 30, False),
+        (events(DAY, 161), "volume", 161, False),
+        (events(DAY, 80, item_id=UNKNOWN), "item_known", 0.0, True),
+        (events(DAY, 80, item_id=MOSTLY_UNKNOWN), "item_known", 0.5, False),
+        (events(DAY, 80, event_name=["page_visit"] * 80), "event_mix", 0.5, False),
+        (events(DAY, 80, event_name=["lead"] * 80), "event_mix", 1.0, True),
+        (events(DAY, 80, event_time=ELEVEN_AT_NIGHT), "lateness", 1.0, False),
+        (events(DAY, 80, event_time=THE_DAY_BEFORE_THAT), "newest_event", 36.0, False),
+        (events(DAY, 80, user_id=NOBODY), "quarantine", 2 / 80, False),
+    ],
+)
+def test_what_is_beyond_a_bound_warns_or_stops(
+    log: tuple[Landing, Tables], frame: pl.DataFrame, check: str, value: float, stops: bool
+) -> None:
+    found = judged(log, frame)
+    assert found[check].value == pytest.approx(value)
+    assert (found[check].warns, found[check].stops) == (True, stops)
+
+
+def test_a_day_without_events_warns_and_stops_only_where_that_is_asked_for(log: tuple[Landing, Tables]) -> None:
+    found = judged(log, events(DAY, 0))
+    assert set(found) == {"volume", "newest_event"}  # there is nothing to take shares of
+    assert (found["volume"].warns, found["volume"].stops) == (True, False)
+    strict = findings(figures_by_day(log[1], log[0], DAY), log[0], DAY, FEW.model_copy(update={"volume_stop": 0.1}))
+    assert [finding.name for finding in strict if finding.stops] == ["volume"]
+
+
+def test_a_log_s_first_days_are_not_held_against_what_was_not_there(landing: Landing, tables: Tables) -> None:
+    landing.write(LandingTable.events, DAY - timedelta(days=1), events(DAY - timedelta(days=1), 3))
+    for day in (DAY - timedelta(days=1), DAY):
+        arrive(landing, tables, day)
+    found = judged((landing, tables), events(DAY, 80))
+    assert set(found) == {"volume", "newest_event", "lateness", "quarantine"}
+    assert (found["volume"].expected, found["volume"].warns) == (None, False)
