@@ -47,6 +47,7 @@ def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> 
             "partitions_removed": removed.partitions,
             "indexes_removed": removed.indexes,
             "catalogues_removed": removed.catalogues,
+            "unfinished_files_removed": removed.unfinished,
             "files_of_replaced_versions_removed": removed.files,
         }
     )

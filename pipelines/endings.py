@@ -9,6 +9,11 @@ import typer
 from rich.console import Console
 
 errors = Console(stderr=True)
+FULL_DISK = (
+    "The disk is full, so that not even the record of what happened could be written. What was done before stays done, "
+    "and nothing half-written is ever read. Make room (`adseq summary` names the places; ADSEQ_DATA__KEEP_DAYS and "
+    "ADSEQ_DATA__KEEP_VERSIONS_DAYS say what is kept), then give the same command again."
+)
 
 
 @contextmanager
@@ -32,7 +37,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of an error that is not a fault of adseq."""
     from pydantic import ValidationError
 
-    from pipelines.failures import RunFailed, RunRefused, ServiceFailed
+    from pipelines.failures import RunFailed, RunRefused, ServiceFailed, is_full_disk
     from warehouse.home import HomeLocked
     from warehouse.identity import SecretMissing
     from warehouse.importers.mapping import MappingError
@@ -44,6 +49,8 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
 
     if isinstance(error, RunFailed | ServiceFailed):
         return 1, f"\n{error}"
+    if is_full_disk(error):
+        return 1, f"\n{FULL_DISK}"
     if isinstance(
         error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError | TableMissing
     ):

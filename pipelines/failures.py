@@ -13,3 +13,14 @@ class RunFailed(RuntimeError):
 
 class ServiceFailed(RuntimeError):
     """A service did not start or died; the message says which log to read."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, is that a disk has no room; SQLite says it in two ways."""
+    said = ("no space left on device", "disk is full", "disk i/o error", "disk quota exceeded")
+    led: BaseException | None = error
+    while led is not None:
+        if any(text in str(led).lower() for text in said):
+            return True
+        led = led.__cause__ or led.__context__
+    return False

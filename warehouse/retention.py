@@ -15,6 +15,8 @@ from settings import DataSettings
 from warehouse.home import Home
 from warehouse.tables import Tables
 
+# Where files are written beside their place. Whoever sweeps holds the home's lock: nobody else is writing.
+_PARTS = ("", "online/", "served/", "served/*/", "indexes/*/*/", "logs/")
 CATALOGUES = ("item_features", "item_embeddings", "advertiser_embeddings")
 
 
@@ -26,6 +28,7 @@ class Removed:
     indexes: int
     catalogues: int
     files: int  # of older versions of tables
+    unfinished: int  # files that killed processes have left
 
 
 def sweep(home: Home, tables: Tables, day: date, keep: DataSettings, served: Collection[Path]) -> Removed:
@@ -46,8 +49,11 @@ def sweep(home: Home, tables: Tables, day: date, keep: DataSettings, served: Col
     catalogues = [path for path in catalogues if path.stem < str(first)]
     for path in catalogues:
         path.unlink()
+    unfinished = [path for part in _PARTS for path in home.root.glob(f"{part}.*.tmp")]
+    for path in unfinished:
+        path.unlink()
     files = sum(tables.vacuum(name, timedelta(days=keep.keep_versions_days)) for name in tables.names())
-    return Removed(partitions, len(indexes), len(catalogues), files)
+    return Removed(partitions, len(indexes), len(catalogues), files, len(unfinished))
 
 
 def sizes(home: Home) -> dict[str, int]:

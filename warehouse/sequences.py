@@ -6,19 +6,22 @@ look-back window, in the total order (event_time, event_id).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
-import duckdb
 import polars as pl
 
 from settings import SequenceSettings
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
+from warehouse.staging import staging
 from warehouse.tables import Tables
 
 # $files are the Delta table's current files; `days` the wanted days with their window [window_start, window_end).
-# The rows come sorted; Polars turns them into lists, 2.5 times as fast as list(... ORDER BY ...) a column would.
 # Users are pruned to those active on a wanted day before anything is sorted, so that a day costs what its users cost.
+# The rows come sorted, and what is too old for a sequence is cut off afterwards: a window function that numbers the
+# rows of each user would sort everything once more.
 SEQUENCES_SQL = """
 WITH events AS NOT MATERIALIZED (
     SELECT * FROM read_parquet($files, hive_partitioning = true, hive_types = {'arrival_date': DATE})
@@ -29,21 +32,27 @@ active AS (
     WHERE arrival_date BETWEEN $first_day AND $last_day
       AND event_time < window_end
     GROUP BY user_id
-),
-newest AS (
-    SELECT user_id, event_id, event_time, event_name, item_id, advertiser_id, value
-    FROM events JOIN active USING (user_id) JOIN days USING (day)
-    WHERE arrival_date <= $last_day
-      AND arrival_date <= day
-      AND event_time >= window_start
-      AND event_time < window_end
-    QUALIFY row_number() OVER (PARTITION BY user_id ORDER BY event_time DESC, event_id DESC) <= $length
 )
 SELECT user_id, event_id, event_time, event_name, item_id, advertiser_id, value
-FROM newest
+FROM events JOIN active USING (user_id) JOIN days USING (day)
+WHERE arrival_date <= $last_day
+  AND arrival_date <= day
+  AND event_time >= window_start
+  AND event_time < window_end
 ORDER BY user_id, event_time, event_id
 """
 
+EVENT_SCHEMA = pl.Schema(
+    {
+        "user_id": pl.String(),
+        "event_id": pl.String(),
+        "event_time": pl.Datetime("us", "UTC"),
+        "event_name": pl.String(),
+        "item_id": pl.String(),
+        "advertiser_id": pl.String(),
+        "value": pl.Float64(),
+    }
+)
 SEQUENCE_SCHEMA = {
     "user_id": pl.String(),
     "event_id": pl.List(pl.String()),
@@ -69,7 +78,7 @@ def user_sequences(tables: Tables, landing: Landing, day: date, settings: Sequen
     Raises:
         TableMissing: no events have been ingested.
     """
-    return _sequences(tables, landing, [day], settings)
+    return _together(sequence_batches(tables, landing, [day], settings))
 
 
 def all_user_sequences(tables: Tables, landing: Landing, day: date, settings: SequenceSettings) -> pl.DataFrame:
@@ -80,16 +89,26 @@ def all_user_sequences(tables: Tables, landing: Landing, day: date, settings: Se
     Returns and raises as ``user_sequences``.
     """
     arrival_days = [arrived for arrived in tables.days("events", "arrival_date") if arrived <= day]
-    return _sequences(tables, landing, arrival_days, settings)
+    return _together(sequence_batches(tables, landing, arrival_days, settings))
 
 
-def _sequences(tables: Tables, landing: Landing, days: list[date], settings: SequenceSettings) -> pl.DataFrame:
+def sequence_batches(
+    tables: Tables, landing: Landing, days: Sequence[date], settings: SequenceSettings, memory_gib: float = 1.0
+) -> Iterator[pl.DataFrame]:
+    """Sequences of the users who were active on any of ``days``, as of the last of these, some users at a time: what
+    they need in memory does not grow with their number.
+
+    Returns:
+        Batches as ``user_sequences``; all of them together are sorted by user_id.
+
+    Raises:
+        TableMissing: no events have been ingested.
+    """
     tables.require("events")
     files = tables.files("events")
     if not files or not days:
-        return pl.DataFrame(schema=SEQUENCE_SCHEMA)
-    time_zone = landing.manifest.time_zone
-    ends = [day_end(day, time_zone) for day in days]
+        return iter(())
+    ends = [day_end(day, landing.manifest.time_zone) for day in days]
     windows = pl.DataFrame(
         {
             "day": days,
@@ -98,9 +117,31 @@ def _sequences(tables: Tables, landing: Landing, days: list[date], settings: Seq
         },
         schema={"day": pl.Date(), "window_start": pl.Datetime("us", "UTC"), "window_end": pl.Datetime("us", "UTC")},
     )
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("days", windows.to_arrow())
-        parameters = {"files": files, "first_day": min(days), "last_day": max(days), "length": settings.length}
-        events = connection.sql(SEQUENCES_SQL, params=parameters).pl()
-    return events.group_by("user_id", maintain_order=True).agg(pl.all()).cast(SEQUENCE_SCHEMA)
+    parameters = {"files": files, "first_day": min(days), "last_day": max(days)}
+    return _batches(windows, parameters, settings.length, tables.root, memory_gib)
+
+
+def _batches(
+    windows: pl.DataFrame, parameters: Mapping[str, object], length: int, root: Path, memory_gib: float
+) -> Iterator[pl.DataFrame]:
+    with staging(root, memory_gib) as staged:
+        staged.add("days", windows)
+        held = pl.DataFrame(schema=EVENT_SCHEMA)
+        for batch in staged.batches(SEQUENCES_SQL, EVENT_SCHEMA, parameters):
+            rows = pl.concat([held, batch])
+            going_on = rows["user_id"] == rows["user_id"][-1]  # perhaps in the next batch
+            if not going_on.all():
+                yield _lists(rows.filter(~going_on), length)
+            held = rows.filter(going_on).tail(length)
+        if len(held):
+            yield _lists(held, length)
+
+
+def _lists(events: pl.DataFrame, length: int) -> pl.DataFrame:
+    """A row a user of events sorted by user, with the newest ``length`` of each."""
+    lists = events.group_by("user_id", maintain_order=True).agg(pl.all().tail(length))
+    return lists.cast(SEQUENCE_SCHEMA)  # type: ignore[arg-type]
+
+
+def _together(batches: Iterator[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame(schema=SEQUENCE_SCHEMA), *batches])

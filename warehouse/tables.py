@@ -73,6 +73,7 @@ class Tables:
 
         Args:
             schema: columns of the batches.
+            batches: making them opens no table; delta-rs, which asks for them from within, cannot do both at once.
         """
         literals = {column: pl.lit(value) for column, value in partition.items()}
 

@@ -37,15 +37,17 @@ def home(tmp_path: Path) -> Home:
 def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     tables, old = Tables(home.tables), DAY - timedelta(days=8)
     served = [Path("indexes") / VERSION / str(old), Path("served") / VERSION / f"{old}.parquet"]
+    left = home.served / VERSION / ".2026-01-01.parquet.4711.tmp"  # by a killed process
+    left.write_bytes(b"half a catal")
     removed = sweep(home, tables, DAY, DataSettings(keep_days=3), served)
-    assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0)
+    assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0, unfinished=1)
     newest = [DAY - timedelta(days=back) for back in (2, 1, 0)]
     assert tables.days("item_embeddings", "day") == newest
     assert tables.scan("item_embeddings").collect()["embedding"].explode().sort().to_list() == [0, 1, 2]
     assert sorted(path.name for path in (home.indexes / VERSION).iterdir()) == [str(each) for each in [old, *newest]]
     assert sorted(path.stem for path in (home.served / VERSION).iterdir()) == [str(each) for each in [old, *newest]]
     assert len(tables.days("user_states", "day")) == 10
-    assert sweep(home, tables, DAY, DataSettings(keep_days=3), served) == Removed(0, 0, 0, 0)
+    assert sweep(home, tables, DAY, DataSettings(keep_days=3), served) == Removed(0, 0, 0, 0, 0)
 
 
 def test_an_old_day_that_runs_again_takes_nothing_of_later_ones(home: Home) -> None:

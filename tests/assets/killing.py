@@ -1,0 +1,98 @@
+"""Runs a day of a home again and again, killed with signal 9 each time some steps further, until it comes to its end:
+``python -m tests.assets.killing DAY [STEPS]``. Prints the points, one a line; by default every point there is.
+
+Every run is a process of its own, forked from one that has imported everything and used nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipelines.instance import use_home
+from settings import Settings
+from warehouse.home import Home
+from warehouse.online.lmdb_store import LmdbStore
+from warehouse.tables import Tables
+
+KILLED = "Killed"
+
+
+class Killer:
+    """Counts the points at which a process could die, and dies at one of them."""
+
+    def __init__(self, last: int) -> None:
+        self.last, self.reached = last, -1
+
+    def point(self, name: str) -> None:
+        self.reached += 1
+        if self.reached == self.last:
+            print(f"{KILLED} {name}", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, owner: Any, name: str, named: Callable[..., str]) -> None:
+        """Two points at each call: before it and after it."""
+        original = getattr(owner, name)
+
+        def killed(*arguments: Any, **keywords: Any) -> Any:
+            self.point(f"before {named(*arguments)}")
+            result = original(*arguments, **keywords)
+            self.point(f"after {named(*arguments)}")
+            return result
+
+        setattr(owner, name, killed)
+
+    def within_writes(self) -> None:
+        """Two points at each write of a table: when its rows are with the writer and not committed, and afterwards."""
+        original = Tables.write_batches
+
+        def killed(
+            tables: Tables, name: str, schema: pl.Schema, batches: Iterable[pl.DataFrame], partition: Any
+        ) -> None:
+            def ending() -> Iterator[pl.DataFrame]:
+                yield from batches
+                self.point(f"within {name}")
+
+            original(tables, name, schema, ending(), partition)
+            self.point(f"after {name}")
+
+        Tables.write_batches = killed  # type: ignore[method-assign]
+
+
+def main(day: str, steps: int = 1) -> int:
+    home = Home(Settings().home)
+    use_home(home)
+    from pipelines.cli import app
+
+    _import_everything()
+    for last in range(0, 1000, steps):
+        process = os.fork()
+        if not process:
+            killer = Killer(last)
+            killer.within_writes()
+            killer.around(os, "replace", lambda _, to: f"the replacement of {Path(to).name}")
+            killer.around(LmdbStore, "put", lambda _, shelf, rows: f"putting {shelf}")
+            killer.around(LmdbStore, "turn_sign", lambda *_: "turning the sign")
+            sys.stderr = sys.__stderr__ = open(os.devnull, "w")  # noqa: SIM115
+            app(["run", "--days", day], standalone_mode=False)
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if not os.WIFSIGNALED(status):
+            return os.waitstatus_to_exitcode(status)
+    return 1
+
+
+def _import_everything() -> None:
+    import mlflow  # noqa: F401
+
+    import pipelines.definitions  # noqa: F401
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))
