@@ -154,6 +154,7 @@ class ExampleSettings(Group):
     maximum_examples: int = Field(
         600_000, ge=1, description="Upper bound on examples; above it a seeded uniform sample is kept."
     )
+    minimum_examples: int = Field(1000, ge=1, description="Training stops with fewer: too few to learn from.")
     label_weights: dict[str, float] = Field(
         {"checkout": 1.0, "add_to_cart": 0.5, "signup": 1.0}, description="Weight of a positive by event name; else 1."
     )

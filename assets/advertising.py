@@ -104,11 +104,11 @@ def predict_day(settings: SettingsResource, version: AdvertiserVersion, day: dat
     everybody, each from their own last active day. Returns what was written."""
     tables, shape = settings.tables, settings.value().sequences
     if day == version.trained_day:
-        sequences = all_user_sequences(tables, settings.landing, day, shape)
+        sequences = all_user_sequences(tables, settings.landing, day, shape, settings.data.memory_gib)
     elif day in tables.days("user_sequences", "day"):
         sequences = tables.read("user_sequences", {"day": day})
     else:
-        sequences = user_sequences(tables, settings.landing, day, shape)
+        sequences = user_sequences(tables, settings.landing, day, shape, settings.data.memory_gib)
     return _predict(settings, version, day, sequences)
 
 

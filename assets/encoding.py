@@ -48,14 +48,16 @@ def encode_day(settings: SettingsResource, version: ModelVersion, day: date) -> 
     if day in tables.days("user_sequences", "day"):
         sequences = tables.read("user_sequences", {"day": day})
     else:
-        sequences = user_sequences(tables, settings.landing, day, settings.value().sequences)
+        sequences = user_sequences(tables, settings.landing, day, settings.value().sequences, settings.data.memory_gib)
     return _encode(settings, version, day, sequences)
 
 
 def encode_everyone(settings: SettingsResource, version: ModelVersion) -> int:
     """A version's full inference: every user as of their last active day, under the catalogue of its training day."""
     day = version.trained_day
-    sequences = all_user_sequences(settings.tables, settings.landing, day, settings.value().sequences)
+    sequences = all_user_sequences(
+        settings.tables, settings.landing, day, settings.value().sequences, settings.data.memory_gib
+    )
     return _encode(settings, version, day, sequences)
 
 

@@ -155,8 +155,8 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
                 check_name="scores_as_before",
                 passed=drift.shift is None or abs(drift.shift) <= shift_bound,
                 severity=dg.AssetCheckSeverity.WARN,
-                description="no week before to compare with" if drift.shift is None else "",
-                metadata={"shift": drift.shift or 0.0, "bound": shift_bound},
+                description="too few days before to compare with" if drift.shift is None else "",
+                metadata={"bound": shift_bound} | ({} if drift.shift is None else {"shift": drift.shift}),
             ),
         ],
     )

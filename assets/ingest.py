@@ -14,6 +14,7 @@ from warehouse.contracts import LandingTable
 from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
 from warehouse.landing import ManifestError
 from warehouse.reading import LandingError
+from warehouse.staging import MemoryTooSmall
 from warehouse.views import rebuild_views
 
 GROUP = "ingest"
@@ -97,7 +98,7 @@ def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -
     """Ingest; what the input's owner must mend is not tried again."""
     try:
         return ingest(settings.landing, settings.tables, table, day, settings.value().data)
-    except (LandingError, QuarantineExceeded, ManifestError) as error:
+    except (LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 

@@ -134,7 +134,7 @@ def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: 
     tables = settings.tables
     if news.since is None:
         shape = settings.value().sequences
-        everybody = all_user_sequences(tables, settings.landing, publication.day, shape)
+        everybody = all_user_sequences(tables, settings.landing, publication.day, shape, settings.data.memory_gib)
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:

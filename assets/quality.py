@@ -7,11 +7,12 @@ import dagster as dg
 import polars as pl
 
 from assets.describe import DATA_PLATFORM, columns, picture, preview
-from assets.ingest import events, impressions, items, users
+from assets.ingest import events, items, users
 from assets.partitions import daily
 from assets.resources import SettingsResource
 from warehouse.contracts import EVENT_NAMES
 from warehouse.quality import COVERAGE, Finding, figures_by_day, findings
+from warehouse.views import rebuild_views
 
 CHECKS = {
     "volume": "As many events as on the same weekday of the weeks before.",
@@ -22,17 +23,34 @@ CHECKS = {
     "newest_event": "The newest event is of the end of the day.",
 }
 
+FINDING_SCHEMA = {
+    "name": pl.String,
+    "figure": pl.String,
+    "value": pl.Float64,
+    "expected": pl.Float64,
+    "warns": pl.Boolean,
+    "stops": pl.Boolean,
+    "bound": pl.String,
+}
+
 
 @dg.asset(
     group_name="ingest",
     partitions_def=daily,
-    deps=[events, items, users, impressions],
+    # Not impressions: no figure needs them, and a day whose impressions are broken can be served.
+    deps=[events, items, users],
     kinds={"polars"},
     owners=[DATA_PLATFORM],
     description="What arrived, as a whole: how much, of which kinds, how well known, how late; beside the days before. "
     "A log can be valid row by row and useless as a whole. Bounds: settings `quality`.",
     metadata=columns(
-        figure="String", value="Float64", expected="Float64: by the days before", warns="Boolean", stops="Boolean"
+        name="String: the check",
+        figure="String",
+        value="Float64",
+        expected="Float64: by the days before",
+        warns="Boolean",
+        stops="Boolean",
+        bound="String",
     ),
     check_specs=[
         dg.AssetCheckSpec(name, asset="data_quality", blocking=True, description=description)
@@ -41,10 +59,11 @@ CHECKS = {
 )
 def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    figures = figures_by_day(settings.tables, settings.landing, day)
+    figures = figures_by_day(settings.tables, settings.landing, day, settings.data.memory_gib)
     found = findings(figures, settings.landing, day, settings.value().quality)
     table = pl.DataFrame(found, schema=FINDING_SCHEMA)
     settings.tables.write("data_quality", table, {"day": day})
+    rebuild_views(settings.home, settings.tables)  # a day that stops here is looked into
     for finding in found:
         if finding.warns or finding.stops:
             context.log.warning(in_words(finding))
@@ -56,17 +75,6 @@ def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) 
         },
         check_results=[_result(name, [each for each in found if each.name == name]) for name in CHECKS],
     )
-
-
-FINDING_SCHEMA = {
-    "name": pl.String,
-    "figure": pl.String,
-    "value": pl.Float64,
-    "expected": pl.Float64,
-    "warns": pl.Boolean,
-    "stops": pl.Boolean,
-    "bound": pl.String,
-}
 
 
 def in_words(finding: Finding) -> str:

@@ -12,6 +12,7 @@ from warehouse.tables import Tables
 
 DAILY_SCORES = "daily_scores"
 WEEK = timedelta(days=7)
+FEWEST_DAYS = 4  # of the week before, to be held against
 SHOWN = timedelta(days=60)
 
 
@@ -21,7 +22,7 @@ class ScoreDrift:
 
     Attributes:
         by_day: day, users, lowest (10 %), median, highest (90 %); ascending, the day last.
-        shift: of the median against the week before, in that week's ranges from 10 % to 90 %; None without a week.
+        shift: of the median against the week before, in that week's ranges from 10 % to 90 %; None with fewer days.
     """
 
     by_day: pl.DataFrame
@@ -44,7 +45,7 @@ def record_scores(tables: Tables, version: ModelVersion, day: date, scores: NDAr
     known = tables.scan(DAILY_SCORES).filter(pl.col("model_version") == version.name, pl.col("day") <= day)
     by_day = known.filter(pl.col("day") > day - SHOWN).drop("model_version").sort("day").collect()
     week = by_day.filter((pl.col("day") < day) & (pl.col("day") >= day - WEEK))
-    width = (week["highest"] - week["lowest"]).mean() if len(week) else None
+    width = (week["highest"] - week["lowest"]).mean() if len(week) >= FEWEST_DAYS else None
     usual = week["median"].mean()
     shift = (median - usual) / width if width else None  # type: ignore[operator]
     return ScoreDrift(by_day, None if shift is None else float(shift))

@@ -3,13 +3,14 @@
 from datetime import date
 
 import dagster as dg
+import polars as pl
 
 from assets.describe import DATA_PLATFORM, columns, picture
 from assets.ingest import events
 from assets.partitions import daily
 from assets.quality import data_quality
 from assets.resources import SettingsResource
-from warehouse.sequences import user_sequences as sequences_of_day
+from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
 
 
 @dg.asset(
@@ -34,11 +35,13 @@ def user_sequences(context: dg.AssetExecutionContext, settings: SettingsResource
     from ml.figures import history_length_histogram
 
     day = date.fromisoformat(context.partition_key)
-    sequences = sequences_of_day(settings.tables, settings.landing, day, settings.value().sequences)
-    settings.tables.write("user_sequences", sequences, {"day": day})
-    lengths = sequences["event_time"].list.len()
-    metadata = {"dagster/row_count": len(sequences), "active_users": len(sequences)}
-    if not len(sequences):
+    shape, memory = settings.value().sequences, settings.data.memory_gib
+    batches = sequence_batches(settings.tables, settings.landing, [day], shape, memory)
+    settings.tables.write_batches("user_sequences", pl.Schema(SEQUENCE_SCHEMA), batches, {"day": day})
+    written = settings.tables.scan("user_sequences").filter(pl.col("day") == day)
+    lengths = written.select(pl.col("event_time").list.len()).collect()["event_time"]
+    metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths)}
+    if not len(lengths):
         return dg.MaterializeResult(metadata=metadata)
     return dg.MaterializeResult(
         metadata={

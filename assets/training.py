@@ -31,7 +31,12 @@ EXAMPLE_COLUMNS = {
     "period.",
     metadata=columns(**EXAMPLE_COLUMNS),
     check_specs=[
-        dg.AssetCheckSpec("enough_examples", asset="training_examples", blocking=True, description="At least 1,000.")
+        dg.AssetCheckSpec(
+            "enough_examples",
+            asset="training_examples",
+            blocking=True,
+            description="At least examples.minimum_examples.",
+        )
     ],
 )
 def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
@@ -56,11 +61,22 @@ def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
             "by_conversion_type": preview(by_name),
             "sample": preview(frame.drop("subject_item_id", "user_id").sample(min(5, len(frame)), seed=0)),
         },
-        check_results=[dg.AssetCheckResult(check_name="enough_examples", passed=len(frame) >= MINIMUM_EXAMPLES)],
+        check_results=[_enough(len(frame), effective.examples.minimum_examples, period.rule.window_days)],
     )
 
 
-MINIMUM_EXAMPLES = 1000
+def _enough(examples: int, wanted: int, window_days: float) -> dg.AssetCheckResult:
+    advice = (
+        f"{examples:,} examples, at least {wanted:,} are wanted: conversions that follow a cut-off within "
+        f"{window_days:g} days. A longer history helps, or in manifest.toml a smaller prediction_window_days or more "
+        "positive_events."
+    )
+    return dg.AssetCheckResult(
+        check_name="enough_examples",
+        passed=examples >= wanted,
+        description="" if examples >= wanted else advice,
+        metadata={"examples": examples, "bound": wanted},
+    )
 
 
 @dg.asset(

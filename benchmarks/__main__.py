@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "training", "inference", "day", "serving", "soak")
+NAMES = ("loading", "data", "growth", "training", "inference", "day", "serving", "soak")
 
 
 def main(names: list[str]) -> int:
@@ -30,6 +30,14 @@ def main(names: list[str]) -> int:
             from benchmarks import loading
 
             rewrite("loading", loading.run(console)[1], where)
+        if "data" in wanted:
+            from benchmarks import data
+
+            rewrite("data", data.run(console)[1], where)
+        if "growth" in wanted:
+            from benchmarks import growth
+
+            rewrite("growth", growth.run(console)[1], where)
         if "serving" in wanted:
             from benchmarks import serving
 
@@ -40,7 +48,7 @@ def main(names: list[str]) -> int:
 
             with TemporaryDirectory(prefix="adseq-soak-") as directory:
                 rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
-        if set(wanted) - {"loading", "serving", "soak"}:
+        if set(wanted) - {"loading", "data", "growth", "serving", "soak"}:
             from benchmarks import day, inference, training
             from benchmarks.world import written_world
 

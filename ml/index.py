@@ -201,7 +201,7 @@ def save_index(
     if len(item_ids) != index.ntotal:
         raise ValueError(f"the index has {index.ntotal} rows but {len(item_ids)} item ids were given")
     directory.mkdir(parents=True, exist_ok=True)
-    unnamed = directory / f"index.{os.getpid()}.tmp"
+    unnamed = directory / f".index.{os.getpid()}.tmp"
     faiss.write_index(index, str(unnamed))
     index_file, index_sha256 = _named_by_checksum(unnamed, "index", "faiss")
     pl.DataFrame({"item_id": pl.Series(item_ids, dtype=pl.String)}).write_parquet(unnamed)

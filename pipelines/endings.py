@@ -10,9 +10,9 @@ from rich.console import Console
 
 errors = Console(stderr=True)
 FULL_DISK = (
-    "The disk is full, so that not even the record of what happened could be written. What was done before stays done, "
-    "and nothing half-written is ever read. Make room (`adseq summary` names the places; ADSEQ_DATA__KEEP_DAYS and "
-    "ADSEQ_DATA__KEEP_VERSIONS_DAYS say what is kept), then give the same command again."
+    "The disk is full, or fails, so that not even the record of what happened could be written. What was done before "
+    "stays done, and nothing half-written is ever read. Make room (`adseq summary` names the places; "
+    "ADSEQ_DATA__KEEP_DAYS and ADSEQ_DATA__KEEP_VERSIONS_DAYS say what is kept), then give the same command again."
 )
 
 
@@ -45,6 +45,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     from warehouse.landing import ManifestError
     from warehouse.online.store import NothingPublished, StoreUnreachable
     from warehouse.reading import LandingError
+    from warehouse.staging import MemoryTooSmall
     from warehouse.tables import TableMissing
 
     if isinstance(error, RunFailed | ServiceFailed):
@@ -55,7 +56,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
         error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError | TableMissing
     ):
         return 2, str(error)
-    if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing):
+    if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing | MemoryTooSmall):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())

@@ -16,8 +16,8 @@ class ServiceFailed(RuntimeError):
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, is that a disk has no room; SQLite says it in two ways."""
-    said = ("no space left on device", "disk is full", "disk i/o error", "disk quota exceeded")
+    """Whether an error, or one that led to it, is that a disk has no room (which SQLite also calls an I/O error)."""
+    said = ("no space left on device", "disk is full", "disk i/o error", "disk quota exceeded", "failed to offload")
     led: BaseException | None = error
     while led is not None:
         if any(text in str(led).lower() for text in said):

@@ -27,6 +27,8 @@ def validate_landing(landing: Landing, console: Console) -> bool:
     for verdict in found.verdicts.values():
         for text in verdict.missing:
             console.print(f"[dim]{verdict.table.value}[/]: {escape(text)}", highlight=False)
+    for text in found.notes:
+        console.print(f"[yellow]Note:[/] {escape(text)}", highlight=False)
     if not found.problems:
         console.print(f"Ready: adseq run --landing {landing.root} --home HOME", highlight=False, soft_wrap=True)
         return True

@@ -58,11 +58,18 @@ def identities(staged: Staging) -> Iterator[pl.DataFrame]:
     return staged.batches("SELECT * FROM identities ORDER BY user_id", pl.Schema(IDENTITY_SCHEMA))
 
 
-def combined(staged: Staging, table: LandingTable) -> Iterator[pl.DataFrame]:
-    """The rows of ``named``, of several with one key the first that was read; in that order."""
+def combined(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Series) -> Iterator[pl.DataFrame]:
+    """The accepted rows of other tables than events as they were read, of several with one key the first.
+
+    Only their keys are sorted: rows may be wide, such as items with embeddings.
+    """
     _find_repeated(staged, table, SEQUENCE)
-    rows = f"SELECT * FROM named WHERE {_IS_FIRST} ORDER BY {SEQUENCE}"
-    return staged.batches(rows, written_columns(table))
+    for piece in staged.pieces(ACCEPTED):
+        rows = piece.filter(~pl.col(SEQUENCE).is_in(staged.within("surplus", SEQUENCE, piece).implode()))
+        if USER in rows.columns:
+            rows = rows.with_columns(keys.keys(rows[USER]).alias(USER))
+            rows = rows.filter(~pl.col(USER).is_in(buried.implode()))
+        yield rows.select(written_columns(table).names())
 
 
 def combined_events(

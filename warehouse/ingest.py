@@ -135,12 +135,12 @@ def ingest(
             begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
             rows = combined_events(staged, earlier, arrival_day, begin)
         else:
-            rows = combined(staged, table)
+            rows = combined(staged, table, keys, buried)
         tables.write_batches(table.value, written_columns(table), counted.through(rows), partition)
     return IngestReport(
         rows_read=found.rows,
         rows_written=counted.rows,
-        duplicates=found.rows - found.rejected - forgotten - counted.rows,
+        duplicates=found.rows - found.broken.total() - forgotten - counted.rows,
         quarantined=dict(found.by_rule().most_common()),
         late=counted.late,
         forgotten=forgotten,
@@ -159,10 +159,6 @@ class _Found:
     broken: Counter[tuple[str, str]] = field(default_factory=Counter)  # by file and rule
     examples: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # row and content of the first
     ignored_columns: set[str] = field(default_factory=set)
-
-    @property
-    def rejected(self) -> int:
-        return self.broken.total() + self.forgotten
 
     def by_rule(self) -> Counter[str]:
         """Rows, in the order of the rules' names where there are equally many."""
@@ -216,8 +212,8 @@ def _judge_files(
 
 
 def _embedding_width(files: Sequence[Path], tables: Tables, settings: DataSettings) -> int | None:
-    arrivals = (arrival for path in files for arrival in read_arrival(path, LandingTable.items, settings.batch_bytes))
-    return known_embedding_width(tables) or embedding_width(arrivals)
+    known = known_embedding_width(tables)
+    return known or embedding_width(read_arrival(path, LandingTable.items, settings.batch_bytes) for path in files)
 
 
 def day_of_arrival(landing: Landing, day: date | None) -> date:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,16 @@ class Judged:
     ignored_columns: tuple[str, ...]
 
 
-def embedding_width(arrivals: Iterable[Arrival]) -> int | None:
-    """How many numbers most embeddings of an arrival have, of equally many the fewer; None where it has none."""
+def embedding_width(files: Iterable[Iterable[Arrival]]) -> int | None:
+    """How many numbers most embeddings of an arrival's files have, of equally many the fewer; None without any."""
     counted: Counter[int] = Counter()
-    for arrival in arrivals:
+    for arrival in (arrival for file in files for arrival in takewhile(_has_embeddings, file)):
         counted.update(dict(arrival.typed["embedding"].list.len().drop_nulls().value_counts().iter_rows()))
     return min(counted, key=lambda width: (-counted[width], width)) if counted else None
+
+
+def _has_embeddings(arrival: Arrival) -> bool:
+    return "embedding" in arrival.raw.columns  # a file that has none is not read further
 
 
 def judge(arrival: Arrival, rules: Rules) -> Judged:

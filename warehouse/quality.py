@@ -13,20 +13,106 @@ from typing import cast
 import polars as pl
 
 from settings import QualitySettings
-from warehouse.contracts import EVENT_NAMES, LandingTable
+from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
+from warehouse.staging import staging
 from warehouse.tables import Tables
 
 WEEK = 7
 SHOWN_DAYS = 4 * WEEK
+TIME = pl.Datetime("us", "UTC")
+# Shares, and the column that says of how many.
 COVERAGE = {
-    "item_known": "events that name an item, whose item the catalogue has",
-    "category_known": "… and has a category for",
-    "price_known": "… and has a price for",
-    "advertiser_known": "events with an advertiser, their own or the item's",
-    "users_with_demographics": "users of the day of whom an age, a gender or a country is known",
+    "items_named": "events",  # events that name an item
+    "item_known": "naming",  # of these: whose item the catalogue has
+    "category_known": "naming",  # … and has a category for
+    "price_known": "naming",  # … and has a price for
+    "advertiser_known": "events",  # events with an advertiser, their own or the item's
+    "users_with_demographics": "users",  # of whom an age, a gender or a country is known
 }
+
+# `days` has the bounds of each day; the events of a daily arrival count as its day, those of the history as the day on
+# which they happened. What is known is what was known then: the newest version of an item that had arrived by the day
+# (in the history, with the history), as a whole.
+FIGURES_SQL = """
+WITH arrived AS (
+    SELECT days.*, events.* FROM events JOIN days ON events.arrival_date = days.day
+    WHERE events.arrival_date > $history
+    UNION ALL
+    SELECT days.*, events.* FROM events JOIN days ON event_time >= days.begins AND event_time < days.ends
+    WHERE events.arrival_date = $history
+),
+engaged AS (
+    SELECT day, greatest(day, $history) AS known_by, item_id, count(*) AS events, count(advertiser_id) AS own_advertiser
+    FROM arrived GROUP BY ALL
+),
+versions AS (
+    SELECT item_id, arrival_date, category IS NOT NULL AS category, price IS NOT NULL AS price,
+           advertiser_id IS NOT NULL AS advertiser
+    FROM items
+),
+described AS (
+    SELECT engaged.*, versions.item_id IS NOT NULL AS known, coalesce(versions.category, false) AS category,
+           coalesce(versions.price, false) AS price, coalesce(versions.advertiser, false) AS advertiser
+    FROM engaged ASOF LEFT JOIN versions
+      ON engaged.item_id = versions.item_id AND engaged.known_by >= versions.arrival_date
+),
+about_items AS (
+    SELECT day,
+           sum(events) AS events,
+           coalesce(sum(events) FILTER (item_id IS NOT NULL), 0) AS naming,
+           coalesce(sum(events) FILTER (known), 0) AS known,
+           coalesce(sum(events) FILTER (category), 0) AS category,
+           coalesce(sum(events) FILTER (price), 0) AS price,
+           sum(CASE WHEN advertiser THEN events ELSE own_advertiser END) AS advertiser
+    FROM described GROUP BY day
+),
+active AS (
+    SELECT DISTINCT day, greatest(day, $history) AS known_by, user_id FROM arrived
+),
+people AS (
+    SELECT user_id, arrival_date, coalesce(age::VARCHAR, gender, country) IS NOT NULL AS described FROM users
+),
+about_users AS (
+    SELECT active.day, count(*) AS users, count(*) FILTER (people.described) AS described
+    FROM active ASOF LEFT JOIN people
+      ON active.user_id = people.user_id AND active.known_by >= people.arrival_date
+    GROUP BY active.day
+),
+about_events AS (
+    SELECT day, max(least(event_time, ends)) AS newest,
+           CASE WHEN day > $history THEN avg(late::DOUBLE) END AS late,
+           {names}
+    FROM arrived GROUP BY day
+),
+about_rejected AS (
+    SELECT arrival_date AS day, count(*) AS rejected FROM quarantine_events GROUP BY arrival_date
+)
+SELECT day, events, naming, users, {name_columns},
+       naming / events AS items_named,
+       known / nullif(naming, 0) AS item_known,
+       category / nullif(naming, 0) AS category_known,
+       price / nullif(naming, 0) AS price_known,
+       advertiser / events AS advertiser_known,
+       described / users AS users_with_demographics,
+       late,
+       CASE WHEN day > $history THEN coalesce(rejected, 0) / (events + coalesce(rejected, 0)) END AS quarantined,
+       newest
+FROM about_items JOIN about_events USING (day) JOIN about_users USING (day) LEFT JOIN about_rejected USING (day)
+ORDER BY day
+""".format(
+    names=", ".join(f"count(*) FILTER (event_name = '{name}') AS {name}" for name in EVENT_NAMES),
+    name_columns=", ".join(EVENT_NAMES),
+)
+FIGURES_SCHEMA = pl.Schema(
+    {
+        "day": pl.Date(),
+        **dict.fromkeys(("events", "naming", "users", *EVENT_NAMES), pl.Int64()),
+        **dict.fromkeys((*COVERAGE, "late", "quarantined"), pl.Float64()),
+        "newest": TIME,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -52,49 +138,28 @@ class Finding:
     bound: str
 
 
-def figures_by_day(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
+def figures_by_day(tables: Tables, landing: Landing, day: date, memory_gib: float) -> pl.DataFrame:
     """The figures of ``day`` and of the ``SHOWN_DAYS`` before, a row a day that has any event.
 
-    A daily arrival counts as its day, the history by the days on which its events happened.
-
     Returns:
-        day; events; a column of ``EVENT_NAMES`` each, events; the columns of ``COVERAGE``, shares (null of nothing);
-        late and quarantined, shares (null in the history); newest, the time of the newest event.
+        ``FIGURES_SCHEMA``: events, those that name an item (``naming``), users, events by name; the shares of
+        ``COVERAGE`` (null of nothing); late and quarantined, shares (null in the history); the time of the newest
+        event, at most the end of its day.
     """
-    first = day - timedelta(days=SHOWN_DAYS)
-    events = _events(tables, landing, first, day).join(_catalogue(tables, day), on="item_id", how="left")
-    names_item = pl.col("item_id").is_not_null()
-    known = {
-        name: (pl.col(name).fill_null(False) & names_item).sum() / names_item.sum()
-        for name in ("item_known", "category_known", "price_known")
-    }
-    advertiser = pl.col("advertiser_id").is_not_null() | pl.col("item_advertiser").fill_null(False)
-    by_day = events.group_by("day").agg(
-        events=pl.len(),
-        **{name: (pl.col("event_name") == name).sum() for name in EVENT_NAMES},
-        **{name: pl.when(share.is_finite()).then(share) for name, share in known.items()},
-        advertiser_known=advertiser.mean(),
-        late=pl.col("late").mean(),
-        newest=pl.col("event_time").max(),
-    )
-    demographics = (
-        events.select("day", "user_id")
-        .unique()
-        .join(_described_users(tables, day), on="user_id", how="left")
-        .group_by("day")
-        .agg(users_with_demographics=pl.col("described").fill_null(False).mean())
-    )
-    rejected = tables.scan("quarantine_events").filter(pl.col("arrival_date").is_between(first, day))
-    quarantined = rejected.group_by(day="arrival_date").agg(rejected=pl.len())
-    share = pl.col("rejected").fill_null(0) / (pl.col("events") + pl.col("rejected").fill_null(0))
-    return (
-        by_day.join(demographics, on="day", how="left")
-        .join(quarantined, on="day", how="left")
-        .with_columns(quarantined=pl.when(pl.col("late").is_not_null()).then(share))
-        .select("day", "events", *EVENT_NAMES, *COVERAGE, "late", "quarantined", "newest")
-        .sort("day")
-        .collect(engine="streaming")
-    )
+    wanted = [day - timedelta(days=back) for back in range(SHOWN_DAYS, -1, -1)]
+    bounds = [day_end(each, landing.manifest.time_zone) for each in [wanted[0] - timedelta(days=1), *wanted]]
+    days = {"day": wanted, "begins": bounds[:-1], "ends": bounds[1:]}
+    history = landing.history_day()
+    with staging(tables.root, memory_gib) as staged:
+        staged.add("days", pl.DataFrame(days, schema_overrides={"begins": TIME, "ends": TIME}))
+        for name in ("events", "items", "users", "quarantine_events"):
+            files = tables.files(name)
+            if files:
+                staged.view(name, files)
+            else:
+                staged.add(name, tables.scan(name).collect_schema().to_frame())
+        found = staged.batches(FIGURES_SQL, FIGURES_SCHEMA, {"history": history})
+        return pl.concat([FIGURES_SCHEMA.to_frame(), *found])
 
 
 def findings(figures: pl.DataFrame, landing: Landing, day: date, settings: QualitySettings) -> list[Finding]:
@@ -109,9 +174,15 @@ def findings(figures: pl.DataFrame, landing: Landing, day: date, settings: Quali
         _above("lateness", "late", today, settings.late_warn, settings.late_stop),
         _above("quarantine", "quarantined", today, settings.quarantined_warn, 1.0),
     ]
-    if int(week["events"].sum()) < settings.minimum_events:
-        return found
-    return [*found, _mix(today, week, settings), *(_coverage(name, today, week, settings) for name in COVERAGE)]
+    if int(week["events"].sum()) >= settings.minimum_events:
+        found.append(_mix(today, week, settings))
+    judged = [name for name in COVERAGE if _enough(name, today, week, settings)]
+    return [*found, *(_coverage(name, today, week, settings) for name in judged)]
+
+
+def _enough(name: str, today: pl.DataFrame, week: pl.DataFrame, settings: QualitySettings) -> bool:
+    """Whether a share is of enough to be judged, today and in the week before."""
+    return min(int(part[COVERAGE[name]].sum()) for part in (today, week)) >= settings.minimum_events
 
 
 def _volume(figures: pl.DataFrame, day: date, events: int, settings: QualitySettings) -> Finding:
@@ -176,10 +247,10 @@ def _mix(today: pl.DataFrame, week: pl.DataFrame, settings: QualitySettings) -> 
 
 
 def _coverage(name: str, today: pl.DataFrame, week: pl.DataFrame, settings: QualitySettings) -> Finding:
-    value = today[name][0]
-    weighted = week.drop_nulls(name).select((pl.col(name) * pl.col("events")).sum() / pl.col("events").sum())
-    expected = weighted.item() if len(week.drop_nulls(name)) else None
-    fall = expected - value if value is not None and expected is not None else 0.0
+    value = float(today[name][0])
+    of = COVERAGE[name]
+    expected = float(week.select((pl.col(name) * pl.col(of)).sum() / pl.col(of).sum()).item())
+    fall = expected - value
     return Finding(
         name="coverage",
         figure=name,
@@ -188,38 +259,4 @@ def _coverage(name: str, today: pl.DataFrame, week: pl.DataFrame, settings: Qual
         warns=fall > settings.coverage_fall_warn,
         stops=fall > settings.coverage_fall_stop,
         bound=f"at most {settings.coverage_fall_warn:.0%} below the week before",
-    )
-
-
-def _events(tables: Tables, landing: Landing, first: date, day: date) -> pl.LazyFrame:
-    """Events with the ``day`` that they count as."""
-    history = landing.history_day()
-    happened = pl.col("event_time").dt.convert_time_zone(landing.manifest.time_zone).dt.date()
-    in_history = pl.col("arrival_date") == history
-    return (
-        tables.scan(LandingTable.events.value)
-        .filter(pl.col("arrival_date").is_between(first, day))
-        .with_columns(
-            day=pl.when(in_history).then(happened).otherwise("arrival_date"),
-            late=pl.when(~in_history).then("late"),
-        )
-        .filter(pl.col("day").is_between(first, day))
-    )
-
-
-def _catalogue(tables: Tables, day: date) -> pl.LazyFrame:
-    """What is known of each item by ``day``, in whatever version of it."""
-    items = tables.scan(LandingTable.items.value).filter(pl.col("arrival_date") <= day)
-    return items.group_by("item_id").agg(
-        item_known=pl.lit(True),
-        category_known=pl.col("category").is_not_null().any(),
-        price_known=pl.col("price").is_not_null().any(),
-        item_advertiser=pl.col("advertiser_id").is_not_null().any(),
-    )
-
-
-def _described_users(tables: Tables, day: date) -> pl.LazyFrame:
-    users = tables.scan(LandingTable.users.value).filter(pl.col("arrival_date") <= day)
-    return users.group_by("user_id").agg(
-        described=pl.any_horizontal(pl.col("age", "gender", "country").is_not_null()).any()
     )

@@ -29,7 +29,8 @@ _SAMPLED_LINES = 1000
 _CHUNK_ROWS = 10_000
 _BLOCK_BYTES = 2**20
 _COLUMN_BYTES = 64 * 2**20  # of a batch where one column is looked for
-_QUOTED = re.compile(r"`[^`]*`|\"[^\"]*\"|'[^']*'")
+# What a message quotes of the file, also where its first line ends within the quotation.
+_QUOTED = re.compile(r"`[^`]*(`|$)|\"[^\"]*(\"|$)|'[^']*'|(?<=JSON object: ).*$")
 
 
 class LandingError(ValueError):
@@ -138,9 +139,10 @@ def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_byt
             rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             yield from _in_batches(rows, batch_bytes)
         elif suffix.startswith(".csv"):
-            # All columns as text; the contract decides the types, and an empty field, quoted or not, is null.
-            rows = pl.scan_csv(path, infer_schema=False, glob=False)
-            yield from _in_batches(rows.with_columns(pl.all().replace("", None)), batch_bytes)
+            # All columns as text; the contract decides the types, and an empty field, quoted or not, is null. That is
+            # done batch by batch: within the query, it would read ahead and hold what it has read.
+            for raw in _in_batches(pl.scan_csv(path, infer_schema=False, glob=False), batch_bytes):
+                yield raw.with_columns(pl.all().replace("", None))
         else:
             yield from _json_lines(path, schema, required, batch_bytes)
     except (pl.exceptions.PolarsError, EOFError, zlib.error, OSError, UnicodeDecodeError) as error:

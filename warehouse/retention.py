@@ -16,7 +16,8 @@ from warehouse.home import Home
 from warehouse.tables import Tables
 
 # Where files are written beside their place. Whoever sweeps holds the home's lock: nobody else is writing.
-_PARTS = ("", "online/", "served/", "served/*/", "indexes/*/*/", "logs/")
+_PLACES = ("online/", "served/", "served/*/", "indexes/*/*/", "models/*/", "tables/", "logs/")
+_UNFINISHED = (".warehouse.duckdb.*.tmp*", ".lock.*.tmp", *(f"{place}.*.tmp*" for place in _PLACES))
 CATALOGUES = ("item_features", "item_embeddings", "advertiser_embeddings")
 
 
@@ -49,9 +50,9 @@ def sweep(home: Home, tables: Tables, day: date, keep: DataSettings, served: Col
     catalogues = [path for path in catalogues if path.stem < str(first)]
     for path in catalogues:
         path.unlink()
-    unfinished = [path for part in _PARTS for path in home.root.glob(f"{part}.*.tmp")]
+    unfinished = [path for pattern in _UNFINISHED for path in home.root.glob(pattern)]
     for path in unfinished:
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     files = sum(tables.vacuum(name, timedelta(days=keep.keep_versions_days)) for name in tables.names())
     return Removed(partitions, len(indexes), len(catalogues), files, len(unfinished))
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import polars as pl
 
-from settings import SequenceSettings
+from settings import DataSettings, SequenceSettings
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
 from warehouse.staging import staging
 from warehouse.tables import Tables
+
+MEMORY_GIB = DataSettings().memory_gib  # of reading and sorting, without what the sequences themselves take
 
 # $files are the Delta table's current files; `days` the wanted days with their window [window_start, window_end).
 # Users are pruned to those active on a wanted day before anything is sorted, so that a day costs what its users cost.
@@ -64,7 +66,9 @@ SEQUENCE_SCHEMA = {
 }
 
 
-def user_sequences(tables: Tables, landing: Landing, day: date, settings: SequenceSettings) -> pl.DataFrame:
+def user_sequences(
+    tables: Tables, landing: Landing, day: date, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
+) -> pl.DataFrame:
     """Sequences as of ``day`` of the users with an event that arrived on ``day``, oldest event first.
 
     An event that happened after the end of ``day`` makes nobody active and is in no sequence. A user whose every
@@ -78,10 +82,12 @@ def user_sequences(tables: Tables, landing: Landing, day: date, settings: Sequen
     Raises:
         TableMissing: no events have been ingested.
     """
-    return _together(sequence_batches(tables, landing, [day], settings))
+    return _together(sequence_batches(tables, landing, [day], settings, memory_gib))
 
 
-def all_user_sequences(tables: Tables, landing: Landing, day: date, settings: SequenceSettings) -> pl.DataFrame:
+def all_user_sequences(
+    tables: Tables, landing: Landing, day: date, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
+) -> pl.DataFrame:
     """Every user's sequence as of their own last active day on or before ``day``: what a full inference encodes.
 
     A user's row equals that of ``user_sequences`` on their last active day, so incremental can equal full.
@@ -89,11 +95,11 @@ def all_user_sequences(tables: Tables, landing: Landing, day: date, settings: Se
     Returns and raises as ``user_sequences``.
     """
     arrival_days = [arrived for arrived in tables.days("events", "arrival_date") if arrived <= day]
-    return _together(sequence_batches(tables, landing, arrival_days, settings))
+    return _together(sequence_batches(tables, landing, arrival_days, settings, memory_gib))
 
 
 def sequence_batches(
-    tables: Tables, landing: Landing, days: Sequence[date], settings: SequenceSettings, memory_gib: float = 1.0
+    tables: Tables, landing: Landing, days: Sequence[date], settings: SequenceSettings, memory_gib: float = MEMORY_GIB
 ) -> Iterator[pl.DataFrame]:
     """Sequences of the users who were active on any of ``days``, as of the last of these, some users at a time: what
     they need in memory does not grow with their number.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,11 @@ STAGING = ".staging"
 BATCH_ROWS = 100_000
 # What DuckDB may take of the memory; the rest is for what is read from it and written meanwhile.
 _FOR_QUERIES = 0.5
+_THREAD_MIB = 64  # that a thread of a sort needs, or it fails
+
+
+class MemoryTooSmall(RuntimeError):
+    """What has to be sorted does not fit into the memory that it may take, not even with the disk's help."""
 
 
 @dataclass
@@ -50,10 +55,27 @@ class Staging:
         files = ", ".join(f"'{_quoted(piece)}'" for piece in pieces)
         self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
 
+    def view(self, name: str, files: Sequence[str]) -> None:
+        """Know the files of a Delta table that arrives by day by a name."""
+        listed = ", ".join(f"'{_quoted(file)}'" for file in files)
+        partition = "hive_partitioning = true, hive_types = {'arrival_date': DATE}"
+        self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], {partition})")
+
     def pieces(self, name: str) -> Iterator[pl.DataFrame]:
         """The rows of a name as they were added."""
         for path in self._pieces[name]:
             yield pl.read_parquet(path, glob=False, hive_partitioning=False)
+
+    def within(self, table: str, column: str, piece: pl.DataFrame) -> pl.Series:
+        """Those numbers of a table's ``column`` that lie in the range of the piece's: few, however many there are."""
+        numbers = piece[column]
+        if numbers.is_empty():
+            return numbers
+        found = self.connection.execute(
+            f"SELECT {column} FROM {table} WHERE {column} BETWEEN $first AND $last",
+            {"first": numbers.min(), "last": numbers.max()},
+        )
+        return pl.Series(column, [number for (number,) in found.fetchall()], dtype=numbers.dtype)
 
     def scan(self, name: str) -> pl.LazyFrame:
         """The rows of a name as they were added, lazily."""
@@ -81,19 +103,31 @@ def staging(root: Path, memory_gib: float) -> Iterator[Staging]:
 
     Args:
         memory_gib: of the process, half of which the queries may take.
+
+    Raises:
+        MemoryTooSmall: a query needs more.
     """
     (root / STAGING).mkdir(parents=True, exist_ok=True)
     with _alone(root / STAGING):
         _sweep(root / STAGING)
         directory = Path(mkdtemp(dir=root / STAGING))
         held = _lock(directory)
+    limit = int(memory_gib * 1024 * _FOR_QUERIES)
     try:
         with duckdb.connect() as connection:
-            connection.execute(f"SET memory_limit = '{int(memory_gib * 1024 * _FOR_QUERIES)}MiB'")
+            connection.execute(f"SET memory_limit = '{limit}MiB'")
+            connection.execute(f"SET threads = {max(1, min(os.cpu_count() or 1, limit // _THREAD_MIB))}")
             connection.execute(f"SET temp_directory = '{_quoted(directory / 'spilled')}'")
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET TimeZone = 'UTC'")
             yield Staging(directory, connection)
+    except Exception as error:  # also of the reader of a query's batches, in words only
+        if "Out of Memory Error" in str(error) and "offload" not in str(error):
+            raise MemoryTooSmall(
+                f"{memory_gib:g} GiB are too little to sort what is there: raise ADSEQ_DATA__MEMORY_GIB and try again. "
+                "Nothing was written."
+            ) from error
+        raise
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(held)
@@ -141,5 +175,5 @@ def _lock(directory: Path) -> int:
     return held
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     return str(path).replace("'", "''")

@@ -13,12 +13,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
 from numpy.typing import NDArray
 
 PartitionValue = str | date
 # Nothing reads a column's smallest and largest value from the log, and the log would keep those of rows long removed.
 NO_STATISTICS: Mapping[str, str | None] = {"delta.dataSkippingNumIndexedCols": "0"}
+# Event ids are never there twice: a dictionary of them is work for nothing. Given properties, delta-rs compresses only
+# what they say.
+_PROPERTIES = WriterProperties(
+    compression="SNAPPY", column_properties={"event_id": ColumnProperties(dictionary_enabled=False)}
+)
 
 
 class TableMissing(LookupError):
@@ -91,6 +96,7 @@ class Tables:
             predicate=_predicate(partition) if exists else None,
             schema_mode="merge" if exists else None,
             configuration=None if exists else NO_STATISTICS,
+            writer_properties=_PROPERTIES,
         )
 
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:

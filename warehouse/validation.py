@@ -21,6 +21,7 @@ from warehouse.landing import Landing
 from warehouse.reading import Arrival, LandingError, read_arrival
 from warehouse.staging import Staging, staging
 
+WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
 # What a log goes without where a table is empty, and where a column is.
 WITHOUT_TABLE = {
     LandingTable.items: "items are known by what users did with them only: no category, no price, no title",
@@ -95,6 +96,7 @@ class Validation:
     last_event: str | None
     by_name: dict[str, int]  # good events
     positives: int
+    notes: tuple[str, ...]  # what makes answers worse
     problems: tuple[str, ...]  # each of which would stop a run
 
 
@@ -119,34 +121,44 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
         last_event=last,
         by_name=by_name,
         positives=positives,
+        notes=_notes(landing, first, last),
         problems=tuple(_problems(landing, verdicts, positives, settings)),
     )
 
 
 def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:
-    """One table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name."""
+    """One table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name; no user's id."""
     verdict, width = Verdict(table), None
-    asked = [*KEYS[table], *(["event_name", "event_time"] if table is LandingTable.events else [])]
-    staged.add(table.value, pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked))
+    asked = _ASKED.get(table, [])
+    if asked:
+        staged.add(table.value, pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked))
     for day in [None, *landing.dates()]:
         before = (verdict.rows, verdict.quarantined)
         if table is LandingTable.items and width is None:
-            width = embedding_width(_readable(landing, table, day, settings, []))
+            width = embedding_width([_readable(landing, table, day, settings, [])])
         rules = Rules(table, _latest(landing, day, settings), width, landing.root, _NOBODY)
         verdict.files += len(landing.files(table, day))
         for arrival in _readable(landing, table, day, settings, verdict.unreadable):
             judged = judge(arrival, rules)
             verdict.add(judged)
-            staged.add(table.value, judged.accepted.select(asked))
+            if asked:
+                staged.add(table.value, judged.accepted.select(asked))
         rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
         if rows and broken / rows > settings.maximum_quarantine_share:
             verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}")
-    # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
-    if table in (LandingTable.events, LandingTable.impressions):
+    if table in _ASKED:
         key = ", ".join(KEYS[table])
         [(keys,)] = staged.rows(f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {table.value})")
         verdict.repeated = verdict.good - keys
     return verdict
+
+
+# Of items and users a newer row is a newer version; of events and impressions it is the same one again, which is
+# counted by their keys.
+_ASKED = {
+    LandingTable.events: [*KEYS[LandingTable.events], "event_name", "event_time"],
+    LandingTable.impressions: [*KEYS[LandingTable.impressions]],
+}
 
 
 def _readable(
@@ -168,6 +180,19 @@ def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datet
 
 
 _NOBODY = UserKeys(b"nothing is written")
+
+
+def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, ...]:
+    if first is None or last is None:
+        return ()
+    days = (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
+    window = landing.manifest.prediction_window_days
+    if days >= WINDOWS * window:
+        return ()
+    return (
+        f"{days} days are few for a prediction window of {window:g} days: one window is held back to choose epochs, "
+        f"one to report on. Set prediction_window_days in manifest.toml to at most {max(days // WINDOWS, 1)}",
+    )
 
 
 def _problems(

@@ -59,7 +59,7 @@ def test_a_day_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
     assert len(points) >= 7
     assert done.stdout.count("1 earlier run(s) were killed; marked as failed") >= len(points) - 1  # the first had none
     assert_as_undisturbed(undisturbed, killed)
-    assert list(killed.root.glob("**/.*.tmp")) == []
+    assert list(killed.root.glob("**/*.tmp*")) == []
 
 
 @pytest.fixture

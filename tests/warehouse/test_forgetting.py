@@ -166,6 +166,17 @@ def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Lan
     assert forget_in_tables(tables, gone) == {}
 
 
+def test_what_a_forgotten_user_sends_again_is_counted_once(landing: Landing, tables: Tables) -> None:
+    arrive(landing, [event("1"), event("2", user_id="v")])
+    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    bury(tables, pl.Series([UserKeys.of(tables, landing).key("u")]), DAY)
+    arrive(landing, [event("1"), event("bad", value=-1.0), event("2", user_id="v"), event("2", user_id="v")])
+    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    assert (report.rows_read, report.rows_written, report.forgotten, report.duplicates) == (4, 1, 2, 1)
+    assert report.quarantined == {}
+    assert tables.read("quarantine_events", {"arrival_date": DAY}).is_empty()
+
+
 def test_tombstones_of_a_day_add_up(tables: Tables) -> None:
     assert forgotten_users(tables).to_list() == []
     bury(tables, pl.Series("user_id", ["a"]), DAY)

@@ -29,6 +29,7 @@ ROWS = [
     "03.03.2026 10:00,bob,buy,i2,,,x",
     "someday,cid,view,i3,Nord,garden,1",
 ]
+MEMORY = 0.25  # GiB
 EVENTS = {
     "user_id": "who",
     "event_time": {"column": "when", "format": "%d.%m.%Y %H:%M"},
@@ -58,7 +59,7 @@ def landed(landing: Landing, table: LandingTable, day: date | None) -> pl.DataFr
 
 
 def test_by_hand(export: Path, landing: Landing, tables: Tables) -> None:
-    summary = import_tables([export], mapping(), landing)
+    summary = import_tables([export], mapping(), landing, MEMORY)
     assert (summary.rows, summary.undated) == ({LandingTable.events: 5, LandingTable.items: 3}, 1)
     assert summary.days == (date(2026, 3, 3),)
     assert landing.manifest.time_zone == "Europe/Berlin"
@@ -87,7 +88,7 @@ LENIENT = DataSettings(maximum_quarantine_share=1)
 
 
 def test_every_format_gives_the_same(export: Path, landing: Landing, tmp_path: Path) -> None:
-    import_tables([export], mapping(), landing)
+    import_tables([export], mapping(), landing, MEMORY)
     frame = pl.read_csv(export, infer_schema=False)
     others = {
         "export.csv.gz": gzip.compress(export.read_bytes()),
@@ -99,7 +100,7 @@ def test_every_format_gives_the_same(export: Path, landing: Landing, tmp_path: P
     frame.write_parquet(tmp_path / "export.parquet")
     for name in (*others, "export.parquet"):
         other = Landing(tmp_path / f"landing of {name}")
-        import_tables([tmp_path / name], mapping(), other)
+        import_tables([tmp_path / name], mapping(), other, MEMORY)
         for table in (LandingTable.events, LandingTable.items):
             for day in (None, date(2026, 3, 3)):
                 expected, found = (
@@ -141,18 +142,18 @@ def test_times(landing: Landing, tmp_path: Path, source: Any, text: str, expecte
     only = Mapping.model_validate(
         {"log": {"daily_days": 1, "time_zone": "Europe/Berlin"}, "table": [{"into": "events", "columns": events}]}
     )
-    summary = import_tables([path], only, landing)
+    summary = import_tables([path], only, landing, MEMORY)
     found = pl.concat([landed(landing, LandingTable.events, day) for day in (None, *summary.days)])
     assert expected in found["event_time"].to_list()
 
 
 def test_nothing_is_left_of_an_import_that_fails(export: Path, landing: Landing) -> None:
     with pytest.raises(MappingError, match="to come from column 'nobody'"):
-        import_tables([export], mapping(EVENTS | {"user_id": "nobody"}), landing)
+        import_tables([export], mapping(EVENTS | {"user_id": "nobody"}), landing, MEMORY)
     with pytest.raises(SourceError, match="3 days with events, and 3 of them"):
-        import_tables([export], mapping(daily_days=3), landing)
+        import_tables([export], mapping(daily_days=3), landing, MEMORY)
     with pytest.raises(SourceError, match="cannot be read"):
-        import_tables([_broken(export)], mapping(), landing)
+        import_tables([_broken(export)], mapping(), landing, MEMORY)
     assert not landing.root.exists()
 
 
@@ -195,7 +196,7 @@ def test_a_sketch_is_a_mapping_that_works(landing: Landing, tmp_path: Path) -> N
     assert "#   colour: e.g. " in text
     written = tmp_path / "mapping.toml"
     written.write_text(text.replace("daily_days = 3", "daily_days = 1"))
-    import_tables([path], Mapping.read(written), landing)
+    import_tables([path], Mapping.read(written), landing, MEMORY)
     events = pl.concat([landed(landing, LandingTable.events, day) for day in (None, date(2026, 3, 4))])
     assert events.sort("event_time")["event_name"].to_list() == ["page_visit", "add_to_cart", "checkout", "custom"]
     assert landed(landing, LandingTable.items, None)["category"].to_list() == ["Home > Chair", None]

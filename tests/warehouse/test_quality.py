@@ -20,8 +20,9 @@ from warehouse.tables import Tables
 
 DAY = date(2026, 3, 30)  # a Monday
 ZONE = "America/New_York"
+MEMORY = 0.25  # GiB
 A_DAY = 40  # events; on Mondays twice as many
-FEW = QualitySettings(minimum_events=20)
+FEW = QualitySettings(minimum_events=10)
 
 
 def events(day: date, count: int, **fields: Sequence[Any]) -> pl.DataFrame:
@@ -73,7 +74,7 @@ def judged(log: tuple[Landing, Tables], frame: pl.DataFrame, settings: QualitySe
     landing, tables = log
     landing.write(LandingTable.events, DAY, frame)
     arrive(landing, tables, DAY)
-    found = findings(figures_by_day(tables, landing, DAY), landing, DAY, settings)
+    found = findings(figures_by_day(tables, landing, DAY, MEMORY), landing, DAY, settings)
     return {finding.figure if finding.name == "coverage" else finding.name: finding for finding in found}
 
 
@@ -86,6 +87,7 @@ def test_a_day_like_the_others_has_the_figures_worked_out_by_hand(log: tuple[Lan
         "lateness": (0, None),
         "quarantine": (0, None),
         "event_mix": (0, 0),
+        "items_named": (1, 1),
         "item_known": (0.75, 0.75),
         "category_known": (0.5, 0.5),
         "price_known": (0.25, 0.25),
@@ -107,6 +109,7 @@ THE_DAY_BEFORE_THAT = [datetime(2026, 3, 29, 3, tzinfo=UTC)] * 80
         (events(DAY, 30), "volume", 30, False),
         (events(DAY, 161), "volume", 161, False),
         (events(DAY, 80, item_id=UNKNOWN), "item_known", 0.0, True),
+        (events(DAY, 80, item_id=[None] * 80, advertiser_id=["x"] * 80), "items_named", 0.0, True),
         (events(DAY, 80, item_id=MOSTLY_UNKNOWN), "item_known", 0.5, False),
         (events(DAY, 80, event_name=["page_visit"] * 80), "event_mix", 0.5, False),
         (events(DAY, 80, event_name=["lead"] * 80), "event_mix", 1.0, True),
@@ -127,7 +130,9 @@ def test_a_day_without_events_warns_and_stops_only_where_that_is_asked_for(log: 
     found = judged(log, events(DAY, 0))
     assert set(found) == {"volume", "newest_event"}  # there is nothing to take shares of
     assert (found["volume"].warns, found["volume"].stops) == (True, False)
-    strict = findings(figures_by_day(log[1], log[0], DAY), log[0], DAY, FEW.model_copy(update={"volume_stop": 0.1}))
+    strict = findings(
+        figures_by_day(log[1], log[0], DAY, MEMORY), log[0], DAY, FEW.model_copy(update={"volume_stop": 0.1})
+    )
     assert [finding.name for finding in strict if finding.stops] == ["volume"]
 
 
@@ -138,3 +143,32 @@ def test_a_log_s_first_days_are_not_held_against_what_was_not_there(landing: Lan
     found = judged((landing, tables), events(DAY, 80))
     assert set(found) == {"volume", "newest_event", "lateness", "quarantine"}
     assert (found["volume"].expected, found["volume"].warns) == (None, False)
+
+
+def test_a_catalogue_that_loses_its_traits_is_seen_on_its_day(log: tuple[Landing, Tables]) -> None:
+    """As the model sees it: the newest version of an item counts, as a whole, and days before keep what they knew."""
+    poorer = {"item_id": ["i0", "i1", "i2"], "category": [None, None, None], "price": [1.0, 1.0, 1.0]}
+    types = {"item_id": pl.String, "category": pl.String, "price": pl.Float64}
+    log[0].write(LandingTable.items, DAY, pl.DataFrame(poorer, schema=types))
+    found = judged(log, events(DAY, 80))
+    assert (found["category_known"].value, found["category_known"].expected) == (0, 0.5)
+    assert found["category_known"].warns
+    assert (found["price_known"].value, found["price_known"].warns) == (0.75, False)
+
+
+def test_shares_of_a_few_are_not_judged(log: tuple[Landing, Tables]) -> None:
+    few = events(DAY, 80, event_name=["search"] * 80, item_id=["nobody's"] * 5 + [None] * 75)
+    found = judged(log, few, FEW.model_copy(update={"mix_stop": 1.0}))
+    assert "item_known" not in found
+    assert found["items_named"].value == 5 / 80
+
+
+def test_an_event_of_tomorrow_does_not_hide_that_today_s_feed_is_old(log: tuple[Landing, Tables]) -> None:
+    landing, tables = log
+    ahead = events(DAY - timedelta(days=1), 1, event_id=["ahead"], event_time=[datetime(2026, 3, 30, 20, tzinfo=UTC)])
+    landing.write(LandingTable.events, DAY - timedelta(days=1), ahead)
+    arrive(landing, tables, DAY - timedelta(days=1))
+    found = judged(log, events(DAY, 0))
+    assert found["newest_event"].value == 24  # the end of yesterday at the most
+    found = judged(log, events(DAY, 80, event_time=THE_DAY_BEFORE_THAT))
+    assert found["newest_event"].value == 24

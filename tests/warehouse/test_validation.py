@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 from settings import DataSettings
-from tests.warehouse.ingest.arrivals import DAY, EVENTS, ITEMS, TOLERANT, arrive, event, write_text
+from tests.warehouse.ingest.arrivals import DAY, EVENTS, ITEMS, NOON, TOLERANT, arrive, event, write_text
 from warehouse.ingest import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.tables import Tables
@@ -81,3 +82,13 @@ def test_a_later_version_of_an_item_is_not_sent_again(landing: Landing) -> None:
     for name in ("a.csv", "b.csv"):
         write_text(landing, name, "item_id\ni\n", ITEMS)
     assert validate(landing, DataSettings()).verdicts[ITEMS].repeated == 0
+
+
+def test_a_log_that_is_short_for_its_prediction_window_is_noted(landing: Landing) -> None:
+    arrive(landing, [event("1"), event("2", event_time=NOON - timedelta(days=29))])
+    landing.write_manifest(Manifest(prediction_window_days=28))
+    (note,) = validate(landing, DataSettings()).notes
+    assert note.startswith("30 days are few for a prediction window of 28 days")
+    assert "to at most 7" in note
+    landing.write_manifest(Manifest(prediction_window_days=7))
+    assert validate(landing, DataSettings()).notes == ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from settings import UNKNOWN_ADVERTISER
+from settings import UNKNOWN_ADVERTISER, Settings
 from warehouse.importers.mapping import Mapping
 from warehouse.importers.tabular import TabularSummary, import_tables
 from warehouse.importers.writing import SourceError
@@ -53,4 +53,4 @@ def import_rees46(source: Path, landing: Landing, daily_days: int = 3) -> Tabula
     files = sorted([*source.glob("*.csv"), *source.glob("*.csv.gz")])
     if not files:
         raise SourceError(f"{source} holds no *.csv or *.csv.gz: name the folder with REES46's monthly files")
-    return import_tables(files, mapping(daily_days), landing)
+    return import_tables(files, mapping(daily_days), landing, Settings().data.memory_gib)

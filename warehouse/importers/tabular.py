@@ -7,7 +7,7 @@ memory does not grow with it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatch
@@ -55,9 +55,7 @@ class TabularSummary:
         return lines
 
 
-def import_tables(
-    files: Sequence[Path], mapping: LogMapping, landing: Landing, memory_gib: float = 1.0
-) -> TabularSummary:
+def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing, memory_gib: float) -> TabularSummary:
     """Write ``files`` as ``mapping`` says into an empty or new landing zone.
 
     Events arrive on the day they happened, in the time zone of the log; the last ``daily_days`` days with events become
@@ -178,15 +176,21 @@ def _stage(pieces: Staging, table: LandingTable, exports: Sequence[_Export]) -> 
     """Read the files of a table, once each, in order."""
     read = 0
     for export in exports:
-        nothing = export.rows.collect_schema().to_frame()
-        try:
-            # A batch is converted after it is read: a query that did both would read on, and hold what it has read.
-            batches = export.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, lazy=True)
-            for batch in chain(batches, [nothing]):
-                pieces.add(table.value, batch.select(export.columns).with_row_index(SEQUENCE, read))
-                read += batch.height
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        for batch in _converted(export):
+            pieces.add(table.value, batch.with_row_index(SEQUENCE, read))
+            read += batch.height
+
+
+def _converted(export: _Export) -> Iterator[pl.DataFrame]:
+    """A file's rows batch by batch, at the end none. A batch is converted after it is read: a query that did both would
+    read on, and hold what it has read."""
+    nothing = export.rows.collect_schema().to_frame()
+    batches = export.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, lazy=True)
+    try:
+        for batch in chain(batches, [nothing]):
+            yield batch.select(export.columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
 
 
 def _by_day(pieces: Staging) -> pl.DataFrame:
@@ -218,15 +222,15 @@ def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[d
 
 
 def _last(table: LandingTable, pieces: Staging, days: Sequence[date]) -> str:
-    """Stage the last row of each key in each arrival. Returns the name."""
+    """Stage the last row of each key in each arrival. Returns the name. Only keys are sorted: rows may be wide."""
     listed = ", ".join(f"DATE '{day}'" for day in days)
     arrival = f"CASE WHEN {DAY} IN ({listed}) THEN {DAY} END"
     place = f"row_number() OVER (PARTITION BY {', '.join(KEYS[table])}, {arrival} ORDER BY {SEQUENCE} DESC)"
-    rows = f"SELECT * FROM {table.value} QUALIFY {place} = 1 ORDER BY {SEQUENCE}"
-    schema, name = pieces.scan(table.value).collect_schema(), f"{table.value}_last"
-    pieces.add(name, schema.to_frame())
-    for batch in pieces.batches(rows, schema):
-        pieces.add(name, batch)
+    name = f"{table.value}_last"
+    pieces.execute(f"CREATE TABLE {name}_rows AS SELECT {SEQUENCE} FROM {table.value} QUALIFY {place} = 1")
+    for piece in pieces.pieces(table.value):
+        kept = pieces.within(f"{name}_rows", SEQUENCE, piece)
+        pieces.add(name, piece.filter(pl.col(SEQUENCE).is_in(kept.implode())))
     return name
 
 

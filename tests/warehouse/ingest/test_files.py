@@ -157,6 +157,24 @@ def test_an_unusable_file_is_named_and_leaves_the_previous_partition(
     assert ids(tables) == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bad.csv", f'{HEADER}\n1,"ann@example.org,2026-03-10,checkout,i\n2,u,2026-03-10,checkout,i\n'),
+        ("bad.jsonl", '{"event_id": 1, "user_id": "ann@example.org"}\n["ann@example.org", 4711]\n'),
+        ("bad.jsonl", '[4711]\n'),
+        ("bad.csv", f"{HEADER}\n1,ann@example.org,2026-03-10,checkout,i,too,many\n"),
+    ],
+)  # fmt: skip
+def test_a_message_quotes_nothing_of_a_file(landing: Landing, tables: Tables, name: str, content: str) -> None:
+    path = write_text(landing, name, content)
+    with pytest.raises(LandingError) as error:
+        ingest(landing, tables, EVENTS, DAY, DataSettings())
+    said = str(error.value).replace(str(path), "")
+    assert "ann" not in said
+    assert "4711" not in said
+
+
 def test_items_lists_and_structs_of_text_are_json(landing: Landing, tables: Tables) -> None:
     interests = [{"interest": "camping", "confidence": 0.5}]
     rows = [

@@ -1,0 +1,55 @@
+"""A synthetic event log of any size in a landing zone: what is measured by the number of events and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from warehouse.contracts import LandingTable
+from warehouse.landing import Landing, Manifest
+
+FIRST, DAYS = datetime(2026, 1, 1, tzinfo=UTC), 59
+EVENTS_A_USER, ITEMS, ADVERTISERS = 20, 200_000, 500
+DAY = date(2026, 3, 2)  # the one that lands after the history
+NAMES = np.array(["page_visit", "page_visit", "page_visit", "add_to_cart", "checkout"])
+
+
+def write_log(root: Path, events: int, parts: int = 1) -> Landing:
+    """``events`` of two months as the history, in files of equal length, and one day with a hundred."""
+    landing = Landing(root)
+    landing.write_manifest(Manifest(name="benchmark", synthetic=True))
+    for part in range(parts):
+        landing.write(LandingTable.events, None, _events(events // parts, events, seed=part), f"part-{part}")
+    one_day = _events(100, events, seed=parts).with_columns(event_time=pl.lit(FIRST + timedelta(days=60.5)))
+    landing.write(LandingTable.events, DAY, one_day)
+    return landing
+
+
+def _events(count: int, of: int, seed: int) -> pl.DataFrame:
+    """Users are drawn evenly, items by a power law."""
+    random = np.random.default_rng(seed)
+    items = (random.pareto(1.1, count) * 100).astype(np.int64) % ITEMS
+    microseconds = pl.Series(random.integers(0, DAYS * 86_400 * 10**6, count)).cast(pl.Duration("us"))
+    return pl.DataFrame(
+        {
+            "event_id": pl.Series(random.integers(0, 2**62, count)).cast(pl.String),
+            "user": random.integers(0, max(of // EVENTS_A_USER, 10), count),
+            "event_time": FIRST + microseconds,
+            "event_name": NAMES[random.integers(0, len(NAMES), count)],
+            "item": items,
+            "advertiser": items % ADVERTISERS,
+            "value": np.round(random.random(count) * 100, 2),
+        }
+    ).select(
+        "event_id",
+        "event_time",
+        "event_name",
+        "value",
+        user_id=pl.format("user-{}", "user"),
+        item_id=pl.format("item-{}", "item"),
+        advertiser_id=pl.format("advertiser-{}", "advertiser"),
+        currency=pl.lit("EUR"),
+    )

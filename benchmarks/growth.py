@@ -1,0 +1,214 @@
+"""How does the cost of a day grow with its active users, with the catalogue and with the history?
+
+One of the three grows at a time, the others stay; each step of the day is the function that its asset calls, on a log
+of ``benchmarks.events``, under an untrained model (weights change no time).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+
+from assets.deployment import ModelVersion
+from assets.encoding import encode_day, index_day, write_item_embeddings
+from assets.features import features_of_day
+from assets.resources import SettingsResource
+from benchmarks.events import DAY, FIRST, write_log
+from benchmarks.report import Table
+from ml.artifact import ModelArtifact
+from ml.dataset import build_dataset
+from ml.parts import DEPLOYED
+from ml.training import new_network
+from settings import Settings
+from warehouse.contracts import LandingTable
+from warehouse.home import Home
+from warehouse.ingest import ingest
+from warehouse.landing import Landing
+from warehouse.quality import figures_by_day
+from warehouse.sequences import user_sequences
+from warehouse.tables import Tables
+from warehouse.world.catalogue import build_catalogue
+from warehouse.world.settings import WorldSettings
+
+STEPS = ("ingest", "quality", "sequences", "features", "states", "embeddings", "index")
+ROUNDS = 3
+FAR = {"active": 5_000_000, "items": 1_000_000, "history": 2_000_000_000}  # of a shop with 100 million users
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How large a day is."""
+
+    active: int = 1_000
+    items: int = 10_000
+    history: int = 1_000_000  # events before the day
+
+
+SIZES = {
+    "active": (Shape(), Shape(active=4_000), Shape(active=16_000)),
+    "items": (Shape(), Shape(items=30_000), Shape(items=90_000)),
+    "history": (Shape(), Shape(history=4_000_000), Shape(history=16_000_000)),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """seconds = constant + slope × size, by least squares of relative errors."""
+
+    constant: float
+    slope: float
+
+    def at(self, size: float) -> float:
+        return self.constant + self.slope * size
+
+
+def run(console: Console) -> tuple[dict[Shape, dict[str, float]], Table]:
+    """Measure and print."""
+    costs: dict[Shape, dict[str, float]] = {}
+    for shape in dict.fromkeys(shape for shapes in SIZES.values() for shape in shapes):
+        console.print(f"{shape} ...", highlight=False)
+        costs[shape] = measure(shape)
+        console.print(f"  {', '.join(f'{step} {cost:.2f}' for step, cost in costs[shape].items())} s", highlight=False)
+    table = table_of(costs)
+    table.show(console)
+    return costs, table
+
+
+def measure(shape: Shape) -> dict[str, float]:
+    """Seconds of each step, the median of some rounds."""
+    with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
+        home = Home(Path(directory)).create()
+        os.environ["ADSEQ_HOME"] = str(home.root)
+        settings = SettingsResource()
+        landing, tables = settings.landing, settings.tables
+        version = prepare(home, landing, tables, shape)
+        rounds = [[timed(step) for step in steps_of_day(settings, landing, tables, version)] for _ in range(ROUNDS)]
+        return dict(zip(STEPS, np.median(rounds, axis=0).tolist(), strict=True))
+
+
+def prepare(home: Home, landing: Landing, tables: Tables, shape: Shape) -> ModelVersion:
+    """The history and the catalogue ingested, the day landed, a version on the disk."""
+    write_log(home.landing, shape.history, parts=max(1, shape.history // 4_000_000))
+    world = WorldSettings(initial_items=shape.items, new_items_per_day=0, advertisers=500)
+    items = build_catalogue(world, 0).frame(np.arange(shape.items), 0)
+    landing.write(LandingTable.items, None, items)
+    landing.write(LandingTable.events, DAY, events_of_day(shape, items["item_id"]))
+    for path in landing.files(LandingTable.events, None):  # about items of the catalogue
+        written = pl.read_parquet(path)
+        number = written["item_id"].str.strip_prefix("item-").cast(pl.Int64) % shape.items
+        written.with_columns(item_id=items["item_id"].gather(number)).write_parquet(path)
+    for table in LandingTable:
+        ingest(landing, tables, table, None, Settings().data)
+        ingest(landing, tables, table, DAY, Settings().data)
+    sample = tables.scan("events").head(20_000).collect().sort("user_id", "event_time")
+    settings = Settings()
+    names = ["page_visit", "add_to_cart", "checkout"]
+    nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
+    dataset = build_dataset(sample, items, nobody, settings.features, names)
+    version = ModelVersion("benchmark", DAY - timedelta(days=1), "", home.models / "benchmark")
+    network = new_network(dataset, settings)
+    ModelArtifact(network, dataset.basis, settings, names, dataset.log.end).save(version.directory / DEPLOYED)
+    return version
+
+
+def events_of_day(shape: Shape, item_ids: pl.Series) -> pl.DataFrame:
+    """Three events of each active user, who is one of the history's."""
+    random = np.random.default_rng(7)
+    users = np.repeat(np.arange(shape.active) % max(shape.history // 20, 10), 3)
+    noon = FIRST + timedelta(days=60.5)
+    assert noon.date() == DAY
+    assert isinstance(noon, datetime)
+    return pl.DataFrame(
+        {
+            "event_id": [f"day-{number}" for number in range(len(users))],
+            "user_id": pl.Series(users).cast(pl.String),
+            "event_time": pl.Series([noon]).new_from_index(0, len(users)),
+            "event_name": "page_visit",
+            "item_id": item_ids.gather(random.integers(0, len(item_ids), len(users))),
+        }
+    ).with_columns(user_id=pl.format("user-{}", "user_id"))
+
+
+def steps_of_day(
+    settings: SettingsResource, landing: Landing, tables: Tables, version: ModelVersion
+) -> tuple[Callable[[], object], ...]:
+    """What the assets of a day do, in the order of ``STEPS``."""
+
+    def features() -> None:
+        found, statistics = features_of_day(tables, landing, version, DAY)
+        tables.write("item_features", found.to_frame(statistics), {"model_version": version.name, "day": DAY})
+
+    def sequences() -> None:
+        found = user_sequences(tables, landing, DAY, settings.value().sequences)
+        tables.write("user_sequences", found, {"day": DAY})
+
+    return (
+        lambda: ingest(landing, tables, LandingTable.events, DAY, settings.value().data),
+        lambda: figures_by_day(tables, landing, DAY, settings.data.memory_gib),
+        sequences,
+        features,
+        lambda: encode_day(settings, version, DAY),
+        lambda: write_item_embeddings(settings, version, DAY),
+        lambda: index_day(settings, version, DAY),
+    )
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def fitted(sizes: list[float], seconds: list[float]) -> Line:
+    """The line through the points, each weighted by what it costs: the small ones count as much as the large."""
+    weights = 1 / np.maximum(seconds, 1e-3)
+    slope, constant = np.polyfit(sizes, seconds, deg=1, w=weights)
+    return Line(float(constant), float(slope))
+
+
+def table_of(costs: dict[Shape, dict[str, float]]) -> Table:
+    """A row a size, the line of the whole day for each dimension, and what the lines say of a hundred million users."""
+    rows, far = [], dict(costs[Shape()])
+    for name, shapes in SIZES.items():
+        for shape in shapes:
+            seconds = [costs[shape][step] for step in STEPS]
+            rows.append(_row(f"{getattr(shape, name):,} {_LABELS[name]}", seconds))
+        sizes = [float(getattr(shape, name)) for shape in shapes]
+        lines = {step: fitted(sizes, [costs[shape][step] for shape in shapes]) for step in STEPS}
+        rows.append(_row(f"… by the line: a million {_LABELS[name]} more", [lines[step].slope * 1e6 for step in STEPS]))
+        for step in STEPS:
+            far[step] += max(0.0, lines[step].slope) * (FAR[name] - getattr(Shape(), name))
+    rows.append(_row("100 M users, by the lines", list(far.values())))
+    given = ", ".join(f"{size:,} {_LABELS[name]}" for name, size in FAR.items())
+    return Table(
+        "What a day costs, in seconds",
+        ("", *STEPS, "together"),
+        tuple(rows),
+        (
+            f"Unless a row says otherwise: {_described(Shape())}. Median of {ROUNDS} rounds of the same day; lines by "
+            "least squares of the relative errors.",
+            f"100 M users: {given}; that is twenty events a user, one in twenty active. Slopes below "
+            "zero count as zero.",
+        ),
+    )
+
+
+def _row(label: str, seconds: list[float]) -> tuple[str, ...]:
+    return (label, *(f"{each:,.2f}" for each in seconds), f"{sum(seconds):,.2f}")
+
+
+_LABELS = {"active": "active users", "items": "items", "history": "events before the day"}
+
+
+def _described(shape: Shape) -> str:
+    return ", ".join(f"{getattr(shape, name):,} {label}" for name, label in _LABELS.items())
