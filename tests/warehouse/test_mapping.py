@@ -157,6 +157,15 @@ def test_nothing_is_left_of_an_import_that_fails(export: Path, landing: Landing)
     assert not landing.root.exists()
 
 
+def test_a_gzip_that_ends_early_is_not_imported(export: Path, landing: Landing) -> None:
+    """Polars takes it for one that ends, and loses the rest."""
+    path = export.with_name("early.csv.gz")
+    path.write_bytes(gzip.compress(export.read_bytes())[:-12])
+    with pytest.raises(SourceError, match=r"early\.csv\.gz cannot be read"):
+        import_tables([path], mapping(), landing, MEMORY)
+    assert not landing.root.exists()
+
+
 def _broken(export: Path) -> Path:
     path = export.with_name("broken.csv.gz")
     path.write_bytes(gzip.compress(export.read_bytes() * 1000)[:200])
