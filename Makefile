@@ -26,7 +26,7 @@ run: install ## Install, write the synthetic world, run the whole flow on it, sh
 	$(BIN)/adseq demo
 
 test: install-dev ## Install, run every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint test ## What CI runs: format, lint, types, import direction, every test
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.flow import landing, ran  # noqa: F401 - fixtures
+from tests.flow import landing, ran, shared  # noqa: F401 - fixtures
 
 # Before any test module imports assets.partitions, which reads the home when it is imported.
 _home = tempfile.TemporaryDirectory(prefix="adseq-tests-")  # removed when the interpreter ends

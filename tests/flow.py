@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 import pytest
+from filelock import FileLock
 
 from tests.assets.world import DAYS, WORLD, adseq
 from warehouse.home import Home
@@ -40,17 +42,32 @@ class Ran:
 
 
 @pytest.fixture(scope="session")
-def landing(tmp_path_factory: pytest.TempPathFactory) -> Landing:
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory of all processes that share the tests."""
+    own = tmp_path_factory.getbasetemp()
+    root = own / "shared" if worker_id == "master" else own.parent / "shared"
+    root.mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def landing(shared: Path) -> Landing:
     """The tiny world with three daily days."""
-    landing = Landing(tmp_path_factory.mktemp("landing"))
-    write_world(landing, WORLD, len(DAYS))
+    landing, written = Landing(shared / "landing"), shared / "landing.written"
+    with FileLock(shared / "landing.lock"):
+        if not written.exists():
+            write_world(landing, WORLD, len(DAYS))
+            written.touch()
     return landing
 
 
 @pytest.fixture(scope="session")
-def ran(landing: Landing, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """The history, a champion and three days."""
-    home = Home(tmp_path_factory.mktemp("flow"))
-    done = adseq(home, "run", "--landing", str(landing.root))
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    return Ran(home, done.stdout)
+def ran(shared: Path, landing: Landing) -> Ran:
+    """The history, a champion and three days; run by whichever process needs it first."""
+    home, printed = Home(shared / "flow"), shared / "flow.printed"
+    with FileLock(shared / "flow.lock"):
+        if not printed.exists():
+            done = adseq(home, "run", "--landing", str(landing.root))
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+            printed.write_text(done.stdout)
+    return Ran(home, printed.read_text())
