@@ -25,8 +25,9 @@ help: ## List the targets
 run: install ## Install, write the synthetic world, run the whole flow on it, show the table of results
 	$(BIN)/adseq demo
 
+# Two processes share the cores: threads of each would be in the other's way.
 test: install-dev ## Install, run every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint test ## What CI runs: format, lint, types, import direction, every test
 
