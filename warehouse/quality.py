@@ -12,7 +12,7 @@ from typing import cast
 
 import polars as pl
 
-from settings import QualitySettings
+from settings import UNKNOWN_ADVERTISER, QualitySettings
 from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
@@ -44,12 +44,13 @@ WITH arrived AS (
     WHERE events.arrival_date = $history
 ),
 engaged AS (
-    SELECT day, greatest(day, $history) AS known_by, item_id, count(*) AS events, count(advertiser_id) AS own_advertiser
+    SELECT day, greatest(day, $history) AS known_by, item_id, count(*) AS events,
+           count(nullif(advertiser_id, '{unknown}')) AS own_advertiser
     FROM arrived GROUP BY ALL
 ),
 versions AS (
     SELECT item_id, arrival_date, category IS NOT NULL AS category, price IS NOT NULL AS price,
-           advertiser_id IS NOT NULL AS advertiser
+           nullif(advertiser_id, '{unknown}') IS NOT NULL AS advertiser
     FROM items
 ),
 described AS (
@@ -102,6 +103,7 @@ SELECT day, events, naming, users, {name_columns},
 FROM about_items JOIN about_events USING (day) JOIN about_users USING (day) LEFT JOIN about_rejected USING (day)
 ORDER BY day
 """.format(
+    unknown=UNKNOWN_ADVERTISER,
     names=", ".join(f"count(*) FILTER (event_name = '{name}') AS {name}" for name in EVENT_NAMES),
     name_columns=", ".join(EVENT_NAMES),
 )

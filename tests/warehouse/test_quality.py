@@ -107,6 +107,7 @@ THE_DAY_BEFORE_THAT = [datetime(2026, 3, 29, 3, tzinfo=UTC)] * 80
     ("frame", "check", "value", "stops"),
     [
         (events(DAY, 30), "volume", 30, False),
+        (events(DAY, 80, item_id=["i3"] * 80, advertiser_id=["unknown"] * 80), "advertiser_known", 0.0, True),
         (events(DAY, 161), "volume", 161, False),
         (events(DAY, 80, item_id=UNKNOWN), "item_known", 0.0, True),
         (events(DAY, 80, item_id=[None] * 80, advertiser_id=["x"] * 80), "items_named", 0.0, True),
