@@ -64,9 +64,6 @@ def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) 
     table = pl.DataFrame(found, schema=FINDING_SCHEMA)
     settings.tables.write("data_quality", table, {"day": day})
     rebuild_views(settings.home, settings.tables)  # a day that stops here is looked into
-    for finding in found:
-        if finding.warns or finding.stops:
-            context.log.warning(in_words(finding))
     return dg.MaterializeResult(
         metadata={
             **{f"{finding.name}: {finding.figure}": finding.value for finding in found if finding.value is not None},
@@ -77,7 +74,7 @@ def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) 
     )
 
 
-def in_words(finding: Finding) -> str:
+def _in_words(finding: Finding) -> str:
     """One figure beyond its bound."""
     value = "none" if finding.value is None else f"{finding.value:,.3g}"
     usual = "" if finding.expected is None else f", {finding.expected:,.3g} before"
@@ -92,7 +89,7 @@ def _result(name: str, found: Sequence[Finding]) -> dg.AssetCheckResult:
         check_name=name,
         passed=not beyond,
         severity=dg.AssetCheckSeverity.ERROR if stops else dg.AssetCheckSeverity.WARN,
-        description="; ".join(map(in_words, beyond)) or ("as before" if found else "too few events to judge"),
+        description="; ".join(map(_in_words, beyond)) or ("as before" if found else "too few events to judge"),
         metadata={finding.figure: finding.value for finding in found if finding.value is not None},
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.events import write_log
+from benchmarks.events import item_ids, write_log
 from benchmarks.measured import (
     Cost,
     all_sequences,
@@ -52,7 +52,7 @@ def measure(events: int, console: Console) -> Size:
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         root = Path(directory)
         console.print(f"{events:,} events ...", highlight=False)
-        write_log(root / "landing", events, parts=max(1, events // FILE_EVENTS))
+        write_log(root / "landing", events, item_ids(), parts=max(1, events // FILE_EVENTS))
         works = (ingest_history, validate_all, all_sequences, pandas_sequences, sorted_copy)
         costs = []
         for work in works:

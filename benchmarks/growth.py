@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,10 @@ from assets.deployment import ModelVersion
 from assets.encoding import encode_day, index_day, write_item_embeddings
 from assets.features import features_of_day
 from assets.resources import SettingsResource
-from benchmarks.events import DAY, FIRST, write_log
+from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
-from ml.artifact import ModelArtifact
-from ml.dataset import build_dataset
+from benchmarks.untrained import untrained_model
 from ml.parts import DEPLOYED
-from ml.training import new_network
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
@@ -97,41 +95,29 @@ def measure(shape: Shape) -> dict[str, float]:
 
 def prepare(home: Home, landing: Landing, tables: Tables, shape: Shape) -> ModelVersion:
     """The history and the catalogue ingested, the day landed, a version on the disk."""
-    write_log(home.landing, shape.history, parts=max(1, shape.history // 4_000_000))
     world = WorldSettings(initial_items=shape.items, new_items_per_day=0, advertisers=500)
     items = build_catalogue(world, 0).frame(np.arange(shape.items), 0)
+    write_log(home.landing, shape.history, items["item_id"], parts=max(1, shape.history // 4_000_000))
     landing.write(LandingTable.items, None, items)
     landing.write(LandingTable.events, DAY, events_of_day(shape, items["item_id"]))
-    for path in landing.files(LandingTable.events, None):  # about items of the catalogue
-        written = pl.read_parquet(path)
-        number = written["item_id"].str.strip_prefix("item-").cast(pl.Int64) % shape.items
-        written.with_columns(item_id=items["item_id"].gather(number)).write_parquet(path)
     for table in LandingTable:
         ingest(landing, tables, table, None, Settings().data)
         ingest(landing, tables, table, DAY, Settings().data)
     sample = tables.scan("events").head(20_000).collect().sort("user_id", "event_time")
-    settings = Settings()
-    names = ["page_visit", "add_to_cart", "checkout"]
-    nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
-    dataset = build_dataset(sample, items, nobody, settings.features, names)
     version = ModelVersion("benchmark", DAY - timedelta(days=1), "", home.models / "benchmark")
-    network = new_network(dataset, settings)
-    ModelArtifact(network, dataset.basis, settings, names, dataset.log.end).save(version.directory / DEPLOYED)
+    untrained_model(sample, items, version.directory / DEPLOYED)
     return version
 
 
 def events_of_day(shape: Shape, item_ids: pl.Series) -> pl.DataFrame:
     """Three events of each active user, who is one of the history's."""
     random = np.random.default_rng(7)
-    users = np.repeat(np.arange(shape.active) % max(shape.history // 20, 10), 3)
-    noon = FIRST + timedelta(days=60.5)
-    assert noon.date() == DAY
-    assert isinstance(noon, datetime)
+    users = np.repeat(np.arange(shape.active) % max(shape.history // EVENTS_A_USER, 10), 3)
     return pl.DataFrame(
         {
             "event_id": [f"day-{number}" for number in range(len(users))],
             "user_id": pl.Series(users).cast(pl.String),
-            "event_time": pl.Series([noon]).new_from_index(0, len(users)),
+            "event_time": pl.Series([NOON]).new_from_index(0, len(users)),
             "event_name": "page_visit",
             "item_id": item_ids.gather(random.integers(0, len(item_ids), len(users))),
         }

@@ -13,12 +13,11 @@ import polars as pl
 from rich.console import Console
 
 from assets.publishing import catalogue_frame
-from ml.artifact import ModelArtifact
-from ml.dataset import build_dataset
+from benchmarks.untrained import untrained_model
 from ml.index import build_index, save_index
 from ml.inference import embed_items
+from ml.parts import DEPLOYED
 from ml.tensors import CatalogueTensors
-from ml.training import new_network
 from settings import Precision, Settings
 from warehouse.home import Home
 from warehouse.online import LmdbStore
@@ -38,7 +37,6 @@ ADVERTISERS = "advertisers-1"
 
 def publish(home: Home, console: Console) -> dict[int, float]:
     """Write a publication into ``home``. Returns the seconds that so many states took, those of everybody first."""
-    settings = Settings()
     console.print(f"Building a catalogue of {ITEMS:,} items and its index ...")
     world = WorldSettings(initial_items=ITEMS, new_items_per_day=0, advertisers=5_000)
     items = build_catalogue(world, 0).frame(np.arange(ITEMS), 0)
@@ -55,15 +53,11 @@ def publish(home: Home, console: Console) -> dict[int, float]:
             "advertiser_id": pl.Series([None] * 20_000, dtype=pl.String),
         }
     ).sort("user_id", "event_time")
-    nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
-    names = ["page_visit", "add_to_cart", "checkout"]
-    dataset = build_dataset(log, items, nobody, settings.features, names)
-    network = new_network(dataset, settings).eval()
+    dataset, network = untrained_model(log, items, home.models / "item-1" / DEPLOYED)
     statistics = dataset.statistics.at(dataset.log.end)
     embeddings = embed_items(network, CatalogueTensors(dataset.features), statistics)
-    ModelArtifact(network, dataset.basis, settings, names, dataset.log.end).save(home.models / "item-1" / "deployed")
     started = time.perf_counter()
-    index = build_index(embeddings, settings.index)
+    index = build_index(embeddings, Settings().index)
     console.print(f"  {type(index).__name__} in {time.perf_counter() - started:.0f} s")
     save_index(home.indexes / "item-1", index, dataset.features.item_ids.to_list(), "item-1", DAY)
     home.served.mkdir(exist_ok=True)

@@ -52,11 +52,8 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
         return 1, f"\n{error}"
     if is_full_disk(error):
         return 1, f"\n{FULL_DISK}"
-    if isinstance(
-        error, RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError | TableMissing
-    ):
-        return 2, str(error)
-    if isinstance(error, NothingPublished | StoreUnreachable | SecretMissing | MemoryTooSmall):
+    refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
+    if isinstance(error, refused | TableMissing | NothingPublished | StoreUnreachable | SecretMissing | MemoryTooSmall):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())

@@ -83,11 +83,11 @@ def combined_events(
     """
     _find_repeated(staged, LandingTable.events, f"event_time, {SEQUENCE}")
     if earlier:
-        known = "read_parquet($files, hive_partitioning = true, hive_types = {'arrival_date': DATE})"
+        staged.view("arrived", earlier)
         staged.execute(
             f"INSERT INTO surplus SELECT {SEQUENCE} FROM named SEMI JOIN "
-            f"(SELECT event_id FROM {known} WHERE arrival_date < $day) AS known USING (event_id)",
-            {"files": list(earlier), "day": arrival_day},
+            "(SELECT event_id FROM arrived WHERE arrival_date < $day) AS earlier USING (event_id)",
+            {"day": arrival_day},
         )
     rows = f"""
         SELECT *, coalesce(event_time < $begin, false) AS late

@@ -109,6 +109,7 @@ def ingest(
     Raises:
         LandingError: a file cannot be read, or the landing zone has a history but no daily folder.
         QuarantineExceeded: the quarantine table is written, the data partition is not.
+        MemoryTooSmall: what has to be sorted does not fit into ``settings.memory_gib``; the data partition stays.
     """
     started = perf_counter()
     arrival_day = day_of_arrival(landing, day)
@@ -141,7 +142,7 @@ def ingest(
         rows_read=found.rows,
         rows_written=counted.rows,
         duplicates=found.rows - found.broken.total() - forgotten - counted.rows,
-        quarantined=dict(found.by_rule().most_common()),
+        quarantined=found.by_rule(),
         late=counted.late,
         forgotten=forgotten,
         files=len(files),
@@ -160,12 +161,12 @@ class _Found:
     examples: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # row and content of the first
     ignored_columns: set[str] = field(default_factory=set)
 
-    def by_rule(self) -> Counter[str]:
-        """Rows, in the order of the rules' names where there are equally many."""
+    def by_rule(self) -> dict[str, int]:
+        """Rows, most first, in the order of the rules' names where there are equally many."""
         rules: Counter[str] = Counter()
-        for (_, rule), rows in sorted(self.broken.items()):
+        for (_, rule), rows in self.broken.items():
             rules[rule] += rows
-        return rules
+        return {rule: rules[rule] for rule in sorted(rules, key=lambda rule: (-rules[rule], rule))}
 
     def add(self, judged: Judged, rejected: pl.DataFrame) -> None:
         """Count a batch, ``rejected`` being those of its rejected rows that are not about forgotten users."""

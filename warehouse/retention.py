@@ -52,7 +52,10 @@ def sweep(home: Home, tables: Tables, day: date, keep: DataSettings, served: Col
         path.unlink()
     unfinished = [path for pattern in _UNFINISHED for path in home.root.glob(pattern)]
     for path in unfinished:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     files = sum(tables.vacuum(name, timedelta(days=keep.keep_versions_days)) for name in tables.names())
     return Removed(partitions, len(indexes), len(catalogues), files, len(unfinished))
 

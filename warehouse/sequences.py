@@ -6,7 +6,7 @@ look-back window, in the total order (event_time, event_id).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -20,15 +20,12 @@ from warehouse.tables import Tables
 
 MEMORY_GIB = DataSettings().memory_gib  # of reading and sorting, without what the sequences themselves take
 
-# $files are the Delta table's current files; `days` the wanted days with their window [window_start, window_end).
+# `events` are the Delta table's current files; `days` the wanted days with their window [window_start, window_end).
 # Users are pruned to those active on a wanted day before anything is sorted, so that a day costs what its users cost.
 # The rows come sorted, and what is too old for a sequence is cut off afterwards: a window function that numbers the
 # rows of each user would sort everything once more.
 SEQUENCES_SQL = """
-WITH events AS NOT MATERIALIZED (
-    SELECT * FROM read_parquet($files, hive_partitioning = true, hive_types = {'arrival_date': DATE})
-),
-active AS (
+WITH active AS (
     SELECT user_id, max(arrival_date) AS day
     FROM events JOIN days ON events.arrival_date = days.day
     WHERE arrival_date BETWEEN $first_day AND $last_day
@@ -123,15 +120,16 @@ def sequence_batches(
         },
         schema={"day": pl.Date(), "window_start": pl.Datetime("us", "UTC"), "window_end": pl.Datetime("us", "UTC")},
     )
-    parameters = {"files": files, "first_day": min(days), "last_day": max(days)}
-    return _batches(windows, parameters, settings.length, tables.root, memory_gib)
+    return _batches(files, windows, settings.length, tables.root, memory_gib)
 
 
 def _batches(
-    windows: pl.DataFrame, parameters: Mapping[str, object], length: int, root: Path, memory_gib: float
+    files: Sequence[str], windows: pl.DataFrame, length: int, root: Path, memory_gib: float
 ) -> Iterator[pl.DataFrame]:
     with staging(root, memory_gib) as staged:
+        staged.view("events", files)
         staged.add("days", windows)
+        parameters = {"first_day": windows["day"].min(), "last_day": windows["day"].max()}
         held = pl.DataFrame(schema=EVENT_SCHEMA)
         for batch in staged.batches(SEQUENCES_SQL, EVENT_SCHEMA, parameters):
             rows = pl.concat([held, batch])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ class Staging:
     connection: duckdb.DuckDBPyConnection
     _pieces: dict[str, list[Path]] = field(default_factory=dict)
     _empty: set[str] = field(default_factory=set)
+    _new: set[str] = field(default_factory=set)  # names whose view does not know all of their pieces yet
 
     def add(self, name: str, frame: pl.DataFrame) -> None:
         """Append rows. The first piece of a name says what columns it has, and may be empty."""
@@ -52,14 +53,12 @@ class Staging:
         path = self.directory / f"{name}-{len(pieces):06d}.parquet"
         frame.write_parquet(path, compression="lz4")
         pieces.append(path)
-        files = ", ".join(f"'{_quoted(piece)}'" for piece in pieces)
-        self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+        self._new.add(name)
 
     def view(self, name: str, files: Sequence[str]) -> None:
-        """Know the files of a Delta table that arrives by day by a name."""
-        listed = ", ".join(f"'{_quoted(file)}'" for file in files)
+        """Know the files of a Delta table that is partitioned by ``arrival_date`` by a name."""
         partition = "hive_partitioning = true, hive_types = {'arrival_date': DATE}"
-        self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], {partition})")
+        self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], {partition})")
 
     def pieces(self, name: str) -> Iterator[pl.DataFrame]:
         """The rows of a name as they were added."""
@@ -71,7 +70,7 @@ class Staging:
         numbers = piece[column]
         if numbers.is_empty():
             return numbers
-        found = self.connection.execute(
+        found = self._queried().execute(
             f"SELECT {column} FROM {table} WHERE {column} BETWEEN $first AND $last",
             {"first": numbers.min(), "last": numbers.max()},
         )
@@ -83,18 +82,26 @@ class Staging:
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Do something that finds nothing."""
-        self.connection.execute(sql, parameters)
+        self._queried().execute(sql, parameters)
 
     def batches(
         self, sql: str, schema: pl.Schema, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[pl.DataFrame]:
         """What a query finds, batch by batch, in the columns of ``schema``; rows may be added meanwhile."""
-        for batch in self.connection.cursor().sql(sql, params=parameters).to_arrow_reader(BATCH_ROWS):
+        for batch in self._queried().cursor().sql(sql, params=parameters).to_arrow_reader(BATCH_ROWS):
             yield pl.DataFrame(batch).select(schema.names()).cast(schema)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The few rows that a query finds."""
-        return self.connection.execute(sql).fetchall()
+        return self._queried().execute(sql).fetchall()
+
+    def _queried(self) -> duckdb.DuckDBPyConnection:
+        """The connection, with every view as of now."""
+        for name in self._new:
+            files = _listed(self._pieces[name])
+            self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+        self._new.clear()
+        return self.connection
 
 
 @contextmanager
@@ -173,6 +180,10 @@ def _lock(directory: Path) -> int:
         os.close(held)
         raise
     return held
+
+
+def _listed(paths: Iterable[Path | str]) -> str:
+    return ", ".join(f"'{_quoted(path)}'" for path in paths)
 
 
 def _quoted(path: Path | str) -> str:

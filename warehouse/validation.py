@@ -44,6 +44,14 @@ WITHOUT_COLUMN = {
     },
 }
 
+# Of items and users a newer row is a newer version; of events and impressions it is the same one again, which is
+# counted by their keys.
+_ASKED = {
+    LandingTable.events: [*KEYS[LandingTable.events], "event_name", "event_time"],
+    LandingTable.impressions: [*KEYS[LandingTable.impressions]],
+}
+_NOBODY = UserKeys(b"nothing is written")
+
 
 @dataclass
 class Verdict:
@@ -129,7 +137,7 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
 def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:
     """One table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name; no user's id."""
     verdict, width = Verdict(table), None
-    asked = _ASKED.get(table, [])
+    asked = _ASKED.get(table)
     if asked:
         staged.add(table.value, pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked))
     for day in [None, *landing.dates()]:
@@ -153,14 +161,6 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
     return verdict
 
 
-# Of items and users a newer row is a newer version; of events and impressions it is the same one again, which is
-# counted by their keys.
-_ASKED = {
-    LandingTable.events: [*KEYS[LandingTable.events], "event_name", "event_time"],
-    LandingTable.impressions: [*KEYS[LandingTable.impressions]],
-}
-
-
 def _readable(
     landing: Landing, table: LandingTable, day: date | None, settings: DataSettings, unreadable: list[str]
 ) -> Iterator[Arrival]:
@@ -177,9 +177,6 @@ def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datet
     if not landing.dates():
         return datetime.max.replace(tzinfo=UTC)
     return latest_event(day_of_arrival(landing, day), landing.manifest.time_zone, settings)
-
-
-_NOBODY = UserKeys(b"nothing is written")
 
 
 def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, ...]:

@@ -1,0 +1,30 @@
+"""A model that has learnt nothing: weights change no time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from ml.artifact import ModelArtifact
+from ml.dataset import Dataset, build_dataset
+from ml.towers import TwoTower
+from ml.training import new_network
+from settings import Settings
+
+NAMES = ["page_visit", "add_to_cart", "checkout"]
+
+
+def untrained_model(log: pl.DataFrame, items: pl.DataFrame, directory: Path) -> tuple[Dataset, TwoTower]:
+    """A network for a catalogue, and what it reads; written into ``directory`` as a version's deployed part is.
+
+    Args:
+        log: some events of the catalogue's items, sorted by user_id and event_time.
+        items: contract columns.
+    """
+    settings = Settings()
+    nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
+    dataset = build_dataset(log, items, nobody, settings.features, NAMES)
+    network = new_network(dataset, settings).eval()
+    ModelArtifact(network, dataset.basis, settings, NAMES, dataset.log.end).save(directory)
+    return dataset, network
