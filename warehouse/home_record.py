@@ -1,0 +1,57 @@
+"""What a home remembers of itself: the format that it is written in, and the day that its history counts as."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from warehouse.home import Home, write_atomically
+
+HOME_FORMAT = 1
+"""Raised by whatever change makes an older home unreadable, or wrong to go on with."""
+
+RECORD_FILE = "home.json"
+
+
+class HomeRecordError(RuntimeError):
+    """``home.json`` is missing where there are tables, cannot be read, or is of another format."""
+
+
+class HomeRecord(BaseModel):
+    """The content of ``home.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    history_day: date | None = None  # the arrival day of the history; None until the history is ingested
+
+    @classmethod
+    def read(cls, home: Home) -> HomeRecord | None:
+        """Read the record of ``home``. Returns None where the home has none.
+
+        Raises:
+            HomeRecordError: the file cannot be read.
+        """
+        path = record_path(home)
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            rule = error.errors()[0]
+            field = ".".join(map(str, rule["loc"])) or "the file"
+            raise HomeRecordError(
+                f"{path}: {field}: {rule['msg']}. Restore the file from a backup of the home, or start a new home."
+            ) from error
+
+    def write(self, home: Home) -> None:
+        """Write the record of ``home`` atomically."""
+        home.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(record_path(home), f"{self.model_dump_json(indent=2)}\n".encode())
+
+
+def record_path(home: Home) -> Path:
+    """Return the path of the record of ``home``."""
+    return home.root / RECORD_FILE
