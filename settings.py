@@ -111,6 +111,9 @@ class QualitySettings(Group):
     quarantined_warn: float = Field(
         0.01, ge=0, le=1, description="Share of quarantined events; data.maximum_quarantine_share stops the day."
     )
+    shared_ids_warn: float = Field(
+        0.01, ge=0, le=1, description="Share of events whose event_id belongs to an event of another user, too."
+    )
     newest_hours_warn: float = Field(24.0, ge=0, description="Hours of the newest event before the end of its day.")
     score_shift_warn: float = Field(
         0.5, ge=0, description="Shift of the median best score against the week before, in its 10 % to 90 % ranges."

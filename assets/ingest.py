@@ -20,8 +20,8 @@ from warehouse.views import rebuild_views
 GROUP = "ingest"
 WITHIN_QUARANTINE = "quarantine_share_within_bound"
 DESCRIPTIONS = {
-    LandingTable.events: "Offsite conversion events that arrived on the day: validated, deduplicated by event_id "
-    "(the earliest arrival wins), late ones marked. Broken rows go to `quarantine_events` with the reason.",
+    LandingTable.events: "Offsite conversion events that arrived on the day: validated, deduplicated by user_id and "
+    "event_id (the earliest arrival wins), late ones marked. Broken rows go to `quarantine_events` with the reason.",
     LandingTable.items: "Items whose newest version arrived on the day. A day sees the newest version up to it.",
     LandingTable.users: "Demographics that arrived on the day; every column may be null.",
     LandingTable.impressions: "Onsite requests of the day: what was looked at, what was shown, how far it came in the "

@@ -11,7 +11,14 @@ from assets.ingest import events, items, users
 from assets.partitions import daily
 from assets.resources import SettingsResource
 from warehouse.contracts import EVENT_NAMES
-from warehouse.quality import COVERAGE, Finding, figures_by_day, findings
+from warehouse.quality import (
+    COVERAGE,
+    Finding,
+    figures_by_day,
+    findings,
+    judged_shared_ids,
+    shared_event_ids,
+)
 from warehouse.views import rebuild_views
 
 CHECKS = {
@@ -20,6 +27,7 @@ CHECKS = {
     "coverage": "Items, their traits and users are known as well as in the week before.",
     "lateness": "Events arrive on the day they happen.",
     "quarantine": "Few events break the contract.",
+    "event_ids": "Hardly any two users share an event_id.",
     "newest_event": "The newest event is of the end of the day.",
 }
 
@@ -60,7 +68,12 @@ FINDING_SCHEMA = {
 def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     figures = figures_by_day(settings.tables, settings.landing, day, settings.data.memory_gib)
-    found = findings(figures, settings.landing, day, settings.value().quality)
+    bounds = settings.value().quality
+    shared = shared_event_ids(settings.tables, day, settings.data.memory_gib)
+    found = [
+        *findings(figures, settings.landing, day, bounds),
+        judged_shared_ids(shared, figures, day, bounds),
+    ]
     table = pl.DataFrame(found, schema=FINDING_SCHEMA)
     settings.tables.write("data_quality", table, {"day": day})
     rebuild_views(settings.home, settings.tables)  # a day that stops here is looked into

@@ -28,7 +28,7 @@ def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
     first_seen = engaged.group_by("item_id").agg(first_event=pl.col("event_time").min()).collect(engine="streaming")
     unlisted = (
         engaged.join(given.lazy().select("item_id"), on="item_id", how="anti")
-        .sort("event_time", "event_id")
+        .sort("event_time", "event_id", "user_id")
         .group_by("item_id")
         .agg(pl.col("advertiser_id").drop_nulls().first())
         .collect()

@@ -75,7 +75,7 @@ def combined(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Se
 def combined_events(
     staged: Staging, earlier: Sequence[str], arrival_day: date, begin: datetime | None
 ) -> Iterator[pl.DataFrame]:
-    """Events by user and time; of several with one id the earliest, and none that had arrived on an earlier day.
+    """Yield events by user and time; of several with one key the earliest, and none that had arrived on an earlier day.
 
     Args:
         earlier: the files of the event table.
@@ -83,10 +83,11 @@ def combined_events(
     """
     _find_repeated(staged, LandingTable.events, f"event_time, {SEQUENCE}")
     if earlier:
+        key = ", ".join(KEYS[LandingTable.events])
         staged.view("arrived", earlier)
         staged.execute(
             f"INSERT INTO surplus SELECT {SEQUENCE} FROM named SEMI JOIN "
-            "(SELECT event_id FROM arrived WHERE arrival_date < $day) AS earlier USING (event_id)",
+            f"(SELECT {key} FROM arrived WHERE arrival_date < $day) AS earlier USING ({key})",
             {"day": arrival_day},
         )
     rows = f"""

@@ -46,7 +46,10 @@ def _id(*, nullable: bool = False) -> dy.String:
 
 
 class Event(dy.Schema):
-    """One offsite conversion event. ``item_id`` is null for a signup; ``event_id`` is the deduplication key."""
+    """One offsite conversion event. ``item_id`` is null for a signup.
+
+    Two rows with one ``user_id`` and one ``event_id`` are the same event; an ``event_id`` says nothing across users.
+    """
 
     event_id = _id()
     user_id = _id()
@@ -136,7 +139,7 @@ SCHEMAS: dict[LandingTable, type[dy.Schema]] = {
 
 # What tells two rows of a table apart. Of two with one key in one arrival the first read stays (events: the earliest).
 KEYS: dict[LandingTable, tuple[str, ...]] = {
-    LandingTable.events: ("event_id",),
+    LandingTable.events: ("user_id", "event_id"),
     LandingTable.items: ("item_id",),
     LandingTable.users: ("user_id",),
     LandingTable.impressions: ("request_id", "item_id"),

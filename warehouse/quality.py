@@ -107,6 +107,16 @@ ORDER BY day
     names=", ".join(f"count(*) FILTER (event_name = '{name}') AS {name}" for name in EVENT_NAMES),
     name_columns=", ".join(EVENT_NAMES),
 )
+# Two users' events with one event_id are two events, but an export that makes such ids may mean something else by them.
+SHARED_IDS_SQL = """
+WITH today AS (SELECT DISTINCT event_id FROM events WHERE arrival_date = $day),
+shared AS (
+    SELECT event_id FROM events SEMI JOIN today USING (event_id)
+    WHERE arrival_date <= $day
+    GROUP BY event_id HAVING min(user_id) <> max(user_id)
+)
+SELECT count(*) AS shared FROM events SEMI JOIN shared USING (event_id) WHERE arrival_date = $day
+"""
 FIGURES_SCHEMA = pl.Schema(
     {
         "day": pl.Date(),
@@ -162,6 +172,32 @@ def figures_by_day(tables: Tables, landing: Landing, day: date, memory_gib: floa
                 staged.add(name, tables.scan(name).collect_schema().to_frame())
         found = staged.batches(FIGURES_SQL, FIGURES_SCHEMA, {"history": history})
         return pl.concat([FIGURES_SCHEMA.to_frame(), *found])
+
+
+def shared_event_ids(tables: Tables, day: date, memory_gib: float) -> int:
+    """Count the events that arrived on ``day`` whose event_id an event of another user has, too, of any day until then."""
+    files = tables.files("events")
+    if not files:
+        return 0
+    with staging(tables.root, memory_gib) as staged:
+        staged.view("events", files)
+        [counted] = staged.batches(SHARED_IDS_SQL, pl.Schema({"shared": pl.Int64()}), {"day": day})
+        return int(counted.item())
+
+
+def judged_shared_ids(shared: int, figures: pl.DataFrame, day: date, settings: QualitySettings) -> Finding:
+    """Hold the number of ``shared_event_ids`` of ``day`` against its events; it warns and never stops."""
+    events = int(figures.filter(day=day)["events"].sum())
+    enough = events >= settings.minimum_events
+    return Finding(
+        name="event_ids",
+        figure="events whose event_id another user has",
+        value=shared,
+        expected=None,
+        warns=enough and shared / events > settings.shared_ids_warn,
+        stops=False,
+        bound=f"at most {settings.shared_ids_warn:.0%} of the events",
+    )
 
 
 def findings(figures: pl.DataFrame, landing: Landing, day: date, settings: QualitySettings) -> list[Finding]:

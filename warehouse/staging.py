@@ -127,6 +127,7 @@ def staging(root: Path, memory_gib: float) -> Iterator[Staging]:
             connection.execute(f"SET temp_directory = '{_quoted(directory / 'spilled')}'")
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")  # a slow query would draw one into the output
             yield Staging(directory, connection)
     except Exception as error:  # also of the reader of a query's batches, in words only
         if "Out of Memory Error" in str(error) and "offload" not in str(error):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 PartitionValue = str | date
 # Nothing reads a column's smallest and largest value from the log, and the log would keep those of rows long removed.
 NO_STATISTICS: Mapping[str, str | None] = {"delta.dataSkippingNumIndexedCols": "0"}
-# Event ids are never there twice: a dictionary of them is work for nothing. Given properties, delta-rs compresses only
+# Event ids hardly ever repeat: a dictionary of them saves nothing. Given properties, delta-rs compresses only
 # what they say.
 _PROPERTIES = WriterProperties(
     compression="SNAPPY", column_properties={"event_id": ColumnProperties(dictionary_enabled=False)}

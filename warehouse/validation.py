@@ -16,7 +16,7 @@ from settings import DataSettings
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest import day_of_arrival, latest_event
-from warehouse.judging import Judged, Rules, embedding_width, judge
+from warehouse.judging import USER, Judged, Rules, embedding_width, judge
 from warehouse.landing import Landing
 from warehouse.reading import Arrival, LandingError, read_arrival
 from warehouse.staging import Staging, staging
@@ -150,7 +150,7 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
             judged = judge(arrival, rules)
             verdict.add(judged)
             if asked:
-                staged.add(table.value, judged.accepted.select(asked))
+                staged.add(table.value, _without_ids(judged.accepted.select(asked)))
         rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
         if rows and broken / rows > settings.maximum_quarantine_share:
             verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}")
@@ -177,6 +177,11 @@ def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datet
     if not landing.dates():
         return datetime.max.replace(tzinfo=UTC)
     return latest_event(day_of_arrival(landing, day), landing.manifest.time_zone, settings)
+
+
+def _without_ids(rows: pl.DataFrame) -> pl.DataFrame:
+    """Put keys in the place of user ids, where the rows have any."""
+    return rows.with_columns(_NOBODY.keys(rows[USER]).alias(USER)) if USER in rows.columns else rows
 
 
 def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from settings import DataSettings, QualitySettings
 from warehouse.contracts import LandingTable
 from warehouse.ingest import ingest
 from warehouse.landing import Landing, Manifest
-from warehouse.quality import Finding, figures_by_day, findings
+from warehouse.quality import Finding, figures_by_day, findings, judged_shared_ids, shared_event_ids
 from warehouse.tables import Tables
 
 DAY = date(2026, 3, 30)  # a Monday
@@ -173,3 +173,21 @@ def test_an_event_of_tomorrow_does_not_hide_that_today_s_feed_is_old(log: tuple[
     assert found["newest_event"].value == 24  # the end of yesterday at the most
     found = judged(log, events(DAY, 80, event_time=THE_DAY_BEFORE_THAT))
     assert found["newest_event"].value == 24
+
+
+def test_shared_event_ids_are_counted(landing: Landing, tables: Tables) -> None:
+    """Of the day and of days before, of other users only, in time that grows with the log and not with the pairs."""
+    landing.write(LandingTable.events, DAY - timedelta(days=1), events(DAY, 3, event_id=["a", "b", "c"]))
+    ids, users = ["a", "b", "x", "x", "y", "z"], ["u0", "another", "u0", "another", "u0", "u0"]
+    landing.write(LandingTable.events, DAY, events(DAY, 6, event_id=ids, user_id=users))
+    landing.write(LandingTable.events, DAY + timedelta(days=1), events(DAY, 1, event_id=["z"], user_id=["another"]))
+    for day in (-1, 0, 1):
+        ingest(landing, tables, LandingTable.events, DAY + timedelta(days=day), DataSettings())
+    shared = shared_event_ids(tables, DAY, MEMORY)
+    assert shared == 3  # b and twice x; z is shared from tomorrow on, and a is the same event again
+    figures = pl.DataFrame({"day": [DAY], "events": [5]})
+    found = {
+        warn: judged_shared_ids(shared, figures, DAY, QualitySettings(minimum_events=5, shared_ids_warn=warn))
+        for warn in (0.5, 0.7)
+    }
+    assert [(each.value, each.warns, each.stops) for each in found.values()] == [(3, True, False), (3, False, False)]

@@ -17,7 +17,14 @@ from warehouse.validation import validate
 def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, tables: Tables) -> None:
     arrive(
         landing,
-        [event("1"), event("2", value=-1.0), event("3", event_name="bought"), event("1"), event("4", colour="red")],
+        [
+            event("1"),
+            event("2", value=-1.0),
+            event("3", event_name="bought"),
+            event("1"),
+            event("1", user_id="another"),
+            event("4", colour="red"),
+        ],
     )
     write_text(landing, "a.jsonl", '{"item_id": "i", "title": "Chair"}\n{"item_id": ""}\n', ITEMS)
     found = validate(landing, TOLERANT)
@@ -28,7 +35,7 @@ def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, ta
         assert verdict.good - verdict.repeated == report.rows_written
     assert found.verdicts[EVENTS].examples["value is not below its minimum"].endswith("part-0.parquet, row 2")
     assert found.verdicts[EVENTS].ignored_columns == {"colour"}
-    assert found.by_name == {"checkout": 3}
+    assert found.by_name == {"checkout": 4}
     assert found.problems == ()
 
 

@@ -85,7 +85,7 @@ def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
         SourceError: the log has too few days, or the landing zone is not empty.
     """
     day = pl.col("event_time").dt.convert_time_zone(log.manifest.time_zone).dt.date()
-    events = log.events.with_columns(day=day).sort("event_time", "event_id")
+    events = log.events.with_columns(day=day).sort("event_time", "event_id", "user_id")
     days = events["day"].drop_nulls().unique().sort().to_list()
     if not 1 <= daily_days < len(days):
         raise SourceError(

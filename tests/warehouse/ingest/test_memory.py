@@ -31,7 +31,7 @@ from warehouse.staging import STAGING, MemoryTooSmall, staging
 from warehouse.tables import Tables
 
 ROWS = [
-    event(str(number % 30), user_id=f"u{number % 7}", event_time=NOON - timedelta(seconds=number))
+    event(str(number % 30), user_id=f"u{number % 30 % 7}", event_time=NOON - timedelta(seconds=number))
     for number in range(40)
 ]
 ROWS[37] |= {"event_id": "last but two", "event_name": "unheard of"}
@@ -43,7 +43,7 @@ def test_batches_of_any_size_have_the_same_rows(
     landing: Landing, tables: Tables, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     landing.write_manifest(Manifest(synthetic=True))  # the same keys in both
-    arrive(landing, [event("3", event_time=NOON - timedelta(days=3))], DAY - timedelta(days=1))
+    arrive(landing, [event("3", user_id="u3", event_time=NOON - timedelta(days=3))], DAY - timedelta(days=1))
     if name.endswith(".parquet"):
         arrive(landing, ROWS)
     else:

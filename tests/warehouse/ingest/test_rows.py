@@ -120,6 +120,20 @@ def test_duplicates_resolve_to_the_earliest_arrival_whatever_the_order_of_ingest
     ]
 
 
+def test_users_share_an_event_id_and_lose_nothing(landing: Landing, tables: Tables) -> None:
+    """Within an arrival and across arrivals: an event of the same user and id is the same event, of another user not."""
+    before = DAY - timedelta(days=1)
+    arrive(landing, [event("1", user_id="ann"), event("1", user_id="bob"), event("1", user_id="ann")], before)
+    arrive(landing, [event("1", user_id="ann"), event("1", user_id="cem"), event("2", user_id="ann")])
+    reports = [ingest(landing, tables, EVENTS, day, DataSettings()) for day in (before, DAY)]
+    assert [(report.rows_written, report.duplicates) for report in reports] == [(2, 1), (2, 1)]
+    keys = UserKeys.of(tables, landing)
+    kept = tables.scan("events").select("user_id", "event_id").collect().rows()
+    assert sorted(kept) == sorted(
+        [(keys.key(user), number) for user, number in [("ann", "1"), ("bob", "1"), ("cem", "1"), ("ann", "2")]]
+    )
+
+
 def test_all_duplicates_leave_an_empty_day(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1"), event("2")], DAY - timedelta(days=1))
     arrive(landing, [event("1"), event("2"), event("2")])
