@@ -24,11 +24,11 @@ from warehouse.contracts import LandingTable
 from warehouse.forgetting import forgotten_users
 from warehouse.home import write_atomically
 from warehouse.ingest import day_end
-from warehouse.online import OnlineStore, open_store
+from warehouse.online import OnlineStore, StoreDamaged, open_store
 from warehouse.online.opening import record_store
-from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, bury, served
+from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, bury, check, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
-from warehouse.online.sequences import COLUMNS, add, events_in
+from warehouse.online.sequences import COLUMNS, Held, add, events_in
 from warehouse.sequences import all_user_sequences
 from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
 
@@ -41,7 +41,7 @@ class Published:
     """What a publication wrote."""
 
     publication: Publication  # what is served now
-    full: bool  # the version was new here: everybody was written
+    full: bool  # the version was new here, or the store was filled anew: everybody was written
     states: int
     advertiser_lists: int
     seconds: float
@@ -67,30 +67,59 @@ def publish_day(settings: SettingsResource, version: ModelVersion, day: date, ch
     """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the sign last.
 
     Of another version than the one served, an earlier day is history and changes nothing; nor does any day unless the
-    version is champion: a day run again with the version that once served it does not undo a rollback.
+    version is champion: a day run again with the version that once served it does not undo a rollback. A store that is
+    damaged, or of another format, is filled anew.
     """
     started = time.perf_counter()
     store = open_store(settings.online.store, settings.home)
     try:
-        before = served(store)
+        before = _signed(store)
         same = before is not None and before.model_version == version.name
         if before is not None and not same and (before.day > day or version.name != champion):
             return Published(before, False, 0, 0, time.perf_counter() - started)
+        held = before if _is_whole(store, before) else None
+        if held is None:
+            _clear_all(store)
         publication = _publication(settings, version, max(day, before.day) if same and before else day)
         bury(store, forgotten_users(settings.tables))  # the store may be another one than they were buried in
         record_store(settings.home, settings.online.store)
-        news = News(before.day if before else None, day)
-        lists_known = before is not None and before.advertiser_version == publication.advertiser_version
+        news = News(held.day if held else None, day)
+        lists_known = held is not None and held.advertiser_version == publication.advertiser_version
         states = _put_states(settings, store, publication, news.unless(same))
         lists = _put_advertisers(settings, store, publication, news.unless(lists_known))
         _put_sequences(settings, store, publication, news)
         _put_demographics(settings, store, publication, news)
         _write_catalogue(settings, version, publication)
         store.turn_sign(publication.to_bytes())
-        _clear_shelves(store, publication, before)
-        return Published(publication, not same, states, lists, time.perf_counter() - started)
+        _clear_shelves(store, publication, held)
+        return Published(publication, held is None or not same, states, lists, time.perf_counter() - started)
     finally:
         store.close()
+
+
+def _signed(store: OnlineStore) -> Publication | None:
+    """Return the publication that the store's sign names; None where no sign can be read."""
+    try:
+        return served(store)
+    except StoreDamaged:
+        return None
+
+
+def _is_whole(store: OnlineStore, publication: Publication | None) -> bool:
+    """Whether the store holds what its sign promises."""
+    if publication is None:
+        return False
+    try:
+        check(store, publication)
+    except StoreDamaged:
+        return False
+    return True
+
+
+def _clear_all(store: OnlineStore) -> None:
+    """Remove all shelves: nothing on them can be added to."""
+    for shelf in store.shelves():
+        store.clear(shelf)
 
 
 def _publication(settings: SettingsResource, version: ModelVersion, day: date) -> Publication:
@@ -153,12 +182,10 @@ def _merge_into_later(
     the day's files brought. The state is then behind the sequence, and is inferred when it is asked for."""
     since = stamp_of(day_end(publication.day, publication.time_zone) - timedelta(days=shape.lookback_days))
     for key, value in rows:
-        held = store.get(SEQUENCES, key)
-        if held is None or stamp_in(held) <= stamp_in(value):
-            continue
-        events, known = events_in(json_in(value)), set(json_in(held)["event_id"])
-        if any(event["event_id"] not in known for event in events):
-            add(store, key, events, stamp_in(held), since, shape.length)
+        held = Held.of(store.get(SEQUENCES, key))
+        if held.stamp is None or held.stamp > stamp_in(value):
+            stamp = stamp_in(value) if held.stamp is None else held.stamp
+            add(store, key, events_in(json_in(value)), stamp, since, shape.length)
 
 
 def _put_demographics(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:

@@ -13,6 +13,7 @@ from pipelines.failures import RunRefused
 from settings import Settings
 from warehouse.home import Home
 from warehouse.online import open_store
+from warehouse.online.publication import served_whole
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 CONNECTIONS = 2048  # of a process, idle ones too. What cannot be answered in time is refused by serving.shedding
@@ -23,7 +24,7 @@ def serve_candidates(home: Home, host: str, port: int, processes: int, console: 
 
     Raises:
         RunRefused: others could reach the service and there is no token.
-        StoreUnreachable: the online store does not answer.
+        StoreUnreachable: the online store does not answer, or lacks what its sign promises.
     """
     import uvicorn
 
@@ -36,12 +37,14 @@ def serve_candidates(home: Home, host: str, port: int, processes: int, console: 
         )
     os.environ["ADSEQ_HOME"] = str(home.root)
     store = open_store(Settings().online.store, home)
-    sign = store.sign()
-    store.close()
+    try:
+        publication = served_whole(store)
+    finally:
+        store.close()
     console.print(
         f"Candidates at http://{host}:{port}/candidates, described at http://{host}:{port}/docs. Ctrl-C stops."
     )
-    if sign is None:
+    if publication is None:
         console.print("Nothing is published yet: the service answers 503 until a day has run (adseq run).")
     with _shared_metrics(processes):
         uvicorn.run(

@@ -37,15 +37,16 @@ from serving.metrics import Metrics, Stopwatch
 from serving.refreshing import add_all
 from serving.served import Served
 from serving.shedding import Shedding
+from serving.taking import sort_out
 from settings import Settings
 from warehouse.forgetting import forgotten_users
 from warehouse.home import Home
 from warehouse.identity import UserKeys
-from warehouse.landing import Landing
+from warehouse.landing import Landing, ManifestError
 from warehouse.live import LiveEvents
 from warehouse.online import OnlineStore, open_store
-from warehouse.online.publication import FORGOTTEN
-from warehouse.online.store import StoreUnreachable
+from warehouse.online.publication import FORGOTTEN, served_whole
+from warehouse.online.store import StoreError
 from warehouse.tables import Tables
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Service:
         keys = {user_id: self.keys.key(user_id) for user_id in set(user_ids)}
         try:
             return {user for user, key in keys.items() if self.store.get(FORGOTTEN, key.encode()) is not None}
-        except StoreUnreachable:  # the tables know it, too, and an event is taken without the store
+        except StoreError:  # the tables know it, too, and an event is taken without the store
             forgotten = set(forgotten_users(self.tables))
             return {user for user, key in keys.items() if key in forgotten}
 
@@ -102,6 +103,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
 
     Raises (when it starts):
         StoreUnreachable: the online store does not answer.
+        StoreDamaged: it lacks what its sign promises, or holds records of another format.
     """
 
     @asynccontextmanager
@@ -113,6 +115,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         threadpool_limits(1)
         home = Home(settings.home)
         store, metrics = open_store(settings.online.store, home), Metrics()
+        served_whole(store)
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
         live, tables = LiveEvents(Landing(home.landing)), Tables(home.tables)
@@ -134,7 +137,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
     if token is None:  # a page of another site must not reach the service through a name that it points at loopback
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.exception_handler(RequestValidationError)(_explained)
-    app.exception_handler(StoreUnreachable)(_without_store)
+    app.exception_handler(StoreError)(_without_store)
     _routes(app)
     return app
 
@@ -161,23 +164,28 @@ def _routes(app: FastAPI) -> None:
 
     @app.post("/events")
     def events(request: EventsRequest, service: TheService) -> EventsResponse:
-        """Conversions as they happen: durable at once, and known to the next answer."""
+        """Take conversions as they happen: durable at once, and known to the next answer."""
         now = clock()
         _refuse_the_future(request, now, service.settings.data.future_tolerance_hours)
         try:
             forgotten = service.forgotten_among(event.user_id for event in request.events)
-            kept = [event for event in request.events if event.user_id not in forgotten]
-            day = service.live.append([event.model_dump(mode="json") for event in kept], now)
-        except OSError as error:
+            intake = sort_out(request.events, forgotten, service.store, service.keys)
+            appended = service.live.append([event.model_dump(mode="json") for event in intake.new], now)
+        except (OSError, ManifestError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "its manifest.toml breaks a rule"
             raise HTTPException(
                 status.HTTP_503_SERVICE_UNAVAILABLE,
-                f"the landing zone cannot be written ({error.strerror}); none of the events was taken, send them again",
+                f"the landing zone cannot be written ({reason}); none of the events was taken, send them again",
                 headers={"Retry-After": "5"},
             ) from error
         current = service.follower.current
-        refreshed = current is not None and add_all(current, service.store, kept, now)
-        ignored = len(request.events) - len(kept)
-        return EventsResponse(accepted=len(kept), forgotten=ignored, arrival_day=day, refreshed=refreshed)
+        return EventsResponse(
+            accepted=appended.written,
+            known=intake.known + len(intake.new) - appended.written,
+            forgotten=intake.forgotten,
+            arrival_day=appended.day,
+            refreshed=current is not None and add_all(current, service.store, intake.new, now),
+        )
 
     @app.post("/history", response_model_exclude_none=True)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:

@@ -49,9 +49,12 @@ def answer(
     with watch.stage(Stage.store):
         key = served.keys.key(request.user_id).encode()
         user = read_user(store, served.publication, key)
+    watch.metrics.note_damaged(user.damaged)
     if user.is_behind:
         with watch.stage(Stage.encoder):
-            user = replace(user, state=catch_up(served, store, key, datetime.now(UTC)) or user.state)
+            caught_up = catch_up(served, store, key, datetime.now(UTC))
+            watch.metrics.note_unwritten(caught_up.unwritten)
+            user = replace(user, state=caught_up.state or user.state)
     with watch.stage(Stage.head):
         place = _place(served, request)
         demographics = _merged(user.demographics, request.demographics)

@@ -113,7 +113,7 @@ class CandidateRequest(Message):
 class Event(Message):
     """A conversion event, as the landing zone's table ``events`` has it."""
 
-    event_id: Identifier = Field(description="The same id again is the same event.")
+    event_id: Identifier = Field(description="The same id of the same user is the same event.")
     user_id: Identifier
     event_time: datetime = Field(description="ISO 8601; without a zone it is UTC.")
     event_name: Literal[EVENT_NAMES]  # type: ignore[valid-type]
@@ -147,7 +147,8 @@ class EventsRequest(Message):
 class EventsResponse(Message):
     """What became of the events."""
 
-    accepted: int = Field(description="Durable in the landing zone; the daily run drops ids that it has already.")
+    accepted: int = Field(description="New events, durable in the landing zone.")
+    known: int = Field(0, description="Events that were sent before, by user_id and event_id: they change nothing.")
     forgotten: int = Field(0, description="Events of users who asked to be forgotten: not kept anywhere.")
     arrival_day: date
     refreshed: bool = Field(description="Whether the next answer knows them; false before the first publication.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from serving.metrics import Metrics
 from serving.served import Served
 from warehouse.online import OnlineStore
-from warehouse.online.publication import Publication
+from warehouse.online.publication import Publication, check
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Follower:
             if sign is None or sign == self._sign:
                 return
             publication = Publication.from_bytes(sign)
+            check(self.store, publication)
             loaded = _loaded(self.home, publication)
         except Exception:
             log.exception("the new publication cannot be loaded; the one before keeps answering")

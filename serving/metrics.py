@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -53,6 +53,12 @@ class Metrics:
         self.short = Counter(
             "adseq_short_answers", "Answers with fewer candidates than were asked for", registry=self.registry
         )
+        self.store_faults = Counter(
+            "adseq_store_faults",
+            "Damaged records that counted as missing, by shelf, and states that the store did not take (unwritten)",
+            ["kind"],
+            registry=self.registry,
+        )
         self.state_age = Histogram(
             "adseq_state_age_seconds", "Age of the states answered from", buckets=AGES, registry=self.registry
         )
@@ -70,6 +76,16 @@ class Metrics:
             for sample in metric.samples:
                 self.served.labels(**sample.labels).set(0)
         self.served.labels(model_version, day).set(1)
+
+    def note_damaged(self, shelves: Iterable[str]) -> None:
+        """Count records that cannot be read."""
+        for shelf in shelves:
+            self.store_faults.labels(shelf).inc()
+
+    def note_unwritten(self, unwritten: bool) -> None:
+        """Count a state that the store did not take."""
+        if unwritten:
+            self.store_faults.labels("unwritten").inc()
 
     def text(self) -> bytes:
         """All figures, in Prometheus' format."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,9 +23,9 @@ from serving.contracts import Event
 from serving.served import Served
 from warehouse.online import OnlineStore
 from warehouse.online.publication import SEQUENCES
-from warehouse.online.records import StateRecord, json_in, stamp_in, stamp_of
-from warehouse.online.sequences import COLUMNS, add, events_in
-from warehouse.online.store import StoreUnreachable
+from warehouse.online.records import StateRecord, is_damaged, stamp_of
+from warehouse.online.sequences import COLUMNS, Held, add
+from warehouse.online.store import StoreError, StoreUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
             stamp, sequence = add(store, key, rows, stamp_of(now), since, settings.length)
             if sequence:
                 record = infer(served, sequence, stamp, now)
-                store.put(served.publication.states, [(key, record.to_bytes(served.publication.precision))])
+                _replace_state(served, store, key, record)
         except StoreUnreachable as error:  # for the others, too
             logger.error("users are not refreshed, the daily run will: %s", error)
             return False
@@ -57,17 +57,37 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
     return refreshed
 
 
-def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> StateRecord | None:
-    """The state of the stored sequence, put into the store; None where the sequence is gone."""
-    sequence = store.get(SEQUENCES, key)
-    if sequence is None:
-        return None
-    rows = events_in(json_in(sequence))
-    if not rows:
-        return None
-    record = infer(served, rows, stamp_in(sequence), now)
-    store.put(served.publication.states, [(key, record.to_bytes(served.publication.precision))])
-    return record
+@dataclass(frozen=True)
+class CaughtUp:
+    """What became of a state that was behind its sequence."""
+
+    state: StateRecord | None  # None where the sequence is gone
+    unwritten: bool = False  # the store takes no write: the next request infers the state again
+
+
+def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> CaughtUp:
+    """Infer the state of the stored sequence, and put it into the store. A store that takes no write is no reason not to
+    answer."""
+    held = Held.of(store.get(SEQUENCES, key))
+    if held.stamp is None or not held.events:
+        return CaughtUp(None)
+    record = infer(served, held.events, held.stamp, now)
+    try:
+        _replace_state(served, store, key, record)
+    except StoreError as error:
+        logger.error("a state is inferred for each request, because the online store takes no write: %s", error)
+        return CaughtUp(record, unwritten=True)
+    return CaughtUp(record)
+
+
+def _replace_state(served: Served, store: OnlineStore, key: bytes, record: StateRecord) -> None:
+    """Put a state into the store, also in the place of a damaged one, whose stamp says nothing."""
+    shelf, value = served.publication.states, record.to_bytes(served.publication.precision)
+    before = store.get(shelf, key)
+    if before is not None and is_damaged(before):
+        store.exchange(shelf, key, before, value)
+    else:
+        store.put(shelf, [(key, value)])
 
 
 def infer(served: Served, rows: Sequence[Mapping[str, Any]], stamp: int, now: datetime) -> StateRecord:

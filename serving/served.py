@@ -22,7 +22,7 @@ from serving.queries import InterestMatcher
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.online import NothingPublished, OnlineStore
-from warehouse.online.publication import Publication, served
+from warehouse.online.publication import Publication, served_whole
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Served:
 
         Raises:
             NothingPublished: no day has been published.
+            StoreDamaged: the store lacks what its sign promises, or holds records of another format.
         """
-        publication = served(store)
+        publication = served_whole(store)
         if publication is None:
             raise NothingPublished(
                 f"nothing is published under {home}: run a day (adseq run), which materializes online_states"

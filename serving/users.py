@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from ml.dataset import demographic_buckets
 from serving.contracts import Demographics
-from warehouse.online import OnlineStore, StateRecord
+from warehouse.online import DamagedRecord, OnlineStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication
 from warehouse.online.records import json_in, stamp_in
+
+Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class KnownUser:
     advertisers: list[str]  # best first
     history: list[PastEvent]  # oldest first
     demographics: Demographics
+    damaged: tuple[str, ...] = ()  # shelves whose record cannot be read: it counts as missing
 
     @property
     def seen(self) -> set[str]:
@@ -43,18 +47,37 @@ class KnownUser:
         return {event.item_id for event in self.history if event.item_id is not None}
 
 
+class _Reader:
+    """Reads the records of one user, and notes the shelves on which a record is damaged."""
+
+    def __init__(self, store: OnlineStore, key: bytes) -> None:
+        self.store, self.key = store, key
+        self.damaged: list[str] = []
+
+    def read(self, shelf: str | None, decode: Callable[[bytes], Content]) -> Content | None:
+        """Return the decoded record; None where the shelf has none that can be read."""
+        try:
+            value = None if shelf is None else self.store.get(shelf, self.key)
+            return None if value is None else decode(value)
+        except DamagedRecord:
+            self.damaged.append(str(shelf))
+            return None
+
+
 def read_user(store: OnlineStore, publication: Publication, key: bytes) -> KnownUser:
-    """A user as of the publication or later."""
-    value = store.get(publication.states, key)
-    state = StateRecord.from_bytes(value) if value else None
-    lists = store.get(publication.advertisers, key) if publication.advertisers else None
-    sequence, demographics = store.get(SEQUENCES, key), store.get(USERS, key)
+    """Read a user as of the publication or later. A damaged record counts as none, and is named."""
+    reader = _Reader(store, key)
+    state = reader.read(publication.states, StateRecord.from_bytes)
+    lists = reader.read(publication.advertisers, json_in)
+    sequence = reader.read(SEQUENCES, lambda value: (stamp_in(value), json_in(value)))
+    demographics = reader.read(USERS, json_in)
     return KnownUser(
         state=state,
-        is_behind=sequence is not None and (state is None or state.stamp < stamp_in(sequence)),
-        advertisers=json_in(lists)["advertiser_ids"] if lists else [],
-        history=_events(json_in(sequence)) if sequence else [],
-        demographics=Demographics.model_construct(**json_in(demographics)) if demographics else Demographics(),
+        is_behind=sequence is not None and (state is None or state.stamp < sequence[0]),
+        advertisers=lists["advertiser_ids"] if lists else [],
+        history=_events(sequence[1]) if sequence else [],
+        demographics=Demographics.model_construct(**demographics) if demographics else Demographics(),
+        damaged=tuple(reader.damaged),
     )
 
 

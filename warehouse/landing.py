@@ -11,6 +11,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -47,8 +48,15 @@ class Manifest(BaseModel):
         Raises:
             ManifestError: not TOML, an unknown field, a wrong type, or an unknown event name.
         """
-        if not path.is_file():
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return cls()
+        return _manifest(path, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+    @classmethod
+    def parse(cls, path: Path) -> Manifest:
+        """Read ``manifest.toml`` of the disk, whatever was read before. Raises as ``read``."""
         try:
             manifest = cls.model_validate(tomllib.loads(path.read_text()))
         except tomllib.TOMLDecodeError as error:
@@ -75,6 +83,12 @@ class Manifest(BaseModel):
         # A JSON string, number, boolean or list of them is TOML too.
         lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self]
         return "\n".join(lines) + "\n"
+
+
+@lru_cache(maxsize=16)
+def _manifest(path: Path, _: tuple[int, ...]) -> Manifest:
+    """A manifest, read once for each state of its file: each request to the service asks for the time zone."""
+    return Manifest.parse(path)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def figures_by_day(tables: Tables, landing: Landing, day: date, memory_gib: floa
 
 
 def shared_event_ids(tables: Tables, day: date, memory_gib: float) -> int:
-    """Count the events that arrived on ``day`` whose event_id an event of another user has, too, of any day until then."""
+    """Count the events of ``day`` whose event_id an event of another user has, of that day or of a day before."""
     files = tables.files("events")
     if not files:
         return 0

@@ -4,14 +4,16 @@ from warehouse.online.lmdb_store import LmdbStore
 from warehouse.online.opening import open_store
 from warehouse.online.records import StateRecord
 from warehouse.online.redis_store import RedisStore
-from warehouse.online.store import NothingPublished, OnlineStore, StoreUnreachable
+from warehouse.online.store import DamagedRecord, NothingPublished, OnlineStore, StoreDamaged, StoreUnreachable
 
 __all__ = [
+    "DamagedRecord",
     "LmdbStore",
     "NothingPublished",
     "OnlineStore",
     "RedisStore",
     "StateRecord",
+    "StoreDamaged",
     "StoreUnreachable",
     "open_store",
 ]

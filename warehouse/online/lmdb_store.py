@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
@@ -11,16 +12,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import cast
 
 import lmdb
 
 from warehouse.home import write_atomically
-from warehouse.online.store import STAMP_BYTES, StoreUnreachable, Value
+from warehouse.online.store import (
+    STAMP_BYTES,
+    DamagedRecord,
+    StoreDamaged,
+    StoreUnreachable,
+    StoreUnwritable,
+    Value,
+)
 
 ROWS_A_COMMIT = 20_000  # a commit waits for the disk; this many rows are a second's work at most
-SIGN = "served.json"
+SIGN, DATA = "served.json", "data.mdb"
 # An upper bound on a shelf, of address space and not of disk: LMDB maps it and fills the file as it grows.
 MAXIMUM_BYTES = 1 << 38
+MAXIMUM_READERS = 1024  # at the same moment, in all processes together
+REFILL = "run the newest day again (adseq run --days DAY --again), which fills the store anew"
 
 
 @dataclass
@@ -47,38 +58,41 @@ class LmdbStore:
         self._held: dict[str, Shared] = {}
 
     def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
-        environment, stored = self._shelf(shelf, create=True), 0
-        assert environment is not None
-        with _no_garbage():
+        stored = 0
+        with _no_garbage(), self._writing(shelf) as environment:
             for batch in _batches(rows):
                 with environment.begin(write=True, buffers=True) as transaction:
                     stored += _put_batch(transaction, batch)
         return stored
 
     def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
-        environment = self._shelf(shelf, create=True)
-        assert environment is not None
-        with environment.begin(write=True) as transaction:
+        with self._writing(shelf) as environment, environment.begin(write=True) as transaction:
             return transaction.get(key) == before and bool(transaction.put(key, after))
 
     def get(self, shelf: str, key: bytes) -> bytes | None:
         environment = self._shelf(shelf)
         if environment is None:
             return None
-        with environment.begin() as transaction:
-            value: bytes | None = transaction.get(key)
-            return value
+        try:
+            with _reading(environment) as transaction:
+                return cast("bytes | None", transaction.get(key))
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+            raise DamagedRecord(f"a page of {self.root / shelf} is damaged ({error}): {REFILL}") from error
+        except lmdb.Error as error:
+            raise StoreUnreachable(f"the online store at {self.root / shelf} cannot be read ({error})") from error
 
     def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
-        environment = self._shelf(shelf)
-        if environment is None:
+        if self._shelf(shelf) is None:
             return 0
-        with environment.begin(write=True) as transaction:
+        with self._writing(shelf) as environment, environment.begin(write=True) as transaction:
             return sum(transaction.delete(key) for key in keys)
 
     def count(self, shelf: str) -> int:
         environment = self._shelf(shelf)
-        return 0 if environment is None else int(environment.stat()["entries"])
+        try:
+            return 0 if environment is None else int(environment.stat()["entries"])
+        except lmdb.Error as error:
+            raise StoreUnreachable(f"the online store at {self.root / shelf} cannot be read ({error})") from error
 
     def shelves(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("*") if path.is_dir())
@@ -87,6 +101,11 @@ class LmdbStore:
         with _opening:
             self._let_go(shelf)
             shutil.rmtree(self.root / shelf, ignore_errors=True)
+
+    def check(self, shelves: Iterable[str]) -> None:
+        for shelf in shelves:
+            if self._shelf(shelf) is None:
+                raise StoreDamaged(f"the online store lacks {self.root / shelf}: {REFILL}")
 
     def sign(self) -> bytes | None:
         try:
@@ -103,6 +122,19 @@ class LmdbStore:
             for shelf in list(self._held):
                 self._let_go(shelf)
 
+    @contextmanager
+    def _writing(self, shelf: str) -> Iterator[lmdb.Environment]:
+        """The shelf's environment, to write to."""
+        try:
+            environment = self._shelf(shelf, create=True)
+            assert environment is not None
+            yield environment
+        except lmdb.Error as error:
+            raise StoreUnwritable(
+                f"the online store at {self.root / shelf} takes no write ({error}): make room on the disk, or "
+                "correct the rights of the directory, then try again"
+            ) from error
+
     def _shelf(self, shelf: str, create: bool = False) -> lmdb.Environment | None:
         """The shelf's environment; None where there is no such shelf."""
         path = self.root / shelf
@@ -114,9 +146,9 @@ class LmdbStore:
             shared = _shared.get(path)
             if shared is None or shared.inode != _inode(path):
                 _shared.pop(path, None)
-                if not create and not path.is_dir():
+                if not create and _length(path) < 0:
                     return None
-                shared = _shared[path] = _opened(path)
+                shared = _shared[path] = _opened(path, create)
             shared.holders += 1
             self._held[shelf] = shared
             return shared.environment
@@ -136,22 +168,80 @@ class LmdbStore:
 def _inode(path: Path) -> int:
     """Of the shelf's file; -1 where there is none."""
     try:
-        return (path / "data.mdb").stat().st_ino
+        return (path / DATA).stat().st_ino
     except FileNotFoundError:
         return -1
 
 
-def _opened(path: Path) -> Shared:
-    path.mkdir(parents=True, exist_ok=True)
+def _opened(path: Path, create: bool) -> Shared:
+    """Open a shelf; where its directory cannot be written, for reading.
+
+    Raises:
+        StoreDamaged: the file is shorter than what was written into it.
+        StoreUnreachable: it cannot be opened.
+    """
+    if create:
+        _make(path)
+    if not create and _length(path) == 0:  # LMDB would take it for a new one
+        raise StoreDamaged(f"{path / DATA} is empty: {REFILL}")
+    # A lock is a file that is written to. Where nobody can write, no reader needs one.
+    writable = os.access(path, os.W_OK)
     try:
-        environment = lmdb.open(str(path), map_size=MAXIMUM_BYTES, max_readers=1024, readahead=False)
+        environment = lmdb.open(
+            str(path),
+            map_size=MAXIMUM_BYTES,
+            max_readers=MAXIMUM_READERS,
+            readahead=False,
+            readonly=not writable,
+            lock=writable,
+        )
     except lmdb.Error as error:
         raise StoreUnreachable(
-            f"the online store at {path} cannot be opened ({error}): check the disk and its rights, or remove the "
-            "directory and materialize online_states again"
+            f"the online store at {path} cannot be opened ({error}): check the disk and its rights, or {REFILL}"
         ) from error
-    environment.reader_check()  # frees what killed readers held
+    _refuse_cut_off(path, environment)
+    if writable:
+        environment.reader_check()  # frees what killed readers held
     return Shared(environment, _inode(path))
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnwritable(f"{path} cannot be made ({error.strerror}): correct the rights of the home") from error
+
+
+def _refuse_cut_off(path: Path, environment: lmdb.Environment) -> None:
+    """Close an environment whose file ends before its last page: to read there would kill the process.
+
+    Raises:
+        StoreDamaged: it does.
+    """
+    needed, length = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"], _length(path)
+    if length < needed:
+        environment.close()
+        raise StoreDamaged(f"{path / DATA} has {length:,} bytes and was written with {needed:,}: {REFILL}")
+
+
+def _length(path: Path) -> int:
+    """Bytes of the shelf's file; -1 where there is none."""
+    try:
+        return (path / DATA).stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+@contextmanager
+def _reading(environment: lmdb.Environment) -> Iterator[lmdb.Transaction]:
+    """A transaction to read in. Places of readers that were killed are freed when all places are taken."""
+    try:
+        transaction = environment.begin()
+    except lmdb.ReadersFullError:
+        environment.reader_check()
+        transaction = environment.begin()
+    with transaction:
+        yield transaction
 
 
 def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, Value]]) -> int:

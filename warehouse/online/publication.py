@@ -12,7 +12,8 @@ from datetime import date, datetime
 from pathlib import Path
 
 from settings import Precision
-from warehouse.online.store import STAMP, OnlineStore
+from warehouse.online.records import RECORD_FORMAT
+from warehouse.online.store import STAMP, OnlineStore, StoreDamaged
 
 # Shelves that are the same for all versions. On the last are the users of whom nothing may be kept.
 SEQUENCES, USERS, FORGOTTEN = "sequences", "users", "forgotten"
@@ -32,6 +33,7 @@ class Publication:
     time_zone: str
     repeats_count: bool  # whether an item of a user's own history may be a candidate again
     published_at: datetime
+    record_format: int = RECORD_FORMAT
 
     @property
     def states(self) -> str:
@@ -46,15 +48,32 @@ class Publication:
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode()
 
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """The shelves that every publication fills."""
+        return (self.states, SEQUENCES, *([self.advertisers] if self.advertisers else []))
+
     @classmethod
     def from_bytes(cls, content: bytes) -> Publication:
-        values = json.loads(content)
-        for name in ("model", "index", "catalogue"):
-            values[name] = Path(values[name])
-        values["precision"] = Precision(values["precision"])
-        values["day"] = date.fromisoformat(values["day"])
-        values["published_at"] = datetime.fromisoformat(values["published_at"])
-        return cls(**values)
+        """Read a sign.
+
+        Raises:
+            StoreDamaged: it is not what ``to_bytes`` made.
+        """
+        try:
+            # Signs say the format of the records since the second.
+            values = {"record_format": 1} | json.loads(content)
+            for name in ("model", "index", "catalogue"):
+                values[name] = Path(values[name])
+            values["precision"] = Precision(values["precision"])
+            values["day"] = date.fromisoformat(values["day"])
+            values["published_at"] = datetime.fromisoformat(values["published_at"])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreDamaged(
+                f"the sign of the online store cannot be read ({type(error).__name__}): run the newest day again "
+                "(adseq run --days DAY --again), which writes the store anew"
+            ) from error
 
 
 def bury(store: OnlineStore, keys: Iterable[str]) -> None:
@@ -65,6 +84,37 @@ def bury(store: OnlineStore, keys: Iterable[str]) -> None:
 
 
 def served(store: OnlineStore) -> Publication | None:
-    """What the store says is served; None before the first publication."""
+    """Return what the store says is served; None before the first publication.
+
+    Raises:
+        StoreDamaged: the store's sign cannot be read.
+    """
     sign = store.sign()
     return None if sign is None else Publication.from_bytes(sign)
+
+
+def served_whole(store: OnlineStore) -> Publication | None:
+    """As ``served``, of a store that holds what it promises.
+
+    Raises:
+        StoreDamaged: it does not.
+    """
+    publication = served(store)
+    if publication is not None:
+        check(store, publication)
+    return publication
+
+
+def check(store: OnlineStore, publication: Publication) -> None:
+    """Check that the store holds what ``publication`` needs, in records that this version reads.
+
+    Raises:
+        StoreDamaged: it does not; the message says how the store is made again.
+    """
+    if publication.record_format != RECORD_FORMAT:
+        raise StoreDamaged(
+            f"the online store holds records of format {publication.record_format}, and this version of adseq reads "
+            f"format {RECORD_FORMAT}: run the newest day again (adseq run --days {publication.day} --again), which "
+            "writes all records anew"
+        )
+    store.check(publication.filled)

@@ -95,6 +95,9 @@ class RedisStore:
         with self._answering():
             self.client.unlink(PREFIX + shelf)
 
+    def check(self, shelves: Iterable[str]) -> None:
+        """Check nothing: a server keeps a hash whole or not at all, and has none for a shelf without rows."""
+
     def sign(self) -> bytes | None:
         with self._answering():
             return cast("bytes | None", self.client.get(SIGN))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import json_in, json_value, stamp_in
-from warehouse.online.store import OnlineStore
+from warehouse.online.store import DamagedRecord, OnlineStore
 
 COLUMNS = ("event_id", "event_time", "event_name", "item_id", "advertiser_id")  # event_time in microseconds
 TRIES = 20
@@ -15,6 +16,34 @@ TRIES = 20
 
 class Contended(RuntimeError):
     """Others changed the same user again and again."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The sequence that a store holds of one user.
+
+    Attributes:
+        stamp: of the record; None where there is none, or where it is damaged.
+        events: oldest first; none likewise.
+    """
+
+    stamp: int | None
+    events: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, value: bytes | None) -> Held:
+        """Read a record of the shelf. A damaged one holds nothing: what is put in its place begins anew."""
+        if value is None:
+            return cls(None, [])
+        try:
+            return cls(stamp_in(value), events_in(json_in(value)))
+        except DamagedRecord:
+            return cls(None, [])
+
+
+def known_ids(store: OnlineStore, key: bytes) -> set[str]:
+    """Return the event ids of one user's stored sequence."""
+    return {event["event_id"] for event in Held.of(store.get(SEQUENCES, key)).events}
 
 
 def events_in(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -43,17 +72,19 @@ def add(
     """Put events into one user's sequence.
 
     Returns:
-        The sequence's stamp, and its events; none where all of them are earlier than ``since``: nothing is stored then.
+        The sequence's stamp, and its events; none where the new ones change nothing, because they are known or earlier
+        than what a sequence holds: nothing is stored then.
 
     Raises:
         Contended: the user was changed by others all the time.
     """
     for _ in range(TRIES):
         before = store.get(SEQUENCES, key)
-        rows = merged(events_in(json_in(before)) if before else [], new, since, length)
-        if not rows:
-            return stamp, rows
-        after = max(stamp, stamp_in(before) + 1 if before else stamp)
+        held = Held.of(before)
+        rows = merged(held.events, new, since, length)
+        if not rows or {row["event_id"] for row in rows} <= {event["event_id"] for event in held.events}:
+            return stamp, []
+        after = stamp if held.stamp is None else max(stamp, held.stamp + 1)
         content = {name: [row[name] for row in rows] for name in COLUMNS}
         if store.exchange(SEQUENCES, key, before, json_value(after, content)):
             return after, rows

@@ -5,6 +5,9 @@ versions never meet. Beside them stands one *sign*, a few bytes that say what is
 A version is made visible by filling its shelves first and turning the sign last: whoever is killed in between leaves
 what was served before as it was.
 
+Every method raises ``StoreUnreachable`` where the store does not answer, and ``StoreUnwritable`` where it answers reads
+only.
+
 Every value begins with a stamp: eight bytes, big-endian, the newest instant (microseconds since 1970 UTC) whose events
 it knows. Of two values of a key the one with the later stamp stays, so that a daily publication does not undo what an
 event of this morning has told.
@@ -21,8 +24,24 @@ STAMP = struct.Struct(">q")
 STAMP_BYTES = STAMP.size
 
 
-class StoreUnreachable(RuntimeError):
-    """The online store cannot be opened or does not answer; says which and what to do."""
+class StoreError(RuntimeError):
+    """The online store fails; the message says how and what to do."""
+
+
+class StoreUnreachable(StoreError):
+    """The online store cannot be opened or does not answer."""
+
+
+class StoreUnwritable(StoreUnreachable):
+    """The online store answers reads and takes no write: the disk is full or read-only."""
+
+
+class StoreDamaged(StoreUnreachable):
+    """The online store lacks what its sign promises, or holds records of another format."""
+
+
+class DamagedRecord(StoreError):
+    """One value, or the page that holds it, is not what was written."""
 
 
 class NothingPublished(LookupError):
@@ -44,7 +63,11 @@ class OnlineStore(Protocol):
         ...
 
     def get(self, shelf: str, key: bytes) -> bytes | None:
-        """The value of a key; None where there is none, or no such shelf."""
+        """Return the value of a key; None where there is none, or no such shelf.
+
+        Raises:
+            DamagedRecord: the value cannot be read, others can.
+        """
         ...
 
     def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
@@ -61,6 +84,14 @@ class OnlineStore(Protocol):
 
     def clear(self, shelf: str) -> None:
         """Remove a shelf and all on it."""
+        ...
+
+    def check(self, shelves: Iterable[str]) -> None:
+        """Check that shelves which were filled are there, and as long as they were written.
+
+        Raises:
+            StoreDamaged: one of them is missing or cut off.
+        """
         ...
 
     def sign(self) -> bytes | None:

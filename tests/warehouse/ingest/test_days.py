@@ -27,7 +27,8 @@ from warehouse.tables import Tables
 def test_a_day_ingested_twice_has_equal_rows(landing: Landing, tables: Tables) -> None:
     arrive(
         landing,
-        [event(str(number), user_id=str(number % 3)) for number in range(20)] + [event("3", user_id="0"), event("x", value=-1.0)],
+        [event(str(number), user_id=str(number % 3)) for number in range(20)]
+        + [event("3", user_id="0"), event("x", value=-1.0)],
     )
     reports, frames = [], []
     for _ in range(2):

@@ -121,7 +121,7 @@ def test_duplicates_resolve_to_the_earliest_arrival_whatever_the_order_of_ingest
 
 
 def test_users_share_an_event_id_and_lose_nothing(landing: Landing, tables: Tables) -> None:
-    """Within an arrival and across arrivals: an event of the same user and id is the same event, of another user not."""
+    """Neither within an arrival nor across arrivals."""
     before = DAY - timedelta(days=1)
     arrive(landing, [event("1", user_id="ann"), event("1", user_id="bob"), event("1", user_id="ann")], before)
     arrive(landing, [event("1", user_id="ann"), event("1", user_id="cem"), event("2", user_id="ann")])
