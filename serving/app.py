@@ -17,7 +17,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from threadpoolctl import threadpool_limits
@@ -31,6 +31,7 @@ from serving.contracts import (
     HistoryRequest,
     HistoryResponse,
 )
+from serving.describing import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
 from serving.following import Follower
 from serving.guarding import Authorised, Measured
 from serving.metrics import Metrics, Stopwatch
@@ -129,6 +130,9 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         description="Ads that are personal and relevant here: the stored state of a user meets what they look at.",
         version="1",
         lifespan=lifespan,
+        generate_unique_id_function=operation_id,
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(Shedding, settings=settings.serving)
     if token is not None:
@@ -139,6 +143,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
     app.exception_handler(RequestValidationError)(_explained)
     app.exception_handler(StoreError)(_without_store)
     _routes(app)
+    describe(app, token is not None)
     return app
 
 
@@ -150,7 +155,7 @@ def app_of_environment() -> FastAPI:
 def _routes(app: FastAPI) -> None:
     # On the event loop and not in a thread: a request is two milliseconds of computing, and threads that take turns at
     # it make all of them late.
-    @app.post("/candidates", response_model=CandidateResponse)
+    @app.post("/candidates", response_model=CandidateResponse, responses=ASKED)
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
         """The best ads for a user in a place."""
         watch = Stopwatch(service.metrics)
@@ -162,7 +167,7 @@ def _routes(app: FastAPI) -> None:
             service.metrics.state_age.observe(found.state_age_seconds)
         return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
 
-    @app.post("/events")
+    @app.post("/events", responses=ASKED)
     def events(request: EventsRequest, service: TheService) -> EventsResponse:
         """Take conversions as they happen: durable at once, and known to the next answer."""
         now = clock()
@@ -187,7 +192,7 @@ def _routes(app: FastAPI) -> None:
             refreshed=current is not None and add_all(current, service.store, intake.new, now),
         )
 
-    @app.post("/history", response_model_exclude_none=True)
+    @app.post("/history", response_model_exclude_none=True, responses=ASKED)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:
         """What a user did last: for a person who looks at the candidates."""
         return history(service.served, service.store, request)
@@ -197,22 +202,22 @@ def _routes(app: FastAPI) -> None:
         """A page on which a person asks."""
         return FileResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
-    @app.get("/health")
+    @app.get("/health", responses=EVERYWHERE)
     def health() -> dict[str, str]:
         """The process runs."""
         return {"status": "ok"}
 
-    @app.get("/ready")
+    @app.get("/ready", responses=EVERYWHERE | UNAVAILABLE)
     def ready(service: TheService) -> dict[str, str]:
         """Something is published, and the store answers."""
         publication = service.served.publication
         service.store.count(publication.states)
         return {"status": "ready", "model_version": publication.model_version, "day": publication.day.isoformat()}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse, responses=EVERYWHERE | PLAIN_TEXT)
     def metrics(service: TheService) -> Response:
-        """Counts and times, for Prometheus."""
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        """Return counts and times, for Prometheus."""
+        return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _refuse_the_future(request: EventsRequest, now: datetime, tolerance_hours: float) -> None:

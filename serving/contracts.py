@@ -22,7 +22,9 @@ def _short_enough(text: str) -> str:
     return text
 
 
-Identifier = Annotated[str, StringConstraints(min_length=1), AfterValidator(_short_enough)]
+Identifier = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAXIMUM_ID_BYTES), AfterValidator(_short_enough)
+]
 Weight = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -30,6 +32,25 @@ class Message(BaseModel):
     """Unknown fields are errors: a misspelt filter must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(Message):
+    """One rule that a request breaks."""
+
+    field: str = Field(description="Dotted path into the body; `body` for a rule of several fields.")
+    rule: str
+
+
+class Rejection(Message):
+    """Why a request is not valid (422). The input is not repeated."""
+
+    detail: list[Problem]
+
+
+class Refusal(Message):
+    """Why a request is not answered, and what to do."""
+
+    detail: str
 
 
 class Surface(StrEnum):
@@ -84,6 +105,16 @@ class Filters(Message):
 
 class CandidateRequest(Message):
     """A user in a place."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "u000003"},
+                {"user_id": "u000003", "surface": "related_pins", "subject_item_id": "i000001", "k": 10},
+                {"user_id": "u000003", "surface": "search", "query": "garden chair", "filters": {"maximum_price": 80}},
+            ]
+        }
+    )
 
     user_id: Identifier
     surface: Surface = Surface.home_feed
@@ -141,6 +172,26 @@ class Event(Message):
 class EventsRequest(Message):
     """Events that arrived together."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "order-4711-1",
+                            "user_id": "u000003",
+                            "event_time": "2026-03-04T10:00:00Z",
+                            "event_name": "checkout",
+                            "item_id": "i000001",
+                            "value": 79.9,
+                            "currency": "EUR",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
     events: list[Event] = Field(min_length=1, max_length=MAXIMUM_EVENTS)
 
 
@@ -156,6 +207,8 @@ class EventsResponse(Message):
 
 class HistoryRequest(Message):
     """Whose history to show, beside which item."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "u000003", "subject_item_id": "i000001"}]})
 
     user_id: Identifier
     subject_item_id: Identifier | None = None
