@@ -22,9 +22,7 @@ def _short_enough(text: str) -> str:
     return text
 
 
-Identifier = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAXIMUM_ID_BYTES), AfterValidator(_short_enough)
-]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=MAXIMUM_ID_BYTES), AfterValidator(_short_enough)]
 Weight = Annotated[float, Field(gt=0, le=1)]
 
 

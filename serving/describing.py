@@ -43,8 +43,8 @@ EVERYWHERE: dict[int | str, dict[str, Any]] = {
 
 UNAVAILABLE: dict[int | str, dict[str, Any]] = {
     503: _refused(
-        "Nothing is published, the store does not answer, the landing zone cannot be written, or more requests came than "
-        "can be answered in time.",
+        "Nothing is published, the store does not answer, the landing zone cannot be written, or more requests came "
+        "than can be answered in time.",
         headers=_RETRY,
     )
 }

@@ -66,8 +66,7 @@ class CaughtUp:
 
 
 def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> CaughtUp:
-    """Infer the state of the stored sequence, and put it into the store. A store that takes no write is no reason not to
-    answer."""
+    """Infer the state of the stored sequence, and put it into the store, if the store takes it."""
     held = Held.of(store.get(SEQUENCES, key))
     if held.stamp is None or not held.events:
         return CaughtUp(None)

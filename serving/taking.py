@@ -30,8 +30,8 @@ class Intake:
 def sort_out(events: Sequence[Event], forgotten: Collection[str], store: OnlineStore, keys: UserKeys) -> Intake:
     """Tell new events from known ones, at the cost of a look-up a user. The same id of another user is another event.
 
-    An event is known when its user's stored sequence holds it: it got there from a table, or from the landing zone. Where
-    the store does not answer every event counts as new; the daily run drops what it has.
+    An event is known when its user's stored sequence holds it: it got there from a table, or from the landing zone.
+    Where the store does not answer, every event counts as new; the daily run drops what it has.
 
     Args:
         forgotten: ids of the users of whom nothing may be kept.

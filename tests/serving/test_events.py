@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import serving.app
+import serving.refreshing
 from serving.app import create_app
 from settings import Settings
 from tests.assets.compare import TOLERANCE
@@ -22,6 +23,7 @@ from tests.assets.world import DAYS, LATER, SETTINGS, copy_of, days_of, execute
 from tests.flow import Ran
 from tests.serving.test_candidates import asked, ids
 from warehouse.home import Home
+from warehouse.landing import Landing
 from warehouse.online import LmdbStore, StateRecord
 from warehouse.online.publication import SEQUENCES, served
 from warehouse.online.records import json_in, json_value, stamp_of
@@ -78,6 +80,7 @@ def test_the_next_answer_knows_an_event(client: TestClient, ran: Ran) -> None:
     assert asked(client, user_id="newcomer", k=5)["basis"] == "popularity"
     assert posted(client, event("newcomer", chair)) == {
         "accepted": 1,
+        "known": 0,
         "forgotten": 0,
         "arrival_day": LATER.isoformat(),
         "refreshed": True,
@@ -175,13 +178,59 @@ def test_an_old_event_changes_nothing_and_harms_nobody(home: Home, client: TestC
 
 def test_an_event_is_taken_once_and_in_its_place(home: Home, client: TestClient, ran: Ran) -> None:
     chair, lamp, rug = items(ran, 3)
-    posted(client, event("u", chair, 5), event("u", lamp, 9), event("u", lamp, 9))
-    posted(client, event("u", rug, 7), event("u", chair, 5))
+    told = posted(client, event("u", chair, 5), event("u", lamp, 9), event("u", lamp, 9))
+    assert (told["accepted"], told["known"]) == (2, 1)
+    told = posted(client, event("u", rug, 7), event("u", chair, 5))
+    assert (told["accepted"], told["known"]) == (1, 1)
     assert sequence(home, "u")["event_id"] == ["live-u-5", "live-u-7", "live-u-9"]
     (file,) = (home.landing / "events" / f"date={LATER}").glob("live-*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len(lines) == 5  # what arrived; the daily run drops what it has
-    assert lines[0]["item_id"] == chair
+    assert [line["item_id"] for line in lines] == [chair, lamp, rug]
+
+
+def test_what_was_sent_before_costs_a_look_up(
+    home: Home, client: TestClient, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line on the disk, no inference: of events just sent, of those of a day, and of those too old for a sequence."""
+    chair, *_ = items(ran, 1)
+    sequences = ran.tables.read("user_sequences", {"day": DAYS[-1]})
+    of_a_day = event(ran.ids(sequences["user_id"])[0], chair, event_id=sequences["event_id"][0][-1])
+    sent = [
+        *(event("u", chair, number) for number in range(99)),
+        event("clock-of-1970", chair, event_time="1970-01-01"),
+    ]
+    assert posted(client, *sent)["accepted"] == 100
+    (file,) = (home.landing / "events" / f"date={LATER}").glob("live-*.jsonl")
+    content = file.read_bytes()
+    monkeypatch.setattr(serving.refreshing, "infer", lambda *_: pytest.fail("a known event was inferred"))
+    for again in (sent, sent[::-1], [of_a_day]):
+        told = posted(client, *again)
+        assert (told["accepted"], told["known"], told["refreshed"]) == (0, len(again), True)
+    assert file.read_bytes() == content
+
+
+def test_an_event_that_was_refused_is_new_when_it_is_sent_again(home: Home, client: TestClient, ran: Ran) -> None:
+    folder = home.landing / "events" / f"date={LATER}"
+    folder.write_text("in the way")
+    late = event("newcomer", items(ran, 1)[0])
+    assert client.post("/events", json={"events": [late]}).status_code == 503
+    folder.unlink()
+    assert posted(client, late)["accepted"] == 1
+
+
+def test_a_manifest_that_changes_is_followed(home: Home, client: TestClient, ran: Ran) -> None:
+    """It is read once for each of its states; one that breaks a rule takes no events."""
+    landing, chair = Landing(home.landing), items(ran, 1)[0]
+    given = landing.manifest
+    landing.write_manifest(
+        given.model_copy(update={"time_zone": "Pacific/Kiritimati"})
+    )  # noon in UTC is tomorrow there
+    assert posted(client, event("u", chair))["arrival_day"] == (LATER + timedelta(days=1)).isoformat()
+    (home.landing / "manifest.toml").write_text("time_zone = 7")
+    refused = client.post("/events", json={"events": [event("u", chair, 1)]})
+    assert (refused.status_code, "manifest.toml" in refused.json()["detail"]) == (503, True)
+    landing.write_manifest(given)
+    assert posted(client, event("u", chair, 1))["arrival_day"] == LATER.isoformat()
 
 
 def test_only_the_newest_events_are_kept(home: Home, client: TestClient, ran: Ran) -> None:
