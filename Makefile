@@ -15,7 +15,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check lint format ui serve bench peers peers-split clean
+.PHONY: help install install-dev run test check lint format ui serve bench audit peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,14 @@ serve: install ## Answer requests for candidates on http://127.0.0.1:8080 (PORT=
 
 bench: install-dev ## Measure speed against peers and limits; writes docs/performance.md
 	$(BIN)/python -m benchmarks
+
+audit: install ## Hold the installed packages against known vulnerabilities (pip-audit; needs a network)
+	@$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[audit]'
+	@if $(BIN)/pip-audit --skip-editable --progress-spinner off >$(VENV)/audit.txt 2>&1; then cat $(VENV)/audit.txt; \
+	elif grep -qE 'requests\.exceptions\.|ServiceError|ConnectionError|Could not connect' $(VENV)/audit.txt; then \
+		echo "No advisory source can be reached, so nothing was audited: run make audit where there is a network." >&2; \
+		exit 2; \
+	else cat $(VENV)/audit.txt; exit 1; fi
 
 peers: peers-split install $(PEERS)/installed ## Train RecTools and implicit on a split, one table: make peers SPLIT=DIR [MODELS="als bm25"]
 	$(BIN)/python -m benchmarks.peers "$(SPLIT)" --python $(PEERS)/bin/python $(if $(SEED),--seed $(SEED)) \

@@ -36,7 +36,7 @@ def client(home: Home) -> Iterator[TestClient]:
 
 
 def basis(client: TestClient, user: str) -> str:
-    response = client.post("/candidates", json={"user_id": user, "k": 5, "explain": True})
+    response = client.post("/candidates", json={"user_id": user, "k": 5})
     assert response.status_code == 200, response.text
     assert len(response.json()["candidates"]) == 5
     return str(response.json()["basis"])

@@ -191,7 +191,7 @@ def test_an_event_is_taken_once_and_in_its_place(home: Home, client: TestClient,
 def test_what_was_sent_before_costs_a_look_up(
     home: Home, client: TestClient, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No line on the disk, no inference: of events just sent, of those of a day, and of those too old for a sequence."""
+    """No line on the disk, no inference: of events just sent, of a day's, and of one too old for a sequence."""
     chair, *_ = items(ran, 1)
     sequences = ran.tables.read("user_sequences", {"day": DAYS[-1]})
     of_a_day = event(ran.ids(sequences["user_id"])[0], chair, event_id=sequences["event_id"][0][-1])
