@@ -55,7 +55,9 @@ def _widths(served: Served) -> list[int]:
 
 
 def _unit_traits(served: Served, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """[items, T] of unit length: content, category and advertiser of an item, as the memory has them."""
+    """Return [items, T] of unit length: content, category and advertiser of each item, as the memory has them."""
+    if not len(rows):
+        return np.zeros((0, sum(served.artifact.network.encoder.traits.widths)), np.float32)
     tensors, at = served.catalogue.tensors, torch.from_numpy(rows)
     with torch.inference_mode():
         found = served.artifact.network.encoder.traits(

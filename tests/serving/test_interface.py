@@ -68,7 +68,7 @@ def test_every_answer_is_one_that_the_document_names(document: Any, path: str, m
     """Of valid and of invalid requests: status, type, headers and body; and the token is asked for where it says so."""
     [operation] = document[path].values()
 
-    @settings(max_examples=15, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def answers(case: schemathesis.Case) -> None:
         case.call_and_validate(headers=BEARER, checks=CHECKS)
