@@ -10,7 +10,9 @@ import polars as pl
 from assets.describe import DATA_PLATFORM, delta_schema, picture
 from assets.partitions import daily
 from assets.resources import SettingsResource
+from warehouse.arrival_days import history_day
 from warehouse.contracts import LandingTable
+from warehouse.home_record import HomeRecordError
 from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
 from warehouse.landing import ManifestError
 from warehouse.reading import LandingError
@@ -44,7 +46,7 @@ DESCRIPTIONS = {
 def history(settings: SettingsResource) -> dg.MaterializeResult:
     reports = {table: _ingest(settings, table, None) for table in LandingTable}
     rebuild_views(settings.home, settings.tables)
-    first_arrival = settings.landing.history_day()
+    first_arrival = history_day(settings.tables, settings.landing)
     events = settings.tables.scan("events").filter(pl.col("arrival_date") == first_arrival)
     metadata: dict[str, Any] = {f"{table}_rows": report.rows_written for table, report in reports.items()}
     for table, report in reports.items():
@@ -98,7 +100,7 @@ def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -
     """Ingest; what the input's owner must mend is not tried again."""
     try:
         return ingest(settings.landing, settings.tables, table, day, settings.value().data)
-    except (LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
+    except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
