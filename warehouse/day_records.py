@@ -2,9 +2,11 @@
 
 Table ``landed_files`` has a row for each arrival day of each landing table: the files that were ingested, the version
 of that set, and the chain of the arrivals before it. A chain is a digest over a day's versions and the chain before:
-two equal chains mean that everything that arrived up to a day is equal. A day's output depends on all arrivals up to
-that day (deduplication, sequences, statistics, states), so table ``completed_days`` keeps the chain that a day's last step
-was made from. A day whose chain is another one now is out of date, whether its own files changed or an earlier day's.
+two equal chains mean that everything that arrived up to a day is equal.
+
+A day's output depends on all arrivals up to that day (deduplication, sequences, statistics, states). So table
+``completed_days`` keeps the chain that a day's last step was made from. A day whose chain is another one now is out of
+date, whether its own files changed or an earlier day's.
 """
 
 from __future__ import annotations
