@@ -47,7 +47,8 @@ def new_landing_dates(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
     again = list(standing.out_of_date[:1])  # the days after it run on what it leaves
     landing = Landing(home.landing)
     reasons = {day: reason for day in waiting if (reason := not_ready(landing, day, days, time.time()))}
-    reasons |= {each.day: reason for each in again if (reason := changing(landing, each.day, time.time()))}
+    now = time.time()
+    reasons |= {each.day: reason for each in again if each.changes and (reason := changing(landing, each.day, now))}
     requests = [dg.RunRequest(run_key=str(day), partition_key=str(day)) for day in waiting if day not in reasons]
     requests += [_again(each) for each in again if each.day not in reasons]
     said = [*reasons.values(), *_said(standing)]

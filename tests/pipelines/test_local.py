@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from rich.console import Console
 
 from pipelines import jobs
 from pipelines.failures import RunFailed, RunRefused
 from pipelines.local import Days, Local
+from tests.warehouse.ingest.arrivals import event
+from warehouse.contracts import LandingTable
 from warehouse.home import Home, HomeLocked
+from warehouse.landing import Landing
 
 ALL_DAYS = ["2014-07-20", "2014-07-21", "2014-07-23"]
 
@@ -55,6 +59,46 @@ def test_days_selects_and_again_repeats(local: Local, flow: Any) -> None:
     assert flow.days() == ["2014-07-21", "2014-07-23", "2014-07-20"]
     local.run(Days.parse("2014-07-21"), again=True)
     assert flow.days()[3:] == ["2014-07-21"]
+
+
+def test_what_nothing_reads_is_named_and_the_rest_runs(local: Local, flow: Any) -> None:
+    odd = Landing(local.home.landing).root / "events" / "date=2014-02-30"
+    odd.mkdir()
+    local.run()
+    assert flow.days() == ALL_DAYS
+    assert f"Not read: {odd}: 2014-02-30 is not a day" in shown(local)
+
+
+def test_a_day_whose_files_changed_runs_again_and_so_do_the_days_after_it(local: Local, flow: Any) -> None:
+    home, landing = local.home, Landing(local.home.landing)
+    happened = datetime(2014, 7, 1, tzinfo=UTC)
+    for day in (None, *map(date.fromisoformat, ALL_DAYS)):
+        landing.write(LandingTable.events, day, pl.DataFrame([event(str(day), event_time=happened)]))
+    flow.ingesting = home
+    local.run()
+    late = landing.write(
+        LandingTable.events, date(2014, 7, 21), pl.DataFrame([event("late", event_time=happened)]), "late"
+    )
+    flow.done.clear()
+    local.run(Days.parse("2014-07-20"))
+    assert flow.done == []
+    assert "Out of date, and not among the chosen days: 2014-07-21, 2014-07-23" in shown(local)
+    assert "done already, but for what is named above" in shown(local)
+    local.run()
+    assert flow.days() == ["2014-07-21", "2014-07-23"]
+    assert f"{late} came" in shown(local)
+    assert "Run again, because days before them run: 2014-07-23" in shown(local)
+
+    old = landing.write(LandingTable.events, None, pl.DataFrame([event("older", event_time=happened)]), "older")
+    flow.done.clear()
+    local.run()
+    assert flow.names()[:2] == [jobs.HISTORY, jobs.DAILY[0]]
+    assert flow.days() == ALL_DAYS
+    assert f"{old} came" in shown(local)
+    flow.done.clear()
+    local.run()
+    assert flow.done == []
+    assert "done already." in shown(local).splitlines()[-1]
 
 
 def test_retrain_trains_again_without_the_history(local: Local, flow: Any) -> None:
