@@ -147,6 +147,24 @@ def chain_of(tables: Tables, day: date) -> str:
     return _chain_before(read_records(tables), date.fromordinal(day.toordinal() + 1))
 
 
+def chains_by_day(tables: Tables) -> dict[date, str]:
+    """Return for each recorded day, the history's included, the chain of everything that had arrived by that day."""
+    by_day = groupby(read_records(tables), key=lambda record: record.day)
+    return {day: _recorded_chain(list(group)) for day, group in by_day}
+
+
+def unsettled_days(tables: Tables) -> set[date]:
+    """Return the recorded days that were ingested before an earlier day's arrivals became others."""
+    found: set[date] = set()
+    chain = _NOTHING
+    for day, group in groupby(read_records(tables), key=lambda record: record.day):
+        of_day = list(group)
+        if found or any(record.after != chain for record in of_day):
+            found.add(day)
+        chain = _recorded_chain(of_day)
+    return found
+
+
 def untouched_files(tables: Tables, landing: Landing) -> set[Path]:
     """Return the landing files that are as they were ingested."""
     history, found = recorded_history_day(tables), set()
@@ -157,6 +175,21 @@ def untouched_files(tables: Tables, landing: Landing) -> set[Path]:
         differing = {change.path for change in changes(folder, record.files, now)}
         found |= {folder / file.name for file in now} - differing
     return found
+
+
+def adopt_arrivals(tables: Tables, landing: Landing) -> None:
+    """Record the present files of each arrival that was ingested before homes recorded files, and its day as completed.
+
+    For the migration of a home: a file that changed before the migration stays unnoticed.
+    """
+    history = recorded_history_day(tables)
+    ingested = tables.days(LandingTable.events.value, "arrival_date") if tables.exists("events") else []
+    known = {record.day for record in read_records(tables)}
+    for day in [day for day in ingested if day not in known]:
+        for table in LandingTable:
+            record_arrival(tables, table, day, files_of(landing, table, None if day == history else day, ()))
+        if day != history:
+            record_completed(tables, day)
 
 
 def record_rewritten(tables: Tables, landing: Landing, paths: Collection[Path]) -> None:
@@ -233,8 +266,13 @@ def _chain_before(records: Iterable[ArrivalRecord], day: date) -> str:
     earlier = [record for record in records if record.day < day]
     newest = max((record.day for record in earlier), default=None)
     last = [record for record in earlier if record.day == newest]
-    versions = [(record.table.value, record.version) for record in last]
-    return _chain({record.after for record in last}, versions) if last else _NOTHING
+    return _recorded_chain(last) if last else _NOTHING
+
+
+def _recorded_chain(of_day: Sequence[ArrivalRecord]) -> str:
+    """Return the chain of one day, of which there is at least one record."""
+    versions = [(record.table.value, record.version) for record in of_day]
+    return _chain({record.after for record in of_day}, versions)
 
 
 def _chain(after: Collection[str], versions: Iterable[tuple[str, str]]) -> str:
