@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from settings import DataSettings
-from warehouse.arrival_days import arrival_day, derived_history_day, record_history_day
+from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day, required_history_day
 from warehouse.combining import (
     ACCEPTED,
     SEQUENCE,
@@ -46,7 +46,6 @@ from warehouse.tables import Tables
 PERSONAL = {USER, "search_string", "query"}
 _REJECTED = "rejected"  # staged: what goes to quarantine
 _EXAMPLE_CHARACTERS = 600
-ONE_DAY = timedelta(days=1)
 
 
 class QuarantineExceeded(RuntimeError):
@@ -136,7 +135,9 @@ def ingest(
         found = _judge_files(files, rules, buried, settings, staged)
         quarantined = staged.pieces(_REJECTED)
         tables.write_batches(f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), quarantined, partition)
-        _stop_if_too_many(found, table, arrived_on, settings, "" if day else _dated_by(landing, arrived_on))
+        _stop_if_too_many(
+            found, table, arrived_on, settings, "" if day else f" {history_dated_by(landing, arrived_on)}"
+        )
         if day is None and found.rows > found.broken.total():
             record_history_day(tables, arrived_on)
         forgotten = found.forgotten + name_users(staged, table, keys, buried)
@@ -237,7 +238,7 @@ def day_of_arrival(landing: Landing, day: date | None) -> date:
     Raises:
         LandingError: there is no daily folder.
     """
-    return derived_history_day(landing) if day is None else day
+    return required_history_day(landing) if day is None else day
 
 
 def known_embedding_width(tables: Tables, before: date) -> int | None:
@@ -259,17 +260,6 @@ def known_embedding_width(tables: Tables, before: date) -> int | None:
 def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> datetime:
     """No event that arrives on a day happens after this."""
     return day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
-
-
-def _dated_by(landing: Landing, arrived_on: date) -> str:
-    """Return which folder dates the history, for a message about a history with too many broken rows."""
-    folders = [folder for table in LandingTable if (folder := landing.folder(table, arrived_on + ONE_DAY)).is_dir()]
-    if not folders:
-        return f" The history counts as arrived on {arrived_on}."
-    return (
-        f" The history counts as arrived on {arrived_on}, the day before the first daily folder, "
-        f"{' and '.join(str(folder) for folder in folders)}: if that date is wrong, rename the folder."
-    )
 
 
 def _stop_if_too_many(

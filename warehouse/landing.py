@@ -87,9 +87,16 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Landing:
-    """One landing zone."""
+    """One landing zone.
+
+    Attributes:
+        root: the directory.
+        recorded_history_day: the day that the history counts as in a home that has ingested it. Daily folders on or
+            before that day are not read. None: the day before the first daily folder.
+    """
 
     root: Path
+    recorded_history_day: date | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -100,17 +107,17 @@ class Landing:
         write_atomically(self.root / MANIFEST, manifest.to_toml().encode())
 
     def dates(self) -> list[date]:
-        """Return the arrival days that have a folder in any table, ascending."""
+        """Return the arrival days that have a folder in any table and come after the history, ascending."""
         tables = (self.root / table for table in LandingTable)
         folders = (folder for table in tables if table.is_dir() for folder in table.iterdir())
         days = {day_of_folder(folder.name) for folder in folders if folder.is_dir()}
-        return sorted(day for day in days if day is not None)
+        first = self.recorded_history_day or date.min
+        return sorted(day for day in days if day is not None and day > first)
 
     def history_day(self) -> date | None:
-        """Return the day before the first daily folder, or None without a daily folder.
-
-        A home that has ingested its history has recorded its day: see ``warehouse.arrival_days.history_day``.
-        """
+        """Return the recorded day, or the day before the first daily folder; None without a daily folder."""
+        if self.recorded_history_day is not None:
+            return self.recorded_history_day
         dates = self.dates()
         return dates[0] - timedelta(days=1) if dates else None
 

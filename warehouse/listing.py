@@ -50,25 +50,18 @@ class Listing:
     unread: tuple[Unread, ...]
 
 
-def list_landing(landing: Landing, history_day: date | None = None) -> Listing:
-    """List a landing zone. Reads names only, never the content of a file.
-
-    Args:
-        landing: the landing zone; a missing one is empty.
-        history_day: the day that the history of the home counts as, where a home has recorded one. A daily folder on or
-            before that day is not read.
-    """
-    unread = list(_unread(landing, history_day)) if landing.root.is_dir() else []
-    days = [day for day in landing.dates() if history_day is None or day > history_day]
-    return Listing(tuple(days), tuple(unread))
+def list_landing(landing: Landing) -> Listing:
+    """List a landing zone; a missing one is empty. Reads names only, never the content of a file."""
+    unread = list(_unread(landing)) if landing.root.is_dir() else []
+    return Listing(tuple(landing.dates()), tuple(unread))
 
 
-def _unread(landing: Landing, history_day: date | None) -> Iterator[Unread]:
+def _unread(landing: Landing) -> Iterator[Unread]:
     for path in sorted(landing.root.iterdir()):
         if is_being_written(path.name):
             continue
         if path.name in _TABLE_NAMES and path.is_dir():
-            yield from _unread_of_table(path, history_day)
+            yield from _unread_of_table(path, landing.recorded_history_day)
         elif path.name not in _FILES_OF_THE_ROOT or not path.is_file():
             yield Unread(path, _why_not_a_table(path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, arrive, event
 from warehouse.contracts import LandingTable
 from warehouse.landing import Landing, is_being_written
-from warehouse.listing import COMPLETE_MARK, list_landing
+from warehouse.listing import COMPLETE_MARK, Listing, list_landing
 
 PIECES = st.sampled_from(
     [
@@ -108,7 +109,7 @@ def test_a_link_to_nothing_is_named(landing: Landing) -> None:
 def test_a_folder_on_or_before_the_history_is_refused_with_what_to_do_with_its_rows(landing: Landing) -> None:
     for days in range(3):
         arrive(landing, [event(str(days))], DAY + timedelta(days=days))
-    listing = list_landing(landing, DAY + timedelta(days=1))
+    listing = list_landing(replace(landing, recorded_history_day=DAY + timedelta(days=1)))
     assert listing.days == (DAY + timedelta(days=2),)
     assert [unread.path for unread in listing.unread] == [
         landing.folder(EVENTS, DAY),
@@ -118,5 +119,4 @@ def test_a_folder_on_or_before_the_history_is_refused_with_what_to_do_with_its_r
 
 
 def test_a_landing_zone_that_is_not_there_is_empty(landing: Landing) -> None:
-    assert list_landing(landing) == list_landing(landing, DAY)
-    assert not list_landing(landing).days
+    assert list_landing(landing) == Listing((), ())
