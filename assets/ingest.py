@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from assets.describe import DATA_PLATFORM, delta_schema, picture
-from assets.partitions import daily
+from assets.partitions import daily, landed_days
 from assets.resources import SettingsResource
 from warehouse.arrival_days import history_day
 from warehouse.contracts import LandingTable
@@ -79,6 +79,7 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
     )
     def landed(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
         day = date.fromisoformat(context.partition_key)
+        _require_not_after_the_newest(settings, day)
         report = _ingest(settings, table, day)
         if report.rows_quarantined:
             context.log.warning(f"{report.rows_quarantined} rows of {table} quarantined: {report.quarantined}")
@@ -102,6 +103,23 @@ def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -
         return ingest(settings.landing, settings.tables, table, day, settings.value().data)
     except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _require_not_after_the_newest(settings: SettingsResource, day: date) -> None:
+    """Raise if ``day`` comes after all that has landed: to publish it would be to publish a day that has not been.
+
+    Dagster refuses such a partition, but for a launch that was prepared outside the code location.
+
+    Raises:
+        dagster.Failure: with what to do.
+    """
+    newest = max(landed_days(settings.home), default=None)
+    if newest is None or day > newest:
+        raise dg.Failure(
+            f"{day} has not landed: the newest day in {settings.landing.root} is {newest or 'none'}. Put the day's "
+            f"files into <table>/date={day}/ first.",
+            allow_retries=False,
+        )
 
 
 def _quarantine_result(share: float, settings: SettingsResource) -> dg.AssetCheckResult:

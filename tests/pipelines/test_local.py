@@ -62,22 +62,17 @@ def test_days_selects_and_again_repeats(local: Local, flow: Any) -> None:
     assert flow.days()[3:] == ["2014-07-21"]
 
 
-def test_what_nothing_reads_is_named_and_the_rest_runs(local: Local, flow: Any) -> None:
-    odd = Landing(local.home.landing).root / "events" / "date=2014-02-30"
-    odd.mkdir()
-    local.run()
-    assert flow.days() == ALL_DAYS
-    assert f"Not read: {odd}: 2014-02-30 is not a day" in shown(local)
-
-
 def test_a_day_whose_files_changed_runs_again_and_so_do_the_days_after_it(local: Local, flow: Any) -> None:
     home, landing = local.home, Landing(local.home.landing)
     happened = datetime(2014, 7, 1, tzinfo=UTC)
     shutil.rmtree(landing.folder(LandingTable.events, date(2014, 7, 23)))
     for day in (None, date(2014, 7, 20), date(2014, 7, 21)):
         landing.write(LandingTable.events, day, pl.DataFrame([event(str(day), event_time=happened)]))
+    odd = landing.root / "events" / "date=2014-02-30"
+    odd.mkdir()
     flow.ingesting = home
     local.run()
+    assert f"Not read: {odd}: 2014-02-30 is not a day" in shown(local)
     late = landing.write(
         LandingTable.events, date(2014, 7, 20), pl.DataFrame([event("late", event_time=happened)]), "late"
     )

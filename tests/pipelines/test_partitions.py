@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import dagster as dg
 import pytest
 
+from assets import ingest
 from assets.partitions import daily_partitions
+from assets.resources import SettingsResource
+from warehouse.home import Home
+from warehouse.tables import Tables
 
 TODAY = date(2026, 5, 20)
 
@@ -45,3 +50,13 @@ def test_days_begin_at_midnight_of_the_manifests_zone() -> None:
 
 def test_an_empty_landing_zone_has_no_day_yet() -> None:
     assert daily_partitions([], "UTC", date.today() - timedelta(days=9)).get_partition_keys() == []
+
+
+def test_a_launch_for_a_day_after_the_newest_landed_one_is_refused(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADSEQ_HOME", str(home.root))
+    with (
+        dg.build_asset_context(partition_key="2014-09-01") as context,
+        pytest.raises(dg.Failure, match=r"2014-09-01 has not landed: the newest day .* is 2014-07-23"),
+    ):
+        ingest.events(context, settings=SettingsResource())
+    assert not Tables(home.tables).names()
