@@ -177,12 +177,14 @@ def untouched_files(tables: Tables, landing: Landing) -> set[Path]:
     return found
 
 
-def adopt_arrivals(tables: Tables, landing: Landing) -> None:
+def adopt_arrivals(tables: Tables, landing: Landing, history: date | None) -> None:
     """Record the present files of each arrival that was ingested before homes recorded files, and its day as completed.
 
     For the migration of a home: a file that changed before the migration stays unnoticed.
+
+    Args:
+        history: the day that the history counts as; None where none was ingested.
     """
-    history = recorded_history_day(tables)
     ingested = tables.days(LandingTable.events.value, "arrival_date") if tables.exists("events") else []
     known = {record.day for record in read_records(tables)}
     for day in [day for day in ingested if day not in known]:

@@ -7,6 +7,7 @@ of the days. Whatever happened before, the tables then equal those of a home tha
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,18 +22,23 @@ from polars.testing import assert_frame_equal
 from settings import DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, NOON, event
 from warehouse.day_records import (
+    COMPLETED_DAYS,
+    LANDED_FILES,
+    adopt_arrivals,
     history_changes,
     record_completed,
     record_rewritten,
     standings,
+    unsettled_days,
     untouched_files,
 )
-from warehouse.forgetting import bury, forget_in_landing, forget_in_tables
+from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
 from warehouse.ingest import ingest
 from warehouse.landed_files import ChangeKind
 from warehouse.landing import Landing, Manifest
 from warehouse.sequences import SEQUENCE_SCHEMA, user_sequences
+from warehouse.states import STATE_SCHEMA, USER_STATES, outdated_days, write_states
 from warehouse.tables import Tables
 
 DAYS = [DAY + timedelta(days=number) for number in range(2)]
@@ -78,6 +84,7 @@ class DaysOfAHome(RuleBasedStateMachine):
         with self.directory:
             self.what_is_due_runs()
             fresh = Tables(Path(self.directory.name) / "fresh" / "tables")
+            bury(fresh, forgotten_users(self.tables), DAY)  # whose rows may arrive again
             for day in (None, *sorted(self.ran)):
                 run_day(self.landing, fresh, day)
             expected = content(fresh)
@@ -205,3 +212,37 @@ def test_content_and_not_times_say_that_a_file_changed(landing: Landing, tables:
     path.write_bytes(changed)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # the same size and time, another content
     assert standings(tables, landing)[0].changes
+
+
+def test_a_home_from_before_records_adopts_what_lies_in_its_landing_zone(landing: Landing, tables: Tables) -> None:
+    landing.write(EVENTS, None, pl.DataFrame([event("old", event_time=NOON - timedelta(days=9))]))
+    landing.write(EVENTS, DAY, pl.DataFrame([event("1")]))
+    for day in (None, DAY):
+        run_day(landing, tables, day)
+    for name in (LANDED_FILES, COMPLETED_DAYS):
+        shutil.rmtree(tables.path(name))
+    adopt_arrivals(tables, landing, DAY - timedelta(days=1))
+    assert [each.up_to_date for each in standings(tables, landing)] == [True]
+    landing.write(EVENTS, None, pl.DataFrame([event("older", event_time=NOON - timedelta(days=9))]), "late")
+    assert len(history_changes(tables, landing)) == 1
+    assert [each.up_to_date for each in standings(tables, landing)] == [False]
+
+
+def test_states_inferred_from_other_arrivals_are_named(landing: Landing, tables: Tables) -> None:
+    landing.write(EVENTS, None, pl.DataFrame([event("old", event_time=NOON - timedelta(days=9))]))
+    landing.write(EVENTS, DAY, pl.DataFrame([event("1")]))
+    none = pl.DataFrame(schema=STATE_SCHEMA)
+    for day in (None, DAY):
+        run_day(landing, tables, day)
+        write_states(tables, "item-1", day or DAY - timedelta(days=1), none)
+    assert outdated_days(tables, USER_STATES, "item-1") == []
+    landing.write(EVENTS, None, pl.DataFrame([event("older", event_time=NOON - timedelta(days=9))]), "late")
+    run_day(landing, tables, None)
+    assert outdated_days(tables, USER_STATES, "item-1") == [DAY - timedelta(days=1)]
+    assert unsettled_days(tables) == {DAY}  # ingested before the history became another one
+    write_states(tables, "item-1", DAY - timedelta(days=1), none)
+    run_day(landing, tables, DAY)
+    assert outdated_days(tables, USER_STATES, "item-1") == [DAY]
+    write_states(tables, "item-1", DAY, none)
+    assert outdated_days(tables, USER_STATES, "item-1") == []
+    assert unsettled_days(tables) == set()
