@@ -8,9 +8,9 @@ import dagster as dg
 import polars as pl
 
 from assets.describe import DATA_PLATFORM, delta_schema, picture
-from assets.partitions import daily, landed_days
+from assets.partitions import daily, landed_days, today_in
 from assets.resources import SettingsResource
-from warehouse.arrival_days import history_day
+from warehouse.arrival_days import history_dated_by, history_day
 from warehouse.contracts import LandingTable
 from warehouse.home_record import HomeRecordError
 from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
@@ -44,6 +44,7 @@ DESCRIPTIONS = {
     ],
 )
 def history(settings: SettingsResource) -> dg.MaterializeResult:
+    _require_a_past_history(settings)
     reports = {table: _ingest(settings, table, None) for table in LandingTable}
     rebuild_views(settings.home, settings.tables)
     first_arrival = history_day(settings.tables, settings.landing)
@@ -103,6 +104,18 @@ def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -
         return ingest(settings.landing, settings.tables, table, day, settings.value().data)
     except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _require_a_past_history(settings: SettingsResource) -> None:
+    """Raise if the history would be recorded as of today or a day to come, because of a date typed wrong.
+
+    Raises:
+        dagster.Failure: with the folder.
+    """
+    day = history_day(settings.tables, settings.landing)
+    if day is not None and day >= today_in(settings.landing):
+        dated_by = history_dated_by(settings.landing, day)
+        raise dg.Failure(f"The first daily folder is dated after today. {dated_by}", allow_retries=False)
 
 
 def _require_not_after_the_newest(settings: SettingsResource, day: date) -> None:

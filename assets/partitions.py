@@ -26,9 +26,9 @@ class LandedDays(dg.DailyPartitionsDefinition):
 
     _followed: float | None = None
 
-    def follow(self, landed: Iterable[date]) -> None:
-        """End with the newest of ``landed``, if that is newer than the end so far."""
-        ends = [_end(day, self.timezone).timestamp() for day in landed]
+    def follow(self, landed: Iterable[date], today: date) -> None:
+        """End with the newest of ``landed`` up to ``today``, if that is newer than the end so far."""
+        ends = [_end(day, self.timezone).timestamp() for day in landed if day <= today]
         self._followed = max([*ends, self.end_timestamp or 0.0])
 
     @property
@@ -47,7 +47,8 @@ def daily_partitions(landed: Sequence[date], time_zone: str, today: date) -> Lan
     """Return daily partitions from the first landed day to the newest.
 
     Dagster offers a day once it is over in ``time_zone``. A day between two landed ones is a partition, too: nothing
-    arrived on it. With nothing landed there is no partition yet: Dagster still loads.
+    arrived on it. A folder dated after today, such as one of a year typed wrong, does not move the end. With nothing
+    landed there is no partition yet: Dagster still loads.
 
     Args:
         landed: arrival days, ascending.
@@ -55,7 +56,8 @@ def daily_partitions(landed: Sequence[date], time_zone: str, today: date) -> Lan
         today: the current day in that zone.
     """
     # Dagster's end is the first day that is no longer a partition.
-    start, end = (landed[0], landed[-1] + timedelta(days=1)) if landed else (today, today)
+    past = [day for day in landed if day <= today]
+    start, end = (past[0], past[-1] + timedelta(days=1)) if past else (today, today)
     return LandedDays(start_date=start.isoformat(), end_date=end.isoformat(), timezone=time_zone)
 
 
@@ -65,9 +67,14 @@ def landed_days(home: Home) -> list[date]:
     return sorted({*listing_of(tables, Landing(home.landing)).days, *recorded_days(tables)})
 
 
+def today_in(landing: Landing) -> date:
+    """Return the current day in the zone of the landing zone's manifest."""
+    return datetime.now(ZoneInfo(landing.manifest.time_zone)).date()
+
+
 def _of_home(home: Home) -> LandedDays:
-    zone = Landing(home.landing).manifest.time_zone
-    return daily_partitions(landed_days(home), zone, datetime.now(ZoneInfo(zone)).date())
+    landing = Landing(home.landing)
+    return daily_partitions(landed_days(home), landing.manifest.time_zone, today_in(landing))
 
 
 def _end(day: date, time_zone: str) -> datetime:

@@ -49,7 +49,7 @@ def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
             f"{yesterday} has not landed: {home.landing} has no folder date={yesterday} in any table. See why the "
             "export is late; once the folder is there, launch the job `daily` for that day."
         )
-    days.follow(landed)
+    days.follow(landed, today)
     return dg.RunRequest(run_key=yesterday.isoformat(), partition_key=yesterday.isoformat())
 
 

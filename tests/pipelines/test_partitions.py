@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from assets import ingest
 from assets.partitions import daily_partitions
 from assets.resources import SettingsResource
+from warehouse.contracts import LandingTable
 from warehouse.home import Home
+from warehouse.landing import Landing
 from warehouse.tables import Tables
 
 TODAY = date(2026, 5, 20)
@@ -27,12 +31,27 @@ def test_partitions_end_with_the_newest_landed_day_of_a_past_log_and_of_a_live_o
 
 def test_a_day_that_lands_after_the_load_becomes_a_partition_when_it_is_followed() -> None:
     partitions = daily_partitions([date(2014, 7, 20)], "America/New_York", TODAY)
-    partitions.follow([date(2014, 7, 20), date(2014, 7, 22)])
+    partitions.follow([date(2014, 7, 20), date(2014, 7, 22), date(2062, 7, 23)], TODAY)
     assert partitions.get_partition_keys() == ["2014-07-20", "2014-07-21", "2014-07-22"]
     assert partitions.has_partition_key("2014-07-22")
     assert not partitions.has_partition_key("2014-07-23")
-    partitions.follow([])
+    partitions.follow([], TODAY)
     assert partitions.has_partition_key("2014-07-22")
+
+
+def test_a_folder_of_a_year_to_come_moves_no_end() -> None:
+    partitions = daily_partitions([date(2014, 7, 20), date(2214, 7, 21)], "UTC", TODAY)
+    assert partitions.get_partition_keys() == ["2014-07-20"]
+
+
+def test_a_history_is_not_recorded_as_of_a_day_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(tmp_path)
+    typed = Landing(home.landing).write(LandingTable.events, date(2126, 3, 10), pl.DataFrame({"event_id": ["a"]}))
+    monkeypatch.setenv("ADSEQ_HOME", str(home.root))
+    with pytest.raises(dg.Failure, match="dated after today") as failure:
+        ingest.history(settings=SettingsResource())
+    assert str(typed.parent) in str(failure.value)
+    assert not Tables(home.tables).names()
 
 
 def test_today_is_a_partition_once_it_is_over() -> None:

@@ -84,6 +84,7 @@ class DaysOfAHome(RuleBasedStateMachine):
         with self.directory:
             self.what_is_due_runs()
             fresh = Tables(Path(self.directory.name) / "fresh" / "tables")
+            UserKeys.of(fresh, self.landing)
             bury(fresh, forgotten_users(self.tables), DAY)  # whose rows may arrive again
             for day in (None, *sorted(self.ran)):
                 run_day(self.landing, fresh, day)
