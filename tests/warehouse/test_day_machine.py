@@ -160,7 +160,7 @@ class DaysOfAHome(RuleBasedStateMachine):
 
 TestDaysOfAHome = DaysOfAHome.TestCase
 TestDaysOfAHome.settings = settings(
-    max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=5, stateful_step_count=7, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
