@@ -8,10 +8,11 @@ import dagster as dg
 import polars as pl
 
 from assets.describe import DATA_PLATFORM, delta_schema, picture
-from assets.partitions import daily, landed_days, today_in
+from assets.partitions import daily
 from assets.resources import SettingsResource
 from warehouse.arrival_days import history_dated_by, history_day
 from warehouse.contracts import LandingTable
+from warehouse.day_records import landed_days
 from warehouse.home_record import HomeRecordError
 from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
 from warehouse.landing import ManifestError
@@ -113,7 +114,7 @@ def _require_a_past_history(settings: SettingsResource) -> None:
         dagster.Failure: with the folder.
     """
     day = history_day(settings.tables, settings.landing)
-    if day is not None and day >= today_in(settings.landing):
+    if day is not None and day >= settings.landing.today():
         dated_by = history_dated_by(settings.landing, day)
         raise dg.Failure(f"The first daily folder is dated after today. {dated_by}", allow_retries=False)
 

@@ -9,11 +9,9 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from settings import Settings
-from warehouse.arrival_days import listing_of
-from warehouse.day_records import recorded_days
+from warehouse.day_records import landed_days
 from warehouse.home import Home
 from warehouse.landing import Landing
-from warehouse.tables import Tables
 
 
 class LandedDays(dg.DailyPartitionsDefinition):
@@ -61,20 +59,9 @@ def daily_partitions(landed: Sequence[date], time_zone: str, today: date) -> Lan
     return LandedDays(start_date=start.isoformat(), end_date=end.isoformat(), timezone=time_zone)
 
 
-def landed_days(home: Home) -> list[date]:
-    """Return the days that can run, ascending: those with a folder, and those that were ingested before theirs went."""
-    tables = Tables(home.tables)
-    return sorted({*listing_of(tables, Landing(home.landing)).days, *recorded_days(tables)})
-
-
-def today_in(landing: Landing) -> date:
-    """Return the current day in the zone of the landing zone's manifest."""
-    return datetime.now(ZoneInfo(landing.manifest.time_zone)).date()
-
-
 def _of_home(home: Home) -> LandedDays:
     landing = Landing(home.landing)
-    return daily_partitions(landed_days(home), landing.manifest.time_zone, today_in(landing))
+    return daily_partitions(landed_days(home), landing.manifest.time_zone, landing.today())
 
 
 def _end(day: date, time_zone: str) -> datetime:

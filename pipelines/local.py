@@ -16,7 +16,6 @@ from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.markup import escape
 
-from assets.partitions import landed_days
 from assets.resources import writing
 from pipelines import jobs
 from pipelines.due import Standing, standing_of
@@ -24,6 +23,7 @@ from pipelines.failures import RunFailed, RunRefused
 from pipelines.instance import close_abandoned_runs
 from pipelines.progress import Progress, reason
 from warehouse.arrival_days import listing_of
+from warehouse.day_records import landed_days
 from warehouse.home import Home, write_atomically
 from warehouse.landing import Landing
 from warehouse.tables import Tables

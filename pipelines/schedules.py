@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from assets.partitions import daily as days
-from assets.partitions import landed_days
 from pipelines import jobs
 from settings import Settings
+from warehouse.day_records import landed_days
 from warehouse.home import Home
 
 HOUR = 3

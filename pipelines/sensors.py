@@ -9,11 +9,11 @@ from datetime import date
 import dagster as dg
 
 from assets.partitions import daily as days
-from assets.partitions import landed_days, today_in
 from pipelines import jobs
 from pipelines.due import OutOfDate, Standing, standing_of
 from settings import Settings
 from warehouse.contracts import LandingTable
+from warehouse.day_records import landed_days
 from warehouse.home import Home
 from warehouse.landing import Landing
 
@@ -40,7 +40,7 @@ def new_landing_dates(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
         return dg.SkipReason("There is no champion model yet: launch the job `bootstrap` (or `adseq run`) first.")
     home = Home(Settings().home)
     landed = landed_days(home)
-    days.follow(landed, today_in(Landing(home.landing)))
+    days.follow(landed, Landing(home.landing).today())
     done = context.instance.get_materialized_partitions(dg.AssetKey(jobs.DAILY[-1]))
     standing = standing_of(home, {date.fromisoformat(key) for key in done})
     waiting = [day for day in landed if day.isoformat() not in done]

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import polars as pl
 
-from warehouse.arrival_days import recorded_history_day
+from warehouse.arrival_days import listing_of, recorded_history_day
 from warehouse.contracts import LandingTable
+from warehouse.home import Home
 from warehouse.landed_files import FileChange, LandedFile, changes, digest_of, files_of, version_of
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -112,6 +113,12 @@ def recorded_days(tables: Tables) -> list[date]:
     """Return the days whose arrival was made of at least one file when it was ingested, ascending; not the history."""
     history = recorded_history_day(tables)
     return sorted({record.day for record in read_records(tables) if record.files and record.day != history})
+
+
+def landed_days(home: Home) -> list[date]:
+    """Return the days that can run, ascending: those with a folder, and those that were ingested before theirs went."""
+    tables = Tables(home.tables)
+    return sorted({*listing_of(tables, Landing(home.landing)).days, *recorded_days(tables)})
 
 
 def standings(tables: Tables, landing: Landing, new_days: Collection[date] = ()) -> list[DayStanding]:

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -105,6 +105,10 @@ class Landing:
     def write_manifest(self, manifest: Manifest) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         write_atomically(self.root / MANIFEST, manifest.to_toml().encode())
+
+    def today(self) -> date:
+        """Return the current day in the zone of the manifest."""
+        return datetime.now(ZoneInfo(self.manifest.time_zone)).date()
 
     def dates(self) -> list[date]:
         """Return the arrival days that have a folder in any table and come after the history, ascending."""
