@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from rich.console import Console
 
 from pipelines import jobs
 from pipelines.failures import RunFailed, RunRefused
+from pipelines.instance import PROJECT
 from pipelines.local import Days, Local
 from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
@@ -177,3 +180,11 @@ def test_one_writer_at_a_time(local: Local) -> None:
 def test_a_wrong_range_of_days_is_refused_by_its_text(text: str) -> None:
     with pytest.raises(RunRefused, match="--days"):
         Days.parse(text)
+
+
+def test_the_command_reads_no_partitions_before_the_home_is_chosen() -> None:
+    """Importing ``assets.partitions`` reads the environment's home; ``adseq run --home --landing`` sets it later."""
+    modules = "pipelines.local, pipelines.validate, pipelines.forget"
+    script = f"import sys, {modules}; print('assets.partitions' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
