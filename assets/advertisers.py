@@ -26,7 +26,7 @@ from assets.reporting import write_metrics
 from assets.resources import SettingsResource
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
-from warehouse.states import ADVERTISER_CANDIDATES, compact
+from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
 from warehouse.views import rebuild_views
 
 
@@ -150,6 +150,9 @@ def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsR
         return _nothing(context, day, dg.AssetCheckResult(check_name=check, passed=True))
     index = settings.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})
     active = settings.tables.read("user_sequences", {"day": day})["user_id"]
+    if version.trained_day in outdated_days(settings.tables, ADVERTISER_CANDIDATES, version.name):
+        write_embeddings(settings, version, version.trained_day)
+        predict_day(settings, version, version.trained_day)
     predicted = predict_day(settings, version, day)
     compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day, settings.inference.compaction_days)
     rebuild_views(settings.home, settings.tables)

@@ -12,9 +12,10 @@ from assets.deployment import ModelVersion
 from assets.features import stored_features
 from assets.resources import SettingsResource
 from warehouse.catalogue import users_as_of
+from warehouse.day_records import unsettled_days
 from warehouse.ingest import day_end
 from warehouse.sequences import all_user_sequences, user_sequences
-from warehouse.states import snapshot, state_days, write_states
+from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
 from warehouse.tables import Tables, vector_column, vectors
 
 ITEM_EMBEDDINGS = "item_embeddings"
@@ -36,8 +37,9 @@ class BuiltIndex:
 
 
 def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
-    """Ingested days after the version's full inference and before ``day`` whose active users it has not encoded."""
-    done = set(state_days(tables, version.name))
+    """Ingested days after the version's full inference and before ``day`` whose active users it has not encoded, or has
+    encoded from other arrivals than there are now."""
+    done = set(state_days(tables, version.name)) - set(outdated_days(tables, USER_STATES, version.name))
     arrived = tables.days("events", "arrival_date")
     return [each for each in arrived if version.trained_day < each < day and each not in done]
 
@@ -61,6 +63,19 @@ def encode_everyone(settings: SettingsResource, version: ModelVersion) -> int:
     return _encode(settings, version, day, sequences)
 
 
+def renew_full_inference(settings: SettingsResource, version: ModelVersion) -> bool:
+    """Repeat a version's full inference if anything that had arrived by its training day is other than it was.
+
+    Returns:
+        Whether it was repeated.
+    """
+    if version.trained_day not in outdated_days(settings.tables, USER_STATES, version.name):
+        return False
+    encode_everyone(settings, version)
+    write_item_embeddings(settings, version, version.trained_day)
+    return True
+
+
 def _encode(settings: SettingsResource, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
     from ml.encoding import states_of_sequences
 
@@ -73,13 +88,15 @@ def _encode(settings: SettingsResource, version: ModelVersion, day: date, sequen
 def largest_difference_to_full(settings: SettingsResource, version: ModelVersion, day: date) -> float:
     """The largest difference between stored states and the same users re-encoded from the event log.
 
-    A sample of the users of one earlier day (another one each day); 0 before there is one. Another day's batches have
-    other shapes, so this also says whether a state depends on whom it was encoded with.
+    A sample of the users of one earlier day: another one each day, and none that waits to run again because of earlier
+    arrivals; 0 before there is one. Another day's batches have other shapes, so this also says whether a state depends
+    on whom it was encoded with.
     """
     from ml.encoding import states_of_sequences
 
     tables = settings.tables
-    days = [each for each in state_days(tables, version.name) if version.trained_day < each < day]
+    settled = set(state_days(tables, version.name)) - unsettled_days(tables)
+    days = sorted(each for each in settled if version.trained_day < each < day)
     if not days:
         return 0.0
     random = np.random.default_rng(day.toordinal())

@@ -13,6 +13,7 @@ from assets.encoding import (
     index_day,
     largest_difference_to_full,
     missing_days,
+    renew_full_inference,
     write_item_embeddings,
 )
 from assets.features import item_features
@@ -38,8 +39,8 @@ TOLERANCE = 1e-4  # batches of other lengths round differently; in fp32 the diff
     owners=[MODELLING],
     freshness_policy=FRESH,
     description="The deployed encoder over the users of the day's sequences only, appended to the states of the same "
-    "model version. Days that this version has not seen yet are caught up; the first state of a version is its full "
-    "inference, made when it became champion.",
+    "model version. Days that this version has not seen yet, or saw with other arrivals, are caught up; the first "
+    "state of a version is its full inference, made when it became champion.",
     metadata=columns(
         user_id="String",
         events="Int64: length of the encoded sequence",
@@ -58,8 +59,9 @@ def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
     record_deployment(settings.tables, day, version)
-    caught_up = missing_days(settings.tables, version, day)
     started = time.perf_counter()
+    renewed = renew_full_inference(settings, version)
+    caught_up = missing_days(settings.tables, version, day)
     for earlier in caught_up:
         encode_day(settings, version, earlier)
     inferred = encode_day(settings, version, day)
@@ -77,6 +79,7 @@ def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -
             "seconds": seconds,
             "model_version": version.name,
             "caught_up_days": len(caught_up),
+            "full_inference_renewed": renewed,
             "partitions_behind_a_snapshot": behind,
         },
         check_results=[

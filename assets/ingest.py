@@ -10,7 +10,10 @@ import polars as pl
 from assets.describe import DATA_PLATFORM, delta_schema, picture
 from assets.partitions import daily
 from assets.resources import SettingsResource
+from warehouse.arrival_days import history_dated_by, history_day
 from warehouse.contracts import LandingTable
+from warehouse.day_records import landed_days
+from warehouse.home_record import HomeRecordError
 from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
 from warehouse.landing import ManifestError
 from warehouse.reading import LandingError
@@ -42,9 +45,10 @@ DESCRIPTIONS = {
     ],
 )
 def history(settings: SettingsResource) -> dg.MaterializeResult:
+    _require_a_past_history(settings)
     reports = {table: _ingest(settings, table, None) for table in LandingTable}
     rebuild_views(settings.home, settings.tables)
-    first_arrival = settings.landing.history_day()
+    first_arrival = history_day(settings.tables, settings.landing)
     events = settings.tables.scan("events").filter(pl.col("arrival_date") == first_arrival)
     metadata: dict[str, Any] = {f"{table}_rows": report.rows_written for table, report in reports.items()}
     for table, report in reports.items():
@@ -77,6 +81,7 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
     )
     def landed(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
         day = date.fromisoformat(context.partition_key)
+        _require_not_after_the_newest(settings, day)
         report = _ingest(settings, table, day)
         if report.rows_quarantined:
             context.log.warning(f"{report.rows_quarantined} rows of {table} quarantined: {report.quarantined}")
@@ -98,8 +103,37 @@ def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -
     """Ingest; what the input's owner must mend is not tried again."""
     try:
         return ingest(settings.landing, settings.tables, table, day, settings.value().data)
-    except (LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
+    except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _require_a_past_history(settings: SettingsResource) -> None:
+    """Raise if the history would be recorded as of today or a day to come, because of a date typed wrong.
+
+    Raises:
+        dagster.Failure: with the folder.
+    """
+    day = history_day(settings.tables, settings.landing)
+    if day is not None and day >= settings.landing.today():
+        dated_by = history_dated_by(settings.landing, day)
+        raise dg.Failure(f"The first daily folder is dated after today. {dated_by}", allow_retries=False)
+
+
+def _require_not_after_the_newest(settings: SettingsResource, day: date) -> None:
+    """Raise if ``day`` comes after all that has landed: to publish it would be to publish a day that has not been.
+
+    Dagster refuses such a partition, but for a launch that was prepared outside the code location.
+
+    Raises:
+        dagster.Failure: with what to do.
+    """
+    newest = max(landed_days(settings.home), default=None)
+    if newest is None or day > newest:
+        raise dg.Failure(
+            f"{day} has not landed: the newest day in {settings.landing.root} is {newest or 'none'}. Put the day's "
+            f"files into <table>/date={day}/ first.",
+            allow_retries=False,
+        )
 
 
 def _quarantine_result(share: float, settings: SettingsResource) -> dg.AssetCheckResult:

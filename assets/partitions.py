@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from settings import Settings
+from warehouse.day_records import landed_days
 from warehouse.home import Home
 from warehouse.landing import Landing
 
-LIVE_WITHIN = timedelta(days=3)
-"""A log whose last landed day is this near to today is live: its partitions have no end."""
 
-MARGIN_DAYS = 7
-"""Days after the last landed one that a past log's partitions hold, so that new arrivals need no reload."""
+class LandedDays(dg.DailyPartitionsDefinition):
+    """Daily partitions that end with the newest landed day, also when that landed after Dagster loaded them.
+
+    Dagster asks the process that loaded the definitions whether a requested partition exists, and shows people the
+    partitions that it read when it loaded them. So the sensor and the schedule, which run in that process, call
+    ``follow`` and can launch a new day at once; the launch dialog offers the day after a reload of the code location.
+    """
+
+    _followed: float | None = None
+
+    def follow(self, landed: Iterable[date], today: date) -> None:
+        """End with the newest of ``landed`` up to ``today``, if that is newer than the end so far."""
+        ends = [_end(day, self.timezone).timestamp() for day in landed if day <= today]
+        self._followed = max([*ends, self.end_timestamp or 0.0])
+
+    @property
+    def end_timestamp(self) -> float | None:
+        """Seconds since 1970 at the end of the last partition."""
+        return self._followed if self._followed is not None else super().end_timestamp
+
+    @property
+    def end(self) -> datetime | None:
+        """The end of the last partition."""
+        seconds = self.end_timestamp
+        return None if seconds is None else datetime.fromtimestamp(seconds, ZoneInfo(self.timezone))
 
 
-def daily_partitions(landed: Sequence[date], time_zone: str, today: date) -> dg.DailyPartitionsDefinition:
-    """Daily partitions from the first landed day on.
+def daily_partitions(landed: Sequence[date], time_zone: str, today: date) -> LandedDays:
+    """Return daily partitions from the first landed day to the newest.
 
-    A past log ends ``MARGIN_DAYS`` after its last landed day, so that a log of 2014 shows no years of missing days;
-    when more than that has landed, reload the code location. A live log has no end. Dagster offers a day once it is
-    over in ``time_zone``. With nothing landed the days begin today, which makes none yet: Dagster still loads.
+    Dagster offers a day once it is over in ``time_zone``. A day between two landed ones is a partition, too: nothing
+    arrived on it. A folder dated after today, such as one of a year typed wrong, does not move the end. With nothing
+    landed there is no partition yet: Dagster still loads.
 
     Args:
-        landed: arrival days, ascending (``Landing.dates()``).
+        landed: arrival days, ascending.
         time_zone: the manifest's zone; days begin at its midnight.
         today: the current day in that zone.
     """
-    if not landed:
-        return dg.DailyPartitionsDefinition(start_date=today.isoformat(), timezone=time_zone)
-    live = landed[-1] >= today - LIVE_WITHIN
-    return dg.DailyPartitionsDefinition(
-        start_date=landed[0].isoformat(),
-        # Dagster's end is the first day that is no longer a partition.
-        end_date=None if live else (landed[-1] + timedelta(days=MARGIN_DAYS + 1)).isoformat(),
-        timezone=time_zone,
-    )
+    # Dagster's end is the first day that is no longer a partition.
+    past = [day for day in landed if day <= today]
+    start, end = (past[0], past[-1] + timedelta(days=1)) if past else (today, today)
+    return LandedDays(start_date=start.isoformat(), end_date=end.isoformat(), timezone=time_zone)
 
 
-def _of_home(home: Home) -> dg.DailyPartitionsDefinition:
+def _of_home(home: Home) -> LandedDays:
     landing = Landing(home.landing)
-    zone = landing.manifest.time_zone
-    return daily_partitions(landing.dates(), zone, datetime.now(ZoneInfo(zone)).date())
+    return daily_partitions(landed_days(home), landing.manifest.time_zone, landing.today())
+
+
+def _end(day: date, time_zone: str) -> datetime:
+    return datetime.combine(day + timedelta(days=1), time.min, tzinfo=ZoneInfo(time_zone))
 
 
 daily = _of_home(Home(Settings().home))
-"""What every daily asset is partitioned by. Read once, when Dagster loads the definitions."""
+"""What every daily asset is partitioned by: read when Dagster loads the definitions, and followed by the sensor."""

@@ -9,6 +9,7 @@ from assets.online import online_states
 from assets.partitions import daily
 from assets.reports import daily_recall
 from assets.resources import SettingsResource
+from warehouse.day_records import record_completed
 from warehouse.online import open_store
 from warehouse.online.publication import served
 from warehouse.retention import sizes, sweep
@@ -25,7 +26,7 @@ MEGABYTE = 1e6
     owners=[DATA_PLATFORM],
     description="Whole catalogues (item features, embeddings, indexes, what the service reads) are kept for "
     "`data.keep_days` days, and replaced versions of tables for `data.keep_versions_days`. A day that needs an older "
-    "one makes it anew. "
+    "one makes it anew. What the day was made of is recorded, so that a late file makes it run again. "
     "How much room each part of the home takes is in the metadata, and day by day in the plots.",
 )
 def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
@@ -38,6 +39,7 @@ def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> 
     if publication is not None:
         day, in_use = max(day, publication.day), [publication.index, publication.catalogue]
     removed = sweep(settings.home, settings.tables, day, settings.value().data, in_use)
+    record_completed(settings.tables, date.fromisoformat(context.partition_key))
     rebuild_views(settings.home, settings.tables)
     room = sizes(settings.home)
     return dg.MaterializeResult(

@@ -8,11 +8,11 @@ from datetime import date
 import polars as pl
 
 from assets.deployment import PROMOTIONS, ModelVersion, record_promotion, versions
-from assets.encoding import encode_day, index_day, missing_days, write_item_embeddings
+from assets.encoding import encode_day, index_day, missing_days, renew_full_inference, write_item_embeddings
 from assets.publishing import publish_day
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
-from warehouse.states import state_days
+from warehouse.states import USER_STATES, outdated_days, state_days
 
 
 class NoEarlierChampion(LookupError):
@@ -47,8 +47,10 @@ def roll_back(settings: SettingsResource, to: str | None = None) -> RolledBack:
     champion = tracking.champion()
     target = _target(settings, champion, to)
     newest = tables.days("events", "arrival_date")[-1]
+    renew_full_inference(settings, target)
     missing = missing_days(tables, target, newest)
-    if newest > target.trained_day and newest not in state_days(tables, target.name):
+    inferred = set(state_days(tables, target.name)) - set(outdated_days(tables, USER_STATES, target.name))
+    if newest > target.trained_day and newest not in inferred:
         missing.append(newest)
     for day in missing:
         encode_day(settings, target, day)

@@ -78,13 +78,18 @@ def run(
 @app.command()
 def validate(
     landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
+    home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Say what a landing zone holds, what would be quarantined and why, and what is missing. Writes nothing."""
+    """Say what a landing zone holds, what would be quarantined and why, and what is missing. Writes nothing.
+
+    Of the landing zone of --home also: which files came, changed or went after their day ran.
+    """
     with readable():
         from pipelines.validate import validate_landing
+        from warehouse.home import Home
         from warehouse.landing import Landing
 
-        if not validate_landing(Landing(landing), console):
+        if not validate_landing(Landing(landing), Home(home), console):
             raise typer.Exit(1)
 
 

@@ -14,6 +14,7 @@ from assets.resources import writing
 from ml.qualitative import without_users
 from pipelines.failures import RunFailed, RunRefused
 from settings import Settings
+from warehouse.day_records import record_rewritten, untouched_files
 from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.home import Home, write_atomically
 from warehouse.identity import UserKeys
@@ -57,12 +58,14 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
             bury(tables, keys, datetime.now(UTC).date())
             bury_online(store, forgotten_users(tables))
             begun = time.monotonic()
+            untouched = untouched_files(tables, landing)
             files = forget_in_landing(landing, user_ids)
             rows = forget_in_tables(tables, keys)
             rebuild_views(home, tables)
             pages = _forget_in_reports(home, keys)
             time.sleep(max(0.0, begun + GRACE_SECONDS - time.monotonic()))
             late = forget_in_landing(landing, user_ids)
+            record_rewritten(tables, landing, untouched & {*files.removed, *late.removed})
             records = _forget_online(store, keys)
         finally:
             store.close()

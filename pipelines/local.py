@@ -14,14 +14,19 @@ from pathlib import Path
 import dagster as dg
 from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
+from rich.markup import escape
 
 from assets.resources import writing
 from pipelines import jobs
+from pipelines.due import Standing, standing_of
 from pipelines.failures import RunFailed, RunRefused
 from pipelines.instance import close_abandoned_runs
 from pipelines.progress import Progress, reason
+from warehouse.arrival_days import listing_of
+from warehouse.day_records import landed_days
 from warehouse.home import Home, write_atomically
 from warehouse.landing import Landing
+from warehouse.tables import Tables
 
 # Dagster's own console log would repeat, at length, what Progress prints.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -54,6 +59,27 @@ class Days:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a command is going to do.
+
+    Attributes:
+        days: to run, ascending.
+        early: days that have landed and are not over yet.
+        standing: the home against its landing zone.
+    """
+
+    days: tuple[date, ...]
+    early: tuple[date, ...]
+    standing: Standing
+
+    @property
+    def left_out(self) -> bool:
+        """Whether something of the landing zone is not in the tables once the days have run."""
+        left = [each for each in self.standing.out_of_date if each.day not in self.days]
+        return bool(self.early or left or self.standing.unread)
+
+
+@dataclass(frozen=True)
 class Local:
     """One home, with what runs on it."""
 
@@ -67,7 +93,8 @@ class Local:
 
         Args:
             days: only these; by default every landed day.
-            again: also the days that are done already.
+            again: also the days that are done already. A day that ran on other files than there are now runs again
+                anyhow, and so do the days after it.
             retrain: train although there is a champion.
 
         Raises:
@@ -78,15 +105,22 @@ class Local:
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
-            chosen = self._choose(days, again=again)
+            plan = self._plan(days, again=again)
+            self._announce(plan)
             job = self._training_job(retrain=retrain)
+            if plan.standing.history:
+                self.console.print("\n[bold]History[/] (again)")
+                self._execute("bootstrap", None, assets=[jobs.HISTORY])
             if job:
                 self._execute(job, None)
-            for number, day in enumerate(chosen, start=1):
-                self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(chosen)})", highlight=False)
+            for number, day in enumerate(plan.days, start=1):
+                self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(plan.days)})", highlight=False)
                 self._execute("daily", day)
-            if not chosen and not job:
-                self.console.print("Every landed day is done already. --again repeats days, --retrain trains anew.")
+            if not plan.days and not job and not plan.standing.history:
+                but = ", but for what is named above" if plan.left_out else ""
+                self.console.print(
+                    f"Every landed day is done already{but}. --again repeats days, --retrain trains anew."
+                )
 
     def _training_job(self, *, retrain: bool) -> str | None:
         """The job that is due before any day, announced; None when there is a champion with its reports."""
@@ -103,45 +137,76 @@ class Local:
     def _materialized(self, name: str) -> bool:
         return self.instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
 
-    def _choose(self, days: Days | None, *, again: bool) -> list[date]:
-        """The days to run, ascending."""
-        landing = Landing(self.home.landing)
-        landed = landing.dates()
+    def _plan(self, days: Days | None, *, again: bool) -> Plan:
+        """Return what to run, and what not and why.
+
+        Raises:
+            RunRefused: nothing has landed, or ``days`` names none that has.
+        """
+        landed = landed_days(self.home)
         if not landed:
-            raise RunRefused(
-                f"Nothing has landed in {landing.root}: it has no folder <table>/date=YYYY-MM-DD. Write an export "
-                "there, use `adseq import`, or try `adseq demo`."
-            )
+            raise RunRefused(self._nothing_landed())
         wanted = [day for day in landed if days is None or days.first <= day <= days.last]
         if days and not wanted:
             raise RunRefused(
-                f"No day from {days.first} to {days.last} has landed in {landing.root}; "
+                f"No day from {days.first} to {days.last} has landed in {self.home.landing}; "
                 f"it has {len(landed)} days from {landed[0]} to {landed[-1]}."
             )
-        runnable = self._runnable(wanted)
-        done = set() if again else self._done()
-        return [day for day in runnable if day not in done]
+        offered, done = self._offered(), self._done()
+        runnable = [day for day in wanted if day.isoformat() in offered]
+        new = [day for day in runnable if day not in done]
+        standing = standing_of(self.home, done, new)
+        out_of_date = {each.day for each in standing.out_of_date}
+        return Plan(
+            days=tuple(day for day in runnable if again or day not in done or day in out_of_date),
+            early=tuple(day for day in wanted if day not in runnable),
+            standing=standing,
+        )
 
-    def _runnable(self, landed: Sequence[date]) -> list[date]:
-        """The days that Dagster offers as partitions; the others are named on the console."""
+    def _nothing_landed(self) -> str:
+        listing = listing_of(Tables(self.home.tables), Landing(self.home.landing))
+        unread = "".join(f"\nNot read: {each}." for each in listing.unread)
+        return (
+            f"Nothing has landed in {self.home.landing}: it has no folder <table>/date=YYYY-MM-DD. Write an export "
+            f"there, use `adseq import`, or try `adseq demo`.{unread}"
+        )
+
+    def _announce(self, plan: Plan) -> None:
+        """Print what is not read, what is left out, and which days run again and why."""
+        standing = plan.standing
+        sentences = [f"Not read: {each}." for each in standing.unread]
+        if plan.early:
+            sentences.append(f"Left out, because the day is not over yet: {_listed(plan.early)}")
+        if standing.history:
+            changed = "; ".join(map(str, standing.history))
+            sentences.append(
+                f"The history is ingested again, because after it was ingested: {changed}. The champion learnt from "
+                "the history as it was; `adseq run --retrain` trains on what it is now."
+            )
+        sentences += [str(each) for each in standing.out_of_date if each.changes]
+        if behind := [each.day for each in standing.out_of_date if not each.changes and each.day in plan.days]:
+            sentences.append(f"Run again, because days before them run: {_listed(behind)}")
+        if left := [each.day for each in standing.out_of_date if each.day not in plan.days]:
+            sentences.append(f"Out of date, and not among the chosen days: {_listed(left)}; `adseq run` runs them.")
+        for sentence in sentences:
+            self.console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
+
+    def _offered(self) -> set[str]:
+        """Return the days that Dagster offers as partitions."""
         partitions = self.definitions.resolve_job_def("daily").partitions_def
         if partitions is None:
             raise RunRefused(
                 "The job `daily` has no partitions: its assets need partitions_def=assets.partitions.daily"
             )
-        offered = set(partitions.get_partition_keys())
-        runnable = [day for day in landed if day.isoformat() in offered]
-        if early := [day.isoformat() for day in landed if day.isoformat() not in offered]:
-            self.console.print(f"[yellow]Left out, because the day is not over yet: {', '.join(early)}[/]")
-        return runnable
+        return set(partitions.get_partition_keys())
 
     def _done(self) -> set[date]:
         """The days for which every daily asset is materialized."""
         parts = [self.instance.get_materialized_partitions(dg.AssetKey(name)) for name in jobs.DAILY]
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
-    def _execute(self, job: str, day: date | None) -> None:
-        """Run a job to its end.
+    def _execute(self, job: str, day: date | None, assets: Sequence[str] | None = None) -> None:
+        """Run a job, or only some of its assets, to its end.
 
         Raises:
             RunFailed: an asset failed.
@@ -152,6 +217,7 @@ class Local:
             result = self.definitions.resolve_job_def(job).execute_in_process(
                 instance=self.instance,
                 partition_key=day.isoformat() if day else None,
+                asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
                 run_id=run_id,
                 run_config=QUIET,
                 tags={"adseq/command": "adseq run"},
@@ -161,6 +227,11 @@ class Local:
             progress.close()
         if not result.success:
             raise RunFailed(_closing_message(self.home, result, job, day, progress))
+
+
+def _listed(days: Sequence[date]) -> str:
+    """Days as a person reads them: each, or the first and the last of many."""
+    return ", ".join(map(str, days)) if len(days) <= 7 else f"{len(days)} days from {days[0]} to {days[-1]}"
 
 
 def _closing_message(

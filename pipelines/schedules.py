@@ -8,20 +8,50 @@ gives the same model every week, and because a new champion, with its full infer
 
 from __future__ import annotations
 
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
 import dagster as dg
 
 from assets.partitions import daily as days
 from pipelines import jobs
+from settings import Settings
+from warehouse.day_records import landed_days
+from warehouse.home import Home
 
 HOUR = 3
 
-daily_schedule = dg.build_schedule_from_partitioned_job(
-    jobs.daily,
-    name="daily_schedule",
-    hour_of_day=HOUR,
-    description=f"Yesterday, at {HOUR}:00 of the manifest's time zone. An alternative to the sensor new_landing_dates.",
+
+class NotLanded(RuntimeError):
+    """The schedule is due for a day that has no folder in the landing zone."""
+
+
+@dg.schedule(
+    job=jobs.daily,
+    cron_schedule=f"0 {HOUR} * * *",
+    execution_timezone=days.timezone,
+    description=f"Yesterday, at {HOUR}:00 of the manifest's time zone. An alternative to the sensor new_landing_dates. "
+    "Fails where yesterday has not landed.",
     default_status=dg.DefaultScheduleStatus.STOPPED,
 )
+def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Request a run for the day before the scheduled time.
+
+    Raises:
+        NotLanded: that day has no folder in the landing zone.
+    """
+    home = Home(Settings().home)
+    today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()
+    yesterday = today - timedelta(days=1)
+    landed = landed_days(home)
+    if yesterday not in landed:
+        raise NotLanded(
+            f"{yesterday} has not landed: {home.landing} has no folder date={yesterday} in any table. See why the "
+            "export is late; once the folder is there, launch the job `daily` for that day."
+        )
+    days.follow(landed, today)
+    return dg.RunRequest(run_key=yesterday.isoformat(), partition_key=yesterday.isoformat())
+
 
 weekly_retrain = dg.ScheduleDefinition(
     name="weekly_retrain",

@@ -1,16 +1,19 @@
-"""The sensor that launches ``daily`` for each landed day."""
+"""The sensor that launches ``daily`` for each landed day, and again for a day whose files are others than it ran on."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
 
 from assets.partitions import daily as days
 from pipelines import jobs
+from pipelines.due import OutOfDate, Standing, standing_of
 from settings import Settings
 from warehouse.contracts import LandingTable
+from warehouse.day_records import landed_days
 from warehouse.home import Home
 from warehouse.landing import Landing
 
@@ -22,57 +25,104 @@ QUIET_SECONDS = 60
     job=jobs.daily,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
-    description="One run of `daily` for each landed day that has none yet, oldest first.",
+    description="One run of `daily` for each landed day that has none yet, oldest first; and one more for a day whose "
+    "files came, changed or went after it ran, and for the days after it, one at a time.",
 )
 def new_landing_dates(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """One run request a landed day, with the day as run key.
+    """Request a run for each landed day that has none, and for the first day that is out of date.
 
-    The sensor keeps no cursor. What is done is asked of Dagster (materialized partitions of the flow's last asset),
-    and the run key makes the daemon launch each day once: a day that lands late, before days that are done, is found
-    all the same, and a day that failed is not launched again and again (re-execute it from the UI once it is mended).
+    What is done is asked of Dagster (materialized partitions of the flow's last asset). The run key makes the daemon
+    launch each day once: a day that lands late, before days that are done, is found all the same, and a day that failed
+    is not launched again and again (re-execute it from the UI once it is mended). The run key of a day that is out of
+    date names what it is going to be made of. The cursor holds the run keys of the last look: each is observed once.
     """
     if context.instance.get_latest_materialization_event(dg.AssetKey("champion")) is None:
         return dg.SkipReason("There is no champion model yet: launch the job `bootstrap` (or `adseq run`) first.")
-    landing = Landing(Home(Settings().home).landing)
+    home = Home(Settings().home)
+    landed = landed_days(home)
+    days.follow(landed, Landing(home.landing).today())
     done = context.instance.get_materialized_partitions(dg.AssetKey(jobs.DAILY[-1]))
-    waiting = [day for day in landing.dates() if day.isoformat() not in done]
+    standing = standing_of(home, {date.fromisoformat(key) for key in done})
+    waiting = [day for day in landed if day.isoformat() not in done]
+    again = list(standing.out_of_date[:1])  # the days after it run on what it leaves
+    landing = Landing(home.landing)
     reasons = {day: reason for day in waiting if (reason := not_ready(landing, day, days, time.time()))}
-    ready = [day for day in waiting if day not in reasons]
-    if not ready:
-        return dg.SkipReason(" ".join(reasons.values()) or f"Every landed day in {landing.root} is done.")
+    now = time.time()
+    reasons |= {each.day: reason for each in again if each.changes and (reason := changing(landing, each.day, now))}
+    requests = [dg.RunRequest(run_key=str(day), partition_key=str(day)) for day in waiting if day not in reasons]
+    requests += [_again(each) for each in again if each.day not in reasons]
+    said = [*reasons.values(), *_said(standing)]
+    if not requests:
+        return dg.SkipReason(" ".join(said) or f"Every landed day in {landing.root} is done.")
+    for sentence in said:
+        context.log.warning(sentence)
+    requests.sort(key=lambda request: request.partition_key or "")
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat()) for day in ready]
+        run_requests=requests,
+        cursor="\n".join(str(request.run_key) for request in requests),
+        asset_events=[
+            _observation(each)
+            for each in again
+            if each.day not in reasons and _run_key(each) not in (context.cursor or "").splitlines()
+        ],
     )
 
 
 def not_ready(landing: Landing, day: date, partitions: dg.DailyPartitionsDefinition, now: float) -> str | None:
-    """Why a landed day cannot run yet, as a sentence; None when it can.
+    """Return why a landed day cannot run yet, as a sentence; None when it can.
 
     Args:
         landing: the landing zone.
         day: an arrival day with a folder in some table.
-        partitions: the daily partitions that Dagster has loaded.
+        partitions: the daily partitions that Dagster has loaded, which follow the landing zone.
         now: seconds since the epoch.
     """
-    events = landing.folder(LandingTable.events, day)
     if not landing.files(LandingTable.events, day):
-        return f"{day}: no events yet in {events}."
+        return f"{day}: no events yet in {landing.folder(LandingTable.events, day)}."
     if not partitions.has_partition_key(day.isoformat()):
-        end = partitions.end
-        if end is not None and day >= end.date():
-            return f"{day} lies after the days that Dagster has loaded: reload the code location."
+        if day < partitions.start.date():
+            return f"{day} lies before the days that Dagster has loaded: reload the code location."
         return f"{day} is not over yet in {partitions.timezone}."
-    if (events / "_SUCCESS").exists():
+    return changing(landing, day, now)
+
+
+def changing(landing: Landing, day: date, now: float) -> str | None:
+    """Return a sentence if files of a day changed so lately that more of them may come; None otherwise."""
+    if (landing.folder(LandingTable.events, day) / "_SUCCESS").exists():
         return None
     age = now - _last_change(landing, day)
-    return (
-        f"{day}: files changed {age:.0f} s ago, waiting for {QUIET_SECONDS} s of quiet."
-        if age < QUIET_SECONDS
-        else None
-    )
+    if age >= QUIET_SECONDS:
+        return None
+    return f"{day}: files changed {age:.0f} s ago, waiting for {QUIET_SECONDS} s of quiet."
 
 
 def _last_change(landing: Landing, day: date) -> float:
-    """Seconds since the epoch of the newest change in the day's folders."""
+    """Return the time of the newest change in the day's folders, in seconds since the epoch; 0 without a folder."""
     folders = [folder for table in LandingTable if (folder := landing.folder(table, day)).is_dir()]
-    return max(path.stat().st_mtime for folder in folders for path in (folder, *folder.iterdir()))
+    return max((path.stat().st_mtime for folder in folders for path in (folder, *folder.iterdir())), default=0.0)
+
+
+def _run_key(each: OutOfDate) -> str:
+    return f"{each.day} {each.made_of}"
+
+
+def _again(each: OutOfDate) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=_run_key(each), partition_key=each.day.isoformat(), tags={"adseq/out-of-date": str(each)[:255]}
+    )
+
+
+def _observation(each: OutOfDate) -> dg.AssetObservation:
+    """Say on the day's partition of ``events`` why it runs again."""
+    return dg.AssetObservation(
+        asset_key="events", partition=each.day.isoformat(), metadata={"out_of_date": str(each)}, description=str(each)
+    )
+
+
+def _said(standing: Standing) -> Sequence[str]:
+    """Sentences on what nobody would see otherwise."""
+    said = [str(each) for each in standing.out_of_date]
+    if standing.history:
+        changed = "; ".join(map(str, standing.history))
+        said.append(f"The history changed after it was ingested ({changed}): `adseq run` ingests it again.")
+    return [*said, *(f"Not read: {each}." for each in standing.unread)]

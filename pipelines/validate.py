@@ -7,18 +7,31 @@ from rich.markup import escape
 from rich.table import Table
 
 from settings import Settings
+from warehouse.arrival_days import landing_of
+from warehouse.day_records import history_changes, standings
+from warehouse.home import Home
 from warehouse.landing import Landing
+from warehouse.listing import list_landing
+from warehouse.tables import Tables
 from warehouse.validation import Validation, validate
 
 SHOWN_RULES = 20
 
 
-def validate_landing(landing: Landing, console: Console) -> bool:
+def validate_landing(landing: Landing, home: Home, console: Console) -> bool:
     """Print what there is. Returns whether a run could begin.
+
+    Args:
+        home: if it reads this landing zone, the landing zone is read as in that home, and what came, changed or went
+            after its days ran is printed, too.
 
     Raises:
         ManifestError: manifest.toml breaks a rule.
+        HomeRecordError: the record of the home cannot be read.
     """
+    tables = Tables(home.tables)
+    reads_it = home.landing.absolute() == landing.root.absolute()
+    landing = landing_of(tables, landing) if reads_it else landing
     found = validate(landing, Settings().data)
     console.print(_tables(found))
     if any(verdict.broken for verdict in found.verdicts.values()):
@@ -27,6 +40,10 @@ def validate_landing(landing: Landing, console: Console) -> bool:
     for verdict in found.verdicts.values():
         for text in verdict.missing:
             console.print(f"[dim]{verdict.table.value}[/]: {escape(text)}", highlight=False)
+    for unread in list_landing(landing).unread:
+        console.print(f"[yellow]Not read:[/] {escape(str(unread))}", highlight=False, soft_wrap=True)
+    if reads_it:
+        _print_changes(tables, landing, console)
     for text in found.notes:
         console.print(f"[yellow]Note:[/] {escape(text)}", highlight=False)
     if not found.problems:
@@ -35,6 +52,15 @@ def validate_landing(landing: Landing, console: Console) -> bool:
     for problem in found.problems:
         console.print(f"[red]A run would stop:[/] {escape(problem)}", highlight=False, soft_wrap=True)
     return False
+
+
+def _print_changes(tables: Tables, landing: Landing, console: Console) -> None:
+    """Print which files are not as they were when their day ran."""
+    changes = [*history_changes(tables, landing)]
+    changes += [change for standing in standings(tables, landing) for change in standing.changes]
+    for change in changes:
+        text = escape(f"{change}: its day ran before; `adseq run` repeats that day and the days after it")
+        console.print(f"[yellow]Not in the tables:[/] {text}", highlight=False, soft_wrap=True)
 
 
 def _tables(found: Validation) -> Table:

@@ -11,6 +11,7 @@ import polars as pl
 
 from settings import DataSettings
 from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.home import Home
 from warehouse.ingest import day_end, ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -83,7 +84,7 @@ def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
         LandingError, QuarantineExceeded: as ``ingest``.
     """
     with TemporaryDirectory(prefix="adseq-items-") as directory:
-        tables = Tables(Path(directory))
+        tables = Tables(Home(Path(directory)).tables)
         days = landing.dates()
         for day in [None, *days]:
             ingest(landing, tables, LandingTable.items, day, settings)

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from settings import DataSettings
+from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day, required_history_day
 from warehouse.combining import (
     ACCEPTED,
     SEQUENCE,
@@ -32,11 +33,13 @@ from warehouse.combining import (
     written_columns,
 )
 from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.day_records import record_arrival, recorded_files
 from warehouse.forgetting import forgotten_users
 from warehouse.identity import UserKeys, record_identities
 from warehouse.judging import QUARANTINE_SCHEMA, USER, Judged, Rules, embedding_width, judge
+from warehouse.landed_files import files_of
 from warehouse.landing import Landing
-from warehouse.reading import LandingError, read_arrival
+from warehouse.reading import read_arrival
 from warehouse.staging import Staging, staging
 from warehouse.tables import Tables
 
@@ -100,25 +103,30 @@ def ingest(
         landing: the landing zone; its manifest names the time zone of days.
         tables: where the data and ``quarantine_<table>`` partitions go.
         table: which landing table.
-        day: the arrival day, or None for the history, which counts as arrived on ``landing.history_day()``.
+        day: the arrival day, or None for the history. The first ingestion of a history records in the home which day it
+            counts as (``warehouse.arrival_days``).
         settings: quarantine share, tolerance for events after their arrival day, memory.
 
     A folder that is missing or empty leaves an empty partition. Days may be ingested again, and in any order as long
-    as the events that arrived before them are there.
+    as the events that arrived before them are there. The files that the partition is made of are recorded last
+    (``warehouse.day_records``): killed before that, the arrival counts as changed, and runs again.
 
     Raises:
-        LandingError: a file cannot be read, or the landing zone has a history but no daily folder.
+        LandingError: a file cannot be read, the landing zone has a history but no daily folder, or ``day`` is on or
+            before the day of the history.
         QuarantineExceeded: the quarantine table is written, the data partition is not.
         MemoryTooSmall: what has to be sorted does not fit into ``settings.memory_gib``; the data partition stays.
     """
     started = perf_counter()
-    arrival_day = day_of_arrival(landing, day)
-    partition = {"arrival_date": arrival_day}
-    files, keys, buried = landing.files(table, day), UserKeys.of(tables, landing), forgotten_users(tables)
+    arrived_on = arrival_day(tables, landing, day)
+    partition = {"arrival_date": arrived_on}
+    landed = files_of(landing, table, day, recorded_files(tables, table, arrived_on))
+    files = [landing.folder(table, day) / file.name for file in landed]
+    keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
     rules = Rules(
         table=table,
-        latest=latest_event(arrival_day, landing.manifest.time_zone, settings),
-        width=_embedding_width(files, tables, settings) if table is LandingTable.items else None,
+        latest=latest_event(arrived_on, landing.manifest.time_zone, settings),
+        width=_embedding_width(files, tables, arrived_on, settings) if table is LandingTable.items else None,
         root=landing.root,
         keys=keys,
     )
@@ -127,17 +135,22 @@ def ingest(
         found = _judge_files(files, rules, buried, settings, staged)
         quarantined = staged.pieces(_REJECTED)
         tables.write_batches(f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), quarantined, partition)
-        _stop_if_too_many(found, table, arrival_day, settings)
+        _stop_if_too_many(
+            found, table, arrived_on, settings, "" if day else f" {history_dated_by(landing, arrived_on)}"
+        )
+        if day is None and found.rows > found.broken.total():
+            record_history_day(tables, arrived_on)
         forgotten = found.forgotten + name_users(staged, table, keys, buried)
         if USER in pl.Schema(SCHEMAS[table]):
-            record_identities(tables, table.value, arrival_day, identities(staged))
+            record_identities(tables, table.value, arrived_on, identities(staged))
         if table is LandingTable.events:
             earlier = tables.files("events") if tables.exists("events") else []
             begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
-            rows = combined_events(staged, earlier, arrival_day, begin)
+            rows = combined_events(staged, earlier, arrived_on, begin)
         else:
             rows = combined(staged, table, keys, buried)
         tables.write_batches(table.value, written_columns(table), counted.through(rows), partition)
+    record_arrival(tables, table, arrived_on, landed)
     return IngestReport(
         rows_read=found.rows,
         rows_written=counted.rows,
@@ -212,33 +225,36 @@ def _judge_files(
     return found
 
 
-def _embedding_width(files: Sequence[Path], tables: Tables, settings: DataSettings) -> int | None:
-    known = known_embedding_width(tables)
+def _embedding_width(files: Sequence[Path], tables: Tables, arrived_on: date, settings: DataSettings) -> int | None:
+    known = known_embedding_width(tables, arrived_on)
     return known or embedding_width(read_arrival(path, LandingTable.items, settings.batch_bytes) for path in files)
 
 
 def day_of_arrival(landing: Landing, day: date | None) -> date:
-    """The day that an arrival counts as: itself, and the one before the first daily folder for the history (None).
+    """Return the day that an arrival counts as where no home has recorded one.
+
+    That is ``day`` itself, or for the history (None) the day before the first daily folder.
 
     Raises:
         LandingError: there is no daily folder.
     """
-    arrival_day = landing.history_day() if day is None else day
-    if arrival_day is None:
-        raise LandingError(
-            f"{landing.root}: the history counts as arrived on the day before the first daily folder, and there is no "
-            "folder named date=YYYY-MM-DD in any table. Put the newest day's rows into one, "
-            "e.g. events/date=2026-01-31/."
-        )
-    return arrival_day
+    return required_history_day(landing) if day is None else day
 
 
-def known_embedding_width(tables: Tables) -> int | None:
-    """How many numbers the embeddings of the catalogue have; None while it has none."""
+def known_embedding_width(tables: Tables, before: date) -> int | None:
+    """Return how many numbers the first embeddings have that arrived before a day; None where there were none.
+
+    Later arrivals have no say: a day that is ingested again is judged as it was the first time.
+    """
     if not tables.exists(LandingTable.items.value):
         return None
-    known = tables.scan(LandingTable.items.value).select(pl.col("embedding").list.len()).drop_nulls().head(1).collect()
-    return int(known.item()) if len(known) else None
+    arrivals = tables.scan(LandingTable.items.value)
+    for day in [day for day in tables.days(LandingTable.items.value, "arrival_date") if day < before]:
+        widths = arrivals.filter(pl.col("arrival_date") == day).select(pl.col("embedding").list.len())
+        first = widths.drop_nulls().head(1).collect()
+        if len(first):
+            return int(first.item())
+    return None
 
 
 def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> datetime:
@@ -246,7 +262,9 @@ def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> d
     return day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
 
 
-def _stop_if_too_many(found: _Found, table: LandingTable, arrival_day: date, settings: DataSettings) -> None:
+def _stop_if_too_many(
+    found: _Found, table: LandingTable, arrived_on: date, settings: DataSettings, dated_by: str
+) -> None:
     rejected = found.broken.total()
     if not found.rows or rejected / found.rows <= settings.maximum_quarantine_share:
         return
@@ -254,8 +272,8 @@ def _stop_if_too_many(found: _Found, table: LandingTable, arrival_day: date, set
     row, content = found.examples[file, rule]
     raise QuarantineExceeded(
         f"{file}: {found.broken[file, rule]:,} rows break the rule '{rule}'. Together {rejected:,} of {found.rows:,} "
-        f"rows of {table.value} that arrived on {arrival_day} are quarantined, {rejected / found.rows:.1%} against a "
-        f"maximum of {settings.maximum_quarantine_share:.1%}. Example, row {row}: "
+        f"rows of {table.value} that arrived on {arrived_on} are quarantined, {rejected / found.rows:.1%} against a "
+        f"maximum of {settings.maximum_quarantine_share:.1%}.{dated_by} Example, row {row}: "
         f"{_shown(content)}. Every such row is in table quarantine_{table.value}; correct the "
         "export and run the day again, or raise ADSEQ_DATA__MAXIMUM_QUARANTINE_SHARE. The day's previous rows stay."
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,6 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from warehouse.contracts import DEFAULT_POSITIVES, EVENT_NAMES, LandingTable
 from warehouse.home import write_atomically
+
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
+"""The days that a folder may name: the clock of no log is before the first or after the last."""
+
+HISTORY = "history"
+MANIFEST = "manifest.toml"
+_DAY = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 
 class ManifestError(ValueError):
@@ -93,36 +101,47 @@ def _manifest(path: Path, _: tuple[int, ...]) -> Manifest:
 
 @dataclass(frozen=True)
 class Landing:
-    """One landing zone."""
+    """One landing zone.
+
+    Attributes:
+        root: the directory.
+        recorded_history_day: the day that the history counts as in a home that has ingested it. Daily folders on or
+            before that day are not read. None: the day before the first daily folder.
+    """
 
     root: Path
+    recorded_history_day: date | None = None
 
     @property
     def manifest(self) -> Manifest:
-        return Manifest.read(self.root / "manifest.toml")
+        return Manifest.read(self.root / MANIFEST)
 
     def write_manifest(self, manifest: Manifest) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.root / "manifest.toml", manifest.to_toml().encode())
+        write_atomically(self.root / MANIFEST, manifest.to_toml().encode())
+
+    def today(self) -> date:
+        """Return the current day in the zone of the manifest."""
+        return datetime.now(ZoneInfo(self.manifest.time_zone)).date()
 
     def dates(self) -> list[date]:
-        """Arrival days that have a folder in any table, ascending."""
-        found = {
-            date.fromisoformat(folder.name.removeprefix("date="))
-            for table in LandingTable
-            for folder in (self.root / table).glob("date=????-??-??")
-            if folder.is_dir()
-        }
-        return sorted(found)
+        """Return the arrival days that have a folder in any table and come after the history, ascending."""
+        tables = (self.root / table for table in LandingTable)
+        folders = (folder for table in tables if table.is_dir() for folder in table.iterdir())
+        days = {day_of_folder(folder.name) for folder in folders if folder.is_dir()}
+        first = self.recorded_history_day or date.min
+        return sorted(day for day in days if day is not None and day > first)
 
     def history_day(self) -> date | None:
-        """The day that stands for the history's arrival: the one before the first daily folder; None without one."""
+        """Return the recorded day, or the day before the first daily folder; None without a daily folder."""
+        if self.recorded_history_day is not None:
+            return self.recorded_history_day
         dates = self.dates()
         return dates[0] - timedelta(days=1) if dates else None
 
     def folder(self, table: LandingTable, day: date | None) -> Path:
         """The folder of a table's arrivals: of ``day``, or the history for None."""
-        return self.root / table / ("history" if day is None else f"date={day.isoformat()}")
+        return self.root / table / (HISTORY if day is None else f"date={day.isoformat()}")
 
     def files(self, table: LandingTable, day: date | None) -> list[Path]:
         """Data files in name order. Hidden and temporary names (a file still being written) are not data."""
@@ -132,7 +151,7 @@ class Landing:
         return sorted(
             path
             for path in folder.iterdir()
-            if path.is_file() and not path.name.startswith((".", "_")) and not path.name.endswith((".tmp", ".part"))
+            if path.is_file() and not path.name.startswith("_") and not is_being_written(path.name)
         )
 
     def write(self, table: LandingTable, day: date | None, frame: pl.DataFrame, part: str = "part-0") -> Path:
@@ -147,3 +166,20 @@ class Landing:
         finally:
             temporary.unlink(missing_ok=True)
         return path
+
+
+def day_of_folder(name: str) -> date | None:
+    """Return the arrival day that a folder's name states, or None where the name is not that of a daily folder."""
+    named = _DAY.fullmatch(name)
+    if named is None:
+        return None
+    try:
+        day = date.fromisoformat(named[1])
+    except ValueError:
+        return None
+    return day if FIRST_DAY <= day <= LAST_DAY else None
+
+
+def is_being_written(name: str) -> bool:
+    """Return whether a name says that a writer has not finished the file or folder."""
+    return name.startswith(".") or name.endswith((".tmp", ".part"))

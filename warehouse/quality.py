@@ -13,6 +13,7 @@ from typing import cast
 import polars as pl
 
 from settings import UNKNOWN_ADVERTISER, QualitySettings
+from warehouse.arrival_days import history_day
 from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
@@ -161,7 +162,7 @@ def figures_by_day(tables: Tables, landing: Landing, day: date, memory_gib: floa
     wanted = [day - timedelta(days=back) for back in range(SHOWN_DAYS, -1, -1)]
     bounds = [day_end(each, landing.manifest.time_zone) for each in [wanted[0] - timedelta(days=1), *wanted]]
     days = {"day": wanted, "begins": bounds[:-1], "ends": bounds[1:]}
-    history = landing.history_day()
+    history = history_day(tables, landing)
     with staging(tables.root, memory_gib) as staged:
         staged.add("days", pl.DataFrame(days, schema_overrides={"begins": TIME, "ends": TIME}))
         for name in ("events", "items", "users", "quarantine_events"):

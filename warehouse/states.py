@@ -3,6 +3,9 @@ inferred that day.
 
 The snapshot as of a day is the newest row of each user up to it, for one model version; two versions never mix.
 
+Table ``state_origins`` keeps the chain of arrivals (``warehouse.day_records``) that each partition was inferred from: a
+partition whose day got other arrivals afterwards is inferred again.
+
 A snapshot would read more partitions with every day. So after ``inference.compaction_days`` of them the snapshot of
 that day is written down, and later snapshots begin with it. It is derived: a day written again removes those from that
 day on.
@@ -14,8 +17,11 @@ from datetime import date
 
 import polars as pl
 
+from warehouse.day_records import chain_of, chains_by_day
 from warehouse.tables import Tables
 
+STATE_ORIGINS = "state_origins"
+_ORIGIN_SCHEMA = {"day": pl.Date(), "made_of": pl.String()}
 USER_STATES = "user_states"
 STATE_SCHEMA = {
     "user_id": pl.String(),
@@ -40,6 +46,17 @@ def write_states(tables: Tables, model_version: str, day: date, states: pl.DataF
 def state_days(tables: Tables, model_version: str) -> list[date]:
     """Days with states of ``model_version``, ascending; the first is its full inference."""
     return tables.days(USER_STATES, "day", {"model_version": model_version})
+
+
+def outdated_days(tables: Tables, name: str, model_version: str) -> list[date]:
+    """Return the days, ascending, whose partition was inferred from other arrivals than the day has now.
+
+    Args:
+        name: ``USER_STATES`` or ``ADVERTISER_CANDIDATES``.
+    """
+    now = chains_by_day(tables)
+    origins = _origins(tables, name, model_version).sort("day")
+    return [day for day, made_of in origins.iter_rows() if made_of != now.get(day, made_of)]
 
 
 def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -101,6 +118,15 @@ def _write(tables: Tables, name: str, model_version: str, day: date, frame: pl.D
         if later >= day:
             tables.remove(_compacted(name), {"model_version": model_version, "day": later})
     tables.write(name, frame, {"model_version": model_version, "day": day})
+    origin = pl.DataFrame([{"day": day, "made_of": chain_of(tables, day)}], schema=_ORIGIN_SCHEMA)
+    kept = _origins(tables, name, model_version).filter(pl.col("day") != day)
+    tables.write(STATE_ORIGINS, pl.concat([kept, origin]), {"state_table": name, "model_version": model_version})
+
+
+def _origins(tables: Tables, name: str, model_version: str) -> pl.DataFrame:
+    if not tables.exists(STATE_ORIGINS):
+        return pl.DataFrame(schema=_ORIGIN_SCHEMA)
+    return tables.read(STATE_ORIGINS, {"state_table": name, "model_version": model_version}).select("day", "made_of")
 
 
 def _compacted(name: str) -> str:

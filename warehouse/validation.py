@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import polars as pl
 
 from settings import DataSettings
+from warehouse.arrival_days import history_dated_by
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest import day_of_arrival, latest_event
@@ -153,7 +154,9 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
                 staged.add(table.value, _without_ids(judged.accepted.select(asked)))
         rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
         if rows and broken / rows > settings.maximum_quarantine_share:
-            verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}")
+            dated = landing.history_day() if day is None else None
+            dated_by = f". {history_dated_by(landing, dated)}" if dated else ""
+            verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}{dated_by}")
     if table in _ASKED:
         key = ", ".join(KEYS[table])
         [(keys,)] = staged.rows(f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {table.value})")

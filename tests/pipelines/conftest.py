@@ -14,10 +14,14 @@ import pytest
 
 from assets.partitions import daily_partitions
 from pipelines import jobs
+from settings import DataSettings
 from tests.pipelines.split_world import TINY, Made, make_splits
 from warehouse.contracts import LandingTable
+from warehouse.day_records import record_completed
 from warehouse.home import Home
+from warehouse.ingest import ingest
 from warehouse.landing import Landing
+from warehouse.tables import Tables
 
 LANDED = [date(2014, 7, 20), date(2014, 7, 21), date(2014, 7, 23)]
 
@@ -28,6 +32,7 @@ class Flow:
 
     done: list[tuple[str, str | None]] = field(default_factory=list)
     broken: dict[str, Exception] = field(default_factory=dict)
+    ingesting: Home | None = None  # a home whose events are really ingested, and whose days are recorded
 
     def names(self) -> list[str]:
         return [name for name, _ in self.done]
@@ -36,9 +41,9 @@ class Flow:
         """The days of the flow's last asset, in the order in which they ran."""
         return [day for name, day in self.done if name == jobs.DAILY[-1] and day]
 
-    def definitions(self, *, retries: bool = False) -> dg.Definitions:
+    def definitions(self, *, retries: bool = False, days: dg.PartitionsDefinition | None = None) -> dg.Definitions:
         """Every asset of the jobs."""
-        days = daily_partitions(LANDED, "UTC", date(2026, 5, 20))
+        days = days or daily_partitions(LANDED, "UTC", date(2026, 5, 20))
         order = [jobs.HISTORY, *jobs.TRAINING]
         unpartitioned = [self._asset(name, order[at - 1] if at else None, None) for at, name in enumerate(order)]
         partitioned = [
@@ -54,12 +59,22 @@ class Flow:
             executor=dg.in_process_executor,
         )
 
+    def _record(self, name: str, day: date | None) -> None:
+        if self.ingesting is None:
+            return
+        tables, landing = Tables(self.ingesting.tables), Landing(self.ingesting.landing)
+        if name in (jobs.HISTORY, "events"):
+            ingest(landing, tables, LandingTable.events, day, DataSettings())
+        if name == jobs.DAILY[-1] and day is not None:
+            record_completed(tables, day)
+
     def _asset(self, name: str, after: str | None, days: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
         @dg.asset(name=name, deps=[after] if after else [], partitions_def=days)
         def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             if name in self.broken:
                 raise self.broken[name]
             self.done.append((name, context.partition_key if days else None))
+            self._record(name, date.fromisoformat(context.partition_key) if days else None)
             return dg.MaterializeResult(metadata={"rows": 12345, "share": 0.25, "note": "not a number"})
 
         return body

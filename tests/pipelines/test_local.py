@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 from rich.console import Console
 
 from pipelines import jobs
 from pipelines.failures import RunFailed, RunRefused
+from pipelines.instance import PROJECT
 from pipelines.local import Days, Local
+from tests.warehouse.ingest.arrivals import event
+from warehouse.contracts import LandingTable
 from warehouse.home import Home, HomeLocked
+from warehouse.landing import Landing
 
 ALL_DAYS = ["2014-07-20", "2014-07-21", "2014-07-23"]
 
@@ -55,6 +63,38 @@ def test_days_selects_and_again_repeats(local: Local, flow: Any) -> None:
     assert flow.days() == ["2014-07-21", "2014-07-23", "2014-07-20"]
     local.run(Days.parse("2014-07-21"), again=True)
     assert flow.days()[3:] == ["2014-07-21"]
+
+
+def test_a_day_whose_files_changed_runs_again_and_so_do_the_days_after_it(local: Local, flow: Any) -> None:
+    home, landing = local.home, Landing(local.home.landing)
+    happened = datetime(2014, 7, 1, tzinfo=UTC)
+    shutil.rmtree(landing.folder(LandingTable.events, date(2014, 7, 23)))
+    for day in (None, date(2014, 7, 20), date(2014, 7, 21)):
+        landing.write(LandingTable.events, day, pl.DataFrame([event(str(day), event_time=happened)]))
+    odd = landing.root / "events" / "date=2014-02-30"
+    odd.mkdir()
+    flow.ingesting = home
+    local.run()
+    assert f"Not read: {odd}: 2014-02-30 is not a day" in shown(local)
+    late = landing.write(
+        LandingTable.events, date(2014, 7, 20), pl.DataFrame([event("late", event_time=happened)]), "late"
+    )
+    flow.done.clear()
+    local.run()
+    assert flow.days() == ["2014-07-20", "2014-07-21"]
+    assert f"{late} came" in shown(local)
+    assert "Run again, because days before them run: 2014-07-21" in shown(local)
+
+    old = landing.write(LandingTable.events, None, pl.DataFrame([event("older", event_time=happened)]), "older")
+    flow.done.clear()
+    local.run(Days.parse("2014-07-20"))
+    assert flow.names() == [jobs.HISTORY, *jobs.DAILY]
+    assert f"{old} came" in shown(local)
+    assert "Out of date, and not among the chosen days: 2014-07-21" in shown(local)
+    flow.done.clear()
+    local.run(Days.parse("2014-07-20"))
+    assert flow.done == []
+    assert "done already, but for what is named above" in shown(local)
 
 
 def test_retrain_trains_again_without_the_history(local: Local, flow: Any) -> None:
@@ -140,3 +180,11 @@ def test_one_writer_at_a_time(local: Local) -> None:
 def test_a_wrong_range_of_days_is_refused_by_its_text(text: str) -> None:
     with pytest.raises(RunRefused, match="--days"):
         Days.parse(text)
+
+
+def test_the_command_reads_no_partitions_before_the_home_is_chosen() -> None:
+    """Importing ``assets.partitions`` reads the environment's home; ``adseq run --home --landing`` sets it later."""
+    modules = "pipelines.local, pipelines.validate, pipelines.forget"
+    script = f"import sys, {modules}; print('assets.partitions' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

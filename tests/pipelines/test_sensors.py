@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from datetime import date
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 
 from assets.partitions import daily_partitions
-from pipelines import jobs, sensors
+from pipelines import jobs, schedules, sensors
+from settings import DataSettings
+from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
+from warehouse.day_records import record_completed
 from warehouse.home import Home
+from warehouse.ingest import ingest
 from warehouse.landing import Landing
+from warehouse.tables import Tables
 
 LANDED = [date(2014, 7, 20), date(2014, 7, 21), date(2014, 7, 23)]
 DAYS = daily_partitions(LANDED, "UTC", date(2026, 5, 20))
@@ -26,6 +34,7 @@ def landing(home: Home, monkeypatch: pytest.MonkeyPatch) -> Landing:
     """The landing zone of the home that the sensor reads; all of it quiet for an hour."""
     monkeypatch.setenv("ADSEQ_HOME", str(home.root))
     monkeypatch.setattr(sensors, "days", DAYS)
+    monkeypatch.setattr(DAYS, "_followed", None)
     landing = Landing(home.landing)
     for day in LANDED:
         age(landing.folder(LandingTable.events, day), 3600)
@@ -71,12 +80,81 @@ def test_it_requests_each_landed_day_that_is_not_done_oldest_first(landing: Land
         assert isinstance(evaluate(instance), dg.SkipReason)
 
 
-def test_a_new_day_within_the_margin_needs_no_reload(landing: Landing) -> None:
-    landing.write(LandingTable.events, date(2014, 7, 24), pl.DataFrame({"event_id": ["a"]}))
-    age(landing.folder(LandingTable.events, date(2014, 7, 24)), 3600)
+def test_a_day_that_landed_after_the_load_needs_no_reload(landing: Landing, flow: Any) -> None:
+    day = date(2014, 9, 1)
+    landing.write(LandingTable.events, day, pl.DataFrame({"event_id": ["a"]}))
+    age(landing.folder(LandingTable.events, day), 3600)
+    job = flow.definitions(days=DAYS).resolve_job_def("daily")
+    with pytest.raises(dg.DagsterUnknownPartitionError):
+        job.validate_partition_key("2014-09-01", None, None)
     with dg.DagsterInstance.ephemeral() as instance:
         materialize(instance, "champion")
-        assert "2014-07-24" in requested(evaluate(instance))
+        assert "2014-09-01" in requested(evaluate(instance))
+    job.validate_partition_key("2014-09-01", None, None)  # what the daemon's request is held against
+    with pytest.raises(dg.DagsterUnknownPartitionError):
+        job.validate_partition_key("2014-09-02", None, None)
+
+
+def test_what_nothing_reads_is_in_the_sensors_words(landing: Landing) -> None:
+    (landing.root / "events" / "date=2014-7-24").mkdir()
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(instance, "champion")
+        for day in LANDED:
+            materialize(instance, jobs.DAILY[-1], day.isoformat())
+        result = evaluate(instance)
+    assert isinstance(result, dg.SkipReason)
+    assert "rename it to date=2014-07-24" in (result.skip_message or "")
+
+
+def test_a_day_whose_files_change_after_it_ran_is_requested_again_and_the_day_after_it_next(
+    home: Home, landing: Landing
+) -> None:
+    shutil.rmtree(landing.root)
+    for day in (None, *LANDED):
+        landing.write(LandingTable.events, day, pl.DataFrame([event(str(day), event_time=datetime(2014, 7, 1))]))
+    run_days(home, [None, *LANDED])
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(instance, "champion")
+        for day in LANDED:
+            materialize(instance, jobs.DAILY[-1], day.isoformat())
+        assert isinstance(evaluate(instance), dg.SkipReason)
+        late = landing.write(LandingTable.events, LANDED[1], pl.DataFrame([event("late")]), "late")
+        assert "quiet" in str(evaluate(instance))
+        age(late.parent, 3600)
+        result = evaluate(instance)
+        assert isinstance(result, dg.SensorResult)
+        (request,) = result.run_requests or []
+        (observation,) = result.asset_events
+        assert request.partition_key == LANDED[1].isoformat()
+        assert request.run_key != request.partition_key
+        assert f"{late} came" in str(observation.description)
+        run_days(home, [LANDED[1]])
+        (after,) = evaluate(instance).run_requests  # type: ignore[union-attr, misc]
+        assert after.partition_key == LANDED[2].isoformat()
+        run_days(home, [LANDED[2]])
+        assert isinstance(evaluate(instance), dg.SkipReason)
+
+
+def run_days(home: Home, days: Sequence[date | None]) -> None:
+    """What the ingestion and the last asset of the days leave in the tables."""
+    tables, landing = Tables(home.tables), Landing(home.landing)
+    for day in days:
+        ingest(landing, tables, LandingTable.events, day, DataSettings(maximum_quarantine_share=1))
+        if day is not None:
+            record_completed(tables, day)
+
+
+def test_the_schedule_fails_for_a_day_that_has_not_landed(landing: Landing) -> None:
+    on_time = datetime(2014, 7, 24, 3, tzinfo=UTC)
+    with dg.build_schedule_context(scheduled_execution_time=on_time) as context:
+        request = schedules.daily_schedule(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == "2014-07-23"
+    with (
+        dg.build_schedule_context(scheduled_execution_time=on_time + timedelta(days=1)) as context,
+        pytest.raises(schedules.NotLanded, match="no folder date=2014-07-24"),
+    ):
+        schedules.daily_schedule(context)
 
 
 def test_a_day_that_is_still_being_written_waits_unless_it_says_success(landing: Landing) -> None:
@@ -99,14 +177,14 @@ def test_a_day_without_events_waits_for_them(landing: Landing) -> None:
     assert "no events yet" in (sensors.not_ready(landing, day, DAYS, time.time() + 3600) or "")
 
 
-def test_a_day_beyond_the_loaded_ones_asks_for_a_reload(landing: Landing) -> None:
-    day = date(2014, 9, 1)
+def test_a_day_before_the_loaded_ones_asks_for_a_reload(landing: Landing) -> None:
+    day = date(2014, 7, 1)
     landing.write(LandingTable.events, day, pl.DataFrame({"event_id": ["a"]}))
     assert "reload" in (sensors.not_ready(landing, day, DAYS, time.time() + 3600) or "")
 
 
 def test_today_waits_until_it_is_over(landing: Landing) -> None:
     today = date.today()
-    live = daily_partitions([today], "UTC", today)
+    live = daily_partitions([today - timedelta(days=1), today], "UTC", today)
     landing.write(LandingTable.events, today, pl.DataFrame({"event_id": ["a"]}))
     assert "not over yet" in (sensors.not_ready(landing, today, live, time.time() + 3600) or "")
