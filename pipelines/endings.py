@@ -37,23 +37,26 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of an error that is not a fault of adseq."""
     from pydantic import ValidationError
 
+    from ml.unreadable import Unreadable
     from pipelines.failures import RunFailed, RunRefused, ServiceFailed, is_full_disk
     from warehouse.home import HomeLocked
-    from warehouse.identity import SecretMissing
+    from warehouse.home_record import HomeRecordError
+    from warehouse.identity import SecretMismatch, SecretMissing
     from warehouse.importers.mapping import MappingError
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
     from warehouse.online.store import NothingPublished, StoreUnreachable
     from warehouse.reading import LandingError
     from warehouse.staging import MemoryTooSmall
-    from warehouse.tables import TableMissing
+    from warehouse.tables import TableDamaged, TableMissing
 
     if isinstance(error, RunFailed | ServiceFailed):
         return 1, f"\n{error}"
     if is_full_disk(error):
         return 1, f"\n{FULL_DISK}"
     refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
-    if isinstance(error, refused | TableMissing | NothingPublished | StoreUnreachable | SecretMissing | MemoryTooSmall):
+    of_home = HomeRecordError | SecretMissing | SecretMismatch | Unreadable | TableDamaged | TableMissing
+    if isinstance(error, refused | of_home | NothingPublished | StoreUnreachable | MemoryTooSmall):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())

@@ -32,6 +32,7 @@ class Publication:
     time_zone: str
     repeats_count: bool  # whether an item of a user's own history may be a candidate again
     published_at: datetime
+    catalogue_sha256: str | None = None  # None in a sign of before
 
     @property
     def states(self) -> str:
