@@ -9,7 +9,6 @@ import mlflow
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
-import torch
 from mlflow.models import infer_signature
 
 from ml.artifact import ModelArtifact

@@ -17,12 +17,16 @@ from rich.console import Console
 
 from assets.resources import writing
 from pipelines import jobs
+from pipelines.checks.found import Checked, Fault
+from pipelines.checks.tables import tables_part
 from pipelines.failures import RunFailed, RunRefused
 from pipelines.instance import close_abandoned_runs
 from pipelines.progress import Progress, reason
 from warehouse.home import Home, write_atomically
+from warehouse.home_record import HomeRecord
 from warehouse.landing import Landing
 
+SHOWN_FAULTS = 10
 # Dagster's own console log would repeat, at length, what Progress prints.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -78,14 +82,18 @@ class Local:
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
-            chosen = self._choose(days, again=again)
+            history_again = again and self._holds_history_day(days)
+            chosen = [] if history_again and not self._landed(days) else self._choose(days, again=again)
             job = self._training_job(retrain=retrain)
             if job:
                 self._execute(job, None)
+            elif history_again:
+                self.console.print("\n[bold]The history again[/]")
+                self._execute("bootstrap", None, [jobs.HISTORY])
             for number, day in enumerate(chosen, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(chosen)})", highlight=False)
                 self._execute("daily", day)
-            if not chosen and not job:
+            if not chosen and not job and not history_again:
                 self.console.print("Every landed day is done already. --again repeats days, --retrain trains anew.")
 
     def _training_job(self, *, retrain: bool) -> str | None:
@@ -112,7 +120,7 @@ class Local:
                 f"Nothing has landed in {landing.root}: it has no folder <table>/date=YYYY-MM-DD. Write an export "
                 "there, use `adseq import`, or try `adseq demo`."
             )
-        wanted = [day for day in landed if days is None or days.first <= day <= days.last]
+        wanted = self._landed(days)
         if days and not wanted:
             raise RunRefused(
                 f"No day from {days.first} to {days.last} has landed in {landing.root}; "
@@ -121,6 +129,16 @@ class Local:
         runnable = self._runnable(wanted)
         done = set() if again else self._done()
         return [day for day in runnable if day not in done]
+
+    def _landed(self, days: Days | None) -> list[date]:
+        """The landed days among ``days``, ascending; all of them for None."""
+        return [day for day in Landing(self.home.landing).dates() if days is None or days.first <= day <= days.last]
+
+    def _holds_history_day(self, days: Days | None) -> bool:
+        """Whether ``days`` names the day that the history counts as: to repeat that day ingests the history again."""
+        record = HomeRecord.read(self.home)
+        day = record.history_day if record else None
+        return days is not None and day is not None and days.first <= day <= days.last
 
     def _runnable(self, landed: Sequence[date]) -> list[date]:
         """The days that Dagster offers as partitions; the others are named on the console."""
@@ -140,8 +158,8 @@ class Local:
         parts = [self.instance.get_materialized_partitions(dg.AssetKey(name)) for name in jobs.DAILY]
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
-    def _execute(self, job: str, day: date | None) -> None:
-        """Run a job to its end.
+    def _execute(self, job: str, day: date | None, assets: Sequence[str] | None = None) -> None:
+        """Run a job to its end: all of its assets, or those that ``assets`` names.
 
         Raises:
             RunFailed: an asset failed.
@@ -152,6 +170,7 @@ class Local:
             result = self.definitions.resolve_job_def(job).execute_in_process(
                 instance=self.instance,
                 partition_key=day.isoformat() if day else None,
+                asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
                 run_id=run_id,
                 run_config=QUIET,
                 tags={"adseq/command": "adseq run"},
@@ -174,11 +193,17 @@ def _closing_message(
     if error:
         lines += ["", reason(error)]
         lines += ["", f"The whole traceback: {_keep_traceback(home, result.run_id, error.to_string())}"]
+    lines += [f"Broken: {fault.what}\n  Made again by: {fault.remedy}" for fault in _damage(home)]
     lines += [f"A check that did not pass: {check}" for check in progress.failed_checks]
     lines.append(
         "What was done before stays done. Mend the cause and give the same command again: it goes on from here."
     )
     return "\n".join(lines)
+
+
+def _damage(home: Home) -> list[Fault]:
+    """What of the tables is broken, which may be why an asset failed: libraries do not name the table."""
+    return list(tables_part(Checked(home, deep=False)).faults)[:SHOWN_FAULTS]
 
 
 def _run_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo | None:
