@@ -23,7 +23,8 @@ class DamagedCommit:
 
     path: Path
     why: str
-    partition: Mapping[str, str] | None  # what the commit replaced, as text; None where nothing tells it
+    # What the commit replaced, as text: {} for a vacuum, which replaces nothing; None where nothing tells it.
+    partition: Mapping[str, str] | None
     newest: bool
 
 
@@ -88,6 +89,8 @@ def _partition(table: Path, commit: Path, commits: list[Path]) -> Mapping[str, s
     """The partition that a damaged commit replaced: by what is left of the commit, or by the data files that it
     brought, which no other commit names."""
     left = commit.read_text(errors="replace")
+    if '"operation":"VACUUM' in left:
+        return {}
     first = left.partition("\n")[0]
     if told := dict(_PREDICATE.findall(first.partition('"predicate"')[2].partition('"}')[0].partition('",')[0])):
         return told

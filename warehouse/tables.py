@@ -220,7 +220,7 @@ class Tables:
         if len(damaged) != 1 or not damaged[0].newest:
             return
         commit = damaged[0]
-        if commit.partition is not None and replaced(commit.partition):
+        if commit.partition is not None and (not commit.partition or replaced(commit.partition)):
             set_aside(commit)
             logger.warning(
                 "%s was damaged (%s), and is set aside: %s", commit.path, commit.why, spelt(commit.partition)
