@@ -46,6 +46,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
     from warehouse.online.store import NothingPublished, StoreUnreachable
+    from warehouse.opening_home import HomeReadOnly
     from warehouse.reading import LandingError
     from warehouse.staging import MemoryTooSmall
     from warehouse.tables import TableDamaged, TableMissing
@@ -55,7 +56,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     if is_full_disk(error):
         return 1, f"\n{FULL_DISK}"
     refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
-    of_home = HomeRecordError | SecretMissing | SecretMismatch | Unreadable | TableDamaged | TableMissing
+    of_home = HomeReadOnly | HomeRecordError | SecretMissing | SecretMismatch | Unreadable | TableDamaged | TableMissing
     if isinstance(error, refused | of_home | NothingPublished | StoreUnreachable | MemoryTooSmall):
         return 2, str(error)
     if told := damaged_file(error):

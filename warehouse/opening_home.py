@@ -16,6 +16,10 @@ class OtherFormat(HomeRecordError):
     """The home is of another format than this code reads; says what to do."""
 
 
+class HomeReadOnly(PermissionError):
+    """A command that writes was given a home that this user cannot write to."""
+
+
 def keep_private() -> None:
     """Make files that this process and its children create readable by their owner only."""
     os.umask(PRIVATE)
@@ -41,8 +45,14 @@ def open_for_writing(home: Home) -> None:
 
     Raises:
         OtherFormat, HomeRecordError, SecretMissing, SecretMismatch, ManifestError: see ``open_for_reading``.
+        HomeReadOnly: this user cannot write to the home.
     """
     open_for_reading(home)
+    if home.root.exists() and not os.access(home.root, os.W_OK | os.X_OK):
+        raise HomeReadOnly(
+            f"{home.root} cannot be written to: let this user write there, or give another --home. `adseq summary`, "
+            "`check`, `serve`, `recommend` and `export` only read."
+        )
     home.create()
     if HomeRecord.read(home) is None:
         HomeRecord(format=HOME_FORMAT).write(home)
