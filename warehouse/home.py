@@ -76,20 +76,20 @@ class Home:
 
     def create(self) -> Home:
         """Make the directories that other tools expect to exist. The home is its owner's only."""
-        self._make_root()
+        self.make_root()
         for directory in (self.tables, self.models, self.indexes, self.dagster, self.artifacts):
             directory.mkdir(parents=True, exist_ok=True)
         return self
 
     def use_landing(self, landing: Path) -> None:
         """Read the landing zone at ``landing`` from now on. One inside the home moves with the home."""
-        self._make_root()
+        self.make_root()
         chosen = landing.expanduser().absolute()
         if chosen.is_relative_to(self.root):
             chosen = chosen.relative_to(self.root)
         write_atomically(self.root / LANDING_POINTER, f"{chosen}\n".encode())
 
-    def _make_root(self) -> None:
+    def make_root(self) -> None:
         """Make the directory of the home. A new one, or an empty one, is closed to group and world."""
         if not self.root.exists():
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Home:
         Raises:
             HomeLocked: another process holds it; the message names the process, its purpose and its start.
         """
-        self._make_root()
+        self.make_root()
         lock, holder = FileLock(self.root / "lock"), self.root / "lock.holder.json"
         try:
             lock.acquire(timeout=0)
