@@ -53,7 +53,9 @@ def load_own(path: Path) -> Any:
         OSError, EOFError, RuntimeError, AttributeError, ImportError: the file is missing, damaged, or of other code.
     """
     asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    own = [_class_of(name) for name in asked if name.split(".")[0] in OWN_PACKAGES or name.startswith("torch.nn.")]
+    own: list[Any] = [
+        _class_of(name) for name in asked if name.split(".")[0] in OWN_PACKAGES or name.startswith("torch.nn.")
+    ]
     with torch.serialization.safe_globals(own):
         return torch.load(path, map_location="cpu", weights_only=True)
 

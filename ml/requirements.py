@@ -10,7 +10,6 @@ CODE = [str(ROOT / "ml"), str(ROOT / "settings.py")]
 """The packages of adseq that its models import; they travel with the model."""
 
 MODEL_LIBRARIES = (
-    "faiss-cpu",
     "mlflow",
     "numpy",
     "pandas",
