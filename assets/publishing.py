@@ -6,6 +6,7 @@ active users cost. A day that is run again writes its users again and never take
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def publish_day(settings: SettingsResource, version: ModelVersion, day: date, ch
         lists = _put_advertisers(settings, store, publication, news.unless(lists_known))
         _put_sequences(settings, store, publication, news)
         _put_demographics(settings, store, publication, news)
-        _write_catalogue(settings, version, publication)
+        publication = replace(publication, catalogue_sha256=_write_catalogue(settings, version, publication))
         store.turn_sign(publication.to_bytes())
         _clear_shelves(store, publication, held)
         return Published(publication, held is None or not same, states, lists, time.perf_counter() - started)
@@ -206,7 +207,8 @@ def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
     return frame.with_columns(stamp=pl.col("day").replace_strict(stamps, return_dtype=pl.Int64))
 
 
-def _write_catalogue(settings: SettingsResource, version: ModelVersion, publication: Publication) -> None:
+def _write_catalogue(settings: SettingsResource, version: ModelVersion, publication: Publication) -> str:
+    """Write the catalogue that the service reads; return its SHA-256."""
     features, statistics = stored_features(settings.tables, settings.landing, version, publication.day)
     attributes = items_as_of(settings.tables, settings.landing, publication.day)
     content = io.BytesIO()
@@ -214,6 +216,7 @@ def _write_catalogue(settings: SettingsResource, version: ModelVersion, publicat
     path = settings.home.root / publication.catalogue
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
+    return hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:

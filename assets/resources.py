@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,8 +42,12 @@ from settings import (
 )
 from warehouse.home import Home
 from warehouse.landing import Landing
+from warehouse.moving import follow_home
+from warehouse.opening_home import open_for_writing
+from warehouse.remedies import replaced_by_run
 from warehouse.tables import Tables
 
+PARTITION_TAG = "dagster/partition"
 _environment = Settings()
 _writing: set[Path] = set()
 ConfigClass = TypeVar("ConfigClass", bound=Group)
@@ -192,13 +197,23 @@ class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
 
         Raises:
             HomeLocked: another process writes to the home.
+            OtherFormat: the home is of another format.
         """
-        run = context.run
-        with writing(self.home.create(), f"Dagster run {run.run_id} of {run.job_name}" if run else "a Dagster run"):
+        run, home = context.run, self.home
+        open_for_writing(home)
+        with writing(home, f"Dagster run {run.run_id} of {run.job_name}" if run else "a Dagster run"):
+            follow_home(home)
+            _make_readable(self.tables, run.tags.get(PARTITION_TAG) if run else None)
             if context.log:
                 values = (f"{name}={value}" for name, value in self.value().flat().items())
                 context.log.info(f"Effective settings: {', '.join(values)}")
             yield self
+
+
+def _make_readable(tables: Tables, day: str | None) -> None:
+    """Set damaged commits aside whose partitions this run writes anew. Others stay, and end whatever reads them."""
+    for name in tables.names():
+        tables.set_damaged_aside(name, partial(replaced_by_run, name, day))
 
 
 @contextmanager

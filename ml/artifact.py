@@ -5,6 +5,7 @@ The directory is written beside its place and renamed, so that a reader sees a w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import polars as pl
@@ -22,6 +24,7 @@ from ml.content import ContentBasis
 from ml.dataset import Dataset, build_dataset
 from ml.encoders import ModelShape
 from ml.towers import TwoTower
+from ml.unreadable import Unreadable, first_line
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -29,10 +32,11 @@ if TYPE_CHECKING:
 
 FORMAT = 4  # counts up when what is saved no longer fits the code that loads it
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
+CHECKSUMS = "checksums.json"  # file name -> SHA-256, of the three
 
 
-class ArtifactError(ValueError):
-    """A model directory is missing or incomplete; the message names it."""
+class ArtifactError(Unreadable):
+    """A model directory is missing, incomplete or damaged; the message names the file."""
 
 
 @contextmanager
@@ -53,12 +57,13 @@ def read_description(directory: Path) -> dict[str, Any]:
     """The description of an artefact that can be loaded.
 
     Raises:
-        ArtifactError: a file is missing, or the artefact has another format.
+        ArtifactError: a file is missing or damaged, or the artefact has another format.
     """
     missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
     if missing:
         raise ArtifactError(f"{directory} is not a model: {', '.join(missing)} missing. Train again (job `retrain`).")
-    description: dict[str, Any] = json.loads((directory / DESCRIPTION).read_text())
+    with _naming(directory / DESCRIPTION):
+        description: dict[str, Any] = json.loads((directory / DESCRIPTION).read_text())
     found = description.get("format", 1)
     if found != FORMAT:
         raise ArtifactError(
@@ -66,6 +71,47 @@ def read_description(directory: Path) -> dict[str, Any]:
             "with the version that wrote it, or give another --home (the landing zone stays as it is)."
         )
     return description
+
+
+def verify_checksums(directory: Path) -> None:
+    """Check the files of an artefact against their checksums; one that was saved without them passes.
+
+    Raises:
+        ArtifactError: a file does not match, or the checksums cannot be read.
+    """
+    path = directory / CHECKSUMS
+    if not path.is_file():
+        return
+    with _naming(path):
+        expected = {name: str(checksum) for name, checksum in json.loads(path.read_text()).items()}
+    for name, checksum in expected.items():
+        if not (directory / name).is_file() or sha256_of(directory / name) != checksum:
+            raise damaged(directory / name, f"it does not match its checksum in {CHECKSUMS}")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what a library raises over a damaged file into an error that names the file."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        raise damaged(path, first_line(error)) from error
+    except pl.exceptions.PolarsError as error:
+        raise damaged(path, first_line(error)) from error
+
+
+def damaged(path: Path, why: str) -> ArtifactError:
+    """Return the error of a file of a model that cannot be read, with what to do."""
+    return ArtifactError(
+        f"{path} is damaged ({why}). Restore it from a backup, train again (`adseq run --retrain`), or let an earlier "
+        "champion serve (`adseq rollback`)."
+    )
 
 
 class SavedNetwork(Protocol):
@@ -106,21 +152,28 @@ class Artifact(ABC, Generic[Network]):
                 "trained_until": self.trained_until,
             }
             (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
+            checksums = {name: sha256_of(temporary / name) for name in (WEIGHTS, DESCRIPTION, BASIS)}
+            (temporary / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read an artefact.
 
         Raises:
-            ArtifactError: a file is missing, or another adseq wrote it.
+            ArtifactError: a file is missing or damaged, or another adseq wrote it.
         """
         description = read_description(directory)
-        settings = Settings.model_validate(description["settings"])
-        network = cls.untrained(ModelShape(**description["shape"]), settings)
-        network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
+        verify_checksums(directory)
+        with _naming(directory / DESCRIPTION):
+            settings = Settings.model_validate(description["settings"])
+            network = cls.untrained(ModelShape(**description["shape"]), settings)
+        with _naming(directory / WEIGHTS):
+            network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
+        with _naming(directory / BASIS):
+            basis = ContentBasis.from_frame(pl.read_parquet(directory / BASIS))
         return cls(
             network=network.eval(),
-            basis=ContentBasis.from_frame(pl.read_parquet(directory / BASIS)),
+            basis=basis,
             settings=settings,
             event_names=description["event_names"],
             trained_until=description["trained_until"],

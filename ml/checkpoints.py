@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 LAST = "last"
+OWN_PACKAGES = ("ml", "settings")  # whose classes a file of a training may hold
 
 
 class RandomStates(Callback):
@@ -21,9 +24,10 @@ class RandomStates(Callback):
     """
 
     def state_dict(self) -> dict[str, Any]:
+        name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global one is what others may use
         return {
             "python": random.getstate(),
-            "numpy": np.random.get_state(),  # noqa: NPY002 - the global one is what others may use
+            "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -31,10 +35,42 @@ class RandomStates(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Before Lightning makes the iterator of the next epoch, which draws from torch, as it did after the saving.
         random.setstate(state_dict["python"])
-        np.random.set_state(state_dict["numpy"])  # noqa: NPY002
+        name, keys, *rest = state_dict["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         torch.set_rng_state(state_dict["torch"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state_dict["cuda"])
+
+
+def load_own(path: Path) -> Any:
+    """Read a file that ``torch.save`` wrote of objects of this project: weights, settings, networks; nothing else.
+
+    A file may ask for classes of ``ml``, ``settings`` and ``torch.nn``. Whatever else it asks for ends the reading
+    before any of it runs.
+
+    Raises:
+        pickle.UnpicklingError: the file asks for anything else.
+        OSError, EOFError, RuntimeError, AttributeError, ImportError: the file is missing, damaged, or of other code.
+    """
+    asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    own: list[Any] = [
+        _class_of(name) for name in asked if name.split(".")[0] in OWN_PACKAGES or name.startswith("torch.nn.")
+    ]
+    with torch.serialization.safe_globals(own):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _class_of(name: str) -> type:
+    """The class of a dotted name.
+
+    Raises:
+        pickle.UnpicklingError: the name is not that of a class.
+    """
+    module, _, attribute = name.rpartition(".")
+    found = getattr(importlib.import_module(module), attribute)
+    if not isinstance(found, type):
+        raise pickle.UnpicklingError(f"{name} is not a class")
+    return found
 
 
 def newest_epoch(directory: Path) -> ModelCheckpoint:
@@ -57,12 +93,13 @@ def check_resumable(resume: Path, made_under: Mapping[str, Any]) -> None:
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: it was made under other settings; names them.
+        pickle.UnpicklingError: it holds more than weights, numbers and texts.
     """
     if not resume.exists():
         raise FileNotFoundError(
             f"no checkpoint to resume from at {resume}: there is one after the first epoch. Fit from the start."
         )
-    before = torch.load(resume, map_location="cpu", weights_only=False).get("fit", {})
+    before = torch.load(resume, map_location="cpu", weights_only=True).get("fit", {})
     differing = [
         f"{name} {before.get(name)} (now {value})" for name, value in made_under.items() if before.get(name) != value
     ]

@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.retrieval import NO_ITEM, Ragged, RankedLists, search
+from ml.unreadable import Unreadable
 from settings import IndexKind, IndexSettings
 
 HNSW_LINKS = 32  # edges a node; 64 at the bottom
@@ -37,7 +38,7 @@ MANIFEST = "manifest.json"
 TIE = 1e-6  # scores this near to each other count as equal: they differ by rounding
 
 
-class UnreadableIndexError(RuntimeError):
+class UnreadableIndexError(Unreadable):
     """An index on disk is missing, incomplete or damaged."""
 
 
@@ -233,20 +234,30 @@ def load_index(directory: Path) -> LoadedIndex:
     Raises:
         UnreadableIndexError: no complete index there, or a file does not match its checksum.
     """
-    again = "materialize item_index for this day again"
-    try:
-        manifest = Manifest(**json.loads((directory / MANIFEST).read_text()))
-    except (FileNotFoundError, ValueError, TypeError) as error:
-        raise UnreadableIndexError(f"{directory / MANIFEST} is no index manifest ({error}): {again}") from error
-    checksums = {manifest.index_file: manifest.index_sha256, manifest.items_file: manifest.items_sha256}
-    for name, expected in checksums.items():
-        if not (directory / name).exists():
-            raise UnreadableIndexError(f"{directory / name} is missing: {again}")
-        if _sha256(directory / name) != expected:
-            raise UnreadableIndexError(f"{directory / name} does not match the checksum in {MANIFEST}: {again}")
+    manifest = verify_index(directory)
     index = faiss.read_index(str(directory / manifest.index_file))
     item_ids = pl.read_parquet(directory / manifest.items_file)["item_id"].to_list()
     return LoadedIndex(index, item_ids, manifest)
+
+
+def verify_index(directory: Path) -> Manifest:
+    """Check the files of an index against the checksums of its manifest; return the manifest. Loads no vector.
+
+    Raises:
+        UnreadableIndexError: no complete index there, or a file does not match its checksum.
+    """
+    again = f"run its day again (adseq run --days {directory.name} --again)"
+    try:
+        manifest = Manifest(**json.loads((directory / MANIFEST).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UnreadableIndexError(f"{directory / MANIFEST} is no index manifest ({error}): {again}") from error
+    checksums = {manifest.index_file: manifest.index_sha256, manifest.items_file: manifest.items_sha256}
+    for name, expected in checksums.items():
+        if not (directory / name).is_file():
+            raise UnreadableIndexError(f"{directory / name} is missing: {again}")
+        if _sha256(directory / name) != expected:
+            raise UnreadableIndexError(f"{directory / name} does not match the checksum in {MANIFEST}: {again}")
+    return manifest
 
 
 def _empty_index(kind: IndexKind, vectors: NDArray[np.float32]) -> faiss.Index:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import mlflow
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
-import torch
 from mlflow.models import infer_signature
 
 from ml.artifact import ModelArtifact
@@ -20,6 +18,7 @@ from ml.dataset import Dataset, demographic_buckets
 from ml.inference import embed_users, encode_states
 from ml.items import MAXIMUM_INTERESTS, build_item_features, catalogue_statistics
 from ml.query_head import export_head, inputs_of
+from ml.requirements import HEAD_LIBRARIES, requirements, script
 from ml.sequences import build_event_log, newest
 from ml.tensors import CatalogueTensors
 from ml.towers import TwoTower
@@ -98,20 +97,6 @@ def basis_items(basis: ContentBasis) -> pl.DataFrame:
     )
 
 
-# MLflow wants type hints that it can make a schema of, and has none for a dictionary of arrays.
-with warnings.catch_warnings(action="ignore"):
-
-    class HeadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
-        """The exported head for MLflow's clients: a dictionary of arrays in, query embeddings out."""
-
-        def load_context(self, context: Any) -> None:
-            self.program = torch.export.load(context.artifacts["program"]).module()
-
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-            with torch.inference_mode():
-                return self.program(*map(torch.from_numpy, model_input.values())).numpy()
-
-
 def log_head(network: TwoTower, features: FeatureSettings, path: Path) -> str:
     """Export the head to ``path`` and log it to the active MLflow run as the model ``query_head``, with a signature.
 
@@ -123,9 +108,9 @@ def log_head(network: TwoTower, features: FeatureSettings, path: Path) -> str:
     output = np.zeros((2, network.embedding_width), np.float32)
     info = mlflow.pyfunc.log_model(
         name="query_head",
-        python_model=HeadModel(),
+        python_model=script("query_head"),
         artifacts={"program": str(path)},
         signature=infer_signature(example, output),
-        pip_requirements=["torch"],
+        pip_requirements=requirements(HEAD_LIBRARIES),
     )
     return str(info.model_uri)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from mlflow.entities import Run
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
+from ml.requirements import CODE, MODEL_LIBRARIES, requirements, script
+
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
 EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps"
 ITEM_MODEL, ADVERTISER_MODEL = "adseq_item_model", "adseq_advertiser_model"
 CHAMPION = "champion"
+DISTRIBUTION = "adseq-candidates"  # `adseq` on the public index is somebody else's
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,10 @@ def code_version() -> str:
         check=False,
     )
     commit = described.stdout.strip() if described.returncode == 0 else "no checkout"
-    return f"{version('adseq')} ({commit})"
+    try:
+        return f"{version(DISTRIBUTION)} ({commit})"
+    except PackageNotFoundError:  # run from a checkout that nobody installed
+        return f"not installed ({commit})"
 
 
 def quiet_mlflow() -> None:
@@ -137,24 +143,26 @@ def register(directory: Path, example: pd.DataFrame, output: Any) -> str:
     Returns:
         The version's name.
     """
-    from ml.pyfunc import SequenceModel
-
-    return version_name(log_pyfunc(SequenceModel(), ITEM_MODEL, directory, example, output))
+    return version_name(log_pyfunc(ITEM_MODEL, directory, example, output))
 
 
-def log_pyfunc(model: Any, registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:
+def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:
     """Log a model directory of the active run as a pyfunc model with a signature and register it as ``registered``.
+
+    The model brings the code of adseq that it needs. It can be loaded where adseq is not installed.
 
     Returns:
         The number of the version.
     """
+    name = registered.removeprefix("adseq_")
     info = mlflow.pyfunc.log_model(
-        name=registered.removeprefix("adseq_"),
-        python_model=model,
+        name=name,
+        python_model=script(name),
+        code_paths=CODE,
         artifacts={"model": str(directory)},
         signature=infer_signature(example, output),
         registered_model_name=registered,
-        pip_requirements=["adseq"],
+        pip_requirements=requirements(MODEL_LIBRARIES),
     )
     return str(info.registered_model_version)
 

@@ -267,12 +267,11 @@ def optimise(
     started = time.perf_counter()
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
     once: DataLoader[int] = DataLoader([0], batch_size=None)  # type: ignore[arg-type]
-    # The checkpoint is our own file; it holds random states, which are more than weights.
-    trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=False)
+    trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=True)
     seconds = time.perf_counter() - started
     best_epoch, best = epochs, float("nan")
     if monitor and best_of_all.best_model_path:
-        saved = torch.load(best_of_all.best_model_path, weights_only=False)
+        saved = torch.load(best_of_all.best_model_path, weights_only=True)
         module.load_state_dict(saved["state_dict"])
         best_epoch = int(saved["epoch"]) + 1
         best = float("nan") if best_of_all.best_model_score is None else float(best_of_all.best_model_score)

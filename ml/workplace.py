@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from lightning.pytorch.loggers import MLFlowLogger
 
-from ml.checkpoints import last_checkpoint
+from ml.checkpoints import last_checkpoint, load_own
 from ml.learning import TrainingPeriod
 from ml.tracking import TRAINING, Tracking, code_version
 from settings import Settings
@@ -71,7 +71,7 @@ def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) 
 def _loaded(path: Path) -> Any:
     """What a file of ours holds; None where there is none, a kill has left half of it, or the code has moved on."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return load_own(path)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError, ImportError):
         return None
 

@@ -98,9 +98,32 @@ def summary(home: HomeOption = DEFAULT_HOME) -> None:
     """Show the results of a home: the models, the days, where things lie."""
     with readable():
         from pipelines.summary import show
+
+        show(_readable_home(home), console)
+
+
+@app.command()
+def check(
+    home: HomeOption = DEFAULT_HOME,
+    deep: Annotated[bool, typer.Option("--deep", help="Read all rows of all tables, too.")] = False,
+) -> None:
+    """Prove a home whole, or name what is broken and the command that makes it again. Writes nothing."""
+    with readable():
+        from pipelines.check import check_home
         from warehouse.home import Home
 
-        show(Home(home), console)
+        if not check_home(Home(home), deep, console):
+            raise typer.Exit(1)
+
+
+@app.command()
+def migrate(home: HomeOption = DEFAULT_HOME) -> None:
+    """Bring a home that an earlier version of adseq wrote to the format of this version."""
+    with readable():
+        from pipelines.migrate import migrate_home
+        from warehouse.home import Home
+
+        migrate_home(Home(home), console)
 
 
 @app.command()
@@ -137,9 +160,8 @@ def serve(
     """Answer requests for candidates over HTTP, and follow what is published. Ctrl-C stops it."""
     with readable():
         from pipelines.serve import serve_candidates
-        from warehouse.home import Home
 
-        serve_candidates(Home(home), host, port, processes, console)
+        serve_candidates(_readable_home(home), host, port, processes, console)
 
 
 @app.command()
@@ -153,9 +175,8 @@ def recommend(
     """Show a user's history and candidates, with the context and without, for a person to look at."""
     with readable():
         from pipelines.recommend import show_candidates
-        from warehouse.home import Home
 
-        show_candidates(Home(home), user, subject, query, count, console)
+        show_candidates(_readable_home(home), user, subject, query, count, console)
 
 
 @app.command()
@@ -167,9 +188,8 @@ def forget(
     """Remove users from everything that this home keeps, for good, and keep them out."""
     with readable():
         from pipelines.forget import forget_users
-        from warehouse.home import Home
 
-        chosen = Home(home)
+        chosen = _readable_home(home)
         if not yes:
             count = f"{len(users)} users" if len(users) > 1 else "this user"
             typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
@@ -270,10 +290,10 @@ def export_candidates(
     with readable():
         from assets.resources import SettingsResource
         from pipelines.export import export_candidates as write
-        from pipelines.instance import use_home
+        from pipelines.instance import look_at_home
         from warehouse.home import Home
 
-        use_home(Home(home))
+        look_at_home(Home(home))
         write(SettingsResource(), out, count, console)
 
 
@@ -282,7 +302,9 @@ def _home(root: Path, landing: Path | None) -> Home:
     from pipelines.failures import RunRefused
     from pipelines.instance import use_home
     from warehouse.home import Home
+    from warehouse.opening_home import keep_private
 
+    keep_private()
     home = Home(root)
     if landing is not None and landing.expanduser().absolute() != home.landing:
         if (home.tables / "events").exists():
@@ -292,6 +314,16 @@ def _home(root: Path, landing: Path | None) -> Home:
             )
         home.use_landing(landing)
     use_home(home)
+    return home
+
+
+def _readable_home(root: Path) -> Home:
+    """The home, checked to be one that this version can read."""
+    from warehouse.home import Home
+    from warehouse.opening_home import open_for_reading
+
+    home = Home(root)
+    open_for_reading(home)
     return home
 
 

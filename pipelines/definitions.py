@@ -10,6 +10,11 @@ import dagster as dg
 from assets import advertisers, features, inference, ingest, online, reports, retention, sequences, sweep, training
 from assets.resources import SettingsResource
 from pipelines import jobs, schedules, sensors
+from settings import Settings
+from warehouse.home import Home
+from warehouse.opening_home import open_for_reading
+
+open_for_reading(Home(Settings().home))  # a Dagster that `adseq` did not start refuses another format, too
 
 stages = [
     ingest,

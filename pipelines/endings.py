@@ -37,25 +37,49 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of an error that is not a fault of adseq."""
     from pydantic import ValidationError
 
+    from ml.unreadable import Unreadable
     from pipelines.failures import RunFailed, RunRefused, ServiceFailed, is_full_disk
     from warehouse.home import HomeLocked
-    from warehouse.identity import SecretMissing
+    from warehouse.home_record import HomeRecordError
+    from warehouse.identity import SecretMismatch, SecretMissing
     from warehouse.importers.mapping import MappingError
     from warehouse.importers.writing import SourceError
     from warehouse.landing import ManifestError
     from warehouse.online.store import NothingPublished, StoreUnreachable
+    from warehouse.opening_home import HomeReadOnly
     from warehouse.reading import LandingError
     from warehouse.staging import MemoryTooSmall
-    from warehouse.tables import TableMissing
+    from warehouse.tables import TableDamaged, TableMissing
 
     if isinstance(error, RunFailed | ServiceFailed):
         return 1, f"\n{error}"
     if is_full_disk(error):
         return 1, f"\n{FULL_DISK}"
     refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
-    if isinstance(error, refused | TableMissing | NothingPublished | StoreUnreachable | SecretMissing | MemoryTooSmall):
+    of_home = HomeReadOnly | HomeRecordError | SecretMissing | SecretMismatch | Unreadable | TableDamaged | TableMissing
+    if isinstance(error, refused | of_home | NothingPublished | StoreUnreachable | MemoryTooSmall):
         return 2, str(error)
+    if told := damaged_file(error):
+        return 1, told
     if isinstance(error, ValidationError) and error.title == "Settings":
         rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())
         return 2, "A setting in the environment breaks a rule (settings.py has them all):\n  " + "\n  ".join(rules)
     return None
+
+
+def damaged_file(error: BaseException) -> str | None:
+    """Return the sentence for a data file of a table that is missing or damaged; None for another error.
+
+    Polars and DuckDB name the end of the path of a missing file, and no path of a damaged one.
+    """
+    from polars.exceptions import ComputeError
+
+    said = str(error)
+    missing = isinstance(error, FileNotFoundError) and ".parquet" in said
+    damaged = isinstance(error, ComputeError) and "parquet" in said.lower()
+    if not missing and not damaged:
+        return None
+    return (
+        f"A file of the home cannot be read ({said.splitlines()[0]}). `adseq check` names each broken file and the "
+        "command that makes it again."
+    )

@@ -8,25 +8,45 @@ from pathlib import Path
 import dagster as dg
 
 from warehouse.home import Home, write_atomically
+from warehouse.moving import follow_home
+from warehouse.opening_home import open_for_reading, open_for_writing
 
 PROJECT = Path(__file__).resolve().parents[1]
 
 
 def use_home(home: Home) -> None:
-    """Make this process and its children work on ``home``: directories, ``dagster.yaml``, environment.
+    """Make this process and its children work on ``home``: directories, record, ``dagster.yaml``, environment.
 
     To be called before ``pipelines.definitions`` is imported, which reads the home's landing zone.
+
+    Raises:
+        OtherFormat, HomeRecordError, SecretMissing, SecretMismatch, ManifestError: see ``open_for_reading``.
     """
-    home.create()
+    open_for_writing(home)
+    (home.root / "mlflow").mkdir(exist_ok=True)
+    follow_home(home)
     wanted = (PROJECT / "dagster.yaml").read_bytes()
     installed = home.dagster / "dagster.yaml"
     if not installed.is_file() or installed.read_bytes() != wanted:
         write_atomically(installed, wanted)
+    _point_at(home)
+
+
+def look_at_home(home: Home) -> None:
+    """Make this process read ``home``. Writes nothing.
+
+    Raises:
+        OtherFormat, HomeRecordError, SecretMissing, SecretMismatch, ManifestError: see ``open_for_reading``.
+    """
+    open_for_reading(home)
+    _point_at(home)
+
+
+def _point_at(home: Home) -> None:
     os.environ["ADSEQ_HOME"] = str(home.root)
     os.environ["DAGSTER_HOME"] = str(home.dagster)
     os.environ["MLFLOW_TRACKING_URI"] = home.tracking_uri
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    (home.root / "mlflow").mkdir(exist_ok=True)
 
 
 def instance() -> dg.DagsterInstance:

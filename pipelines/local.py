@@ -18,6 +18,8 @@ from rich.markup import escape
 
 from assets.resources import writing
 from pipelines import jobs
+from pipelines.checks.found import Checked, Fault
+from pipelines.checks.tables import tables_part
 from pipelines.due import Standing, standing_of
 from pipelines.failures import RunFailed, RunRefused
 from pipelines.instance import close_abandoned_runs
@@ -25,9 +27,11 @@ from pipelines.progress import Progress, reason
 from warehouse.arrival_days import listing_of
 from warehouse.day_records import landed_days
 from warehouse.home import Home, write_atomically
+from warehouse.home_record import HomeRecord
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
+SHOWN_FAULTS = 10
 # Dagster's own console log would repeat, at length, what Progress prints.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -105,10 +109,11 @@ class Local:
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
-            plan = self._plan(days, again=again)
+            history_again = again and self._holds_history_day(days)
+            plan = self._plan(days, again=again, history_again=history_again)
             self._announce(plan)
             job = self._training_job(retrain=retrain)
-            if plan.standing.history:
+            if plan.standing.history or (history_again and job != "bootstrap"):
                 self.console.print("\n[bold]History[/] (again)")
                 self._execute("bootstrap", None, assets=[jobs.HISTORY])
             if job:
@@ -116,7 +121,7 @@ class Local:
             for number, day in enumerate(plan.days, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(plan.days)})", highlight=False)
                 self._execute("daily", day)
-            if not plan.days and not job and not plan.standing.history:
+            if not plan.days and not job and not plan.standing.history and not history_again:
                 but = ", but for what is named above" if plan.left_out else ""
                 self.console.print(
                     f"Every landed day is done already{but}. --again repeats days, --retrain trains anew."
@@ -137,7 +142,7 @@ class Local:
     def _materialized(self, name: str) -> bool:
         return self.instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
 
-    def _plan(self, days: Days | None, *, again: bool) -> Plan:
+    def _plan(self, days: Days | None, *, again: bool, history_again: bool) -> Plan:
         """Return what to run, and what not and why.
 
         Raises:
@@ -147,7 +152,7 @@ class Local:
         if not landed:
             raise RunRefused(self._nothing_landed())
         wanted = [day for day in landed if days is None or days.first <= day <= days.last]
-        if days and not wanted:
+        if days and not wanted and not history_again:
             raise RunRefused(
                 f"No day from {days.first} to {days.last} has landed in {self.home.landing}; "
                 f"it has {len(landed)} days from {landed[0]} to {landed[-1]}."
@@ -191,6 +196,12 @@ class Local:
         for sentence in sentences:
             self.console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
 
+    def _holds_history_day(self, days: Days | None) -> bool:
+        """Return whether ``days`` names the day that the history counts as: to repeat it ingests the history again."""
+        record = HomeRecord.read(self.home)
+        day = record.history_day if record else None
+        return days is not None and day is not None and days.first <= day <= days.last
+
     def _offered(self) -> set[str]:
         """Return the days that Dagster offers as partitions."""
         partitions = self.definitions.resolve_job_def("daily").partitions_def
@@ -206,7 +217,7 @@ class Local:
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
     def _execute(self, job: str, day: date | None, assets: Sequence[str] | None = None) -> None:
-        """Run a job, or only some of its assets, to its end.
+        """Run a job to its end: all of its assets, or those that ``assets`` names.
 
         Raises:
             RunFailed: an asset failed.
@@ -245,11 +256,17 @@ def _closing_message(
     if error:
         lines += ["", reason(error)]
         lines += ["", f"The whole traceback: {_keep_traceback(home, result.run_id, error.to_string())}"]
+    lines += [f"Broken: {fault.what}\n  Made again by: {fault.remedy}" for fault in _damage(home)]
     lines += [f"A check that did not pass: {check}" for check in progress.failed_checks]
     lines.append(
         "What was done before stays done. Mend the cause and give the same command again: it goes on from here."
     )
     return "\n".join(lines)
+
+
+def _damage(home: Home) -> list[Fault]:
+    """What of the tables is broken, which may be why an asset failed: libraries do not name the table."""
+    return list(tables_part(Checked(home, deep=False)).faults)[:SHOWN_FAULTS]
 
 
 def _run_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo | None:

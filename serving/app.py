@@ -73,13 +73,16 @@ class Service:
         """What answers now.
 
         Raises:
-            HTTPException: 503, nothing has been published.
+            HTTPException: 503, nothing has been published, or what is published cannot be loaded.
         """
         current = self.follower.current
         if current is None:
+            problem = self.follower.problem
             raise HTTPException(
                 status.HTTP_503_SERVICE_UNAVAILABLE,
-                "nothing is published yet: run a day (adseq run), which materializes online_states",
+                "nothing is published yet: run a day (adseq run), which materializes online_states"
+                if problem is None
+                else f"what is published cannot be loaded: {problem}",
                 headers={"Retry-After": "5"},
             )
         return current
@@ -209,10 +212,16 @@ def _routes(app: FastAPI) -> None:
 
     @app.get("/ready", responses=EVERYWHERE | UNAVAILABLE)
     def ready(service: TheService) -> dict[str, str]:
-        """Something is published, and the store answers."""
+        """Something is published, and the store answers. ``behind``: why a newer publication does not answer."""
         publication = service.served.publication
         service.store.count(publication.states)
-        return {"status": "ready", "model_version": publication.model_version, "day": publication.day.isoformat()}
+        behind = {} if service.follower.problem is None else {"behind": service.follower.problem}
+        return {
+            "status": "ready",
+            "model_version": publication.model_version,
+            "day": publication.day.isoformat(),
+            **behind,
+        }
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=EVERYWHERE | PLAIN_TEXT)
     def metrics(service: TheService) -> Response:

@@ -10,13 +10,36 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ml.artifact import sha256_of
 from ml.items import ItemFeatures
 from ml.sequences import row_numbers
 from ml.tensors import CatalogueTensors
+from ml.unreadable import Unreadable, first_line
 from serving.contracts import Filters
+from warehouse.online.publication import Publication
 
 UNAVAILABLE = ("out of stock", "out_of_stock", "sold out", "discontinued", "unavailable")
 POPULARITY_DAYS = 28.0
+
+
+def unreadable_catalogue(path: Path, why: str) -> Unreadable:
+    """Return the error of a catalogue that is missing or damaged; its name is the day that writes it."""
+    return Unreadable(f"{path} cannot be read ({why}): run its day again (adseq run --days {path.stem} --again)")
+
+
+def verify_catalogue(home: Path, publication: Publication) -> None:
+    """Check the catalogue file of a publication against the checksum in the sign.
+
+    Raises:
+        Unreadable: the file is missing, or does not match.
+    """
+    path = home / publication.catalogue
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise unreadable_catalogue(path, first_line(error)) from error
+    if publication.catalogue_sha256 not in (None, found):
+        raise unreadable_catalogue(path, "it does not match the checksum of its publication")
 
 
 @dataclass(frozen=True)
@@ -43,12 +66,16 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: Path, index_item_ids: list[str], windows_days: list[float]) -> Catalogue:
-        """The catalogue file of a publication.
+        """Read the catalogue file of a publication.
 
         Raises:
+            Unreadable: the file is missing or damaged.
             ValueError: the index holds an item that the catalogue does not.
         """
-        frame = pl.read_parquet(path)
+        try:
+            frame = pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise unreadable_catalogue(path, first_line(error)) from error
         features, statistics = ItemFeatures.from_frame(frame)
         window = int(np.abs(np.array(windows_days) - POPULARITY_DAYS).argmin())
         listed = row_numbers(frame["item_id"], pl.Series(index_item_ids, dtype=pl.String))

@@ -7,9 +7,10 @@ import logging
 import threading
 from pathlib import Path
 
+from ml.unreadable import Unreadable, first_line
 from serving.metrics import Metrics
 from serving.served import Served
-from warehouse.online import OnlineStore
+from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable
 from warehouse.online.publication import Publication, check
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Follower:
     def __init__(self, home: Path, store: OnlineStore, metrics: Metrics, every_seconds: float) -> None:
         self.home, self.store, self.metrics, self.every_seconds = home, store, metrics, every_seconds
         self.current: Served | None = None
+        self.problem: str | None = None  # why the newest publication does not answer; None while it does
         self._sign: bytes | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow publications", daemon=True)
@@ -47,20 +49,40 @@ class Follower:
         self._thread.join()
 
     def look(self) -> None:
-        """Load the publication that the sign names, if it is another one. What cannot be read leaves the one before."""
+        """Load the publication that the sign names, if it is another one.
+
+        One that cannot be loaded leaves the one before, is tried again at each look, and is told in ``problem``, in the
+        metrics and, once, in the log.
+        """
         try:
             sign = self.store.sign()
             if sign is None or sign == self._sign:
+                self._tell(None)
                 return
             publication = Publication.from_bytes(sign)
             check(self.store, publication)
             loaded = _loaded(self.home, publication)
-        except Exception:
-            log.exception("the new publication cannot be loaded; the one before keeps answering")
+        except Exception as error:
+            self._tell(self._described(error))
             return
         self.current, self._sign = loaded, sign
+        self._tell(None)
         self.metrics.serve(publication.model_version, publication.day.isoformat())
         log.info("serving %s as of %s", publication.model_version, publication.day)
+
+    def _described(self, error: Exception) -> str:
+        """What is wrong, with paths as they are below the home. What the store says may name where it is."""
+        if isinstance(error, StoreUnreachable) and not isinstance(error, StoreDamaged):
+            return "the online store does not answer; the log of the service says why"
+        known = isinstance(error, Unreadable | StoreDamaged)
+        return first_line(error).replace(f"{self.home}/", "") if known else repr(error)
+
+    def _tell(self, problem: str | None) -> None:
+        self.metrics.behind.set(int(problem is not None))
+        if problem is not None and problem != self.problem:
+            goes_on = "the one before keeps answering" if self.current else "nothing answers"
+            log.error("the publication cannot be loaded, %s: %s", goes_on, problem, exc_info=True)
+        self.problem = problem
 
     def _follow(self) -> None:
         while not self._stop.wait(self.every_seconds):

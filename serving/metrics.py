@@ -70,6 +70,13 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self.behind = Gauge(
+            "adseq_publication_unreadable",
+            "Processes that cannot load the newest publication: an earlier one answers, or none",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
     def serve(self, model_version: str, day: str) -> None:
         """Say which publication answers from now on."""
         for metric in self.served.collect():

@@ -16,7 +16,7 @@ from ml.hashing import bucket
 from ml.index import load_index
 from ml.items import MAXIMUM_INTERESTS
 from ml.towers import ContextBatch
-from serving.catalogue import Catalogue
+from serving.catalogue import Catalogue, verify_catalogue
 from serving.interests import InterestProfiles
 from serving.queries import InterestMatcher
 from warehouse.home import Home
@@ -42,8 +42,10 @@ class Served:
         """Read a publication's files.
 
         Raises:
-            OSError, ValueError: a file is missing or damaged.
+            Unreadable: a file of the model, the index or the catalogue is missing or damaged.
+            ValueError: the index and the catalogue are of two runs.
         """
+        verify_catalogue(home, publication)
         artifact, loaded = ModelArtifact.load(home / publication.model), load_index(home / publication.index)
         windows = artifact.settings.features.statistics_windows_days
         catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
@@ -69,6 +71,7 @@ class Served:
         Raises:
             NothingPublished: no day has been published.
             StoreDamaged: the store lacks what its sign promises, or holds records of another format.
+            Unreadable, ValueError: see ``load``.
         """
         publication = served_whole(store)
         if publication is None:

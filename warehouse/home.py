@@ -13,6 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+LANDING_POINTER = "landing.path"
+"""A file of the home: the path of its landing zone, relative to the home where the landing zone is inside it."""
+
 
 class HomeLocked(RuntimeError):
     """Another process writes to this home."""
@@ -30,8 +33,8 @@ class Home:
     @property
     def landing(self) -> Path:
         """The landing zone: ``landing`` under the home, unless ``use_landing`` pointed the home elsewhere."""
-        pointer = self.root / "landing.path"
-        return Path(pointer.read_text().strip()) if pointer.is_file() else self.root / "landing"
+        pointer = self.root / LANDING_POINTER
+        return self.root / pointer.read_text().strip() if pointer.is_file() else self.root / "landing"
 
     @property
     def tables(self) -> Path:
@@ -72,15 +75,26 @@ class Home:
         return self.root / "mlflow" / "artifacts"
 
     def create(self) -> Home:
-        """Make the directories that other tools expect to exist."""
-        for directory in (self.root, self.tables, self.models, self.indexes, self.dagster, self.artifacts):
+        """Make the directories that other tools expect to exist. The home is its owner's only."""
+        self.make_root()
+        for directory in (self.tables, self.models, self.indexes, self.dagster, self.artifacts):
             directory.mkdir(parents=True, exist_ok=True)
         return self
 
     def use_landing(self, landing: Path) -> None:
-        """Read the landing zone at ``landing`` from now on."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.root / "landing.path", f"{landing.expanduser().absolute()}\n".encode())
+        """Read the landing zone at ``landing`` from now on. One inside the home moves with the home."""
+        self.make_root()
+        chosen = landing.expanduser().absolute()
+        if chosen.is_relative_to(self.root):
+            chosen = chosen.relative_to(self.root)
+        write_atomically(self.root / LANDING_POINTER, f"{chosen}\n".encode())
+
+    def make_root(self) -> None:
+        """Make the directory of the home. A new one, or an empty one, is closed to group and world."""
+        if not self.root.exists():
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not any(self.root.iterdir()):
+            self.root.chmod(0o700)
 
     @contextmanager
     def writing(self, purpose: str) -> Iterator[None]:
@@ -89,7 +103,7 @@ class Home:
         Raises:
             HomeLocked: another process holds it; the message names the process, its purpose and its start.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.make_root()
         lock, holder = FileLock(self.root / "lock"), self.root / "lock.holder.json"
         try:
             lock.acquire(timeout=0)

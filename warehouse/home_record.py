@@ -48,7 +48,7 @@ class HomeRecord(BaseModel):
 
     def write(self, home: Home) -> None:
         """Write the record of ``home`` atomically."""
-        home.root.mkdir(parents=True, exist_ok=True)
+        home.make_root()
         write_atomically(record_path(home), f"{self.model_dump_json(indent=2)}\n".encode())
 
 

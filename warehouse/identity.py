@@ -32,7 +32,11 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class SecretMissing(RuntimeError):
-    """The secret that the keys of a home's users were made with is gone."""
+    """The secret that the keys of a home's users were made with is gone, or damaged."""
+
+
+class SecretMismatch(RuntimeError):
+    """The home's users have the public keys of a synthetic world and their log is not synthetic, or the reverse."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,17 @@ class UserKeys:
 
     @classmethod
     def of(cls, tables: Tables, landing: Landing) -> UserKeys:
-        """The keys of a home, whose secret is made before its first table.
+        """Return the keys of a home. The secret is made before the first table.
 
         A synthetic log has the same keys everywhere, so that its figures are the same everywhere: users are sorted by
         key, and training draws them in that order.
 
         Raises:
-            SecretMissing: there are tables, and the secret of their keys is gone.
+            SecretMissing: there are tables, and the secret of their keys is gone or damaged.
+            SecretMismatch: the secret is the public one and the manifest does not say ``synthetic``, or the reverse.
+            ManifestError: the manifest breaks a rule.
         """
-        path = tables.root / SECRET_FILE
+        path = secret_path(tables)
         if not path.exists():
             if tables.names():
                 raise SecretMissing(
@@ -59,11 +65,13 @@ class UserKeys:
                     "back from where you keep it, or begin a new home."
                 )
             _make_secret(path, _NO_SECRET if landing.manifest.synthetic else os.urandom(SECRET_BYTES))
-        return cls(path.read_bytes())
+        secret = path.read_bytes()
+        _check_secret(path, secret, landing)
+        return cls(secret)
 
     @classmethod
     def of_home(cls, home: Home) -> UserKeys:
-        """The keys of ``home``."""
+        """Return the keys of ``home``. Raises as ``of`` does."""
         return cls.of(Tables(home.tables), Landing(home.landing))
 
     def key(self, user_id: str) -> str:
@@ -83,6 +91,32 @@ class UserKeys:
         keys = pl.Series([text[start : start + width] for start in range(0, len(text), width or 1)], dtype=pl.String)
         known = pl.DataFrame({"id": distinct, "key": keys})
         return user_ids.alias("id").to_frame().join(known, on="id", how="left", maintain_order="left")["key"]
+
+
+def secret_path(tables: Tables) -> Path:
+    """Return the path of the secret that the user keys of ``tables`` are made with."""
+    return tables.root / SECRET_FILE
+
+
+def _check_secret(path: Path, secret: bytes, landing: Landing) -> None:
+    public, manifest = secret == _NO_SECRET, landing.root / "manifest.toml"
+    if not public and len(secret) != SECRET_BYTES:
+        raise SecretMissing(
+            f"{path} is damaged: it has {len(secret)} bytes and not {SECRET_BYTES}. Put it back from a backup of the "
+            "home, or begin a new home."
+        )
+    if not landing.root.is_dir() or landing.manifest.synthetic == public:
+        return
+    if public:
+        raise SecretMismatch(
+            f"{manifest} does not say `synthetic = true`, but the users of this home have the keys of a synthetic "
+            f"world, whose secret is public ({path}). Begin a new home for a log of persons (--home), or put the line "
+            "back."
+        )
+    raise SecretMismatch(
+        f"{manifest} says `synthetic = true`, but the users of this home have keys with a secret of their own "
+        f"({path}). Remove the line, or begin a new home for the synthetic log (--home)."
+    )
 
 
 def record_identities(tables: Tables, source: str, arrival_date: date, pairs: Iterable[pl.DataFrame]) -> None:

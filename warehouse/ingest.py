@@ -144,7 +144,7 @@ def ingest(
         if USER in pl.Schema(SCHEMAS[table]):
             record_identities(tables, table.value, arrived_on, identities(staged))
         if table is LandingTable.events:
-            earlier = tables.files("events") if tables.exists("events") else []
+            earlier = tables.files_before("events", "arrival_date", arrived_on)
             begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
             rows = combined_events(staged, earlier, arrived_on, begin)
         else:

@@ -5,7 +5,8 @@ Delta has no fixed-size lists, so embeddings are stored as ``List(Float32)``; ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,8 +15,20 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
+from warehouse.delta_log import (
+    LOG,
+    DamagedCommit,
+    damaged_commits,
+    missing_versions,
+    newest_commit_fault,
+    set_aside,
+)
+from warehouse.remedies import BACKUP, remedy, spelt
+
+logger = logging.getLogger(__name__)
 PartitionValue = str | date
 # Nothing reads a column's smallest and largest value from the log, and the log would keep those of rows long removed.
 NO_STATISTICS: Mapping[str, str | None] = {"delta.dataSkippingNumIndexedCols": "0"}
@@ -28,6 +41,10 @@ _PROPERTIES = WriterProperties(
 
 class TableMissing(LookupError):
     """A table was read before anything wrote it."""
+
+
+class TableDamaged(RuntimeError):
+    """The log of a table cannot be read; the message names the file and what makes the table whole again."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ class Tables:
 
     def partition_columns(self, name: str) -> list[str]:
         """The columns that the table's directories stand for, outermost first."""
-        return list(DeltaTable(str(self.path(name))).metadata().partition_columns)
+        return list(self._opened(name).metadata().partition_columns)
 
     def write(self, name: str, frame: pl.DataFrame, partition: Mapping[str, PartitionValue]) -> None:
         """Replace one partition by ``frame`` in one atomic commit; an empty frame leaves an empty partition.
@@ -79,6 +96,9 @@ class Tables:
         Args:
             schema: columns of the batches.
             batches: making them opens no table; delta-rs, which asks for them from within, cannot do both at once.
+
+        Raises:
+            TableDamaged: the log of the table cannot be read, and this write does not replace what is damaged.
         """
         literals = {column: pl.lit(value) for column, value in partition.items()}
 
@@ -87,7 +107,11 @@ class Tables:
 
         stored = storable(pl.DataFrame(schema=schema)).schema
         rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
+        replaced = {column: _text(value) for column, value in partition.items()}
+        self.set_damaged_aside(name, lambda written: written == replaced)
         exists = self.exists(name)
+        if exists:
+            self._opened(name)
         write_deltalake(
             str(self.path(name)),
             pa.RecordBatchReader.from_batches(stored, rows),
@@ -102,7 +126,7 @@ class Tables:
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
         """Remove one partition in one atomic commit; nothing happens where it, or the table, is not there."""
         if self.exists(name):
-            DeltaTable(str(self.path(name))).delete(_predicate(partition))
+            self._opened(name).delete(_predicate(partition))
 
     def drop_users(self, name: str, user_ids: pl.Series) -> int:
         """Remove the rows of users from a table, and every older version of it from the disk. Returns their number.
@@ -123,7 +147,7 @@ class Tables:
         """Remove data files that no version younger than ``keep`` reads, those of writers that died among them. Returns
         how many there were. To be called while nobody else writes to the home."""
         hours = int(keep / timedelta(hours=1))
-        table = DeltaTable(str(self.path(name)))
+        table = self._opened(name)
         return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
 
     def scan(self, name: str) -> pl.LazyFrame:
@@ -131,8 +155,10 @@ class Tables:
 
         Raises:
             TableMissing: nothing has written it yet.
+            TableDamaged: its log cannot be read.
         """
         self.require(name)
+        self._opened(name)
         # Not over the files of scan_delta: it cannot open a table whose path has a space in it.
         schema, files = pl.scan_delta(str(self.path(name))).collect_schema(), self.files(name)
         if not files:
@@ -155,7 +181,7 @@ class Tables:
 
     def partitions(self, name: str) -> list[dict[str, str]]:
         """The partition values present (each as text); empty for a missing table."""
-        return DeltaTable(str(self.path(name))).partitions() if self.exists(name) else []
+        return self._opened(name).partitions() if self.exists(name) else []
 
     def days(self, name: str, column: str, where: Mapping[str, PartitionValue] | None = None) -> list[date]:
         """The days present in partition column ``column``, ascending, among partitions that match ``where``."""
@@ -170,10 +196,65 @@ class Tables:
 
     def files(self, name: str) -> list[str]:
         """The current data files (for DuckDB, which cannot load its Delta extension everywhere)."""
-        table = DeltaTable(str(self.path(name)))
+        table = self._opened(name)
         # A URI spells what is below the table as the disk does, but percent-encodes the table's own path.
         depth = len(table.metadata().partition_columns) + 1
         return [str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris()]
+
+    def files_before(self, name: str, column: str, day: date) -> list[str]:
+        """Return the current data files of the partitions whose ``column`` is earlier than ``day``; none of a missing
+        table."""
+        early = {f"{column}={each.isoformat()}" for each in self.days(name, column) if each < day}
+        return [path for path in self.files(name) if early & set(Path(path).parts)] if early else []
+
+    def set_damaged_aside(self, name: str, replaced: Callable[[Mapping[str, str]], bool]) -> None:
+        """Take a damaged newest commit out of a table if the partition that the commit wrote is about to be replaced.
+
+        The table is then as it was before the commit. Nothing happens where another commit is damaged, too: whoever
+        opens the table is told.
+
+        Args:
+            replaced: whether the caller replaces a partition (column -> value, as text).
+        """
+        damaged = damaged_commits(self.path(name))
+        if len(damaged) != 1 or not damaged[0].newest:
+            return
+        commit = damaged[0]
+        if commit.partition is not None and (not commit.partition or replaced(commit.partition)):
+            set_aside(commit)
+            logger.warning(
+                "%s was damaged (%s), and is set aside: %s", commit.path, commit.why, spelt(commit.partition)
+            )
+
+    def _opened(self, name: str) -> DeltaTable:
+        """The table at its newest version.
+
+        Raises:
+            TableDamaged: its log cannot be read.
+        """
+        path = self.path(name)
+        if newest_commit_fault(path) is not None:
+            raise TableDamaged("\n".join(told_damaged(commit, name) for commit in damaged_commits(path)))
+        try:
+            return DeltaTable(str(path))
+        except (DeltaError, OSError) as error:
+            raise TableDamaged(_what_is_damaged(path, error)) from error
+
+
+def _what_is_damaged(table: Path, error: Exception) -> str:
+    damaged = damaged_commits(table)
+    if not damaged:
+        gaps = missing_versions(table)
+        said = f"commits {gaps} are missing" if gaps else str(error).splitlines()[0]
+        return f"table {table.name!r}: {table / LOG} cannot be read ({said}): {BACKUP}."
+    return "\n".join(told_damaged(commit, table.name) for commit in damaged)
+
+
+def told_damaged(commit: DamagedCommit, table: str) -> str:
+    """Return one sentence about a damaged commit: the file, what is wrong, what to do."""
+    healed = remedy(table, commit.partition if commit.newest else None)
+    wrote = f", which wrote {spelt(commit.partition)}," if commit.partition else ""
+    return f"table {table!r}: the commit {commit.path}{wrote} is damaged ({commit.why}): {healed}."
 
 
 def vectors(column: pl.Series) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ from ml.advertisers.learning import (
     advertiser_settings,
     cross_fitted,
 )
-from ml.advertisers.pyfunc import AdvertiserModel, embed_events
+from ml.advertisers.pyfunc import embed_events
 from ml.advertisers.training import AdvertiserFit, fit_advertisers
 from ml.content import ContentBasis
 from ml.parts import DEPLOYED
@@ -209,5 +209,5 @@ def _artifact(
 
 def _register(artifact: AdvertiserArtifact, known: AdvertiserPeriod, directory: Path) -> str:
     example = input_example(known.period.events)
-    number = log_pyfunc(AdvertiserModel(), ADVERTISER_MODEL, directory, example, embed_events(artifact, example))
+    number = log_pyfunc(ADVERTISER_MODEL, directory, example, embed_events(artifact, example))
     return f"advertiser-{number}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -122,20 +121,6 @@ def copy_of(home: Home, root: Path, *, with_day: date | None = None) -> Home:
     )
     shutil.copytree(home.landing, landing.root)
     copy.use_landing(landing.root)
-    _move_artifacts(copy.root / "mlflow" / "mlflow.db", str(home.root), str(copy.root))
     if with_day:
         write_day(landing, WORLD, with_day)
     return copy
-
-
-def _move_artifacts(database: Path, before: str, after: str) -> None:
-    """MLflow keeps absolute paths: without this, the copy would write into the original."""
-    with sqlite3.connect(database) as connection:
-        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables:
-            columns = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")') if "CHAR" in row[2]]
-            for column in columns:
-                connection.execute(
-                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) WHERE "{column}" LIKE ?',
-                    (before, after, f"%{before}%"),
-                )

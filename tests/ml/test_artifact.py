@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.artifact import BASIS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
+from ml.artifact import BASIS, CHECKSUMS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
 from ml.context import subject_context
 from ml.inference import embed_items, embed_users, encode_states
 from ml.items import build_item_features
@@ -63,7 +63,8 @@ def test_saving_again_replaces_the_model_and_leaves_nothing_behind(artifact: Mod
     (tmp_path / "model" / "left over").write_text("")
     artifact.save(tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted([WEIGHTS, DESCRIPTION, BASIS])
+    written = {path.name for path in (tmp_path / "model").iterdir()}
+    assert written == {WEIGHTS, DESCRIPTION, BASIS, CHECKSUMS}
 
 
 def test_a_failed_save_leaves_the_model_before_it(

@@ -26,6 +26,18 @@ numpy.save(sys.argv[3], program(*(torch.from_numpy(inputs[name]) for name in inp
 assert not {"ml", "settings"} & set(sys.modules)
 """
 
+LOADED_BY_MLFLOW = """
+import sys, numpy, mlflow
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"ml", "settings"}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NotInstalled())
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+numpy.save(sys.argv[4], model.predict(dict(numpy.load(sys.argv[3]))))
+"""
+
 
 @pytest.mark.parametrize("fusion", list(Fusion))
 @pytest.mark.parametrize("queries", [1, 7])
@@ -61,5 +73,9 @@ def test_mlflow_serves_the_head_by_its_signature(prepared: Prepared, settings: S
     with torch.inference_mode():
         expected = QueryHead(network)(*map(torch.from_numpy, inputs.values())).numpy()
     np.testing.assert_allclose(model.predict(inputs), expected, atol=1e-4)
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    arguments = [tracking.uri, address, str(tmp_path / "inputs.npz"), str(tmp_path / "found.npy")]
+    subprocess.run([sys.executable, "-I", "-c", LOADED_BY_MLFLOW, *arguments], check=True, cwd=tmp_path)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)
     with pytest.raises(mlflow.exceptions.MlflowException, match="state"):
         model.predict({name: values for name, values in inputs.items() if name != "state"})

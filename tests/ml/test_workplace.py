@@ -33,7 +33,7 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
 
 def epoch_of(path: Path) -> int:
     try:
-        return int(torch.load(path, weights_only=False)["epoch"])
+        return int(torch.load(path, weights_only=True)["epoch"])
     except (OSError, EOFError, RuntimeError):
         return -1
 

@@ -34,6 +34,7 @@ class Publication:
     repeats_count: bool  # whether an item of a user's own history may be a candidate again
     published_at: datetime
     record_format: int = RECORD_FORMAT
+    catalogue_sha256: str | None = None  # None in a sign of before
 
     @property
     def states(self) -> str:

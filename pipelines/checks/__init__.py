@@ -1,0 +1,1 @@
+"""What ``adseq check`` looks at, a module a part of the home. Nothing here writes."""

@@ -1,0 +1,119 @@
+"""The commits of a Delta table as files: which of them are damaged, and which partition each of these wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+LOG = "_delta_log"
+COMMIT = re.compile(r"\d{20}\.json")
+CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
+_PREDICATE = re.compile(r"(\w+) = '([^']*)'")
+_DATA_FILE = re.compile(r'"path":"([^"]+\.parquet)"')
+
+
+@dataclass(frozen=True)
+class DamagedCommit:
+    """A commit that cannot be read, or that has lost a part."""
+
+    path: Path
+    why: str
+    # What the commit replaced, as text: {} for a vacuum, which replaces nothing; None where nothing tells it.
+    partition: Mapping[str, str] | None
+    newest: bool
+
+
+def damaged_commits(table: Path) -> list[DamagedCommit]:
+    """Return the damaged commits that the newest version of ``table`` rests on, oldest first."""
+    commits = _commits(table)
+    found = []
+    for path in commits:
+        why = _fault(path)
+        if why is not None:
+            found.append(DamagedCommit(path, why, _partition(table, path, commits), path == commits[-1]))
+    return found
+
+
+def newest_commit_fault(table: Path) -> str | None:
+    """Return what is wrong with the newest commit of ``table``; None where it is whole or there is none.
+
+    delta-rs reads past an empty commit, and past one that lost its last lines, as if nothing had been written.
+    """
+    commits = _commits(table)
+    return _fault(commits[-1]) if commits else None
+
+
+def set_aside(commit: DamagedCommit) -> None:
+    """Take the newest commit out of the log: the table is as it was before the commit. The file is kept beside it."""
+    commit.path.replace(commit.path.with_name(f"{commit.path.name}.damaged"))
+
+
+def missing_versions(table: Path) -> list[int]:
+    """Return the versions between the oldest and the newest commit whose commits are missing."""
+    versions = [int(path.stem) for path in _commits(table)]
+    return sorted(set(range(versions[0], versions[-1] + 1)) - set(versions)) if versions else []
+
+
+def _commits(table: Path) -> list[Path]:
+    """The commits after the newest checkpoint, which holds what the earlier ones say."""
+    log = table / LOG
+    checkpoints = (CHECKPOINT.fullmatch(path.name) for path in log.glob("*.parquet"))
+    since = max((int(match[1]) for match in checkpoints if match), default=-1)
+    commits = sorted(path for path in log.glob("*.json") if COMMIT.fullmatch(path.name))
+    return [path for path in commits if int(path.stem) > since]
+
+
+def _fault(path: Path) -> str | None:
+    """What is wrong with a commit; None for a whole one."""
+    try:
+        actions = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        return str(error)
+    if not actions:
+        return "it is empty"
+    said: Mapping[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    metrics = said.get("operationMetrics") or {}
+    for action, name in (("add", "num_added_files"), ("remove", "num_removed_files")):
+        here = sum(action in each for each in actions)
+        if isinstance(metrics.get(name), int) and metrics[name] != here:
+            return f"it holds {here} of {metrics[name]} actions `{action}`"
+    return None
+
+
+def _partition(table: Path, commit: Path, commits: list[Path]) -> Mapping[str, str] | None:
+    """The partition that a damaged commit replaced: by what is left of the commit, or by the data files that it
+    brought, which no other commit names."""
+    left = commit.read_text(errors="replace")
+    if '"operation":"VACUUM' in left:
+        return {}
+    first = left.partition("\n")[0]
+    if told := dict(_PREDICATE.findall(first.partition('"predicate"')[2].partition('"}')[0].partition('",')[0])):
+        return told
+    if named := {_values(path) for path in _DATA_FILE.findall(left)}:
+        return dict(named.pop()) if len(named) == 1 else None
+    known = {unquote(path) for other in commits if other != commit for path in _DATA_FILE.findall(_text(other))}
+    strangers = {_values(path) for path in _data_files(table) if path not in known}
+    return dict(strangers.pop()) if len(strangers) == 1 else None
+
+
+def _values(path: str) -> tuple[tuple[str, str], ...]:
+    parts = (part.partition("=") for part in path.split("/")[:-1])
+    return tuple((column, unquote(value)) for column, _, value in parts)
+
+
+def _data_files(table: Path) -> Iterator[str]:
+    for path in table.rglob("*.parquet"):
+        if LOG not in path.parts:
+            yield unquote(path.relative_to(table).as_posix())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,58 @@
+"""Which command makes a damaged part of a table again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+RECORDS = (
+    "advertiser_deployments",
+    "advertiser_versions",
+    "completed_days",
+    "deployments",
+    "forgotten",
+    "landed_files",
+    "model_versions",
+    "promotions",
+)
+"""Tables that say what was decided. Nothing else holds it, so nothing can make them again."""
+
+DAY_COLUMNS = ("arrival_date", "day")
+BACKUP = "restore it from a backup of the home"
+
+
+def command_for_day(day: str) -> str:
+    """Return the command that makes what belongs to a day again."""
+    return f"adseq run --days {day} --again"
+
+
+def remedy(table: str, partition: Mapping[str, str] | None) -> str:
+    """Return what makes a partition of ``table`` again: a command, or a restore where no command does.
+
+    Args:
+        partition: column -> value, as text; None where it is not known which partition is damaged.
+    """
+    if partition == {}:  # of a vacuum
+        return "any run sets the commit aside"
+    if table in RECORDS or partition is None:
+        return BACKUP
+    for column in DAY_COLUMNS:
+        if column in partition:
+            return command_for_day(partition[column])
+    return "adseq run --retrain"
+
+
+def replaced_by_run(table: str, day: str | None, partition: Mapping[str, str]) -> bool:
+    """Whether a run writes a partition of ``table`` anew.
+
+    Args:
+        day: of a daily run; None for a run of the history or of a training.
+    """
+    if table in RECORDS:
+        return False
+    days = [partition[column] for column in DAY_COLUMNS if column in partition]
+    return days == [day] if day is not None else not days
+
+
+def spelt(partition: Mapping[str, str]) -> str:
+    """Return a partition as its directories are named: ``model_version=item-1/day=2026-03-03``."""
+    return "/".join(f"{column}={value}" for column, value in partition.items())
