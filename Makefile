@@ -15,7 +15,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check lint format ui serve bench audit peers peers-split clean
+.PHONY: help install install-dev run test check lint format ui serve serve-proxied bench audit peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,14 @@ ui: install ## Open Dagster and MLflow on the home; Ctrl-C stops both
 
 serve: install ## Answer requests for candidates on http://127.0.0.1:8080 (PORT=... another); Ctrl-C stops it
 	$(BIN)/adseq serve --port $(or $(PORT),8080)
+
+serve-proxied: install ## The same behind nginx, which bounds what a flood of connections may cost
+	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] \
+		|| { echo "nginx is not installed (Debian: apt-get install nginx)." >&2; exit 2; }
+	@trap 'kill $$(jobs -p) 2>/dev/null || true; wait' EXIT; trap 'exit 0' INT TERM; \
+		$(BIN)/adseq serve --port $(or $(UPSTREAM),8081) & \
+		$(BIN)/adseq proxy --port $(or $(PORT),8080) --upstream $(or $(UPSTREAM),8081) & \
+		wait -n
 
 bench: install-dev ## Measure speed against peers and limits; writes docs/performance.md
 	$(BIN)/python -m benchmarks

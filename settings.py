@@ -302,8 +302,29 @@ class ServingSettings(Group):
     )
     advertiser_quota: int = Field(3, ge=1, description="Of one predicted advertiser at most so many items.")
     maximum_wait_seconds: float = Field(
-        0.05, gt=0, description="Who has waited for longer gets 503 with Retry-After, so that the rest is in time."
+        2.0,
+        gt=0,
+        description="Seconds that a request of a burst may wait for its turn; then it gets 503 with Retry-After.",
     )
+    overload_wait_seconds: float = Field(
+        0.05,
+        gt=0,
+        description="The same in seconds while requests have waited without a break for maximum_wait_seconds.",
+    )
+    maximum_waiting: int = Field(256, ge=1, description="Requests that may wait; what comes on top gets 503 at once.")
+    maximum_connections: int = Field(1024, ge=1, description="Connections of one process; the idlest makes room.")
+    maximum_connections_of_peer: int = Field(512, ge=1, description="Of these, connections of one address.")
+    maximum_head_bytes: int = Field(16_384, ge=1024, description="Bytes of a request's line and headers.")
+    maximum_headers: int = Field(100, ge=10, description="Headers of a request.")
+    request_seconds: float = Field(5.0, gt=0, description="Seconds in which a whole request must arrive (else 408).")
+    taking_seconds: float = Field(10.0, gt=0, description="Seconds in which a client must take an answer.")
+    keep_alive_seconds: int = Field(30, ge=1, description="Seconds that a connection may be idle between requests.")
+    drain_seconds: float = Field(
+        2.0,
+        ge=0,
+        description="Seconds after SIGTERM in which /ready says 503 and new connections are still answered.",
+    )
+    grace_seconds: float = Field(10.0, gt=0, description="Seconds after SIGTERM in which the process ends.")
     requests_per_second: float | None = Field(
         None, ge=1, description="Of one process; what comes on top gets 429. Without a limit: as many as it can."
     )

@@ -4,6 +4,7 @@ before have come back, so a stall shows in the latency of all that were due in i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -19,6 +20,7 @@ RATES = (50, 100, 200)
 SECONDS, WARM_UP_SECONDS = 20, 5
 OVERLOAD_SECONDS, CLOSED_SECONDS, CLOSED_CONNECTIONS = 10, 5, 16
 WANTED = 50
+CLOSED = 0  # instead of a status: the service closed the connection without an answer
 Seconds = NDArray[np.float64]
 
 
@@ -59,7 +61,10 @@ async def asked(port: int, connections: Connections, rate: float, seconds: float
 
     async def one(due: float) -> Answer:
         body = request_of(random)
-        status, content, head = await connections.exchange("POST", "/candidates", body)
+        try:
+            status, content, head = await connections.exchange("POST", "/candidates", body)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            status, content, head = CLOSED, b"", b""
         whole = status == 200 and content.count(b'"item_id"') == WANTED
         return Answer(due, time.perf_counter() - due, status, whole, b"retry-after" in head.lower())
 
@@ -91,7 +96,8 @@ class Overload:
     p99: float  # seconds, of what was answered
     refused: int
     refused_without_saying_when: int
-    other: int  # neither answered nor refused
+    closed: int  # connections closed without an answer
+    other: int  # neither answered nor refused nor closed
     recovered: float  # seconds after the overload until everything is answered, and in time
 
 
@@ -103,7 +109,8 @@ async def overloaded(port: int) -> Overload:
 
     async def one_after_the_other(number: int) -> None:
         while time.perf_counter() < end:
-            counts[number] += (await connections.ask("POST", "/candidates", request_of(random)))[0] == 200
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                counts[number] += (await connections.ask("POST", "/candidates", request_of(random)))[0] == 200
 
     await asyncio.gather(*(one_after_the_other(number) for number in range(CLOSED_CONNECTIONS)))
     sustainable = sum(counts) / CLOSED_SECONDS
@@ -122,7 +129,8 @@ async def overloaded(port: int) -> Overload:
         p99=float(np.percentile([each.latency for each in good], 99)),
         refused=len(refused),
         refused_without_saying_when=sum(not each.says_when for each in refused),
-        other=len(answers) - len(good) - len(refused),
+        closed=(closed := sum(each.status == CLOSED for each in answers)),
+        other=len(answers) - len(good) - len(refused) - closed,
         recovered=max([0.0, *late]),
     )
 

@@ -106,11 +106,11 @@ def table_of(written: dict[int, float], loads: list[Load], events: Seconds, over
             ),
             ("… p99 of these, ms", "", "", f"{overload.p99 * 1e3:.0f}", ""),
             (
-                "… refused with Retry-After, without, anything else",
+                "… refused with Retry-After, without, closed without an answer, anything else",
                 "",
                 "",
                 f"{overload.refused - overload.refused_without_saying_when:,}, "
-                f"{overload.refused_without_saying_when}, {overload.other}",
+                f"{overload.refused_without_saying_when}, {overload.closed}, {overload.other}",
                 "",
             ),
             (

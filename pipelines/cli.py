@@ -165,6 +165,20 @@ def serve(
 
 
 @app.command()
+def proxy(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where nginx listens.")] = 8080,
+    upstream: Annotated[int, typer.Option(min=1, max=65535, help="Where `adseq serve` listens.")] = 8081,
+) -> None:
+    """Put nginx, with the service's bounds, in front of `adseq serve`. Ctrl-C stops nginx."""
+    with readable():
+        from pipelines.proxy import run_proxy
+        from settings import Settings
+
+        run_proxy(port, upstream, home.resolve() / "proxy", Settings().serving)
+
+
+@app.command()
 def recommend(
     user: Annotated[str, typer.Argument(help="A user_id.")],
     subject: Annotated[str | None, typer.Option(help="The item that the user looks at: its item_id.")] = None,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
@@ -16,19 +17,18 @@ from warehouse.online import open_store
 from warehouse.online.publication import served_whole
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-CONNECTIONS = 2048  # of a process, idle ones too. What cannot be answered in time is refused by serving.shedding
 
 
 def serve_candidates(home: Home, host: str, port: int, processes: int, console: Console) -> None:
     """Serve in this process, or in several that share the port.
 
     Raises:
-        RunRefused: others could reach the service and there is no token.
+        RunRefused: others could reach the service and there is no token, or the address cannot be had.
         StoreUnreachable: the online store does not answer, or lacks what its sign promises.
     """
-    import uvicorn
-
     from serving.app import TOKEN_VARIABLE
+    from serving.processes import Workers, WorkersFailed
+    from serving.server import serve_on
 
     if host not in LOOPBACK and not os.environ.get(TOKEN_VARIABLE):
         raise RunRefused(
@@ -41,32 +41,45 @@ def serve_candidates(home: Home, host: str, port: int, processes: int, console: 
         publication = served_whole(store)
     finally:
         store.close()
+    listening = _bound(host, port)
     console.print(
         f"Candidates at http://{host}:{port}/candidates, described at http://{host}:{port}/docs. Ctrl-C stops."
     )
     if publication is None:
         console.print("Nothing is published yet: the service answers 503 until a day has run (adseq run).")
-    with _shared_metrics(processes):
-        uvicorn.run(
-            "serving.app:app_of_environment",
-            factory=True,
-            host=host,
-            port=port,
-            workers=processes,
-            # uvloop takes in one new connection a round, and under load a round is long.
-            loop="asyncio",
-            limit_concurrency=CONNECTIONS,
-            log_level="warning",
-            access_log=False,  # a request's log line is of no use without the user, who shall not be in it
-        )
+    if processes == 1:
+        with suppress(KeyboardInterrupt):
+            serve_on(listening)
+        return
+    with _shared_metrics():
+        try:
+            Workers(listening, processes, Settings().serving.grace_seconds).run()
+        except WorkersFailed as error:
+            raise RunRefused(str(error)) from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address and does not listen yet.
+
+    Raises:
+        RunRefused: the address cannot be had.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise RunRefused(
+            f"The service cannot listen on {host}, port {port}: {error.strerror or error}. Choose another with --port, "
+            "or stop the program that has it."
+        ) from error
+    return bound
 
 
 @contextmanager
-def _shared_metrics(processes: int) -> Iterator[None]:
-    """A directory in which several processes keep their figures together; one alone keeps them in memory."""
-    if processes == 1:
-        yield
-        return
+def _shared_metrics() -> Iterator[None]:
+    """Give several processes a directory in which they keep their figures together."""
     with tempfile.TemporaryDirectory(prefix="adseq-metrics-") as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         yield

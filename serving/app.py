@@ -33,7 +33,7 @@ from serving.contracts import (
 )
 from serving.describing import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
 from serving.following import Follower
-from serving.guarding import Authorised, Measured
+from serving.guarding import Authorised, Measured, open_to_all
 from serving.metrics import Metrics, Stopwatch
 from serving.refreshing import add_all
 from serving.served import Served
@@ -201,18 +201,24 @@ def _routes(app: FastAPI) -> None:
         return history(service.served, service.store, request)
 
     @app.get("/", include_in_schema=False)
+    @open_to_all
     def page() -> FileResponse:
         """A page on which a person asks."""
         return FileResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/health", responses=EVERYWHERE)
-    def health() -> dict[str, str]:
+    @open_to_all
+    async def health() -> dict[str, str]:
         """The process runs."""
         return {"status": "ok"}
 
     @app.get("/ready", responses=EVERYWHERE | UNAVAILABLE)
-    def ready(service: TheService) -> dict[str, str]:
-        """Something is published, and the store answers. ``behind``: why a newer publication does not answer."""
+    @open_to_all
+    def ready(request: Request, service: TheService) -> dict[str, str]:
+        """Something is published, the store answers, and the process is not about to end. ``behind``: why a newer
+        publication does not answer."""
+        if getattr(request.state, "draining", False):
+            raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, "the service is stopping: ask another one")
         publication = service.served.publication
         service.store.count(publication.states)
         behind = {} if service.follower.problem is None else {"behind": service.follower.problem}

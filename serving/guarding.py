@@ -1,23 +1,39 @@
-"""What stands before every request: the token, the size of the body, and the clock."""
+"""The gate before every request: the token, the size of the body, and the clock.
+
+Whether a request needs the token is decided by the route that will answer it, never by its path: a router may match
+paths that look different (``/history%0A`` is ``/history``). An endpoint that everybody may reach says so with
+``open_to_all``; everything else, unknown paths too, needs the token.
+"""
 
 from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import Response, status
 from fastapi.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.metrics import Metrics
 
-GUARDED = ("/candidates", "/events", "/history", "/metrics")
 WITHOUT_TOKEN = JSONResponse(
     {"detail": "give the service's token: Authorization: Bearer TOKEN"},
     status.HTTP_401_UNAUTHORIZED,
     headers={"WWW-Authenticate": "Bearer"},
 )
+POLICY_VIOLATION = 1008  # RFC 6455: why a socket is closed
 MAXIMUM_BODY = 1024 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is half of it
+OPEN = "adseq_open_to_all"
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def open_to_all(endpoint: Endpoint) -> Endpoint:
+    """Let requests without the token reach an endpoint."""
+    setattr(endpoint, OPEN, True)
+    return endpoint
 
 
 class Authorised:
@@ -27,11 +43,31 @@ class Authorised:
         self.app, self.wanted = app, f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what has the token or needs none; refuse the rest."""
         given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        if scope["type"] == "http" and scope["path"] in GUARDED and not hmac.compare_digest(given, self.wanted):
+        if scope["type"] == "lifespan" or hmac.compare_digest(given, self.wanted) or _is_open(scope):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
             await WITHOUT_TOKEN(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+
+
+def _is_open(scope: Scope) -> bool:
+    """Return whether everybody may reach the endpoint that the router will choose: the first that matches fully."""
+    for route in scope["app"].router.routes:
+        match, chosen = route.matches(scope)
+        if match is Match.FULL:
+            return getattr(chosen.get("endpoint"), OPEN, False) is True
+    return False
+
+
+def _pattern(scope: Scope) -> str:
+    """Return the pattern of the route that answers, or would have: patterns are few, paths are not."""
+    for route in scope["app"].router.routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            return str(getattr(route, "path", "unknown"))
+    return "unknown"
 
 
 class Measured:
@@ -44,7 +80,7 @@ class Measured:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, seen = time.perf_counter(), "500"
+        started, seen = time.perf_counter(), "closed"  # by the client, before there was an answer
 
         async def noting(message: Message) -> None:
             nonlocal seen
@@ -55,16 +91,23 @@ class Measured:
         refusal = _refusal(scope)
         try:
             await (refusal or self.app)(scope, receive, noting)
+        except Exception:
+            seen = "500"
+            raise
         finally:
-            path = getattr(scope.get("route"), "path", "unknown")  # the pattern, so that the series are few
             metrics: Metrics = scope["app"].state.service.metrics
-            metrics.seconds.labels(path, seen).observe(time.perf_counter() - started)
+            metrics.seconds.labels(_pattern(scope), seen).observe(time.perf_counter() - started)
 
 
 def _refusal(scope: Scope) -> Response | None:
-    length = dict(scope["headers"]).get(b"content-length", b"")
-    if scope["method"] != "POST" or (length.isdigit() and int(length) <= MAXIMUM_BODY):
-        return None
+    """Return the answer to a request whose body is too large or of unknown length, whatever its method."""
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length", b"")
+    if b"transfer-encoding" not in headers:
+        if not length and scope["method"] != "POST":
+            return None
+        if length.isdigit() and int(length) <= MAXIMUM_BODY:
+            return None
     code = status.HTTP_413_CONTENT_TOO_LARGE if length else status.HTTP_411_LENGTH_REQUIRED
     rule = f"a body says its length (Content-Length), which is at most {MAXIMUM_BODY} bytes"
     return JSONResponse({"detail": rule}, code)

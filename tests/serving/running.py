@@ -22,7 +22,8 @@ PATIENCE = 120.0  # seconds; for a busy machine
 def service(home: Home, port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """`adseq serve`, ready."""
     command = [*ADSEQ, "serve", "--port", str(port), *arguments]
-    with subprocess.Popen(command, cwd=PROJECT, env=environment(home), stdout=subprocess.DEVNULL) as process:
+    variables = environment(home) | {"ADSEQ_SERVING__DRAIN_SECONDS": "0.1"}  # nobody has to learn of its end
+    with subprocess.Popen(command, cwd=PROJECT, env=variables, stdout=subprocess.DEVNULL) as process:
         try:
             wait_for(lambda: ask(port, "/ready") is not None)
             yield process

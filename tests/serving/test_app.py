@@ -59,6 +59,9 @@ def test_a_body_has_a_limit(client: TestClient) -> None:
 
     unknown = iter([b"{", b"}"])  # is sent in chunks, without a length
     assert client.post("/candidates", content=unknown).status_code == 411
+    for method in ("GET", "PUT", "DELETE"):  # and so for every method
+        assert client.request(method, "/", content=iter([b"x"])).status_code == 411
+        assert client.request(method, "/", content=body).status_code == 413
 
 
 def test_a_token_is_asked_for_where_there_is_one(ran: Ran) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-import serving.shedding
 from serving.app import create_app
 from serving.shedding import MAXIMUM_RUNNING, Allowance, Shedding
 from settings import ServingSettings, Settings
@@ -20,12 +19,26 @@ from tests.flow import Ran
 WORK = 0.004  # seconds an answer takes
 
 
-async def working(scope: Scope, receive: Receive, send: Send) -> None:
-    """An answer that computes, as a request for candidates does."""
-    end = time.perf_counter() + WORK
-    while time.perf_counter() < end:
-        pass
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+class Clock:
+    """A clock that work moves, so that the tests do not depend on the machine."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shedding(settings: ServingSettings, arrive: Callable[[], None] = lambda: None) -> tuple[Shedding, Clock]:
+    """Requests that compute for ``WORK`` seconds each, as requests for candidates do; meanwhile others arrive."""
+    clock = Clock()
+
+    async def working(scope: Scope, receive: Receive, send: Send) -> None:
+        clock.now += WORK
+        arrive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    return Shedding(working, settings, clock), clock
 
 
 async def asked(app: Shedding, path: str = "/candidates") -> tuple[int, dict[bytes, bytes], float]:
@@ -34,7 +47,7 @@ async def asked(app: Shedding, path: str = "/candidates") -> tuple[int, dict[byt
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            answers.append((message["status"], dict(message["headers"]), time.perf_counter()))
+            answers.append((message["status"], dict(message["headers"]), app.clock()))
 
     async def receive() -> Message:
         return {"type": "http.request"}
@@ -43,15 +56,29 @@ async def asked(app: Shedding, path: str = "/candidates") -> tuple[int, dict[byt
     return answers[0]
 
 
+def test_a_burst_is_answered() -> None:
+    """A hundred requests at once are no overload."""
+    app, clock = shedding(ServingSettings())
+
+    async def burst() -> None:
+        for _ in range(3):
+            began = clock()
+            answers = await asyncio.gather(*(asked(app) for _ in range(100)))
+            assert Counter(code for code, _, _ in answers) == {200: 100}
+            assert clock() - began == pytest.approx(100 * WORK)
+
+    asyncio.run(burst())
+
+
 def test_what_would_be_late_is_refused_and_the_rest_is_in_time() -> None:
-    app = Shedding(working, ServingSettings(maximum_wait_seconds=0.02))
+    app, clock = shedding(ServingSettings(maximum_wait_seconds=0.02, overload_wait_seconds=0.01))
 
     async def burst() -> None:
         for _ in range(3):  # and again at once: nothing is left of a burst
-            began = time.perf_counter()
+            began = clock()
             answers = await asyncio.gather(*(asked(app) for _ in range(100)))
             codes = Counter(code for code, _, _ in answers)
-            assert 4 <= codes[200] <= 7
+            assert 5 <= codes[200] <= 6
             assert codes[503] == 100 - codes[200]
             assert max(at for code, _, at in answers if code == 200) - began < 0.02 + 2 * WORK
             assert {headers[b"retry-after"] for code, headers, _ in answers if code == 503} == {b"1"}
@@ -60,8 +87,50 @@ def test_what_would_be_late_is_refused_and_the_rest_is_in_time() -> None:
     asyncio.run(burst())
 
 
+def test_no_more_wait_than_may() -> None:
+    app, _ = shedding(ServingSettings(maximum_waiting=10))
+
+    async def burst() -> None:
+        answers = await asyncio.gather(*(asked(app) for _ in range(30)))
+        assert Counter(code for code, _, _ in answers) == {200: 10, 503: 20}
+
+    asyncio.run(burst())
+
+
+def test_in_a_lasting_overload_the_answered_wait_little_and_its_end_is_the_end() -> None:
+    """Twice as many requests as can be answered: once it has lasted for longer than a burst, waits are short."""
+    tasks: list[asyncio.Task[None]] = []
+    waits: list[tuple[float, int, float]] = []  # seconds since the beginning, status, seconds until the answer
+
+    def arrive() -> None:
+        if clock() - began < 3:
+            tasks.extend(asyncio.create_task(one()) for _ in range(2))
+
+    app, clock = shedding(ServingSettings(maximum_wait_seconds=0.4, overload_wait_seconds=0.05), arrive)
+    began = clock()
+
+    async def one() -> None:
+        came = clock()
+        code, _, at = await asked(app)
+        waits.append((came - began, code, at - came))
+
+    async def load() -> None:
+        arrive()
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+        ended = clock()
+        assert (await asked(app))[0] == 200
+        assert clock() - ended == pytest.approx(WORK)
+
+    asyncio.run(load())
+    lasting = [(code, wait) for came, code, wait in waits if came > 1]
+    assert max(wait for code, wait in lasting if code == 200) < 0.05 + 2 * WORK
+    assert sum(code == 200 for code, _ in lasting) == pytest.approx(len(lasting) / 2, rel=0.05)
+    assert clock() - began < 3 + 0.05 + 2 * WORK
+
+
 def test_whoever_watches_is_not_refused() -> None:
-    app = Shedding(working, ServingSettings(maximum_wait_seconds=1e-9))
+    app, _ = shedding(ServingSettings(maximum_wait_seconds=1e-9))
 
     async def watch() -> None:
         answers = await asyncio.gather(*(asked(app, "/health") for _ in range(20)))
@@ -74,16 +143,15 @@ def test_those_that_wait_for_a_thread_are_counted() -> None:
     async def forever(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
-    app = Shedding(forever, ServingSettings())
+    app = Shedding(forever, ServingSettings(maximum_wait_seconds=0.05))
 
     async def fill() -> None:
         waiting = [asyncio.create_task(asked(app, "/events")) for _ in range(MAXIMUM_RUNNING)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
         assert (await asked(app, "/events"))[0] == 503
         waiting[0].cancel()
-        await asyncio.sleep(0.01)
         taken = asyncio.create_task(asked(app, "/events"))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
         assert not taken.done()
         for task in [*waiting, taken]:
             task.cancel()
@@ -91,9 +159,8 @@ def test_those_that_wait_for_a_thread_are_counted() -> None:
     asyncio.run(fill())
 
 
-def test_what_is_sent_slowly_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.shedding, "BODY_SECONDS", 0.2)
-    app = Shedding(working, ServingSettings())
+def test_what_is_sent_slowly_takes_no_place() -> None:
+    app, _ = shedding(ServingSettings(request_seconds=0.2))
     codes: list[int] = []
 
     async def never() -> Message:
@@ -113,6 +180,36 @@ def test_what_is_sent_slowly_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> 
 
     asyncio.run(fill())
     assert codes == [408] * 2 * MAXIMUM_RUNNING
+
+
+def test_whoever_takes_an_answer_slowly_keeps_no_place() -> None:
+    app, _ = shedding(ServingSettings())
+
+    async def never(message: Message) -> None:
+        await asyncio.Event().wait()
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def fill() -> None:
+        scope = {"type": "http", "path": "/candidates", "method": "POST", "headers": []}
+        slow = [asyncio.create_task(app(dict(scope), receive, never)) for _ in range(2 * MAXIMUM_RUNNING)]
+        assert (await asked(app))[0] == 200
+        for task in slow:
+            task.cancel()
+
+    asyncio.run(fill())
+
+
+def test_who_hangs_up_before_the_request_is_whole_is_not_answered() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    app, _ = shedding(ServingSettings())
+    asyncio.run(app({"type": "http", "path": "/candidates", "headers": []}, receive, send))
 
 
 def test_a_body_in_parts_arrives_whole() -> None:
@@ -139,7 +236,7 @@ def test_a_body_in_parts_arrives_whole() -> None:
         )
 
     asyncio.run(ask())
-    assert seen == [b"a", b"b", b"c"]
+    assert b"".join(seen) == b"abc"
 
 
 def test_an_allowance_fills_evenly() -> None:
@@ -158,4 +255,4 @@ def test_the_service_says_when_to_come_again(ran: Ran) -> None:
         assert [answer.status_code for answer in answers[:2]] == [200, 200]
         assert answers[-1].status_code == 429
         assert answers[-1].headers["retry-after"] == "1"
-        assert 'path="unknown",status="429"' in client.get("/metrics").text
+        assert 'path="/candidates",status="429"' in client.get("/metrics").text
