@@ -127,7 +127,8 @@ def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tu
 
 def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> BuiltIndex:
     """Build and write the day's index, and measure it against brute force."""
-    from ml.index import ann_recall, build_index, load_index, save_index, search_index
+    from ml.index import ann_recall, build_index, search_index
+    from ml.index_files import load_index, save_index
 
     started = time.perf_counter()
     item_ids, embeddings = read_item_embeddings(settings.tables, version, day)

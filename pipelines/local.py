@@ -54,6 +54,21 @@ class Days:
 
 
 @dataclass(frozen=True)
+class FailedReport:
+    """An asset that only measures, and failed."""
+
+    name: str
+    day: date | None
+    reason: str
+    traceback: Path | None
+
+    def __str__(self) -> str:
+        where = f" on {self.day}" if self.day else ""
+        kept = f" (the whole traceback: {self.traceback})" if self.traceback else ""
+        return f"{self.name}{where}: {self.reason}{kept}"
+
+
+@dataclass(frozen=True)
 class Local:
     """One home, with what runs on it."""
 
@@ -72,19 +87,23 @@ class Local:
 
         Raises:
             RunRefused: nothing has landed, or ``days`` names none that has.
-            RunFailed: an asset failed. What was done before stays done.
+            RunFailed: an asset failed. What was done before stays done. A report that fails stops nothing: the days go
+                on, and the error comes at the end.
             HomeLocked: another process writes to the home.
         """
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
             chosen = self._choose(days, again=again)
+            failed: list[FailedReport] = []
             job = self._training_job(retrain=retrain)
             if job:
-                self._execute(job, None)
+                failed += self._execute(job, None, self._missing_reports(None) if not retrain else [])
             for number, day in enumerate(chosen, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(chosen)})", highlight=False)
-                self._execute("daily", day)
+                failed += self._execute("daily", day, [] if again else self._missing_reports(day))
+            if failed:
+                raise RunFailed(_closing_of_reports(failed))
             if not chosen and not job:
                 self.console.print("Every landed day is done already. --again repeats days, --retrain trains anew.")
 
@@ -102,6 +121,17 @@ class Local:
 
     def _materialized(self, name: str) -> bool:
         return self.instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
+
+    def _missing_reports(self, day: date | None) -> list[str]:
+        """Return the reports that are missing where all else is done: of a day, or of the training without a day."""
+        names = jobs.DAILY if day else (jobs.HISTORY, *jobs.TRAINING)
+        missing = [name for name in names if not self._is_done(name, day)]
+        return missing if set(missing) <= set(jobs.REPORTS) else []
+
+    def _is_done(self, name: str, day: date | None) -> bool:
+        if day is None:
+            return self._materialized(name)
+        return day.isoformat() in self.instance.get_materialized_partitions(dg.AssetKey(name))
 
     def _choose(self, days: Days | None, *, again: bool) -> list[date]:
         """The days to run, ascending."""
@@ -140,11 +170,14 @@ class Local:
         parts = [self.instance.get_materialized_partitions(dg.AssetKey(name)) for name in jobs.DAILY]
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
-    def _execute(self, job: str, day: date | None) -> None:
-        """Run a job to its end.
+    def _execute(self, job: str, day: date | None, only: Sequence[str] = ()) -> list[FailedReport]:
+        """Run a job to its end. Return the reports that failed.
+
+        Args:
+            only: of its assets, these; all where none is named.
 
         Raises:
-            RunFailed: an asset failed.
+            RunFailed: another asset failed.
         """
         run_id, progress = str(uuid.uuid4()), Progress(self.console)
         self.instance.add_event_listener(run_id, progress)
@@ -153,14 +186,17 @@ class Local:
                 instance=self.instance,
                 partition_key=day.isoformat() if day else None,
                 run_id=run_id,
+                asset_selection=[dg.AssetKey(name) for name in only] or None,
                 run_config=QUIET,
                 tags={"adseq/command": "adseq run"},
                 raise_on_error=False,
             )
         finally:
             progress.close()
-        if not result.success:
+        failures = [event for event in result.all_events if event.is_step_failure]
+        if not result.success and (not failures or {event.step_key for event in failures} - set(jobs.REPORTS)):
             raise RunFailed(_closing_message(self.home, result, job, day, progress))
+        return [_failed_report(self.home, result.run_id, event, day) for event in failures]
 
 
 def _closing_message(
@@ -168,17 +204,35 @@ def _closing_message(
 ) -> str:
     """What failed, why, what stays, what to do."""
     failures = [event for event in result.all_events if event.is_step_failure]
+    failures.sort(key=lambda event: event.step_key in jobs.REPORTS)  # a report that failed beside it stopped nothing
     what = f"The asset {failures[0].step_key}" if failures else "The run"
     error = failures[0].step_failure_data.error if failures else _run_error(result)
     lines = [f"{what} failed" + (f" on {day}" if day else "") + f" (job {job})."]
     if error:
         lines += ["", reason(error)]
-        lines += ["", f"The whole traceback: {_keep_traceback(home, result.run_id, error.to_string())}"]
+        lines += ["", f"The whole traceback: {_keep_traceback(home, result.run_id[:8], error.to_string())}"]
     lines += [f"A check that did not pass: {check}" for check in progress.failed_checks]
     lines.append(
         "What was done before stays done. Mend the cause and give the same command again: it goes on from here."
     )
     return "\n".join(lines)
+
+
+def _failed_report(home: Home, run_id: str, event: dg.DagsterEvent, day: date | None) -> FailedReport:
+    error, name = event.step_failure_data.error, event.step_key or "a report"
+    traceback = _keep_traceback(home, f"{name}-{run_id[:8]}", error.to_string()) if error else None
+    return FailedReport(name, day, reason(error), traceback)
+
+
+def _closing_of_reports(failed: Sequence[FailedReport]) -> str:
+    """Return what to say after a run of which only reports failed."""
+    return "\n".join(
+        [
+            "Everything is trained and published, but not everything is measured. These reports failed:",
+            *(f"  {report}" for report in failed),
+            "Mend the cause and give the same command again: it repeats the reports alone.",
+        ]
+    )
 
 
 def _run_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo | None:
@@ -187,8 +241,8 @@ def _run_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo | Non
     return errors[0] if errors else None
 
 
-def _keep_traceback(home: Home, run_id: str, text: str) -> Path:
-    path = home.root / "logs" / f"failed-{run_id[:8]}.txt"
+def _keep_traceback(home: Home, name: str, text: str) -> Path:
+    path = home.root / "logs" / f"failed-{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     return path
