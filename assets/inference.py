@@ -126,8 +126,8 @@ def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResourc
             "recall_under_filters",
             asset="item_index",
             blocking=True,
-            description="Recall of the service's search for a sample of users among the items that each may be shown (in "
-            "stock, in the user's country; also without the advertiser of the best item), against exact search.",
+            description="Recall of the service's search for a sample of users among the items that each user may "
+            "be shown (in stock, in the country; also without the advertiser of the best item), against exact search.",
         ),
         dg.AssetCheckSpec(
             "scores_as_before",

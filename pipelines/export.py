@@ -77,7 +77,7 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
             some = lists.slice(begin, BATCH_USERS)
             end = begin + len(some)
             place = UserPlace(embeddings[begin:end], own.slice(begin, end), some["country"])
-            found = _lists_by_country(index.index, place, eligibility, count)
+            found = lists_by_country(index.index, place, eligibility, count)
             both = pl.concat([_items(some["user_id"], found, items), _advertisers(some, count)])
             writer.write_table(both.sort("user_id", "kind", "rank").to_arrow().cast(writer.schema))
             rows += both.height
@@ -97,7 +97,7 @@ class UserPlace:
     country: pl.Series  # [users] null where it is not known
 
 
-def _lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibility, count: int) -> RankedLists:
+def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibility, count: int) -> RankedLists:
     """Return the lists of ``count`` of each user, among the items that may be shown in the user's country."""
     items = np.full((len(users.embeddings), count), NO_ITEM, np.int64)
     scores = np.full((len(users.embeddings), count), -np.inf, np.float32)

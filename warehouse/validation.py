@@ -210,7 +210,7 @@ def _availability_notes(items: Verdict) -> tuple[str, ...]:
     named = ", ".join(f"{word!r} ({count:,} rows)" for word, count in unknown.most_common(SHOWN_WORDS))
     more = f" and {len(unknown) - SHOWN_WORDS} other words" if len(unknown) > SHOWN_WORDS else ""
     return (
-        f"items: availability has words that are not known: {named}{more}. Items with such a word are shown like those in "
+        f"items: availability has words that are not known: {named}{more}. Such items are shown like those in "
         "stock. Write one of the words of docs/bring-your-own-data.md, e.g. 'out of stock'",
     )
 

@@ -65,8 +65,8 @@ class Flow:
 
 
 def _before(name: str, order: Sequence[str]) -> str | None:
-    """The asset that one waits for: the one before it that is no report, on which nothing depends."""
-    before = [each for each in order[: order.index(name)] if each not in jobs.REPORTS]
+    """The asset that one waits for: the one before it. Only a report waits for a report."""
+    before = [each for each in order[: order.index(name)] if name in jobs.REPORTS or each not in jobs.REPORTS]
     return before[-1] if before else None
 
 

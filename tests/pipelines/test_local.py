@@ -100,12 +100,13 @@ def test_a_report_that_fails_stops_no_day_and_is_repeated_alone(local: Local, fl
     assert f"{report}: no list is 100 deep" in str(failure.value)
     assert "in body" in Path(str(failure.value).split("traceback: ")[1].split(")")[0]).read_text()
     assert flow.days() == ALL_DAYS
-    assert set(flow.names()) == {jobs.HISTORY, *jobs.TRAINING, *jobs.DAILY} - {report}
+    behind = list(jobs.TRAINING[jobs.TRAINING.index(report) :])
+    assert set(flow.names()) == {jobs.HISTORY, *jobs.TRAINING, *jobs.DAILY} - set(behind)
 
     flow.broken.clear()
     flow.done.clear()
     local.run()
-    assert flow.names() == [report]
+    assert flow.names() == behind
 
 
 def test_a_daily_report_that_fails_stops_no_day_and_is_repeated_alone(local: Local, flow: Any) -> None:
