@@ -124,9 +124,13 @@ class Local:
 
     def _missing_reports(self, day: date | None) -> list[str]:
         """Return the reports that are missing where all else is done: of a day, or of the training without a day."""
-        names = jobs.DAILY if day else (jobs.HISTORY, *jobs.TRAINING)
-        missing = [name for name in names if not self._is_done(name, day)]
-        return missing if set(missing) <= set(jobs.REPORTS) else []
+        missing = []
+        for name in jobs.DAILY if day else (jobs.HISTORY, *jobs.TRAINING):
+            if not self._is_done(name, day):
+                if name not in jobs.REPORTS:
+                    return []
+                missing.append(name)
+        return missing
 
     def _is_done(self, name: str, day: date | None) -> bool:
         if day is None:
@@ -170,11 +174,11 @@ class Local:
         parts = [self.instance.get_materialized_partitions(dg.AssetKey(name)) for name in jobs.DAILY]
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
-    def _execute(self, job: str, day: date | None, only: Sequence[str] = ()) -> list[FailedReport]:
+    def _execute(self, job: str, day: date | None, assets: Sequence[str] = ()) -> list[FailedReport]:
         """Run a job to its end. Return the reports that failed.
 
         Args:
-            only: of its assets, these; all where none is named.
+            assets: of the job, these; all where none is named.
 
         Raises:
             RunFailed: another asset failed.
@@ -186,7 +190,7 @@ class Local:
                 instance=self.instance,
                 partition_key=day.isoformat() if day else None,
                 run_id=run_id,
-                asset_selection=[dg.AssetKey(name) for name in only] or None,
+                asset_selection=[dg.AssetKey(name) for name in assets] or None,
                 run_config=QUIET,
                 tags={"adseq/command": "adseq run"},
                 raise_on_error=False,
