@@ -22,7 +22,6 @@ HNSW_LINKS = 32  # edges a node; 64 at the bottom
 HNSW_BUILD_BREADTH = 200
 HNSW_SEARCH_BREADTH = 512
 REQUEST_BREADTH = 150  # 100,000 items: .997 of the true 50 in 0.4 ms
-BREADTH_GROWTH = 4  # of a search that met too few allowed items
 COMPARISONS_A_BREADTH = 16  # allowed vectors that an exact search compares in the time of one step of the graph's
 PQ_BITS = 8
 PQ_TRAINING_ITEMS = 39 << PQ_BITS  # FAISS wants 39 training vectors for each of the 2 ** 8 centroids
@@ -162,8 +161,7 @@ def search_allowed(index: ItemIndex, query: NDArray[np.float32], depth: int, all
     """Return the best of the allowed items for one query, best first; ``depth`` of them where so many are allowed.
 
     An approximate index is searched without the filter, and its answer counts if enough of the nearest items are
-    allowed. Otherwise the search is repeated with a larger breadth, until comparing all allowed vectors costs less.
-    Then those are compared. So a filter that removes the neighbourhood of the query costs time, and no recall.
+    allowed. Otherwise all allowed vectors are compared. So a filter that removes the neighbourhood of the query costs time, and no recall.
 
     Args:
         query: [width]. allowed: [items].
@@ -225,16 +223,19 @@ def allowed_recall(
 def _attempts(
     index: ItemIndex, vector: NDArray[np.float32], wanted: int, allowed: NDArray[np.bool_]
 ) -> Iterator[Found]:
-    """Yield vector rows and scores of ever wider searches for ``vector`` [1, width]; the last one, which compares all
-    allowed vectors, finds everything that is wanted."""
+    """Yield vector rows and scores for ``vector`` [1, width]: of the approximate search, unless comparing all allowed
+    vectors costs less, and then of that comparison.
+
+    There is no wider search in between: beyond the cluster that a query lies in, a graph reaches enough items and not the
+    best ones (recall .77 on 100,000 items with twenty of two hundred clusters blocked).
+    """
     usable, size = int(np.count_nonzero(allowed)), index.vectors.ntotal
     breadth = max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
-    while index_kind(index) is not IndexKind.exact and breadth * COMPARISONS_A_BREADTH < usable:
+    if index_kind(index) is not IndexKind.exact and breadth * COMPARISONS_A_BREADTH < usable:
         # The farther half of what a breadth reaches is less complete than the nearer one.
         depth = min(breadth // 2, size)
         scores, found = index.vectors.search(vector, depth, params=_search_parameters(index, depth, breadth))
         yield found[0], scores[0]
-        breadth *= BREADTH_GROWTH
     library: Any = faiss
     chosen = index.allowed_vectors(allowed)
     bits = np.packbits(chosen, bitorder="little")
