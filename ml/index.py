@@ -161,7 +161,8 @@ def search_allowed(index: ItemIndex, query: NDArray[np.float32], depth: int, all
     """Return the best of the allowed items for one query, best first; ``depth`` of them where so many are allowed.
 
     An approximate index is searched without the filter, and its answer counts if enough of the nearest items are
-    allowed. Otherwise all allowed vectors are compared. So a filter that removes the neighbourhood of the query costs time, and no recall.
+    allowed. Otherwise all allowed vectors are compared. So a filter that removes the neighbourhood of the query costs
+    time, and no recall.
 
     Args:
         query: [width]. allowed: [items].
@@ -226,8 +227,8 @@ def _attempts(
     """Yield vector rows and scores for ``vector`` [1, width]: of the approximate search, unless comparing all allowed
     vectors costs less, and then of that comparison.
 
-    There is no wider search in between: beyond the cluster that a query lies in, a graph reaches enough items and not the
-    best ones (recall .77 on 100,000 items with twenty of two hundred clusters blocked).
+    There is no wider search in between: beyond the cluster that a query lies in, a graph reaches enough items and not
+    the best ones (recall .77 on 100,000 items with twenty of two hundred clusters blocked).
     """
     usable, size = int(np.count_nonzero(allowed)), index.vectors.ntotal
     breadth = max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
