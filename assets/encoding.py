@@ -33,6 +33,8 @@ class BuiltIndex:
     recall: float  # Recall@100 against brute force
     best_scores: NDArray[np.float32]  # [users]: what the first item of each of a sample of users scores
     directory: str
+    users: pl.Series  # the sample of users that the index was measured with
+    queries: NDArray[np.float32]  # [users, width] their embeddings on the home feed
 
 
 def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
@@ -137,7 +139,7 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
     save_index(directory, index, item_ids.to_list(), version.name, day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
-    queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)[1]
+    users, queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)
     depth = min(100, len(item_ids))
     searched = len(queries) and len(item_ids)
     return BuiltIndex(
@@ -148,6 +150,8 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
         recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
         best_scores=search_index(loaded.index, queries, 1).scores[:, 0] if searched else np.zeros(0, np.float32),
         directory=str(directory),
+        users=users,
+        queries=queries,
     )
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from assets.deployment import ModelVersion
-from assets.encoding import read_item_embeddings, snapshot_embeddings
+from assets.encoding import BuiltIndex, read_item_embeddings
 from assets.resources import SettingsResource
 from warehouse.catalogue import items_as_of, users_as_of
 from warehouse.eligibility import Eligibility, can_be_had
@@ -29,14 +30,16 @@ class FilteredRecall:
     lowest: float  # of one user
 
 
-def recall_under_filters(settings: SettingsResource, version: ModelVersion, day: date) -> list[FilteredRecall]:
-    """Return the recall of the day's index, as written, for a sample of users under each kind of filter."""
+def recall_under_filters(
+    settings: SettingsResource, version: ModelVersion, day: date, built: BuiltIndex
+) -> list[FilteredRecall]:
+    """Return the recall of the day's index, as written, for some of its sample of users under each kind of filter."""
     from ml.index import allowed_recall
     from ml.index_files import load_index
 
     item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
-    index = load_index(settings.home.indexes / version.name / day.isoformat()).index
-    users, queries = snapshot_embeddings(settings, version, day, ASKED_USERS)
+    index = load_index(Path(built.directory)).index
+    users, queries = built.users.head(ASKED_USERS), built.queries[:ASKED_USERS]
     known = users.to_frame("user_id").join(
         users_as_of(settings.tables, day), on="user_id", how="left", maintain_order="left"
     )

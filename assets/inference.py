@@ -140,7 +140,7 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
     built = index_day(settings, version, day)
-    filtered = recall_under_filters(settings, version, day)
+    filtered = recall_under_filters(settings, version, day, built)
     drift = record_scores(settings.tables, version, day, built.best_scores)
     rebuild_views(settings.home, settings.tables)
     bound, shift_bound = settings.index.minimum_recall, settings.quality.score_shift_warn

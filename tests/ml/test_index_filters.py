@@ -98,6 +98,14 @@ def test_a_filter_takes_away_no_recall(name: str, kind: IndexKind, filter_: str)
     assert min(recalls) >= 0.9
 
 
+def test_an_index_of_other_vectors_shows_under_a_filter() -> None:
+    catalogue, _ = indexed("loose clusters", IndexKind.exact)
+    other = build_index(catalogue.vectors[::-1], IndexSettings())
+    query, allowed = catalogue.query(3, np.random.default_rng(7)), catalogue.lot < 0.5
+    assert allowed_recall(other, query, catalogue.vectors, allowed, 50) < 0.5
+    assert allowed_recall(other, query, catalogue.vectors, np.zeros(ITEMS, bool), 50) == 1
+
+
 @pytest.mark.parametrize("name", CATALOGUES)
 def test_lists_of_many_queries_find_what_brute_force_finds(name: str) -> None:
     catalogue, index = indexed(name, IndexKind.hnsw)
