@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.context import no_context, subject_context
@@ -186,7 +186,7 @@ KNOWN_EVENTS = st.lists(
     source=st.sampled_from(list(Source)),
     wanted=st.integers(0, 5),
 )
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_everybody_can_be_told_why(
     served: Served,
     history: list[tuple[int | str | None, str]],
