@@ -240,6 +240,12 @@ class IndexSettings(Group):
     minimum_recall: float = Field(
         0.98, ge=0, le=1, description="Recall@100 against brute force below which a day stops."
     )
+    minimum_filtered_recall: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="The same among the items that filters of real users leave: a share of the true best.",
+    )
 
 
 class EvaluationSettings(Group):

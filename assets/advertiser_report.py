@@ -37,7 +37,7 @@ def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserRep
     import mlflow
 
     from ml.advertisers.learning import AdvertiserPeriod
-    from ml.advertisers.report import MODEL, SEGMENT_K, compare_advertisers, measure_advertisers
+    from ml.advertisers.report import MODEL, compare_advertisers, measure_advertisers
     from ml.figures import diversity_scatter, recall_curve, recall_interval_bars, segment_bars
     from ml.tracking import REPORTS, log_figures
     from ml.workplace import dataset_hash
@@ -61,8 +61,8 @@ def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserRep
     drawn = {
         "curve": recall_curve({name: each.recall for name, each in metrics.items()}, subtitle),
         "intervals": recall_interval_bars({name: each[first_k] for name, each in figures.intervals.items()}, first_k),
-        "by_conversion": segment_bars(figures.by_conversion, "Conversion type", SEGMENT_K),
-        "by_novelty": segment_bars(figures.by_novelty, "Advertiser of the user's history", SEGMENT_K),
+        "by_conversion": segment_bars(figures.by_conversion, "Conversion type", figures.segment_k),
+        "by_novelty": segment_bars(figures.by_novelty, "Advertiser of the user's history", figures.segment_k),
         "diversity": diversity_scatter(
             {name: (each.diversity90, each.recall[first_k]) for name, each in metrics.items()}, first_k
         ),

@@ -78,7 +78,7 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
             "model_version": trained.version,
             "trained_day": str(day),
             "epochs": trained.epochs,
-            "validation_recall_at_10": trained.validation_recall,
+            trained.validation_metric: trained.validation_recall,
             "seconds": trained.seconds,
             "examples": trained.examples,
             "advertisers": trained.advertisers,

@@ -34,6 +34,8 @@ class BuiltIndex:
     recall: float  # Recall@100 against brute force
     best_scores: NDArray[np.float32]  # [users]: what the first item of each of a sample of users scores
     directory: str
+    users: pl.Series  # the sample of users that the index was measured with
+    queries: NDArray[np.float32]  # [users, width] their embeddings on the home feed
 
 
 def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
@@ -144,7 +146,8 @@ def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tu
 
 def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> BuiltIndex:
     """Build and write the day's index, and measure it against brute force."""
-    from ml.index import ann_recall, build_index, load_index, save_index, search_index
+    from ml.index import ann_recall, build_index, search_index
+    from ml.index_files import load_index, save_index
 
     started = time.perf_counter()
     item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
@@ -153,7 +156,7 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
     save_index(directory, index, item_ids.to_list(), version.name, day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
-    queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)[1]
+    users, queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)
     depth = min(100, len(item_ids))
     searched = len(queries) and len(item_ids)
     return BuiltIndex(
@@ -164,6 +167,8 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
         recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
         best_scores=search_index(loaded.index, queries, 1).scores[:, 0] if searched else np.zeros(0, np.float32),
         directory=str(directory),
+        users=users,
+        queries=queries,
     )
 
 

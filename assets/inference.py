@@ -17,6 +17,7 @@ from assets.encoding import (
     write_item_embeddings,
 )
 from assets.features import item_features
+from assets.filtered_recall import recall_under_filters
 from assets.partitions import daily
 from assets.resources import SettingsResource
 from assets.scores import ScoreDrift, record_scores
@@ -125,6 +126,13 @@ def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResourc
             description="Recall@100 of the index for a sample of users, against exact search.",
         ),
         dg.AssetCheckSpec(
+            "recall_under_filters",
+            asset="item_index",
+            blocking=True,
+            description="Recall of the service's search for a sample of users among the items that each user may "
+            "be shown (in stock, in the country; also without the advertiser of the best item), against exact search.",
+        ),
+        dg.AssetCheckSpec(
             "scores_as_before",
             asset="item_index",
             description="The best items of a sample of users score as they did in the week before, under this model.",
@@ -135,6 +143,7 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
     built = index_day(settings, version, day)
+    filtered = recall_under_filters(settings, version, day, built)
     drift = record_scores(settings.tables, version, day, built.best_scores)
     rebuild_views(settings.home, settings.tables)
     bound, shift_bound = settings.index.minimum_recall, settings.quality.score_shift_warn
@@ -142,6 +151,7 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
         metadata={
             "items": built.items,
             "kind": built.kind,
+            **{f"recall_{each.name}": each.recall for each in filtered},
             "bytes": built.bytes,
             "seconds": built.seconds,
             "path": dg.MetadataValue.path(built.directory),
@@ -152,7 +162,14 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
             dg.AssetCheckResult(
                 check_name="recall_against_brute_force",
                 passed=built.recall >= bound,
-                metadata={"recall_at_100": built.recall, "bound": bound},
+                metadata={f"recall_at_{min(100, built.items)}": built.recall, "bound": bound},
+            ),
+            dg.AssetCheckResult(
+                check_name="recall_under_filters",
+                passed=all(each.recall >= settings.index.minimum_filtered_recall for each in filtered),
+                metadata={each.name: each.recall for each in filtered}
+                | {f"{each.name}_lowest": each.lowest for each in filtered}
+                | {"bound": settings.index.minimum_filtered_recall},
             ),
             dg.AssetCheckResult(
                 check_name="scores_as_before",

@@ -82,7 +82,7 @@ def _active(log: pl.DataFrame, start: datetime) -> pl.Series:
 
 
 def _curve(tables: Tables, day: date, rows: pl.DataFrame) -> tuple[list[date], dict[str, list[float | None]]]:
-    """Recall@100 by day and model up to ``day``, for the figure."""
+    """Return Recall@100 by day and model up to ``day``, for the figure; no days where the catalogue has no such K."""
     today = rows.with_columns(day=pl.lit(day)).filter(metric="recall@100").select("day", "model", "value")
     parts = [today]
     if tables.exists("daily_recall"):

@@ -78,6 +78,6 @@ def promote(settings: SettingsResource, version: ModelVersion) -> dict[str, str 
     return {
         "full_inference_users": users,
         "items": items,
-        "index_recall_at_100": built.recall,
+        f"index_recall_at_{min(100, built.items)}": built.recall,
         "all_finite": finite,
     }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ml.tracking import Tracking
 
 FUTURES = 40
+HEADLINE_KS = (10, 50, 100)
 
 
 def newest_version(settings: SettingsResource) -> "tuple[ModelVersion, TrainingPeriod, Comparison]":
@@ -50,7 +51,7 @@ def newest_version(settings: SettingsResource) -> "tuple[ModelVersion, TrainingP
 
 
 def evaluation_lists_of(settings: SettingsResource, comparison: "Comparison") -> pl.DataFrame:
-    """Lists of every model, as deep as the deepest K asked for."""
+    """Return the lists of every model, as deep as the deepest K asked for or the whole catalogue."""
     from ml.reporting import comparison_lists, lists_to_frame
 
     depth = min(max(100, *settings.evaluation.ks), len(comparison.item_ids))
@@ -109,6 +110,7 @@ class Table:
 class RecallResult(Table):
     """The recall report."""
 
+    k: int  # of the intervals
     curve: "Figure"
     intervals: "Figure"
 
@@ -127,7 +129,8 @@ class ContextOutcome(Table):
     bars: "Figure"
     requests: int
     source: str
-    lift: float
+    k: int  # of the lift
+    lift: float  # recall at k with the context over that without it
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Report:
         measured = self._measured()
         intervals = {
             model.value: confidence_interval(
-                lists, positives, 100, evaluation.bootstrap_samples, self.effective.training.seed
+                lists, positives, self._k, evaluation.bootstrap_samples, self.effective.training.seed
             )
             for model, lists in self.lists.items()
         }
@@ -170,10 +173,10 @@ class Report:
             )
             for k, value in by_k.items()
         ]
-        rows += [(model, "recall@100 low", each.low) for model, each in intervals.items()]
-        rows += [(model, "recall@100 high", each.high) for model, each in intervals.items()]
+        rows += [(model, f"recall@{self._k} low", each.low) for model, each in intervals.items()]
+        rows += [(model, f"recall@{self._k} high", each.high) for model, each in intervals.items()]
         curve = recall_curve({model: metrics.recall for model, metrics in measured.items()}, self._window())
-        bars = recall_interval_bars(intervals, 100)
+        bars = recall_interval_bars(intervals, self._k)
         with self.tracking.run(REPORTS, f"recall_report {self.version.trained_day}", self._tags()) as run:
             self._log_parameters()
             log_figures({"recall_by_k": curve, "recall_with_intervals": bars, **self._segment_figures()})
@@ -184,7 +187,7 @@ class Report:
                     counts = {name: figures.pop(name) for name in ("queries", "positives")}
                     mlflow.log_params({"model": model, **counts})  # the same for all: nothing to compare by
                     mlflow.log_metrics(figures)
-        return RecallResult(_table(rows), self.tracking.url(run), curve, bars)
+        return RecallResult(_table(rows), self.tracking.url(run), self._k, curve, bars)
 
     def diversity(self) -> DiversityResult:
         """Diversity against recall."""
@@ -201,10 +204,10 @@ class Report:
                 (model, "advertiser_diversity90", metrics.advertiser_diversity90),
                 (model, "coverage@10", metrics.coverage_at_10),
                 (model, "novelty", metrics.novelty),
-                (model, "recall@100", metrics.recall[100]),
+                (model, f"recall@{self._k}", metrics.recall[self._k]),
             ]
-        points = {model: (metrics.diversity90, metrics.recall[100]) for model, metrics in measured.items()}
-        scatter = diversity_scatter(points)
+        points = {model: (metrics.diversity90, metrics.recall[self._k]) for model, metrics in measured.items()}
+        scatter = diversity_scatter(points, self._k)
         with self.tracking.run(REPORTS, f"diversity_report {self.version.trained_day}", self._tags()) as run:
             self._log_parameters()
             log_figures({"diversity_against_recall": scatter})
@@ -233,24 +236,24 @@ class Report:
             (result.name, metric, value)
             for result in results
             for metric, value in (
-                ("recall@10", result.metrics.recall[10]),
-                ("recall@100", result.metrics.recall[100]),
+                *((f"recall@{k}", value) for k, value in result.metrics.recall.items()),
                 ("diversity90", result.metrics.diversity90),
                 ("relevance@10", result.relevance),
             )
         ]
         with_context, withheld = by_name["contextual"], by_name["contextual, context withheld"]
-        lift = with_context.metrics.recall[10] / max(withheld.metrics.recall[10], 1e-9)
+        k = min(with_context.metrics.recall)
+        lift = with_context.metrics.recall[k] / max(withheld.metrics.recall[k], 1e-9)
         subtitle = f"{len(evaluation.requests)} requests, {evaluation.source}"
         pair = ContextLift(
-            withheld.metrics.recall[10], with_context.metrics.recall[10], withheld.relevance, with_context.relevance
+            withheld.metrics.recall[k], with_context.metrics.recall[k], withheld.relevance, with_context.relevance
         )
-        bars = context_bars({"contextual": pair}, 10, subtitle)
+        bars = context_bars({"contextual": pair}, k, subtitle)
         with self.tracking.run(REPORTS, f"context_report {self.version.trained_day}", self._tags()) as run:
             self._log_parameters()
             mlflow.log_params({"source": evaluation.source, "requests": len(evaluation.requests)})
             mlflow.log_metrics(
-                {"lift_at_10": lift, "relevance_lift": _ratio(pair.relevance_with, pair.relevance_without)}
+                {f"lift_at_{k}": lift, "relevance_lift": _ratio(pair.relevance_with, pair.relevance_without)}
             )
             log_figures({"context": bars})
             mlflow.log_text(self._page(evaluation, by_name), "qualitative.html")
@@ -258,13 +261,20 @@ class Report:
                 with self.tracking.run(REPORTS, result.name, {"model": result.name}, nested=True):
                     mlflow.log_metrics({**result.metrics.flat(), "relevance_at_10": result.relevance})
         return ContextOutcome(
-            _table(rows), self.tracking.url(run), bars, len(evaluation.requests), evaluation.source, lift
+            _table(rows), self.tracking.url(run), bars, len(evaluation.requests), evaluation.source, k, lift
         )
+
+    @property
+    def _k(self) -> int:
+        """100, or the largest of the usual list lengths that says something about a smaller catalogue."""
+        from ml.metrics import usable_ks
+
+        return max(usable_ks(HEADLINE_KS, len(self.comparison.item_ids)))
 
     def _measured(self) -> "dict[str, Metrics]":
         from ml.reporting import measure
 
-        ks = self.effective.evaluation.ks
+        ks = sorted({*self.effective.evaluation.ks, self._k})
         measured = {model.value: measure(self.comparison, lists, ks) for model, lists in self.lists.items()}
         if self.oracle:
             comparison, lists = self.oracle
@@ -283,16 +293,18 @@ class Report:
 
         def by_query(segment: pl.Series, title: str) -> "Figure":
             frames = {
-                model.value: recall_by_segment(lists, positives, segment, 100) for model, lists in self.lists.items()
+                model.value: recall_by_segment(lists, positives, segment, self._k)
+                for model, lists in self.lists.items()
             }
-            return segment_bars(frames, title, 100)
+            return segment_bars(frames, title, self._k)
 
         by_type = {
-            model.value: recall_by_positive_segment(lists, positives, types, 100) for model, lists in self.lists.items()
+            model.value: recall_by_positive_segment(lists, positives, types, self._k)
+            for model, lists in self.lists.items()
         }
         figures = {
             "recall_by_history_length": by_query(histories, "History length (events)"),
-            "recall_by_conversion_type": segment_bars(by_type, "Conversion type", 100),
+            "recall_by_conversion_type": segment_bars(by_type, "Conversion type", self._k),
         }
         if countries.is_not_null().any():
             figures["recall_by_country"] = by_query(countries, "Country")

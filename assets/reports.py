@@ -70,7 +70,7 @@ def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource)
     write_metrics(settings, "recall", result.table)
     return dg.MaterializeResult(
         metadata={
-            **{f"{model}_recall@100": value for model, value in result.at(100).items()},
+            **{f"{model}_recall@{result.k}": value for model, value in result.at(result.k).items()},
             "recall": preview(result.wide()),
             "curve": picture(result.curve, "recall by list length"),
             "intervals": picture(result.intervals, "recall with intervals"),
@@ -119,7 +119,7 @@ def context_report(context: dg.AssetExecutionContext, settings: SettingsResource
         metadata={
             "requests": result.requests,
             "source": result.source,
-            "lift_at_10": result.lift,
+            f"lift_at_{result.k}": result.lift,
             "context": preview(result.wide()),
             "bars": picture(result.bars, "what the context adds"),
             "mlflow_run": dg.MetadataValue.url(result.url),

@@ -7,7 +7,6 @@ import dagster as dg
 from assets.describe import DATA_PLATFORM
 from assets.online import online_states
 from assets.partitions import daily
-from assets.reports import daily_recall
 from assets.resources import SettingsResource
 from warehouse.day_records import record_completed
 from warehouse.online import open_store
@@ -21,7 +20,7 @@ MEGABYTE = 1e6
 @dg.asset(
     group_name="serving",
     partitions_def=daily,
-    deps=[online_states, daily_recall],
+    deps=[online_states],
     kinds={"deltalake", "faiss"},
     owners=[DATA_PLATFORM],
     description="Whole catalogues (item features, embeddings, indexes, what the service reads) are kept for "

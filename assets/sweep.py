@@ -40,7 +40,7 @@ def alpha_sweep(context: dg.AssetExecutionContext, settings: SettingsResource) -
             "on_the_front": int(table["on_front"].sum()),
             "best_alpha_positive": found.best.alpha_positive,
             "best_alpha_negative": found.best.alpha_negative,
-            "best_recall_at_100": found.best.recall_at_100,
+            "best_recall": found.best.recall,
             "best_diversity90": found.best.diversity90,
             "recall_tolerance": effective.sweep.recall_tolerance,
             "users": found.queries,

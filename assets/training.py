@@ -164,7 +164,7 @@ def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) ->
             "model_version": trained.version,
             "trained_day": str(day),
             "epochs": trained.epochs,
-            "validation_recall_at_100": trained.validation_recall,
+            trained.validation_metric: trained.validation_recall,
             "seconds": trained.seconds,
             "sequences_per_second": trained.sequences_per_second,
             "waiting_for_data": trained.waiting_share,

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from assets.publishing import catalogue_frame
 from benchmarks.untrained import untrained_model
-from ml.index import build_index, save_index
+from ml.index import build_index
+from ml.index_files import save_index
 from ml.inference import embed_items
 from ml.parts import DEPLOYED
 from ml.tensors import CatalogueTensors

@@ -10,11 +10,12 @@ from ml.artifact import ModelArtifact
 from ml.comparison import Asked, trained_lists
 from ml.items import DAY
 from ml.learning import TrainingPeriod, whole_log
-from ml.metrics import Metrics, evaluate
+from ml.metrics import Metrics, evaluate, usable_ks
 from ml.queries import future_queries
 from settings import Settings
 
-DEPTH = 100
+DEPTH = 100  # of the lists; smaller catalogues are judged at a smaller K
+KS = (10, 50, 100)
 MINIMUM_POSITIVES = 30
 
 
@@ -24,7 +25,7 @@ class Verdict:
 
     passed: bool
     reason: str
-    table: pl.DataFrame  # model, recall@100, diversity90
+    table: pl.DataFrame  # model, recall@100 (or of the largest K that the catalogue has), diversity90, positives
 
 
 def judge_pair(
@@ -36,8 +37,9 @@ def judge_pair(
 ) -> Verdict:
     """Compare two models on the period's conversions after both of their cut-offs.
 
-    It passes when Recall@100 and diversity90 are not lower than the champion's by more than the tolerances of
-    ``settings.gate``. With fewer than ``MINIMUM_POSITIVES`` conversions nothing can be told, and it does not pass.
+    The candidate passes when recall and diversity90 are not lower than the champion's by more than the tolerances of
+    ``settings.gate``; recall at 100, or at the largest K below the size of the catalogue. With fewer than
+    ``MINIMUM_POSITIVES`` conversions nothing can be told, and the candidate does not pass.
     """
     cutoff = max(candidate.trained_until, champion.trained_until)
     window_days = min((period.end - cutoff) / DAY, period.rule.window_days)
@@ -47,13 +49,13 @@ def judge_pair(
     if any(metrics is None for metrics in measured):
         return _nothing_to_judge(names, f"fewer than {MINIMUM_POSITIVES} conversions since both cut-offs")
     new, old = (metrics for metrics in measured if metrics is not None)
-    gate = settings.gate
-    recall_holds = new.recall[DEPTH] >= old.recall[DEPTH] * (1 - gate.recall_tolerance)
+    gate, k = settings.gate, new.deepest
+    recall_holds = new.recall[k] >= old.recall[k] * (1 - gate.recall_tolerance)
     diversity_holds = new.diversity90 >= old.diversity90 * (1 - gate.diversity_tolerance)
     table = pl.DataFrame(
         {
             "model": names,
-            "recall@100": [new.recall[DEPTH], old.recall[DEPTH]],
+            f"recall@{k}": [new.recall[k], old.recall[k]],
             "diversity90": [new.diversity90, old.diversity90],
             "positives": [new.positives, old.positives],
         }
@@ -61,7 +63,7 @@ def judge_pair(
     outcome = "passes" if recall_holds and diversity_holds else "does not pass"
     return Verdict(
         recall_holds and diversity_holds,
-        f"{names[0]} {outcome}: Recall@100 {new.recall[DEPTH]:.4f} against {old.recall[DEPTH]:.4f} of {names[1]}, "
+        f"{names[0]} {outcome}: Recall@{k} {new.recall[k]:.4f} against {old.recall[k]:.4f} of {names[1]}, "
         f"diversity90 {new.diversity90:.4f} against {old.diversity90:.4f}, on {new.positives} conversions of "
         f"{window_days:.1f} days.",
         table,
@@ -83,7 +85,8 @@ def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settin
         return None
     asked = Asked(reaching, queries, dataset.log, period.rule.window_days)
     lists = trained_lists(model.network, asked, model.settings, DEPTH)
-    return evaluate(lists, queries.positives, len(queries.candidates))
+    size = len(queries.candidates)
+    return evaluate(lists, queries.positives, size, ks=usable_ks(KS, size))
 
 
 def _nothing_to_judge(names: tuple[str, str], reason: str) -> Verdict:

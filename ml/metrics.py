@@ -6,7 +6,7 @@ miss. Every figure is a share between 0 and 1, novelty apart (bits).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,11 @@ class Metrics:
     advertiser_diversity90: float | None
     novelty: float | None
 
+    @property
+    def deepest(self) -> int:
+        """The largest K of ``recall``."""
+        return max(self.recall)
+
     def flat(self) -> dict[str, float]:
         """Every figure by a name that MLflow accepts, such as ``recall_at_100``."""
         figures: dict[str, float | None] = {"queries": self.queries, "positives": self.positives}
@@ -73,6 +78,16 @@ class Interval:
     high: float
 
 
+def usable_ks(ks: Iterable[int], size: int) -> list[int]:
+    """Return the list lengths that say something about ``size`` entries: those below it, ascending, since a list of all
+    entries holds every positive; 1 where there is no such length.
+
+    >>> usable_ks([10, 50, 100], 60), usable_ks([10, 50, 100], 3)
+    ([10, 50], [1])
+    """
+    return sorted({k for k in ks if k < size}) or [1]
+
+
 def evaluate(
     lists: RankedLists,
     positives: Positives,
@@ -84,7 +99,7 @@ def evaluate(
     """All figures of one model's lists.
 
     Args:
-        lists: [queries, depth] with depth of at least 100 and of the largest K.
+        lists: [queries, depth] with depth of at least the largest K, and of 100 or the whole catalogue.
         positives: for the same queries.
         catalogue_size: number of items that could be retrieved.
         advertisers: [items] a code per advertiser; -1 is unknown and not counted.
@@ -101,7 +116,7 @@ def evaluate(
     >>> found.macro_recall  # 0 of 2 and 1 of 1; then 1 of 2 and 1 of 1
     {1: 0.5, 2: 0.75}
     """
-    _check(lists, positives, max(*ks, DIVERSITY_DEPTH))
+    _check(lists, positives, max([*ks, min(DIVERSITY_DEPTH, catalogue_size)]))
     asked = np.flatnonzero(positives.counts)
     lists, positives = lists.take(asked), positives.take(asked)
     ranks = _ranks(lists.items, positives.items, positives.query_rows)

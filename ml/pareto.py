@@ -14,11 +14,16 @@ class SweepPoint:
 
     alpha_positive: float
     alpha_negative: float
-    recall_at_10: float
+    recall_at_10: float  # nan at a K that the catalogue does not have
     recall_at_100: float
     advertiser_hit_at_10: float  # nan where no advertiser is known
     diversity90: float
     seconds: float  # of the fit
+
+    @property
+    def recall(self) -> float:
+        """Recall@100, or Recall@10 of a smaller catalogue; 0 where the catalogue has neither: diversity decides."""
+        return next((value for value in (self.recall_at_100, self.recall_at_10) if value == value), 0.0)
 
     @property
     def label(self) -> str:
@@ -41,7 +46,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 def on_front(points: Sequence[SweepPoint]) -> list[bool]:
     """Which points are on the front of Recall@100 and diversity90."""
-    return pareto_front([(point.recall_at_100, point.diversity90) for point in points])
+    return pareto_front([(point.recall, point.diversity90) for point in points])
 
 
 def most_diverse(points: Sequence[SweepPoint], tolerance: float) -> SweepPoint:
@@ -54,9 +59,9 @@ def most_diverse(points: Sequence[SweepPoint], tolerance: float) -> SweepPoint:
     """
     if not points:
         raise ValueError("a sweep without points has no best one: give at least one alpha of each kind")
-    enough = (1 - tolerance) * max(point.recall_at_100 for point in points)
-    near = [point for point in points if point.recall_at_100 >= enough]
-    return max(near, key=lambda point: (point.diversity90, point.recall_at_100))
+    enough = (1 - tolerance) * max(point.recall for point in points)
+    near = [point for point in points if point.recall >= enough]
+    return max(near, key=lambda point: (point.diversity90, point.recall))
 
 
 def points_frame(points: Sequence[SweepPoint]) -> pl.DataFrame:

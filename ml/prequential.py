@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from ml.baselines import popularity_lists, popularity_scores
 from ml.examples import LabelRule
-from ml.metrics import evaluate
+from ml.metrics import DIVERSITY_DEPTH, evaluate, usable_ks
 from ml.retrieval import Ragged, search
 from ml.sequences import row_numbers, to_seconds
 
-MINIMUM_DEPTH = 100
 RECENT_DAYS = 28.0
 
 
@@ -54,8 +53,9 @@ def measure_day(
     if len(asked) > maximum_users:
         asked = asked.sample(maximum_users, seed=start.toordinal()).sort()
         positives = positives.filter(pl.col("user_id").is_in(asked.implode()))
-    depth = min(max(MINIMUM_DEPTH, *ks), len(item_ids))
-    if not len(asked) or depth < MINIMUM_DEPTH:
+    usable = usable_ks(ks, len(item_ids))
+    depth = min(max([DIVERSITY_DEPTH, *usable]), len(item_ids))
+    if not len(asked) or not depth:
         return _nothing(len(asked), len(positives))
     wanted = Ragged.from_pairs(
         row_numbers(asked, positives["user_id"]), row_numbers(item_ids, positives["item_id"]), len(asked)
@@ -75,7 +75,7 @@ def measure_day(
     }
     rows = []
     for model, ranked in lists.items():
-        metrics = evaluate(ranked, wanted, len(item_ids), ks=[k for k in ks if k <= depth])
+        metrics = evaluate(ranked, wanted, len(item_ids), ks=usable)
         figures = {f"recall@{k}": value for k, value in metrics.recall.items()} | {"diversity90": metrics.diversity90}
         rows += [(model, len(asked), len(positives), metric, value) for metric, value in figures.items()]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")

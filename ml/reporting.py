@@ -14,7 +14,7 @@ from ml.artifact import ModelArtifact
 from ml.comparison import TRAINED, Asked, ModelName, all_lists, trained_lists, without_context
 from ml.content import category_nodes
 from ml.learning import TrainingPeriod, whole_log
-from ml.metrics import Metrics, evaluate
+from ml.metrics import Metrics, evaluate, usable_ks
 from ml.parts import evaluation_part
 from ml.queries import contextual_queries, day_starts, future_queries
 from ml.retrieval import RankedLists
@@ -22,6 +22,7 @@ from ml.sequences import row_numbers, to_seconds
 from settings import UNKNOWN_ADVERTISER, Settings
 
 SURVIVED = ("impressed", "clicked", "converted")
+CONTEXT_KS = (10, 100)
 HISTORY_BUCKETS = (1, 3, 6, 11, 26, 51)  # first lengths of the buckets of the report by history length
 
 
@@ -105,13 +106,12 @@ def lists_of_frame(frame: pl.DataFrame, user_ids: pl.Series) -> dict[ModelName, 
 
 def measure(comparison: Comparison, lists: RankedLists, ks: list[int]) -> Metrics:
     """All figures of one model on the comparison's queries."""
-    usable = [k for k in ks if k <= lists.items.shape[1]]
     return evaluate(
         lists,
         comparison.asked.queries.positives,
         len(comparison.item_ids),
         comparison.advertisers,
-        usable,
+        usable_ks(ks, len(comparison.item_ids)),
         comparison.popularity,
     )
 
@@ -234,7 +234,8 @@ def context_results(
     results = []
     for name, ranked in lists.items():
         queries = asked.queries
-        metrics = evaluate(ranked, queries.positives, len(queries.candidates), comparison.advertisers, [10, 100])
+        size = len(queries.candidates)
+        metrics = evaluate(ranked, queries.positives, size, comparison.advertisers, usable_ks(CONTEXT_KS, size))
         relevance = median_relevance(ranked, asked, paths)
         results.append(ContextResult(name, metrics, relevance, ranked))
     return results

@@ -23,12 +23,14 @@ from ml.comparison import Asked, trained_lists
 from ml.figures import pareto_scatter
 from ml.fitting import fit_prepared
 from ml.learning import TrainingPeriod, newest_window, prepare
-from ml.metrics import evaluate
+from ml.metrics import evaluate, usable_ks
 from ml.pareto import SweepPoint, most_diverse, on_front, points_frame
 from ml.prepared import Prepared
 from ml.reporting import advertiser_codes
 from ml.tracking import SWEEPS, Tracking, log_figures
 from settings import Settings
+
+KS = (10, 100)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def sweep_alphas(
             {
                 "best_alpha_positive": best.alpha_positive,
                 "best_alpha_negative": best.alpha_negative,
-                "best_recall_at_100": best.recall_at_100,
                 "best_diversity90": best.diversity90,
+                **({"best_recall_at_100": best.recall_at_100} if best.recall_at_100 == best.recall_at_100 else {}),
             }
         )
     return Sweep(points, best, figure, tracking.url(run), len(asked.queries))
@@ -101,7 +103,7 @@ def variants(settings: Settings) -> Iterator[Settings]:
 
 def front_figure(points: list[SweepPoint], subtitle: str) -> Figure:
     """The points with their weights, and the front."""
-    labelled = {point.label: (point.diversity90, point.recall_at_100) for point in points}
+    labelled = {point.label: (point.diversity90, point.recall) for point in points}
     front = [point.label for point, chosen in zip(points, on_front(points), strict=True) if chosen]
     return pareto_scatter(labelled, front, 100, f"{subtitle}; labels: alpha of the positive / of the negatives")
 
@@ -124,13 +126,14 @@ def _measure(
         logger = MLFlowLogger(experiment_name=SWEEPS, tracking_uri=tracking.uri, run_id=run.info.run_id)
         fitted = fit_prepared(earlier, prepared, settings, settings.sweep.epochs, directory, logger=logger)
         lists = trained_lists(fitted.network, asked, settings, 100)
-        metrics = evaluate(lists, queries.positives, len(queries.candidates), advertisers, [10, 100])
+        size = len(queries.candidates)
+        metrics = evaluate(lists, queries.positives, size, advertisers, usable_ks(KS, size))
         mlflow.log_metrics({**metrics.flat(), "fit_seconds": fitted.seconds})
     return SweepPoint(
         alpha_positive=training.alpha_positive,
         alpha_negative=training.alpha_negative,
-        recall_at_10=metrics.recall[10],
-        recall_at_100=metrics.recall[100],
+        recall_at_10=metrics.recall.get(10, float("nan")),
+        recall_at_100=metrics.recall.get(100, float("nan")),
         advertiser_hit_at_10=metrics.advertiser_hit.get(10, float("nan")),
         diversity90=metrics.diversity90,
         seconds=fitted.seconds,

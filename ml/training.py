@@ -24,13 +24,13 @@ from ml.comparison import Asked, trained_lists
 from ml.dataset import Dataset
 from ml.encoders import ModelShape
 from ml.loss import batch_loss
-from ml.metrics import evaluate
+from ml.metrics import evaluate, usable_ks
 from ml.prepared import Prepared
 from ml.tensors import to_device
 from ml.towers import TwoTower
 from settings import Settings, TrainingSettings
 
-VALIDATION_METRIC = "validation_recall_at_100"
+VALIDATION_KS = (10, 100)
 WARM_UP_SHARE = 0.05
 FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training")  # settings that a fit depends on
 
@@ -41,6 +41,7 @@ class Course:
 
     best_epoch: int  # epochs until the best validation, or all of them without validation
     best_validation: float  # nan without validation
+    metric: str  # name of the validation's figure; empty without validation
     seconds: float
     sequences_per_second: float
     waiting_share: float  # share of the time spent waiting for batches
@@ -71,6 +72,12 @@ def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSet
     users = network.head(states, batch.context, batch.demographics)
     scores = users @ network.item_tower(batch.candidates).T
     return batch_loss(scores, network.temperature, batch, settings, items, batch.corpus)
+
+
+def validation_metric(validation: Asked) -> str:
+    """Return the name of the figure that chooses the epochs: recall at 100, or at the largest K that says something
+    about a smaller catalogue."""
+    return f"validation_recall_at_{max(usable_ks(VALIDATION_KS, len(validation.queries.candidates)))}"
 
 
 class RetrievalModule(lightning.LightningModule):
@@ -122,12 +129,14 @@ class TwoTowerModule(RetrievalModule):
 
     def validation_step(self, _batch: Any, _: int) -> None:
         assert self.validation is not None
-        queries = self.validation.queries
+        queries, size = self.validation.queries, len(self.validation.queries.candidates)
         lists = trained_lists(self.network, self.validation, self.settings, 100)
-        metrics = evaluate(lists, queries.positives, len(queries.candidates), ks=[10, 100])
-        self.log("validation_recall_at_10", metrics.recall[10], batch_size=1)
+        metrics = evaluate(lists, queries.positives, size, ks=usable_ks(VALIDATION_KS, size))
         self.log("validation_diversity90", metrics.diversity90, batch_size=1)
-        self.log(VALIDATION_METRIC, metrics.recall[100], prog_bar=True, batch_size=1)
+        decisive = validation_metric(self.validation)
+        for k, recall in metrics.recall.items():
+            name = f"validation_recall_at_{k}"
+            self.log(name, recall, prog_bar=name == decisive, batch_size=1)
 
 
 class Epochs(Protocol):
@@ -220,7 +229,7 @@ def fit(
     batches = TrainingBatches(prepared, settings, window_days)
     network = new_network(dataset, settings)
     module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
-    monitor = VALIDATION_METRIC if validation is not None else None
+    monitor = validation_metric(validation) if validation is not None else None
     course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
     return Fit(**vars(course), network=network.cpu().eval())
 
@@ -278,6 +287,7 @@ def optimise(
     return Course(
         best_epoch=best_epoch,
         best_validation=best,
+        metric=monitor or "",
         seconds=seconds,
         sequences_per_second=clock.sequences / max(clock.busy + clock.waiting, 1e-9),
         waiting_share=clock.waiting / max(clock.busy + clock.waiting, 1e-9),

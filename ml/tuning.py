@@ -29,14 +29,14 @@ from optuna.trial import FrozenTrial, TrialState
 from ml.comparison import Asked, trained_lists
 from ml.fitting import fit_prepared
 from ml.learning import TrainingPeriod, validation_slice
-from ml.metrics import Metrics, evaluate
+from ml.metrics import Metrics, evaluate, usable_ks
 from ml.prepared import Prepared
 from ml.queries import contextual_queries, day_starts
 from ml.reporting import advertiser_codes, baskets
 from ml.search_space import Dimension, space_around, suggested, without
 from ml.sequences import row_numbers, to_seconds
 from ml.tracking import TUNING, Tracking
-from ml.training import VALIDATION_METRIC
+from ml.training import VALIDATION_KS, validation_metric
 from ml.workplace import dataset_hash
 from settings import Settings
 
@@ -57,10 +57,16 @@ class Objective(StrEnum):
     def in_context(self) -> bool:
         return self.value.startswith("context")
 
+    @property
+    def k(self) -> int:
+        """The list length."""
+        return int(self.value.rpartition("_")[2])
+
 
 @dataclass(frozen=True)
 class Figures:
-    """What a trial came to on the validation slice; NaN without baskets or advertisers there."""
+    """What a trial came to on the validation slice; NaN without baskets or advertisers there, and at a K that the
+    catalogue does not have."""
 
     recall_at_10: float
     recall_at_100: float
@@ -112,6 +118,16 @@ class Tuning:
                 f"no known user converts in the last {period.rule.window_days:g} days of the training period: there is "
                 "nothing to measure a trial on"
             )
+        size = len(asked.queries.candidates)
+        if size <= objective.k:
+            raise ValueError(
+                f"the objective {objective} needs a catalogue of more than {objective.k} items, this one has {size}: "
+                + (
+                    "choose a smaller K"
+                    if size > min(VALIDATION_KS)
+                    else "a search has nothing to tell trials apart by"
+                )
+            )
         in_context = _basket_queries(period, earlier.end, prepared, asked, base)
         if objective.in_context and in_context is None:
             raise ValueError(
@@ -139,20 +155,20 @@ class Tuning:
 
         def measured(asked: Asked) -> Metrics:
             lists = trained_lists(fitted.network, asked, settings, 100)
-            queries = asked.queries
+            queries, size = asked.queries, len(asked.queries.candidates)
             advertisers = self.advertisers[queries.candidates]
-            return evaluate(lists, queries.positives, len(queries.candidates), advertisers, (10, 100))
+            return evaluate(lists, queries.positives, size, advertisers, usable_ks(VALIDATION_KS, size))
 
         home = measured(self.asked)
-        context = measured(self.in_context).recall if self.in_context else {10: float("nan"), 100: float("nan")}
-        diversity = home.advertiser_diversity90
+        context = measured(self.in_context).recall if self.in_context else {}
+        none, diversity = float("nan"), home.advertiser_diversity90
         return Figures(
-            recall_at_10=home.recall[10],
-            recall_at_100=home.recall[100],
-            context_recall_at_10=context[10],
-            context_recall_at_100=context[100],
+            recall_at_10=home.recall.get(10, none),
+            recall_at_100=home.recall.get(100, none),
+            context_recall_at_10=context.get(10, none),
+            context_recall_at_100=context.get(100, none),
             diversity90=home.diversity90,
-            advertiser_diversity90=float("nan") if diversity is None else diversity,
+            advertiser_diversity90=none if diversity is None else diversity,
             epochs=fitted.best_epoch,
             seconds=fitted.seconds,
         )
@@ -164,19 +180,19 @@ class TrialLogger(MLFlowLogger):
     A trial is judged at each quarter of its epochs, against the others at theirs.
     """
 
-    def __init__(self, trial: optuna.Trial, epochs: int, tracking_uri: str, run_id: str) -> None:
+    def __init__(self, trial: optuna.Trial, epochs: int, metric: str, tracking_uri: str, run_id: str) -> None:
         super().__init__(experiment_name=TUNING, tracking_uri=tracking_uri, run_id=run_id)
-        self.trial, self.epochs, self.stage, self.validated = trial, epochs, 0, 0
+        self.trial, self.epochs, self.metric, self.stage, self.validated = trial, epochs, metric, 0, 0
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics, step)
-        if VALIDATION_METRIC not in metrics:
+        if self.metric not in metrics:
             return
         self.validated += 1
         stage = STAGES * self.validated // self.epochs
         if stage > self.stage:
             self.stage = stage
-            self.trial.report(metrics[VALIDATION_METRIC], stage)
+            self.trial.report(metrics[self.metric], stage)
             if self.trial.should_prune():
                 raise optuna.TrialPruned(f"below the median after {self.validated} of {self.epochs} epochs")
 
@@ -230,7 +246,8 @@ def run_trials(
         tags = {"study": tuning.name, "default": str(bool(trial.user_attrs.get(DEFAULT)))}
         with tracking.run(TUNING, f"trial {trial.number}", tags, nested=True) as run:
             mlflow.log_params({"data.hash": tuning.data, **settings.flat()})
-            logger = TrialLogger(trial, settings.training.maximum_epochs, tracking.uri, run.info.run_id)
+            epochs, metric = settings.training.maximum_epochs, validation_metric(tuning.asked)
+            logger = TrialLogger(trial, epochs, metric, tracking.uri, run.info.run_id)
             try:
                 with tempfile.TemporaryDirectory(prefix=".tune-", dir=work) as directory:
                     figures = tuning.measure(settings, Path(directory), logger)

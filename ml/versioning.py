@@ -47,6 +47,7 @@ class TrainedVersion:
     run_id: str
     url: str
     epochs: int
+    validation_metric: str
     validation_recall: float
     seconds: float
     sequences_per_second: float
@@ -97,7 +98,7 @@ def train_version(
                 "fit_seconds": fitted.seconds,
                 "sequences_per_second": fitted.sequences_per_second,
                 "waiting_share": fitted.waiting_share,
-                "chosen_validation_recall_at_100": selection.best_validation,
+                f"chosen_{selection.metric}": selection.best_validation,
             }
         )
         artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
@@ -110,6 +111,7 @@ def train_version(
             run_id=run.info.run_id,
             url=tracking.url(run),
             epochs=selection.best_epoch,
+            validation_metric=selection.metric,
             validation_recall=selection.best_validation,
             seconds=time.perf_counter() - started,
             sequences_per_second=fitted.sequences_per_second,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ml.evaluable import Evaluable
-from ml.metrics import Metrics
+from ml.metrics import Metrics, usable_ks
 from ml.retrieval import RankedLists
 from pipelines.scoring import Catalogue, Scoring
 from settings import Settings
@@ -51,9 +51,9 @@ class Answer:
 
 
 FIGURES: Mapping[str, Callable[[Metrics], float | None]] = {
-    "R@10": lambda metrics: metrics.recall[10],
-    "R@100": lambda metrics: metrics.recall[100],
-    "mean R@10 of users": lambda metrics: metrics.macro_recall[10],
+    "R@10": lambda metrics: metrics.recall.get(10),
+    "R@100": lambda metrics: metrics.recall.get(100),
+    "mean R@10 of users": lambda metrics: metrics.macro_recall.get(10),
     "advertiser hit@10": lambda metrics: metrics.advertiser_hit.get(10),
     "diversity90": lambda metrics: metrics.diversity90,
     "advertiser diversity90": lambda metrics: metrics.advertiser_diversity90,
@@ -108,15 +108,16 @@ def _spread(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Tabl
 def _differences(scoring: Scoring, answers: Sequence[Answer], samples: int) -> Table:
     """Every other answer against those of the first model, seed by seed; a counted model stands against every seed."""
     first = [answer for answer in answers if answer.evaluable is answers[0].evaluable]
+    compared = usable_ks(COMPARED_KS, int(scoring.warm.sum()))
     table = _table(
         f"{first[0].evaluable.value} minus another model, warm catalogue: paired bootstrap over queries, 95 % interval",
-        ["Minus", "Seed", *(f"R@{k}" for k in COMPARED_KS)],
+        ["Minus", "Seed", *(f"R@{k}" for k in compared)],
     )
     for other in answers:
         for one in first:
             if other.evaluable is one.evaluable or (one.training and other.training and one.seed != other.seed):
                 continue
-            found = [scoring.difference(one.lists, other.lists, k, samples) for k in COMPARED_KS]
+            found = [scoring.difference(one.lists, other.lists, k, samples) for k in compared]
             cells = (f"{each.estimate:+.5f} ({each.low:+.5f} to {each.high:+.5f})" for each in found)
             seed = max(one.seed, other.seed)
             table.add_row(other.evaluable.value, str(seed) if seed >= 0 else "", *cells)

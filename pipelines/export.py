@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,13 @@ from rich.progress import Progress
 from assets.deployment import version_named
 from assets.encoding import snapshot_embeddings
 from assets.resources import SettingsResource
-from ml.index import load_index, search_index
-from ml.retrieval import Ragged, RankedLists
+from ml.index import ItemIndex, search_index
+from ml.index_files import load_index
+from ml.retrieval import NO_ITEM, Ragged, RankedLists
 from ml.sequences import row_numbers
 from pipelines.failures import RunRefused
-from warehouse.catalogue import events_as_of, items_as_of
+from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.eligibility import Eligibility, can_be_had
 from warehouse.identity import external_ids
 from warehouse.online import NothingPublished, open_store
 from warehouse.online.publication import Publication, served
@@ -45,8 +48,9 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
     """Write each user's ``count`` best items and as many advertisers, best first, of the version and day that are
     served.
 
-    Items are those of the home feed, without a context, and without those of the user's own history unless the manifest
-    says that repeats count. The file appears whole or not at all.
+    Items are those that the home feed may show without a context: they can be had, they ship to the user's country, and
+    they are not of the user's own history unless the manifest says that repeats count. The file appears whole or not
+    at all.
 
     Raises:
         NothingPublished: no day has been published.
@@ -58,9 +62,13 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
     index = load_index(settings.home.root / now.index)
     item_ids = pl.Series("item_id", index.item_ids, dtype=pl.String)
     own = _own_items(settings, now, keys, item_ids)
-    advertisers_of = items_as_of(tables, landing, now.day).select("item_id", "advertiser_id")
-    items = item_ids.to_frame().join(advertisers_of, on="item_id", how="left", maintain_order="left")
-    people = pl.DataFrame({"key": keys, "user_id": external_ids(tables, keys)})
+    attributes = items_as_of(tables, landing, now.day).select("item_id", "advertiser_id", "availability", "countries")
+    items = item_ids.to_frame().join(attributes, on="item_id", how="left", maintain_order="left")
+    eligibility = Eligibility.of(can_be_had(items["availability"]), items["countries"])
+    countries = keys.to_frame("user_id").join(
+        users_as_of(tables, now.day), on="user_id", how="left", maintain_order="left"
+    )
+    people = pl.DataFrame({"key": keys, "user_id": external_ids(tables, keys), "country": countries["country"]})
     lists = people.join(_lists(settings, now), left_on="key", right_on="user_id", how="left", maintain_order="left")
     rows = 0
     with _written(out) as writer, Progress(console=console, transient=True) as progress:
@@ -68,7 +76,8 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
         for begin in range(0, len(keys), BATCH_USERS):
             some = lists.slice(begin, BATCH_USERS)
             end = begin + len(some)
-            found = search_index(index.index, embeddings[begin:end], count, own.slice(begin, end))
+            place = UserPlace(embeddings[begin:end], own.slice(begin, end), some["country"])
+            found = lists_by_country(index.index, place, eligibility, count)
             both = pl.concat([_items(some["user_id"], found, items), _advertisers(some, count)])
             writer.write_table(both.sort("user_id", "kind", "rank").to_arrow().cast(writer.schema))
             rows += both.height
@@ -77,6 +86,28 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
         f"{rows:,} rows of {len(keys):,} users, {now.model_version} as of the end of {now.day}, in {out}",
         highlight=False,
     )
+
+
+@dataclass(frozen=True)
+class UserPlace:
+    """Some users, by row: what they are asked with, what they have had, and where they are."""
+
+    embeddings: NDArray[np.float32]  # [users, width]
+    own: Ragged  # index rows of the items of each user's history
+    country: pl.Series  # [users] null where it is not known
+
+
+def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibility, count: int) -> RankedLists:
+    """Return the lists of ``count`` of each user, among the items that may be shown in the user's country."""
+    items = np.full((len(users.embeddings), count), NO_ITEM, np.int64)
+    scores = np.full((len(users.embeddings), count), -np.inf, np.float32)
+    groups = pl.DataFrame({"country": users.country.replace("", None)}).with_row_index("row")
+    for country, rows in groups.group_by("country").agg("row").iter_rows():
+        at = np.array(rows, np.int64)
+        allowed = eligibility.mask(country)
+        found = search_index(index, users.embeddings[at], count, users.own.take(at), allowed)
+        items[at], scores[at] = found.items, found.scores
+    return RankedLists(items, scores)
 
 
 def _published(settings: SettingsResource) -> Publication:
@@ -110,7 +141,7 @@ def _lists(settings: SettingsResource, now: Publication) -> pl.DataFrame:
 
 
 def _items(users: pl.Series, found: RankedLists, items: pl.DataFrame) -> pl.DataFrame:
-    """One row a user and item of their list; ``items`` is in the order of the index."""
+    """Return one row a user and listed item; ``items`` is in the order of the index."""
     depth = found.items.shape[1]
     frame = pl.DataFrame(
         {
@@ -120,7 +151,7 @@ def _items(users: pl.Series, found: RankedLists, items: pl.DataFrame) -> pl.Data
             "score": found.scores.ravel(),
         }
     ).filter(pl.col("row") >= 0)
-    return _rows(frame.hstack(items[frame["row"].to_numpy()]), "item")
+    return _rows(frame.hstack(items.select("item_id", "advertiser_id")[frame["row"].to_numpy()]), "item")
 
 
 def _advertisers(lists: pl.DataFrame, count: int) -> pl.DataFrame:

@@ -41,6 +41,16 @@ DAILY = (
 )
 """Daily partitions, in flow order."""
 
+REPORTS = (
+    "evaluation_lists",
+    "recall_report",
+    "diversity_report",
+    "context_report",
+    "advertiser_recall_report",
+    "daily_recall",
+)
+"""The assets of both that only measure. Nothing that is published depends on one, so a failed report stops no day."""
+
 # Two more tries after 5 and 10 seconds: for what passes by itself, such as a full disk or a busy database. An asset
 # whose input is wrong raises dg.Failure(allow_retries=False) instead of waiting for the same answer three times.
 RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)

@@ -68,11 +68,13 @@ class Plan:
 
     Attributes:
         days: to run, ascending.
+        whole: those of them that run with all their assets; of the others only reports may be missing.
         early: days that have landed and are not over yet.
         standing: the home against its landing zone.
     """
 
     days: tuple[date, ...]
+    whole: frozenset[date]
     early: tuple[date, ...]
     standing: Standing
 
@@ -81,6 +83,21 @@ class Plan:
         """Whether something of the landing zone is not in the tables once the days have run."""
         left = [each for each in self.standing.out_of_date if each.day not in self.days]
         return bool(self.early or left or self.standing.unread)
+
+
+@dataclass(frozen=True)
+class FailedReport:
+    """An asset that only measures, and failed."""
+
+    name: str
+    day: date | None
+    reason: str
+    traceback: Path | None
+
+    def __str__(self) -> str:
+        where = f" on {self.day}" if self.day else ""
+        kept = f" (the whole traceback: {self.traceback})" if self.traceback else ""
+        return f"{self.name}{where}: {self.reason}{kept}"
 
 
 @dataclass(frozen=True)
@@ -103,12 +120,14 @@ class Local:
 
         Raises:
             RunRefused: nothing has landed, or ``days`` names none that has.
-            RunFailed: an asset failed. What was done before stays done.
+            RunFailed: an asset failed. What was done before stays done. A report that fails stops nothing: the days go
+                on, and the error comes at the end.
             HomeLocked: another process writes to the home.
         """
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
+            failed: list[FailedReport] = []
             history_again = again and self._holds_history_day(days)
             plan = self._plan(days, again=again, history_again=history_again)
             self._announce(plan)
@@ -117,10 +136,12 @@ class Local:
                 self.console.print("\n[bold]History[/] (again)")
                 self._execute("bootstrap", None, assets=[jobs.HISTORY])
             if job:
-                self._execute(job, None)
+                failed += self._execute(job, None, self._missing_reports(None) if not retrain else [])
             for number, day in enumerate(plan.days, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(plan.days)})", highlight=False)
-                self._execute("daily", day)
+                failed += self._execute("daily", day, [] if day in plan.whole else self._missing_reports(day))
+            if failed:
+                raise RunFailed(_closing_of_reports(failed))
             if not plan.days and not job and not plan.standing.history and not history_again:
                 but = ", but for what is named above" if plan.left_out else ""
                 self.console.print(
@@ -142,6 +163,21 @@ class Local:
     def _materialized(self, name: str) -> bool:
         return self.instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
 
+    def _missing_reports(self, day: date | None) -> list[str]:
+        """Return the reports that are missing where all else is done: of a day, or of the training without a day."""
+        missing = []
+        for name in jobs.DAILY if day else (jobs.HISTORY, *jobs.TRAINING):
+            if not self._is_done(name, day):
+                if name not in jobs.REPORTS:
+                    return []
+                missing.append(name)
+        return missing
+
+    def _is_done(self, name: str, day: date | None) -> bool:
+        if day is None:
+            return self._materialized(name)
+        return day.isoformat() in self.instance.get_materialized_partitions(dg.AssetKey(name))
+
     def _plan(self, days: Days | None, *, again: bool, history_again: bool) -> Plan:
         """Return what to run, and what not and why.
 
@@ -157,13 +193,15 @@ class Local:
                 f"No day from {days.first} to {days.last} has landed in {self.home.landing}; "
                 f"it has {len(landed)} days from {landed[0]} to {landed[-1]}."
             )
-        offered, done = self._offered(), self._done()
+        offered, measured = self._offered(), self._done(jobs.DAILY)
+        published = self._done([name for name in jobs.DAILY if name not in jobs.REPORTS])
         runnable = [day for day in wanted if day.isoformat() in offered]
-        new = [day for day in runnable if day not in done]
-        standing = standing_of(self.home, done, new)
+        standing = standing_of(self.home, published, [day for day in runnable if day not in published])
         out_of_date = {each.day for each in standing.out_of_date}
+        whole = frozenset(day for day in runnable if again or day not in published or day in out_of_date)
         return Plan(
-            days=tuple(day for day in runnable if again or day not in done or day in out_of_date),
+            days=tuple(day for day in runnable if day in whole or day not in measured),
+            whole=whole,
             early=tuple(day for day in wanted if day not in runnable),
             standing=standing,
         )
@@ -211,16 +249,19 @@ class Local:
             )
         return set(partitions.get_partition_keys())
 
-    def _done(self) -> set[date]:
-        """The days for which every daily asset is materialized."""
-        parts = [self.instance.get_materialized_partitions(dg.AssetKey(name)) for name in jobs.DAILY]
+    def _done(self, names: Sequence[str]) -> set[date]:
+        """Return the days for which all of these daily assets are materialized."""
+        parts = [self.instance.get_materialized_partitions(dg.AssetKey(name)) for name in names]
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
-    def _execute(self, job: str, day: date | None, assets: Sequence[str] | None = None) -> None:
-        """Run a job to its end: all of its assets, or those that ``assets`` names.
+    def _execute(self, job: str, day: date | None, assets: Sequence[str] = ()) -> list[FailedReport]:
+        """Run a job to its end. Return the reports that failed.
+
+        Args:
+            assets: of the job, these; all where none is named.
 
         Raises:
-            RunFailed: an asset failed.
+            RunFailed: another asset failed.
         """
         run_id, progress = str(uuid.uuid4()), Progress(self.console)
         self.instance.add_event_listener(run_id, progress)
@@ -228,16 +269,18 @@ class Local:
             result = self.definitions.resolve_job_def(job).execute_in_process(
                 instance=self.instance,
                 partition_key=day.isoformat() if day else None,
-                asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
                 run_id=run_id,
+                asset_selection=[dg.AssetKey(name) for name in assets] or None,
                 run_config=QUIET,
                 tags={"adseq/command": "adseq run"},
                 raise_on_error=False,
             )
         finally:
             progress.close()
-        if not result.success:
+        failures = [event for event in result.all_events if event.is_step_failure]
+        if not result.success and (not failures or {event.step_key for event in failures} - set(jobs.REPORTS)):
             raise RunFailed(_closing_message(self.home, result, job, day, progress))
+        return [_failed_report(self.home, result.run_id, event, day) for event in failures]
 
 
 def _listed(days: Sequence[date]) -> str:
@@ -250,12 +293,13 @@ def _closing_message(
 ) -> str:
     """What failed, why, what stays, what to do."""
     failures = [event for event in result.all_events if event.is_step_failure]
+    failures.sort(key=lambda event: event.step_key in jobs.REPORTS)  # a report that failed beside it stopped nothing
     what = f"The asset {failures[0].step_key}" if failures else "The run"
     error = failures[0].step_failure_data.error if failures else _run_error(result)
     lines = [f"{what} failed" + (f" on {day}" if day else "") + f" (job {job})."]
     if error:
         lines += ["", reason(error)]
-        lines += ["", f"The whole traceback: {_keep_traceback(home, result.run_id, error.to_string())}"]
+        lines += ["", f"The whole traceback: {_keep_traceback(home, result.run_id[:8], error.to_string())}"]
     lines += [f"Broken: {fault.what}\n  Made again by: {fault.remedy}" for fault in _damage(home)]
     lines += [f"A check that did not pass: {check}" for check in progress.failed_checks]
     lines.append(
@@ -269,14 +313,31 @@ def _damage(home: Home) -> list[Fault]:
     return list(tables_part(Checked(home, deep=False)).faults)[:SHOWN_FAULTS]
 
 
+def _failed_report(home: Home, run_id: str, event: dg.DagsterEvent, day: date | None) -> FailedReport:
+    error, name = event.step_failure_data.error, event.step_key or "a report"
+    traceback = _keep_traceback(home, f"{name}-{run_id[:8]}", error.to_string()) if error else None
+    return FailedReport(name, day, reason(error), traceback)
+
+
+def _closing_of_reports(failed: Sequence[FailedReport]) -> str:
+    """Return what to say after a run of which only reports failed."""
+    return "\n".join(
+        [
+            "Everything is trained and published, but not everything is measured. These reports failed:",
+            *(f"  {report}" for report in failed),
+            "Mend the cause and give the same command again: it repeats the reports alone.",
+        ]
+    )
+
+
 def _run_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo | None:
     """The error of a run that failed outside its assets."""
     errors = [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
     return errors[0] if errors else None
 
 
-def _keep_traceback(home: Home, run_id: str, text: str) -> Path:
-    path = home.root / "logs" / f"failed-{run_id[:8]}.txt"
+def _keep_traceback(home: Home, name: str, text: str) -> Path:
+    path = home.root / "logs" / f"failed-{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     return path

@@ -16,9 +16,9 @@ from ml.sequences import row_numbers
 from ml.tensors import CatalogueTensors
 from ml.unreadable import Unreadable, first_line
 from serving.contracts import Filters
+from warehouse.eligibility import Eligibility, can_be_had
 from warehouse.online.publication import Publication
 
-UNAVAILABLE = ("out of stock", "out_of_stock", "sold out", "discontinued", "unavailable")
 POPULARITY_DAYS = 28.0
 
 
@@ -129,11 +129,9 @@ class Catalogue:
         return {name: np.array(own, np.int64) for name, own in groups.iter_rows()}
 
     def allowed(self, filters: Filters, country: str | None) -> NDArray[np.bool_]:
-        """[index rows] the items that a request may get. ``country``: the user's, where the filters name none."""
-        ships_to = filters.country or country
-        mask = np.ones(len(self.listed), bool) if filters.include_unavailable else self._available.copy()
-        if ships_to is not None:
-            mask &= self._unrestricted | self._ships_to.get(ships_to, False)
+        """Return the items [index rows] that a request may get. ``country``: of the user, if the filters name none."""
+        ships_to = filters.country or country or None
+        mask = self.eligibility.mask(ships_to, include_unavailable=filters.include_unavailable)
         if filters.minimum_price is not None:
             mask &= self._price >= filters.minimum_price
         if filters.maximum_price is not None:
@@ -147,26 +145,13 @@ class Catalogue:
         return self.frame["amount"].gather(self.listed).fill_null(float("nan")).to_numpy()
 
     @cached_property
+    def eligibility(self) -> Eligibility:
+        """The rule of stock and country for the listed items, by index row."""
+        return Eligibility.of(self._available, self.frame["countries"].gather(self.listed))
+
+    @cached_property
     def _available(self) -> NDArray[np.bool_]:
-        stated = self.frame["availability"].gather(self.listed).str.to_lowercase().fill_null("")
-        return (~stated.is_in(UNAVAILABLE)).to_numpy()
-
-    @cached_property
-    def _unrestricted(self) -> NDArray[np.bool_]:
-        return self.frame["countries"].gather(self.listed).is_null().to_numpy()
-
-    @cached_property
-    def _ships_to(self) -> dict[str, NDArray[np.bool_]]:
-        """Country -> [index rows]."""
-        restricted = (
-            self.frame.select("countries").with_columns(row=pl.Series(self.index_row_of)).filter(pl.col("row") >= 0)
-        )
-        pairs = restricted.explode("countries").drop_nulls()
-        found: dict[str, NDArray[np.bool_]] = {}
-        for country, rows in pairs.group_by("countries").agg("row").iter_rows():
-            found[country] = np.zeros(len(self.listed), bool)
-            found[country][rows] = True
-        return found
+        return can_be_had(self.frame["availability"].gather(self.listed))
 
     def warm_up(self) -> None:
         """Compute what is computed on first use, so that no request waits for it."""
@@ -177,11 +162,9 @@ class Catalogue:
             "by_popularity",
             "advertisers",
             "_price",
-            "_available",
-            "_unrestricted",
+            "eligibility",
         ):
             getattr(self, name)
-        _ = self._ships_to
 
 
 NOBODY = np.zeros(0, np.int64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from ml.artifact import ModelArtifact
 from ml.context import Context, no_context, subject_context
 from ml.hashing import bucket
-from ml.index import load_index
+from ml.index import ItemIndex
+from ml.index_files import load_index
 from ml.items import MAXIMUM_INTERESTS
 from ml.towers import ContextBatch
 from serving.catalogue import Catalogue, verify_catalogue
@@ -32,7 +32,7 @@ class Served:
     publication: Publication
     artifact: ModelArtifact
     catalogue: Catalogue
-    index: faiss.Index
+    index: ItemIndex
     matcher: InterestMatcher | None
     profiles: InterestProfiles
     keys: UserKeys

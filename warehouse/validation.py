@@ -14,6 +14,7 @@ import polars as pl
 
 from settings import DataSettings
 from warehouse.arrival_days import history_dated_by
+from warehouse.availability import unknown_words
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest import day_of_arrival, latest_event
@@ -22,6 +23,7 @@ from warehouse.landing import Landing
 from warehouse.reading import Arrival, LandingError, read_arrival
 from warehouse.staging import Staging, staging
 
+SHOWN_WORDS = 5
 WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
 # What a log goes without where a table is empty, and where a column is.
 WITHOUT_TABLE = {
@@ -67,6 +69,7 @@ class Verdict:
     examples: dict[str, str] = field(default_factory=dict)  # rule -> file and row
     unreadable: list[str] = field(default_factory=list)  # messages, a file each
     ignored_columns: set[str] = field(default_factory=set)
+    unknown_availability: Counter[str] = field(default_factory=Counter)  # good rows by a word that nobody knows
     filled: Counter[str] = field(default_factory=Counter)  # good rows with a value, by column
     mostly_broken: list[str] = field(default_factory=list)  # arrivals that would stop a run
 
@@ -90,6 +93,8 @@ class Verdict:
         self.good += len(accepted)
         self.ignored_columns |= set(judged.ignored_columns)
         self.filled.update({name: len(accepted) - accepted[name].null_count() for name in accepted.columns})
+        if "availability" in accepted.columns:
+            self.unknown_availability.update(unknown_words(accepted["availability"]))
         for rule, file, row in judged.rejected.select("rule", "file", "row").iter_rows():
             self.broken[rule] += 1
             self.examples.setdefault(rule, f"{file}, row {row}")
@@ -130,7 +135,7 @@ def validate(landing: Landing, settings: DataSettings) -> Validation:
         last_event=last,
         by_name=by_name,
         positives=positives,
-        notes=_notes(landing, first, last),
+        notes=(*_notes(landing, first, last), *_availability_notes(verdicts[LandingTable.items])),
         problems=tuple(_problems(landing, verdicts, positives, settings)),
     )
 
@@ -197,6 +202,19 @@ def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, 
     return (
         f"{days} days are few for a prediction window of {window:g} days: one window is held back to choose epochs, "
         f"one to report on. Set prediction_window_days in manifest.toml to at most {max(days // WINDOWS, 1)}",
+    )
+
+
+def _availability_notes(items: Verdict) -> tuple[str, ...]:
+    """Return a note on the words for availability whose meaning is not known, the most frequent ones first."""
+    unknown = items.unknown_availability
+    if not unknown:
+        return ()
+    named = ", ".join(f"{word!r} ({count:,} rows)" for word, count in unknown.most_common(SHOWN_WORDS))
+    more = f" and {len(unknown) - SHOWN_WORDS} other words" if len(unknown) > SHOWN_WORDS else ""
+    return (
+        f"items: availability has words that are not known: {named}{more}. Such items are shown like those in "
+        "stock. Write one of the words of docs/bring-your-own-data.md, e.g. 'out of stock'",
     )
 
 

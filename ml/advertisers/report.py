@@ -19,7 +19,15 @@ from ml.advertisers.learning import AdvertiserPeriod, AdvertiserQueries, adverti
 from ml.advertisers.versioning import EVALUATION, EVALUATION_POOLING
 from ml.baselines import popularity_lists, popularity_scores
 from ml.examples import ranges
-from ml.metrics import DIVERSITY_DEPTH, Interval, Metrics, confidence_interval, evaluate, recall_by_positive_segment
+from ml.metrics import (
+    DIVERSITY_DEPTH,
+    Interval,
+    Metrics,
+    confidence_interval,
+    evaluate,
+    recall_by_positive_segment,
+    usable_ks,
+)
 from ml.retrieval import RankedLists, search_scores
 from settings import Settings
 
@@ -27,7 +35,7 @@ MODEL = "advertiser_model"
 RECENT_ADVERTISERS = "recent_advertisers"
 NAMES = ("popularity", "recent_popularity", RECENT_ADVERTISERS, "mean_pooling", MODEL)
 INTERVAL_KS = (10, 100)
-SEGMENT_K = 10
+SEGMENT_K = 10  # or the largest K below the size of a smaller index
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class AdvertiserFigures:
 
     metrics: Mapping[str, Metrics]
     intervals: Mapping[str, Mapping[int, Interval]]
-    by_conversion: Mapping[str, pl.DataFrame]  # segment, queries, positives, recall at SEGMENT_K
+    segment_k: int
+    by_conversion: Mapping[str, pl.DataFrame]  # segment, queries, positives, recall at segment_k
     by_novelty: Mapping[str, pl.DataFrame]  # the same for "known" and "new" advertisers of the user
 
     def rows(self) -> list[tuple[str, str, float]]:
@@ -59,7 +68,7 @@ class AdvertiserFigures:
                 found += [(model, f"recall@{k} low", interval.low), (model, f"recall@{k} high", interval.high)]
             for frame in (self.by_conversion[model], self.by_novelty[model]):
                 found += [
-                    (model, f"recall@{SEGMENT_K} {segment}", value)
+                    (model, f"recall@{self.segment_k} {segment}", value)
                     for segment, value in frame.select("segment", "recall").rows()
                 ]
         return found
@@ -131,15 +140,16 @@ def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float3
 def measure_advertisers(
     comparison: AdvertiserComparison, event_names: list[str], ks: list[int], samples: int, seed: int
 ) -> AdvertiserFigures:
-    """All figures of every model; a K is left out where the index has no more than K advertisers.
+    """Return all figures of every model; a K is left out where the index has no more than K advertisers.
 
     Raises:
         ValueError: nobody converted in the window.
     """
     queries, lists = comparison.queries, comparison.lists
     positives, size = queries.positives, len(queries.index)
-    usable = [k for k in ks if k < size] or [1]
+    usable = usable_ks(ks, size)
     bounded = [k for k in usable if k in INTERVAL_KS] or usable[:1]
+    segment_k = max(usable_ks([SEGMENT_K], size))
     conversion = pl.Series([None, *event_names], dtype=pl.String).gather(queries.positive_name)
     novelty = pl.Series(np.where(queries.repeated, "known", "new"))
     return AdvertiserFigures(
@@ -148,10 +158,11 @@ def measure_advertisers(
             name: {k: confidence_interval(each, positives, k, samples, seed) for k in bounded}
             for name, each in lists.items()
         },
+        segment_k=segment_k,
         by_conversion={
-            name: recall_by_positive_segment(each, positives, conversion, SEGMENT_K) for name, each in lists.items()
+            name: recall_by_positive_segment(each, positives, conversion, segment_k) for name, each in lists.items()
         },
         by_novelty={
-            name: recall_by_positive_segment(each, positives, novelty, SEGMENT_K) for name, each in lists.items()
+            name: recall_by_positive_segment(each, positives, novelty, segment_k) for name, each in lists.items()
         },
     )

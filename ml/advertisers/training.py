@@ -30,13 +30,13 @@ from ml.drawing import EpochPlan, batch_histories, catalogue_views, positive_key
 from ml.encoders import EventBatch, ModelShape
 from ml.examples import Examples
 from ml.loss import batch_loss
-from ml.metrics import evaluate
+from ml.metrics import evaluate, usable_ks
 from ml.tensors import CatalogueTensors
 from ml.training import Course, RetrievalModule, optimise
 from settings import Settings, TrainingSettings
 
 POOL = 4  # advertisers that a cell keeps for its corpus negatives, in multiples of a batch's
-VALIDATION_METRIC = "validation_recall_at_10"  # of few hundred advertisers, a hundred hold nearly everything
+VALIDATION_KS = (10, 100)
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ class AdvertiserCell:
     pool: NDArray[np.int64]  # [pool] distinct advertisers of the corpus, that negatives are drawn from
     corpus: int
     catalogue: CatalogueTensors  # with the content that the fold learns under
+
+
+def validation_metric(validation: AdvertiserQueries) -> str:
+    """Return the name of the figure that chooses the epochs: recall at the smallest K, since of a few hundred
+    advertisers a hundred hold nearly everything."""
+    return f"validation_recall_at_{min(usable_ks(VALIDATION_KS, len(validation.index)))}"
 
 
 class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
@@ -169,11 +175,13 @@ class AdvertiserModule(RetrievalModule):
 
     def validation_step(self, _batch: Any, _: int) -> None:
         assert self.validation is not None
-        lists = query_lists(self.network, self.validation, self.settings, 100)
-        metrics = evaluate(lists, self.validation.positives, len(self.validation.index), ks=[10, 100])
-        self.log("validation_recall_at_100", metrics.recall[100], batch_size=1)
+        lists, size = query_lists(self.network, self.validation, self.settings, 100), len(self.validation.index)
+        metrics = evaluate(lists, self.validation.positives, size, ks=usable_ks(VALIDATION_KS, size))
         self.log("validation_diversity90", metrics.diversity90, batch_size=1)
-        self.log(VALIDATION_METRIC, metrics.recall[10], prog_bar=True, batch_size=1)
+        decisive = validation_metric(self.validation)
+        for k, recall in metrics.recall.items():
+            name = f"validation_recall_at_{k}"
+            self.log(name, recall, prog_bar=name == decisive, batch_size=1)
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,6 @@ def fit_advertisers(
     batches = AdvertiserBatches(data, examples, settings)
     network = new_advertiser_network(data, settings)
     module = AdvertiserModule(network, len(data.advertisers), settings, validation, epochs * len(batches))
-    monitor = VALIDATION_METRIC if validation is not None else None
+    monitor = validation_metric(validation) if validation is not None else None
     course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
     return AdvertiserFit(**vars(course), network=network.cpu().eval())

@@ -54,6 +54,7 @@ class TrainedAdvertisers:
     run_id: str
     url: str
     epochs: int
+    validation_metric: str
     validation_recall: float
     seconds: float
     sequences_per_second: float
@@ -146,7 +147,7 @@ def train_advertisers(
                 "examples": len(examples),
                 "fit_seconds": fitted.seconds,
                 "sequences_per_second": fitted.sequences_per_second,
-                "chosen_validation_recall_at_10": selection.best_validation,
+                f"chosen_{selection.metric}": selection.best_validation,
             }
         )
         artifact = _artifact(fitted, everything, known, effective)
@@ -158,6 +159,7 @@ def train_advertisers(
             run_id=run.info.run_id,
             url=tracking.url(run),
             epochs=selection.best_epoch,
+            validation_metric=selection.metric,
             validation_recall=selection.best_validation,
             seconds=time.perf_counter() - started,
             sequences_per_second=fitted.sequences_per_second,

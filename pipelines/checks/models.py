@@ -66,7 +66,7 @@ def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
 
 def index_part(checked: Checked) -> Part:
     """Check every index against its manifest, and that every catalogue can be read."""
-    from ml.index import verify_index
+    from ml.index_files import verify_index
     from ml.unreadable import Unreadable
 
     indexes = sorted(path for path in checked.home.indexes.glob("*/*") if path.is_dir())

@@ -19,7 +19,7 @@ from assets.deployment import versions
 from assets.period import training_period
 from assets.quality import CHECKS
 from ml.comparison import BASELINES, TRAINED, ModelName
-from ml.index import load_index
+from ml.index_files import load_index
 from ml.reporting import Comparison, lists_of_frame, load_comparison, narrowed
 from ml.retrieval import RankedLists
 from ml.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
@@ -115,6 +115,7 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
         ("item_index", "scores_as_before"),
         ("user_states", "incremental_equals_full"),
         ("item_index", "recall_against_brute_force"),
+        ("item_index", "recall_under_filters"),
         ("advertiser_candidates", "every_active_user_has_a_full_list"),
         ("online_states", "states_are_fresh"),
     }
@@ -148,7 +149,7 @@ def test_every_day_has_the_whole_catalogue_embedded_and_indexed(ran: Ran) -> Non
         matrix = vectors(embeddings["embedding"])
         np.testing.assert_allclose(np.linalg.norm(matrix, axis=1), 1, atol=1e-5)
         index = load_index(ran.home.indexes / "item-1" / day.isoformat())
-        assert index.index.ntotal == len(catalogue)
+        assert len(index.index) == len(catalogue)
         assert index.manifest.model_version == "item-1"
 
 

@@ -16,8 +16,9 @@ from ml.metrics import (
     recall_by_positive_segment,
     recall_by_segment,
     share_for_90_percent,
+    usable_ks,
 )
-from ml.retrieval import Positives, RankedLists
+from ml.retrieval import Positives, RankedLists, search
 
 
 def random_lists(generator: np.random.Generator, queries: int, items: int, depth: int = 100) -> RankedLists:
@@ -160,6 +161,21 @@ def test_a_paired_difference_is_narrower_than_what_the_two_intervals_suggest() -
     assert difference.high - difference.low < 0.6 * (alone.high - alone.low)
     same = paired_difference(first, first, positives, 1)
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 11, 12, 60, 100, 101])
+def test_figures_of_a_catalogue_of_any_size(size: int) -> None:
+    """A list of the whole catalogue holds every positive: such a K is left out, and no figure asks for deeper lists."""
+    generator = np.random.default_rng(size)
+    lists = search(generator.normal(size=(20, 4)), generator.normal(size=(size, 4)), min(100, size))
+    positives = Positives.from_pairs(range(20), generator.integers(0, size, 20), 20)
+    ks = usable_ks([10, 50, 100, 1000], size)
+    assert ks == ([k for k in (10, 50, 100) if k < size] or [1])
+    found = evaluate(lists, positives, size, generator.integers(-1, 2, size), ks, np.ones(size))
+    assert set(found.recall) == set(ks)
+    assert found.deepest == ks[-1]
+    assert all(math.isfinite(value) for value in found.flat().values())
+    assert confidence_interval(lists, positives, found.deepest, 10).estimate == pytest.approx(found.recall[ks[-1]])
 
 
 def test_what_cannot_be_evaluated_is_an_error() -> None:

@@ -8,7 +8,6 @@ import optuna
 import pytest
 
 import ml.tuning
-from ml.training import VALIDATION_METRIC
 from ml.tuning import STAGES, Objective, TrialLogger, pruner_of
 
 
@@ -32,10 +31,10 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def validated_epochs(study: optuna.Study, epochs: int, recall: float) -> int:
     """Epochs until a trial with the same recall in each is given up, or all of them."""
-    logger = TrialLogger(study.ask(), epochs, "", "")
+    logger = TrialLogger(study.ask(), epochs, "validation_recall_at_100", "", "")
     for epoch in range(1, epochs + 1):
         try:
-            logger.log_metrics({VALIDATION_METRIC: recall})
+            logger.log_metrics({"validation_recall_at_100": recall})
         except optuna.TrialPruned:
             return epoch
         logger.log_metrics({"train_loss": 1.0})  # says nothing

@@ -4,6 +4,7 @@ No ``from __future__ import annotations`` here: Dagster refuses an annotated ``c
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -45,10 +46,8 @@ class Flow:
         """Every asset of the jobs."""
         days = days or daily_partitions(LANDED, "UTC", date(2026, 5, 20))
         order = [jobs.HISTORY, *jobs.TRAINING]
-        unpartitioned = [self._asset(name, order[at - 1] if at else None, None) for at, name in enumerate(order)]
-        partitioned = [
-            self._asset(name, jobs.DAILY[at - 1] if at else "champion", days) for at, name in enumerate(jobs.DAILY)
-        ]
+        unpartitioned = [self._asset(name, _before(name, order), None) for name in order]
+        partitioned = [self._asset(name, _before(name, jobs.DAILY) or "champion", days) for name in jobs.DAILY]
         policy = dg.RetryPolicy(max_retries=1, delay=0) if retries else None
         return dg.Definitions(
             assets=[*unpartitioned, *partitioned],
@@ -78,6 +77,12 @@ class Flow:
             return dg.MaterializeResult(metadata={"rows": 12345, "share": 0.25, "note": "not a number"})
 
         return body
+
+
+def _before(name: str, order: Sequence[str]) -> str | None:
+    """The asset that one waits for: the one before it. Only a report waits for a report."""
+    before = [each for each in order[: order.index(name)] if name in jobs.REPORTS or each not in jobs.REPORTS]
+    return before[-1] if before else None
 
 
 @pytest.fixture

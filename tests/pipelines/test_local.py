@@ -132,6 +132,42 @@ def test_a_failed_training_is_taken_up_without_the_history(local: Local, flow: A
     assert flow.names()[: len(jobs.TRAINING)] == list(jobs.TRAINING)
 
 
+def test_a_report_that_fails_stops_no_day_and_is_repeated_alone(local: Local, flow: Any) -> None:
+    report = "recall_report"
+    flow.broken[report] = ValueError("no list is 100 deep")
+    with pytest.raises(RunFailed) as failure:
+        local.run()
+    assert f"{report}: ValueError: no list is 100 deep" in str(failure.value)
+    assert "in body" in Path(str(failure.value).split("traceback: ")[1].split(")")[0]).read_text()
+    assert flow.days() == ALL_DAYS
+    behind = list(jobs.TRAINING[jobs.TRAINING.index(report) :])
+    assert set(flow.names()) == {jobs.HISTORY, *jobs.TRAINING, *jobs.DAILY} - set(behind)
+
+    flow.broken.clear()
+    flow.done.clear()
+    local.run()
+    assert flow.names() == behind
+
+
+def test_a_daily_report_that_fails_stops_no_day_and_is_repeated_alone(local: Local, flow: Any) -> None:
+    flow.broken["daily_recall"] = ValueError("nobody converted")
+    with pytest.raises(RunFailed) as failure:
+        local.run()
+    assert all(f"daily_recall on {day}: ValueError: nobody converted" in str(failure.value) for day in ALL_DAYS)
+    assert flow.days() == ALL_DAYS
+    flow.broken.clear()
+    flow.done.clear()
+    local.run()
+    assert flow.done == [("daily_recall", day) for day in ALL_DAYS]
+
+
+def test_an_asset_that_fails_beside_a_report_is_what_stops_the_run(local: Local, flow: Any) -> None:
+    flow.broken |= {"daily_recall": ValueError("nobody converted"), "retention": ValueError("the disk is gone")}
+    with pytest.raises(RunFailed, match=r"The asset retention failed on 2014-07-20(.|\n)*the disk is gone"):
+        local.run()
+    assert flow.days() == []
+
+
 def test_the_message_is_the_assets_own_also_after_retries(flow: Any, home: Home) -> None:
     flow.broken["history"] = ValueError("the disk is full")
     console = Console(file=io.StringIO(), width=200)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ml.context import no_context, subject_context
 from ml.dataset import demographic_buckets
 from ml.encoding import states_of_sequences
 from ml.index import stored_vectors
 from ml.inference import embed_users
+from serving.contracts import Demographics, Source
+from serving.explaining import explain
+from serving.generators import Query, Scored
 from serving.served import Served
+from serving.users import KnownUser, PastEvent
 from tests.assets.world import DAYS
 from tests.flow import Ran
 from warehouse.catalogue import users_as_of
@@ -164,6 +171,55 @@ def test_what_is_searched_for_is_found(client: TestClient, catalogue: pl.DataFra
             ][: (paths == path).sum() // 2]  # no more than the half of what there is
             shares += [category == path for category in neighbours]
     assert np.mean(shares) > 0.8
+
+
+KNOWN_EVENTS = st.lists(
+    st.tuples(st.none() | st.just("gone") | st.integers(0, 250), st.sampled_from(["checkout", "search", "signup"])),
+    max_size=4,
+)
+
+
+@given(
+    history=KNOWN_EVENTS,
+    subject=st.none() | st.integers(0, 250),
+    interests=st.sampled_from([{}, {"no such interest": 0.5}]),
+    source=st.sampled_from(list(Source)),
+    wanted=st.integers(0, 5),
+)
+@settings(max_examples=60)
+def test_everybody_can_be_told_why(
+    served: Served,
+    history: list[tuple[int | str | None, str]],
+    subject: int | None,
+    interests: dict[str, float],
+    source: Source,
+    wanted: int,
+) -> None:
+    """Whoever asks, from wherever: also somebody of whom no event, or none with an item of the catalogue, is known."""
+    ids, at = served.catalogue.attributes.item_id, datetime(2024, 1, 1, tzinfo=UTC)
+    named = [(ids[item] if isinstance(item, int) else item, name) for item, name in history]
+    past = [PastEvent(item, name, at) for item, name in named]
+    vector = np.ones(served.index.width, np.float32)
+    query = Query(KnownUser(None, False, [], past, Demographics()), vector, np.ones(len(served.index), bool))
+    found = [Scored(row, 0.5, source) for row in range(wanted)]
+    reasons = explain(served, query, subject, interests, found)
+    assert len(reasons) == wanted
+    for reason in reasons:
+        assert {event.item_id for event in reason.events} <= {item for item, _ in named} & set(ids)
+        assert bool(reason.events) == any(item in set(ids) for item, _ in named)
+        assert (reason.subject_similarity is None) == (subject is None)
+        assert bool(reason.parts) == (source is not Source.popularity)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{}, {"surface": "related_pins", "subject_item_id": "no such item"}, {"interests": {"Home": 0.5}}, {"k": 500}],
+)
+def test_an_unknown_user_is_answered_with_explanations(client: TestClient, place: dict[str, Any]) -> None:
+    answer = asked(client, user_id="nobody at all", explain=True, **place)
+    assert answer["candidates"]
+    assert all(candidate["explanation"]["events"] == [] for candidate in answer["candidates"])
+    assert ids(answer) == ids(asked(client, user_id="nobody at all", **place))
 
 
 def test_explanations_add_up(client: TestClient, ran: Ran, catalogue: pl.DataFrame, user: str) -> None:

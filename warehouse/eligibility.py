@@ -1,0 +1,60 @@
+"""Which items of a catalogue a user may be shown: one rule for the service, the export and the measured index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from warehouse.availability import is_shown
+
+
+@dataclass(frozen=True)
+class Eligibility:
+    """Of each item of a catalogue, by row: whether it can be had, and where it ships.
+
+    Attributes:
+        available: [items] whether the item's word for its availability lets it be shown.
+        unrestricted: [items] whether the item names no countries, so that it ships everywhere.
+        ships_to: country -> [items] whether the item names it.
+    """
+
+    available: NDArray[np.bool_]
+    unrestricted: NDArray[np.bool_]
+    ships_to: Mapping[str, NDArray[np.bool_]]
+
+    @classmethod
+    def of(cls, available: NDArray[np.bool_], countries: pl.Series) -> Eligibility:
+        """Return the rule for items that ``can_be_had`` or not [items], each with its list of countries [items]."""
+        named = countries.alias("country").to_frame().with_row_index("row").explode("country").drop_nulls()
+        named = named.with_columns(_code(pl.col("country")))
+        ships_to: dict[str, NDArray[np.bool_]] = {}
+        for country, rows in named.group_by("country").agg("row").iter_rows():
+            ships_to[country] = np.zeros(len(available), bool)
+            ships_to[country][rows] = True
+        return cls(available, countries.is_null().to_numpy(), ships_to)
+
+    def mask(self, country: str | None, *, include_unavailable: bool = False) -> NDArray[np.bool_]:
+        """Return whether each item [items] may be shown to a user in ``country``; None: the country is not known, and
+        every item that can be had may be shown. Codes of countries are compared without capitals and outer spaces."""
+        mask = np.ones(len(self.available), bool) if include_unavailable else self.available.copy()
+        if country is not None:
+            mask &= self.unrestricted | self.ships_to.get(normalised(country), False)
+        return mask
+
+
+def can_be_had(availability: pl.Series) -> NDArray[np.bool_]:
+    """Return whether each item's word for its availability [items] lets the item be shown."""
+    return pl.select(is_shown(pl.lit(availability))).to_series().to_numpy()
+
+
+def normalised(country: str) -> str:
+    """Return a country as the masks know it."""
+    return country.strip().upper()
+
+
+def _code(country: pl.Expr) -> pl.Expr:
+    return country.str.strip_chars().str.to_uppercase()
