@@ -23,7 +23,8 @@ DailyDays = Annotated[
 @app.command("csv")
 def import_csv(
     files: Annotated[
-        list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="CSV and its kin, JSON lines (also .gz) or Parquet.")
+        list[Path] | None,
+        typer.Argument(exists=True, dir_okay=False, help="CSV and its kin, JSON lines (also .gz) or Parquet."),
     ] = None,
     mapping: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Which column is what: mapping.toml.")
@@ -45,7 +46,9 @@ def import_csv(
             sketched = sketch_of(sketch)
             print(sketched.text)
             for name in sketched.missing:
-                errors.print(f"No column of {sketch} looks like {name}: say in the mapping which one it is.", soft_wrap=True)
+                errors.print(
+                    f"No column of {sketch} looks like {name}: say in the mapping which one it is.", soft_wrap=True
+                )
             return
         if not files or mapping is None or out is None:
             raise typer.BadParameter("give FILES, --mapping and --out; or --sketch FILE for a first mapping")

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from settings import Settings
 from warehouse.landing import Landing
+from warehouse.trainability import TrainingRule
 from warehouse.validation import Validation, validate
 
 SHOWN_RULES = 20
@@ -19,7 +20,8 @@ def validate_landing(landing: Landing, console: Console) -> bool:
     Raises:
         ManifestError: manifest.toml breaks a rule.
     """
-    found = validate(landing, Settings().data)
+    settings = Settings()
+    found = validate(landing, settings.data, _training_rule(settings))
     console.print(_tables(found))
     if any(verdict.broken for verdict in found.verdicts.values()):
         console.print(_broken(found))
@@ -35,6 +37,18 @@ def validate_landing(landing: Landing, console: Console) -> bool:
     for problem in found.problems:
         console.print(f"[red]A run would stop:[/] {escape(problem)}", highlight=False, soft_wrap=True)
     return False
+
+
+def _training_rule(settings: Settings) -> TrainingRule:
+    """What the first training asks of the history, by the arithmetic that it uses itself."""
+    from ml.examples import training_cutoffs
+
+    examples = settings.examples
+
+    def cutoffs(end: float, first: float, window_days: float) -> list[float]:
+        return training_cutoffs(end, first, examples.span_days, window_days, examples.cutoffs).tolist()
+
+    return TrainingRule(examples.minimum_examples, cutoffs)
 
 
 def _tables(found: Validation) -> Table:

@@ -82,7 +82,7 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
 
 
 def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.DataFrame:
-    """``raw`` in the contract's columns, with ``row``, which goes on from the rows ``before``, ``unreadable``, ``lost``."""
+    """``raw`` in the contract's columns, with ``row`` (after the rows ``before``), ``unreadable`` and ``lost``."""
     columns, unreadable, lost = [], [], []
     for name, kind in schema.items():
         if name not in raw.columns:

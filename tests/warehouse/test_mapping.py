@@ -111,8 +111,10 @@ def test_every_format_gives_the_same(export: Path, landing: Landing, tmp_path: P
                     for each in (landing, other)
                 )
                 own = ("event_id", "source_file")  # of a file
-                assert found.drop(own, strict=False).drop("source_row").equals(
-                    expected.drop(own, strict=False).drop("source_row")
+                assert (
+                    found.drop(own, strict=False)
+                    .drop("source_row")
+                    .equals(expected.drop(own, strict=False).drop("source_row"))
                 ), name
 
 

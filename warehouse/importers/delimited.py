@@ -44,6 +44,7 @@ class DelimitedExport:
     text: TextFile
     dialect: Dialect
     names: tuple[str, ...]
+    may_leave_out: bool = False
 
     @property
     def encoding(self) -> str:
@@ -68,7 +69,9 @@ class DelimitedExport:
                 yield placed(frame, label, found.records(read, frame.height))
                 read += frame.height
         if not read:
-            yield placed(pl.DataFrame(schema=dict.fromkeys(self.names, pl.String)), label, pl.Series([], dtype=pl.Int64))
+            yield placed(
+                pl.DataFrame(schema=dict.fromkeys(self.names, pl.String)), label, pl.Series([], dtype=pl.Int64)
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A file of an export, whatever its format: its columns as text, batch by batch, each row with its place in the file."""
+"""A file of an export, whatever its format: its columns as text, batch by batch, each row with its place."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class Export(Protocol):
         path: as it was given.
         names: of its columns.
         encoding: of its text; empty for Parquet.
+        may_leave_out: whether a row may leave out a column, so that a column may be in no row.
     """
 
     @property
@@ -67,6 +68,9 @@ class Export(Protocol):
 
     @property
     def encoding(self) -> str: ...
+
+    @property
+    def may_leave_out(self) -> bool: ...
 
     def batches(self, rejected: Rejected) -> Iterator[pl.DataFrame]:
         """Read the rows: every column as text (nested values as JSON text), ``SOURCE_FILE`` and ``SOURCE_ROW``.

@@ -55,6 +55,7 @@ class ParquetExport:
 
     path: Path
     encoding: str = ""
+    may_leave_out: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,6 +108,7 @@ class JsonExport:
     text: Path  # in UTF-8
     encoding: str
     names: tuple[str, ...]
+    may_leave_out: bool = True
 
     def batches(self, rejected: Rejected) -> Iterator[pl.DataFrame]:
         """As ``Export`` says."""

@@ -31,7 +31,9 @@ class Source(_Strict):
     """Where the values of one column come from. A column may be a path into a list or an object: ``items[].id``."""
 
     column: str | None = Field(None, description="A column of the export.")
-    any_of: tuple[str, ...] = Field((), description="Columns of which the first with a value counts, if one was renamed.")
+    any_of: tuple[str, ...] = Field(
+        (), description="Columns of which the first with a value counts, if one was renamed."
+    )
     columns: tuple[str, ...] = Field((), description="Several, joined to a category path, the root first.")
     constant: str | None = Field(None, description="The same for every row.")
     default: str | None = Field(None, description="Where the export has nothing.")
@@ -103,7 +105,9 @@ class LogMapping(_Strict):
 
     name: str = "my log"
     time_zone: str = Field("UTC", description="Of times without a zone, and of days.")
-    encoding: str | None = Field(None, description="Of files that are not Unicode, e.g. 'cp1251'; found out without it.")
+    encoding: str | None = Field(
+        None, description="Of files that are not Unicode, e.g. 'cp1251'; found out without it."
+    )
     daily_days: int = Field(3, ge=1, description="The last days land one by one; what is before them is the history.")
     positive_events: tuple[str, ...] = DEFAULT_POSITIVES
     prediction_window_days: float = Field(28.0, gt=0)

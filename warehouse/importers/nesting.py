@@ -130,7 +130,9 @@ def _reached(document: Any, path: NestedPath) -> list[str | None]:
 def _unwrapped(value: Any) -> Any:
     """A list as some Parquet writers nest it, ``{"list": [{"element": …}]}``, as a list."""
     if isinstance(value, dict) and list(value) == ["list"] and isinstance(value["list"], list):
-        return [each["element"] if isinstance(each, dict) and list(each) == ["element"] else each for each in value["list"]]
+        return [
+            each["element"] if isinstance(each, dict) and list(each) == ["element"] else each for each in value["list"]
+        ]
     return value
 
 

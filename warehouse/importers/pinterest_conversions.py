@@ -187,7 +187,9 @@ def _contents(event: _Event, custom: Mapping[str, Any]) -> list[Mapping[str, Any
     if any(isinstance(each.get("id"), list | dict) for each in contents):
         raise event.wrong("contents", "a list of products", contents)
     if contents and all(each.get("id") is None for each in contents) and ids:
-        contents = [{**each, "id": id_} for each, id_ in zip(contents, ids)] if len(contents) == len(ids) else []
+        contents = (
+            [{**each, "id": id_} for each, id_ in zip(contents, ids, strict=True)] if len(contents) == len(ids) else []
+        )
     return contents or [{"id": each} for each in ids] or [{}]
 
 

@@ -72,7 +72,9 @@ class _Sample:
 
     def _tells_rows_apart(self, column: str) -> bool:
         distinct = self.rows.unique()
-        return self.rows.height > 0 and not distinct[column].null_count() and distinct[column].n_unique() == len(distinct)
+        return (
+            self.rows.height > 0 and not distinct[column].null_count() and distinct[column].n_unique() == len(distinct)
+        )
 
 
 def sketch(path: Path) -> str:
@@ -101,8 +103,8 @@ def sketch_of(path: Path) -> Sketch:
     missing = tuple(name for name in NEEDED if sample.column(name) is None)
     lines = [
         f"# A first mapping of {path.name}: correct it, then  adseq import csv {path} --mapping THIS --out LANDING",
-        '# name = "column" of the export, a list of columns of which the first with a value counts, or a table: column,',
-        "# columns, constant, default, values, unit (s, ms, us, ns, auto), format (strptime), separator (of a category",
+        '# name = "column" of the export, a list of columns of which the first with a value counts, or a table:',
+        "# column, columns, constant, default, values, unit (s, ms, us, ns, auto), format (strptime), separator (of a category",
         "# path), decimal (the sign of a number as people write it), whole_number (12.0 is 12).",
         "# docs/bring-your-own-data.md explains each.",
         *(f"# NOT FOUND: no column looks like {name}. Say below which one it is." for name in missing),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zoneinfo import ZoneInfo
@@ -24,6 +25,7 @@ from warehouse.importers.formats import open_export
 from warehouse.importers.mapping import Mapping as LogMapping
 from warehouse.importers.mapping import MappingError, Source, TableMapping
 from warehouse.importers.nesting import NestedPath, check_one_list, nested_path, with_nested
+from warehouse.importers.unread import UnreadNumbers
 from warehouse.importers.writing import SourceError, sink, staged
 from warehouse.landing import Landing, Manifest
 from warehouse.reading import SOURCE_FILE, SOURCE_ROW
@@ -92,7 +94,7 @@ def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing, 
         wanted = {name for table in mapping.table for _, source in table.sources for name in source.read}
         exports = [open_export(path, copies, mapping.log.encoding, wanted) for path in files]
         readings = [_Reading.of(table, exports, mapping.log.time_zone) for table in mapping.table]
-        rejected, notes = Rejected(), [_encoding(export) for export in exports]
+        rejected, notes = Rejected(), [note for note in map(_encoding, exports) if note]
         for reading in readings:
             notes += _stage(pieces, reading, rejected)
         counted = _by_day(pieces)
@@ -142,8 +144,11 @@ class _Reading:
 
     def _check(self, where: str, name: str, source: Source, export: Export) -> None:
         """See that a file has a needed column, or any file an optional one."""
-        needed = name in REQUIRED_COLUMNS[self.table.into] or len(self.exports) == 1
+        # A line of JSON lines leaves out what it does not have.
+        needed = name in REQUIRED_COLUMNS[self.table.into] or (len(self.exports) == 1 and not export.may_leave_out)
         there = [export] if needed else self.exports
+        if not needed and any(each.may_leave_out for each in there):
+            return
         for column in source.read:
             if not source.any_of and not any(_has(each, column) for each in there):
                 raise MappingError(
@@ -175,9 +180,7 @@ class _Reading:
         paths = self.paths(export)
         for batch in export.batches(rejected):
             rows = with_nested(batch, paths)
-            yield rows.select(
-                *self._columns(rows, export.names), self._day(rows).alias(DAY), SOURCE_FILE, SOURCE_ROW
-            )
+            yield rows.select(*self._columns(rows, export.names), self._day(rows).alias(DAY), SOURCE_FILE, SOURCE_ROW)
 
     def _columns(self, rows: pl.DataFrame, names: Sequence[str]) -> list[pl.Expr]:
         schema, required = pl.Schema(SCHEMAS[self.table.into]), REQUIRED_COLUMNS[self.table.into]
@@ -207,7 +210,7 @@ def _has(export: Export, column: str) -> bool:
 
 def _stage(pieces: Staging, reading: _Reading, rejected: Rejected) -> list[str]:
     """Read the files of a table, once each, in order. Returns what became of rows, in sentences."""
-    table, read, nameless = reading.table.into, 0, 0
+    table, read, nameless, numbers = reading.table.into, 0, 0, UnreadNumbers(reading.table.into)
     keys = KEYS[table] if table in (LandingTable.items, LandingTable.users) else ()
     notes = []
     for export in reading.exports:
@@ -217,11 +220,12 @@ def _stage(pieces: Staging, reading: _Reading, rejected: Rejected) -> list[str]:
         for batch in reading.batches(export, rejected):
             named = batch.filter(pl.all_horizontal(pl.col(key).is_not_null() for key in keys)) if keys else batch
             nameless += batch.height - named.height
+            numbers.count(named)
             pieces.add(table.value, named.with_row_index(SEQUENCE, read))
             read += named.height
     if nameless:
         notes.append(f"{nameless:,} rows of the export name no {' and '.join(keys)}: they are no {table.value}")
-    return notes
+    return [*notes, *numbers.described()]
 
 
 def _by_day(pieces: Staging) -> pl.DataFrame:
@@ -260,7 +264,7 @@ def _daily_days(dated: pl.DataFrame, wanted: int, undated: str | None) -> list[d
 
 def _gap(days: Sequence[date]) -> str | None:
     """A sentence about days without events among the last ones: the days after them may be dated wrongly."""
-    for before, after in zip(days, days[1:], strict=False):
+    for before, after in pairwise(days):
         if (after - before).days > _GAP_DAYS:
             return f"nothing happens from {before} to {after}: are the times of {after} right?"
     return None
@@ -273,9 +277,7 @@ def _encoding(export: Export) -> str | None:
     return f"{export.path} is not UTF-8 and was read as {export.encoding}{guess}"
 
 
-def _write(
-    zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[date], notes: list[str]
-) -> int:
+def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[date], notes: list[str]) -> int:
     """Write the history and each of ``days``. What arrived on another day, or nobody knows when, is history."""
     name = table.value
     if table is LandingTable.events:

@@ -19,7 +19,19 @@ _USERS = ("user", "customer", "client", "visitor", "member", "account", "shopper
 _MORE_USERS = ("profile", "contact", "subscriber", "consumer", "reviewer", "reader", "viewer", "patron", "cust", "usr")
 _ITEMS = ("item", "product", "sku", "article", "asin", "variant", "prod", "listing", "offer", "good", "book", "movie")
 _ADVERTISERS = ("advertiser", "brand", "seller", "merchant", "vendor", "manufacturer", "shop", "store", "publisher")
-_TIMES = ("event", "click", "transaction", "order", "purchase", "action", "session", "view", "visit", "review", "request")
+_TIMES = (
+    "event",
+    "click",
+    "transaction",
+    "order",
+    "purchase",
+    "action",
+    "session",
+    "view",
+    "visit",
+    "review",
+    "request",
+)
 
 NAMES: Mapping[str, Sequence[str]] = {
     "event_id": [
@@ -40,7 +52,16 @@ NAMES: Mapping[str, Sequence[str]] = {
     ],
     "event_name": [
         *("eventname", "eventtype", "event", "action", "actiontype", "activity", "activitytype", "behavior"),
-        *("behaviour", "behaviortype", "behaviourtype", "interaction", "interactiontype", "eventaction", "verb", "type"),
+        *(
+            "behaviour",
+            "behaviortype",
+            "behaviourtype",
+            "interaction",
+            "interactiontype",
+            "eventaction",
+            "verb",
+            "type",
+        ),
         *("eventcategory", "hittype", "operation", "op"),
     ],
     "item_id": [
@@ -54,7 +75,17 @@ NAMES: Mapping[str, Sequence[str]] = {
         *("partner", "partnerid", "retailer", "retailerid", "designer", "label"),
     ],
     "value": [
-        *("value", "revenue", "amount", "salesvalue", "total", "eventvalue", "ordervalue", "purchasevalue", "totalprice"),
+        *(
+            "value",
+            "revenue",
+            "amount",
+            "salesvalue",
+            "total",
+            "eventvalue",
+            "ordervalue",
+            "purchasevalue",
+            "totalprice",
+        ),
         *("price", "unitprice", "itemprice", "productprice", "saleprice", "grandtotal", "subtotal", "spend", "paid"),
     ],
     "currency": ["currency", "currencycode", "curr", "eventcurrency", "pricecurrency"],
@@ -77,7 +108,16 @@ NAMES: Mapping[str, Sequence[str]] = {
     ],
     "age": ["age", "userage", "customerage", "ageyears"],
     "gender": ["gender", "sex", "usergender"],
-    "country": ["country", "countrycode", "usercountry", "geocountry", "clickcountry", "countryname", "nation", "market"],
+    "country": [
+        "country",
+        "countrycode",
+        "usercountry",
+        "geocountry",
+        "clickcountry",
+        "countryname",
+        "nation",
+        "market",
+    ],
 }
 _LEVEL = re.compile(r"(.*?(?:cat|category|categorylevel|categoryl|catl|level|department|hierarchy))(\d)(?:attr|name)?")
 
@@ -85,7 +125,8 @@ _LEVEL = re.compile(r"(.*?(?:cat|category|categorylevel|categoryl|catl|level|dep
 _MEANINGS = tuple(
     (re.compile(pattern), name)
     for pattern, name in (
-        (r"(remove|delete|drop).*(cart|basket|bag)|(cart|basket|bag).*(remove|delete)|productremoved", "remove_from_cart"),
+        (r"(remove|delete|drop).*(cart|basket|bag)|(cart|basket|bag).*(remove|delete)|productremoved",
+         "remove_from_cart"),
         (r"add.*(cart|basket|bag)|(cart|basket|bag).*add|^(cart|basket|bag|atc|add)$|productadded", "add_to_cart"),
         (r"wish|fav|like|refund|return|cancel|abandon|begin|start|initiate|fail|viewcart|cartview", "custom"),
         (r"sign(ed)?up|regist|accountcreated|createaccount|subscri", "signup"),
