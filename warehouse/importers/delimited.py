@@ -21,6 +21,7 @@ from warehouse.staging import BATCH_ROWS
 _MEMORY = "160MiB"  # of a reading connection, beside what sorts
 _MAXIMUM_REJECTS = 100_000
 _HEADER_BYTES = 2**20
+_RECORD = "record"  # what numbers count where a record may be several lines, or a line none
 _EXCEL_SEPARATOR = re.compile(r"sep=(.)\s*")  # a first line with which Excel is told the delimiter
 # A number with decimals, an epoch or a time: no name of a column, which a year or a small number may be.
 _A_VALUE = re.compile(r"(?!\d{1,8}$)[-+]?\d[\d.,:/ T+Z-]*")
@@ -62,16 +63,21 @@ class DelimitedExport:
             rejected.add(self.path, line, reason)
         rejected.stop_if_too_many(self.path, found.rows)
         label, read = f"{self.path.name}, {found.counted}", 0
+        # Where lines do not tell how many rows there are, one thread counts what several have counted before.
+        careful = ", parallel = false" if found.counted == _RECORD else ""
         with duckdb.connect() as connection:
-            rows = _query(connection, self, "SELECT *", "ignore_errors = true")
-            for batch in rows.to_arrow_reader(BATCH_ROWS):
+            for batch in _query(connection, self, "SELECT *", careful).to_arrow_reader(BATCH_ROWS):
                 frame = pl.DataFrame(batch).cast(pl.String)
                 yield placed(frame, label, found.records(read, frame.height))
                 read += frame.height
-        if not read:
-            yield placed(
-                pl.DataFrame(schema=dict.fromkeys(self.names, pl.String)), label, pl.Series([], dtype=pl.Int64)
+        if read != found.rows:
+            raise SourceError(
+                f"{self.path} has {found.rows:,} rows at the first reading and {read:,} at the second. Is it being "
+                "written? If not, quote its texts in one way in all lines."
             )
+        if not read:
+            nothing = pl.DataFrame(schema=dict.fromkeys(self.names, pl.String))
+            yield placed(nothing, label, pl.Series([], dtype=pl.Int64))
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,10 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _query(
-    connection: duckdb.DuckDBPyConnection, export: DelimitedExport, select: str, errors: str
+    connection: duckdb.DuckDBPyConnection, export: DelimitedExport, select: str, more: str = ""
 ) -> duckdb.DuckDBPyRelation:
+    """The rows; what is none is in ``reject_errors`` afterwards. (``ignore_errors`` alone loses rows behind a value with
+    a quote within.)"""
     connection.execute(f"SET memory_limit = '{_MEMORY}'")
     connection.execute("SET preserve_insertion_order = true")
     dialect, path = export.dialect, export.text.path
@@ -163,7 +171,7 @@ def _query(
         f"{select} FROM read_csv({_literal(str(path))}, auto_detect = false, header = true, skip = {dialect.skipped}, "
         f"delim = {_literal(dialect.delimiter)}, quote = {_literal(dialect.quote)}, "
         f"escape = {_literal(dialect.escape)}, compression = '{_compression(path)}', strict_mode = true, "
-        f"columns = {{{columns}}}, {errors})"
+        f"columns = {{{columns}}}, store_rejects = true, rejects_limit = {_MAXIMUM_REJECTS}{more})"
     )
 
 
@@ -175,8 +183,7 @@ def _read_through(export: DelimitedExport) -> _Found:
     """
     try:
         with duckdb.connect() as connection:
-            rejecting = f"store_rejects = true, rejects_limit = {_MAXIMUM_REJECTS}"
-            [(rows, *_)] = _query(connection, export, "SELECT count(*), count(COLUMNS(*))", rejecting).fetchall()
+            [(rows, *_)] = _query(connection, export, "SELECT count(*), count(COLUMNS(*))").fetchall()
             rejects = connection.execute(
                 "SELECT line, min(line_byte_position), min(error_type), min(error_message), any_value(csv_line) "
                 "FROM reject_errors GROUP BY line ORDER BY line"
@@ -191,7 +198,7 @@ def _read_through(export: DelimitedExport) -> _Found:
         _stop_at_an_open_quote(export.path, line, kind, content or "")
         rejected[line] = _reason(message, len(export.names))
     first = export.dialect.skipped + 2
-    return _Found(rows, "line" if every_line else "record", np.array(records, np.int64), rejected, first)
+    return _Found(rows, "line" if every_line else _RECORD, np.array(records, np.int64), rejected, first)
 
 
 def _stop_at_an_open_quote(path: Path, line: int, kind: str, content: str) -> None:

@@ -43,10 +43,21 @@ def open_export(path: Path, directory: Path, encoding: str | None = None, wanted
     if name.endswith(JSON_LINES):
         text = as_utf8(path, directory, encoding)
         names = field_names(text.path, _SEEN_LINES)
+        if not names:
+            raise SourceError(_without_fields(path, text.path))
         late = mentioned(text.path, {_ROOT.split(name, maxsplit=1)[0] for name in wanted} - set(names))
         return JsonExport(path, text.path, text.encoding, (*names, *sorted(late)))
     known = ", ".join((*DELIMITED, *JSON_LINES, *PARQUET))
     raise SourceError(f"{path}: unknown format; adseq reads {known}, text also as .gz. Rename or convert the file.")
+
+
+def _without_fields(path: Path, text: Path) -> str:
+    broken: list[BrokenLine] = []
+    for _ in json_batches(text, (), BATCH_ROWS, broken):
+        if broken:
+            found = f"{path}, line {broken[0].number}: {broken[0].reason}"
+            return f"{found}. adseq reads JSON lines: one object a line (`jq -c '.[]'` makes them of an array)."
+    return f"{path} is empty."
 
 
 @dataclass(frozen=True)

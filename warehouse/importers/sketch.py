@@ -104,8 +104,8 @@ def sketch_of(path: Path) -> Sketch:
     lines = [
         f"# A first mapping of {path.name}: correct it, then  adseq import csv {path} --mapping THIS --out LANDING",
         '# name = "column" of the export, a list of columns of which the first with a value counts, or a table:',
-        "# column, columns, constant, default, values, unit (s, ms, us, ns, auto), format (strptime), separator (of a category",
-        "# path), decimal (the sign of a number as people write it), whole_number (12.0 is 12).",
+        "# column, columns, constant, default, values, unit (s, ms, us, ns, auto), format (strptime), separator (of a",
+        "# category path), decimal (the sign of a number as people write it), whole_number (12.0 is 12).",
         "# docs/bring-your-own-data.md explains each.",
         *(f"# NOT FOUND: no column looks like {name}. Say below which one it is." for name in missing),
         "",

@@ -32,7 +32,7 @@ class UnreadNumbers:
     def described(self) -> list[str]:
         """Return a sentence for each column that has such values."""
         return [
-            f"{rows:,} values of {name} in {self.table.value} are no numbers, e.g. {self.first[name]}; the rows go without "
-            'them. In the mapping, decimal = "." or "," reads numbers as people write them'
+            f"{rows:,} values of {name} in {self.table.value} are no numbers, e.g. {self.first[name]}; the rows go "
+            'without them. In the mapping, decimal = "." or "," reads numbers as people write them'
             for name, rows in self.rows.items()
         ]
