@@ -37,6 +37,13 @@ def field_names(path: Path, lines: int) -> list[str]:
     return list(found)
 
 
+def first_broken(path: Path) -> BrokenLine | None:
+    """Return the first line that is no JSON object; None where there is none."""
+    with _opened(path) as file:
+        found = (_object(line, number) for number, line in enumerate(_without_mark(file), 1) if line.strip())
+        return next((each for each in found if isinstance(each, BrokenLine)), None)
+
+
 def mentioned(path: Path, names: Collection[str]) -> set[str]:
     """Return those of ``names`` that some line has between quotes; reads until all are found."""
     missing = set(names)

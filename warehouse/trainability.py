@@ -59,7 +59,8 @@ def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days
     if figures.single_event_users >= _MOSTLY * figures.users:
         return few + (
             f"{figures.single_event_users:,} of {figures.users:,} users have one event, and the model learns what "
-            "comes after others. Is user_id the id of a session, an order or an event? It has to be the same at every visit."
+            "comes after others. Is user_id the id of a session, an order or an event? It has to be the same at every "
+            "visit."
         )
     if window_days >= figures.days:
         return few + (

@@ -47,7 +47,7 @@ TELLING = 'Möbel "19" a,b;c|d\te'
 CELLS = st.text(st.sampled_from("abcäß0123456789 .,;|'\"-/"), max_size=12).map(str.strip)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     dialect=dialects(), encoding=st.sampled_from(ENCODINGS), zipped=st.booleans(), cells=st.lists(CELLS, max_size=20)
 )

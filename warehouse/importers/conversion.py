@@ -54,12 +54,11 @@ def expression(
 def number_text(text: pl.Expr, decimal: str) -> pl.Expr:
     """Return numbers as people write them ("1.299,00 €", "USD 12.99") as plain ones; null where a text is none."""
     grouping = rf"[{_GROUPING}{',' if decimal == '.' else '.'}]"
-    digits = rf"(?:\d{{1,3}}(?:{grouping}\d{{3}})+|\d+)?(?:{_literally(decimal)}\d+)?"
+    digits = rf"(?:\d{{1,3}}(?:{grouping}\d{{3}})+|\d+)(?:{_literally(decimal)}\d+)?"
     currency = r"[\p{L}\p{Sc}.\s\x{00a0}\x{202f}]*?"
-    number = text.str.extract(rf"^{currency}([+-]?{currency}{digits}){currency}$", 1)
-    plain = number.str.replace_all(rf"{grouping}|[\p{{L}}\p{{Sc}}]|\s", "")
-    plain = plain.str.replace(decimal, ".", literal=True)
-    return pl.when(plain.str.contains(r"\d")).then(plain)
+    pattern = rf"^{currency}([+-]?){currency}({digits}){currency}$"
+    plain = text.str.extract(pattern, 2).str.replace_all(grouping, "").str.replace(decimal, ".", literal=True)
+    return text.str.extract(pattern, 1) + plain
 
 
 def times(text: pl.Expr, source: Source, time_zone: str, *, plausible: bool = True) -> pl.Expr:

@@ -161,8 +161,10 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 def _query(
     connection: duckdb.DuckDBPyConnection, export: DelimitedExport, select: str, more: str = ""
 ) -> duckdb.DuckDBPyRelation:
-    """The rows; what is none is in ``reject_errors`` afterwards. (``ignore_errors`` alone loses rows behind a value with
-    a quote within.)"""
+    """The rows; what is none is in ``reject_errors`` afterwards.
+
+    ``ignore_errors`` alone loses rows behind a value with a quote within.
+    """
     connection.execute(f"SET memory_limit = '{_MEMORY}'")
     connection.execute("SET preserve_insertion_order = true")
     dialect, path = export.dialect, export.text.path

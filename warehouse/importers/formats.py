@@ -14,7 +14,7 @@ from warehouse.importers.delimited import open_delimited
 from warehouse.importers.encodings import as_utf8
 from warehouse.importers.exports import Export, Rejected, placed
 from warehouse.importers.writing import SourceError
-from warehouse.json_lines import BrokenLine, field_names, json_batches, mentioned
+from warehouse.json_lines import BrokenLine, field_names, first_broken, json_batches, mentioned
 from warehouse.staging import BATCH_ROWS
 
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".txt")
@@ -52,11 +52,10 @@ def open_export(path: Path, directory: Path, encoding: str | None = None, wanted
 
 
 def _without_fields(path: Path, text: Path) -> str:
-    broken: list[BrokenLine] = []
-    for _ in json_batches(text, (), BATCH_ROWS, broken):
-        if broken:
-            found = f"{path}, line {broken[0].number}: {broken[0].reason}"
-            return f"{found}. adseq reads JSON lines: one object a line (`jq -c '.[]'` makes them of an array)."
+    broken = first_broken(text)
+    if broken is not None:
+        advice = "adseq reads JSON lines: one object a line (`jq -c '.[]'` makes them of an array)."
+        return f"{path}, line {broken.number}: {broken.reason}. {advice}"
     return f"{path} is empty."
 
 
