@@ -111,7 +111,8 @@ def notes(landing: Landing) -> str:
 
 
 def test_odd_logs_are_noted(landing: Landing) -> None:
-    bot = [event(f"b{n}", user_id="bot", advertiser_id="unknown") for n in range(100)]
+    noon = datetime(2026, 3, 8, 12, tzinfo=UTC)
+    bot = [event(f"b{n}", user_id="bot", advertiser_id="unknown", event_time=noon) for n in range(100)]
     history(landing, [*visits(30, 1, item_id="12.0", advertiser_id="unknown"), *bot], time_zone="Pacific/Kiritimati")
     landing.write(ITEMS, None, pl.DataFrame({"item_id": ["12", "7"]}))
     landing.write_manifest(Manifest(time_zone="Pacific/Kiritimati", prediction_window_days=1))
@@ -126,7 +127,7 @@ def test_odd_logs_are_noted(landing: Landing) -> None:
     ):
         assert words in said, said
     found = validate(landing, DataSettings())
-    assert found.first_event == "2026-03-10", "noon in UTC is the next day there"
+    assert found.first_event == "2026-03-09", "noon of the 8th in UTC is the next day there"
     assert found.verdicts[ITEMS].rows == 2
     ages = found.verdicts[next(table for table in found.verdicts if table.value == "users")]
     assert (ages.good, ages.filled["age"]) == (1, 1)
