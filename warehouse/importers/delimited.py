@@ -19,6 +19,7 @@ from warehouse.importers.writing import SourceError
 from warehouse.staging import BATCH_ROWS
 
 _MEMORY = "160MiB"  # of a reading connection, beside what sorts
+_THREADS = 2  # each holds buffers of 32 MiB
 _MAXIMUM_REJECTS = 100_000
 _HEADER_BYTES = 2**20
 _RECORD = "record"  # what numbers count where a record may be several lines, or a line none
@@ -66,8 +67,7 @@ class DelimitedExport:
         # Where lines do not tell how many rows there are, one thread counts what several have counted before.
         careful = ", parallel = false" if found.counted == _RECORD else ""
         with duckdb.connect() as connection:
-            for batch in _query(connection, self, "SELECT *", careful).to_arrow_reader(BATCH_ROWS):
-                frame = pl.DataFrame(batch).cast(pl.String)
+            for frame in _frames(connection, self, careful):
                 yield placed(frame, label, found.records(read, frame.height))
                 read += frame.height
         if read != found.rows:
@@ -166,6 +166,7 @@ def _query(
     ``ignore_errors`` alone loses rows behind a value with a quote within.
     """
     connection.execute(f"SET memory_limit = '{_MEMORY}'")
+    connection.execute(f"SET threads = {_THREADS}")
     connection.execute("SET preserve_insertion_order = true")
     dialect, path = export.dialect, export.text.path
     columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in export.names)
@@ -175,6 +176,19 @@ def _query(
         f"escape = {_literal(dialect.escape)}, compression = '{_compression(path)}', strict_mode = true, "
         f"columns = {{{columns}}}, store_rejects = true, rejects_limit = {_MAXIMUM_REJECTS}{more})"
     )
+
+
+def _frames(connection: duckdb.DuckDBPyConnection, export: DelimitedExport, more: str) -> Iterator[pl.DataFrame]:
+    """The rows, batch by batch.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    try:
+        for batch in _query(connection, export, "SELECT *", more).to_arrow_reader(BATCH_ROWS):
+            yield pl.DataFrame(batch).cast(pl.String)
+    except duckdb.Error as error:
+        raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
 
 
 def _read_through(export: DelimitedExport) -> _Found:
