@@ -34,12 +34,17 @@ def expression(
     """
     if source.constant is not None:
         return pl.lit(source.constant)
-    texts = [_text(name, names) for name in source.read]
+    texts = [pl.col(name).str.strip_chars().replace("", None) for name in source.read if name in names]
+    if not texts:
+        return _filled(pl.lit(None, pl.String), source)
     if source.columns:
         return _filled(pl.concat_str(texts, separator=CATEGORY_SEPARATOR, ignore_nulls=True).replace("", None), source)
     text = pl.coalesce(texts)
     if isinstance(kind, pl.Datetime):
-        return _filled(_time_text(text, source, time_zone, plausible), source)
+        written = text.map_batches(
+            lambda column: _time_text(column, source, time_zone, plausible), return_dtype=pl.String
+        )
+        return _filled(written, source)
     if source.decimal is not None:
         text = pl.coalesce(number_text(text, source.decimal), text)
     if source.whole_number:
@@ -61,19 +66,17 @@ def number_text(text: pl.Expr, decimal: str) -> pl.Expr:
     return text.str.extract(pattern, 1) + plain
 
 
-def times(text: pl.Expr, source: Source, time_zone: str, *, plausible: bool = True) -> pl.Expr:
-    """Return text as times in UTC; null where it is none, or no ``plausible`` one."""
-    first, last = _PLAUSIBLE if plausible else _ANY_TIME
+def times(texts: pl.Series, source: Source, time_zone: str, *, plausible: bool = True) -> pl.Series:
+    """Return texts as times in UTC; null where one is none, or no ``plausible`` one."""
+    bounds = _PLAUSIBLE if plausible else _ANY_TIME
+    frame, text = texts.alias("text").to_frame(), pl.col("text")
     if source.unit == "auto":
-        return pl.coalesce([_epoch(text, unit, *_PLAUSIBLE) for unit in UNITS])
+        return frame.select(pl.coalesce([_epoch(text, unit, _PLAUSIBLE) for unit in UNITS]).alias("read"))["read"]
     if source.unit is not None:
-        return _epoch(text, source.unit, first, last)
-    read = _written(text, source, time_zone)
-    return pl.when(read.is_between(first, last)).then(read)
-
-
-def _text(name: str, names: Collection[str]) -> pl.Expr:
-    return pl.col(name).str.strip_chars().replace("", None) if name in names else pl.lit(None, pl.String)
+        return frame.select(_epoch(text, source.unit, bounds).alias("read"))["read"]
+    # Step by step: as one expression it would be computed wherever it occurs.
+    read = frame.select(_written(text, source, time_zone).alias("read"))
+    return read.select(pl.when(pl.col("read").is_between(*bounds)).then("read").alias("read"))["read"]
 
 
 def _literally(text: str) -> str:
@@ -84,20 +87,23 @@ def _filled(text: pl.Expr, source: Source) -> pl.Expr:
     return text if source.default is None else text.fill_null(source.default)
 
 
-def _time_text(text: pl.Expr, source: Source, time_zone: str, plausible: bool) -> pl.Expr:
-    read = times(text, source, time_zone, plausible=plausible).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+def _time_text(texts: pl.Series, source: Source, time_zone: str, plausible: bool) -> pl.Series:
+    """Texts as times in UTC, ISO 8601; what is none as it is written."""
+    read = times(texts, source, time_zone, plausible=plausible).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    frame = pl.DataFrame({"read": read, "text": texts})
     # Ingestion would take a text like "2026-03-01 10:00" for UTC, whatever the mapping says.
-    marked = pl.when(times_of_text(text).is_null()).then(text).otherwise(text + NOT_A_TIME)
-    return pl.coalesce(read, marked)
+    unread = pl.when(pl.col("read").is_null()).then("text")
+    marked = pl.when(times_of_text(unread).is_null()).then(unread).otherwise(unread + NOT_A_TIME)
+    return frame.select(pl.coalesce("read", marked).alias(texts.name))[texts.name]
 
 
-def _epoch(text: pl.Expr, unit: str, first: datetime, last: datetime) -> pl.Expr:
+def _epoch(text: pl.Expr, unit: str, bounds: tuple[datetime, datetime]) -> pl.Expr:
     """Numbers since 1970 UTC as times, with or without decimals."""
     per_second = UNITS[unit]
     fraction, whole = text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False)
     exact = whole * (10**6 // per_second) if per_second <= 10**6 else whole // (per_second // 10**6)
     micros = pl.coalesce(exact, (fraction * (10**6 / per_second)).round().cast(pl.Int64, strict=False))
-    known = (fraction / per_second).is_between(first.timestamp(), last.timestamp())
+    known = (fraction / per_second).is_between(*(bound.timestamp() for bound in bounds))
     return pl.from_epoch(pl.when(known).then(micros), "us").dt.replace_time_zone("UTC")
 
 
@@ -117,8 +123,11 @@ def _in_zone(local: pl.Expr, time_zone: str) -> pl.Expr:
     """Local times as UTC: of an hour that comes twice the first; one that summer time leaves out is counted from the
     clock before the change, so that 02:23 is 03:23."""
     day = pl.duration(days=1)
-    found, day_before = (
-        each.dt.replace_time_zone(time_zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
-        for each in (local, local - day)
-    )
-    return pl.coalesce(found, day_before + day)
+    found = _clock(local, time_zone)
+    left_out = pl.when(found.is_null()).then(local)
+    return pl.coalesce(found, _clock(left_out - day, time_zone) + day)
+
+
+def _clock(local: pl.Expr, time_zone: str) -> pl.Expr:
+    zoned = local.dt.replace_time_zone(time_zone, ambiguous="earliest", non_existent="null")
+    return zoned.dt.convert_time_zone("UTC")

@@ -65,7 +65,7 @@ def _decimals(texts: pl.Series, sign: str) -> int:
 def _read(texts: pl.Series, source: Source) -> float:
     """The share of texts that are times between 1990 and 2100."""
     try:
-        read = texts.alias("t").to_frame().select(times(pl.col("t"), source, "UTC"))["t"]
+        read = times(texts, source, "UTC")
     except pl.exceptions.PolarsError:  # a format that no text can have
         return 0.0
     return 1 - read.null_count() / len(texts)

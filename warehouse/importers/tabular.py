@@ -180,7 +180,8 @@ class _Reading:
         paths = self.paths(export)
         for batch in export.batches(rejected):
             rows = with_nested(batch, paths)
-            yield rows.select(*self._columns(rows, export.names), self._day(rows).alias(DAY), SOURCE_FILE, SOURCE_ROW)
+            written = rows.select(*self._columns(rows, export.names), SOURCE_FILE, SOURCE_ROW)
+            yield written.with_columns(self._days(rows, written).alias(DAY))
 
     def _columns(self, rows: pl.DataFrame, names: Sequence[str]) -> list[pl.Expr]:
         schema, required = pl.Schema(SCHEMAS[self.table.into]), REQUIRED_COLUMNS[self.table.into]
@@ -195,13 +196,18 @@ class _Reading:
             columns[WRITTEN_TIME] = pl.coalesce([*written, pl.lit(None, pl.String)])
         return [column.alias(name) for name, column in columns.items()]
 
-    def _day(self, rows: pl.DataFrame) -> pl.Expr:
+    def _days(self, rows: pl.DataFrame, written: pl.DataFrame) -> pl.Series:
+        """The days of arrival; null where a row arrives with the history, or nobody knows when."""
         if self.table.arrival is None:
-            return pl.lit(None, pl.Date)
-        kind = pl.Datetime("us", "UTC")
-        text = expression(self.table.arrival, kind, self.time_zone, rows.columns, plausible=True)
-        time = text.str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
-        return time.dt.convert_time_zone(self.time_zone).dt.date()
+            return pl.Series([None], dtype=pl.Date).new_from_index(0, rows.height)
+        if self.table.arrived is None:  # events and impressions arrive when they happen
+            texts = written["event_time" if "event_time" in written.columns else "request_time"]
+        else:
+            kind = pl.Datetime("us", "UTC")
+            arrived = expression(self.table.arrived, kind, self.time_zone, rows.columns, plausible=True)
+            texts = rows.with_columns(arrived.alias(DAY))[DAY]
+        times = texts.str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
+        return times.dt.convert_time_zone(self.time_zone).dt.date()
 
 
 def _has(export: Export, column: str) -> bool:
