@@ -103,7 +103,7 @@ def _epoch(text: pl.Expr, unit: str, bounds: tuple[datetime, datetime]) -> pl.Ex
     fraction, whole = text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False)
     exact = whole * (10**6 // per_second) if per_second <= 10**6 else whole // (per_second // 10**6)
     micros = pl.coalesce(exact, (fraction * (10**6 / per_second)).round().cast(pl.Int64, strict=False))
-    known = (fraction / per_second).is_between(*(bound.timestamp() for bound in bounds))
+    known = (fraction / per_second).is_between(bounds[0].timestamp(), bounds[1].timestamp())
     return pl.from_epoch(pl.when(known).then(micros), "us").dt.replace_time_zone("UTC")
 
 
