@@ -152,6 +152,7 @@ def _losses(report: IngestReport) -> Mapping[str, Any]:
         "quarantined": report.rows_quarantined,
     }
     facts |= {f"quarantined: {reason}": rows for reason, rows in report.quarantined.items()}
+    facts |= {f"without {column}, which is no number": rows for column, rows in report.lost_numbers.items()}
     return {name: value for name, value in facts.items() if value}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
@@ -10,6 +10,7 @@ from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
 from warehouse.tables import TableMissing, Tables
+from warehouse.trainability import HistoryFigures
 
 if TYPE_CHECKING:
     from ml.examples import LabelRule
@@ -55,4 +56,21 @@ def training_period(tables: Tables, landing: Landing, day: date, settings: Setti
         end=day_end(day, landing.manifest.time_zone).timestamp(),
         rule=label_rule(landing, settings),
         event_names=list(EVENT_NAMES),
+    )
+
+
+def history_of(period: TrainingPeriod) -> HistoryFigures:
+    """What an explanation of too few examples looks at."""
+    import polars as pl
+
+    events = period.events
+    counts = events.group_by("user_id").len()["len"]
+    conversions = events.filter(pl.col("event_name").is_in(period.rule.event_names))
+    first = events["event_time"].min()
+    return HistoryFigures(
+        users=len(counts),
+        single_event_users=int((counts == 1).sum()),
+        conversions=conversions.height,
+        conversions_with_item=conversions["item_id"].count(),
+        days=(period.end - first.timestamp()) / 86400 if isinstance(first, datetime) else 0.0,
     )

@@ -1,14 +1,19 @@
 """Examples, synthetic context, the models, and the gate that a new champion has to pass."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.deployment import record_version
 from assets.describe import MODELLING, columns, dagster_tags, preview
 from assets.features import content_basis
 from assets.ingest import events, history, items, users
-from assets.period import training_day, training_period
+from assets.period import history_of, training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
+
+if TYPE_CHECKING:
+    from ml.learning import TrainingPeriod
 
 GROUP = "training"
 EXAMPLE_COLUMNS = {
@@ -61,20 +66,19 @@ def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
             "by_conversion_type": preview(by_name),
             "sample": preview(frame.drop("subject_item_id", "user_id").sample(min(5, len(frame)), seed=0)),
         },
-        check_results=[_enough(len(frame), effective.examples.minimum_examples, period.rule.window_days)],
+        check_results=[_enough(len(frame), effective.examples.minimum_examples, period)],
     )
 
 
-def _enough(examples: int, wanted: int, window_days: float) -> dg.AssetCheckResult:
-    advice = (
-        f"{examples:,} examples, at least {wanted:,} are wanted: conversions that follow a cut-off within "
-        f"{window_days:g} days. A longer history helps, or in manifest.toml a smaller prediction_window_days or more "
-        "positive_events."
-    )
+def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetCheckResult:
+    from warehouse.trainability import why_too_few
+
+    passed = examples >= wanted
+    reason = "" if passed else why_too_few(history_of(period), examples, wanted, period.rule.window_days)
     return dg.AssetCheckResult(
         check_name="enough_examples",
-        passed=examples >= wanted,
-        description="" if examples >= wanted else advice,
+        passed=passed,
+        description=reason,
         metadata={"examples": examples, "bound": wanted},
     )
 

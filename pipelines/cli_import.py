@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipelines.endings import readable
+from pipelines.endings import errors, readable
 
 app = typer.Typer(help="Turn a log of your own, or a public one, into a landing zone.", no_args_is_help=True)
 console = Console()
@@ -23,7 +23,8 @@ DailyDays = Annotated[
 @app.command("csv")
 def import_csv(
     files: Annotated[
-        list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON lines (also .gz) or Parquet.")
+        list[Path] | None,
+        typer.Argument(exists=True, dir_okay=False, help="CSV and its kin, JSON lines (also .gz) or Parquet."),
     ] = None,
     mapping: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Which column is what: mapping.toml.")
@@ -37,12 +38,17 @@ def import_csv(
     with readable():
         from settings import Settings
         from warehouse.importers.mapping import Mapping
-        from warehouse.importers.sketch import sketch as sketched
+        from warehouse.importers.sketch import sketch_of
         from warehouse.importers.tabular import import_tables
         from warehouse.landing import Landing
 
         if sketch is not None:
-            print(sketched(sketch))
+            sketched = sketch_of(sketch)
+            print(sketched.text)
+            for name in sketched.missing:
+                errors.print(
+                    f"No column of {sketch} looks like {name}: say in the mapping which one it is.", soft_wrap=True
+                )
             return
         if not files or mapping is None or out is None:
             raise typer.BadParameter("give FILES, --mapping and --out; or --sketch FILE for a first mapping")

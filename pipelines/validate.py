@@ -13,6 +13,7 @@ from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.listing import list_landing
 from warehouse.tables import Tables
+from warehouse.trainability import TrainingRule
 from warehouse.validation import Validation, validate
 
 SHOWN_RULES = 20
@@ -29,10 +30,10 @@ def validate_landing(landing: Landing, home: Home, console: Console) -> bool:
         ManifestError: manifest.toml breaks a rule.
         HomeRecordError: the record of the home cannot be read.
     """
-    tables = Tables(home.tables)
+    settings, tables = Settings(), Tables(home.tables)
     reads_it = home.landing.absolute() == landing.root.absolute()
     landing = landing_of(tables, landing) if reads_it else landing
-    found = validate(landing, Settings().data)
+    found = validate(landing, settings.data, _training_rule(settings))
     console.print(_tables(found))
     if any(verdict.broken for verdict in found.verdicts.values()):
         console.print(_broken(found))
@@ -61,6 +62,18 @@ def _print_changes(tables: Tables, landing: Landing, console: Console) -> None:
     for change in changes:
         text = escape(f"{change}: its day ran before; `adseq run` repeats that day and the days after it")
         console.print(f"[yellow]Not in the tables:[/] {text}", highlight=False, soft_wrap=True)
+
+
+def _training_rule(settings: Settings) -> TrainingRule:
+    """What the first training asks of the history, by the arithmetic that it uses itself."""
+    from ml.examples import training_cutoffs
+
+    examples = settings.examples
+
+    def cutoffs(end: float, first: float, window_days: float) -> list[float]:
+        return training_cutoffs(end, first, examples.span_days, window_days, examples.cutoffs).tolist()
+
+    return TrainingRule(examples.minimum_examples, cutoffs)
 
 
 def _tables(found: Validation) -> Table:

@@ -6,6 +6,7 @@ become the reasons in the quarantine tables, so their names are sentences that a
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import dataframely as dy
@@ -30,6 +31,8 @@ STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked",
 CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
 CATEGORY_SEPARATOR = " > "
 MAXIMUM_ID_BYTES = 512
+# A time outside is no time of a log: 1970-01-01 and 9999-12-31 stand for "unknown".
+MINIMUM_TIME, MAXIMUM_TIME = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
 class LandingTable(StrEnum):
@@ -64,6 +67,10 @@ class Event(dy.Schema):
     @dy.rule()
     def event_name_is_known(cls) -> pl.Expr:
         return pl.col("event_name").is_in(EVENT_NAMES)
+
+    @dy.rule()
+    def event_time_is_between_1990_and_2100(cls) -> pl.Expr:
+        return pl.col("event_time").is_between(MINIMUM_TIME, MAXIMUM_TIME)
 
     @dy.rule()
     def names_an_item_or_an_advertiser_or_is_a_search(cls) -> pl.Expr:

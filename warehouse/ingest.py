@@ -61,6 +61,7 @@ class IngestReport:
         rows_written: rows in the partition.
         duplicates: rows whose key had been read already, in this arrival or (events) in an earlier one.
         quarantined: rows by the first rule that each breaks; the values add up to the rows quarantined.
+        lost_numbers: accepted rows whose optional number cannot be read, so that they go without it, by column.
         late: events that happened on a day before they arrived.
         forgotten: rows of users who were forgotten; they are in no table.
         files: number of files.
@@ -72,6 +73,7 @@ class IngestReport:
     rows_written: int
     duplicates: int
     quarantined: dict[str, int]
+    lost_numbers: dict[str, int]
     late: int
     forgotten: int
     files: int
@@ -156,6 +158,7 @@ def ingest(
         rows_written=counted.rows,
         duplicates=found.rows - found.broken.total() - forgotten - counted.rows,
         quarantined=found.by_rule(),
+        lost_numbers=dict(found.lost),
         late=counted.late,
         forgotten=forgotten,
         files=len(files),
@@ -171,7 +174,8 @@ class _Found:
     rows: int = 0
     forgotten: int = 0  # of the rows that break a rule
     broken: Counter[tuple[str, str]] = field(default_factory=Counter)  # by file and rule
-    examples: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # row and content of the first
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)  # place and content of the first
+    lost: Counter[str] = field(default_factory=Counter)  # numbers that cannot be read, by column
     ignored_columns: set[str] = field(default_factory=set)
 
     def by_rule(self) -> dict[str, int]:
@@ -186,9 +190,10 @@ class _Found:
         self.rows += judged.rows
         self.forgotten += judged.rejected.height - rejected.height
         self.ignored_columns |= set(judged.ignored_columns)
-        for file, rule, row, content in rejected.select("file", "rule", "row", "content").iter_rows():
+        self.lost.update({number.column: number.rows for number in judged.lost})
+        for file, rule, place, content in rejected.select("file", "rule", "place", "content").iter_rows():
             self.broken[file, rule] += 1
-            self.examples.setdefault((file, rule), (row, content))
+            self.examples.setdefault((file, rule), (place, content))
 
 
 @dataclass
@@ -269,11 +274,11 @@ def _stop_if_too_many(
     if not found.rows or rejected / found.rows <= settings.maximum_quarantine_share:
         return
     file, rule = min(found.broken, key=lambda each: (-found.broken[each], each))
-    row, content = found.examples[file, rule]
+    place, content = found.examples[file, rule]
     raise QuarantineExceeded(
         f"{file}: {found.broken[file, rule]:,} rows break the rule '{rule}'. Together {rejected:,} of {found.rows:,} "
         f"rows of {table.value} that arrived on {arrived_on} are quarantined, {rejected / found.rows:.1%} against a "
-        f"maximum of {settings.maximum_quarantine_share:.1%}.{dated_by} Example, row {row}: "
+        f"maximum of {settings.maximum_quarantine_share:.1%}.{dated_by} Example, {place}: "
         f"{_shown(content)}. Every such row is in table quarantine_{table.value}; correct the "
         "export and run the day again, or raise ADSEQ_DATA__MAXIMUM_QUARANTINE_SHARE. The day's previous rows stay."
     )

@@ -16,7 +16,7 @@ import polars as pl
 
 from warehouse.contracts import MAXIMUM_ID_BYTES, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.reading import ROW, UNREADABLE, Arrival, json_rows
+from warehouse.reading import LOST, ROW, SOURCE_FILE, SOURCE_ROW, UNREADABLE, Arrival, json_rows
 
 NOT_AFTER_ARRIVAL = "event_time is not after its arrival day"
 USER = "user_id"
@@ -59,20 +59,40 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class LostNumber:
+    """An optional number that cannot be read: its row is accepted without it.
+
+    Attributes:
+        column: whose values.
+        rows: how many of them.
+        place: of the first.
+        text: what the first says.
+    """
+
+    column: str
+    rows: int
+    place: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Judged:
     """Rows of a file: those that keep the contract, as the contract has them, and those that do not.
 
     Attributes:
         rows: how many there were.
         accepted: contract columns.
-        rejected: ``QUARANTINE_SCHEMA`` and ``rule``, the first rule that the row breaks.
+        rejected: ``QUARANTINE_SCHEMA``, ``rule``, the first rule that the row breaks, and ``place``, where the row is:
+            in the file that was imported, if it was, else in the landing file.
         ignored_columns: columns that the contract does not know.
+        lost: the numbers that accepted rows go without.
     """
 
     rows: int
     accepted: pl.DataFrame
     rejected: pl.DataFrame
     ignored_columns: tuple[str, ...]
+    lost: tuple[LostNumber, ...]
 
 
 def embedding_width(files: Iterable[Iterable[Arrival]]) -> int | None:
@@ -90,7 +110,7 @@ def _has_embeddings(arrival: Arrival) -> bool:
 def judge(arrival: Arrival, rules: Rules) -> Judged:
     """Split rows of a file into those that keep the contract and those that break it, with the rules they break."""
     typed = arrival.typed
-    broken = _broken_rules(typed.drop(UNREADABLE), rules.table)
+    broken = _broken_rules(typed.drop(UNREADABLE, LOST), rules.table)
     judged = (
         typed.select(ROW, UNREADABLE, _beyond_the_row(rules).alias("beyond"))
         .join(broken, on=ROW, how="left", maintain_order="left")
@@ -102,16 +122,40 @@ def judge(arrival: Arrival, rules: Rules) -> Judged:
     if USER in typed.columns:
         about = rules.keys.keys(typed[USER].filter(bad)).alias(USER)
         raw = raw.with_columns(about)  # the file still says who it is
+    file = arrival.path.relative_to(rules.root).as_posix()
+    places = _places(arrival, file)
     rejected = judged.filter(bad).select(
-        pl.lit(arrival.path.relative_to(rules.root).as_posix()).alias("file"),
+        pl.lit(file).alias("file"),
         pl.col(ROW),
         pl.col("reason"),
         about,
         json_rows(raw) if bad.any() else pl.lit("").alias("content"),
         pl.col("reason").str.split("; ").list.first().alias("rule"),
+        places.filter(bad),
     )
-    accepted = typed.filter(~bad).drop(ROW, UNREADABLE) if bad.any() else typed.drop(ROW, UNREADABLE)
-    return Judged(typed.height, accepted, rejected, arrival.ignored_columns)
+    kept = typed.drop(ROW, UNREADABLE, LOST)
+    accepted = kept.filter(~bad) if bad.any() else kept
+    return Judged(typed.height, accepted, rejected, arrival.ignored_columns, _lost(arrival, ~bad, places))
+
+
+def _places(arrival: Arrival, file: str) -> pl.Series:
+    """Where each row is, for people."""
+    landed = arrival.typed.select(pl.format("{}, row {}", pl.lit(file), ROW).alias("place"))["place"]
+    if not {SOURCE_FILE, SOURCE_ROW} <= set(arrival.raw.columns):
+        return landed
+    imported = pl.format("{} {}", pl.col(SOURCE_FILE).cast(pl.String), pl.col(SOURCE_ROW).cast(pl.String))
+    return arrival.raw.select(pl.coalesce(imported, landed).alias("place"))["place"]
+
+
+def _lost(arrival: Arrival, accepted: pl.Series, places: pl.Series) -> tuple[LostNumber, ...]:
+    """The numbers that accepted rows go without, by column."""
+    names = arrival.typed[LOST].filter(accepted).explode().drop_nulls().unique().sort()
+    found = []
+    for name in names:
+        lost = accepted & arrival.typed[LOST].list.contains(name)
+        text = str(arrival.raw[name].filter(lost)[0])
+        found.append(LostNumber(name, int(lost.sum()), places.filter(lost)[0], text))
+    return tuple(found)
 
 
 def _beyond_the_row(rules: Rules) -> pl.Expr:

@@ -7,24 +7,25 @@ choice must not depend on the machine that ingests. List and struct columns of C
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from glob import escape
-from itertools import chain, islice
 from pathlib import Path
-from typing import IO, cast
 
 import polars as pl
 import polars.selectors as cs
 
 from warehouse.contracts import REQUIRED_COLUMNS, SCHEMAS, LandingTable
+from warehouse.json_lines import BrokenLine, field_names, json_batches, mentioned
 
 FORMATS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 ROW = "row"
+# Where the rows of an import come from: the file that was imported, and a number in it.
+SOURCE_FILE, SOURCE_ROW = "source_file", "source_row"
 UNREADABLE = "unreadable"
+LOST = "lost"
+OF_IMPORTS = (SOURCE_FILE, SOURCE_ROW)
 _SAMPLED_LINES = 1000
 _CHUNK_ROWS = 10_000
 _BLOCK_BYTES = 2**20
@@ -44,8 +45,9 @@ class Arrival:
     Attributes:
         path: the file.
         raw: the rows as they were written, every column.
-        typed: the same rows with the contract's columns and types, ``row`` (of the file, 1-based, a header is no row)
-            and ``unreadable`` (why a value became null, or null).
+        typed: the same rows with the contract's columns and types, ``row`` (of the file, 1-based, a header is no row),
+            ``unreadable`` (which values cannot be read, or null) and ``lost`` (names of the optional numbers that
+            cannot be read, so that the row goes without them; an empty list where there are none).
         ignored_columns: columns that the contract does not know.
     """
 
@@ -74,14 +76,14 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
                 f"{path}: required column {missing[0]!r} of table {table.value!r} is missing (found: "
                 f"{', '.join(raw.columns) or 'no column'}). Rename the export's column to {missing[0]!r} or add it."
             )
-        ignored = tuple(name for name in raw.columns if name not in schema)
+        ignored = tuple(name for name in raw.columns if name not in schema and name not in OF_IMPORTS)
         yield Arrival(path, raw, _typed(raw, schema, path, read), ignored)
         read += raw.height
 
 
 def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.DataFrame:
-    """``raw`` in the contract's columns, with ``row``, which goes on from the rows ``before``, and ``unreadable``."""
-    columns, unreadable = [], []
+    """``raw`` in the contract's columns, with ``row`` (after the rows ``before``), ``unreadable`` and ``lost``."""
+    columns, unreadable, lost = [], [], []
     for name, kind in schema.items():
         if name not in raw.columns:
             columns.append(pl.Series(name, [None], dtype=kind).new_from_index(0, raw.height))
@@ -89,11 +91,15 @@ def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.
         column = _cast(raw[name], kind, path)
         columns.append(column)
         if column.null_count() > raw[name].null_count():
-            reason = pl.when(column.is_null() & raw[name].is_not_null()).then(pl.lit(_unreadable(name, kind)))
-            unreadable.append(reason.alias(name))
+            became_null = column.is_null() & raw[name].is_not_null()
+            if kind.is_numeric():  # every number of the contracts is optional
+                lost.append(pl.when(became_null).then(pl.lit(name)).alias(name))
+            else:
+                unreadable.append(pl.when(became_null).then(pl.lit(_unreadable(name, kind))).alias(name))
     typed = pl.DataFrame(columns).with_columns(
         pl.int_range(before + 1, before + raw.height + 1, dtype=pl.Int64).alias(ROW),
         (pl.concat_str(unreadable, separator="; ", ignore_nulls=True) if unreadable else pl.lit("")).alias(UNREADABLE),
+        (pl.concat_list(lost).list.drop_nulls() if lost else pl.lit([], pl.List(pl.String))).alias(LOST),
     )
     return typed.with_columns(pl.col(UNREADABLE).replace("", None))
 
@@ -137,15 +143,15 @@ def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_byt
             read_through(path)
         if suffix == ".parquet":
             rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            yield from _in_batches(rows, batch_bytes)
+            yield from _in_batches(_scanned(rows), batch_bytes)
         elif suffix.startswith(".csv"):
             # All columns as text; the contract decides the types, and an empty field, quoted or not, is null. That is
             # done batch by batch: within the query, it would read ahead and hold what it has read.
-            for raw in _in_batches(pl.scan_csv(path, infer_schema=False, glob=False), batch_bytes):
+            for raw in _in_batches(_scanned(pl.scan_csv(path, infer_schema=False, glob=False)), batch_bytes):
                 yield raw.with_columns(pl.all().replace("", None))
         else:
             yield from _json_lines(path, schema, required, batch_bytes)
-    except (pl.exceptions.PolarsError, EOFError, zlib.error, OSError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, EOFError, zlib.error, OSError, ValueError) as error:
         # Without what it quotes: that may be a user's id, and the message is kept where nobody looks for users.
         first_line = _QUOTED.sub("…", str(error).strip().split("\n")[0])
         raise LandingError(
@@ -165,67 +171,53 @@ def read_through(path: Path) -> None:
             pass
 
 
-def _in_batches(rows: pl.LazyFrame, batch_bytes: int) -> Iterator[pl.DataFrame]:
-    """Collect chunk by chunk until there is a batch: how wide rows are shows only then."""
+def _scanned(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The chunks of a query, at the end an empty one."""
+    yield from rows.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True)
+    yield rows.collect_schema().to_frame()
+
+
+def _in_batches(chunks: Iterable[pl.DataFrame], batch_bytes: int) -> Iterator[pl.DataFrame]:
+    """Hold chunk by chunk until there is a batch: how wide rows are shows only then. There is at least one batch."""
     held: list[pl.DataFrame] = []
     size = batches = 0
-    for chunk in rows.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True):
+    for chunk in chunks:
         held.append(chunk)
         size += int(chunk.estimated_size())
         if size >= batch_bytes:
             yield pl.concat(held, rechunk=True)
             held, size, batches = [], 0, batches + 1
-    if held or not batches:
-        yield pl.concat(held, rechunk=True) if held else rows.collect_schema().to_frame()
+    if not batches or any(chunk.height for chunk in held):
+        yield pl.concat(held, rechunk=True)
 
 
 def _json_lines(path: Path, schema: pl.Schema, required: Collection[str], batch_bytes: int) -> Iterator[pl.DataFrame]:
-    """All fields as text (nested ones as JSON text), so that one odd value costs its row and not the file.
+    """Read all fields as text (nested ones as JSON text), so that one odd value costs its row and not the file.
 
     A field that the contract does not know is read where the first lines have it.
+
+    Raises:
+        ValueError: a line is no JSON object.
     """
-    with _opened(path) as file:
-        lines = (line for line in file if line.strip())
-        first = list(islice(lines, _SAMPLED_LINES))
-        sampled = dict.fromkeys(chain.from_iterable(map(_keys, first)))
-        absent = _never_mentioned(lines, [name for name in required if name not in sampled])
-    if not first:
-        yield pl.DataFrame(schema=dict.fromkeys(schema, pl.String))
-        return
-    unsampled = [name for name in schema if name not in sampled and name not in absent]
-    # Escaped, since the reader expands patterns.
-    rows = pl.scan_ndjson(escape(str(path)), schema=dict.fromkeys([*sampled, *unsampled], pl.String))
-    for raw in _in_batches(rows, batch_bytes):
+    sampled = field_names(path, _SAMPLED_LINES)
+    known = {*sampled, *mentioned(path, [name for name in required if name not in sampled])}
+    unsampled = [name for name in schema if name not in sampled and (name in known or name not in required)]
+    broken: list[BrokenLine] = []
+    chunks = json_batches(path, [*sampled, *unsampled], _CHUNK_ROWS, broken)
+    for raw in _in_batches((rows for _, rows in chunks), batch_bytes):
+        if broken:
+            raise ValueError(f"line {broken[0].number} is {broken[0].reason}")
         never = [name for name in unsampled if name not in required and raw[name].null_count() == raw.height]
         yield raw.drop(never)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _never_mentioned(lines: Iterable[bytes], names: Collection[str]) -> set[str]:
-    """Those of ``names`` that are in no line; reads until all are found."""
-    missing = set(names)
-    for line in lines if missing else ():
-        missing -= {name for name in missing if f'"{name}"'.encode() in line}
-        if not missing:
-            break
-    return missing
-
-
-def _keys(line: bytes) -> list[str]:
-    """Field names of one line; none for a broken line, which the reader then reports for the whole file."""
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError:
-        return []
-    return list(fields) if isinstance(fields, dict) else []
 
 
 def _cast(column: pl.Series, kind: pl.DataType, path: Path) -> pl.Series:
     """Cast a column; a value that cannot be read becomes null, a column that never could raises."""
     source = column.dtype
+    if kind.is_numeric() and (source.is_numeric() or isinstance(source, pl.Boolean)):
+        return _number(column.cast(pl.Float64, strict=False), kind)
+    if kind.is_numeric() and isinstance(source, pl.String):
+        return _number(column.str.strip_chars().cast(pl.Float64, strict=False), kind)
     if source == kind or source == pl.Null:
         return column.cast(kind)
     if isinstance(kind, pl.Datetime) and isinstance(source, pl.String | pl.Datetime | pl.Date):
@@ -236,28 +228,36 @@ def _cast(column: pl.Series, kind: pl.DataType, path: Path) -> pl.Series:
         return column.cast(kind, strict=False)
     if isinstance(kind, pl.String) and not source.is_nested():
         return column.cast(kind, strict=False)
-    if kind.is_numeric() and isinstance(source, pl.String):
-        return column.str.strip_chars().cast(kind, strict=False)
-    if kind.is_numeric() and (source.is_numeric() or isinstance(source, pl.Boolean)):
-        return column.cast(kind, strict=False)
     raise LandingError(
         f"{path}: column {column.name!r} has type {source}, which cannot be read as {kind}. "
         f"Export it as {_wanted(kind)}."
     )
 
 
+def _number(column: pl.Series, kind: pl.DataType) -> pl.Series:
+    """Numbers as the contract has them: 25.0 is the whole number 25, and 25.5 is none; NaN stands for a missing one."""
+    number = column.fill_nan(None)
+    if kind.is_integer():
+        number = number.set(number != number.round(), None)
+    return number.cast(kind, strict=False)
+
+
 def _times(column: pl.Series) -> pl.Series:
     """Times in microseconds UTC from text (ISO 8601, also with a space, ``UTC`` or a date alone), dates or times."""
     if isinstance(column.dtype, pl.String):
-        text = pl.col(column.name).str.strip_chars()
-        text = text.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1} 00:00:00").str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ")
-        text = text.str.replace(r"^(\S+ \d\d:\d\d)($|[+\-Zz ])", "${1}:00${2}").str.replace(r" ?(UTC|[Zz])$", "+00:00")
-        text = text.str.replace(r"^(\S+ \d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+00:00")
-        parsed = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="us", strict=False)
-        return column.to_frame().select(parsed)[column.name]
+        return column.to_frame().select(times_of_text(pl.col(column.name)))[column.name]
     times = column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))
     has_zone = getattr(column.dtype, "time_zone", None) is not None
     return times.dt.convert_time_zone("UTC") if has_zone else times.dt.replace_time_zone("UTC")
+
+
+def times_of_text(column: pl.Expr) -> pl.Expr:
+    """Return text as times in microseconds UTC; null where it is none."""
+    text = column.str.strip_chars()
+    text = text.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1} 00:00:00").str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ")
+    text = text.str.replace(r"^(\S+ \d\d:\d\d)($|[+\-Zz ])", "${1}:00${2}").str.replace(r" ?(UTC|[Zz])$", "+00:00")
+    text = text.str.replace(r"^(\S+ \d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+00:00")
+    return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="us", strict=False)
 
 
 def _decode_json(column: pl.Series, kind: pl.DataType) -> pl.Series:

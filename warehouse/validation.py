@@ -5,23 +5,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import polars as pl
 
 from settings import DataSettings
 from warehouse.arrival_days import history_dated_by
 from warehouse.availability import unknown_words
-from warehouse.contracts import KEYS, SCHEMAS, LandingTable
+from warehouse.contracts import MAXIMUM_TIME, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import day_of_arrival, latest_event
-from warehouse.judging import USER, Judged, Rules, embedding_width, judge
-from warehouse.landing import Landing
+from warehouse.ingest import day_end, day_of_arrival, latest_event
+from warehouse.judging import Judged, LostNumber, Rules, embedding_width, judge
+from warehouse.landing import Landing, Manifest
+from warehouse.log_figures import log_figures, repeated_rows, stage_columns, stage_nothing
 from warehouse.reading import Arrival, LandingError, read_arrival
 from warehouse.staging import Staging, staging
+from warehouse.trainability import TrainingRule, count_examples, history_figures, why_too_few
 
 SHOWN_WORDS = 5
 WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
@@ -47,12 +47,6 @@ WITHOUT_COLUMN = {
     },
 }
 
-# Of items and users a newer row is a newer version; of events and impressions it is the same one again, which is
-# counted by their keys.
-_ASKED = {
-    LandingTable.events: [*KEYS[LandingTable.events], "event_name", "event_time"],
-    LandingTable.impressions: [*KEYS[LandingTable.impressions]],
-}
 _NOBODY = UserKeys(b"nothing is written")
 
 
@@ -66,7 +60,8 @@ class Verdict:
     good: int = 0
     repeated: int = 0  # good rows whose key another one has, in whatever arrival
     broken: Counter[str] = field(default_factory=Counter)  # rows by the first rule that each breaks
-    examples: dict[str, str] = field(default_factory=dict)  # rule -> file and row
+    examples: dict[str, str] = field(default_factory=dict)  # rule -> file and row, of what was imported if it was
+    lost: dict[str, LostNumber] = field(default_factory=dict)  # by column: good rows that go without a number
     unreadable: list[str] = field(default_factory=list)  # messages, a file each
     ignored_columns: set[str] = field(default_factory=set)
     unknown_availability: Counter[str] = field(default_factory=Counter)  # good rows by a word that nobody knows
@@ -79,7 +74,15 @@ class Verdict:
         if not self.good:
             return [WITHOUT_TABLE[self.table]] if self.table in WITHOUT_TABLE else []
         columns = WITHOUT_COLUMN.get(self.table, {})
-        return [text for column, text in columns.items() if not self.filled[column]]
+        return [*self._numbers, *(text for column, text in columns.items() if not self.filled[column])]
+
+    @property
+    def _numbers(self) -> list[str]:
+        return [
+            f"{number.rows:,} values of {number.column} are no numbers, e.g. {number.place}: {number.text!r}; these "
+            'rows go without (in a mapping, decimal = "." or "," reads numbers as people write them)'
+            for number in self.lost.values()
+        ]
 
     @property
     def quarantined(self) -> int:
@@ -95,9 +98,13 @@ class Verdict:
         self.filled.update({name: len(accepted) - accepted[name].null_count() for name in accepted.columns})
         if "availability" in accepted.columns:
             self.unknown_availability.update(unknown_words(accepted["availability"]))
-        for rule, file, row in judged.rejected.select("rule", "file", "row").iter_rows():
+        for rule, place in judged.rejected.select("rule", "place").iter_rows():
             self.broken[rule] += 1
-            self.examples.setdefault(rule, f"{file}, row {row}")
+            self.examples.setdefault(rule, place)
+        for number in judged.lost:
+            before = self.lost.get(number.column, number)
+            rows = number.rows + (before.rows if number.column in self.lost else 0)
+            self.lost[number.column] = replace(before, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -114,38 +121,60 @@ class Validation:
     problems: tuple[str, ...]  # each of which would stop a run
 
 
-def validate(landing: Landing, settings: DataSettings) -> Validation:
+def validate(landing: Landing, settings: DataSettings, training: TrainingRule | None = None) -> Validation:
     """Read everything as ingestion would.
+
+    Args:
+        training: what the first training asks of the history; without it nothing is said about that.
 
     Raises:
         ManifestError: manifest.toml breaks a rule.
     """
+    manifest = landing.manifest
     with (
         TemporaryDirectory(prefix="adseq-validate-") as directory,
         staging(Path(directory), settings.memory_gib) as staged,
     ):
         verdicts = {table: _judge(landing, table, settings, staged) for table in LandingTable}
-        by_name = dict(staged.rows("SELECT event_name, count(*) AS n FROM events GROUP BY 1 ORDER BY n DESC, 1"))
-        [(first, last)] = staged.rows("SELECT min(event_time)::DATE::TEXT, max(event_time)::DATE::TEXT FROM events")
-    positives = sum(count for name, count in by_name.items() if name in landing.manifest.positive_events)
+        figures = log_figures(staged, manifest.time_zone)
+        too_few = [] if training is None else _too_few(landing, manifest, staged, training)
+    positives = sum(count for name, count in figures.by_name.items() if name in manifest.positive_events)
+    problems = _problems(landing, verdicts, positives, settings)
     return Validation(
         verdicts=verdicts,
         days=len(landing.dates()),
-        first_event=first,
-        last_event=last,
-        by_name=by_name,
+        first_event=figures.first_day,
+        last_event=figures.last_day,
+        by_name=figures.by_name,
         positives=positives,
-        notes=(*_notes(landing, first, last), *_availability_notes(verdicts[LandingTable.items])),
-        problems=tuple(_problems(landing, verdicts, positives, settings)),
+        notes=(
+            *_notes(landing, figures.first_day, figures.last_day),
+            *figures.notes,
+            *_availability_notes(verdicts[LandingTable.items]),
+        ),
+        problems=(*problems, *(too_few if positives else [])),
     )
 
 
+def _too_few(landing: Landing, manifest: Manifest, staged: Staging, training: TrainingRule) -> list[str]:
+    """Why the first training would stop, in words; empty where it would not, or where no day has landed yet."""
+    history_day = landing.history_day()
+    if history_day is None:
+        return []
+    end = day_end(history_day, manifest.time_zone)
+    figures = history_figures(staged, manifest, end)
+    if not figures.users:
+        return [f"{landing.folder(LandingTable.events, None)} has no good event: training learns from the history"]
+    examples = count_examples(staged, training, manifest, end)
+    if examples >= training.minimum_examples:
+        return []
+    return [why_too_few(figures, examples, training.minimum_examples, manifest.prediction_window_days)]
+
+
 def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:
-    """One table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name; no user's id."""
+    """Judge one table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name."""
     verdict, width = Verdict(table), None
-    asked = _ASKED.get(table)
-    if asked:
-        staged.add(table.value, pl.DataFrame(schema=pl.Schema(SCHEMAS[table])).select(asked))
+    stage_nothing(staged, table)
     for day in [None, *landing.dates()]:
         before = (verdict.rows, verdict.quarantined)
         if table is LandingTable.items and width is None:
@@ -155,17 +184,15 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
         for arrival in _readable(landing, table, day, settings, verdict.unreadable):
             judged = judge(arrival, rules)
             verdict.add(judged)
-            if asked:
-                staged.add(table.value, _without_ids(judged.accepted.select(asked)))
+            stage_columns(staged, table, judged.accepted, in_history=day is None)
         rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
         if rows and broken / rows > settings.maximum_quarantine_share:
             dated = landing.history_day() if day is None else None
             dated_by = f". {history_dated_by(landing, dated)}" if dated else ""
             verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}{dated_by}")
-    if table in _ASKED:
-        key = ", ".join(KEYS[table])
-        [(keys,)] = staged.rows(f"SELECT count(*) FROM (SELECT DISTINCT {key} FROM {table.value})")
-        verdict.repeated = verdict.good - keys
+    # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
+    if table in (LandingTable.events, LandingTable.impressions):
+        verdict.repeated = repeated_rows(staged, table)
     return verdict
 
 
@@ -183,13 +210,8 @@ def _readable(
 def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datetime:
     """The last moment that an event of an arrival may have happened in; any where no day has landed yet."""
     if not landing.dates():
-        return datetime.max.replace(tzinfo=UTC)
+        return MAXIMUM_TIME
     return latest_event(day_of_arrival(landing, day), landing.manifest.time_zone, settings)
-
-
-def _without_ids(rows: pl.DataFrame) -> pl.DataFrame:
-    """Put keys in the place of user ids, where the rows have any."""
-    return rows.with_columns(_NOBODY.keys(rows[USER]).alias(USER)) if USER in rows.columns else rows
 
 
 def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, ...]:

@@ -173,3 +173,77 @@ def test_what_is_no_conversion_is_named(tmp_path: Path, landing: Landing, name: 
     with pytest.raises(SourceError, match=message):
         import_pinterest_conversions(source, landing)
     assert not landing.root.exists()
+
+
+SHAPES = {
+    "ids as text": {"content_ids": "s{n}"},
+    "ids as JSON text": {"content_ids": '["s{n}"]'},
+    "contents as JSON text": {"contents": '[{{"id": "s{n}"}}]'},
+    "contents as ids": {"contents": ["s{n}"]},
+    "contents as one product": {"contents": {"id": "s{n}"}},
+    "ids beside contents": {"content_ids": ["s{n}"], "contents": [{"item_price": "1,299.50", "quantity": 2}]},
+}
+
+
+def filled(value: object, n: int) -> object:
+    if isinstance(value, str):
+        return value.format(n=n)
+    if isinstance(value, list):
+        return [filled(each, n) for each in value]
+    return {key: filled(each, n) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_of_conversions_in_any_shape(tmp_path: Path, landing: Landing, tables: Tables, shape: str) -> None:
+    """Two products of one user in one second, times in seconds, milliseconds and ISO, names as the tag writes them."""
+    source = tmp_path / "conversions"
+    source.mkdir()
+    names = ["AddToCart", "addtocart", "add_to_cart", "PageVisit"]
+    events = []
+    for n in range(12):
+        event = conversion(names[n % 4], 1 + n // 4, "", {"external_id": "u"}, **SHAPES[shape])
+        event["custom_data"] = filled(event["custom_data"], n)
+        seconds = event["event_time"]
+        assert isinstance(seconds, int)
+        event["event_time"] = [seconds, seconds * 1000, str(seconds), "2026-03-02T10:00:00Z"][n % 4]
+        events.append(event)
+    (source / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "\n".join(map(json.dumps, events)).encode())
+    summary = import_pinterest_conversions(source, landing, 1)
+    assert (summary.events, summary.items) == (12, 12)
+    found = ingested(landing, tables)["events"]
+    assert sorted(found["item_id"]) == sorted(f"s{n}" for n in range(12))
+    assert found["event_id"].n_unique() == 12
+    assert dict(found["event_name"].value_counts().iter_rows()) == {"add_to_cart": 9, "page_visit": 3}
+    assert found["event_time"].dt.year().unique().to_list() == [2026]
+    if shape == "ids beside contents":
+        assert found["value"].unique().to_list() == [1299.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"event_time": "yesterday"}, "a.jsonl, line 1: event_time is seconds since 1970 or a time"),
+        ({"custom_data": {"content_ids": [{"id": 1}]}}, "a.jsonl, line 1: content_ids is a list of ids"),
+        ({"custom_data": {"contents": [{"id": ["a"]}]}}, "a.jsonl, line 1: contents is a list of products"),
+        ({"custom_data": "none"}, "a.jsonl, line 1: custom_data is an object"),
+        ({"user_data": [1]}, "a.jsonl, line 1: user_data is an object"),
+    ],
+)
+def test_a_field_of_a_conversion_that_is_something_else_is_named(
+    tmp_path: Path, landing: Landing, fields: dict[str, object], message: str
+) -> None:
+    source = tmp_path / "conversions"
+    source.mkdir()
+    lines = [conversion("checkout", 1, "e", {"external_id": "u"}) | fields, conversion("checkout", 2, "f", {})]
+    (source / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(SourceError, match=message):
+        import_pinterest_conversions(source, landing)
+
+
+def test_a_conversion_of_no_time_is_left_out_and_counted(tmp_path: Path, landing: Landing) -> None:
+    source = tmp_path / "conversions"
+    source.mkdir()
+    lines = [conversion("checkout", day, f"e{day}", {"external_id": "u"}) for day in (1, 2, 3)]
+    (source / "a.jsonl").write_text("\n".join(map(json.dumps, [*lines, lines[0] | {"event_time": 0}])))
+    summary = import_pinterest_conversions(source, landing, 1)
+    assert (summary.events, summary.left_out) == (3, {"their time is before 1990 or after 2100": 1})

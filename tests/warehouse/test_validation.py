@@ -35,7 +35,7 @@ def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, ta
         assert verdict.good - verdict.repeated == report.rows_written
     assert found.verdicts[EVENTS].examples["value is not below its minimum"].endswith("part-0.parquet, row 2")
     assert found.verdicts[EVENTS].ignored_columns == {"colour"}
-    assert found.by_name == {"checkout": 4}
+    assert found.by_name == {"checkout": 3}  # one of the four was sent again
     assert found.problems == ()
 
 

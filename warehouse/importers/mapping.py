@@ -9,11 +9,12 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from warehouse.contracts import CATEGORY_SEPARATOR, DEFAULT_POSITIVES, REQUIRED_COLUMNS, SCHEMAS, LandingTable
+from warehouse.contracts import DEFAULT_POSITIVES, EVENT_NAMES, REQUIRED_COLUMNS, SCHEMAS, LandingTable
 
 GENERATED = {LandingTable.events: ("event_id",)}  # made where the export has none
 
@@ -27,32 +28,43 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where the values of one column come from."""
+    """Where the values of one column come from. A column may be a path into a list or an object: ``items[].id``."""
 
     column: str | None = Field(None, description="A column of the export.")
+    any_of: tuple[str, ...] = Field(
+        (), description="Columns of which the first with a value counts, if one was renamed."
+    )
     columns: tuple[str, ...] = Field((), description="Several, joined to a category path, the root first.")
     constant: str | None = Field(None, description="The same for every row.")
     default: str | None = Field(None, description="Where the export has nothing.")
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(None, description="A time: since 1970 UTC, in these units.")
+    unit: Literal["s", "ms", "us", "ns", "auto"] | None = Field(
+        None, description="A time: since 1970 UTC, in these units; auto: in whichever makes it a time after 1990."
+    )
     format: str | None = Field(None, description="A time: as strptime writes it, e.g. '%d.%m.%Y %H:%M'.")
     values: dict[str, str] = Field({}, description="The export's word -> the contract's; others stay as they are.")
     separator: str | None = Field(None, description="A category path: what stands between its levels, e.g. '.'.")
+    decimal: Literal[".", ","] | None = Field(
+        None, description="A number as people write it: its decimal sign. Currencies and grouping are left out."
+    )
+    whole_number: bool = Field(False, description="An id that was written as a number: 12.0 is 12.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [self.column is not None, bool(self.columns), self.constant is not None]
+        given = [self.column is not None, bool(self.columns), bool(self.any_of), self.constant is not None]
         if sum(given) != 1:
-            raise ValueError("give one of column, columns and constant")
+            raise ValueError("give one of column, columns, any_of and constant")
         return self
 
     @property
     def read(self) -> tuple[str, ...]:
         """The export's columns that are read."""
-        return self.columns or ((self.column,) if self.column is not None else ())
+        return self.columns or self.any_of or ((self.column,) if self.column is not None else ())
 
 
 def _short(value: Any) -> Any:
-    """``user_id = "customer"`` is short for ``user_id = {column = "customer"}``."""
+    """``user_id = "customer"`` is short for ``{column = "customer"}``, a list of names for ``{any_of = …}``."""
+    if isinstance(value, list):
+        return {"any_of": value}
     return {"column": value} if isinstance(value, str) else value
 
 
@@ -78,6 +90,11 @@ class TableMapping(_Strict):
         return self
 
     @property
+    def sources(self) -> list[tuple[str, Source]]:
+        """Where values come from, with the column that they become."""
+        return [*self.columns.items(), *([("arrived", self.arrived)] if self.arrived else [])]
+
+    @property
     def arrival(self) -> Source | None:
         """The time by which rows are put into days."""
         return self.arrived or self.columns.get("event_time") or self.columns.get("request_time")
@@ -88,10 +105,29 @@ class LogMapping(_Strict):
 
     name: str = "my log"
     time_zone: str = Field("UTC", description="Of times without a zone, and of days.")
+    encoding: str | None = Field(
+        None, description="Of files that are not Unicode, e.g. 'cp1251'; found out without it."
+    )
     daily_days: int = Field(3, ge=1, description="The last days land one by one; what is before them is the history.")
     positive_events: tuple[str, ...] = DEFAULT_POSITIVES
     prediction_window_days: float = Field(28.0, gt=0)
     repeats_count: bool = True
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{name!r} is no time zone; name one like 'Europe/Berlin'") from error
+        return name
+
+    @field_validator("positive_events")
+    @classmethod
+    def _known_events(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(EVENT_NAMES)):
+            raise ValueError(f"{unknown} are no event names; known are {', '.join(EVENT_NAMES)}")
+        return names
 
 
 class Mapping(_Strict):
@@ -129,57 +165,3 @@ class Mapping(_Strict):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the mapping"
             raise MappingError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}.") from error
-
-
-def expression(source: Source, kind: pl.DataType, time_zone: str) -> pl.Expr:
-    """A column's values as text (of a time: in UTC, ISO 8601), from an export's columns as text.
-
-    What cannot be converted stays as it is written: ingestion quarantines the row and says why.
-    """
-    if source.constant is not None:
-        return pl.lit(source.constant)
-    if source.columns:
-        levels = [pl.col(name).str.strip_chars().replace("", None) for name in source.columns]
-        return _filled(pl.concat_str(levels, separator=CATEGORY_SEPARATOR, ignore_nulls=True).replace("", None), source)
-    assert source.column is not None
-    text = pl.col(source.column).str.strip_chars().replace("", None)
-    if isinstance(kind, pl.Datetime):
-        return _filled(pl.coalesce(_time(text, source, time_zone).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), text), source)
-    if source.separator is not None:
-        text = text.str.replace_all(rf"\s*{_literally(source.separator)}\s*", CATEGORY_SEPARATOR)
-    if source.values:
-        text = text.replace(source.values)
-    return _filled(text, source)
-
-
-def _literally(text: str) -> str:
-    return "".join(f"\\x{{{ord(character):x}}}" for character in text)
-
-
-def _filled(text: pl.Expr, source: Source) -> pl.Expr:
-    return text if source.default is None else text.fill_null(source.default)
-
-
-def _time(text: pl.Expr, source: Source, time_zone: str) -> pl.Expr:
-    """Text as times in UTC; null where it is none."""
-    if source.unit is not None:
-        if source.unit == "s":  # which may have decimals
-            micros = (text.cast(pl.Float64, strict=False) * 10**6).round().cast(pl.Int64)
-        else:
-            number = text.cast(pl.Int64, strict=False)
-            micros = {"ms": number * 1000, "us": number, "ns": number // 1000}[source.unit]
-        return pl.from_epoch(micros, "us").dt.replace_time_zone("UTC")
-    if source.format is not None and "%z" in source.format.lower():
-        return text.str.to_datetime(source.format, time_unit="us", strict=False).dt.convert_time_zone("UTC")
-    if source.format is not None:
-        return _in_zone(text.str.to_datetime(source.format, time_unit="us", strict=False), time_zone)
-    zoned = text.str.replace(r" ?(UTC|[Zz])$", "+00:00").str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ")
-    with_zone = zoned.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%#z", time_unit="us", strict=False)
-    local = zoned.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1} 00:00:00").str.replace(r"^(\S+ \d\d:\d\d)$", "${1}:00")
-    without = local.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-    return pl.coalesce(with_zone.dt.convert_time_zone("UTC"), _in_zone(without, time_zone))
-
-
-def _in_zone(times: pl.Expr, time_zone: str) -> pl.Expr:
-    """Local times as UTC; of an hour that comes twice the first, and one that a zone leaves out is no time."""
-    return times.dt.replace_time_zone(time_zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from warehouse.contracts import EVENT_NAMES, SCHEMAS, LandingTable
+from warehouse.contracts import EVENT_NAMES, MAXIMUM_TIME, MINIMUM_TIME, SCHEMAS, LandingTable
+from warehouse.importers.conversion import UNITS
 from warehouse.importers.writing import ImportSummary, Log, SourceError, write_log
 from warehouse.landing import Landing, Manifest
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
+WITHOUT_USER = "nobody can say whose they are"
+WITHOUT_TIME = "their time is before 1990 or after 2100"
+# As the tag writes the names of events: PageVisit, pagevisit.
+_TAG_NAMES = {name.replace("_", ""): name for name in EVENT_NAMES}
 
 
 def import_pinterest_conversions(
@@ -37,37 +46,100 @@ def import_pinterest_conversions(
         raise SourceError(f"{source} holds no file that ends in {', '.join(SUFFIXES)}")
     events: list[dict[str, Any]] = []
     items: dict[str, dict[str, Any]] = {}
-    without_user = 0
-    for path in files:
-        for event in _events_in(path):
-            user = _user_of(event.get("user_data") or {})
-            if user is None:
-                without_user += 1
-                continue
-            for row, item in _rows(event, user, advertiser_id):
-                events.append(row)
-                if item is not None:
-                    items[item["item_id"]] = items.get(item["item_id"], {}) | {k: v for k, v in item.items() if v}
+    left_out: Counter[str] = Counter()
+    for given in (event for path in files for event in _events_in(path)):
+        user, time = _user_of(given.object("user_data")), given.time()
+        if user is None or time is None:
+            left_out[WITHOUT_USER if user is None else WITHOUT_TIME] += 1
+            continue
+        for row, item in _rows(given, user, time, advertiser_id):
+            events.append(row)
+            if item is not None:
+                items[item["item_id"]] = items.get(item["item_id"], {}) | {k: v for k, v in item.items() if v}
     frame = pl.DataFrame(events, schema=pl.Schema(SCHEMAS[LandingTable.events]))
     users = frame.select("user_id").unique().sort("user_id")
     products = pl.DataFrame(list(items.values()), schema=pl.Schema(SCHEMAS[LandingTable.items]))
-    left_out = {"nobody can say whose they are": without_user}
     return write_log(Log(frame, products, users, Manifest(name="Conversions API"), left_out), landing, daily_days)
 
 
-def _events_in(path: Path) -> Iterator[Mapping[str, Any]]:
-    content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-    try:
-        whole = json.loads(content)
-        documents = [whole]
-    except json.JSONDecodeError:
-        documents = [_parsed(path, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
-    for document in documents:
+@dataclass(frozen=True)
+class _Event:
+    """An event as it was sent, and where it is."""
+
+    fields: Mapping[str, Any]
+    place: str
+
+    def object(self, name: str) -> Mapping[str, Any]:
+        """A field that holds an object, or its JSON text.
+
+        Raises:
+            SourceError: it holds something else.
+        """
+        value = _parsed_text(self.fields.get(name)) or {}
+        if not isinstance(value, dict):
+            raise self.wrong(name, "an object", value)
+        return value
+
+    def time(self) -> datetime | None:
+        """The time of the event; None where it is before 1990 or after 2100.
+
+        Raises:
+            SourceError: it is none.
+        """
+        value = self.fields["event_time"]
+        try:
+            return _plausible(float(value))
+        except OverflowError:
+            return None
+        except (TypeError, ValueError):
+            pass
+        try:
+            written = datetime.fromisoformat(value)
+        except (TypeError, ValueError):
+            raise self.wrong("event_time", "seconds since 1970 or a time (ISO 8601)", value) from None
+        time = written if written.tzinfo else written.replace(tzinfo=UTC)
+        return time.astimezone(UTC) if MINIMUM_TIME <= time <= MAXIMUM_TIME else None
+
+    def wrong(self, name: str, expected: str, value: Any) -> SourceError:
+        """What to raise about a field."""
+        return SourceError(f"{self.place}: {name} is {expected}; found {str(value)[:80]!r}. Correct the export.")
+
+
+def _plausible(number: float) -> datetime | None:
+    """A number since 1970 as a time: seconds as the API has them, or milliseconds and finer, whichever is between 1990
+    and 2100."""
+    for per_second in UNITS.values():
+        if MINIMUM_TIME.timestamp() <= number / per_second <= MAXIMUM_TIME.timestamp():
+            return datetime.fromtimestamp(number / per_second, UTC)
+    return None
+
+
+def _events_in(path: Path) -> Iterator[_Event]:
+    for place, document in _documents(path):
         found = document.get("data", [document]) if isinstance(document, dict) else document
-        for event in found if isinstance(found, list) else [found]:
+        for number, event in enumerate(found if isinstance(found, list) else [found], 1):
+            where = f"{place}, event {number}" if isinstance(found, list) and len(found) > 1 else place
             if not isinstance(event, dict) or "event_name" not in event or "event_time" not in event:
-                raise SourceError(f"{path}: an event has event_name and event_time; found {str(event)[:80]!r}")
-            yield event
+                raise SourceError(f"{where}: an event has event_name and event_time; found {str(event)[:80]!r}")
+            yield _Event(event, where)
+
+
+def _documents(path: Path) -> Iterator[tuple[str, Any]]:
+    """The JSON documents of a file: it is one, or each of its lines is."""
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read: {error}. Export or download the file again.") from error
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        yield str(path), json.loads(content)
+        return
+    except ValueError:
+        pass
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            yield f"{path}, line {number}", _parsed(path, number, line)
 
 
 def _parsed(path: Path, number: int, line: bytes) -> Any:
@@ -75,55 +147,101 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
         return json.loads(line)
     except json.JSONDecodeError as error:
         raise SourceError(f"{path}, line {number}: not JSON ({error.msg})") from error
+    except ValueError as error:
+        raise SourceError(f"{path}, line {number}: not UTF-8") from error
+
+
+def _parsed_text(value: Any) -> Any:
+    """A value, or what its JSON text says."""
+    if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _user_of(user: Mapping[str, Any]) -> str | None:
     for name in ("external_id", "em", "click_id"):
-        given = user.get(name)
+        given = _parsed_text(user.get(name))
         first = given[0] if isinstance(given, list) and given else given
         if isinstance(first, str | int) and str(first):
             return str(first)
     return None
 
 
+def _contents(event: _Event, custom: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What an event says of its products, one entry each; a single empty one where it names none.
+
+    Raises:
+        SourceError: ``contents`` or ``content_ids`` is no list of products.
+    """
+    ids = _parsed_text(custom.get("content_ids")) or []
+    ids = [each.strip() for each in ids.split(",") if each.strip()] if isinstance(ids, str) else ids
+    ids = [ids] if isinstance(ids, int | float) else ids
+    if not isinstance(ids, list) or any(isinstance(each, list | dict) for each in ids):
+        raise event.wrong("content_ids", "a list of ids", ids)
+    contents = _parsed_text(custom.get("contents")) or []
+    contents = contents if isinstance(contents, list) else [contents]
+    contents = [each if isinstance(each, dict) else {"id": each} for each in contents]
+    if any(isinstance(each.get("id"), list | dict) for each in contents):
+        raise event.wrong("contents", "a list of products", contents)
+    if contents and all(each.get("id") is None for each in contents) and ids:
+        contents = (
+            [{**each, "id": id_} for each, id_ in zip(contents, ids, strict=True)] if len(contents) == len(ids) else []
+        )
+    return contents or [{"id": each} for each in ids] or [{}]
+
+
 def _rows(
-    event: Mapping[str, Any], user: str, advertiser_id: str
+    event: _Event, user: str, time: datetime, advertiser_id: str
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     """An event's rows, one a product, and what is said of the product."""
-    custom: Mapping[str, Any] = event.get("custom_data") or {}
-    contents = custom.get("contents") or [{"id": each} for each in custom.get("content_ids") or []] or [{}]
-    name = event["event_name"] if event["event_name"] in EVENT_NAMES else "custom"
-    event_id = str(event.get("event_id") or f"{user} {event['event_time']} {event['event_name']}")
+    custom = event.object("custom_data")
+    contents = _contents(event, custom)
+    given_name = str(event.fields["event_name"])
+    name = _TAG_NAMES.get(re.sub(r"[\W_]+", "", given_name.lower()), "custom")
+    given_id = event.fields.get("event_id")
     for number, content in enumerate(contents):
         item_id = content.get("id")
         brand = content.get("item_brand") or custom.get("content_brand")
         price = _number(content.get("item_price"))
+        event_id = str(given_id or f"{user} {event.fields['event_time']} {given_name} {item_id or ''}".rstrip())
         row = {
             "event_id": event_id if len(contents) == 1 else f"{event_id}-{number}",
             "user_id": user,
-            "event_time": datetime.fromtimestamp(float(event["event_time"]), UTC),
+            "event_time": time,
             "event_name": name,
             "advertiser_id": str(brand or advertiser_id),
             "item_id": None if item_id is None else str(item_id),
             "value": price if price is not None else _number(custom.get("value")),
-            "currency": custom.get("currency"),
-            "search_string": custom.get("search_string"),
+            "currency": _text(custom.get("currency")),
+            "search_string": _text(custom.get("search_string")),
         }
         item = None
         if item_id is not None:
+            title = content.get("item_name") or (custom.get("content_name") if len(contents) == 1 else None)
             item = {
                 "item_id": str(item_id),
                 "advertiser_id": str(brand or advertiser_id),
-                "title": content.get("item_name") or (custom.get("content_name") if len(contents) == 1 else None),
-                "category": content.get("item_category") or custom.get("content_category"),
+                "title": _text(title),
+                "category": _text(content.get("item_category") or custom.get("content_category")),
                 "price": price,
-                "currency": custom.get("currency"),
+                "currency": _text(custom.get("currency")),
             }
         yield row, item
 
 
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, list | dict) else str(value)
+
+
 def _number(value: Any) -> float | None:
+    """A number, also with commas between its thousands; None where there is none."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", value.strip()):
+        value = value.replace(",", "")
     try:
-        return None if value is None else float(value)
+        number = None if value is None else float(value)
     except (TypeError, ValueError):
         return None
+    return None if number != number else number

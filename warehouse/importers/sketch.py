@@ -3,131 +3,150 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from warehouse.contracts import EVENT_NAMES, LandingTable
-from warehouse.importers.tabular import scan
+from warehouse.importers.exports import Export, Rejected
+from warehouse.importers.formats import open_export
+from warehouse.importers.guessing import decimal_sign, is_whole, level_separator, time_words
+from warehouse.importers.nesting import nested_path, paths_within, with_nested
+from warehouse.importers.vocabulary import NAMES, category_level, meaning, plain
 
 SAMPLE_ROWS = 5_000
-# How exports call what the contracts call something else; the first that is there is taken.
-NAMES: Mapping[str, Sequence[str]] = {
-    "event_id": ("event_id", "id", "uuid", "transaction_id", "transactionid", "order_id", "basket_id"),
-    "user_id": (
-        *("user_id", "userid", "customer_id", "customer", "visitor_id", "visitorid", "client_id", "household_id"),
-        *("external_id", "user", "member_id", "account_id"),
-    ),
-    "event_time": (
-        *("event_time", "timestamp", "time", "ts", "datetime", "created_at", "date", "event_timestamp", "when"),
-        *("transaction_timestamp", "click_timestamp"),
-    ),
-    "event_name": ("event_name", "event_type", "event", "type", "action", "behavior", "behaviour"),
-    "item_id": ("item_id", "itemid", "product_id", "productid", "sku", "article_id", "click_article_id", "item"),
-    "advertiser_id": ("advertiser_id", "brand", "seller_id", "merchant_id", "vendor", "manufacturer_id", "shop_id"),
-    "value": ("value", "price", "amount", "sales_value", "revenue", "total"),
-    "currency": ("currency", "currency_code"),
-    "search_string": ("search_string", "query", "search_term", "keywords"),
-    "title": ("title", "product_name", "name", "product_title", "description"),
-    "category": ("category", "category_code", "category_path", "categories", "product_category", "product_type"),
-    "price": ("price", "amount"),
-    "age": ("age",),
-    "gender": ("gender", "sex"),
-    "country": ("country", "country_code", "click_country"),
-}
-WORDS: Mapping[str, str] = {
-    "view": "page_visit",
-    "pageview": "page_visit",
-    "page_view": "page_visit",
-    "detail": "page_visit",
-    "click": "page_visit",
-    "product_view": "page_visit",
-    "view_item": "page_visit",
-    "cart": "add_to_cart",
-    "addtocart": "add_to_cart",
-    "add": "add_to_cart",
-    "basket": "add_to_cart",
-    "remove": "remove_from_cart",
-    "removefromcart": "remove_from_cart",
-    "purchase": "checkout",
-    "transaction": "checkout",
-    "order": "checkout",
-    "buy": "checkout",
-    "sale": "checkout",
-    "register": "signup",
-    "registration": "signup",
-    "sign_up": "signup",
-    "search_query": "search",
-    "video": "watch_video",
-}
 EVENTS = ("event_id", "user_id", "event_time", "event_name", "item_id", "advertiser_id", "value", "currency")
 ITEMS = ("item_id", "advertiser_id", "title", "category", "price", "currency")
 USERS = ("user_id", "age", "gender", "country")
+NEEDED = ("user_id", "event_time", "item_id")
+_SHOWN_VALUES = 20
 
 
 @dataclass(frozen=True)
-class _Export:
-    """What a sample of the file shows."""
+class Sketch:
+    """A mapping's text, and which of the columns that a log needs were not found."""
+
+    text: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the first rows of a file show."""
 
     name: str
-    sample: pl.DataFrame  # every column as text
+    rows: pl.DataFrame  # every column as text, and every path into one
 
     def column(self, wanted: str) -> str | None:
-        """The export's column that is most likely the wanted one."""
-        there = {name.lower().replace(" ", "_").replace("-", "_"): name for name in self.sample.columns}
-        return next((there[name] for name in NAMES[wanted] if name in there), None)
+        """Return the export's column that is most likely the wanted one: with values rather than empty, and a column
+        by itself rather than a value in one."""
+        order = {name: place for place, name in reversed(list(enumerate(NAMES[wanted])))}
+        fitting = [name for name in self.rows.columns if plain(name) in order]
+        if wanted == "event_id":
+            fitting = [name for name in fitting if self._tells_rows_apart(name)]
+        return min(
+            fitting,
+            key=lambda name: (self._is_empty(name), _depth(name), order[plain(name)]),
+            default=None,
+        )
 
     def values(self, column: str) -> list[str]:
-        """The commonest values, the commonest first."""
-        counted = self.sample[column].drop_nulls().value_counts(sort=True)
-        return list(counted[column].head(20))
+        """Return the commonest values, the commonest first."""
+        counted = self.rows[column].drop_nulls().value_counts(sort=True)
+        return list(counted[column].head(_SHOWN_VALUES))
+
+    def levels(self, column: str) -> list[str]:
+        """Return the columns of the category levels that ``column`` is one of, the root first."""
+        found = category_level(column)
+        if found is None:
+            return []
+        named = [(category_level(name), name) for name in self.rows.columns if _depth(name) == _depth(column)]
+        levels = sorted((each[1], name) for each, name in named if each is not None and each[0] == found[0])
+        return [name for _, name in levels] if len(levels) > 1 else []
+
+    def _is_empty(self, column: str) -> bool:
+        return self.rows[column].null_count() == self.rows.height
+
+    def _tells_rows_apart(self, column: str) -> bool:
+        distinct = self.rows.unique()
+        return (
+            self.rows.height > 0 and not distinct[column].null_count() and distinct[column].n_unique() == len(distinct)
+        )
 
 
 def sketch(path: Path) -> str:
-    """The text of a mapping for ``path``: what could be guessed, what is missing, and what is not used.
+    """Return the text of a mapping for ``path``: what could be guessed, what is missing, and what is not used.
 
     Raises:
         SourceError: the file's format is unknown, or it cannot be read.
     """
-    export = _Export(path.name, scan(path).head(SAMPLE_ROWS).collect())
+    return sketch_of(path).text
+
+
+def sketch_of(path: Path) -> Sketch:
+    """Return a mapping for ``path``.
+
+    Raises:
+        SourceError: the file's format is unknown, or it cannot be read.
+    """
+    with TemporaryDirectory(prefix="adseq-sketch-") as directory:
+        sample = _sample(open_export(path, Path(directory)))
     used: set[str] = set()
-    tables = [_table(export, LandingTable.events, (*EVENTS, "search_string"), used)]
-    if export.column("item_id") and any(export.column(name) for name in ("title", "category", "advertiser_id")):
-        tables.append(_table(export, LandingTable.items, ITEMS, used))
-    if export.column("user_id") and any(export.column(name) for name in ("age", "gender", "country")):
-        tables.append(_table(export, LandingTable.users, USERS, used))
-    spare = [name for name in export.sample.columns if name not in used]
+    tables = [_table(sample, LandingTable.events, (*EVENTS, "search_string"), used)]
+    if sample.column("item_id") and any(sample.column(name) for name in ("title", "category", "advertiser_id")):
+        tables.append(_table(sample, LandingTable.items, ITEMS, used))
+    if sample.column("user_id") and any(sample.column(name) for name in ("age", "gender", "country")):
+        tables.append(_table(sample, LandingTable.users, USERS, used))
+    missing = tuple(name for name in NEEDED if sample.column(name) is None)
     lines = [
         f"# A first mapping of {path.name}: correct it, then  adseq import csv {path} --mapping THIS --out LANDING",
-        '# name = "column" of the export, or a table: column, columns, constant, default, values,',
-        "# unit (s, ms, us, ns), format (strptime), separator (of a category path).",
+        '# name = "column" of the export, a list of columns of which the first with a value counts, or a table:',
+        "# column, columns, constant, default, values, unit (s, ms, us, ns, auto), format (strptime), separator (of a",
+        "# category path), decimal (the sign of a number as people write it), whole_number (12.0 is 12).",
         "# docs/bring-your-own-data.md explains each.",
+        *(f"# NOT FOUND: no column looks like {name}. Say below which one it is." for name in missing),
         "",
         "[log]",
         'name = "my log"',
         'time_zone = "UTC"         # of times without a zone, and of days',
         "daily_days = 3            # the last days land one by one; what is before them is the history",
-        f"positive_events = {json.dumps(_positives(export))}",
+        f"positive_events = {json.dumps(_positives(sample))}",
         "prediction_window_days = 28",
         "",
         *tables,
+        *_not_used(sample, used),
     ]
-    if spare:
-        lines += ["# Not used:", *(f"#   {name}: {_examples(export, name)}" for name in spare), ""]
-    return "\n".join(lines)
+    return Sketch("\n".join(lines), missing)
 
 
-def _table(export: _Export, table: LandingTable, columns: Sequence[str], used: set[str]) -> str:
-    lines = ["[[table]]", f'into = "{table.value}"', f"files = {json.dumps([export.name])}", "[table.columns]"]
+def _sample(export: Export) -> _Sample:
+    """Read the first rows, with the paths into nested values beside the columns."""
+    batches = export.batches(Rejected())
+    rows = next(batches, pl.DataFrame()).head(SAMPLE_ROWS).select(export.names)
+    rows = rows.with_columns(pl.all().str.strip_chars().replace("", None))
+    inner = paths_within(rows, lambda name: any(plain(name) in names for names in NAMES.values()))
+    paths = [path for path in (nested_path(name, rows.columns) for name in inner) if path is not None]
+    expanded = with_nested(rows, paths)
+    return _Sample(export.path.name, expanded.select(*export.names, *(path.text for path in paths)))
+
+
+def _depth(name: str) -> int:
+    return name.count(".") + name.count("[")
+
+
+def _table(sample: _Sample, table: LandingTable, columns: Sequence[str], used: set[str]) -> str:
+    lines = ["[[table]]", f'into = "{table.value}"', f"files = {json.dumps([sample.name])}", "[table.columns]"]
     for name in columns:
-        column = export.column(name)
+        column = sample.column(name)
         if column is None:
             lines += _missing(table, name)
             continue
-        used.add(column)
-        lines.append(f"{name} = {_source(export, name, column)}  # {_examples(export, column)}")
+        levels = sample.levels(column) if name == "category" else []
+        used |= {column, *levels}
+        lines.append(f"{name} = {_source(sample, name, column, levels)}  # {_examples(sample, column)}")
     return "\n".join([*lines, ""])
 
 
@@ -136,56 +155,64 @@ def _missing(table: LandingTable, name: str) -> list[str]:
         return ['event_name = {constant = "checkout"}  # no column says what happened: what is every row?']
     if table is LandingTable.events and name in ("user_id", "event_time"):
         return [f'{name} = "?"  # needed: which column is it?']
+    if table is LandingTable.events and name == "item_id":
+        return ['# item_id = "?"  # which column is it? Without items there is no item model.']
     return []
 
 
-def _source(export: _Export, name: str, column: str) -> str:
-    values = export.values(column)
+def _source(sample: _Sample, name: str, column: str, levels: Sequence[str]) -> str:
+    """Return what stands right of the equals sign."""
+    if levels:
+        return f"{{columns = {json.dumps(levels, ensure_ascii=False)}}}"
+    words = _words(name, sample.values(column), sample.rows[column])
+    written = json.dumps(column, ensure_ascii=False)
+    return f"{{column = {written}, {', '.join(words)}}}" if words else written
+
+
+def _words(name: str, values: Sequence[str], column: pl.Series) -> list[str]:
+    """Return what a mapping has to say about the values of a column."""
     if name == "event_name":
-        known = {word: WORDS[word.lower()] for word in values if word.lower() in WORDS}
-        strange = [word for word in values if word not in known and word not in EVENT_NAMES]
-        words = ", ".join(
-            f"{json.dumps(word)} = {json.dumps(known.get(word, 'custom'))}" for word in [*known, *strange]
+        named = {word: meaning(word) or "custom" for word in values if word not in EVENT_NAMES}
+        known = ", ".join(
+            f"{json.dumps(word, ensure_ascii=False)} = {json.dumps(named[word])}"
+            for word in sorted(named, key=lambda word: meaning(word) is None)
         )
-        return f"{{column = {json.dumps(column)}, values = {{{words}}}}}" if words else json.dumps(column)
+        return [f"values = {{{known}}}"] if known else []
     if name == "event_time":
-        unit = _unit(values)
-        return f"{{column = {json.dumps(column)}, unit = {json.dumps(unit)}}}" if unit else json.dumps(column)
+        return time_words(column)
     if name == "category":
-        separator = _separator(values)
-        return (
-            f"{{column = {json.dumps(column)}, separator = {json.dumps(separator)}}}"
-            if separator
-            else json.dumps(column)
-        )
-    return json.dumps(column)
+        separator = level_separator(values)
+        return [f"separator = {json.dumps(separator)}"] if separator else []
+    if name in ("value", "price"):
+        sign = decimal_sign(column)
+        return [f"decimal = {json.dumps(sign)}"] if sign else []
+    if name in ("user_id", "item_id", "advertiser_id") and is_whole(column):
+        return ["whole_number = true"]
+    return []
 
 
-def _unit(values: Sequence[str]) -> str | None:
-    """The unit of numbers that lie between 1990 and 2100."""
-    numbers = pl.Series(values).cast(pl.Float64, strict=False)
-    if not len(values) or numbers.null_count():
-        return None
-    newest = float(numbers.max())  # type: ignore[arg-type]
-    return next(
-        (unit for unit, factor in (("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)) if newest < 4.2e9 * factor), None
-    )
+def _not_used(sample: _Sample, used: Iterable[str]) -> list[str]:
+    roots = {name.split(".")[0].split("[")[0] for name in used}
+    spare = [name for name in sample.rows.columns if not _depth(name) and name not in {*used, *roots}]
+    if not spare:
+        return []
+    return ["# Not used:", *(f"#   {name}: {_examples(sample, name)}{_why(sample, name)}" for name in spare), ""]
 
 
-def _separator(values: Sequence[str]) -> str | None:
-    counts = {each: sum(each in value for value in values) for each in (">", "/", "|", ".", ";")}
-    best = max(counts, key=lambda each: counts[each])
-    return best if values and counts[best] >= 0.3 * len(values) and best != ">" else None
+def _why(sample: _Sample, name: str) -> str:
+    if plain(name) not in NAMES["event_id"] or sample.column("event_id") is not None:
+        return ""
+    return " (no event id: it is empty in a row, or the same in rows that differ)"
 
 
-def _positives(export: _Export) -> list[str]:
-    column = export.column("event_name")
+def _positives(sample: _Sample) -> list[str]:
+    column = sample.column("event_name")
     if column is None:
         return ["checkout"]
-    found = {WORDS.get(word.lower(), word) for word in export.values(column)}
+    found = {word if word in EVENT_NAMES else meaning(word) for word in sample.values(column)}
     return [name for name in ("checkout", "add_to_cart", "signup") if name in found] or ["checkout"]
 
 
-def _examples(export: _Export, column: str) -> str:
-    shown = ", ".join(value[:30].replace("\n", " ") for value in export.values(column)[:3])
+def _examples(sample: _Sample, column: str) -> str:
+    shown = ", ".join(" ".join(value[:30].split()) for value in sample.values(column)[:3])
     return f"e.g. {shown}" if shown else "empty in the first rows"

@@ -1,55 +1,73 @@
 """Any CSV, JSON-lines or Parquet export -> landing zone, as a mapping says.
 
-An export is read once, batch by batch, into a staging directory; what arrives on which day is decided there, so that
-memory does not grow with it.
+An export is read once a table, batch by batch, into a staging directory; what arrives on which day is decided there, so
+that memory does not grow with it.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatch
-from itertools import chain
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from warehouse.contracts import KEYS, SCHEMAS, LandingTable
+from warehouse.contracts import KEYS, REQUIRED_COLUMNS, SCHEMAS, LandingTable
+from warehouse.importers.conversion import TIME_FORMAT, expression
+from warehouse.importers.event_ids import content_id, given_or_content_id, with_distinct_ids
+from warehouse.importers.exports import Export, Rejected
+from warehouse.importers.formats import open_export
 from warehouse.importers.mapping import Mapping as LogMapping
-from warehouse.importers.mapping import MappingError, Source, TableMapping, expression
+from warehouse.importers.mapping import MappingError, Source, TableMapping
+from warehouse.importers.nesting import NestedPath, check_one_list, nested_path, with_nested
+from warehouse.importers.unread import UnreadNumbers
 from warehouse.importers.writing import SourceError, sink, staged
 from warehouse.landing import Landing, Manifest
-from warehouse.reading import FORMATS, format_of, read_through
-from warehouse.staging import BATCH_ROWS, Staging, staging
+from warehouse.reading import SOURCE_FILE, SOURCE_ROW
+from warehouse.staging import Staging, staging
 
 DAY, SEQUENCE = "day_of_arrival", "row_of_the_export"
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.fZ"  # as ``expression`` writes times
-SEEN_LINES = 100_000  # of JSON lines: a field that comes later is not seen
+WRITTEN_TIME = "time_as_written"
+_GAP_DAYS = 30  # between two of the days that land one by one: then one of their times may be wrong
 
 
 @dataclass(frozen=True)
 class TabularSummary:
-    """What an import wrote."""
+    """What an import wrote.
+
+    Attributes:
+        rows: written, by table.
+        undated: events whose time cannot be read; in the history, where ingestion quarantines them.
+        first_time, last_time: of the events whose time can be read, UTC.
+        days: that land one by one.
+        unused: columns of the export that the mapping does not read.
+        time_zone: of the log.
+        notes: what else became of the rows, a sentence each.
+    """
 
     rows: dict[LandingTable, int]
-    undated: int  # events whose time cannot be read; in the history, where ingestion quarantines them
+    undated: int
     first_time: datetime
     last_time: datetime
-    days: tuple[date, ...]  # that land one by one
-    unused: tuple[str, ...]  # columns of the export that the mapping does not read
+    days: tuple[date, ...]
+    unused: tuple[str, ...]
+    time_zone: str
+    notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """The summary for people, a fact a line."""
         lines = [f"{rows:,} {table.value}" for table, rows in self.rows.items()]
-        lines.append(f"{self.first_time:%Y-%m-%d} to {self.last_time:%Y-%m-%d}")
+        first, last = (time.astimezone(ZoneInfo(self.time_zone)) for time in (self.first_time, self.last_time))
+        lines.append(f"{first:%Y-%m-%d} to {last:%Y-%m-%d}")
         lines.append(
             f"history until {self.days[0] - timedelta(days=1)}, daily partitions {self.days[0]} to {self.days[-1]}"
         )
-        if self.undated:
-            lines.append(f"{self.undated:,} events whose time cannot be read: ingestion will quarantine them")
+        lines += self.notes
         if self.unused:
             lines.append(f"columns that the mapping does not read: {', '.join(self.unused)}")
         return lines
@@ -64,23 +82,25 @@ def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing, 
 
     Raises:
         MappingError: a column that the mapping reads is in no file, or no file is of a table's patterns.
-        SourceError: a file cannot be read, the log has too few days, or the landing zone is not empty.
+        SourceError: a file cannot be read, no time can, the log has too few days, or the landing zone is not empty.
     """
-    for path in files:
-        if path.name.lower().endswith(".gz"):
-            _check_whole(path)
-    exports = {table.into: _exports(files, table, mapping.log.time_zone) for table in mapping.table}
     with (
         staged(landing) as zone,
         TemporaryDirectory(dir=zone.root, prefix=".") as directory,
         staging(Path(directory), memory_gib) as pieces,
     ):
-        for table, of_table in exports.items():
-            _stage(pieces, table, of_table)
+        copies = Path(directory) / "copies"
+        copies.mkdir()
+        wanted = {name for table in mapping.table for _, source in table.sources for name in source.read}
+        exports = [open_export(path, copies, mapping.log.encoding, wanted) for path in files]
+        readings = [_Reading.of(table, exports, mapping.log.time_zone) for table in mapping.table]
+        rejected, notes = Rejected(), [note for note in map(_encoding, exports) if note]
+        for reading in readings:
+            notes += _stage(pieces, reading, rejected)
         counted = _by_day(pieces)
-        dated = counted.drop_nulls(DAY)
-        days = _daily_days(dated, mapping.log.daily_days)
-        written = {table: _write(zone, table, pieces, days) for table in exports}
+        dated, undated = counted.drop_nulls(DAY), _undated(pieces, counted)
+        days = _daily_days(dated, mapping.log.daily_days, undated)
+        written = {reading.table.into: _write(zone, reading.table.into, pieces, days, notes) for reading in readings}
         zone.write_manifest(_manifest(mapping))
     return TabularSummary(
         rows=written,
@@ -88,109 +108,130 @@ def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing, 
         first_time=dated["first"].min(),  # type: ignore[arg-type]
         last_time=dated["last"].max(),  # type: ignore[arg-type]
         days=tuple(days),
-        unused=_unused(files, mapping),
+        unused=_unused(exports, readings),
+        time_zone=mapping.log.time_zone,
+        notes=tuple(note for note in [*rejected.described(), *notes, undated, _gap(days)] if note),
     )
 
 
-def scan(path: Path) -> pl.LazyFrame:
-    """A file's rows, every column as text.
-
-    Raises:
-        SourceError: unknown format.
-    """
-    suffix = format_of(path)
-    if suffix is None:
-        raise SourceError(f"{path}: unknown format; adseq reads {', '.join(FORMATS)}")
-    if suffix == ".parquet":
-        return pl.scan_parquet(path, glob=False).with_columns(pl.all().cast(pl.String, strict=False))
-    if suffix.startswith(".csv"):
-        return pl.scan_csv(path, infer_schema=False, glob=False)
-    names = pl.scan_ndjson(path, infer_schema_length=SEEN_LINES).collect_schema().names()
-    return pl.scan_ndjson(path, schema=dict.fromkeys(names, pl.String))
-
-
-def _check_whole(path: Path) -> None:
-    try:
-        read_through(path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{path} cannot be read: {error}. Export or download it again") from error
-
-
 @dataclass(frozen=True)
-class _Export:
-    """A file, and how a table's rows come out of it: its columns as text, and the day of arrival, null where it cannot
-    be told."""
+class _Reading:
+    """A table, and the files that its rows come out of."""
 
-    path: Path
-    rows: pl.LazyFrame
-    columns: list[pl.Expr]
+    table: TableMapping
+    exports: tuple[Export, ...]
+    time_zone: str
 
+    @classmethod
+    def of(cls, table: TableMapping, exports: Sequence[Export], time_zone: str) -> _Reading:
+        """Choose a table's files, and hold the mapping against their columns.
 
-def _exports(files: Sequence[Path], table: TableMapping, time_zone: str) -> list[_Export]:
-    chosen = [path for path in files if any(fnmatch(path.name, pattern) for pattern in table.files)]
-    if not chosen:
-        names = ", ".join(path.name for path in files)
-        raise MappingError(
-            f"[[table]] into = {table.into.value!r}: no file is like {list(table.files)} (given: {names})"
-        )
-    return [_of_file(path, table, time_zone) for path in chosen]
+        Raises:
+            MappingError: no file is of the table's patterns, or a column that is read is in none of them.
+        """
+        where = f"[[table]] into = {table.into.value!r}"
+        chosen = [each for each in exports if any(fnmatch(each.path.name, pattern) for pattern in table.files)]
+        if not chosen:
+            names = ", ".join(export.path.name for export in exports)
+            raise MappingError(f"{where}: no file is like {list(table.files)} (given: {names})")
+        reading = cls(table, tuple(chosen), time_zone)
+        for name, source in table.sources:
+            for export in chosen:
+                reading._check(where, name, source, export)
+        for export in chosen:
+            check_one_list(reading.paths(export))
+        return reading
 
-
-def _of_file(path: Path, table: TableMapping, time_zone: str) -> _Export:
-    try:
-        rows = scan(path)
-        names = rows.collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first_line = str(error).strip().split("\n")[0]
-        raise SourceError(f"{path} cannot be read: {first_line}") from error
-    sources = [*table.columns.items(), *([("arrived", table.arrived)] if table.arrived else [])]
-    for name, source in sources:
+    def _check(self, where: str, name: str, source: Source, export: Export) -> None:
+        """See that a file has a needed column, or any file an optional one."""
+        # A line of JSON lines leaves out what it does not have.
+        needed = name in REQUIRED_COLUMNS[self.table.into] or (len(self.exports) == 1 and not export.may_leave_out)
+        there = [export] if needed else self.exports
+        if not needed and any(each.may_leave_out for each in there):
+            return
         for column in source.read:
-            if column not in names:
+            if not source.any_of and not any(_has(each, column) for each in there):
                 raise MappingError(
-                    f"[[table]] into = {table.into.value!r}: {name} is to come from column {column!r}, and {path} has "
-                    f"{', '.join(names)}"
+                    f"{where}: {name} is to come from column {column!r}, and {export.path} has "
+                    f"{', '.join(export.names)}"
                 )
-    schema = pl.Schema(SCHEMAS[table.into])
-    columns = [expression(source, schema[name], time_zone).alias(name) for name, source in table.columns.items()]
-    if table.into is LandingTable.events and "event_id" not in table.columns:
-        columns.append(_content_id(names).alias("event_id"))
-    return _Export(path, rows, [*columns, _day(table.arrival, time_zone).alias(DAY)])
+        if source.any_of and not any(_has(each, column) for each in there for column in source.any_of):
+            raise MappingError(
+                f"{where}: {name} is to come from any of {list(source.any_of)}, and {export.path} has "
+                f"{', '.join(export.names)}"
+            )
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns and paths that are read."""
+        return tuple(dict.fromkeys(column for _, source in self.table.sources for column in source.read))
+
+    def paths(self, export: Export) -> list[NestedPath]:
+        """Those of the read columns that are paths into a column of the file."""
+        found = [nested_path(name, export.names) for name in self.read]
+        return [path for path in found if path is not None]
+
+    def absent(self, export: Export) -> list[str]:
+        """Those of the read columns that the file does not have."""
+        return [name for name in self.read if not _has(export, name)]
+
+    def batches(self, export: Export, rejected: Rejected) -> Iterator[pl.DataFrame]:
+        """A file's rows in the table's columns, with their places and the day of arrival."""
+        paths = self.paths(export)
+        for batch in export.batches(rejected):
+            rows = with_nested(batch, paths)
+            written = rows.select(*self._columns(rows, export.names), SOURCE_FILE, SOURCE_ROW)
+            yield written.with_columns(self._days(rows, written).alias(DAY))
+
+    def _columns(self, rows: pl.DataFrame, names: Sequence[str]) -> list[pl.Expr]:
+        schema, required = pl.Schema(SCHEMAS[self.table.into]), REQUIRED_COLUMNS[self.table.into]
+        columns = {
+            name: expression(source, schema[name], self.time_zone, rows.columns, plausible=name in required)
+            for name, source in self.table.columns.items()
+        }
+        if self.table.into is LandingTable.events:
+            given = columns.get("event_id")
+            columns["event_id"] = content_id(names) if given is None else given_or_content_id(given, names)
+            written = [pl.col(name) for name in self.table.columns["event_time"].read if name in rows.columns]
+            columns[WRITTEN_TIME] = pl.coalesce([*written, pl.lit(None, pl.String)])
+        return [column.alias(name) for name, column in columns.items()]
+
+    def _days(self, rows: pl.DataFrame, written: pl.DataFrame) -> pl.Series:
+        """The days of arrival; null where a row arrives with the history, or nobody knows when."""
+        if self.table.arrival is None:
+            return pl.Series([None], dtype=pl.Date).new_from_index(0, rows.height)
+        if self.table.arrived is None:  # events and impressions arrive when they happen
+            texts = written["event_time" if "event_time" in written.columns else "request_time"]
+        else:
+            kind = pl.Datetime("us", "UTC")
+            arrived = expression(self.table.arrived, kind, self.time_zone, rows.columns, plausible=True)
+            texts = rows.with_columns(arrived.alias(DAY))[DAY]
+        times = texts.str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
+        return times.dt.convert_time_zone(self.time_zone).dt.date()
 
 
-def _content_id(names: Sequence[str]) -> pl.Expr:
-    """128 bits of what a row says: an export without ids has the same event twice where a row is there twice."""
-    row = pl.struct(names)
-    return pl.format("{}{}", *(row.hash(seed).cast(pl.String).str.zfill(20) for seed in (0, 1)))
+def _has(export: Export, column: str) -> bool:
+    return column in export.names or nested_path(column, export.names) is not None
 
 
-def _day(source: Source | None, time_zone: str) -> pl.Expr:
-    if source is None:
-        return pl.lit(None, pl.Date)
-    text = expression(source, pl.Datetime("us", "UTC"), time_zone)
-    time = text.str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
-    return time.dt.convert_time_zone(time_zone).dt.date()
-
-
-def _stage(pieces: Staging, table: LandingTable, exports: Sequence[_Export]) -> None:
-    """Read the files of a table, once each, in order."""
-    read = 0
-    for export in exports:
-        for batch in _converted(export):
-            pieces.add(table.value, batch.with_row_index(SEQUENCE, read))
-            read += batch.height
-
-
-def _converted(export: _Export) -> Iterator[pl.DataFrame]:
-    """A file's rows batch by batch, at the end none. A batch is converted after it is read: a query that did both would
-    read on, and hold what it has read."""
-    nothing = export.rows.collect_schema().to_frame()
-    batches = export.rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, lazy=True)
-    try:
-        for batch in chain(batches, [nothing]):
-            yield batch.select(export.columns)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+def _stage(pieces: Staging, reading: _Reading, rejected: Rejected) -> list[str]:
+    """Read the files of a table, once each, in order. Returns what became of rows, in sentences."""
+    table, read, nameless, numbers = reading.table.into, 0, 0, UnreadNumbers(reading.table.into)
+    keys = KEYS[table] if table in (LandingTable.items, LandingTable.users) else ()
+    notes = []
+    for export in reading.exports:
+        absent = reading.absent(export)
+        if absent:
+            notes.append(f"{export.path} has no column {', '.join(map(repr, absent))}: it is empty in {table.value}")
+        for batch in reading.batches(export, rejected):
+            named = batch.filter(pl.all_horizontal(pl.col(key).is_not_null() for key in keys)) if keys else batch
+            nameless += batch.height - named.height
+            numbers.count(named)
+            pieces.add(table.value, named.with_row_index(SEQUENCE, read))
+            read += named.height
+    if nameless:
+        notes.append(f"{nameless:,} rows of the export name no {' and '.join(keys)}: they are no {table.value}")
+    return [*notes, *numbers.described()]
 
 
 def _by_day(pieces: Staging) -> pl.DataFrame:
@@ -200,23 +241,60 @@ def _by_day(pieces: Staging) -> pl.DataFrame:
     return days.collect(engine="streaming")
 
 
-def _daily_days(dated: pl.DataFrame, wanted: int) -> list[date]:
+def _undated(pieces: Staging, counted: pl.DataFrame) -> str | None:
+    """A sentence about the events whose time cannot be read, with the first of them."""
+    undated = int(counted.filter(pl.col(DAY).is_null())["rows"].sum())
+    if not undated:
+        return None
+    events = pieces.scan(LandingTable.events.value)
+    first = events.filter(pl.col(DAY).is_null()).select(SOURCE_FILE, SOURCE_ROW, WRITTEN_TIME).head(1).collect()
+    file, number, written = first.row(0)
+    return (
+        f"{undated:,} events whose time cannot be read, or is before 1990 or after 2100, e.g. {file} {number}: "
+        f"{written!r}. Ingestion will quarantine them; a format or a unit of event_time in the mapping may read them"
+    )
+
+
+def _daily_days(dated: pl.DataFrame, wanted: int, undated: str | None) -> list[date]:
     """The days that land one by one."""
+    if dated.is_empty() and undated:
+        raise SourceError(f"No event has a time that can be read: {undated}.")
     if len(dated) <= wanted:
         raise SourceError(
             f"the export has {len(dated)} days with events, and {wanted} of them are to land one by one, with at least "
             "one more for the history: set daily_days under [log] to less, or give more files"
+            + (f" ({undated})" if undated else "")
         )
     return dated[DAY].sort().to_list()[-wanted:]
 
 
-def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[date]) -> int:
+def _gap(days: Sequence[date]) -> str | None:
+    """A sentence about days without events among the last ones: the days after them may be dated wrongly."""
+    for before, after in pairwise(days):
+        if (after - before).days > _GAP_DAYS:
+            return f"nothing happens from {before} to {after}: are the times of {after} right?"
+    return None
+
+
+def _encoding(export: Export) -> str | None:
+    if export.encoding in ("", "utf-8", "utf-8-sig"):
+        return None
+    guess = "" if export.encoding.startswith("utf") else "; another one can be named as encoding under [log]"
+    return f"{export.path} is not UTF-8 and was read as {export.encoding}{guess}"
+
+
+def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[date], notes: list[str]) -> int:
     """Write the history and each of ``days``. What arrived on another day, or nobody knows when, is history."""
-    # Of several rows with one key the last one stays; of events and impressions ingestion finds those.
-    name = table.value if table in (LandingTable.events, LandingTable.impressions) else _last(table, pieces, days)
+    name = table.value
+    if table is LandingTable.events:
+        name, distinct = with_distinct_ids(pieces, SEQUENCE)
+        notes += distinct
+    elif table is not LandingTable.impressions:  # of events and impressions ingestion finds those that are there twice
+        name = _last(table, pieces, days)
     parts = [(None, ~pl.col(DAY).is_in(days).fill_null(False)), *((day, pl.col(DAY) == day) for day in days)]
     for day, condition in parts:
-        sink(zone, table, day, pieces.scan(name).filter(condition).drop(SEQUENCE, DAY))
+        rows = pieces.scan(name).filter(condition).drop(SEQUENCE, DAY, WRITTEN_TIME, strict=False)
+        sink(zone, table, day, rows)
     written = pl.scan_parquet([path for day, _ in parts for path in zone.files(table, day)])
     return int(written.select(pl.len()).collect().item())
 
@@ -245,7 +323,11 @@ def _manifest(mapping: LogMapping) -> Manifest:
     )
 
 
-def _unused(files: Sequence[Path], mapping: LogMapping) -> tuple[str, ...]:
-    there = {name for path in files for name in scan(path).collect_schema().names()}
-    sources = [source for table in mapping.table for source in (*table.columns.values(), table.arrived) if source]
-    return tuple(sorted(there - {column for source in sources for column in source.read}))
+def _unused(exports: Sequence[Export], readings: Sequence[_Reading]) -> tuple[str, ...]:
+    """The columns of the export that no table reads, not even through a path."""
+    unused = set()
+    for export in exports:
+        read = {name for reading in readings if export in reading.exports for name in reading.read}
+        within = {path.column for reading in readings for path in reading.paths(export)}
+        unused |= set(export.names) - read - within
+    return tuple(sorted(unused))

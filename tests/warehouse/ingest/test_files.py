@@ -27,6 +27,7 @@ from tests.warehouse.ingest.arrivals import (
     ids,
     write_text,
 )
+from warehouse.contracts import LandingTable
 from warehouse.ingest import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.reading import LandingError
@@ -233,3 +234,39 @@ def test_an_embedding_of_another_length_is_quarantined(landing: Landing, tables:
     same = [f'{{"item_id": "{name}", "embedding": [1, 2, 3]}}' for name in "ef"]
     (folder / "a.jsonl").write_text("\n".join(same))
     assert ingest(landing, tables, ITEMS, later, TOLERANT).rows_written == 0
+
+
+def test_nan_and_a_byte_order_mark_cost_nothing_but_the_number(landing: Landing, tables: Tables) -> None:
+    rows = [as_json_lines([event("1"), event("2")]), as_json_lines([event("3")]).replace("1.0", "NaN")]
+    folder = landing.folder(EVENTS, DAY)
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "".join(rows).encode())
+    report = ingest(landing, tables, EVENTS, DAY, DataSettings())
+    values = dict(tables.read("events", {"arrival_date": DAY}).select("event_id", "value").iter_rows())
+    assert values == {"1": 1.0, "2": 1.0, "3": None}
+    assert report.rows_quarantined == 0
+
+
+def test_a_line_that_is_no_json_is_numbered(landing: Landing, tables: Tables) -> None:
+    write_text(landing, "a.jsonl", as_json_lines([event("1"), event("2")]) + '{"event_id": "3", ')
+    with pytest.raises(LandingError, match=r"a\.jsonl: .* line 3 is not JSON"):
+        ingest(landing, tables, EVENTS, DAY, DataSettings())
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_an_optional_number_that_cannot_be_read_costs_the_number(landing: Landing, tables: Tables, name: str) -> None:
+    users = [{"user_id": "a", "age": "25.0"}, {"user_id": "b", "age": "40"}, {"user_id": "c", "age": "25.5"}]
+    users += [{"user_id": "d", "age": "unknown"}, {"user_id": "e", "age": "1000"}]
+    text = pl.DataFrame(users).write_csv() if name.endswith(".csv") else pl.DataFrame(users).write_ndjson()
+    write_text(landing, name, text, LandingTable.users)
+    report = ingest(landing, tables, LandingTable.users, DAY, TOLERANT)
+    assert report.lost_numbers == {"age": 2}
+    assert report.quarantined == {"age is not above its maximum": 1}
+    assert sorted(tables.read("users", {"arrival_date": DAY})["age"].drop_nulls()) == [25, 40]
+
+
+def test_a_time_that_stands_for_unknown_is_quarantined(landing: Landing, tables: Tables) -> None:
+    times = [datetime(1970, 1, 1, tzinfo=UTC), NOON]
+    arrive(landing, [event(str(n), event_time=time) for n, time in enumerate(times)])
+    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    assert report.quarantined == {"event_time is between 1990 and 2100": 1}

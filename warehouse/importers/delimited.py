@@ -1,0 +1,251 @@
+"""CSV and its kin: DuckDB finds out the dialect, reads the rows, and says which lines are none."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from warehouse.importers.encodings import TextFile, opened
+from warehouse.importers.exports import Rejected, placed
+from warehouse.importers.writing import SourceError
+from warehouse.staging import BATCH_ROWS
+
+_MEMORY = "160MiB"  # of a reading connection, beside what sorts
+_THREADS = 2  # each holds buffers of 32 MiB
+_MAXIMUM_REJECTS = 100_000
+_HEADER_BYTES = 2**20
+_RECORD = "record"  # what numbers count where a record may be several lines, or a line none
+_EXCEL_SEPARATOR = re.compile(r"sep=(.)\s*")  # a first line with which Excel is told the delimiter
+# A number with decimals, an epoch or a time: no name of a column, which a year or a small number may be.
+_A_VALUE = re.compile(r"(?!\d{1,8}$)[-+]?\d[\d.,:/ T+Z-]*")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How rows and fields are told apart."""
+
+    delimiter: str
+    quote: str
+    escape: str
+    skipped: int  # lines before the header
+
+
+@dataclass(frozen=True)
+class DelimitedExport:
+    """A text file with a header, its fields separated by one character."""
+
+    path: Path
+    text: TextFile
+    dialect: Dialect
+    names: tuple[str, ...]
+    may_leave_out: bool = False
+
+    @property
+    def encoding(self) -> str:
+        """Of the file's text."""
+        return self.text.encoding
+
+    @cached_property
+    def _found(self) -> _Found:
+        return _read_through(self)
+
+    def batches(self, rejected: Rejected) -> Iterator[pl.DataFrame]:
+        """As ``Export`` says."""
+        found = self._found
+        for line, reason in found.rejected.items():
+            rejected.add(self.path, line, reason)
+        rejected.stop_if_too_many(self.path, found.rows)
+        label, read = f"{self.path.name}, {found.counted}", 0
+        # Where lines do not tell how many rows there are, one thread counts what several have counted before.
+        careful = ", parallel = false" if found.counted == _RECORD else ""
+        with duckdb.connect() as connection:
+            for frame in _frames(connection, self, careful):
+                yield placed(frame, label, found.records(read, frame.height))
+                read += frame.height
+        if read != found.rows:
+            raise SourceError(
+                f"{self.path} has {found.rows:,} rows at the first reading and {read:,} at the second. Is it being "
+                "written? If not, quote its texts in one way in all lines."
+            )
+        if not read:
+            nothing = pl.DataFrame(schema=dict.fromkeys(self.names, pl.String))
+            yield placed(nothing, label, pl.Series([], dtype=pl.Int64))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a first reading has found.
+
+    Attributes:
+        rows: how many rows there are.
+        counted: "line" where each record is a line, else "record".
+        bad: the records that are no rows, ascending, the header being record 1.
+        rejected: why, by line.
+        first: the record of the first row.
+    """
+
+    rows: int
+    counted: str
+    bad: np.ndarray
+    rejected: dict[int, str]
+    first: int
+
+    def records(self, before: int, rows: int) -> pl.Series:
+        """The records that ``rows`` rows after the first ``before`` rows are."""
+        numbers = np.arange(before, before + rows) + self.first
+        # Each bad record up to a row moves it on by one: of the k-th bad one, k rows and bad ones lie before it.
+        shifts = self.bad - np.arange(len(self.bad))
+        return pl.Series(numbers + np.searchsorted(shifts, numbers, side="right"))
+
+
+def open_delimited(path: Path, text: TextFile) -> DelimitedExport:
+    """Find out a file's dialect and columns.
+
+    Raises:
+        SourceError: the file is empty, or has no header.
+    """
+    with opened(text.path) as file:
+        head = file.read(_HEADER_BYTES).decode("utf-8-sig", errors="ignore")
+    if not head.strip():
+        raise SourceError(f"{path} is empty.")
+    dialect = _dialect(path, text, head)
+    lines = head.splitlines()[dialect.skipped :]
+    header = next(csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote), [])
+    values = [name for name in header if _A_VALUE.fullmatch(name.strip())]
+    if values:
+        raise SourceError(
+            f"{path}, line {dialect.skipped + 1}: {values[0]!r} is a value and not the name of a column. The first "
+            "line has to name the columns: put such a line on top of the file."
+        )
+    return DelimitedExport(path, text, dialect, _distinct(header))
+
+
+def _dialect(path: Path, text: TextFile, head: str) -> Dialect:
+    told = _EXCEL_SEPARATOR.fullmatch(head.split("\n", 1)[0])
+    if told:
+        return Dialect(told[1], '"', '"', 1)
+    try:
+        with duckdb.connect() as connection:
+            found = connection.execute(
+                "SELECT Delimiter, Quote, Escape FROM sniff_csv($path, all_varchar = true, ignore_errors = true, "
+                "compression = $compression)",
+                {"path": str(text.path), "compression": _compression(text.path)},
+            ).fetchone()
+    except duckdb.Error as error:
+        raise SourceError(
+            f"{path}: which character separates the columns cannot be found out. Export it with commas, semicolons, "
+            "tabs or '|' between them, and the same number in every line."
+        ) from error
+    assert found is not None
+    quote = found[1] if found[1] != "(empty)" else '"'
+    return Dialect(found[0], quote, found[2] if found[2] != "(empty)" else quote, 0)
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that tell columns apart: one without a name has its number, one that is there twice, too."""
+    found: list[str] = []
+    for number, name in enumerate((name.strip() for name in names), 1):
+        known = {each.lower() for each in found}  # DuckDB's columns are not told apart by case
+        found.append(name if name and name.lower() not in known else f"{name or 'column'}_{number}")
+    return tuple(found)
+
+
+def _query(
+    connection: duckdb.DuckDBPyConnection, export: DelimitedExport, select: str, more: str = ""
+) -> duckdb.DuckDBPyRelation:
+    """The rows; what is none is in ``reject_errors`` afterwards.
+
+    ``ignore_errors`` alone loses rows behind a value with a quote within.
+    """
+    connection.execute(f"SET memory_limit = '{_MEMORY}'")
+    connection.execute(f"SET threads = {_THREADS}")
+    connection.execute("SET preserve_insertion_order = true")
+    dialect, path = export.dialect, export.text.path
+    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in export.names)
+    return connection.sql(
+        f"{select} FROM read_csv({_literal(str(path))}, auto_detect = false, header = true, skip = {dialect.skipped}, "
+        f"delim = {_literal(dialect.delimiter)}, quote = {_literal(dialect.quote)}, "
+        f"escape = {_literal(dialect.escape)}, compression = '{_compression(path)}', strict_mode = true, "
+        f"columns = {{{columns}}}, store_rejects = true, rejects_limit = {_MAXIMUM_REJECTS}{more})"
+    )
+
+
+def _frames(connection: duckdb.DuckDBPyConnection, export: DelimitedExport, more: str) -> Iterator[pl.DataFrame]:
+    """The rows, batch by batch.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    try:
+        for batch in _query(connection, export, "SELECT *", more).to_arrow_reader(BATCH_ROWS):
+            yield pl.DataFrame(batch).cast(pl.String)
+    except duckdb.Error as error:
+        raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+def _read_through(export: DelimitedExport) -> _Found:
+    """Read all rows, to know which lines are none.
+
+    Raises:
+        SourceError: a quote opens that does not close, or the file cannot be read.
+    """
+    try:
+        with duckdb.connect() as connection:
+            [(rows, *_)] = _query(connection, export, "SELECT count(*), count(COLUMNS(*))").fetchall()
+            rejects = connection.execute(
+                "SELECT line, min(line_byte_position), min(error_type), min(error_message), any_value(csv_line) "
+                "FROM reject_errors GROUP BY line ORDER BY line"
+            ).fetchall()
+    except duckdb.Error as error:
+        raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    records = [line + export.dialect.skipped for line, *_ in rejects]
+    every_line = rows + len(rejects) + 1 + export.dialect.skipped == export.text.lines
+    lines = records if every_line else _lines_at(export.text.path, [position for _, position, *_ in rejects])
+    rejected = {}
+    for line, (_, _, kind, message, content) in zip(lines, rejects, strict=True):
+        _stop_at_an_open_quote(export.path, line, kind, content or "")
+        rejected[line] = _reason(message, len(export.names))
+    first = export.dialect.skipped + 2
+    return _Found(rows, "line" if every_line else _RECORD, np.array(records, np.int64), rejected, first)
+
+
+def _stop_at_an_open_quote(path: Path, line: int, kind: str, content: str) -> None:
+    if kind == "UNQUOTED VALUE" and "\n" in content.strip("\n"):
+        raise SourceError(
+            f"{path}, line {line}: a quote opens and does not close, so that the lines after it are taken for its "
+            "text. Close the quote, or remove it."
+        )
+
+
+def _reason(message: str, columns: int) -> str:
+    found = re.search(r"Found: (\d+)", message)
+    return f"{found[1]} fields where the header names {columns}" if found else message.rstrip(".")
+
+
+def _lines_at(path: Path, positions: Sequence[int]) -> list[int]:
+    """The lines that begin at byte positions, ascending."""
+    lines, line, place = [], 1, 0
+    with opened(path) as file:
+        for position in positions:
+            line += file.read(position - place).count(b"\n")
+            place = position
+            lines.append(line)
+    return lines
+
+
+def _compression(path: Path) -> str:
+    with path.open("rb") as file:
+        return "gzip" if file.read(2) == b"\x1f\x8b" else "none"
+
+
+def _literal(text: str) -> str:
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"

@@ -1,0 +1,159 @@
+"""How exports call what the contracts call something else: names of columns, and words for what happened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+
+# Names are compared without case and without what is no letter or digit: userId, User ID and user_id are one.
+_ID = ("id", "uid", "key", "number", "no", "nr", "code", "hash", "")
+
+
+def _each(subjects: Iterable[str], endings: Iterable[str] = _ID, beginnings: Iterable[str] = ("",)) -> list[str]:
+    """Every beginning, subject and ending together, the names with the first endings first."""
+    return [f"{start}{subject}{end}" for end, start, subject in product(endings, beginnings, subjects)]
+
+
+_USERS = ("user", "customer", "client", "visitor", "member", "account", "shopper", "buyer", "household", "person")
+_MORE_USERS = ("profile", "contact", "subscriber", "consumer", "reviewer", "reader", "viewer", "patron", "cust", "usr")
+_ITEMS = ("item", "product", "sku", "article", "asin", "variant", "prod", "listing", "offer", "good", "book", "movie")
+_ADVERTISERS = ("advertiser", "brand", "seller", "merchant", "vendor", "manufacturer", "shop", "store", "publisher")
+_TIMES = (
+    "event",
+    "click",
+    "transaction",
+    "order",
+    "purchase",
+    "action",
+    "session",
+    "view",
+    "visit",
+    "review",
+    "request",
+)
+
+NAMES: Mapping[str, Sequence[str]] = {
+    "event_id": [
+        *("eventid", "id", "uuid", "eventuuid", "messageid", "guid", "insertid", "hitid", "rowid", "logid"),
+        *("transactionid", "orderid", "basketid"),
+    ],
+    "user_id": [
+        *_each(_USERS),
+        *("externalid", "uid", "userpseudoid", "anonymousid", "distinctid", "fullvisitorid", "customerref"),
+        *_each(_MORE_USERS),
+        *("cid", "cookieid", "deviceid", "emailhash", "hashedemail", "em", "email", "sessionid", "session"),
+    ],
+    "event_time": [
+        *("eventtime", "eventtimestamp", "timestamp", "time", "ts", "datetime", "when", "createdat", "occurredat"),
+        *_each(_TIMES, ("timestamp", "time", "datetime", "at", "ts", "date", "on")),
+        *("created", "createdtime", "createdon", "unixtime", "unixtimestamp", "epoch", "servertime", "clienttime"),
+        *("receivedat", "sentat", "loggedat", "t", "dt", "date", "day", "eventday"),
+    ],
+    "event_name": [
+        *("eventname", "eventtype", "event", "action", "actiontype", "activity", "activitytype", "behavior"),
+        *(
+            "behaviour",
+            "behaviortype",
+            "behaviourtype",
+            "interaction",
+            "interactiontype",
+            "eventaction",
+            "verb",
+            "type",
+        ),
+        *("eventcategory", "hittype", "operation", "op"),
+    ],
+    "item_id": [
+        *_each(_ITEMS, ("id", "key", "number", "no", "nr", "code", "")),
+        *("parentasin", "clickarticleid", "contentid", "stockcode", "ean", "gtin", "upc", "iid", "pid", "mpn"),
+    ],
+    "advertiser_id": [
+        *_each(_ADVERTISERS, ("id", "")),
+        *_each(_ADVERTISERS, ("name", "code", "key"), ("", "item", "product")),
+        *("itembrand", "productbrand", "brandattr", "manufacturer", "supplier", "supplierid", "maker", "company"),
+        *("partner", "partnerid", "retailer", "retailerid", "designer", "label"),
+    ],
+    "value": [
+        *(
+            "value",
+            "revenue",
+            "amount",
+            "salesvalue",
+            "total",
+            "eventvalue",
+            "ordervalue",
+            "purchasevalue",
+            "totalprice",
+        ),
+        *("price", "unitprice", "itemprice", "productprice", "saleprice", "grandtotal", "subtotal", "spend", "paid"),
+    ],
+    "currency": ["currency", "currencycode", "curr", "eventcurrency", "pricecurrency"],
+    "search_string": [
+        *("searchstring", "query", "searchterm", "searchquery", "searchkeyword", "keywords", "keyword", "searchtext"),
+        *("searchphrase", "q", "searchterms"),
+    ],
+    "title": [
+        *("title", "producttitle", "itemtitle", "productname", "itemname", "articlename", "name", "description"),
+        *("productdescription", "itemdescription", "label", "headline"),
+    ],
+    "category": [
+        *("category", "categorypath", "categorycode", "categoryname", "categories", "productcategory", "itemcategory"),
+        *("producttype", "googleproductcategory", "taxonomy", "breadcrumb", "categoryid", "department", "genre"),
+        *("catl1", "cat1", "categoryl1", "category1", "categorylevel1", "maincategory", "cat", "section", "topic"),
+    ],
+    "price": [
+        *("price", "listprice", "unitprice", "itemprice", "productprice", "saleprice", "currentprice", "retailprice"),
+        *("regularprice", "msrp", "amount", "cost"),
+    ],
+    "age": ["age", "userage", "customerage", "ageyears"],
+    "gender": ["gender", "sex", "usergender"],
+    "country": [
+        "country",
+        "countrycode",
+        "usercountry",
+        "geocountry",
+        "clickcountry",
+        "countryname",
+        "nation",
+        "market",
+    ],
+}
+_LEVEL = re.compile(r"(.*?(?:cat|category|categorylevel|categoryl|catl|level|department|hierarchy))(\d)(?:attr|name)?")
+
+# The first pattern that a word matches says what it means, written without case and separators ("add2cart": addtocart).
+_MEANINGS = tuple(
+    (re.compile(pattern), name)
+    for pattern, name in (
+        (r"(remove|delete|drop).*(cart|basket|bag)|(cart|basket|bag).*(remove|delete)|productremoved",
+         "remove_from_cart"),
+        (r"add.*(cart|basket|bag)|(cart|basket|bag).*add|^(cart|basket|bag|atc|add)$|productadded", "add_to_cart"),
+        (r"wish|fav|like|refund|return|cancel|abandon|begin|start|initiate|fail|viewcart|cartview", "custom"),
+        (r"sign(ed)?up|regist|accountcreated|createaccount|subscri", "signup"),
+        (r"^lead|lead$|leadform|contactform|quoterequest", "lead"),
+        (r"search|quer(y|ied)", "search"),
+        (r"(view|browse|visit).*(categ|list|collection|catalog)|(categ|list|collection|catalog).*(view|browse|visit)",
+         "view_category"),
+        (r"purchase|buy|bought|order|transaction|sale|sold|checkout|conver(sion|t)|paid|paymentsuccess", "checkout"),
+        (r"video|watch|play", "watch_video"),
+        (r"view|visit|click|detail|impression|browse|^pv$|^page|^see", "page_visit"),
+    )
+)  # fmt: skip
+
+
+def plain(name: str) -> str:
+    """Return a name without case and without what is no letter or digit; of a path its last name."""
+    last = re.split(r"[.\]]", name)[-1] or name
+    return re.sub(r"[\W_]+", "", last.lower())
+
+
+def category_level(name: str) -> tuple[str, int] | None:
+    """Return what a column of category levels is called, and the level; None where it is none."""
+    found = _LEVEL.fullmatch(plain(name))
+    return (found[1], int(found[2])) if found else None
+
+
+def meaning(word: str) -> str | None:
+    """Return the contract's event name for an export's word; None where nothing says what it means."""
+    written = re.sub(r"(?<=[a-z])2(?=[a-z])", "to", re.sub(r"[\W_]+", "", word.lower()))
+    return next((name for pattern, name in _MEANINGS if pattern.search(written)), None)

@@ -1,0 +1,130 @@
+"""Whether a log has enough to learn from, and if not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from warehouse.landing import Manifest
+from warehouse.staging import Staging
+
+LOG = "log"  # staged: the deduplicated events, of which ``in_history`` arrived with the history
+_MOSTLY = 0.99
+
+
+@dataclass(frozen=True)
+class TrainingRule:
+    """What the first training asks of the history.
+
+    Attributes:
+        minimum_examples: fewer stop it.
+        cutoffs: the instants that it learns at, ascending in seconds since 1970, of the end of the history, its first
+            event (both in seconds) and the prediction window in days.
+    """
+
+    minimum_examples: int
+    cutoffs: Callable[[float, float, float], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class HistoryFigures:
+    """What an explanation of too few examples looks at.
+
+    Attributes:
+        users: with events.
+        single_event_users: of these, those with one event.
+        conversions: events whose name counts as a conversion.
+        conversions_with_item: of these, those that name an item.
+        days: from the first event to the end of the history.
+    """
+
+    users: int
+    single_event_users: int
+    conversions: int
+    conversions_with_item: int
+    days: float
+
+
+def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days: float) -> str:
+    """Return why a history gives fewer examples than are wanted, and what helps."""
+    few = f"{examples:,} examples to learn from, at least {wanted:,} are wanted: "
+    if not figures.conversions:
+        return few + "no event of the history is a conversion. Say in manifest.toml what counts (positive_events)."
+    if not figures.conversions_with_item:
+        return few + (
+            f"none of the {figures.conversions:,} conversions names an item, and the item model learns which item "
+            "comes next. Give events their item_id, or name in manifest.toml positive_events that have one."
+        )
+    if figures.single_event_users >= _MOSTLY * figures.users:
+        return few + (
+            f"{figures.single_event_users:,} of {figures.users:,} users have one event, and the model learns what "
+            "comes after others. Is user_id the id of a session, an order or an event? It has to be the same at every "
+            "visit."
+        )
+    if window_days >= figures.days:
+        return few + (
+            f"the prediction window of {window_days:g} days exceeds the history of {figures.days:.0f} days. "
+            f"Set prediction_window_days in manifest.toml to at most {max(figures.days / 4, 1):.0f}, or give a longer "
+            "history."
+        )
+    return few + (
+        f"conversions that follow a cut-off within {window_days:g} days. A longer history helps, or in manifest.toml a "
+        "smaller prediction_window_days or more positive_events."
+    )
+
+
+def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> int:
+    """Count the examples of the first training, as ``ml.examples.examples_at`` makes them; at most as many as are
+    wanted.
+
+    Args:
+        staged: knows ``LOG``.
+        end: of the history, exclusive.
+    """
+    [(first,)] = staged.rows(f"SELECT min(event_time) FROM {LOG} WHERE in_history")
+    if first is None:
+        return 0
+    window, found = manifest.prediction_window_days, 0
+    for cutoff in reversed(rule.cutoffs(end.timestamp(), first.timestamp(), window)):
+        begin = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff))
+        found += _examples_at(staged, begin, min(begin + timedelta(days=window), end), manifest)
+        if found >= rule.minimum_examples:
+            return rule.minimum_examples
+    return found
+
+
+def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> HistoryFigures:
+    """Look at the events of the history."""
+    names = _listed(manifest.positive_events)
+    [(users, single)] = staged.rows(
+        f"SELECT count(*), count(*) FILTER (WHERE events = 1) FROM "
+        f"(SELECT count(*) AS events FROM {LOG} WHERE in_history GROUP BY user_id)"
+    )
+    [(conversions, with_item, first)] = staged.rows(
+        f"SELECT count(*) FILTER (WHERE event_name IN ({names})), "
+        f"count(item_id) FILTER (WHERE event_name IN ({names})), min(event_time) FROM {LOG} WHERE in_history"
+    )
+    days = (end - first).total_seconds() / 86400 if first else 0.0
+    return HistoryFigures(users, single, conversions, with_item, days)
+
+
+def _examples_at(staged: Staging, begin: datetime, end: datetime, manifest: Manifest) -> int:
+    """Distinct pairs of a user with events before ``begin`` and an item that they convert with until ``end``."""
+    new_item = (
+        ""
+        if manifest.repeats_count
+        else f"AND (user_id, item_id) NOT IN (SELECT (user_id, item_id) FROM {LOG} WHERE in_history "
+        f"AND item_id IS NOT NULL AND event_time < TIMESTAMPTZ '{begin}')"
+    )
+    [(pairs,)] = staged.rows(
+        f"SELECT count(DISTINCT (user_id, item_id)) FROM {LOG} WHERE in_history AND item_id IS NOT NULL "
+        f"AND event_name IN ({_listed(manifest.positive_events)}) "
+        f"AND event_time >= TIMESTAMPTZ '{begin}' AND event_time < TIMESTAMPTZ '{end}' "
+        f"AND user_id IN (SELECT user_id FROM {LOG} WHERE in_history AND event_time < TIMESTAMPTZ '{begin}') {new_item}"
+    )
+    return int(pairs)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
