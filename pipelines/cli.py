@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pipelines import cli_import
 from pipelines.endings import readable
+from pipelines.interruption import ending_at_signals, stoppable
 
 if TYPE_CHECKING:
     from pipelines.local import Days
@@ -42,6 +43,7 @@ LOOPBACK = "127.0.0.1"
 
 
 @app.command()
+@stoppable
 def demo(
     home: HomeOption = DEFAULT_HOME,
     days: Annotated[int, typer.Option(min=1, help="Daily partitions of a newly written world.")] = 3,
@@ -58,6 +60,7 @@ def demo(
 
 
 @app.command()
+@stoppable
 def run(
     landing: LandingOption = None,
     home: HomeOption = DEFAULT_HOME,
@@ -76,6 +79,7 @@ def run(
 
 
 @app.command()
+@stoppable
 def validate(
     landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
     home: HomeOption = DEFAULT_HOME,
@@ -94,6 +98,7 @@ def validate(
 
 
 @app.command()
+@stoppable
 def summary(home: HomeOption = DEFAULT_HOME) -> None:
     """Show the results of a home: the models, the days, where things lie."""
     with readable():
@@ -106,7 +111,7 @@ def summary(home: HomeOption = DEFAULT_HOME) -> None:
 @app.command()
 def ui(home: HomeOption = DEFAULT_HOME) -> None:
     """Open Dagster and MLflow on a home, on this machine only. Ctrl-C stops both."""
-    with readable():
+    with ending_at_signals(), readable():
         from pipelines.ui import serve
         from warehouse.home import Home
 
@@ -114,6 +119,7 @@ def ui(home: HomeOption = DEFAULT_HOME) -> None:
 
 
 @app.command()
+@stoppable
 def rollback(
     home: HomeOption = DEFAULT_HOME,
     to: Annotated[str | None, typer.Option(help="A version that was champion, as item-3 [default: the last].")] = None,
@@ -143,6 +149,7 @@ def serve(
 
 
 @app.command()
+@stoppable
 def recommend(
     user: Annotated[str, typer.Argument(help="A user_id.")],
     subject: Annotated[str | None, typer.Option(help="The item that the user looks at: its item_id.")] = None,
@@ -159,6 +166,7 @@ def recommend(
 
 
 @app.command()
+@stoppable
 def forget(
     users: Annotated[list[str], typer.Argument(help="The users' ids, as the landing zone has them.")],
     home: HomeOption = DEFAULT_HOME,
@@ -177,6 +185,7 @@ def forget(
 
 
 @app.command("evaluate")
+@stoppable
 def evaluate_split(
     split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
     landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
@@ -226,6 +235,7 @@ def evaluate_split(
 
 
 @app.command("tune")
+@stoppable
 def tune_settings(
     home: HomeOption = DEFAULT_HOME,
     split: Annotated[
@@ -261,6 +271,7 @@ def tune_settings(
 
 
 @exports.command("candidates")
+@stoppable
 def export_candidates(
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],
     count: Annotated[int, typer.Option("--count", "-k", min=1, max=1000, help="Items and advertisers a user.")] = 100,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 import typer
 from rich.console import Console
+
+from pipelines.interruption import exit_code, sentence
 
 errors = Console(stderr=True)
 FULL_DISK = (
@@ -22,8 +26,10 @@ def readable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("\nInterrupted. What was done before stays done; the same command goes on from there.")
-        raise typer.Exit(130) from None
+        errors.print(f"\n{sentence(signal.SIGINT)}", soft_wrap=True)
+        raise typer.Exit(exit_code(signal.SIGINT)) from None
+    except (click.exceptions.Exit, click.Abort, click.ClickException):
+        raise  # what a command says of its own accord
     except Exception as error:
         ending = ending_of(error)
         if ending is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,10 @@ import dagster as dg
 from warehouse.home import Home, write_atomically
 
 PROJECT = Path(__file__).resolve().parents[1]
+COMMAND_TAGS = {"adseq/command": "adseq run"}
+"""Of the runs that the command executes in its own process, under the home's write lock from before to after."""
+
+UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def use_home(home: Home) -> None:
@@ -34,14 +39,28 @@ def instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def close_abandoned_runs(opened: dg.DagsterInstance) -> int:
+def close_abandoned_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> int:
     """Mark as failed the runs whose process is gone, and return how many there were.
 
     A killed ``adseq run`` cannot report its own end, and a run that seems to go on blocks the queue, which takes
-    one run at a time. Only for whoever holds the home's write lock: every live run holds it too.
+    one run at a time. Only for the holder of the home's write lock: every live run holds the lock, too.
+
+    Args:
+        tags: close only runs with these tags; by default every run.
     """
-    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    runs = opened.get_runs(dg.RunsFilter(statuses=unfinished))
+    runs = unfinished_runs(opened, tags)
     for run in runs:
         opened.report_run_failed(run, "Its process was killed before it could finish. Run it again.")
     return len(runs)
+
+
+def unfinished_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> Sequence[dg.DagsterRun]:
+    """Return the runs that have begun and have not ended, of those with ``tags`` or of all."""
+    return opened.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=tags))
+
+
+def cancel_run(opened: dg.DagsterInstance, run_id: str) -> None:
+    """Mark a run as canceled, unless it has ended. Dagster retries a failed run and leaves a canceled one alone."""
+    run = opened.get_run_by_id(run_id)
+    if run is not None and not run.is_finished:
+        opened.report_run_canceled(run, "Ctrl-C or SIGTERM ended `adseq run`. The same command continues.")

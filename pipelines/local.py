@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -20,7 +21,8 @@ from assets.resources import writing
 from pipelines import jobs
 from pipelines.due import Standing, standing_of
 from pipelines.failures import RunFailed, RunRefused
-from pipelines.instance import close_abandoned_runs
+from pipelines.instance import COMMAND_TAGS, cancel_run, close_abandoned_runs
+from pipelines.interruption import before_ending
 from pipelines.progress import Progress, reason
 from warehouse.arrival_days import listing_of
 from warehouse.day_records import landed_days
@@ -214,15 +216,16 @@ class Local:
         run_id, progress = str(uuid.uuid4()), Progress(self.console)
         self.instance.add_event_listener(run_id, progress)
         try:
-            result = self.definitions.resolve_job_def(job).execute_in_process(
-                instance=self.instance,
-                partition_key=day.isoformat() if day else None,
-                asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
-                run_id=run_id,
-                run_config=QUIET,
-                tags={"adseq/command": "adseq run"},
-                raise_on_error=False,
-            )
+            with before_ending(partial(cancel_run, self.instance, run_id)):
+                result = self.definitions.resolve_job_def(job).execute_in_process(
+                    instance=self.instance,
+                    partition_key=day.isoformat() if day else None,
+                    asset_selection=[dg.AssetKey(name) for name in assets] if assets else None,
+                    run_id=run_id,
+                    run_config=QUIET,
+                    tags=COMMAND_TAGS,
+                    raise_on_error=False,
+                )
         finally:
             progress.close()
         if not result.success:
