@@ -42,6 +42,23 @@ DEFAULT_HOME = Path(".adseq")
 LOOPBACK = "127.0.0.1"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.version import version
+
+        print(f"adseq {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Predict, every day, which advertiser and which product a user converts with next."""
+
+
 @app.command()
 @stoppable
 def demo(
@@ -102,20 +119,20 @@ def validate(
 def summary(home: HomeOption = DEFAULT_HOME) -> None:
     """Show the results of a home: the models, the days, where things lie."""
     with readable():
+        from pipelines.homes import existing_home
         from pipelines.summary import show
-        from warehouse.home import Home
 
-        show(Home(home), console)
+        show(existing_home(home), console)
 
 
 @app.command()
 def ui(home: HomeOption = DEFAULT_HOME) -> None:
     """Open Dagster and MLflow on a home, on this machine only. Ctrl-C stops both."""
     with ending_at_signals(), readable():
+        from pipelines.homes import writable_home
         from pipelines.ui import serve
-        from warehouse.home import Home
 
-        serve(Home(home), console)
+        serve(writable_home(home), console)
 
 
 @app.command()
@@ -126,9 +143,10 @@ def rollback(
 ) -> None:
     """Put an earlier champion back: catch its states up, then serve it."""
     with readable():
+        from pipelines.homes import existing_home
         from pipelines.rollback import roll_back_home
 
-        roll_back_home(_home(home, None), to, console)
+        roll_back_home(_home(existing_home(home).root, None), to, console)
 
 
 @app.command()
@@ -142,10 +160,10 @@ def serve(
 ) -> None:
     """Answer requests for candidates over HTTP, and follow what is published. Ctrl-C stops it."""
     with readable():
+        from pipelines.homes import existing_home
         from pipelines.serve import serve_candidates
-        from warehouse.home import Home
 
-        serve_candidates(Home(home), host, port, processes, console)
+        serve_candidates(existing_home(home), host, port, processes, console)
 
 
 @app.command()
@@ -159,10 +177,10 @@ def recommend(
 ) -> None:
     """Show a user's history and candidates, with the context and without, for a person to look at."""
     with readable():
+        from pipelines.homes import existing_home
         from pipelines.recommend import show_candidates
-        from warehouse.home import Home
 
-        show_candidates(Home(home), user, subject, query, count, console)
+        show_candidates(existing_home(home), user, subject, query, count, console)
 
 
 @app.command()
@@ -175,9 +193,9 @@ def forget(
     """Remove users from everything that this home keeps, for good, and keep them out."""
     with readable():
         from pipelines.forget import forget_users
-        from warehouse.home import Home
+        from pipelines.homes import existing_home
 
-        chosen = Home(home)
+        chosen = existing_home(home)
         if not yes:
             count = f"{len(users)} users" if len(users) > 1 else "this user"
             typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
@@ -187,7 +205,7 @@ def forget(
 @app.command("evaluate")
 @stoppable
 def evaluate_split(
-    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
+    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A directory that `adseq split` has made.")],
     landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
     export: Annotated[
         Path,
@@ -211,14 +229,14 @@ def evaluate_split(
     """
     with readable():
         from pipelines.evaluate import Evaluation, evaluate
+        from pipelines.homes import writable_home
         from pipelines.instance import use_home
         from pipelines.overrides import overridden, parse_seeds
         from settings import Settings
-        from warehouse.home import Home
         from warehouse.landing import Landing
 
         seeds, settings = parse_seeds(seed), overridden(Settings(), assignments)
-        chosen = Home(home)
+        chosen = writable_home(home)
         use_home(chosen)
         evaluate(
             Evaluation(
@@ -231,6 +249,40 @@ def evaluate_split(
                 export=export,
                 settings=settings,
             )
+        )
+
+
+@app.command("split")
+@stoppable
+def split_log(
+    landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to cut.")],
+    out: Annotated[Path, typer.Option("--out", help="The new directory of the split.")],
+    protocol: Annotated[
+        str, typer.Option(help="temporal: a user's next items. context: the other items of a day, given the first.")
+    ] = "temporal",
+    at: Annotated[
+        str, typer.Option(help="The cut-off: a quantile of the conversions' times, or a day or instant.")
+    ] = "0.9",
+    window_days: Annotated[
+        float | None, typer.Option(help="Days after the cut-off [default: the manifest's prediction_window_days].")
+    ] = None,
+    users: Annotated[float, typer.Option(help="Share of the users to keep.")] = 1.0,
+) -> None:
+    """Cut a log into a fixed split: the part to learn from, the queries and their targets."""
+    with readable():
+        from pipelines.failures import RunRefused
+        from pipelines.split import Cut, Protocol, split_landing
+        from settings import Settings
+        from warehouse.landing import Landing
+
+        if protocol not in set(Protocol):
+            raise RunRefused(f"--protocol {protocol!r} is unknown; there are {', '.join(Protocol)}.")
+        zone = Landing(landing)
+        cut = Cut(Protocol(protocol), at, window_days or zone.manifest.prediction_window_days, users)
+        meta = split_landing(zone, cut, out, Settings().data)
+        console.print(", ".join(f"{name} {value}" for name, value in meta.items()), highlight=False)
+        console.print(
+            f"adseq evaluate --split {out} --landing {landing} --export lists.parquet", highlight=False, soft_wrap=True
         )
 
 
@@ -256,15 +308,15 @@ def tune_settings(
     A setting that --set names is fixed; the rest of the space is searched around it.
     """
     with readable():
+        from pipelines.homes import existing_home, writable_home
         from pipelines.instance import use_home
         from pipelines.overrides import overridden
         from pipelines.tune import Search, tune
         from settings import Settings
-        from warehouse.home import Home
         from warehouse.landing import Landing
 
         settings = overridden(Settings(), assignments)
-        chosen = Home(home)
+        chosen = writable_home(home) if split else existing_home(home)
         use_home(chosen)
         fixed = {assignment.partition("=")[0].strip() for assignment in assignments}
         tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
@@ -281,20 +333,20 @@ def export_candidates(
     with readable():
         from assets.resources import SettingsResource
         from pipelines.export import export_candidates as write
+        from pipelines.homes import existing_home
         from pipelines.instance import use_home
-        from warehouse.home import Home
 
-        use_home(Home(home))
+        use_home(existing_home(home))
         write(SettingsResource(), out, count, console)
 
 
 def _home(root: Path, landing: Path | None) -> Home:
     """The home, ready to be written, reading ``landing``."""
     from pipelines.failures import RunRefused
+    from pipelines.homes import writable_home
     from pipelines.instance import use_home
-    from warehouse.home import Home
 
-    home = Home(root)
+    home = writable_home(root)
     if landing is not None and landing.expanduser().absolute() != home.landing:
         if (home.tables / "events").exists():
             raise RunRefused(

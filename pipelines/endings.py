@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 import typer
 from rich.console import Console
 
 from pipelines.interruption import exit_code, sentence
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 errors = Console(stderr=True)
 FULL_DISK = (
@@ -24,6 +29,7 @@ FULL_DISK = (
 def readable() -> Iterator[None]:
     """What the user can mend ends as one message without a traceback: exit code 2, or 1 for a run that failed."""
     try:
+        _check_environment()
         yield
     except KeyboardInterrupt:
         errors.print(f"\n{sentence(signal.SIGINT)}", soft_wrap=True)
@@ -39,11 +45,20 @@ def readable() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
+def _check_environment() -> None:
+    from pipelines.failures import RunRefused
+    from settings import unknown_variables
+
+    if unknown := unknown_variables(os.environ):
+        raise RunRefused("; ".join(unknown) + ".")
+
+
 def ending_of(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of an error that is not a fault of adseq."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
-    from pipelines.failures import RunFailed, RunRefused, ServiceFailed, is_full_disk
+    from pipelines.failures import RunFailed, RunRefused, ServiceFailed, denied_access, is_full_disk
     from warehouse.home import HomeLocked
     from warehouse.identity import SecretMissing
     from warehouse.importers.mapping import MappingError
@@ -58,10 +73,21 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
         return 1, f"\n{error}"
     if is_full_disk(error):
         return 1, f"\n{FULL_DISK}"
+    if (denied := denied_access(error)) is not None:
+        return 2, denied
     refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
     if isinstance(error, refused | TableMissing | NothingPublished | StoreUnreachable | SecretMissing | MemoryTooSmall):
         return 2, str(error)
     if isinstance(error, ValidationError) and error.title == "Settings":
-        rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())
-        return 2, "A setting in the environment breaks a rule (settings.py has them all):\n  " + "\n  ".join(rules)
+        return 2, "\n".join(map(_broken_rule, error.errors()))
+    if isinstance(error, SettingsError):
+        return 2, f"A variable of the environment is not the JSON that its setting takes: {error}."
     return None
+
+
+def _broken_rule(rule: ErrorDetails) -> str:
+    """Return the sentence of one broken rule of the settings in the environment."""
+    if not rule["loc"]:  # a rule of all settings together, which is a sentence of our own
+        return rule["msg"].removeprefix("Value error, ") + "."
+    variable = f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}"
+    return f"{variable}: {rule['msg']}. Correct the variable of the environment (settings.py has the rules)."

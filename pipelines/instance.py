@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
@@ -23,7 +24,7 @@ def use_home(home: Home) -> None:
     To be called before ``pipelines.definitions`` is imported, which reads the home's landing zone.
     """
     home.create()
-    wanted = (PROJECT / "dagster.yaml").read_bytes()
+    wanted = files("pipelines").joinpath("dagster.yaml").read_bytes()
     installed = home.dagster / "dagster.yaml"
     if not installed.is_file() or installed.read_bytes() != wanted:
         write_atomically(installed, wanted)

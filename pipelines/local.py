@@ -115,6 +115,7 @@ class Local:
                 self._execute("bootstrap", None, assets=[jobs.HISTORY])
             if job:
                 self._execute(job, None)
+                self._tell_refusal()
             for number, day in enumerate(plan.days, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(plan.days)})", highlight=False)
                 self._execute("daily", day)
@@ -135,6 +136,20 @@ class Local:
         elif retrain:
             self.console.print("\n[bold]Training[/] (--retrain)")
         return "retrain" if missing or retrain else None
+
+    def _tell_refusal(self) -> None:
+        """Print why the gate refused the model that was just trained, and what serves instead."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey("champion"))
+        if event is None or event.asset_materialization is None:
+            return
+        said = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+        if said.get("promoted") is False:
+            self.console.print(
+                f"[yellow]{said['candidate']} was not promoted.[/] {escape(str(said['reason']))} {said['champion']} "
+                "was champion before and still serves; the tables below are of it.",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _materialized(self, name: str) -> bool:
         return self.instance.get_latest_materialization_event(dg.AssetKey(name)) is not None

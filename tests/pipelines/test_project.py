@@ -60,7 +60,7 @@ def test_a_home_gets_the_projects_dagster_yaml(tmp_path: Path, monkeypatch: pyte
     home = Home(tmp_path / "home")
     use_home(home)
     installed = home.dagster / "dagster.yaml"
-    assert installed.read_bytes() == (PROJECT / "dagster.yaml").read_bytes()
+    assert installed.read_bytes() == (PROJECT / "pipelines" / "dagster.yaml").read_bytes()
     installed.write_text("telemetry: {enabled: true}\n")
     use_home(home)
     with dg.DagsterInstance.get() as instance:
