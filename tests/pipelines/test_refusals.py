@@ -1,4 +1,4 @@
-"""Every command on every directory that is not what it should be: one message, exit code 2, no traceback, nothing made."""
+"""Every command on every wrong directory: one message, exit code 2, no traceback, nothing made."""
 
 from __future__ import annotations
 
