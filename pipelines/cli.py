@@ -110,7 +110,9 @@ def validate(
         from warehouse.home import Home
         from warehouse.landing import Landing
 
-        if not validate_landing(Landing(landing), Home(home), console):
+        zone = Landing(landing)
+        _ = zone.manifest  # one that breaks a rule is named also where nothing has landed
+        if not validate_landing(zone, Home(home), console):
             raise typer.Exit(1)
 
 
@@ -193,9 +195,9 @@ def forget(
     """Remove users from everything that this home keeps, for good, and keep them out."""
     with readable():
         from pipelines.forget import forget_users
-        from pipelines.homes import existing_home
+        from pipelines.homes import existing_home, writable_home
 
-        chosen = existing_home(home)
+        chosen = writable_home(existing_home(home).root)
         if not yes:
             count = f"{len(users)} users" if len(users) > 1 else "this user"
             typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
@@ -316,7 +318,7 @@ def tune_settings(
         from warehouse.landing import Landing
 
         settings = overridden(Settings(), assignments)
-        chosen = writable_home(home) if split else existing_home(home)
+        chosen = writable_home(home if split else existing_home(home).root)
         use_home(chosen)
         fixed = {assignment.partition("=")[0].strip() for assignment in assignments}
         tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
@@ -345,8 +347,10 @@ def _home(root: Path, landing: Path | None) -> Home:
     from pipelines.failures import RunRefused
     from pipelines.homes import writable_home
     from pipelines.instance import use_home
+    from warehouse.landing import Landing
 
     home = writable_home(root)
+    _ = Landing(landing or home.landing).manifest  # one that breaks a rule is refused before a home is made
     if landing is not None and landing.expanduser().absolute() != home.landing:
         if (home.tables / "events").exists():
             raise RunRefused(

@@ -114,10 +114,11 @@ def split_landing(landing: Landing, cut: Cut, out: Path, settings: DataSettings)
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunRefused(f"{out} is not empty: name a new directory with --out, or remove this one first.")
+    manifest = landing.manifest
     if not landing.dates():
         raise RunRefused(f"{landing.root} has no landed day: name the landing zone of an import.")
     events = conversions(landing, cut.users, settings)
-    cutoff = cut.instant(events["ts"], ZoneInfo(landing.manifest.time_zone))
+    cutoff = cut.instant(events["ts"], ZoneInfo(manifest.time_zone))
     advertisers = landed_items(landing, settings).select("item_id", brand="advertiser_id")
     frames = cut_frames(events, advertisers, cut.protocol, cutoff, cut.window_days)
     if frames.targets.is_empty():
@@ -125,7 +126,7 @@ def split_landing(landing: Landing, cut: Cut, out: Path, settings: DataSettings)
             f"Nothing to ask: no user converts with a new item in the {cut.window_days:g} days from "
             f"{datetime.fromtimestamp(cutoff, UTC):%Y-%m-%d %H:%M} UTC. Give an earlier --at or a longer --window-days."
         )
-    meta = _meta(frames, landing.manifest.name, cut, cutoff)
+    meta = _meta(frames, manifest.name, cut, cutoff)
     _write(frames, meta, out)
     return meta
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import packages_distributions
 from importlib.metadata import version as version_of
-
-DISTRIBUTION = "adseq-candidates"
 
 
 def version() -> str:
     """Return the version, or that adseq runs from a checkout that nobody has installed."""
-    try:
-        return version_of(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "(not installed: it runs from a checkout)"
+    ours = [name for name in packages_distributions().get("pipelines", []) if name.startswith("adseq")]
+    return version_of(ours[0]) if ours else "(not installed: it runs from a checkout)"

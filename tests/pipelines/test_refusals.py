@@ -124,7 +124,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-@pytest.mark.parametrize("arguments", [*WRITING.values(), READING["rollback"], READING["tune"]])
+@pytest.mark.parametrize("arguments", [*WRITING.values(), *(READING[name] for name in ("rollback", "tune", "forget"))])
 def test_a_read_only_home_is_refused_before_anything_runs(
     arguments: list[str], read_only: Path, said: io.StringIO, tmp_path: Path
 ) -> None:

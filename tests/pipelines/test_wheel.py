@@ -66,7 +66,7 @@ def test_a_day_of_the_tiny_world_runs_from_the_wheel(installed: Path, tmp_path: 
     assert Path(where.strip()).is_relative_to(installed.parent)
     write_world(Landing(tmp_path / "landing"), WORLD, 1)
     adseq = installed / "adseq"
-    assert "adseq " in run(adseq, "--version", environment=environment, directory=tmp_path)
+    assert "adseq 0." in run(adseq, "--version", environment=environment, directory=tmp_path)
     assert "Ready" in run(adseq, "validate", "landing", environment=environment, directory=tmp_path)
     done = run(adseq, "run", "--landing", "landing", "--home", "home", environment=environment, directory=tmp_path)
     assert "✓ online_states" in done
