@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn, ParamSpec, TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-GRACE_SECONDS = 3.0
+GRACE_SECONDS = 2.0
 """How long the actions of ``before_ending`` may take together."""
 
 POLL_SECONDS = 0.5
