@@ -6,10 +6,15 @@ the environment for one run (resource ``settings``). Each training run logs the 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 UNKNOWN_ADVERTISER = "unknown"  # of events and items whose advertiser the log does not name
@@ -337,6 +342,11 @@ class ServingSettings(Group):
     follow_seconds: float = Field(2.0, gt=0, description="How often the service looks for a new publication.")
 
 
+PREFIX, SEPARATOR = "ADSEQ_", "__"
+OTHER_VARIABLES = frozenset({"ADSEQ_TOKEN", "ADSEQ_SHARED", "ADSEQ_MLFLOW_PORT", "ADSEQ_DAGSTER_PORT"})
+"""Variables with the prefix that are no settings: a secret, a developer's shared files, the ports of `adseq ui`."""
+
+
 class Settings(BaseSettings):
     """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
 
@@ -360,6 +370,14 @@ class Settings(BaseSettings):
     online: OnlineSettings = OnlineSettings()
     serving: ServingSettings = ServingSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_variable(cls, values: Any) -> Any:
+        """Refuse a variable with the prefix that no setting reads: a misspelt one would be ignored."""
+        if unknown := unknown_variables(os.environ):
+            raise ValueError("; ".join(unknown))
+        return values
+
     def with_value(self, name: str, value: object) -> Settings:
         """The same settings with one value by its dotted name, validated.
 
@@ -382,3 +400,52 @@ class Settings(BaseSettings):
             for name, group in groups.items()
             for field, value in group.model_dump().items()
         }
+
+
+@cache
+def variables() -> tuple[str, ...]:
+    """Return the environment variable of every setting and of every group, which takes JSON."""
+    names = []
+    for name, field in Settings.model_fields.items():
+        variable = PREFIX + name.upper()
+        names.append(variable)
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, Group):
+            names += [variable + SEPARATOR + each.upper() for each in group.model_fields]
+    return tuple(names)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable with the prefix that neither is a setting nor part of one."""
+    known = variables()
+    settings = frozenset(known)
+    sentences = []
+    for name in sorted(environment):
+        variable = name.upper()
+        group, _, rest = variable.partition(SEPARATOR)
+        field = group + SEPARATOR + rest.partition(SEPARATOR)[0]  # an entry of a setting that is a dictionary
+        if not variable.startswith(PREFIX) or settings & {variable, field} or variable in OTHER_VARIABLES:
+            continue
+        sentences.append(f"{name} is no setting.{did_you_mean(variable, known)} Correct the name or unset it")
+    return sentences
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question that names the closest of ``known``, by the whole name or by what follows the group."""
+    names = list(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.75)
+    if not close:
+        by_field: dict[str, list[str]] = {}
+        for each in names:
+            by_field.setdefault(_field_of(each), []).append(each)
+        fields = get_close_matches(_field_of(name), list(by_field), n=2, cutoff=0.75)
+        close = [each for field in fields for each in by_field[field]][:3]
+    if not close:
+        return ""
+    others = f" (or {', '.join(close[1:])})" if close[1:] else ""
+    return f" Did you mean {close[0]}?{others}"
+
+
+def _field_of(name: str) -> str:
+    """Return the last part of ``group.field`` or ``ADSEQ_GROUP__FIELD``."""
+    return name.rpartition(SEPARATOR if SEPARATOR in name else ".")[2]

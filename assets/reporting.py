@@ -359,6 +359,15 @@ def write_metrics(settings: SettingsResource, report: str, table: pl.DataFrame) 
     settings.tables.write("model_metrics", table, {"report": report})
 
 
+def write_champion_metrics(settings: SettingsResource, report: str, table: pl.DataFrame) -> None:
+    """Keep the figures of a report on the newest version, unless the gate has refused the version.
+
+    The closing table then still shows the champion; the figures of the refused version are in MLflow.
+    """
+    if versions(settings.tables, settings.home)[-1].name == tracking_of(settings).champion():
+        write_metrics(settings, report, table)
+
+
 def _table(rows: list[tuple[str, str, float]] | list[tuple[str, str, float | None]]) -> pl.DataFrame:
     schema = {"model": pl.String(), "metric": pl.String(), "value": pl.Float64()}
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -15,10 +15,10 @@ from assets.reporting import (
     newest_version,
     open_report,
     oracle_lists,
-    write_metrics,
+    write_champion_metrics,
 )
 from assets.resources import SettingsResource
-from assets.training import item_model
+from assets.training import champion, item_model
 
 GROUP = "reports"
 # The beta part (a partition missing upstream) is what the first day needs: the day before it is the history.
@@ -28,7 +28,7 @@ YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_
 
 @dg.asset(
     group_name=GROUP,
-    deps=[item_model, events],
+    deps=[item_model, champion, events],
     kinds={"pytorch", "deltalake"},
     owners=[MODELLING],
     description="What every model and baseline would have shown the users who converted in the newest window, having "
@@ -67,7 +67,7 @@ def evaluation_lists(settings: SettingsResource) -> dg.MaterializeResult:
 def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     report = open_report(settings, dagster_tags(context))
     result = report.recall()
-    write_metrics(settings, "recall", result.table)
+    write_champion_metrics(settings, "recall", result.table)
     return dg.MaterializeResult(
         metadata={
             **{f"{model}_recall@{result.k}": value for model, value in result.at(result.k).items()},
@@ -90,7 +90,7 @@ def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource)
 def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     report = open_report(settings, dagster_tags(context))
     result = report.diversity()
-    write_metrics(settings, "diversity", result.table)
+    write_champion_metrics(settings, "diversity", result.table)
     return dg.MaterializeResult(
         metadata={
             "diversity": preview(result.wide()),
@@ -114,7 +114,7 @@ def context_report(context: dg.AssetExecutionContext, settings: SettingsResource
     result = report.context()
     if result is None:
         return dg.MaterializeResult(metadata={"requests": 0, "why": "neither related_pins impressions nor baskets"})
-    write_metrics(settings, "context", result.table)
+    write_champion_metrics(settings, "context", result.table)
     return dg.MaterializeResult(
         metadata={
             "requests": result.requests,

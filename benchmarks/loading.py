@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks.report import Table, at_most
 from pipelines.instance import PROJECT, use_home
-from pipelines.ui import DAGSTER_PORT, HOST, Service, dagster_command, free_port
+from pipelines.ui import DAGSTER_PORT, HOST, Service, dagster_command, free_port, stop
 from warehouse.home import Home
 
 ROUNDS = 5
@@ -113,7 +113,7 @@ def dg_dev_answers(home: Home) -> float:
             time.sleep(0.05)
         return time.perf_counter() - started
     finally:
-        service.stop()
+        stop([service])
 
 
 def table_of(loading: LoadingTime) -> Table:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pipelines import cli_import
 from pipelines.endings import readable
+from pipelines.interruption import ending_at_signals, stoppable
 
 if TYPE_CHECKING:
     from pipelines.local import Days
@@ -41,7 +42,25 @@ DEFAULT_HOME = Path(".adseq")
 LOOPBACK = "127.0.0.1"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.version import version
+
+        print(f"adseq {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Predict, every day, which advertiser and which product a user converts with next."""
+
+
 @app.command()
+@stoppable
 def demo(
     home: HomeOption = DEFAULT_HOME,
     days: Annotated[int, typer.Option(min=1, help="Daily partitions of a newly written world.")] = 3,
@@ -58,6 +77,7 @@ def demo(
 
 
 @app.command()
+@stoppable
 def run(
     landing: LandingOption = None,
     home: HomeOption = DEFAULT_HOME,
@@ -76,6 +96,7 @@ def run(
 
 
 @app.command()
+@stoppable
 def validate(
     landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
     home: HomeOption = DEFAULT_HOME,
@@ -89,11 +110,14 @@ def validate(
         from warehouse.home import Home
         from warehouse.landing import Landing
 
-        if not validate_landing(Landing(landing), Home(home), console):
+        zone = Landing(landing)
+        _ = zone.manifest  # one that breaks a rule is named also where nothing has landed
+        if not validate_landing(zone, Home(home), console):
             raise typer.Exit(1)
 
 
 @app.command()
+@stoppable
 def summary(home: HomeOption = DEFAULT_HOME) -> None:
     """Show the results of a home: the models, the days, where things lie."""
     with readable():
@@ -103,6 +127,7 @@ def summary(home: HomeOption = DEFAULT_HOME) -> None:
 
 
 @app.command()
+@stoppable
 def check(
     home: HomeOption = DEFAULT_HOME,
     deep: Annotated[bool, typer.Option("--deep", help="Read all rows of all tables, too.")] = False,
@@ -110,42 +135,45 @@ def check(
     """Prove a home whole, or name what is broken and the command that makes it again. Writes nothing."""
     with readable():
         from pipelines.check import check_home
-        from warehouse.home import Home
+        from pipelines.homes import existing_home
 
-        if not check_home(Home(home), deep, console):
+        if not check_home(existing_home(home), deep, console):
             raise typer.Exit(1)
 
 
 @app.command()
+@stoppable
 def migrate(home: HomeOption = DEFAULT_HOME) -> None:
     """Bring a home that an earlier version of adseq wrote to the format of this version."""
     with readable():
+        from pipelines.homes import existing_home, writable_home
         from pipelines.migrate import migrate_home
-        from warehouse.home import Home
 
-        migrate_home(Home(home), console)
+        migrate_home(writable_home(existing_home(home).root), console)
 
 
 @app.command()
 def ui(home: HomeOption = DEFAULT_HOME) -> None:
     """Open Dagster and MLflow on a home, on this machine only. Ctrl-C stops both."""
-    with readable():
+    with ending_at_signals(), readable():
+        from pipelines.homes import writable_home
         from pipelines.ui import serve
-        from warehouse.home import Home
 
-        serve(Home(home), console)
+        serve(writable_home(home), console)
 
 
 @app.command()
+@stoppable
 def rollback(
     home: HomeOption = DEFAULT_HOME,
     to: Annotated[str | None, typer.Option(help="A version that was champion, as item-3 [default: the last].")] = None,
 ) -> None:
     """Put an earlier champion back: catch its states up, then serve it."""
     with readable():
+        from pipelines.homes import existing_home
         from pipelines.rollback import roll_back_home
 
-        roll_back_home(_home(home, None), to, console)
+        roll_back_home(_home(existing_home(home).root, None), to, console)
 
 
 @app.command()
@@ -179,6 +207,7 @@ def proxy(
 
 
 @app.command()
+@stoppable
 def recommend(
     user: Annotated[str, typer.Argument(help="A user_id.")],
     subject: Annotated[str | None, typer.Option(help="The item that the user looks at: its item_id.")] = None,
@@ -194,6 +223,7 @@ def recommend(
 
 
 @app.command()
+@stoppable
 def forget(
     users: Annotated[list[str], typer.Argument(help="The users' ids, as the landing zone has them.")],
     home: HomeOption = DEFAULT_HOME,
@@ -202,8 +232,9 @@ def forget(
     """Remove users from everything that this home keeps, for good, and keep them out."""
     with readable():
         from pipelines.forget import forget_users
+        from pipelines.homes import writable_home
 
-        chosen = _readable_home(home)
+        chosen = writable_home(_readable_home(home).root)
         if not yes:
             count = f"{len(users)} users" if len(users) > 1 else "this user"
             typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
@@ -211,8 +242,9 @@ def forget(
 
 
 @app.command("evaluate")
+@stoppable
 def evaluate_split(
-    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="train.parquet, queries, catalogue.")],
+    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A directory that `adseq split` has made.")],
     landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
     export: Annotated[
         Path,
@@ -236,14 +268,14 @@ def evaluate_split(
     """
     with readable():
         from pipelines.evaluate import Evaluation, evaluate
+        from pipelines.homes import writable_home
         from pipelines.instance import use_home
         from pipelines.overrides import overridden, parse_seeds
         from settings import Settings
-        from warehouse.home import Home
         from warehouse.landing import Landing
 
         seeds, settings = parse_seeds(seed), overridden(Settings(), assignments)
-        chosen = Home(home)
+        chosen = writable_home(home)
         use_home(chosen)
         evaluate(
             Evaluation(
@@ -259,7 +291,42 @@ def evaluate_split(
         )
 
 
+@app.command("split")
+@stoppable
+def split_log(
+    landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to cut.")],
+    out: Annotated[Path, typer.Option("--out", help="The new directory of the split.")],
+    protocol: Annotated[
+        str, typer.Option(help="temporal: a user's next items. context: the other items of a day, given the first.")
+    ] = "temporal",
+    at: Annotated[
+        str, typer.Option(help="The cut-off: a quantile of the conversions' times, or a day or instant.")
+    ] = "0.9",
+    window_days: Annotated[
+        float | None, typer.Option(help="Days after the cut-off [default: the manifest's prediction_window_days].")
+    ] = None,
+    users: Annotated[float, typer.Option(help="Share of the users to keep.")] = 1.0,
+) -> None:
+    """Cut a log into a fixed split: the part to learn from, the queries and their targets."""
+    with readable():
+        from pipelines.failures import RunRefused
+        from pipelines.split import Cut, Protocol, split_landing
+        from settings import Settings
+        from warehouse.landing import Landing
+
+        if protocol not in set(Protocol):
+            raise RunRefused(f"--protocol {protocol!r} is unknown; there are {', '.join(Protocol)}.")
+        zone = Landing(landing)
+        cut = Cut(Protocol(protocol), at, window_days or zone.manifest.prediction_window_days, users)
+        meta = split_landing(zone, cut, out, Settings().data)
+        console.print(", ".join(f"{name} {value}" for name, value in meta.items()), highlight=False)
+        console.print(
+            f"adseq evaluate --split {out} --landing {landing} --export lists.parquet", highlight=False, soft_wrap=True
+        )
+
+
 @app.command("tune")
+@stoppable
 def tune_settings(
     home: HomeOption = DEFAULT_HOME,
     split: Annotated[
@@ -280,21 +347,22 @@ def tune_settings(
     A setting that --set names is fixed; the rest of the space is searched around it.
     """
     with readable():
+        from pipelines.homes import existing_home, writable_home
         from pipelines.instance import use_home
         from pipelines.overrides import overridden
         from pipelines.tune import Search, tune
         from settings import Settings
-        from warehouse.home import Home
         from warehouse.landing import Landing
 
         settings = overridden(Settings(), assignments)
-        chosen = Home(home)
+        chosen = writable_home(home if split else existing_home(home).root)
         use_home(chosen)
         fixed = {assignment.partition("=")[0].strip() for assignment in assignments}
         tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
 
 
 @exports.command("candidates")
+@stoppable
 def export_candidates(
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],
     count: Annotated[int, typer.Option("--count", "-k", min=1, max=1000, help="Items and advertisers a user.")] = 100,
@@ -305,21 +373,22 @@ def export_candidates(
         from assets.resources import SettingsResource
         from pipelines.export import export_candidates as write
         from pipelines.instance import look_at_home
-        from warehouse.home import Home
 
-        look_at_home(Home(home))
+        look_at_home(_readable_home(home))
         write(SettingsResource(), out, count, console)
 
 
 def _home(root: Path, landing: Path | None) -> Home:
     """The home, ready to be written, reading ``landing``."""
     from pipelines.failures import RunRefused
+    from pipelines.homes import writable_home
     from pipelines.instance import use_home
-    from warehouse.home import Home
+    from warehouse.landing import Landing
     from warehouse.opening_home import keep_private
 
     keep_private()
-    home = Home(root)
+    home = writable_home(root)
+    _ = Landing(landing or home.landing).manifest  # one that breaks a rule is refused before a home is made
     if landing is not None and landing.expanduser().absolute() != home.landing:
         if (home.tables / "events").exists():
             raise RunRefused(
@@ -332,11 +401,11 @@ def _home(root: Path, landing: Path | None) -> Home:
 
 
 def _readable_home(root: Path) -> Home:
-    """The home, checked to be one that this version can read."""
-    from warehouse.home import Home
+    """Return the home at ``root``, checked to be one that this version can read."""
+    from pipelines.homes import existing_home
     from warehouse.opening_home import open_for_reading
 
-    home = Home(root)
+    home = existing_home(root)
     open_for_reading(home)
     return home
 

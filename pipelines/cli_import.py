@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pipelines.endings import errors, readable
+from pipelines.interruption import stoppable
 
 app = typer.Typer(help="Turn a log of your own, or a public one, into a landing zone.", no_args_is_help=True)
 console = Console()
@@ -21,6 +22,7 @@ DailyDays = Annotated[
 
 
 @app.command("csv")
+@stoppable
 def import_csv(
     files: Annotated[
         list[Path] | None,
@@ -56,6 +58,7 @@ def import_csv(
 
 
 @app.command("amazon-reviews")
+@stoppable
 def import_amazon_reviews(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
     """Amazon product reviews: a review is a checkout, the brand is the advertiser."""
     with readable():
@@ -66,6 +69,7 @@ def import_amazon_reviews(source: Source, out: Out, daily_days: DailyDays = 3) -
 
 
 @app.command("globo-clicks")
+@stoppable
 def import_globo_clicks(source: Source, out: Out, daily_days: DailyDays = 2) -> None:
     """The Globo.com news log: clicks are positives, the article being read is the context of the next click."""
     with readable():
@@ -76,6 +80,7 @@ def import_globo_clicks(source: Source, out: Out, daily_days: DailyDays = 2) -> 
 
 
 @app.command("rees46")
+@stoppable
 def import_rees46(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
     """REES46 multi-category shop (monthly CSV files): views, carts, purchases; the brand is the advertiser."""
     with readable():
@@ -86,6 +91,7 @@ def import_rees46(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
 
 
 @app.command("complete-journey")
+@stoppable
 def import_complete_journey(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
     """dunnhumby Complete Journey: households, baskets, redeemed coupons; the manufacturer is the advertiser."""
     with readable():
@@ -96,6 +102,7 @@ def import_complete_journey(source: Source, out: Out, daily_days: DailyDays = 3)
 
 
 @app.command("retailrocket")
+@stoppable
 def import_retailrocket(source: Source, out: Out, daily_days: DailyDays = 3) -> None:
     """Retailrocket: views, carts, transactions; dated categories and availability."""
     with readable():
@@ -106,6 +113,7 @@ def import_retailrocket(source: Source, out: Out, daily_days: DailyDays = 3) -> 
 
 
 @app.command("pinterest-conversions")
+@stoppable
 def import_pinterest_conversions(
     source: Source,
     out: Out,

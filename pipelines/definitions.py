@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets import advertisers, features, inference, ingest, online, reports, retention, sequences, sweep, training
 from assets.resources import SettingsResource
-from pipelines import jobs, schedules, sensors
+from pipelines import abandoned, jobs, schedules, sensors
 from settings import Settings
 from warehouse.home import Home
 from warehouse.opening_home import open_for_reading
@@ -34,7 +34,7 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_modules(stages),
     jobs=[jobs.bootstrap, jobs.daily, jobs.retrain, jobs.sweep],
     schedules=[schedules.daily_schedule, schedules.weekly_retrain],
-    sensors=[sensors.new_landing_dates],
+    sensors=[sensors.new_landing_dates, abandoned.abandoned_runs],
     resources={"settings": SettingsResource()},
     # One process a run: importing lightning and mlflow costs more than what a daily step does.
     executor=dg.in_process_executor,

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import click
 import typer
 from rich.console import Console
+
+from pipelines.interruption import exit_code, sentence
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 errors = Console(stderr=True)
 FULL_DISK = (
@@ -20,10 +29,13 @@ FULL_DISK = (
 def readable() -> Iterator[None]:
     """What the user can mend ends as one message without a traceback: exit code 2, or 1 for a run that failed."""
     try:
+        _check_environment()
         yield
     except KeyboardInterrupt:
-        errors.print("\nInterrupted. What was done before stays done; the same command goes on from there.")
-        raise typer.Exit(130) from None
+        errors.print(f"\n{sentence(signal.SIGINT)}", soft_wrap=True)
+        raise typer.Exit(exit_code(signal.SIGINT)) from None
+    except (click.exceptions.Exit, click.Abort, click.ClickException):
+        raise  # what a command says of its own accord
     except Exception as error:
         ending = ending_of(error)
         if ending is None:
@@ -33,12 +45,21 @@ def readable() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
+def _check_environment() -> None:
+    from pipelines.failures import RunRefused
+    from settings import unknown_variables
+
+    if unknown := unknown_variables(os.environ):
+        raise RunRefused("; ".join(unknown) + ".")
+
+
 def ending_of(error: Exception) -> tuple[int, str] | None:
     """Exit code and message of an error that is not a fault of adseq."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from ml.unreadable import Unreadable
-    from pipelines.failures import RunFailed, RunRefused, ServiceFailed, is_full_disk
+    from pipelines.failures import RunFailed, RunRefused, ServiceFailed, denied_access, is_full_disk
     from warehouse.home import HomeLocked
     from warehouse.home_record import HomeRecordError
     from warehouse.identity import SecretMismatch, SecretMissing
@@ -55,6 +76,8 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
         return 1, f"\n{error}"
     if is_full_disk(error):
         return 1, f"\n{FULL_DISK}"
+    if (denied := denied_access(error)) is not None:
+        return 2, denied
     refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
     of_home = HomeReadOnly | HomeRecordError | SecretMissing | SecretMismatch | Unreadable | TableDamaged | TableMissing
     if isinstance(error, refused | of_home | NothingPublished | StoreUnreachable | MemoryTooSmall):
@@ -62,8 +85,9 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     if told := damaged_file(error):
         return 1, told
     if isinstance(error, ValidationError) and error.title == "Settings":
-        rules = (f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}: {rule['msg']}" for rule in error.errors())
-        return 2, "A setting in the environment breaks a rule (settings.py has them all):\n  " + "\n  ".join(rules)
+        return 2, "\n".join(map(_broken_rule, error.errors()))
+    if isinstance(error, SettingsError):
+        return 2, f"A variable of the environment is not the JSON that its setting takes: {error}."
     return None
 
 
@@ -83,3 +107,11 @@ def damaged_file(error: BaseException) -> str | None:
         f"A file of the home cannot be read ({said.splitlines()[0]}). `adseq check` names each broken file and the "
         "command that makes it again."
     )
+
+
+def _broken_rule(rule: ErrorDetails) -> str:
+    """Return the sentence of one broken rule of the settings in the environment."""
+    if not rule["loc"]:  # a rule of all settings together, which is a sentence of our own
+        return rule["msg"].removeprefix("Value error, ") + "."
+    variable = f"ADSEQ_{'__'.join(map(str, rule['loc'])).upper()}"
+    return f"{variable}: {rule['msg']}. Correct the variable of the environment (settings.py has the rules)."

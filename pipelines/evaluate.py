@@ -7,12 +7,15 @@ agree with them.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from ml.comparison import Asked, ModelName, settings_of
@@ -29,6 +32,9 @@ from pipelines.splits import Split, export_lists, split_asked, training_period
 from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing
+
+WORK = ".evaluate-"
+"""Begins the name of a directory with the checkpoints of a process's trainings; the process id follows."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +132,19 @@ def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home:
     """A network that has learnt from the whole period, for the number of epochs that the validation slice chose."""
     started = time.perf_counter()
     home.models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".evaluate-", dir=home.models) as work:
+    _sweep(home.models)
+    with tempfile.TemporaryDirectory(prefix=f"{WORK}{os.getpid()}-", dir=home.models) as work:
         epochs = choose_epochs(period, settings, Path(work) / "choice").best_epoch
         fitted = fit_prepared(period, with_subjects(prepared, settings), settings, epochs, Path(work) / "fit")
     return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
+
+
+def _sweep(models: Path) -> None:
+    """Remove the work of evaluations whose process was ended."""
+    for left in models.glob(f"{WORK}*-*"):
+        process = left.name.removeprefix(WORK).partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, answer: Answer, export: Path) -> None:

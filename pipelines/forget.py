@@ -17,7 +17,7 @@ from settings import Settings
 from warehouse.day_records import record_rewritten, untouched_files
 from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.home import Home, write_atomically
-from warehouse.identity import UserKeys
+from warehouse.identity import UserKeys, known_ids
 from warehouse.landing import Landing
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.opening import recorded_store, without_password
@@ -51,7 +51,9 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
             f"{home.root} publishes to {published}, and the settings name {without_password(address)}: give the same "
             "ADSEQ_ONLINE__STORE as the daily run has, or users stay in the store."
         )
-    keys = UserKeys.of(tables, landing).keys(pl.Series("user_id", user_ids)).rename("user_id")
+    ids = pl.Series("user_id", list(dict.fromkeys(user_ids)), dtype=pl.String)
+    keys = UserKeys.of(tables, landing).keys(ids).rename("user_id")
+    known = known_ids(tables, ids) | set(ids.filter(keys.is_in(forgotten_users(tables).implode())))
     with writing(home, "adseq forget"):
         store = open_store(address, home)
         try:
@@ -79,6 +81,16 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     table.add_row(f"online store ({without_password(address)})", f"{records:,} records")
     table.add_row("reports", f"{pages} pages changed")
     console.print(table)
+    known |= files.users | late.users
+    if unknown := [user_id for user_id in ids if user_id not in known]:
+        console.print(
+            f"Not found: {', '.join(map(repr, unknown))}. No row names them: check the spelling. Rows that arrive "
+            "under these ids are kept out from now on.",
+            style="yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     for path in late.not_looked_into:
         console.print(f"Not looked into, because it is being written or is no data: {path}", highlight=False)
     console.print(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +14,10 @@ from warehouse.moving import follow_home
 from warehouse.opening_home import open_for_reading, open_for_writing
 
 PROJECT = Path(__file__).resolve().parents[1]
+COMMAND_TAGS = {"adseq/command": "adseq run"}
+"""Of the runs that the command executes in its own process, under the home's write lock from before to after."""
+
+UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def use_home(home: Home) -> None:
@@ -25,7 +31,7 @@ def use_home(home: Home) -> None:
     open_for_writing(home)
     (home.root / "mlflow").mkdir(exist_ok=True)
     follow_home(home)
-    wanted = (PROJECT / "dagster.yaml").read_bytes()
+    wanted = files("pipelines").joinpath("dagster.yaml").read_bytes()
     installed = home.dagster / "dagster.yaml"
     if not installed.is_file() or installed.read_bytes() != wanted:
         write_atomically(installed, wanted)
@@ -54,14 +60,28 @@ def instance() -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def close_abandoned_runs(opened: dg.DagsterInstance) -> int:
+def close_abandoned_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> int:
     """Mark as failed the runs whose process is gone, and return how many there were.
 
     A killed ``adseq run`` cannot report its own end, and a run that seems to go on blocks the queue, which takes
-    one run at a time. Only for whoever holds the home's write lock: every live run holds it too.
+    one run at a time. Only for the holder of the home's write lock: every live run holds the lock, too.
+
+    Args:
+        tags: close only runs with these tags; by default every run.
     """
-    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    runs = opened.get_runs(dg.RunsFilter(statuses=unfinished))
+    runs = unfinished_runs(opened, tags)
     for run in runs:
         opened.report_run_failed(run, "Its process was killed before it could finish. Run it again.")
     return len(runs)
+
+
+def unfinished_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> Sequence[dg.DagsterRun]:
+    """Return the runs that have begun and have not ended, of those with ``tags`` or of all."""
+    return opened.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=tags))
+
+
+def cancel_run(opened: dg.DagsterInstance, run_id: str) -> None:
+    """Mark a run as canceled, unless it has ended. Dagster retries a failed run and leaves a canceled one alone."""
+    run = opened.get_run_by_id(run_id)
+    if run is not None and not run.is_finished:
+        opened.report_run_canceled(run, "Ctrl-C or SIGTERM ended `adseq run`. The same command continues.")

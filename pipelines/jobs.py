@@ -3,7 +3,10 @@ train it."""
 
 from __future__ import annotations
 
+import sys
+
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 HISTORY = "history"
 
@@ -51,9 +54,24 @@ REPORTS = (
 )
 """The assets of both that only measure. Nothing that is published depends on one, so a failed report stops no day."""
 
+
+class ErrorRetryPolicy(dg.RetryPolicy):
+    """Retry errors and never an interruption.
+
+    Dagster also applies a retry policy to an asset whose run was terminated, which would then go on.
+    """
+
+    def calculate_delay(self, attempt_num: int) -> float:
+        """Return the seconds until the next attempt; raise the interruption that is being handled, if it is one."""
+        handled = sys.exc_info()[1]
+        if isinstance(handled, KeyboardInterrupt | DagsterExecutionInterruptedError):
+            raise handled
+        return super().calculate_delay(attempt_num)
+
+
 # Two more tries after 5 and 10 seconds: for what passes by itself, such as a full disk or a busy database. An asset
 # whose input is wrong raises dg.Failure(allow_retries=False) instead of waiting for the same answer three times.
-RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+RETRIES = ErrorRetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 # The run itself (a killed process) is started again at most this often.
 RUN_TAGS = {"dagster/max_retries": "2"}
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +23,8 @@ from pipelines.checks.found import Checked, Fault
 from pipelines.checks.tables import tables_part
 from pipelines.due import Standing, standing_of
 from pipelines.failures import RunFailed, RunRefused
-from pipelines.instance import close_abandoned_runs
+from pipelines.instance import COMMAND_TAGS, cancel_run, close_abandoned_runs
+from pipelines.interruption import before_ending
 from pipelines.progress import Progress, reason
 from warehouse.arrival_days import listing_of
 from warehouse.day_records import landed_days
@@ -137,6 +139,7 @@ class Local:
                 self._execute("bootstrap", None, assets=[jobs.HISTORY])
             if job:
                 failed += self._execute(job, None, self._missing_reports(None) if not retrain else [])
+                self._tell_refusal()
             for number, day in enumerate(plan.days, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(plan.days)})", highlight=False)
                 failed += self._execute("daily", day, [] if day in plan.whole else self._missing_reports(day))
@@ -159,6 +162,20 @@ class Local:
         elif retrain:
             self.console.print("\n[bold]Training[/] (--retrain)")
         return "retrain" if missing or retrain else None
+
+    def _tell_refusal(self) -> None:
+        """Print why the gate refused the model that was just trained, and what serves instead."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey("champion"))
+        if event is None or event.asset_materialization is None:
+            return
+        said = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+        if said.get("promoted") is False:
+            self.console.print(
+                f"[yellow]{said['candidate']} was not promoted.[/] {escape(str(said['reason']))} {said['champion']} "
+                "was champion before and still serves; the tables below are of it.",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _materialized(self, name: str) -> bool:
         return self.instance.get_latest_materialization_event(dg.AssetKey(name)) is not None
@@ -266,15 +283,16 @@ class Local:
         run_id, progress = str(uuid.uuid4()), Progress(self.console)
         self.instance.add_event_listener(run_id, progress)
         try:
-            result = self.definitions.resolve_job_def(job).execute_in_process(
-                instance=self.instance,
-                partition_key=day.isoformat() if day else None,
-                run_id=run_id,
-                asset_selection=[dg.AssetKey(name) for name in assets] or None,
-                run_config=QUIET,
-                tags={"adseq/command": "adseq run"},
-                raise_on_error=False,
-            )
+            with before_ending(partial(cancel_run, self.instance, run_id)):
+                result = self.definitions.resolve_job_def(job).execute_in_process(
+                    instance=self.instance,
+                    partition_key=day.isoformat() if day else None,
+                    asset_selection=[dg.AssetKey(name) for name in assets] or None,
+                    run_id=run_id,
+                    run_config=QUIET,
+                    tags=COMMAND_TAGS,
+                    raise_on_error=False,
+                )
         finally:
             progress.close()
         failures = [event for event in result.all_events if event.is_step_failure]

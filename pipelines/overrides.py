@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from pydantic import ValidationError
 
 from pipelines.failures import RunRefused
-from settings import Group, Settings
+from settings import Group, Settings, did_you_mean
 
 
 def overridden(settings: Settings, assignments: Sequence[str]) -> Settings:
@@ -63,12 +62,9 @@ def setting_names(settings: Settings) -> list[str]:
 
 def _unknown(settings: Settings, name: str) -> str:
     names = setting_names(settings)
-    group_names = {each.partition(".")[0] for each in names}
-    group = name.partition(".")[0]
-    close = get_close_matches(name, names, n=1)
-    listed = [each for each in names if each.startswith(f"{group}.")] if group in group_names else names
-    meant = f" Did you mean {close[0]}?" if close else ""
-    return f"--set {name}: there is no such setting.{meant} There are:\n  " + "\n  ".join(listed)
+    groups = ", ".join(dict.fromkeys(each.partition(".")[0] for each in names))
+    close = did_you_mean(name, names)
+    return f"--set {name}: there is no such setting.{close or f' A setting is group.field, of the groups {groups}.'}"
 
 
 def _parsed(assignment: str, text: str) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,6 +21,7 @@ from serving.metrics import Metrics, Stopwatch
 from serving.served import Served
 from settings import Settings
 from warehouse.home import Home
+from warehouse.landing import Landing
 from warehouse.online import open_store
 
 SHOWN_EVENTS = 10
@@ -49,7 +52,7 @@ def show_candidates(
             within = asked(place)
             lists[f"with context ({within.basis.replace('_', ' ')})"] = within.candidates
             console.print(_place(about, within, subject, query), highlight=False)
-        console.print(_history(about))
+        console.print(_history(about, ZoneInfo(Landing(home.landing).manifest.time_zone)))
         console.print(_lists(lists))
         publication = served.publication
         console.print(f"{publication.model_version}, as of the end of {publication.day}", style="dim", highlight=False)
@@ -67,13 +70,13 @@ def _place(about: HistoryResponse, within: CandidateResponse, subject: str | Non
     return f"Searching for [bold]{escape(query or '')}[/], taken for {taken_for}"
 
 
-def _history(about: HistoryResponse) -> Table:
+def _history(about: HistoryResponse, zone: ZoneInfo) -> Table:
     table = Table(title="History, newest first", title_justify="left")
-    for column in ("When (UTC)", "What", "Item", "Category"):
+    for column in (f"When ({zone.key})", "What", "Item", "Category"):
         table.add_column(column)
     for event in about.events[:SHOWN_EVENTS]:
         title = event.title or event.item_id or "–"
-        cells = (f"{event.event_time:%Y-%m-%d %H:%M}", event.event_name, title, event.category or "")
+        cells = (f"{event.event_time.astimezone(zone):%Y-%m-%d %H:%M}", event.event_name, title, event.category or "")
         table.add_row(*map(escape, cells))
     return table
 

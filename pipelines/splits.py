@@ -57,7 +57,7 @@ class Split:
         if missing or not (directory / "meta.json").is_file():
             raise RunRefused(
                 f"{directory} is not a split: {', '.join(f'{name}.parquet' for name in missing) or 'meta.json'} missing"
-                ". Make it with the scoring folder's split.py."
+                ". `adseq split LANDING --out DIR` makes one."
             )
         frames = {name: _text_ids(pl.read_parquet(directory / f"{name}.parquet")) for name in FILES}
         meta = json.loads((directory / "meta.json").read_text())

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,14 +21,15 @@ from rich.console import Console
 
 from pipelines.failures import ServiceFailed
 from pipelines.instance import PROJECT, close_abandoned_runs, instance, use_home
+from pipelines.interruption import SIGNALS, leave
 from warehouse.home import Home, HomeLocked
 
 HOST = "127.0.0.1"
 DAGSTER_PORT = 3000
 MLFLOW_PORT = 5000
 START_SECONDS = 120.0
-# What a service gets after each signal before the next, sharper one. Dagster waits for its code server.
-PATIENCE = ((signal.SIGINT, 20.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+# What a service gets after each signal before the next, sharper one: within five seconds nothing of it is left.
+PATIENCE = ((signal.SIGINT, 2.5), (signal.SIGTERM, 0.7), (signal.SIGKILL, 0.8))
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,9 @@ class Service:
         if code is not None:
             raise ServiceFailed(f"{self.name} stopped by itself (exit code {code}). Its log says why: {self.log}")
 
-    def stop(self) -> None:
-        """Stop the service and everything it started; returns when nothing of it is left."""
-        family = _family(self.process.pid)
-        for sign, seconds in PATIENCE:
-            alive = [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE]
-            if not alive and self.process.poll() is not None:
-                return
-            _signal_group(self.process.pid, sign)
-            if sign != signal.SIGINT:  # whatever has left the group, too
-                for member in alive:
-                    _signal(member, sign)
-            self._wait(seconds)
-            psutil.wait_procs(family, timeout=seconds if sign == signal.SIGKILL else 2)
-
-    def _wait(self, seconds: float) -> None:
-        try:
-            self.process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return
-
 
 def serve(home: Home, console: Console) -> None:
-    """Run both services until Ctrl-C or SIGTERM; then stop them and return.
+    """Run both services until Ctrl-C or SIGTERM, stop them, and end the process.
 
     Raises:
         ServiceFailed: one of them did not start, or died. The other has been stopped.
@@ -91,12 +72,11 @@ def serve(home: Home, console: Console) -> None:
     _close_abandoned(home, console)
     dagster_port = free_port(DAGSTER_PORT)
     mlflow_port = free_port(MLFLOW_PORT, taken={dagster_port})
-    with _interruptible(), ExitStack() as running:
+    services: list[Service] = []
+    with _interruptible():
         try:
-            services = [
-                running.enter_context(_started("Dagster", dagster_command(dagster_port), dagster_port, home)),
-                running.enter_context(_started("MLflow", mlflow_command(home, mlflow_port), mlflow_port, home)),
-            ]
+            services.append(_start("Dagster", dagster_command(dagster_port), dagster_port, home))
+            services.append(_start("MLflow", mlflow_command(home, mlflow_port), mlflow_port, home))
             console.print(f"Starting Dagster and MLflow on {home.root} ...", highlight=False)
             _await(services, console)
             console.print("Ctrl-C stops both.")
@@ -104,10 +84,15 @@ def serve(home: Home, console: Console) -> None:
                 time.sleep(0.5)
                 for service in services:
                     service.check()
-        except KeyboardInterrupt:
+        except _Interrupted as interrupted:
             _ignore_interrupts()  # a second Ctrl-C must not leave half of them running
             console.print("\nStopping Dagster and MLflow ...")
-    console.print("Both have stopped.")
+            stop(services)
+            console.print("Both have stopped.")
+            leave(interrupted.number)
+        finally:
+            _ignore_interrupts()
+            stop(services)
 
 
 def _close_abandoned(home: Home, console: Console) -> None:
@@ -156,8 +141,7 @@ def free_port(preferred: int, taken: set[int] | frozenset[int] = frozenset()) ->
     )
 
 
-@contextmanager
-def _started(name: str, command: Sequence[str], port: int, home: Home) -> Iterator[Service]:
+def _start(name: str, command: Sequence[str], port: int, home: Home) -> Service:
     log = home.root / "logs" / f"{name.lower()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONUNBUFFERED": "1"}
@@ -171,11 +155,35 @@ def _started(name: str, command: Sequence[str], port: int, home: Home) -> Iterat
             env=environment,
             start_new_session=True,
         )
-    service = Service(name, f"http://{HOST}:{port}", log, process)
-    try:
-        yield service
-    finally:
-        service.stop()
+    return Service(name, f"http://{HOST}:{port}", log, process)
+
+
+def stop(services: Sequence[Service]) -> None:
+    """Stop the services and everything they started, at the same time; return when nothing of them is left."""
+    sessions = [service.process.pid for service in services]
+    families = [process for session in sessions for process in _family(session)]
+    for sign, seconds in PATIENCE:
+        alive = _alive(families, 0)
+        if not alive:
+            break
+        for session in sessions:
+            _signal_group(session, sign)
+        if sign != signal.SIGINT:  # also the processes that have left the group
+            for process in alive:
+                _signal(process, sign)
+        _alive(alive, seconds)
+    for service in services:
+        service.process.poll()
+
+
+def _alive(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait for processes to end, at most for ``seconds``; return the ones that go on."""
+    deadline, alive = time.monotonic() + seconds, list(processes)
+    while True:
+        alive = [process for process in alive if _goes_on(process)]
+        if not alive or time.monotonic() >= deadline:
+            return alive
+        time.sleep(0.05)
 
 
 def _await(services: Sequence[Service], console: Console) -> None:
@@ -193,6 +201,14 @@ def _await(services: Sequence[Service], console: Console) -> None:
             late = waiting[0]
             raise ServiceFailed(f"{late.name} does not answer after {START_SECONDS:.0f} s. Its log: {late.log}")
         time.sleep(0.2)
+
+
+def _goes_on(process: psutil.Process) -> bool:
+    """Return whether a process runs; a zombie whose parent never asks for it has ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _family(session: int) -> list[psutil.Process]:
@@ -221,14 +237,22 @@ def _signal(process: psutil.Process, sign: signal.Signals) -> None:
         return  # it has just ended
 
 
+class _Interrupted(Exception):
+    """A signal asks for the end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C; the handlers are put back afterwards."""
+    """Raise ``_Interrupted`` at Ctrl-C and SIGTERM within the block; put the handlers back afterwards."""
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise _Interrupted(number)
 
-    before = {sign: signal.signal(sign, interrupt) for sign in (signal.SIGINT, signal.SIGTERM)}
+    before = {sign: signal.signal(sign, interrupt) for sign in SIGNALS}
     try:
         yield
     finally:
@@ -237,5 +261,5 @@ def _interruptible() -> Iterator[None]:
 
 
 def _ignore_interrupts() -> None:
-    for sign in (signal.SIGINT, signal.SIGTERM):
+    for sign in SIGNALS:
         signal.signal(sign, signal.SIG_IGN)

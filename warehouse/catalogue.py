@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import polars as pl
 from settings import DataSettings
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.home import Home
+from warehouse.identity import external_ids
 from warehouse.ingest import day_end, ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -83,9 +85,37 @@ def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
     Raises:
         LandingError, QuarantineExceeded: as ``ingest``.
     """
-    with TemporaryDirectory(prefix="adseq-items-") as directory:
+    with _landed(landing, LandingTable.items, settings) as tables:
+        return _newest(tables, LandingTable.items, "item_id", landing.dates()[-1]).sort("item_id")
+
+
+def landed_positives(landing: Landing, settings: DataSettings) -> pl.DataFrame:
+    """Return the conversions with items of a landing zone, validated like any arrival, without a home.
+
+    Returns:
+        user_id (as the landing zone has it), event_time, event_id, item_id; in no particular order.
+
+    Raises:
+        LandingError, QuarantineExceeded: as ``ingest``.
+    """
+    with _landed(landing, LandingTable.events, settings) as tables:
+        events = (
+            tables.scan(LandingTable.events.value)
+            .filter(
+                pl.col("event_name").is_in(landing.manifest.positive_events),
+                pl.col("item_id").is_not_null(),
+            )
+            .select("user_id", "event_time", "event_id", "item_id")
+            .collect()
+        )
+        return events.with_columns(external_ids(tables, events["user_id"]).alias("user_id"))
+
+
+@contextmanager
+def _landed(landing: Landing, table: LandingTable, settings: DataSettings) -> Iterator[Tables]:
+    """One table of a landing zone, ingested into a directory that goes afterwards."""
+    with TemporaryDirectory(prefix="adseq-landed-") as directory:
         tables = Tables(Home(Path(directory)).tables)
-        days = landing.dates()
-        for day in [None, *days]:
-            ingest(landing, tables, LandingTable.items, day, settings)
-        return _newest(tables, LandingTable.items, "item_id", days[-1]).sort("item_id")
+        for day in [None, *landing.dates()]:
+            ingest(landing, tables, table, day, settings)
+        yield tables

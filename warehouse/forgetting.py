@@ -35,6 +35,7 @@ class InLanding:
     """What became of the landing zone's files."""
 
     removed: dict[Path, int] = field(default_factory=dict)  # rows
+    users: set[str] = field(default_factory=set)  # who had rows
     unreadable: dict[Path, str] = field(default_factory=dict)  # and why
     not_looked_into: list[Path] = field(default_factory=list)  # still being written, or of no known format
 
@@ -72,12 +73,13 @@ def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> InLanding:
                 found.not_looked_into.append(path)
             continue
         try:
-            rows = _forget_in_file(path.resolve(), wanted)
+            theirs = _forget_in_file(path.resolve(), wanted)
         except (LandingError, pa.ArrowException, OSError) as error:
             found.unreadable[path] = str(error)
         else:
-            if rows:
-                found.removed[path] = rows
+            if len(theirs):
+                found.removed[path] = len(theirs)
+                found.users.update(theirs)
     return found
 
 
@@ -105,19 +107,20 @@ def _names_nobody(path: Path) -> bool:
     return table in set(LandingTable) and USER not in pl.Schema(SCHEMAS[LandingTable(table)])
 
 
-def _forget_in_file(path: Path, user_ids: frozenset[str]) -> int:
+def _forget_in_file(path: Path, user_ids: frozenset[str]) -> pl.Series:
+    """Remove the rows of these users; return the user of each row that was removed."""
     for _ in range(3):
         with _alone_with(path) as found:
             users = text_in(path, USER)
             theirs = None if users is None else users.is_in(list(user_ids)).fill_null(False)
-            if theirs is None or not theirs.any():
-                return 0
+            if users is None or theirs is None or not theirs.any():
+                return pl.Series(USER, [], dtype=pl.String)
             content = _parquet_less(path, theirs) if format_of(path) == ".parquet" else _text_less(path, theirs)
             try:
                 _replace(path, content, found)
             except _Changed:
                 continue
-            return int(theirs.sum())
+            return users.filter(theirs)
     raise LandingError(f"{path}: it is written again and again while a user is to be removed from it")
 
 

@@ -136,6 +136,14 @@ def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:
     return wanted.join(known, on="user_id", how="left", maintain_order="left")["external_id"]
 
 
+def known_ids(tables: Tables, ids: pl.Series) -> set[str]:
+    """Return which of ``ids``, as the landing zone has them, an ingested row names."""
+    if not tables.exists(IDENTITIES):
+        return set()
+    named = tables.scan(IDENTITIES).filter(pl.col("external_id").is_in(ids.implode()))
+    return set(named.select("external_id").unique().collect()["external_id"])
+
+
 def _text(content: bytes) -> str:
     """Base64 for URLs; nine bytes are twelve characters, so texts of several keys fall into those of each."""
     return binascii.b2a_base64(content, newline=False).translate(_URL_SAFE).decode()

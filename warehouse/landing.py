@@ -69,6 +69,8 @@ class Manifest(BaseModel):
             manifest = cls.model_validate(tomllib.loads(path.read_text()))
         except tomllib.TOMLDecodeError as error:
             raise ManifestError(f"{path} is not valid TOML: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             raise ManifestError(

@@ -93,6 +93,7 @@ def test_a_home_holds_one_log(runner: CliRunner, tmp_path: Path) -> None:
 
 
 def test_summary_of_an_empty_home_says_what_to_run(runner: CliRunner, tmp_path: Path) -> None:
+    Home(tmp_path).create()
     result = runner.invoke(app, ["summary", "--home", str(tmp_path)])
     assert result.exit_code == 0
     assert "No report has run yet" in result.output

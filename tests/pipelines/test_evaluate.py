@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,16 @@ def assert_the_scorer_agrees(scorer: Any, made: Made, protocol: str, found: Eval
             assert logged[prefix + name] == pytest.approx(theirs[their_name], abs=1.1e-5), (model, name, which)
         shown = [theirs[name] for name in ("recall@10", "recall@100", "macro_recall@10", "advertiser_recall@10")]
         assert printed(found.output, which, model)[:5] == pytest.approx([*shown, theirs["diversity90"]], abs=1.1e-5)
+
+
+def test_only_the_work_of_ended_evaluations_is_removed(tmp_path: Path) -> None:
+    ended, running, version = (
+        tmp_path / name for name in (".evaluate-999999999-a", f".evaluate-{os.getpid()}-b", "item-1")
+    )
+    for directory in (ended, running, version):
+        directory.mkdir()
+    pipelines.evaluate._sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([running, version])
 
 
 @pytest.mark.slow

@@ -104,6 +104,17 @@ def test_retrain_trains_again_without_the_history(local: Local, flow: Any) -> No
     assert flow.names() == list(jobs.TRAINING)
 
 
+def test_a_refused_model_is_named_with_the_gates_figures(local: Local) -> None:
+    local.run()
+    assert "not promoted" not in shown(local)
+    decision = {"candidate": "item-2", "promoted": False, "champion": "item-1"}
+    figures = "item-2 does not pass: Recall@100 0.1000 against 0.2000 of item-1 [champion]."
+    decided = dg.AssetMaterialization("champion", metadata={**decision, "reason": figures})
+    local.instance.report_runless_asset_event(decided)
+    local._tell_refusal()
+    assert f"item-2 was not promoted. {figures} item-1 was champion before and still serves" in shown(local)
+
+
 def test_a_failure_names_asset_day_error_and_the_next_run_goes_on_from_there(local: Local, flow: Any) -> None:
     flow.broken["item_features"] = ValueError("prices of 3 items are negative")
     with pytest.raises(RunFailed) as failure:

@@ -43,7 +43,8 @@ def test_the_last_of_equal_names_counts_and_both_fields_of_a_group_stay() -> Non
         ("model.encoder=lstm", "'transformer', 'mean_pooling'"),
         ("model.widht=3", "Did you mean model.width?"),
         ("modle.width=3", "Did you mean model.width?"),
-        ("learning_rate=3", "There are:\n  data.maximum_quarantine_share"),
+        ("learning_rate=3", "Did you mean training.learning_rate?"),
+        ("zzz=3", "A setting is group.field, of the groups data, quality"),
         ("home=/tmp", "there is no such setting"),
         ("evaluation.ks=[10,", "not JSON"),
         ("evaluation.ks=ten", "valid list"),
@@ -53,6 +54,7 @@ def test_what_is_wrong_is_said(assignment: str, says: str) -> None:
     with pytest.raises(RunRefused) as refused:
         overridden(Settings(), [assignment])
     assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_every_setting_can_be_named() -> None:

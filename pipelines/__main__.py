@@ -1,0 +1,16 @@
+"""The ``adseq`` command, also as ``python -m pipelines``."""
+
+from __future__ import annotations
+
+from pipelines.interruption import ending_at_signals
+
+
+def main() -> None:
+    """Run the command that the arguments name; a signal during the first imports ends it with a sentence, too."""
+    with ending_at_signals():
+        from pipelines.cli import app
+    app()
+
+
+if __name__ == "__main__":
+    main()

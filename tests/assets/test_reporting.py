@@ -1,0 +1,54 @@
+"""What of a report goes into the closing table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from assets import reporting
+from assets.deployment import record_version
+from warehouse.home import Home
+from warehouse.tables import Tables
+
+
+@dataclass
+class Champion:
+    """In the place of MLflow."""
+
+    name: str
+
+    def champion(self) -> str:
+        return self.name
+
+
+@dataclass
+class OfHome:
+    """In the place of the settings resource."""
+
+    home: Home
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.home.tables)
+
+
+def test_the_closing_table_stays_the_champions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: Any = OfHome(Home(tmp_path).create())
+    champion = Champion("item-1")
+    monkeypatch.setattr(reporting, "tracking_of", lambda _: champion)
+
+    def report(value: float) -> list[float]:
+        reporting.write_champion_metrics(settings, "recall", pl.DataFrame({"model": ["contextual"], "value": [value]}))
+        return settings.tables.read("model_metrics", {"report": "recall"})["value"].to_list()
+
+    record_version(settings.tables, "item-1", date(2026, 1, 1), "run")
+    assert report(0.5) == [0.5]
+    record_version(settings.tables, "item-2", date(2026, 1, 2), "run")  # trained, and refused by the gate
+    assert report(0.25) == [0.5]
+    champion.name = "item-2"
+    assert report(0.75) == [0.75]
