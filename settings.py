@@ -212,6 +212,12 @@ class TrainingSettings(Group):
     maximum_epochs: int = Field(8, ge=1)
     patience: int = Field(3, ge=1, description="Epochs without a better validation recall before stopping.")
     validation_users: int = Field(4000, ge=1, description="Users of the validation slice that are scored an epoch.")
+    fits_at_once: int = Field(
+        0,
+        ge=0,
+        description="Fits of one training that run side by side, each in a process of its own on one thread. 0: one a "
+        "core, or one fit where there is an accelerator. 1: one after the other, in one process, on all threads.",
+    )
 
 
 class SweepSettings(Group):

@@ -21,7 +21,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one fo
 
 import mlflow
 from matplotlib.figure import Figure
-from mlflow.entities import Run
+from mlflow.entities import Param, Run
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
@@ -70,6 +70,22 @@ class Tracking:
             log_system_metrics=system_metrics,
         ) as run:
             yield run
+
+    def open_nested(self, experiment: str, name: str, tags: dict[str, str], parent_run_id: str) -> str:
+        """Open a run under another one, beside others that are open, and return its id; ``close_nested`` ends it."""
+        tags = {"code_version": code_version(), "mlflow.parentRunId": parent_run_id, **tags}
+        run = self.client.create_run(self.experiment(experiment), tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+    def close_nested(self, run_id: str, metrics: dict[str, float]) -> None:
+        """Log the closing metrics of a nested run and end it."""
+        for name, value in metrics.items():
+            self.client.log_metric(run_id, name, value)
+        self.client.set_terminated(run_id)
+
+    def log_params_of(self, run_id: str, values: dict[str, Any]) -> None:
+        """Log parameters of a run that is not the active one."""
+        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in values.items()])
 
     @contextmanager
     def resumed(self, run_id: str) -> Iterator[Run]:

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from multiprocessing import current_process, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,7 +178,9 @@ class EpochLines(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
-        print(f"    epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: {shown}", file=sys.stderr, flush=True)
+        epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        whose = "" if parent_process() is None else f"{current_process().name}: "  # several fits share the terminal
+        print(f"    {whose}{epoch}: {shown}", file=sys.stderr, flush=True)
 
 
 def _quiet_lightning() -> None:
@@ -257,7 +260,7 @@ def optimise(
         stopping = EarlyStopping(monitor, mode="max", patience=module.settings.training.patience)
         callbacks += [stopping, best_of_all]
     callbacks.append(newest_epoch(directory))
-    drawn = progress and sys.stderr.isatty()
+    drawn = progress and sys.stderr.isatty() and parent_process() is None
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines())
     trainer = lightning.Trainer(

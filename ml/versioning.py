@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -23,17 +24,10 @@ from ml.learning import TrainingPeriod, cross_fitted, prepare_examples, with_sub
 from ml.parts import DEPLOYED, evaluation_part
 from ml.prepared import Prepared
 from ml.pyfunc import embed_sequences, input_example, log_head
+from ml.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.tracking import TRAINING, Tracking, register
-from ml.workplace import (
-    FIT,
-    announce,
-    dataset_hash,
-    fingerprint_of,
-    fitted_once,
-    keep,
-    training_logger,
-    workplace,
-)
+from ml.training import Fit
+from ml.workplace import FIT, dataset_hash, fingerprint_of, keep, workplace
 from settings import Settings
 
 HEAD = "head.pt2"  # the head alone, for other serving stacks
@@ -78,20 +72,7 @@ def train_version(
         mlflow.log_params(settings.flat())
         mlflow.log_params({"data.events": len(period.events), "data.items": len(period.items)})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
-        logger = training_logger(tracking, run.info.run_id)
-        announce("choosing the number of epochs on the validation slice")
-        earlier = period.until(period.end - period.window)
-        selection = fitted_once(
-            work / FIT / "choice", lambda place, resume: choose_epochs(earlier, settings, place, logger, resume)
-        )
-        _comparison_fits(earlier, settings, selection.best_epoch, tracking, work)
-        announce("the model to deploy, on everything")
-        crossed = cross_fitted(prepared, period, settings)
-        epochs = selection.best_epoch
-        fitted = fitted_once(
-            work / FIT / DEPLOYED,
-            lambda place, resume: fit_prepared(period, crossed, settings, epochs, place, logger=logger, resume=resume),
-        )
+        selection, fitted = _fits(period, prepared, settings, tracking, run.info.run_id, work)
         mlflow.log_metrics(
             {
                 "epochs": selection.best_epoch,
@@ -120,38 +101,68 @@ def train_version(
         )
 
 
-def _comparison_fits(earlier: TrainingPeriod, settings: Settings, epochs: int, tracking: Tracking, work: Path) -> None:
-    """The models of the reports, which differ in contexts and encoder only, so they share what is prepared."""
-    known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
-    for model in TRAINED:
-        announce(f"{model.value}, for the comparison on the newest window")
-        _evaluation_fit(model, earlier, known, settings, epochs, tracking, work)
+def _fits(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings, tracking: Tracking, run_id: str, work: Path
+) -> tuple[Fit, Fit]:
+    """Choose the number of epochs, then fit the comparison models and the model to deploy side by side.
 
-
-def _evaluation_fit(
-    model: ModelName,
-    earlier: TrainingPeriod,
-    known: Prepared,
-    settings: Settings,
-    epochs: int,
-    tracking: Tracking,
-    work: Path,
-) -> None:
-    """Fit one comparison model until T - K, in a nested MLflow run, and keep it for the reports."""
-    effective = settings_of(model, settings)
-    with tracking.run(TRAINING, model.value, {"model": model.value, "purpose": "comparison"}, nested=True) as run:
-        mlflow.log_params({**effective.flat(), "epochs": epochs})
-        prepared = with_subjects(known, effective)
-        logger = training_logger(tracking, run.info.run_id)
-        fitted = fitted_once(
-            work / FIT / model.value,
-            lambda place, resume: fit_prepared(
-                earlier, prepared, effective, epochs, place, logger=logger, resume=resume
-            ),
+    Returns:
+        The fit that chose the number of epochs, and the one to deploy.
+    """
+    earlier = period.until(period.end - period.window)
+    with fit_workers(settings.training.fits_at_once) as workers:
+        choosing = workers.start(
+            FitJob(
+                "choice of epochs", work / FIT / "choice", partial(choose_epochs, earlier, settings), tracking, run_id
+            )
         )
-        mlflow.log_metrics({"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second})
-    artifact = ModelArtifact(fitted.network, prepared.dataset.basis, effective, earlier.event_names, earlier.end)
-    artifact.save(work / evaluation_part(model))
+        # Prepared while the choice is made. The comparison models differ in contexts and encoder only.
+        known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
+        crossed = cross_fitted(prepared, period, settings)
+        selection = choosing.result()
+        epochs = selection.best_epoch
+        comparisons = [_ComparisonFit(model, earlier, known, settings, epochs) for model in TRAINED]
+        running = [each.start(workers, tracking, run_id, work) for each in comparisons]
+        fit_everything = partial(fit_prepared, period, crossed, settings, epochs)
+        deployed = workers.start(FitJob("model to deploy", work / FIT / DEPLOYED, fit_everything, tracking, run_id))
+        for comparison, fit in zip(comparisons, running, strict=True):
+            comparison.keep(fit, tracking, work)
+        return selection, deployed.result()
+
+
+@dataclass(frozen=True)
+class _ComparisonFit:
+    """A model of the reports: it learns until T - K, in a nested MLflow run."""
+
+    model: ModelName
+    period: TrainingPeriod
+    known: Prepared
+    settings: Settings
+    epochs: int
+
+    @property
+    def effective(self) -> Settings:
+        """The settings of this model."""
+        return settings_of(self.model, self.settings)
+
+    def start(self, workers: FitWorkers, tracking: Tracking, parent_run_id: str, work: Path) -> RunningFit[Fit]:
+        """Open the nested run and hand the fit over."""
+        tags = {"model": self.model.value, "purpose": "comparison"}
+        run_id = tracking.open_nested(TRAINING, self.model.value, tags, parent_run_id)
+        tracking.log_params_of(run_id, {**self.effective.flat(), "epochs": self.epochs})
+        prepared = with_subjects(self.known, self.effective)
+        fit = partial(fit_prepared, self.period, prepared, self.effective, self.epochs)
+        name = f"{self.model.value} of the comparison"
+        return workers.start(FitJob(name, work / FIT / self.model.value, fit, tracking, run_id))
+
+    def keep(self, running: RunningFit[Fit], tracking: Tracking, work: Path) -> None:
+        """Wait for the fit, close the nested run and keep the network for the reports."""
+        fit = running.result()
+        figures = {"fit_seconds": fit.seconds, "sequences_per_second": fit.sequences_per_second}
+        tracking.close_nested(running.job.run_id, figures)
+        basis, period = self.known.dataset.basis, self.period
+        artifact = ModelArtifact(fit.network, basis, self.effective, period.event_names, period.end)
+        artifact.save(work / evaluation_part(self.model))
 
 
 def _register(artifact: ModelArtifact, period: TrainingPeriod, directory: Path) -> str:

@@ -68,6 +68,18 @@ def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) 
     return fitted
 
 
+def ended_fit(directory: Path) -> Any:
+    """Return the fit that has ended in ``directory``.
+
+    Raises:
+        FileNotFoundError: none has.
+    """
+    fit = _loaded(directory / ENDED)
+    if fit is None:
+        raise FileNotFoundError(f"no fit has ended in {directory}")
+    return fit
+
+
 def _loaded(path: Path) -> Any:
     """What a file of ours holds; None where there is none, a kill has left half of it, or the code has moved on."""
     try:

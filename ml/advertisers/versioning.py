@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -28,19 +29,12 @@ from ml.advertisers.learning import (
 from ml.advertisers.pyfunc import embed_events
 from ml.advertisers.training import AdvertiserFit, fit_advertisers
 from ml.content import ContentBasis
+from ml.examples import Examples
 from ml.parts import DEPLOYED
 from ml.pyfunc import input_example
+from ml.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.tracking import ADVERTISER_MODEL, TRAINING, Tracking, log_pyfunc
-from ml.workplace import (
-    FIT,
-    announce,
-    dataset_hash,
-    fingerprint_of,
-    fitted_once,
-    keep,
-    training_logger,
-    workplace,
-)
+from ml.workplace import FIT, dataset_hash, fingerprint_of, keep, workplace
 from settings import Settings, UserEncoder
 
 EVALUATION, EVALUATION_POOLING = "evaluation", "evaluation-mean_pooling"
@@ -120,27 +114,12 @@ def train_advertisers(
         workplace(models, tracking, "advertiser", fingerprint_of(known.period, effective)) as work,
         tracking.run(TRAINING, f"advertiser_model {name}", tags, system_metrics=True) as run,
     ):
-        logger = training_logger(tracking, run.info.run_id)
         mlflow.log_params(effective.flat())
         mlflow.log_params({"data.events": len(known.period.events), "data.advertisers": len(known.advertiser_ids)})
         mlflow.set_tag("dataset_hash", dataset_hash(known.period))
-        announce("advertisers: choosing the number of epochs on the validation slice")
-        earlier = known.until(known.period.end - known.period.window)
-        selection = fitted_once(
-            work / FIT / "choice", lambda place, resume: choose_epochs(earlier, effective, place, logger, resume)
-        )
-        _comparison_fits(earlier, effective, selection.best_epoch, tracking, work)
-        announce("advertisers: the model to deploy, on everything")
         everything = advertiser_data(known, effective, known.period.event_names, basis)
-        everything = cross_fitted(everything, known, effective)
         examples = advertiser_examples(known, everything, effective)
-        epochs = selection.best_epoch
-        fitted = fitted_once(
-            work / FIT / DEPLOYED,
-            lambda place, resume: fit_advertisers(
-                everything, examples, effective, epochs, place, logger=logger, resume=resume
-            ),
-        )
+        selection, fitted = _fits(known, everything, examples, effective, tracking, run.info.run_id, work)
         mlflow.log_metrics(
             {
                 "epochs": selection.best_epoch,
@@ -168,38 +147,68 @@ def train_advertisers(
         )
 
 
-def _comparison_fits(
-    earlier: AdvertiserPeriod, settings: Settings, epochs: int, tracking: Tracking, work: Path
-) -> None:
-    """The models of the report, on what came before its window."""
-    announce("advertisers: the models of the report, on all but the newest window")
-    data = cross_fitted(advertiser_data(earlier, settings, earlier.period.event_names), earlier, settings)
-    _evaluation_fit(EVALUATION, data, earlier, settings, epochs, tracking, work)
-    _evaluation_fit(EVALUATION_POOLING, data, earlier, pooled(settings), epochs, tracking, work)
-
-
-def _evaluation_fit(
-    part: str,
-    data: AdvertiserData,
-    earlier: AdvertiserPeriod,
+def _fits(
+    known: AdvertiserPeriod,
+    everything: AdvertiserData,
+    examples: Examples,
     settings: Settings,
-    epochs: int,
     tracking: Tracking,
+    run_id: str,
     work: Path,
-) -> None:
-    """Fit a model of the report, in a nested MLflow run, and keep it."""
-    with tracking.run(TRAINING, f"advertisers {part}", {"purpose": "comparison"}, nested=True) as run:
-        mlflow.log_params({**settings.flat(), "epochs": epochs})
-        logger = training_logger(tracking, run.info.run_id)
-        examples = advertiser_examples(earlier, data, settings)
-        fitted = fitted_once(
-            work / FIT / part,
-            lambda place, resume: fit_advertisers(
-                data, examples, settings, epochs, place, logger=logger, resume=resume
-            ),
+) -> tuple[AdvertiserFit, AdvertiserFit]:
+    """Choose the number of epochs, then fit the models of the report and the model to deploy side by side.
+
+    Returns:
+        The fit that chose the number of epochs, and the one to deploy.
+    """
+    earlier = known.until(known.period.end - known.period.window)
+    with fit_workers(settings.training.fits_at_once) as workers:
+        choice = partial(choose_epochs, earlier, settings)
+        choosing = workers.start(
+            FitJob("choice of the advertisers' epochs", work / FIT / "choice", choice, tracking, run_id)
         )
-        mlflow.log_metrics({"fit_seconds": fitted.seconds})
-    _artifact(fitted, data, earlier, settings).save(work / part)
+        # Prepared while the choice is made.
+        data = cross_fitted(advertiser_data(earlier, settings, earlier.period.event_names), earlier, settings)
+        crossed = cross_fitted(everything, known, settings)
+        selection = choosing.result()
+        epochs = selection.best_epoch
+        comparisons = [
+            _ComparisonFit(EVALUATION, data, earlier, settings, epochs),
+            _ComparisonFit(EVALUATION_POOLING, data, earlier, pooled(settings), epochs),
+        ]
+        running = [each.start(workers, tracking, run_id, work) for each in comparisons]
+        fit = partial(fit_advertisers, crossed, examples, settings, epochs)
+        deployed = workers.start(FitJob("advertiser model to deploy", work / FIT / DEPLOYED, fit, tracking, run_id))
+        for comparison, running_fit in zip(comparisons, running, strict=True):
+            comparison.keep(running_fit, tracking, work)
+        return selection, deployed.result()
+
+
+@dataclass(frozen=True)
+class _ComparisonFit:
+    """A model of the report: it learns until T - K, in a nested MLflow run."""
+
+    part: str
+    data: AdvertiserData
+    earlier: AdvertiserPeriod
+    settings: Settings
+    epochs: int
+
+    def start(
+        self, workers: FitWorkers, tracking: Tracking, parent_run_id: str, work: Path
+    ) -> RunningFit[AdvertiserFit]:
+        """Open the nested run and hand the fit over."""
+        run_id = tracking.open_nested(TRAINING, f"advertisers {self.part}", {"purpose": "comparison"}, parent_run_id)
+        tracking.log_params_of(run_id, {**self.settings.flat(), "epochs": self.epochs})
+        examples = advertiser_examples(self.earlier, self.data, self.settings)
+        fit = partial(fit_advertisers, self.data, examples, self.settings, self.epochs)
+        return workers.start(FitJob(f"advertisers {self.part}", work / FIT / self.part, fit, tracking, run_id))
+
+    def keep(self, running: RunningFit[AdvertiserFit], tracking: Tracking, work: Path) -> None:
+        """Wait for the fit, close the nested run and keep the network for the report."""
+        fit = running.result()
+        tracking.close_nested(running.job.run_id, {"fit_seconds": fit.seconds})
+        _artifact(fit, self.data, self.earlier, self.settings).save(work / self.part)
 
 
 def _artifact(

@@ -1,0 +1,83 @@
+"""Fits side by side come to the weights of fits one after the other, and leave no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from ml.fitting import fit_prepared
+from ml.learning import TrainingPeriod, prepare
+from ml.side_by_side import FitJob, fit_workers
+from ml.tracking import TRAINING, Tracking
+from ml.training import Fit
+from settings import Settings
+from tests.ml.waiting import STARTED, refuse
+
+PROJECT = Path(__file__).resolve().parents[2]
+PATIENCE = 300.0
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Tracking:
+    return Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+
+
+def jobs(period: TrainingPeriod, settings: Settings, tracking: Tracking, directory: Path) -> list[FitJob[Fit]]:
+    """Two fits that differ in their seed."""
+    made = []
+    for seed in (0, 1):
+        seeded = settings.with_value("training.seed", seed)
+        run_id = tracking.client.create_run(tracking.experiment(TRAINING)).info.run_id
+        fit = partial(fit_prepared, period, prepare(period, seeded), seeded, 1)
+        made.append(FitJob(f"seed {seed}", directory / str(seed), fit, tracking, run_id))
+    return made
+
+
+@pytest.mark.slow
+def test_fits_in_workers_equal_fits_in_this_process_and_their_errors_arrive(
+    period: TrainingPeriod, settings: Settings, tracking: Tracking, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    with fit_workers(at_once=1) as here:
+        expected = [here.start(job).result() for job in jobs(period, settings, tracking, tmp_path / "here")]
+    with fit_workers(at_once=2) as workers:
+        wanted = jobs(period, settings, tracking, tmp_path / "there")
+        running = [workers.start(job) for job in wanted]
+        found = [fit.result() for fit in running]
+        refused = workers.start(FitJob("refused", tmp_path / "refused", refuse, tracking, wanted[0].run_id))
+        with pytest.raises(LookupError, match="nothing to learn here"):
+            refused.result()
+    for fitted, other in zip(found, expected, strict=True):
+        weights = other.network.state_dict()
+        assert all(torch.equal(weights[name], value) for name, value in fitted.network.state_dict().items())
+    curves = tracking.client.get_metric_history(wanted[1].run_id, "train_loss")
+    assert curves
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_training(ending: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.ml.waiting", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / STARTED).exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    began = time.monotonic()
+    os.kill(process.pid, ending)
+    process.communicate(timeout=PATIENCE)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    assert time.monotonic() - began < 10
