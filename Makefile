@@ -18,7 +18,7 @@ SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " subs
 .PHONY: help install install-dev run test check lint format ui serve serve-proxied bench audit peers peers-split clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ADSEQ_HOME=DIR chooses where everything is written (default: .adseq)."
 
