@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.catalogue import events_as_of, items_as_of, items_at, users_as_of
 from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
@@ -56,6 +56,7 @@ def training_period(tables: Tables, landing: Landing, day: date, settings: Setti
         end=day_end(day, landing.manifest.time_zone).timestamp(),
         rule=label_rule(landing, settings),
         event_names=list(EVENT_NAMES),
+        items_at=lambda seconds: items_at(tables, landing, datetime.fromtimestamp(seconds, UTC)),
     )
 
 
