@@ -38,7 +38,8 @@ class TrainingPeriod:
     end: float  # seconds since 1970 UTC, exclusive
     rule: LabelRule
     event_names: list[str]
-    items_at: Callable[[float], pl.DataFrame] | None = None  # the catalogue as of an instant; None: it never changed
+    # The catalogue as of an instant; None: it never changed. No lambda where a process is handed the period.
+    items_at: Callable[[float], pl.DataFrame] | None = None
 
     def until(self, end: float) -> TrainingPeriod:
         """Return the same period ended earlier: events before ``end``, and the catalogue as of it.

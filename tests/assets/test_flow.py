@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -160,7 +161,8 @@ def test_a_period_that_ends_earlier_knows_the_catalogue_of_then(ran: Ran) -> Non
     """Items that arrived later keep their rows, and nothing is known of them."""
     period = training_period(ran.tables, ran.landing, DAYS[-1], Settings())
     end = day_end(DAYS[0], ran.landing.manifest.time_zone).timestamp()
-    earlier, then = period.until(end).items, items_as_of(ran.tables, ran.landing, DAYS[0])
+    handed = pickle.loads(pickle.dumps(period))  # as to a process that fits
+    earlier, then = handed.until(end).items, items_as_of(ran.tables, ran.landing, DAYS[0])
     assert earlier["item_id"].equals(period.items["item_id"])
     assert earlier.join(then, on="item_id", how="semi").select(then.columns).equals(then)
     later = earlier.join(then, on="item_id", how="anti")

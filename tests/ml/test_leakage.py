@@ -229,7 +229,7 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
 
     def spy(earlier: TrainingPeriod, prepared: Prepared, *arguments: Any) -> Fit:
         found.update(earlier=earlier, prepared=prepared, asked=next(a for a in arguments if isinstance(a, Asked)))
-        return Fit(1, 0.0, 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
+        return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ml.fitting, "fit_prepared", spy)
     choose_epochs(period, settings, tmp_path)
