@@ -120,6 +120,9 @@ class QualitySettings(Group):
         0.01, ge=0, le=1, description="Share of events whose event_id belongs to an event of another user, too."
     )
     newest_hours_warn: float = Field(24.0, ge=0, description="Hours of the newest event before the end of its day.")
+    never_engaged_warn: float = Field(
+        0.25, ge=0, le=1, description="Share of the first 100 slots on items that nobody has engaged with."
+    )
     score_shift_warn: float = Field(
         0.5, ge=0, description="Shift of the median best score against the week before, in its 10 % to 90 % ranges."
     )

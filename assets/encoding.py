@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -11,16 +12,20 @@ from numpy.typing import NDArray
 from assets.deployment import ModelVersion
 from assets.features import stored_features
 from assets.resources import SettingsResource
-from warehouse.catalogue import users_as_of
+from warehouse.catalogue import engaged_items, items_of_users, users_as_of
 from warehouse.day_records import unsettled_days
 from warehouse.ingest import day_end
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
 from warehouse.tables import Tables, vector_column, vectors
 
+if TYPE_CHECKING:
+    from ml.retrieval import Ragged
+
 ITEM_EMBEDDINGS = "item_embeddings"
 CHECKED_USERS = 200
 RECALL_QUERIES = 500
+SLOTS = 100  # of each user, that are looked at
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class BuiltIndex:
     seconds: float
     recall: float  # Recall@100 against brute force
     best_scores: NDArray[np.float32]  # [users]: what the first item of each of a sample of users scores
+    never_engaged: float | None  # share of these users' first 100 slots on items without an event; None without a user
+    never_engaged_items: float  # share of the index on items without an event
     directory: str
     users: pl.Series  # the sample of users that the index was measured with
     queries: NDArray[np.float32]  # [users, width] their embeddings on the home feed
@@ -115,14 +122,15 @@ def largest_difference_to_full(settings: SettingsResource, version: ModelVersion
 
 
 def write_item_embeddings(settings: SettingsResource, version: ModelVersion, day: date) -> tuple[int, int]:
-    """Embed the items that are available by the end of ``day``. Returns items and width."""
+    """Embed the items that are listed as of the end of ``day``. Returns items and width."""
     from ml.encoding import item_embeddings
+    from ml.items import is_listed
 
     features, statistics = stored_features(settings.tables, settings.landing, version, day)
     embeddings = item_embeddings(version.load(), features, statistics)
     end = day_end(day, settings.landing.manifest.time_zone).timestamp()
-    available = pl.Series(features.available_from < end)
-    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(available)
+    listed = pl.Series(is_listed(features.listed_from, end))
+    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(listed)
     settings.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return len(frame), embeddings.shape[1]
 
@@ -148,6 +156,7 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
     """Build and write the day's index, and measure it against brute force."""
     from ml.index import ann_recall, build_index, search_index
     from ml.index_files import load_index, save_index
+    from ml.metrics import share_never_engaged
 
     started = time.perf_counter()
     item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
@@ -157,8 +166,10 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
     users, queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)
-    depth = min(100, len(item_ids))
+    depth = min(SLOTS, len(item_ids))
     searched = len(queries) and len(item_ids)
+    ever, own = _engagement(settings, day, users, item_ids)
+    shown = search_index(loaded.index, queries, depth, own).items if searched else None
     return BuiltIndex(
         items=len(item_ids),
         kind=str(loaded.manifest.kind),
@@ -166,10 +177,29 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
         seconds=seconds,
         recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
         best_scores=search_index(loaded.index, queries, 1).scores[:, 0] if searched else np.zeros(0, np.float32),
+        never_engaged=None if shown is None else share_never_engaged(shown, ever),
+        never_engaged_items=float(np.mean(~ever)) if len(ever) else 0.0,
         directory=str(directory),
         users=users,
         queries=queries,
     )
+
+
+def _engagement(
+    settings: SettingsResource, day: date, users: pl.Series, item_ids: pl.Series
+) -> "tuple[NDArray[np.bool_], Ragged | None]":
+    """Return which items anybody has engaged with by the end of ``day`` [items], and the items of each user's own
+    history (rows of ``item_ids``), which the user isn't shown; None where repeats count."""
+    from ml.retrieval import Ragged
+    from ml.sequences import row_numbers
+
+    tables, landing = settings.tables, settings.landing
+    ever = item_ids.is_in(engaged_items(tables, landing, day).implode()).to_numpy()
+    if landing.manifest.repeats_count:
+        return ever, None
+    pairs = items_of_users(tables, landing, day, users)
+    user, mine = row_numbers(users, pairs["user_id"]), row_numbers(item_ids, pairs["item_id"])
+    return ever, Ragged.from_pairs(user[mine >= 0], mine[mine >= 0], len(users))
 
 
 def snapshot_embeddings(

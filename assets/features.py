@@ -1,5 +1,6 @@
 """Item features: the frozen content basis of a training period, and each day's features under it."""
 
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
         advertiser="List(Int64): hash buckets",
         price="List(Float32): standardised log price, known or not",
         statistics="List(Float32): log counts by trailing window, age, seen",
-        available_from="Float64: seconds since 1970 UTC",
+        listed_from="Float64: seconds since 1970 UTC, -inf = always; the feed lists the item or an event shows it",
     ),
 )
 def item_features(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
@@ -122,6 +123,7 @@ def features_of_day(
         to_seconds(engaged["event_time"]),
         artifact.settings.features.statistics_windows_days,
     )
+    features = replace(features, listed_from=statistics.listed_from)
     return features, statistics.at(day_end(day, landing.manifest.time_zone).timestamp())
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from assets.deployment import record_deployment, serving
 from assets.describe import MODELLING, columns, picture
 from assets.encoding import (
+    BuiltIndex,
     encode_day,
     index_day,
     largest_difference_to_full,
@@ -137,6 +138,11 @@ def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResourc
             asset="item_index",
             description="The best items of a sample of users score as they did in the week before, under this model.",
         ),
+        dg.AssetCheckSpec(
+            "few_slots_never_engaged",
+            asset="item_index",
+            description="Of the first 100 slots of a sample of users, few hold items that nobody has engaged with.",
+        ),
     ],
 )
 def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
@@ -155,6 +161,8 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
             "bytes": built.bytes,
             "seconds": built.seconds,
             "path": dg.MetadataValue.path(built.directory),
+            "never_engaged_at_100": built.never_engaged or 0.0,
+            "never_engaged_items": built.never_engaged_items,
             **_scores(drift),
             "model_version": version.name,
         },
@@ -178,7 +186,21 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
                 description="too few days before to compare with" if drift.shift is None else "",
                 metadata={"bound": shift_bound} | ({} if drift.shift is None else {"shift": drift.shift}),
             ),
+            never_engaged_check(built, settings.quality.never_engaged_warn),
         ],
+    )
+
+
+def never_engaged_check(built: BuiltIndex, bound: float) -> dg.AssetCheckResult:
+    """Return whether at most ``bound`` of the slots of a day's index hold items that nobody has engaged with."""
+    share = built.never_engaged or 0.0
+    return dg.AssetCheckResult(
+        check_name="few_slots_never_engaged",
+        passed=share <= bound,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{share:.1%} of the first 100 slots of a sample of users are items that nobody has engaged with, "
+        f"which are {built.never_engaged_items:.1%} of the index",
+        metadata={"share": share, "share_of_items": built.never_engaged_items, "bound": bound},
     )
 
 

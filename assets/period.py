@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.catalogue import events_as_of, items_as_of, items_at, users_as_of
 from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
@@ -13,6 +14,8 @@ from warehouse.tables import TableMissing, Tables
 from warehouse.trainability import HistoryFigures
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ml.examples import LabelRule
     from ml.learning import TrainingPeriod
     from settings import Settings
@@ -56,7 +59,13 @@ def training_period(tables: Tables, landing: Landing, day: date, settings: Setti
         end=day_end(day, landing.manifest.time_zone).timestamp(),
         rule=label_rule(landing, settings),
         event_names=list(EVENT_NAMES),
+        items_at=partial(_items_at, tables, landing),
     )
+
+
+def _items_at(tables: Tables, landing: Landing, seconds: float) -> pl.DataFrame:
+    """The catalogue as of an instant. No lambda: a period is handed to the processes that fit."""
+    return items_at(tables, landing, datetime.fromtimestamp(seconds, UTC))
 
 
 def history_of(period: TrainingPeriod) -> HistoryFigures:

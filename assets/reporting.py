@@ -204,6 +204,7 @@ class Report:
                 (model, "advertiser_diversity90", metrics.advertiser_diversity90),
                 (model, "coverage@10", metrics.coverage_at_10),
                 (model, "novelty", metrics.novelty),
+                (model, "never_engaged@100", metrics.never_engaged),
                 (model, f"recall@{self._k}", metrics.recall[self._k]),
             ]
         points = {model: (metrics.diversity90, metrics.recall[self._k]) for model, metrics in measured.items()}
@@ -213,7 +214,7 @@ class Report:
             log_figures({"diversity_against_recall": scatter})
             for model, metrics in measured.items():
                 figures = metrics.flat()
-                names = [name for name in ("diversity90", "advertiser_diversity90") if name in figures]
+                names = [name for name in ("diversity90", "advertiser_diversity90", "never_engaged") if name in figures]
                 mlflow.log_metrics({f"{model}_{name}": figures[name] for name in names})
         return DiversityResult(_table(rows), self.tracking.url(run), scatter)
 

@@ -84,8 +84,9 @@ def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource)
     deps=[evaluation_lists],
     kinds={"mlflow", "matplotlib"},
     owners=[MODELLING],
-    description="Diversity of items and advertisers (the share that fills 90 % of all retrieved slots), coverage and "
-    "novelty, against recall: recall is never reported without it.",
+    description="Diversity of items and advertisers (the share that fills 90 % of all retrieved slots), coverage, "
+    "novelty and the share of slots on items that nobody has engaged with, against recall: recall is never reported "
+    "without it.",
 )
 def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     report = open_report(settings, dagster_tags(context))

@@ -30,7 +30,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from ml.learning import TrainingPeriod
 
-FORMAT = 4  # counts up when what is saved no longer fits the code that loads it
+FORMAT = 5  # counts up when what is saved no longer fits the code that loads it
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 CHECKSUMS = "checksums.json"  # file name -> SHA-256, of the three
 

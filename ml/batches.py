@@ -47,7 +47,7 @@ class CutoffData:
     """What all batches of one cut-off share."""
 
     statistics: NDArray[np.float32]  # [items, width]
-    corpus: NDArray[np.int64]  # items available before the end of the label windows
+    corpus: NDArray[np.int64]  # items listed as of the cut-off, or by the feed before the end of the label windows
     positives: tuple[NDArray[np.int64], NDArray[np.int64]]  # (user, item) of all that are no negatives
 
 
@@ -97,7 +97,7 @@ class TrainingBatches(IterableDataset[TrainingBatch]):
         every = self.settings.examples.objective is Objective.all_action
         return CutoffData(
             statistics=self.dataset.statistics.at(instant),
-            corpus=np.flatnonzero(self.dataset.statistics.first_seen < end),
+            corpus=np.flatnonzero(self.dataset.statistics.listed_in_window(instant, end)),
             positives=(examples.user, examples.item) if every else window_positives(log, examples, end),
         )
 

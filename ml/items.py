@@ -32,7 +32,7 @@ class ItemFeatures:
     confidence: NDArray[np.float32]  # [items, MAXIMUM_INTERESTS]
     advertiser: NDArray[np.int64]  # [items, hashes] buckets
     price: NDArray[np.float32]  # [items, 2] standardised log price, and whether it is known
-    available_from: NDArray[np.float64]  # [items] seconds since 1970 UTC; -inf = always
+    listed_from: NDArray[np.float64]  # [items] seconds since 1970 UTC, see ``is_listed``; -inf = always
 
     def __len__(self) -> int:
         return len(self.content)
@@ -51,8 +51,7 @@ class ItemFeatures:
         lists = [
             pl.Series(name, values).cast(pl.List(pl.Series(values[:1, 0]).dtype)) for name, values in columns.items()
         ]
-        available = pl.Series("available_from", self.available_from)
-        return pl.DataFrame([self.item_ids.alias("item_id"), *lists, available])
+        return pl.DataFrame([self.item_ids.alias("item_id"), *lists, pl.Series("listed_from", self.listed_from)])
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> tuple[ItemFeatures, NDArray[np.float32]]:
@@ -65,7 +64,7 @@ class ItemFeatures:
         features = cls(
             item_ids=frame["item_id"],
             cold_content=np.zeros_like(matrices["content"]),
-            available_from=frame["available_from"].to_numpy(),
+            listed_from=frame["listed_from"].to_numpy(),
             **matrices,
         )
         return features, statistics
@@ -75,7 +74,7 @@ def build_item_features(items: pl.DataFrame, basis: ContentBasis, settings: Feat
     """Features of a catalogue under a frozen content basis.
 
     Args:
-        items: item_id (unique, sorted), advertiser_id, category, price, interests, embedding, available_from.
+        items: item_id (unique, sorted), advertiser_id, category, price, interests, embedding, listed_from.
         basis: content of the items that were known in training, and the means from which new items get theirs.
     """
     content, cold_content = basis.content_of(items)
@@ -91,7 +90,7 @@ def build_item_features(items: pl.DataFrame, basis: ContentBasis, settings: Feat
             known_advertisers(items["advertiser_id"]), settings.advertiser_buckets, settings.advertiser_hashes
         ),
         price=_price(items["price"], basis),
-        available_from=to_seconds(items["available_from"]),
+        listed_from=to_seconds(items["listed_from"]),
     )
 
 
@@ -136,6 +135,20 @@ def _price(price: pl.Series, basis: ContentBasis) -> NDArray[np.float32]:
     return np.stack([np.where(known, standard, 0.0), known], axis=1).astype(np.float32)
 
 
+def is_listed(listed_from: NDArray[np.float64], seconds: float) -> NDArray[np.bool_]:
+    """Return which items are listed as of ``seconds`` (exclusive) [items].
+
+    This is the one rule of who may be a negative, a candidate or a neighbour: the feed lists the item before the
+    instant, or the log has shown it before the instant. No later event takes part, so a corpus doesn't tell which
+    items sell for the first time after it.
+
+    Args:
+        listed_from: [items] seconds since 1970 UTC from which the feed lists the item or the log shows it; -inf =
+            always, inf = never.
+    """
+    return listed_from < seconds
+
+
 @dataclass(frozen=True)
 class ItemStatistics:
     """Trailing counts and age of every item as of any instant, and of its advertiser and its category, from events in
@@ -146,7 +159,9 @@ class ItemStatistics:
 
     item: NDArray[np.int64]  # [events] catalogue row, in time order
     seconds: NDArray[np.float64]  # [events] ascending
-    first_seen: NDArray[np.float64]  # [items] seconds; inf = never seen and no availability given
+    feed_from: NDArray[np.float64]  # [items] seconds from which the feed lists each; -inf = always
+    born: NDArray[np.float64]  # [items] seconds: what the age counts from; -inf = unknown, see ``_since``
+    first_event: NDArray[np.float64]  # [items] seconds; inf = no event
     windows_days: tuple[float, ...]
     groups: tuple[NDArray[np.int64], ...] = ()  # a kind of group: the group of each item, -1 = unknown [items]
 
@@ -155,14 +170,30 @@ class ItemStatistics:
         """Columns of ``at``."""
         return (1 + len(self.groups)) * (len(self.windows_days) + 1) + 2
 
+    @property
+    def listed_from(self) -> NDArray[np.float64]:
+        """From when on the feed lists each item or the log shows it [items], for ``is_listed``."""
+        return np.minimum(self.feed_from, self.first_event)
+
+    def listed(self, seconds: float) -> NDArray[np.bool_]:
+        """Return which items are listed as of ``seconds`` (``is_listed``) [items]."""
+        return is_listed(self.listed_from, seconds)
+
+    def listed_in_window(self, seconds: float, end: float) -> NDArray[np.bool_]:
+        """Return which items are listed as of ``seconds``, or by the feed before ``end`` [items].
+
+        These are the items of a label window: who can become a positive in it, whether or not somebody buys the item.
+        """
+        return self.listed(seconds) | is_listed(self.feed_from, end)
+
     def at(self, seconds: float) -> NDArray[np.float32]:
         """Features [items, width] as of ``seconds`` (exclusive).
 
         log(1 + count) a window, then all time; the log age in days / 4; 1 for an item with any event; and for each kind
-        of group log(1 + the group's counts / root of its size): between the total, which says how large a group is, and
-        the mean, which says how its items do.
+        of group log(1 + the group's counts / root of its listed items): between the total, which says how large a
+        group is, and the mean, which says how its items do.
         """
-        items = len(self.first_seen)
+        items = len(self.feed_from)
         end = int(np.searchsorted(self.seconds, seconds))
         starts = [int(np.searchsorted(self.seconds, seconds - days * DAY)) for days in self.windows_days] + [0]
         counts = np.zeros((items, len(starts)))
@@ -172,17 +203,27 @@ class ItemStatistics:
             total += np.bincount(self.item[starts[column] : end], minlength=items)
             counts[:, column] = total
             end = starts[column]
-        age = np.log1p(
-            np.maximum(seconds - self.first_seen, 0) / DAY, where=np.isfinite(self.first_seen), out=np.zeros(items)
-        )
+        age = np.log1p(np.maximum(seconds - self._since(seconds), 0) / DAY)
         seen = counts[:, -1] > 0
+        listed = self.listed(seconds)
         grouped = []
         for group in self.groups:
-            size = np.bincount(group + 1)[:, None]
+            size = np.bincount(group + 1, listed)[:, None]
             together = np.log1p(_sums(counts, group + 1) / np.sqrt(np.maximum(size, 1)))
             together[0] = 0  # of the items whose group is unknown
             grouped.append(together[group + 1])
         return np.column_stack([np.log1p(counts), age / 4, seen, *grouped]).astype(np.float32)
+
+    def _since(self, seconds: float) -> NDArray[np.float64]:
+        """Return what the age of each item counts from [items], as known at ``seconds``.
+
+        That is the item's ``available_from``, else its arrival, or its first event where that is earlier. Of an item
+        that has been listed always, without a date, it is the first event; an item without an event then has been
+        unsold for as long as the log goes back, which is not the same as new.
+        """
+        begin = self.seconds[0] if len(self.seconds) else seconds
+        shown = np.where(self.first_event < seconds, self.first_event, begin)
+        return np.where(np.isneginf(self.born), shown, self.born)
 
 
 def _sums(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -201,18 +242,26 @@ def item_groups(items: pl.DataFrame) -> tuple[NDArray[np.int64], ...]:
 def build_item_statistics(
     item: NDArray[np.int64],
     seconds: NDArray[np.float64],
-    available_from: NDArray[np.float64],
+    listed_from: NDArray[np.float64],
     windows_days: list[float],
     groups: tuple[NDArray[np.int64], ...] = (),
+    *,
+    born: NDArray[np.float64] | None = None,
 ) -> ItemStatistics:
-    """Statistics from events in any order; ``item`` -1 (no item) is left out."""
+    """Statistics from events in any order; ``item`` -1 (no item) is left out.
+
+    Args:
+        item, seconds: [events]. listed_from: [items] seconds from which the feed lists each; -inf = always, inf =
+            never.
+        born: [items] seconds that the age counts from, where it isn't ``listed_from``.
+    """
     known = item >= 0
     order = np.argsort(seconds[known], kind="stable")
     item, seconds = item[known][order], seconds[known][order]
-    first = np.full(len(available_from), np.inf)
+    first = np.full(len(listed_from), np.inf)
     np.minimum.at(first, item, seconds)
-    first = np.where(np.isfinite(available_from), np.minimum(first, available_from), first)
-    return ItemStatistics(item, seconds, first, tuple(windows_days), groups)
+    born = np.minimum(first, listed_from if born is None else born)
+    return ItemStatistics(item, seconds, listed_from, born, first, tuple(windows_days), groups)
 
 
 def catalogue_statistics(
@@ -221,6 +270,9 @@ def catalogue_statistics(
     """Statistics of a catalogue, of its items and of their advertisers and categories.
 
     Args:
-        items: item_id (unique, sorted), advertiser_id, category, available_from; ``item`` [events] are its rows.
+        items: item_id (unique, sorted), advertiser_id, category, available_from, listed_from; ``item`` [events] are its
+            rows.
     """
-    return build_item_statistics(item, seconds, to_seconds(items["available_from"]), windows_days, item_groups(items))
+    listed_from, available_from = to_seconds(items["listed_from"]), to_seconds(items["available_from"])
+    born = np.where(np.isfinite(available_from), available_from, listed_from)
+    return build_item_statistics(item, seconds, listed_from, windows_days, item_groups(items), born=born)

@@ -8,6 +8,7 @@ newest conversions are the ones that tell most about tomorrow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from ml.context import NO_SUBJECT, synthetic_subjects
 from ml.crossfit import CrossFit, cross_fit, deal_folds, uncrossed
 from ml.dataset import Dataset, build_dataset
 from ml.examples import Examples, LabelRule, training_cutoffs
-from ml.items import DAY
+from ml.items import DAY, ItemStatistics
 from ml.objectives import build_examples
 from ml.prepared import Prepared
 from ml.queries import future_queries
@@ -37,15 +38,34 @@ class TrainingPeriod:
     end: float  # seconds since 1970 UTC, exclusive
     rule: LabelRule
     event_names: list[str]
+    # The catalogue as of an instant; None: it never changed. No lambda where a process is handed the period.
+    items_at: Callable[[float], pl.DataFrame] | None = None
 
     def until(self, end: float) -> TrainingPeriod:
-        """The same period ended earlier; the catalogue's rows stay the same."""
-        return replace(self, events=self.events.filter(pl.Series(to_seconds(self.events["event_time"]) < end)), end=end)
+        """Return the same period ended earlier: events before ``end``, and the catalogue as of it.
+
+        The catalogue's rows stay the same. Of an item that the earlier catalogue lacks only the id is known.
+        """
+        events = self.events.filter(pl.Series(to_seconds(self.events["event_time"]) < end))
+        items = self.items if self.items_at is None else _in_rows_of(self.items, self.items_at(end))
+        return replace(self, events=events, items=items, end=end)
 
     @property
     def window(self) -> float:
         """K in seconds."""
         return self.rule.window_days * DAY
+
+
+def _in_rows_of(items: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+    """Return the ``earlier`` catalogue in the rows of ``items``.
+
+    An item that the earlier catalogue lacks keeps its id and its ``listed_from``, and nothing else.
+    """
+    lacking = items.select("item_id", "listed_from").join(earlier, on="item_id", how="anti")
+    known = earlier.select(items.columns).join(items, on="item_id", how="semi")
+    return items.select("item_id").join(
+        pl.concat([known, lacking], how="diagonal"), on="item_id", how="left", maintain_order="left"
+    )
 
 
 def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
@@ -78,14 +98,28 @@ def content_folds(dataset: Dataset, period: TrainingPeriod, settings: Settings) 
 
 
 def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:
-    """Examples at evenly spaced cut-offs whose windows end within the period."""
+    """Return examples at evenly spaced cut-offs whose windows end within the period, on items listed in the window."""
     first = float(dataset.log.seconds.min()) if dataset.log.events else period.end
     cutoffs = training_cutoffs(
         period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
     )
-    return build_examples(
+    examples = build_examples(
         dataset.log, cutoffs, period.rule, period.event_names, settings.examples, settings.training.seed
     )
+    return on_listed(examples, dataset.statistics, period.window)
+
+
+def on_listed(examples: Examples, statistics: ItemStatistics, window: float) -> Examples:
+    """Return the examples whose positive is listed as of their cut-off, or by the feed in the ``window`` seconds after.
+
+    The others are on items that only their own sale makes known: no unsold item is like them, and a model would learn
+    that an item without a past is a positive.
+    """
+    kept = np.zeros(len(examples), bool)
+    for cutoff in np.unique(examples.cutoff):
+        at = examples.cutoff == cutoff
+        kept[at] = statistics.listed_in_window(float(cutoff), float(cutoff) + window)[examples.item[at]]
+    return examples.take(np.flatnonzero(kept))
 
 
 def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:

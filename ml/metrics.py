@@ -40,6 +40,7 @@ class Metrics:
         diversity90: share of the catalogue that the most retrieved items need to fill 90 % of all slots, at depth 100.
         advertiser_diversity90: the same for the known advertisers of the catalogue and the slots of their items.
         novelty: mean of -log2(share of all popularity) over the items in the first 10, in bits.
+        never_engaged: share of the slots, at depth 100, whose item has no event in training.
     """
 
     queries: int
@@ -53,6 +54,7 @@ class Metrics:
     diversity90: float
     advertiser_diversity90: float | None
     novelty: float | None
+    never_engaged: float | None
 
     @property
     def deepest(self) -> int:
@@ -64,7 +66,14 @@ class Metrics:
         figures: dict[str, float | None] = {"queries": self.queries, "positives": self.positives}
         for name in ("recall", "macro_recall", "hit_rate", "advertiser_hit"):
             figures |= {f"{name}_at_{k}": value for k, value in getattr(self, name).items()}
-        for name in ("ndcg_at_10", "coverage_at_10", "diversity90", "advertiser_diversity90", "novelty"):
+        for name in (
+            "ndcg_at_10",
+            "coverage_at_10",
+            "diversity90",
+            "advertiser_diversity90",
+            "novelty",
+            "never_engaged",
+        ):
             figures[name] = getattr(self, name)
         return {name: float(value) for name, value in figures.items() if value is not None}
 
@@ -135,6 +144,7 @@ def evaluate(
         diversity90=share_for_90_percent(slots, catalogue_size),
         advertiser_diversity90=None if advertisers is None else _advertiser_diversity(slots, advertisers),
         novelty=None if popularity is None else _novelty(first, np.asarray(popularity, np.float64)),
+        never_engaged=None if popularity is None else share_never_engaged(slots, popularity),
     )
 
 
@@ -159,6 +169,19 @@ def share_for_90_percent(retrieved: ArrayLike, size: int) -> float:
     if not total:
         return 0.0
     return (int(np.searchsorted(slots.cumsum(), 0.9 * total)) + 1) / size
+
+
+def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> float:
+    """Return the share of the slots whose item nobody has engaged with; -1 is no slot, and without a slot it is 0.
+
+    Args:
+        retrieved: rows of items, in any shape. popularity: [items] events.
+
+    >>> share_never_engaged(np.array([[0, 1], [2, -1]]), np.array([5.0, 0.0, 1.0]))
+    0.3333333333333333
+    """
+    slots = retrieved[retrieved != NO_ITEM]
+    return float(np.mean(np.asarray(popularity)[slots] == 0)) if len(slots) else 0.0
 
 
 def confidence_interval(

@@ -73,10 +73,12 @@ def measure_day(
         "contextual": search(user_embeddings[row_numbers(users, asked)], item_embeddings, depth, exclude),
         "recent_popularity": popularity_lists(recent, len(asked), depth, exclude),
     }
+    ever = _events_of_items(times["item_id"], item_ids)
     rows = []
     for model, ranked in lists.items():
-        metrics = evaluate(ranked, wanted, len(item_ids), ks=usable)
-        figures = {f"recall@{k}": value for k, value in metrics.recall.items()} | {"diversity90": metrics.diversity90}
+        metrics = evaluate(ranked, wanted, len(item_ids), ks=usable, popularity=ever)
+        figures: dict[str, float | None] = {f"recall@{k}": value for k, value in metrics.recall.items()}
+        figures |= {"diversity90": metrics.diversity90, "never_engaged@100": metrics.never_engaged}
         rows += [(model, len(asked), len(positives), metric, value) for metric, value in figures.items()]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -95,6 +97,12 @@ def _seen(history: pl.DataFrame, asked: pl.Series, item_ids: pl.Series) -> Ragge
     item = row_numbers(item_ids, mine["item_id"])
     user = row_numbers(asked, mine["user_id"])
     return Ragged.from_pairs(user[item >= 0], item[item >= 0], len(asked))
+
+
+def _events_of_items(engaged: pl.Series, item_ids: pl.Series) -> NDArray[np.int64]:
+    """Return how many events each item has [items]."""
+    item = row_numbers(item_ids, engaged)
+    return np.bincount(item[item >= 0], minlength=len(item_ids))
 
 
 def _nothing(users: int, positives: int) -> pl.DataFrame:

@@ -94,6 +94,7 @@ def basis_items(basis: ContentBasis) -> pl.DataFrame:
         interests=pl.lit(None, pl.List(interest)),
         embedding=pl.lit(None, pl.List(pl.Float32)),
         available_from=pl.lit(None, pl.Datetime("us", "UTC")),
+        listed_from=pl.lit(None, pl.Datetime("us", "UTC")),
     )
 
 

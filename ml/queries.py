@@ -65,7 +65,7 @@ def future_queries(
         The queries, whose users are rows of ``whole``, and the dataset with that log.
     """
     found = examples_at(whole, cutoff, rule, dataset.event_names)
-    candidates = np.flatnonzero(dataset.statistics.first_seen < cutoff)
+    candidates = np.flatnonzero(dataset.statistics.listed(cutoff))
     position = positions(candidates, len(dataset.features))
     if only_candidates:
         found = found.take(np.flatnonzero(position[found.item] >= 0))
@@ -119,7 +119,7 @@ def contextual_queries(
         user: rows of ``whole``, -1 = unknown. seconds: each request's day start: events before it are known.
         subject: catalogue rows. target: pairs (request, catalogue row) of the positives.
     """
-    candidates = np.flatnonzero(dataset.statistics.first_seen < cutoff)
+    candidates = np.flatnonzero(dataset.statistics.listed(cutoff))
     position = positions(candidates, len(dataset.features))
     request, item = target
     history_end = np.zeros(len(user), np.int64)

@@ -62,8 +62,8 @@ def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
     basis, statistics = dataset.basis, dataset.statistics
     shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
     network = TwoTower(shape, settings.model, settings.features, settings.training.temperature)
-    known = statistics.first_seen < dataset.log.end
-    network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[known]))
+    listed = statistics.listed(dataset.log.end)
+    network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[listed]))
     return network
 
 

@@ -106,8 +106,10 @@ def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
 
 
 def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
-    """Equal for trainings that would do the same: of the data, the settings, and the code where it is known."""
-    hashes = [_hash(frame) for frame in (period.events, period.items, period.users)]
+    """Return what is equal for trainings that would do the same: of the data, the settings, and the code where it is
+    known. The data include the catalogues of the two validation slices, which newer versions of items don't show."""
+    earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
+    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier)]
     described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 

@@ -74,6 +74,9 @@ class Split:
 def training_period(split: Split, landing: Landing, settings: Settings) -> TrainingPeriod:
     """The split's training events, all of them positives, and the attributes of its items.
 
+    The split's catalogue is what the feed lists: an item is listed from its ``available_from`` on, and always where the
+    landing zone gives none.
+
     Raises:
         RunRefused: the landing zone is empty.
     """
@@ -82,17 +85,13 @@ def training_period(split: Split, landing: Landing, settings: Settings) -> Train
             f"{landing.root} has no landed day, so no items: give --landing an imported log's landing zone."
         )
     positive = landing.manifest.positive_events[0]
-    given = landed_items(landing, settings.data).select(ITEM_COLUMNS)
+    given = landed_items(landing, settings.data).select(*ITEM_COLUMNS, listed_from="available_from")
     ids = pl.concat([split.catalogue["item_id"], split.train["item_id"]]).unique()
     items = ids.to_frame().join(given, on="item_id", how="left").sort("item_id")
     events = _events(split.train.sort("user_id", "ord"), items, positive).with_columns(event_time=_time(pl.col("ts")))
-    first = events.group_by("item_id").agg(first=pl.col("event_time").min())
-    items = items.join(first, on="item_id", how="left", maintain_order="left").with_columns(
-        available_from=pl.min_horizontal("available_from", "first")
-    )
     return TrainingPeriod(
         events=events.select("user_id", "event_time", "event_name", "item_id", "advertiser_id"),
-        items=items.drop("first"),
+        items=items,
         users=pl.DataFrame(schema=USER_SCHEMA),
         end=split.end,
         rule=LabelRule((positive,), split.window_days, repeats_count=False, weights=settings.examples.label_weights),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -18,17 +19,27 @@ from warehouse.ingest import day_end, ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # ``listed_from`` of an item that only events know
+
 
 def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
-    """The catalogue as of the end of ``day``: contract columns of items, one row an item, sorted by ``item_id``.
+    """Return the catalogue as of the end of ``day``, one row an item, sorted by ``item_id``.
 
-    An item's newest version that arrived on or before ``day``. ``available_from`` is the earlier of the given time and
-    the item's first event, and null where there is neither. Items that only events know are added with their id and the
-    advertiser of their first event that names one.
+    An item's newest version that arrived on or before ``day``. Items that only events know are added with their id and
+    the advertiser of their first event that names one.
+
+    Returns:
+        The contract columns of items and ``listed_from``: the instant from which the feed lists the item, the later of
+        its first arrival (``_arrivals``) and its ``available_from``; null = always, ``NEVER`` = the feed lacks it.
     """
-    given = _newest(tables, LandingTable.items, "item_id", day)
+    listed_from = pl.max_horizontal("arrived", "available_from")
+    given = (
+        _newest(tables, LandingTable.items, "item_id", day)
+        .join(_arrivals(tables, landing, day), on="item_id", how="left")
+        .with_columns(listed_from=listed_from)
+        .drop("arrived")
+    )
     engaged = _events(tables, landing, day).filter(pl.col("item_id").is_not_null())
-    first_seen = engaged.group_by("item_id").agg(first_event=pl.col("event_time").min()).collect(engine="streaming")
     unlisted = (
         engaged.join(given.lazy().select("item_id"), on="item_id", how="anti")
         .sort("event_time", "event_id", "user_id")
@@ -36,13 +47,18 @@ def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
         .agg(pl.col("advertiser_id").drop_nulls().first())
         .collect()
     )
-    return (
-        pl.concat([given, unlisted], how="diagonal")
-        .join(first_seen, on="item_id", how="left")
-        .with_columns(available_from=pl.min_horizontal("available_from", "first_event"))
-        .drop("first_event")
-        .sort("item_id")
-    )
+    never = pl.lit(NEVER).cast(given.schema["listed_from"])
+    return pl.concat([given, unlisted.with_columns(listed_from=never)], how="diagonal").sort("item_id")
+
+
+def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFrame:
+    """Return the catalogue as of the newest day that had ended by ``instant``, as ``items_as_of``.
+
+    Before the end of the day of the first feed it is the catalogue of that feed: nothing older is known of its items.
+    """
+    days = tables.days(LandingTable.items.value, "arrival_date") or tables.days("events", "arrival_date")
+    local = instant.astimezone(ZoneInfo(landing.manifest.time_zone)).date()
+    return items_as_of(tables, landing, max(local - timedelta(days=1), days[0]))
 
 
 def users_as_of(tables: Tables, day: date) -> pl.DataFrame:
@@ -64,9 +80,38 @@ def events_as_of(tables: Tables, landing: Landing, day: date, columns: Sequence[
     return (events if columns is None else events.select(columns)).collect()
 
 
+def engaged_items(tables: Tables, landing: Landing, day: date) -> pl.Series:
+    """Return the ids of the items that anybody has engaged with by the end of ``day``, each once."""
+    named = _events(tables, landing, day).select("item_id").drop_nulls()
+    return named.unique().collect(engine="streaming")["item_id"]
+
+
+def items_of_users(tables: Tables, landing: Landing, day: date, users: pl.Series) -> pl.DataFrame:
+    """Return each pair of user_id and item_id that ``users`` have engaged with by the end of ``day``, once."""
+    own = _events(tables, landing, day).filter(pl.col("user_id").is_in(users.implode()))
+    return own.select("user_id", "item_id").drop_nulls().unique().collect(engine="streaming")
+
+
 def _events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
     end = day_end(day, landing.manifest.time_zone)
     return tables.scan("events").filter(pl.col("arrival_date") <= day, pl.col("event_time") < end)
+
+
+def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
+    """Return since when the feed holds each item: item_id, arrived (the start of the day of its first arrival).
+
+    ``arrived`` is null for the items of the first feed, such as the history's: the feed has held them for longer than
+    anything is known of it.
+    """
+    schema = {"item_id": pl.String(), "arrived": pl.Datetime("us", "UTC")}
+    days = tables.days(LandingTable.items.value, "arrival_date")
+    starts = {each: day_end(each - timedelta(days=1), landing.manifest.time_zone) for each in days[1:] if each <= day}
+    if not starts:
+        return pl.DataFrame(schema=schema)
+    arrived = tables.scan(LandingTable.items.value).filter(pl.col("arrival_date") <= day)
+    first = arrived.group_by("item_id").agg(day=pl.col("arrival_date").min()).collect(engine="streaming")
+    start = pl.col("day").replace_strict(starts, default=None, return_dtype=schema["arrived"])
+    return first.select("item_id", arrived=start)
 
 
 def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from ml.content import ContentBasis
 from ml.crossfit import CrossFit, uncrossed
 from ml.dataset import Dataset, build_dataset
 from ml.examples import Examples, LabelRule, examples_at, training_cutoffs
-from ml.learning import TrainingPeriod, content_folds, whole_log
+from ml.learning import TrainingPeriod, content_folds, on_listed, whole_log
 from ml.objectives import build_examples
 from ml.queries import with_log
 from ml.retrieval import Positives, Ragged
@@ -102,13 +102,17 @@ def cross_fitted(data: AdvertiserData, known: AdvertiserPeriod, settings: Settin
 
 
 def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings: Settings) -> Examples:
-    """Examples at evenly spaced cut-offs whose windows end within the period; ``item`` is the row of the advertiser."""
+    """Return examples at evenly spaced cut-offs whose windows end within the period, on advertisers known by then.
+
+    ``item`` is the row of the advertiser.
+    """
     period, log = known.period, data.log
     first = float(log.seconds.min()) if log.events else period.end
     cutoffs = training_cutoffs(
         period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
     )
-    return build_examples(log, cutoffs, known.rule, period.event_names, settings.examples, settings.training.seed)
+    examples = build_examples(log, cutoffs, known.rule, period.event_names, settings.examples, settings.training.seed)
+    return on_listed(examples, data.advertisers.statistics, window=0.0)
 
 
 def by_advertiser(log: EventLog, events: pl.DataFrame, advertisers: Advertisers) -> EventLog:

@@ -1,7 +1,7 @@
 """What an advertiser is, as of an instant: its catalogue by category, its price level, its size, the centroid of its
 items' content, how it has been doing, and its hashed id.
 
-Only what was known before the instant is read: items available by then, events that had happened by then. The content
+Only what was known before the instant is read: items listed by then, events that had happened by then. The content
 basis is frozen with the model version, so a centroid changes with the catalogue and never with later engagement.
 """
 
@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ml.hashing import hash_column
-from ml.items import ItemFeatures, ItemStatistics, build_item_statistics
+from ml.items import ItemFeatures, ItemStatistics, build_item_statistics, is_listed
 from ml.sequences import row_numbers, to_seconds
 from settings import UNKNOWN_ADVERTISER, FeatureSettings
 
@@ -57,7 +57,7 @@ class Advertisers:
     hashes: NDArray[np.int64]  # [advertisers, hashes]
     of_item: NDArray[np.int64]  # [items] row of the item's advertiser, -1 = none
     items: ItemFeatures
-    item_seen: NDArray[np.float64]  # [items] seconds; from then on the item belongs to the catalogue, inf = never
+    item_listed_from: NDArray[np.float64]  # [items] seconds, see ``ml.items.is_listed``
     statistics: ItemStatistics  # of advertisers: from all their events, those without an item included
     category_buckets: int
 
@@ -69,12 +69,12 @@ class Advertisers:
         return replace(self, items=replace(self.items, content=content))
 
     def known(self, seconds: float) -> NDArray[np.int64]:
-        """Rows of the advertisers with an event or an available item before ``seconds``, ascending."""
-        return np.flatnonzero(self.statistics.first_seen < seconds)
+        """Rows of the advertisers with an event before ``seconds`` or an item that is listed as of it, ascending."""
+        return np.flatnonzero(self.statistics.listed(seconds))
 
     def at(self, seconds: float) -> Profiles:
         """Profiles as of ``seconds`` (exclusive)."""
-        listed = np.flatnonzero((self.of_item >= 0) & (self.item_seen < seconds))
+        listed = np.flatnonzero((self.of_item >= 0) & is_listed(self.item_listed_from, seconds))
         owner = self.of_item[listed]
         size = np.bincount(owner, minlength=len(self))
         ones = np.ones(len(listed), np.float32)
@@ -115,16 +115,16 @@ def build_advertisers(
     of_item = row_numbers(ids, items.sort("item_id")["advertiser_id"])
     item, seconds = row_numbers(features.item_ids, events["item_id"]), to_seconds(events["event_time"])
     windows = settings.statistics_windows_days
-    seen = build_item_statistics(item, seconds, features.available_from, windows).first_seen
+    item_listed_from = build_item_statistics(item, seconds, features.listed_from, windows).listed_from
     listed = np.full(len(ids), np.inf)
-    np.minimum.at(listed, of_item[of_item >= 0], seen[of_item >= 0])
+    np.minimum.at(listed, of_item[of_item >= 0], item_listed_from[of_item >= 0])
     row = advertiser_of_event(events["advertiser_id"], item, of_item, ids)
     return Advertisers(
         advertiser_ids=ids,
         hashes=hash_column(ids, settings.advertiser_buckets, settings.advertiser_hashes),
         of_item=of_item,
         items=features,
-        item_seen=seen,
+        item_listed_from=item_listed_from,
         statistics=build_item_statistics(row, seconds, listed, windows),
         category_buckets=settings.category_buckets,
     )

@@ -101,7 +101,7 @@ class AdvertiserBatches(IterableDataset[AdvertiserTrainingBatch]):
         cells = []
         for cell in split_into_cells(self.examples, folds):
             positives = self.examples.item[cell.rows]
-            corpus = np.union1d(self.data.advertisers.known(cell.cutoff), positives)
+            corpus = self.data.advertisers.known(cell.cutoff)
             size = min(POOL * self.settings.training.corpus_negatives, len(corpus))
             pool = random.choice(corpus, size, replace=False)
             candidates = np.union1d(positives, pool)

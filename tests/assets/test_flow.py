@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import subprocess
 import sys
@@ -25,11 +26,13 @@ from ml.retrieval import RankedLists
 from ml.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
 from pipelines.summary import MODELS
+from settings import Settings
 from tests.assets.world import DAYS, PROJECT, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_DAY
 from tests.flow import Ran
 from warehouse.catalogue import items_as_of
 from warehouse.contracts import KEYS, LandingTable
+from warehouse.ingest import day_end
 from warehouse.tables import vectors
 
 pytestmark = pytest.mark.slow
@@ -113,6 +116,7 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
     daily = {(table.value, "quarantine_share_within_bound") for table in LandingTable} | {
         *(("data_quality", name) for name in CHECKS),
         ("item_index", "scores_as_before"),
+        ("item_index", "few_slots_never_engaged"),
         ("user_states", "incremental_equals_full"),
         ("item_index", "recall_against_brute_force"),
         ("item_index", "recall_under_filters"),
@@ -153,6 +157,21 @@ def test_every_day_has_the_whole_catalogue_embedded_and_indexed(ran: Ran) -> Non
         assert index.manifest.model_version == "item-1"
 
 
+def test_a_period_that_ends_earlier_knows_the_catalogue_of_then(ran: Ran) -> None:
+    """Items that arrived later keep their rows, and nothing is known of them."""
+    period = training_period(ran.tables, ran.landing, DAYS[-1], Settings())
+    end = day_end(DAYS[0], ran.landing.manifest.time_zone).timestamp()
+    handed = pickle.loads(pickle.dumps(period))  # as to a process that fits
+    earlier, then = handed.until(end).items, items_as_of(ran.tables, ran.landing, DAYS[0])
+    assert earlier["item_id"].equals(period.items["item_id"])
+    assert earlier.join(then, on="item_id", how="semi").select(then.columns).equals(then)
+    later = earlier.join(then, on="item_id", how="anti")
+    assert len(later) > 0
+    assert later["title"].null_count() == later["category"].null_count() == len(later)
+    assert (later["listed_from"].dt.epoch("s") >= end).all()
+    assert period.items["listed_from"].dt.epoch("s").is_between(end, period.end, closed="left").any()
+
+
 def test_the_inference_log_counts_users(ran: Ran) -> None:
     log = ran.tables.scan("inference_log").sort("day").collect()
     assert log["day"].to_list() == DAYS
@@ -170,6 +189,9 @@ def test_every_day_was_measured_for_the_model_and_the_baselines_beside_it(ran: R
     assert contextual["positives"].min() > 0
     assert contextual["value"].is_between(0, 1).all()
     assert daily["model"].n_unique() > 1
+    never = daily.filter(metric="never_engaged@100")
+    assert len(never) == len(DAYS) * daily["model"].n_unique()
+    assert never["value"].is_between(0, 1).all()
 
 
 def test_the_views_read_the_current_tables(ran: Ran) -> None:
@@ -245,6 +267,19 @@ def test_the_reported_recall_is_that_of_the_stored_lists(ran: Ran, comparison: C
     for model, ranked in lists.items():
         hits, counts = hits_and_counts(comparison, ranked, k)
         assert metric(ran, "recall", model.value, f"recall@{k}") == pytest.approx(hits.sum() / counts.sum()), model
+
+
+def test_the_reported_share_of_slots_never_engaged_with_is_that_of_the_stored_lists(
+    ran: Ran, comparison: Comparison
+) -> None:
+    lists = lists_of_frame(ran.tables.read("evaluation_lists", {"model_version": "item-1"}), comparison.user_ids)
+    events = ran.tables.scan("events").filter(pl.col("event_time").dt.epoch("s") < comparison.cutoff).collect()
+    never = ~comparison.item_ids.is_in(events["item_id"].drop_nulls().implode()).to_numpy()
+    asked = np.flatnonzero(comparison.asked.queries.positives.counts)
+    for model, ranked in lists.items():
+        slots = ranked.items[asked, :100]
+        share = never[slots[slots >= 0]].mean()
+        assert metric(ran, "diversity", model.value, "never_engaged@100") == pytest.approx(share), model
 
 
 @pytest.mark.parametrize("k", [10, 100])

@@ -39,7 +39,8 @@ def test_a_saved_model_gives_the_same_embeddings(
     loaded = ModelArtifact.load(tmp_path / "model")
     before, after = (embeddings(each, period, prepared) for each in (artifact, loaded))
     for one, other in zip(before, after, strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-6)
+        # Numbers of a state are up to 6: float32 rounds them at 5e-7, by where the weights lie in memory.
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6)
     assert loaded.trained_until == artifact.trained_until
     assert loaded.event_names == artifact.event_names
     assert loaded.settings.model == artifact.settings.model

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -14,11 +16,23 @@ from ml.batches import Cell, TrainingBatch, TrainingBatches
 from ml.context import subject_context
 from ml.drawing import EpochPlan
 from ml.examples import Examples
+from ml.items import DAY
 from ml.learning import TrainingPeriod, prepare
 from ml.loss import accidental_hits, expected_count, sampled_softmax
 from ml.prepared import Prepared
 from ml.sequences import newest
-from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
+from settings import Settings
+from tests.ml.worlds import (
+    EVENT_NAMES,
+    START,
+    Event,
+    event_frame,
+    instant,
+    item_frame,
+    rule,
+    small_settings,
+    user_frame,
+)
 
 WINDOW_DAYS = 15.0
 
@@ -132,12 +146,26 @@ def test_shares_are_those_of_the_cells_positives(prepared: Prepared) -> None:
         assert abs(share - (items == row).mean()) < 1e-6
 
 
-def test_corpus_negatives_are_items_available_before_the_window_ends(prepared: Prepared) -> None:
-    batches = batches_of(prepared)
-    first = prepared.dataset.statistics.first_seen
-    for cell in batches.cells:
-        assert (first[cell.cutoff.corpus] < prepared.examples.cutoff[cell.rows[0]] + WINDOW_DAYS * 86_400).all()
-        assert set(prepared.examples.item[cell.rows]) <= set(cell.cutoff.corpus.tolist())
+def test_corpus_negatives_are_the_items_shown_by_the_cutoff_or_listed_by_the_end_of_the_window(
+    period: TrainingPeriod, settings: Settings
+) -> None:
+    """Half of the catalogue is listed day by day: also an unsold item is in the corpus, from its day on."""
+    days = [None if number % 2 else START + timedelta(days=number / 3) for number in range(len(period.items))]
+    quiet = period.events.filter(~pl.col("item_id").is_in(["i000", "i001"]))
+    listed = period.items.with_columns(listed_from=pl.Series(days, dtype=pl.Datetime("us", "UTC")))
+    prepared = prepare(replace(period, events=quiet, items=listed), settings)
+    events = prepared.dataset.log
+    sizes = set()
+    for cell in batches_of(prepared).cells:
+        cutoff = prepared.examples.cutoff[cell.rows[0]]
+        shown = set(events.item[events.seconds < cutoff].tolist())
+        end = cutoff + WINDOW_DAYS * DAY
+        feed = {row for row, day in enumerate(days) if day is None or day.timestamp() < end}
+        assert set(cell.cutoff.corpus.tolist()) == shown | feed
+        assert {0, 1} <= feed
+        assert set(prepared.examples.item[cell.rows]) <= shown | feed
+        sizes.add(len(shown | feed))
+    assert len(sizes) > 1
 
 
 def test_the_same_seed_and_epoch_give_the_same_batches(prepared: Prepared) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.content import ContentBasis
 from ml.hashing import bucket
-from ml.items import DAY, ItemFeatures, build_item_features, build_item_statistics, item_groups
+from ml.items import DAY, ItemFeatures, ItemStatistics, build_item_features, build_item_statistics, item_groups
 from settings import FeatureSettings
 from tests.ml.worlds import START, instant, item_frame
 
@@ -19,14 +19,17 @@ ITEMS = 4
 WINDOWS = [1.0, 7.0]
 
 
-def slow_statistics(events: pd.DataFrame, available: list[float], now: float) -> NDArray[np.float64]:
+def slow_statistics(events: pd.DataFrame, listed: list[float], now: float) -> NDArray[np.float64]:
     """The definition, item by item: events is item, seconds."""
     rows = []
+    begin = min([now, *events[events["item"] >= 0]["seconds"]])
     for item in range(ITEMS):
         own = events[(events["item"] == item) & (events["seconds"] < now)]["seconds"]
         counts = [int((own >= now - days * DAY).sum()) for days in WINDOWS] + [len(own)]
-        starts = [*own.to_list()] + ([available[item]] if np.isfinite(available[item]) else [])
-        age_days = max(now - min(starts), 0) / DAY if starts else 0.0
+        ever = events[events["item"] == item]["seconds"]
+        # Always listed: an item without an event is as old as the log.
+        since = min([listed[item], *ever]) if np.isfinite(listed[item]) else min(own, default=begin)
+        age_days = max(now - since, 0) / DAY
         rows.append([*(np.log1p(count) for count in counts), np.log1p(age_days) / 4, float(len(own) > 0)])
     return np.array(rows)
 
@@ -48,6 +51,31 @@ def test_statistics_equal_a_slow_reference(
     frame = pd.DataFrame({"item": item, "seconds": seconds})
     assert found.shape == (ITEMS, statistics.width)
     np.testing.assert_allclose(found, slow_statistics(frame, since, now * DAY / 2), atol=1e-6)
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(-1, ITEMS - 1), st.integers(0, 40)), max_size=40),
+    listed=st.lists(st.sampled_from([-np.inf, np.inf]) | st.integers(0, 40), min_size=ITEMS, max_size=ITEMS),
+    now=st.integers(0, 42),
+)
+def test_who_is_listed_and_how_an_item_does_are_those_of_the_log_cut_at_the_instant(
+    events: list[tuple[int, int]], listed: list[float], now: int
+) -> None:
+    """And of the items that the feed has not listed by then it doesn't matter when, or whether, it does."""
+    instant, since = now * DAY, np.array(listed) * DAY
+
+    def statistics(known: list[tuple[int, int]], since: NDArray[np.float64]) -> ItemStatistics:
+        item = np.array([item for item, _ in known], np.int64)
+        return build_item_statistics(item, np.array([day * DAY for _, day in known], np.float64), since, WINDOWS)
+
+    whole = statistics(events, since)
+    cut = statistics([event for event in events if event[1] < now], np.where(since < instant, since, np.inf))
+    assert whole.listed(instant).tolist() == cut.listed(instant).tolist()
+    np.testing.assert_array_equal(whole.at(instant), cut.at(instant))
+    shown = {item for item, day in events if item >= 0 and day < now}
+    assert set(np.flatnonzero(whole.listed(instant))) == shown | set(np.flatnonzero(since < instant))
+    in_window = whole.listed_in_window(instant, instant + 5 * DAY)
+    assert set(np.flatnonzero(in_window)) == shown | set(np.flatnonzero(since < instant + 5 * DAY))
 
 
 def test_the_edges_of_a_window() -> None:
@@ -87,7 +115,7 @@ def features() -> ItemFeatures:
         category=["Home > Chairs", "Home", None],
         price=[10.0, None, 0.0],
         interests=[None, [{"interest": "cats", "confidence": 0.3}, {"interest": "dogs", "confidence": 0.7}], None],
-        available_from=[START, None, None],
+        listed_from=[START, None, None],
     )
     return build_item_features(items, basis(), FeatureSettings(category_buckets=64, advertiser_buckets=64))
 
@@ -122,7 +150,7 @@ def test_features_and_statistics_survive_the_table() -> None:
     after, read = ItemFeatures.from_frame(before.to_frame(statistics))
     np.testing.assert_array_equal(read, statistics)
     assert after.item_ids.to_list() == before.item_ids.to_list()
-    assert after.available_from.tolist() == [instant(0), -np.inf, -np.inf]
+    assert after.listed_from.tolist() == [instant(0), -np.inf, -np.inf]
     for name in ("content", "category", "interests", "confidence", "advertiser", "price"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
         assert getattr(after, name).dtype == getattr(before, name).dtype, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import ml.fitting
 from ml.comparison import Asked
 from ml.content import ContentBasis
 from ml.fitting import choose_epochs
-from ml.learning import TrainingPeriod, prepare
+from ml.learning import TrainingPeriod, newest_window, prepare
 from ml.prepared import Prepared, training_context
 from ml.training import Fit
 from settings import ContextRecipe, Settings
 from tests.ml.worlds import (
     EVENT_NAMES,
+    START,
     Event,
     event_frame,
     instant,
@@ -110,9 +112,11 @@ def test_statistics_and_examples_read_nothing_after_their_instant_even_in_a_long
 
 
 def canary_period() -> TrainingPeriod:
-    """A canary sings only after the cut: then it is what everybody buys, in the company of one other item."""
+    """A canary sings only after the cut: then it is what everybody buys, in the company of one other item. A third
+    item stays unsold for good. The feed lists all three from day 10 on."""
     period = planted_period(users=60, items=48, kinds=4)
-    quiet = period.events.filter(~pl.col("item_id").is_in(["i047", "i046"]))
+    listed = pl.when(pl.col("item_id") >= "i045").then(pl.lit(START + timedelta(days=10)))
+    quiet = period.events.filter(pl.col("item_id") < "i045")
     rows: list[Event] = []
     for number in range(60):
         rows += [
@@ -120,7 +124,7 @@ def canary_period() -> TrainingPeriod:
             (f"u{number:03d}", CUT + 1 + number / 100, "checkout", "i047"),
         ]
     events = pl.concat([quiet, event_frame(rows)]).sort("user_id", "event_time", maintain_order=True)
-    return dataclasses.replace(period, events=events)
+    return dataclasses.replace(period, events=events, items=period.items.with_columns(listed_from=listed))
 
 
 def test_a_canary_that_only_the_future_knows_is_not_heard() -> None:
@@ -131,14 +135,66 @@ def test_a_canary_that_only_the_future_knows_is_not_heard() -> None:
     prepared = prepare(period.until(instant(CUT)), settings)
     statistics = prepare(period, settings).dataset.statistics  # of the longer log
     own = len(settings.features.statistics_windows_days) + 3  # columns of the item itself, before its groups'
-    silent = statistics.at(instant(CUT))[[canary, companion], :own]
-    assert (silent == 0).all()
+    silent = statistics.at(instant(CUT))[[canary, companion, items.index("i045")], :own]
+    assert (silent == silent[2]).all()
+    assert silent[2, :-2].sum() == silent[2, -1] == 0  # no counts, no events, only an age
     assert (statistics.at(instant(CUT + 5))[canary, :4] > 0).any()
     assert not {"i047", "i046"} & set(prepared.dataset.basis.items["item_id"])
     assert canary not in prepared.examples.item
     assert canary not in prepared.subjects
     heard = prepare(period, settings)
     assert "i047" in set(heard.dataset.basis.items["item_id"])  # so the test above can fail
+
+
+def test_who_sells_after_the_cut_is_no_other_candidate_or_negative_than_who_never_sells() -> None:
+    """The corpus, the candidates and the examples are those of a log that ends at the cut, with or without a future."""
+    settings, period = small_settings(), canary_period()
+    prepared = prepare(period.until(instant(CUT)), settings)
+    asked = newest_window(dataclasses.replace(period, end=instant(CUT + 15)), prepared, settings)
+    rows = [period.items["item_id"].to_list().index(item) for item in ("i045", "i046", "i047")]
+    assert set(rows) <= set(asked.queries.candidates.tolist())
+    longer = prepare(period, settings).dataset.statistics
+    for day in (5, 15, CUT):
+        known = prepared.dataset.statistics.listed(instant(day))
+        assert known[rows].tolist() == [day > 10] * 3
+        assert longer.listed(instant(day)).tolist() == known.tolist()
+
+
+def test_positives_on_items_that_only_their_sale_makes_known_make_no_example() -> None:
+    """The window begins at day 15 and ends at day 30; the feed lists d in it, and c after it."""
+    rows: list[Event] = [(f"u{n}", 1.0 + n, "page_visit", "a") for n in range(3)]
+    rows += [(f"u{n}", 20.0 + n, "checkout", item) for n in range(3) for item in ("b", "c", "d")]
+    listed = [None, None, START + timedelta(days=30), START + timedelta(days=18)]
+    items = item_frame(["a", "b", "c", "d"], listed_from=listed)
+    one = small_settings(examples={"cutoffs": 1}, features={"cross_fit_folds": 1})
+    period = TrainingPeriod(event_frame(rows), items, user_frame([]), instant(30), rule(15.0), EVENT_NAMES)
+    assert set(prepare(period, one).examples.item.tolist()) == {1, 3}
+
+
+def test_attributes_that_only_a_later_catalogue_knows_dont_show_before_it() -> None:
+    """Each item's newest version names the category of the item that its buyers buy next."""
+    period, settings = planted_period(users=60, items=48, kinds=4), small_settings()
+    telling = period.items.with_columns(
+        category=pl.format("Answers > {}", "item_id"), advertiser_id="item_id", price=pl.lit(1.0)
+    )
+    newcomer = item_frame(["i999"], category=["Answers"], listed_from=[START + timedelta(days=CUT + 1)])
+
+    def catalogue(seconds: float) -> pl.DataFrame:
+        return pl.concat([telling, newcomer]) if seconds > instant(CUT) else period.items
+
+    dated = dataclasses.replace(period, items=catalogue(period.end), items_at=catalogue)
+    told, plain = prepare(dated.until(instant(CUT)), settings), prepare(period.until(instant(CUT)), settings)
+    assert_equal(told.dataset.features.category[:-1], plain.dataset.features.category, "category")
+    assert_equal(told.dataset.features.advertiser[:-1], plain.dataset.features.advertiser, "advertiser")
+    assert_equal(told.dataset.features.price[:-1], plain.dataset.features.price, "price")
+    assert told.dataset.features.item_ids.to_list() == dated.items["item_id"].to_list()  # the rows stay
+    assert not told.dataset.statistics.listed(instant(CUT))[-1]
+    assert not told.dataset.features.category[-1].any()
+    assert_equal(told.examples.item, plain.examples.item, "examples")
+    with pytest.raises(AssertionError):
+        assert_equal(
+            prepare(dated, settings).dataset.features.category[:-1], plain.dataset.features.category, "category"
+        )
 
 
 def test_the_content_of_a_basis_follows_the_training_period_only(period: TrainingPeriod, settings: Settings) -> None:
@@ -173,7 +229,7 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
 
     def spy(earlier: TrainingPeriod, prepared: Prepared, *arguments: Any) -> Fit:
         found.update(earlier=earlier, prepared=prepared, asked=next(a for a in arguments if isinstance(a, Asked)))
-        return Fit(1, 0.0, 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
+        return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ml.fitting, "fit_prepared", spy)
     choose_epochs(period, settings, tmp_path)
@@ -189,7 +245,7 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
     assert_equal(asked.dataset.basis, prepared.dataset.basis)
     future = log.seconds >= cutoff
     assert future.any()  # the positives are there to be found, only not to be learnt from
-    assert set(asked.queries.candidates) <= set(np.flatnonzero(prepared.dataset.statistics.first_seen < cutoff))
+    assert asked.queries.candidates.tolist() == np.flatnonzero(prepared.dataset.statistics.listed(cutoff)).tolist()
 
 
 def test_a_user_who_comes_later_has_no_example() -> None:

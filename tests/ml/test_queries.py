@@ -30,6 +30,7 @@ from tests.ml.worlds import (
 )
 
 CATALOGUE = ["a", "b", "c", "d"]
+LISTED = [None, None, None, START + timedelta(days=12)]  # d comes with its first event
 ROWS: list[Event] = [
     ("u", 1.0, "page_visit", "a"),
     ("u", 3.0, "checkout", "b"),
@@ -46,7 +47,7 @@ def known_and_whole(cutoff: float) -> tuple[Dataset, EventLog]:
     frame = event_frame(ROWS)
     known = frame.filter(pl.col("event_time").dt.timestamp("us") < instant(cutoff) * 1e6)
     dataset = build_dataset(
-        known, item_frame(CATALOGUE), user_frame(["u", "w"]), small_settings().features, EVENT_NAMES
+        known, item_frame(CATALOGUE, listed_from=LISTED), user_frame(["u", "w"]), small_settings().features, EVENT_NAMES
     )
     return dataset, event_log(ROWS, CATALOGUE)
 
@@ -86,11 +87,11 @@ def test_where_repeats_do_not_count_the_history_is_hidden() -> None:
     assert [sorted(row) for row in rows_of(queries.exclude)] == [[0, 1]]
 
 
-def test_items_that_become_available_after_the_cutoff_are_no_candidates() -> None:
+def test_items_that_are_listed_after_the_cutoff_are_no_candidates() -> None:
     _, whole = known_and_whole(10.0)
     known = event_frame([row for row in ROWS if row[1] < 10.0])
     available = [None, None, START + timedelta(days=9), START + timedelta(days=10)]
-    items = item_frame([*CATALOGUE], available_from=available)
+    items = item_frame([*CATALOGUE], listed_from=available)
     dataset = build_dataset(known, items, user_frame([]), small_settings().features, EVENT_NAMES)
     queries, _ = future_queries(dataset, whole, instant(10.0), rule(10.0), 10, 0, True)
     assert queries.candidates.tolist() == [0, 1, 2]

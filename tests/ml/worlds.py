@@ -55,6 +55,7 @@ def item_frame(item_ids: list[str], **columns: Any) -> pl.DataFrame:
         "interests": pl.List(pl.Struct({"interest": pl.String, "confidence": pl.Float64})),
         "embedding": pl.List(pl.Float32),
         "available_from": pl.Datetime("us", "UTC"),
+        "listed_from": pl.Datetime("us", "UTC"),
     }
     values: dict[str, Any] = {"item_id": item_ids} | columns
     missing = [None] * len(item_ids)

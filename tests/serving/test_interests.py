@@ -35,7 +35,7 @@ def profiles() -> InterestProfiles:
         confidence=np.zeros((count, 4), np.float32),
         advertiser=np.zeros((count, 1), np.int64),
         price=np.zeros((count, 2), np.float32),
-        available_from=np.zeros(count),
+        listed_from=np.zeros(count),
     )
     return InterestProfiles.of(FURNITURE, features, BUCKETS)
 

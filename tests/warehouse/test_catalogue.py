@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from settings import DataSettings
-from warehouse.catalogue import events_as_of, items_as_of, users_as_of
+from warehouse.catalogue import NEVER, engaged_items, events_as_of, items_as_of, items_at, items_of_users, users_as_of
 from warehouse.contracts import LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest import ingest
@@ -45,7 +45,7 @@ def test_users_are_dated_too(tables: Tables, landing: Landing) -> None:
     assert ages == [{of("u"): 40, of("v"): 30}, {of("u"): 41, of("v"): 30}]
 
 
-def test_an_item_is_available_from_the_earlier_of_what_is_given_and_its_first_event(
+def test_an_item_of_the_first_feed_is_listed_from_what_is_given_whatever_its_events_are(
     landing: Landing, tables: Tables
 ) -> None:
     hour = timedelta(hours=1)
@@ -54,14 +54,36 @@ def test_an_item_is_available_from_the_earlier_of_what_is_given_and_its_first_ev
     given = {"early": NOON - hour, "late": NOON + hour, "none": None, "unseen": NOON, "unknown": None}
     rows: list[dict[str, object]] = [{"item_id": item, "available_from": time} for item, time in given.items()]
     arrive(landing, tables, LandingTable.items, DAY, rows)
-    available = dict(items_as_of(tables, landing, DAY).select("item_id", "available_from").iter_rows())
-    assert available == {
-        "early": NOON - hour,
-        "late": NOON,
-        "none": NOON - hour,
-        "unseen": NOON,
-        "unknown": None,
-    }
+    found = items_as_of(tables, landing, DAY)
+    assert dict(found.select("item_id", "available_from").iter_rows()) == given
+    assert dict(found.select("item_id", "listed_from").iter_rows()) == given
+
+
+def test_a_later_arrival_is_listed_from_its_first_day_on_whatever_its_newest_version_is(
+    landing: Landing, tables: Tables
+) -> None:
+    """The first feed counts as that of always; ``before`` has been on sale for long, and the feed has it since NEXT."""
+    late = NEXT + timedelta(days=1)
+    arrive(landing, tables, LandingTable.events, DAY, [event("1", "old", NOON), event("2", "only the log", NOON)])
+    arrive(
+        landing, tables, LandingTable.items, DAY, [{"item_id": "old"}, {"item_id": "coming", "available_from": None}]
+    )
+    new: list[dict[str, object]] = [{"item_id": item, "available_from": None} for item in ("new", "old")]
+    arrive(landing, tables, LandingTable.items, NEXT, [*new, {"item_id": "before", "available_from": NOON}])
+    opening = NOON + timedelta(days=9)
+    arrive(landing, tables, LandingTable.items, late, [*new, {"item_id": "coming", "available_from": opening}])
+    midnight = datetime(2026, 3, 11, tzinfo=UTC)
+    listed = dict(items_as_of(tables, landing, late).select("item_id", "listed_from").iter_rows())
+    assert listed == {"old": None, "new": midnight, "before": midnight, "coming": opening, "only the log": NEVER}
+
+
+def test_the_catalogue_at_an_instant_is_that_of_the_newest_day_that_had_ended(landing: Landing, tables: Tables) -> None:
+    arrive(landing, tables, LandingTable.events, DAY, [event("1", "a", NOON)])
+    for day, price in ((DAY, 1.0), (NEXT, 2.0)):
+        arrive(landing, tables, LandingTable.items, day, [{"item_id": "a", "price": price}])
+    second, microsecond = datetime(2026, 3, 12, tzinfo=UTC), timedelta(microseconds=1)
+    instants = (NOON - timedelta(days=50), second - microsecond, second)
+    assert [items_at(tables, landing, each)["price"].to_list() for each in instants] == [[1.0], [1.0], [2.0]]
 
 
 def test_items_that_only_events_know_are_added_with_their_advertiser(landing: Landing, tables: Tables) -> None:
@@ -74,7 +96,7 @@ def test_items_that_only_events_know_are_added_with_their_advertiser(landing: La
     arrive(landing, tables, LandingTable.events, DAY, rows)
     [item] = items_as_of(tables, landing, DAY).to_dicts()
     assert (item["item_id"], item["advertiser_id"], item["title"]) == ("new", "first", None)
-    assert item["available_from"] == NOON - timedelta(hours=2)
+    assert (item["available_from"], item["listed_from"]) == (None, NEVER)
 
 
 def test_nothing_of_the_future_shows(landing: Landing, tables: Tables) -> None:
@@ -89,3 +111,13 @@ def test_nothing_of_the_future_shows(landing: Landing, tables: Tables) -> None:
 def test_events_need_an_ingested_log(landing: Landing, tables: Tables) -> None:
     with pytest.raises(TableMissing):
         events_as_of(tables, landing, DAY)
+
+
+def test_what_was_engaged_with_is_that_of_the_day(landing: Landing, tables: Tables) -> None:
+    events = [event("1", "a", NOON), event("2", "a", NOON), event("3", None, NOON)]
+    arrive(landing, tables, LandingTable.events, DAY, [*events, {**event("4", "b", NOON), "user_id": "v"}])
+    arrive(landing, tables, LandingTable.events, NEXT, [event("5", "c", NOON + timedelta(days=1))])
+    of = UserKeys.of(tables, landing).key
+    assert sorted(engaged_items(tables, landing, DAY)) == ["a", "b"]
+    assert items_of_users(tables, landing, DAY, pl.Series([of("u")])).rows() == [(of("u"), "a")]
+    assert sorted(engaged_items(tables, landing, NEXT)) == ["a", "b", "c"]

@@ -22,8 +22,8 @@ def import_amazon_reviews(source: Path, landing: Landing, daily_days: int = 3) -
     """Write ``source`` (events.parquet, items.parquet) into an empty or new landing zone.
 
     The last ``daily_days`` distinct days of the log become daily partitions, everything earlier the history. Items
-    arrive with the history (a feed lists a product before it sells); their ``available_from`` stays null, so that the
-    catalogue takes the first event.
+    arrive with the history (a feed lists a product before it sells); their ``available_from`` stays null: the feed has
+    no dates, so it has always listed them.
 
     Raises:
         SourceError: a source file is missing, the log has too few days, or the landing zone is not empty.

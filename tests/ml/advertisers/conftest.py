@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -18,6 +19,7 @@ from ml.advertisers.learning import (
 from ml.advertisers.training import AdvertiserFit, fit_advertisers
 from tests.ml.advertisers.shops import SETTINGS, data_of, period_of
 from tests.ml.worlds import (
+    START,
     instant,
     item_frame,
     planted_period,
@@ -29,6 +31,8 @@ SHOP = item_frame(
     category=["Home > Chairs", "Home > Chairs", "Home > Lamps", None, "Home"],
     price=[10.0, 40.0, None, 40.0, 1.0],
     embedding=[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]],
+    # The feed is late: events show each item first.
+    listed_from=[START + timedelta(days=39)] * 5,
 )
 
 
