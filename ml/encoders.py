@@ -5,6 +5,7 @@ Shapes: B sequences, L positions, W width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -190,18 +191,11 @@ def masked_maximum(hidden: Tensor, valid: Tensor) -> Tensor:
     return largest.masked_fill(~valid.any(1, keepdim=True), 0.0)
 
 
-class PoolingEncoder(nn.Module):
-    """A baseline: an MLP over pooled event embeddings, no transformer, no order."""
+class PoolingEncoder(nn.Module, ABC):
+    """A baseline: an MLP over pooled event embeddings, no transformer, no order. A subclass says how it pools."""
 
-    def __init__(
-        self,
-        shape: ModelShape,
-        settings: ModelSettings,
-        shared: SharedEmbeddings,
-        pool: Callable[[Tensor, Tensor], Tensor],  # [B, L, W], valid [B, L] -> [B, W], zero where none is valid
-    ) -> None:
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
-        self.pool = pool
         self.embed = EventEmbedding(shape, settings, shared)
         self.embedding_norm = nn.LayerNorm(settings.width)
         self.perceptron = nn.Sequential(
@@ -211,20 +205,30 @@ class PoolingEncoder(nn.Module):
             nn.Linear(4 * settings.width, settings.width),
         )
 
+    @abstractmethod
+    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """Pool [B, L, W] over the positions that ``valid`` [B, L] marks: [B, W], zero where there is none."""
+
     def forward(self, events: EventBatch) -> Encoded:
         hidden = self.embedding_norm(self.embed(events))
         pooled = self.pool(hidden, events.valid)
         return Encoded(hidden, (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True))
 
 
-def mean_pooling(shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> PoolingEncoder:
+class MeanPooling(PoolingEncoder):
     """The baseline of the post: the mean of the event embeddings."""
-    return PoolingEncoder(shape, settings, shared, masked_mean)
+
+    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean over valid positions."""
+        return masked_mean(hidden, valid)
 
 
-def max_pooling(shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> PoolingEncoder:
+class MaximumPooling(PoolingEncoder):
     """The largest value that any event has in each dimension: what the user did at all, not how often."""
-    return PoolingEncoder(shape, settings, shared, masked_maximum)
+
+    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """Return the maximum over valid positions."""
+        return masked_maximum(hidden, valid)
 
 
 def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
@@ -239,6 +243,6 @@ def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
 
 ENCODERS: dict[UserEncoder, Callable[[ModelShape, ModelSettings, SharedEmbeddings], nn.Module]] = {
     UserEncoder.transformer: TransformerEncoder,
-    UserEncoder.mean_pooling: mean_pooling,
-    UserEncoder.max_pooling: max_pooling,
+    UserEncoder.mean_pooling: MeanPooling,
+    UserEncoder.max_pooling: MaximumPooling,
 }

@@ -13,7 +13,7 @@ from ml.checkpoints import check_resumable, load_own
 from ml.prepared import Prepared
 from ml.training import Fit, new_network
 from ml.workplace import ENDED, fitted_once
-from settings import Settings
+from settings import Settings, UserEncoder
 
 
 class Evil:
@@ -50,14 +50,18 @@ def test_a_training_goes_on_from_nothing_that_asks_for_code(evil: Path) -> None:
     assert not (evil.parent / "made").exists()
 
 
-def test_a_fit_that_has_ended_is_read_back(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
-    network = new_network(prepared.dataset, settings).eval()
+@pytest.mark.parametrize("encoder", list(UserEncoder))
+def test_a_fit_that_has_ended_is_read_back(
+    prepared: Prepared, settings: Settings, tmp_path: Path, encoder: UserEncoder
+) -> None:
+    network = new_network(prepared.dataset, settings.with_value("model.encoder", encoder)).eval()
     fit = Fit(
         best_epoch=2,
         best_validation=0.5,
         seconds=1.0,
         sequences_per_second=2.0,
         waiting_share=0.1,
+        metric="validation_recall_at_100",
         network=network,
     )
     fitted_once(tmp_path / "fit", lambda *_: fit)

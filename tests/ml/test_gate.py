@@ -73,7 +73,9 @@ def test_diversity_counts_too(
     """With a tolerance of 10 %, a fall from 0.50 to 0.46 passes and to 0.44 does not, though recall is equal."""
     found = iter([diversity, 0.5])
     evaluate = ml.gate.evaluate
-    monkeypatch.setattr(ml.gate, "evaluate", lambda *arguments: replace(evaluate(*arguments), diversity90=next(found)))
+    monkeypatch.setattr(
+        ml.gate, "evaluate", lambda *given, **named: replace(evaluate(*given, **named), diversity90=next(found))
+    )
     assert judge(period, artifact, artifact, settings, diversity_tolerance=0.1).passed is passed
 
 

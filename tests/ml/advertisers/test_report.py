@@ -37,9 +37,9 @@ def test_recall_on_a_hand_made_catalogue(shop: AdvertiserPeriod) -> None:
     figures = measure_advertisers(AdvertiserComparison(queries, lists, 2), NAMES, [1, 10], 5, 0)
     assert figures.metrics["popularity"].recall == {1: pytest.approx(1 / 3)}  # an index of two has no ten
     novelty = dict(figures.by_novelty["popularity"].select("segment", "recall").rows())
-    assert novelty == {"known": 1.0, "new": 0.0}
+    assert novelty == {"known": 0.5, "new": 0.0}  # at 1: the list begins with a, and b is known, too
     conversion = dict(figures.by_conversion["popularity"].select("segment", "recall").rows())
-    assert conversion == {"add_to_cart": 1.0, "checkout": 1.0, "signup": 0.0}
+    assert conversion == {"add_to_cart": 0.0, "checkout": 1.0, "signup": 0.0}
 
 
 def test_recent_advertisers_come_in_the_order_of_their_newest_event_then_the_popular_ones() -> None:
