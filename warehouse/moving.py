@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import duckdb
+
 from warehouse.home import Home
-from warehouse.tables import Tables
+from warehouse.tables import TableDamaged, Tables
 from warehouse.views import rebuild_views
 
+logger = logging.getLogger(__name__)
 ARTIFACT_COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -33,7 +37,10 @@ def follow_home(home: Home) -> list[str]:
     """
     replaced = _move_artifacts(Path(home.tracking_uri.removeprefix("sqlite:///")), home.artifacts)
     if replaced and home.views.exists():
-        rebuild_views(home, Tables(home.tables))
+        try:
+            rebuild_views(home, Tables(home.tables))
+        except (duckdb.Error, OSError, TableDamaged) as error:  # the day that mends the table makes the views, too
+            logger.warning("%s still names files of %s: %s", home.views, replaced[0], str(error).splitlines()[0])
     return replaced
 
 
