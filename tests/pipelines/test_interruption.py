@@ -30,23 +30,27 @@ COMMAND = """
 import sys, time
 from pipelines.interruption import before_ending, stoppable
 
+def work(seconds):
+    print("ready", flush=True)
+    time.sleep(seconds)
+
 @stoppable
 def command(kind):
-    print("ready", flush=True)
     if kind == "c code":
         import polars
+        print("ready", flush=True)
         polars.select(polars.int_range(0, 10**12).sum()).item()
     if kind == "swallowed":
         while True:
             try:
-                time.sleep(60)
+                work(60)
             except BaseException:
                 continue
     if kind == "late action":
         with before_ending(lambda: time.sleep(60)):
-            time.sleep(60)
+            work(60)
     with before_ending(lambda: print("told", flush=True)), before_ending(lambda: 1 / 0):
-        time.sleep(60)
+        work(60)
 
 command(sys.argv[1])
 """
@@ -78,11 +82,11 @@ def test_a_signal_ends_any_work_with_one_sentence_and_the_code_of_the_signal(kin
 
 
 def test_every_command_but_the_services_ends_at_a_signal() -> None:
-    """`serve` and `ui` end others first; they have handlers of their own."""
+    """`serve` and `ui` end others first; they have handlers of their own. `proxy` becomes nginx."""
     groups = [cli.app, cli.exports, cli_import.app]
     callbacks = [command.callback for group in groups for command in group.registered_commands]
     unprotected = {callback.__name__ for callback in callbacks if callback and not hasattr(callback, "__wrapped__")}
-    assert unprotected == {"serve", "ui"}
+    assert unprotected == {"serve", "ui", "proxy"}
 
 
 def test_a_command_hands_on_its_error_and_its_exit() -> None:
