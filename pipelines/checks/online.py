@@ -14,7 +14,7 @@ from pipelines.checks.found import Checked, Fault, Part
 from settings import Settings
 from warehouse.forgetting import forgotten_users
 from warehouse.ingest import day_end
-from warehouse.online import OnlineStore, StateRecord, StoreUnreachable, open_store
+from warehouse.online import DamagedRecord, OnlineStore, StateRecord, StoreUnreachable, open_store
 from warehouse.online.opening import LMDB, recorded_store
 from warehouse.online.publication import Publication
 from warehouse.online.records import json_in, stamp_in, stamp_of
@@ -111,7 +111,7 @@ def _is_whole(store: OnlineStore, publication: Publication, row: Mapping[str, An
         return False
     try:
         record = StateRecord.from_bytes(held)
-    except (struct.error, ValueError, TypeError, OverflowError, OSError):
+    except (DamagedRecord, struct.error, ValueError, TypeError, OverflowError, OSError):
         return False
     stamp = _stamp(row["day"], publication)
     if record.stamp != stamp:
@@ -122,7 +122,7 @@ def _is_whole(store: OnlineStore, publication: Publication, row: Mapping[str, An
 def _damaged_list(held: bytes, advertisers: list[str], stamp: int) -> bool:
     try:
         return stamp_in(held) < stamp or (stamp_in(held) == stamp and json_in(held)["advertiser_ids"] != advertisers)
-    except (ValueError, KeyError, TypeError):
+    except (DamagedRecord, ValueError, KeyError, TypeError):
         return True
 
 

@@ -4,7 +4,7 @@ No ``from __future__ import annotations`` here: Dagster refuses an annotated ``c
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -23,6 +23,16 @@ from warehouse.home import Home
 from warehouse.ingest import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_before() -> Iterator[None]:
+    """Put the environment back: a command that runs in the tests' own process chooses its home and settings there."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
 
 LANDED = [date(2014, 7, 20), date(2014, 7, 21), date(2014, 7, 23)]
 

@@ -177,7 +177,7 @@ def test_the_store_is_held_against_its_sign(home: Home) -> None:
     assert remedy == AGAIN
     with damaged(home.online / "served.json", b'{"model'):
         what, _ = only_fault(online_part(Checked(home, deep=False)))
-    assert "the sign is damaged" in what
+    assert "the sign of the online store cannot be read" in what
 
 
 def test_the_store_is_held_against_the_tables(home: Home) -> None:

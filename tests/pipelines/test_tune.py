@@ -93,4 +93,4 @@ def test_what_cannot_be_searched_is_refused_with_what_to_do(made: Made, tmp_path
     assert "every setting that could be searched is fixed" in output
     result = CliRunner().invoke(app, ["tune", "--home", str(tmp_path / "empty")])
     assert result.exit_code == 2
-    assert "no event has been ingested" in result.output
+    assert "does not exist: give the --home of an earlier `adseq run`" in result.output
