@@ -122,6 +122,7 @@ def ingest(
     started = perf_counter()
     arrived_on = arrival_day(tables, landing, day)
     partition = {"arrival_date": arrived_on}
+    tables.make_readable(table.value, partition)  # what arrived earlier is read before the partition is written
     landed = files_of(landing, table, day, recorded_files(tables, table, arrived_on))
     files = [landing.folder(table, day) / file.name for file in landed]
     keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
