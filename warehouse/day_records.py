@@ -202,9 +202,7 @@ def adopt_arrivals(tables: Tables, landing: Landing, history: date | None) -> No
     Args:
         history: the day that the history counts as; None where none was ingested.
     """
-    ingested = tables.days(LandingTable.events.value, "arrival_date") if tables.exists("events") else []
-    known = {record.day for record in read_records(tables)}
-    for day in [day for day in ingested if day not in known]:
+    for day in tables.days(LandingTable.events.value, "arrival_date"):
         for table in LandingTable:
             record_arrival(tables, table, day, files_of(landing, table, None if day == history else day, ()))
         if day != history:

@@ -26,6 +26,7 @@ from warehouse.day_records import (
     LANDED_FILES,
     adopt_arrivals,
     history_changes,
+    record_arrival,
     record_completed,
     record_rewritten,
     standings,
@@ -35,7 +36,7 @@ from warehouse.day_records import (
 from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
 from warehouse.ingest import ingest
-from warehouse.landed_files import ChangeKind
+from warehouse.landed_files import ChangeKind, files_of
 from warehouse.landing import Landing, Manifest
 from warehouse.sequences import SEQUENCE_SCHEMA, user_sequences
 from warehouse.states import STATE_SCHEMA, USER_STATES, outdated_days, write_states
@@ -247,6 +248,7 @@ def test_a_home_from_before_records_adopts_what_lies_in_its_landing_zone(landing
         run_day(landing, tables, day)
     for name in (LANDED_FILES, COMPLETED_DAYS):
         shutil.rmtree(tables.path(name))
+    record_arrival(tables, EVENTS, DAY, files_of(landing, EVENTS, DAY, ()))  # by a migration that was interrupted
     adopt_arrivals(tables, landing, DAY - timedelta(days=1))
     assert [each.up_to_date for each in standings(tables, landing)] == [True]
     landing.write(EVENTS, None, pl.DataFrame([event("older", event_time=NOON - timedelta(days=9))]), "late")
