@@ -24,7 +24,7 @@ from pipelines.checks.tables import tables_part
 from pipelines.failures import RunRefused
 from tests.assets.world import DAYS, TRAINED, copy_of
 from tests.flow import Ran
-from warehouse.home import Home
+from warehouse.home import LANDING_POINTER, Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord, record_path
 from warehouse.identity import SECRET_FILE
 from warehouse.moving import follow_home
@@ -136,16 +136,16 @@ def test_a_damaged_commit_of_the_day_records_needs_no_backup(home: Home) -> None
 
 
 def test_an_arrival_whose_files_left_the_landing_zone_is_not_made_empty(home: Home, tmp_path: Path) -> None:
-    for table in ("events", "items", "users", "impressions"):
-        if (folder := home.landing / table / f"date={LAST}").is_dir():
-            shutil.move(folder, tmp_path / table / folder.name)
-    path = data_file(home, "events", str(LAST))
+    path, pointer = data_file(home, "events", str(LAST)), home.root / LANDING_POINTER
+    before = pointer.read_bytes() if pointer.exists() else None
+    home.use_landing(tmp_path)
     try:
         with damaged(path, None):
             _, remedy = only_fault(tables_part(Checked(home, deep=False)))
     finally:
-        for folder in tmp_path.glob(f"*/date={LAST}"):
-            shutil.move(folder, home.landing / folder.parent.name / folder.name)
+        pointer.unlink()
+        if before is not None:
+            pointer.write_bytes(before)
     assert remedy.startswith(f"restore it from a backup of the home, or put date={LAST} back")
 
 
