@@ -10,7 +10,7 @@ import polars as pl
 from assets.describe import DATA_PLATFORM, delta_schema, picture
 from assets.partitions import daily
 from assets.resources import SettingsResource
-from warehouse.arrival_days import history_dated_by, history_day
+from warehouse.arrival_days import history_day, landing_of, why_not_past
 from warehouse.contracts import LandingTable
 from warehouse.day_records import landed_days
 from warehouse.home_record import HomeRecordError
@@ -113,10 +113,8 @@ def _require_a_past_history(settings: SettingsResource) -> None:
     Raises:
         dagster.Failure: with the folder.
     """
-    day = history_day(settings.tables, settings.landing)
-    if day is not None and day >= settings.landing.today():
-        dated_by = history_dated_by(settings.landing, day)
-        raise dg.Failure(f"The first daily folder is dated after today. {dated_by}", allow_retries=False)
+    if reason := why_not_past(landing_of(settings.tables, settings.landing)):
+        raise dg.Failure(reason, allow_retries=False)
 
 
 def _require_not_after_the_newest(settings: SettingsResource, day: date) -> None:

@@ -26,10 +26,9 @@ from pipelines.failures import RunFailed, RunRefused
 from pipelines.instance import COMMAND_TAGS, cancel_run, close_abandoned_runs
 from pipelines.interruption import before_ending
 from pipelines.progress import Progress, reason
-from warehouse.arrival_days import listing_of
+from warehouse.arrival_days import listing_of, recorded_history_day
 from warehouse.day_records import landed_days
 from warehouse.home import Home, write_atomically
-from warehouse.home_record import HomeRecord
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
@@ -253,8 +252,7 @@ class Local:
 
     def _holds_history_day(self, days: Days | None) -> bool:
         """Return whether ``days`` names the day that the history counts as: to repeat it ingests the history again."""
-        record = HomeRecord.read(self.home)
-        day = record.history_day if record else None
+        day = recorded_history_day(Tables(self.home.tables))
         return days is not None and day is not None and days.first <= day <= days.last
 
     def _offered(self) -> set[str]:

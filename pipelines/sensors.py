@@ -99,7 +99,8 @@ def changing(landing: Landing, day: date, now: float) -> str | None:
 def _last_change(landing: Landing, day: date) -> float:
     """Return the time of the newest change in the day's folders, in seconds since the epoch; 0 without a folder."""
     folders = [folder for table in LandingTable if (folder := landing.folder(table, day)).is_dir()]
-    return max((path.stat().st_mtime for folder in folders for path in (folder, *folder.iterdir())), default=0.0)
+    paths = [path for folder in folders for path in (folder, *folder.iterdir())]
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 def _run_key(each: OutOfDate) -> str:

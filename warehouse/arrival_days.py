@@ -103,6 +103,14 @@ def history_dated_by(landing: Landing, day: date) -> str:
     )
 
 
+def why_not_past(landing: Landing) -> str | None:
+    """Return why the history cannot be ingested yet, or None: the first daily folder may be dated after today."""
+    day = landing.history_day()
+    if day is None or day < landing.today():
+        return None
+    return f"The first daily folder is dated after today. {history_dated_by(landing, day)}"
+
+
 def _home(tables: Tables) -> Home:
     """Return the home whose tables these are."""
     return Home(tables.root.parent)

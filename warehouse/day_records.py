@@ -24,6 +24,7 @@ from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landed_files import FileChange, LandedFile, changes, digest_of, files_of, version_of
 from warehouse.landing import Landing
+from warehouse.remedies import OF_DAYS
 from warehouse.tables import Tables
 
 LANDED_FILES, COMPLETED_DAYS = "landed_files", "completed_days"
@@ -73,13 +74,19 @@ class DayStanding:
         day: the arrival day.
         changes: its files that came, changed or went after it ran.
         made_of: the chain that the day has once it and the days before are up to date.
-        up_to_date: whether its last run was made of that.
+        up_to_date: whether its last ingestion and its last whole run were made of that.
     """
 
     day: date
     changes: tuple[FileChange, ...]
     made_of: str
     up_to_date: bool
+
+
+def set_damaged_records_aside(tables: Tables) -> None:
+    """Set the newest commits of both tables aside where these are damaged: the days that they told of run again."""
+    for name in OF_DAYS:
+        tables.set_damaged_aside(name, lambda _: True)
 
 
 def record_arrival(tables: Tables, table: LandingTable, day: date, files: Sequence[LandedFile]) -> None:
@@ -136,9 +143,12 @@ def standings(tables: Tables, landing: Landing, new_days: Collection[date] = ())
     for day in sorted({*by_day, *new_days}):
         known = by_day.get(day, [])
         differing, versions = _against_landing(landing, known, None if day == history else day)
+        # A day may have been ingested from other arrivals, and killed, since it was completed on those that there are.
+        ingested_so = not differing and {record.after for record in known} == {chain}
         chain = _chain({chain}, versions)
         if known and day != history:
-            found.append(DayStanding(day, tuple(differing), chain, completed.get(day) == chain))
+            up_to_date = ingested_so and completed.get(day) == chain
+            found.append(DayStanding(day, tuple(differing), chain, up_to_date))
     return found
 
 
@@ -192,9 +202,7 @@ def adopt_arrivals(tables: Tables, landing: Landing, history: date | None) -> No
     Args:
         history: the day that the history counts as; None where none was ingested.
     """
-    ingested = tables.days(LandingTable.events.value, "arrival_date") if tables.exists("events") else []
-    known = {record.day for record in read_records(tables)}
-    for day in [day for day in ingested if day not in known]:
+    for day in tables.days(LandingTable.events.value, "arrival_date"):
         for table in LandingTable:
             record_arrival(tables, table, day, files_of(landing, table, None if day == history else day, ()))
         if day != history:

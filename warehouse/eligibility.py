@@ -28,7 +28,12 @@ class Eligibility:
 
     @classmethod
     def of(cls, available: NDArray[np.bool_], countries: pl.Series) -> Eligibility:
-        """Return the rule for items that ``can_be_had`` or not [items], each with its list of countries [items]."""
+        """Return the rule for the items of a catalogue.
+
+        Args:
+            available: [items] whether an item can be shown, as ``can_be_had`` returns it.
+            countries: [items] the list of countries that an item ships to; null: everywhere.
+        """
         named = countries.alias("country").to_frame().with_row_index("row").explode("country").drop_nulls()
         named = named.with_columns(_code(pl.col("country")))
         ships_to: dict[str, NDArray[np.bool_]] = {}

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from warehouse.contracts import SCHEMAS, LandingTable
-from warehouse.landing import Landing
+from warehouse.landing import FILES_OF_THE_ROOT, Landing, is_being_written
 from warehouse.reading import LandingError, format_of, text_in
 from warehouse.staging import sweep_staging
 from warehouse.tables import Tables
@@ -60,15 +60,18 @@ def forgotten_users(tables: Tables) -> pl.Series:
 def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> InLanding:
     """Rewrite the landing files that have rows of these users, whose ids are read as ingestion reads them.
 
-    A file is replaced in one step, byte for byte what it was but for the rows (Parquet: row for row), with its owner,
-    mode and the time of its last change, so that nothing takes it for an arrival. A file that is still being written is
-    left alone: its writer would go on in what is no longer there.
+    Files in folders that ingestion does not read are rewritten, too. A file is replaced in one step, byte for byte what
+    it was but for the rows (Parquet: row for row), with its owner, mode and the time of its last change, so that
+    nothing takes it for an arrival. A file that is still being written is left alone: its writer would go on in what
+    is no longer there.
     """
     found, wanted = InLanding(), frozenset(user_ids)
-    for path in sorted(landing.root.glob("*/*/*")):
-        if not path.is_file() or _names_nobody(path):
+    for path in _files(landing):
+        relative = path.relative_to(landing.root)
+        if _names_nobody(relative):
             continue
-        if path.name.startswith((".", "_")) or format_of(path) is None:
+        unfinished = any(map(is_being_written, relative.parts))
+        if unfinished or path.name.startswith("_") or format_of(path) is None:
             if path.stat().st_size:  # an empty one, such as _SUCCESS, is a mark
                 found.not_looked_into.append(path)
             continue
@@ -101,9 +104,15 @@ def _alone_with(path: Path) -> Iterator[os.stat_result]:
         yield os.fstat(file.fileno())
 
 
-def _names_nobody(path: Path) -> bool:
-    """Whether the file's table has no users by its contract."""
-    table = path.parent.parent.name
+def _files(landing: Landing) -> list[Path]:
+    """Return all files of the landing zone but its own, those in linked folders of an arrival among them."""
+    paths = {*landing.root.rglob("*"), *landing.root.glob("*/*/*")}  # rglob follows no link
+    return sorted(path for path in paths if path.is_file() and path.name not in FILES_OF_THE_ROOT)
+
+
+def _names_nobody(relative: Path) -> bool:
+    """Whether the table of a file (a path within the landing zone) has no users by its contract."""
+    table = relative.parts[0]
     return table in set(LandingTable) and USER not in pl.Schema(SCHEMAS[LandingTable(table)])
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from warehouse.home import Home, write_atomically
 
@@ -26,6 +27,13 @@ class HomeRecord(BaseModel):
 
     format: int
     history_day: date | None = None  # the arrival day of the history; None until the history is ingested
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_later_format(cls, fields: Any) -> Any:
+        """Keep only the format of a record of a later one: its other fields are not known here."""
+        found = fields.get("format") if isinstance(fields, dict) else None
+        return {"format": found} if type(found) is int and found > HOME_FORMAT else fields
 
     @classmethod
     def read(cls, home: Home) -> HomeRecord | None:

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from settings import DataSettings
-from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day, required_history_day
+from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day
 from warehouse.combining import (
     ACCEPTED,
     SEQUENCE,
@@ -122,6 +122,7 @@ def ingest(
     started = perf_counter()
     arrived_on = arrival_day(tables, landing, day)
     partition = {"arrival_date": arrived_on}
+    tables.make_readable(table.value, partition)  # what arrived earlier is read before the partition is written
     landed = files_of(landing, table, day, recorded_files(tables, table, arrived_on))
     files = [landing.folder(table, day) / file.name for file in landed]
     keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
@@ -233,17 +234,6 @@ def _judge_files(
 def _embedding_width(files: Sequence[Path], tables: Tables, arrived_on: date, settings: DataSettings) -> int | None:
     known = known_embedding_width(tables, arrived_on)
     return known or embedding_width(read_arrival(path, LandingTable.items, settings.batch_bytes) for path in files)
-
-
-def day_of_arrival(landing: Landing, day: date | None) -> date:
-    """Return the day that an arrival counts as where no home has recorded one.
-
-    That is ``day`` itself, or for the history (None) the day before the first daily folder.
-
-    Raises:
-        LandingError: there is no daily folder.
-    """
-    return required_history_day(landing) if day is None else day
 
 
 def known_embedding_width(tables: Tables, before: date) -> int | None:

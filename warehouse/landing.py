@@ -27,6 +27,7 @@ FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
 
 HISTORY = "history"
 MANIFEST = "manifest.toml"
+FILES_OF_THE_ROOT = (MANIFEST, "world.json")  # a synthetic world describes itself in the second file
 _DAY = re.compile(r"date=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 
 

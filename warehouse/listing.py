@@ -10,11 +10,18 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from warehouse.contracts import LandingTable
-from warehouse.landing import FIRST_DAY, HISTORY, LAST_DAY, MANIFEST, Landing, day_of_folder, is_being_written
+from warehouse.landing import (
+    FILES_OF_THE_ROOT,
+    FIRST_DAY,
+    HISTORY,
+    LAST_DAY,
+    MANIFEST,
+    Landing,
+    day_of_folder,
+    is_being_written,
+)
 
 COMPLETE_MARK = "_SUCCESS"
-# A synthetic world describes itself in the second file.
-_FILES_OF_THE_ROOT = (MANIFEST, "world.json")
 _TABLES_TO_COME = ("ads", "relevance_labels")
 _TABLE_NAMES = [table.value for table in LandingTable]
 _NEARLY_A_DAY = re.compile(r"([0-9]{4})[^0-9]?([0-9]{1,2})[^0-9]?([0-9]{1,2})[^0-9]*")
@@ -62,7 +69,7 @@ def _unread(landing: Landing) -> Iterator[Unread]:
             continue
         if path.name in _TABLE_NAMES and path.is_dir():
             yield from _unread_of_table(path, landing.recorded_history_day)
-        elif path.name not in _FILES_OF_THE_ROOT or not path.is_file():
+        elif path.name not in FILES_OF_THE_ROOT or not path.is_file():
             yield Unread(path, _why_not_a_table(path))
 
 

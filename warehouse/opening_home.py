@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from warehouse.day_records import set_damaged_records_aside
 from warehouse.home import Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord, HomeRecordError, record_path
 from warehouse.identity import UserKeys, secret_path
@@ -56,6 +57,7 @@ def open_for_writing(home: Home) -> None:
     home.create()
     if HomeRecord.read(home) is None:
         HomeRecord(format=HOME_FORMAT).write(home)
+    set_damaged_records_aside(Tables(home.tables))  # they are read before any run
 
 
 def require_format(home: Home) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,13 +202,22 @@ def _json_lines(path: Path, schema: pl.Schema, required: Collection[str], batch_
     sampled = field_names(path, _SAMPLED_LINES)
     known = {*sampled, *mentioned(path, [name for name in required if name not in sampled])}
     unsampled = [name for name in schema if name not in sampled and (name in known or name not in required)]
-    broken: list[BrokenLine] = []
-    chunks = json_batches(path, [*sampled, *unsampled], _CHUNK_ROWS, broken)
-    for raw in _in_batches((rows for _, rows in chunks), batch_bytes):
-        if broken:
-            raise ValueError(f"line {broken[0].number} is {broken[0].reason}")
+    for raw in _in_batches(_whole_lines(path, [*sampled, *unsampled]), batch_bytes):
         never = [name for name in unsampled if name not in required and raw[name].null_count() == raw.height]
         yield raw.drop(never)
+
+
+def _whole_lines(path: Path, names: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Yield the fields ``names`` of a file's lines, chunk by chunk, as far as all lines are JSON objects.
+
+    Raises:
+        ValueError: a line is no JSON object.
+    """
+    broken: list[BrokenLine] = []
+    for _, rows in json_batches(path, names, _CHUNK_ROWS, broken):
+        if broken:
+            raise ValueError(f"line {broken[0].number} is {broken[0].reason}")
+        yield rows
 
 
 def _cast(column: pl.Series, kind: pl.DataType, path: Path) -> pl.Series:

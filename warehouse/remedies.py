@@ -14,10 +14,14 @@ RECORDS = (
     "model_versions",
     "promotions",
 )
-"""Tables that say what was decided. Nothing else holds it, so nothing can make them again."""
+"""Tables of what was decided and ingested. Nothing else holds these facts, so no command makes such a table again."""
+
+OF_DAYS = ("completed_days", "landed_files")
+"""Those of ``RECORDS`` that may lose their newest commit: the days that it told of count as changed, and run again."""
 
 DAY_COLUMNS = ("arrival_date", "day")
 BACKUP = "restore it from a backup of the home"
+SET_ASIDE = "any run sets the commit aside"
 
 
 def command_for_day(day: str) -> str:
@@ -31,14 +35,26 @@ def remedy(table: str, partition: Mapping[str, str] | None) -> str:
     Args:
         partition: column -> value, as text; None where it is not known which partition is damaged.
     """
-    if partition == {}:  # of a vacuum
-        return "any run sets the commit aside"
     if table in RECORDS or partition is None:
         return BACKUP
     for column in DAY_COLUMNS:
         if column in partition:
             return command_for_day(partition[column])
     return "adseq run --retrain"
+
+
+def remedy_of_commit(table: str, partition: Mapping[str, str] | None) -> str:
+    """Return what makes ``table`` whole whose newest commit is damaged.
+
+    Args:
+        partition: what the commit replaced, as text: {} for a vacuum; None where nothing tells it.
+    """
+    return SET_ASIDE if is_dispensable(table, partition) else remedy(table, partition)
+
+
+def is_dispensable(table: str, partition: Mapping[str, str] | None) -> bool:
+    """Return whether ``table`` is right without its newest commit: a vacuum, or a record whose days then run again."""
+    return partition == {} or (table in OF_DAYS and partition is not None)
 
 
 def replaced_by_run(table: str, day: str | None, partition: Mapping[str, str]) -> bool:

@@ -26,7 +26,7 @@ from warehouse.delta_log import (
     newest_commit_fault,
     set_aside,
 )
-from warehouse.remedies import BACKUP, remedy, spelt
+from warehouse.remedies import BACKUP, remedy_of_commit, spelt
 
 logger = logging.getLogger(__name__)
 PartitionValue = str | date
@@ -107,8 +107,7 @@ class Tables:
 
         stored = storable(pl.DataFrame(schema=schema)).schema
         rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
-        replaced = {column: _text(value) for column, value in partition.items()}
-        self.set_damaged_aside(name, lambda written: written == replaced)
+        self.make_readable(name, partition)
         exists = self.exists(name)
         if exists:
             self._opened(name)
@@ -207,6 +206,11 @@ class Tables:
         early = {f"{column}={each.isoformat()}" for each in self.days(name, column) if each < day}
         return [path for path in self.files(name) if early & set(Path(path).parts)] if early else []
 
+    def make_readable(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
+        """Set a damaged newest commit of a table aside if it wrote ``partition``, which is about to be replaced."""
+        replaced = {column: _text(value) for column, value in partition.items()}
+        self.set_damaged_aside(name, lambda written: written == replaced)
+
     def set_damaged_aside(self, name: str, replaced: Callable[[Mapping[str, str]], bool]) -> None:
         """Take a damaged newest commit out of a table if the partition that the commit wrote is about to be replaced.
 
@@ -252,7 +256,7 @@ def _what_is_damaged(table: Path, error: Exception) -> str:
 
 def told_damaged(commit: DamagedCommit, table: str) -> str:
     """Return one sentence about a damaged commit: the file, what is wrong, what to do."""
-    healed = remedy(table, commit.partition if commit.newest else None)
+    healed = remedy_of_commit(table, commit.partition if commit.newest else None)
     wrote = f", which wrote {spelt(commit.partition)}," if commit.partition else ""
     return f"table {table!r}: the commit {commit.path}{wrote} is damaged ({commit.why}): {healed}."
 

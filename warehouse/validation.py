@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from settings import DataSettings
-from warehouse.arrival_days import history_dated_by
+from warehouse.arrival_days import history_dated_by, why_not_past
 from warehouse.availability import unknown_words
 from warehouse.contracts import MAXIMUM_TIME, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import day_end, day_of_arrival, latest_event
+from warehouse.ingest import day_end, latest_event
 from warehouse.judging import Judged, LostNumber, Rules, embedding_width, judge
 from warehouse.landing import Landing, Manifest
 from warehouse.log_figures import log_figures, repeated_rows, stage_columns, stage_nothing
@@ -208,10 +208,9 @@ def _readable(
 
 
 def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datetime:
-    """The last moment that an event of an arrival may have happened in; any where no day has landed yet."""
-    if not landing.dates():
-        return MAXIMUM_TIME
-    return latest_event(day_of_arrival(landing, day), landing.manifest.time_zone, settings)
+    """The last moment that an event of an arrival may have happened in; any where nothing dates the history yet."""
+    arrived_on = day or landing.history_day()
+    return latest_event(arrived_on, landing.manifest.time_zone, settings) if arrived_on else MAXIMUM_TIME
 
 
 def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, ...]:
@@ -246,6 +245,8 @@ def _problems(
     problems = [message for verdict in verdicts.values() for message in verdict.unreadable]
     bound = f"more than {settings.maximum_quarantine_share:.1%} of the rows break a rule"
     problems += [f"{text} ({bound})" for verdict in verdicts.values() for text in verdict.mostly_broken]
+    if not_past := why_not_past(landing):
+        problems.append(not_past)
     if not landing.dates():
         problems.append(
             f"{landing.root} has no folder named date=YYYY-MM-DD in any table: put the newest day's rows into one, "

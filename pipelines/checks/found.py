@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 
+from warehouse.arrival_days import landing_of
+from warehouse.contracts import LandingTable
 from warehouse.home import Home
-from warehouse.home_record import HomeRecord
 from warehouse.landing import Landing
-from warehouse.remedies import BACKUP, DAY_COLUMNS, RECORDS, command_for_day
+from warehouse.remedies import BACKUP, RECORDS, command_for_day, remedy
 from warehouse.tables import Tables
 
 
@@ -44,32 +45,41 @@ class Checked:
         return Tables(self.home.tables)
 
     @cached_property
-    def landed(self) -> frozenset[date]:
-        """The days that a daily run can make again."""
-        return frozenset(Landing(self.home.landing).dates())
+    def landing(self) -> Landing:
+        """The landing zone as the home reads it."""
+        return landing_of(self.tables, Landing(self.home.landing))
+
+    @property
+    def history_day(self) -> date | None:
+        return self.landing.recorded_history_day
 
     @cached_property
-    def history_day(self) -> date | None:
-        record = HomeRecord.read(self.home)
-        return record.history_day if record else None
+    def landed(self) -> frozenset[date]:
+        """The days that a daily run can make again."""
+        return frozenset(self.landing.dates())
 
-    def remedy(self, table: str, partition: dict[str, str]) -> str:
+    def remedy(self, table: str, partition: Mapping[str, str] | None) -> str:
         """Return what makes a partition of a table again.
 
         Args:
-            partition: column -> value, as text.
+            partition: column -> value, as text; None where it is not known which partition is damaged.
         """
-        if table in RECORDS:
+        if table in RECORDS or partition is None:
             return BACKUP
-        days = [partition[column] for column in DAY_COLUMNS if column in partition]
-        if not days:
-            return "adseq run --retrain"
-        if "arrival_date" in partition and days[0] == str(self.history_day):
-            return command_for_day(days[0])
-        return self.remedy_of_day(days[0])
+        if "arrival_date" in partition:
+            return self._remedy_of_arrival(date.fromisoformat(partition["arrival_date"]))
+        return self.remedy_of_day(partition["day"]) if "day" in partition else remedy(table, partition)
 
     def remedy_of_day(self, day: str) -> str:
         """Return what makes the results of a day again: its run, or a training where no files of the day landed."""
         if day in {str(landed) for landed in self.landed}:
             return command_for_day(day)
         return "adseq run --retrain (a new model version has states and an index of its own)"
+
+    def _remedy_of_arrival(self, day: date) -> str:
+        """Return what ingests an arrival again; without its files that would leave an empty one."""
+        of_landing = None if day == self.history_day else day
+        folders = [self.landing.folder(table, of_landing) for table in LandingTable]
+        if any(folder.is_dir() for folder in folders):
+            return command_for_day(str(day))
+        return f"{BACKUP}, or put {folders[0].name} back into {self.landing.root} and {command_for_day(str(day))}"

@@ -14,9 +14,10 @@ from deltalake.exceptions import DeltaError
 
 from pipelines.checks.found import Checked, Fault, Part
 from warehouse.contracts import LandingTable
+from warehouse.day_records import LANDED_FILES
 from warehouse.delta_log import LOG, damaged_commits, missing_versions
 from warehouse.identity import IDENTITIES
-from warehouse.remedies import BACKUP, command_for_day, spelt
+from warehouse.remedies import BACKUP, SET_ASIDE, command_for_day, is_dispensable, spelt
 
 
 def tables_part(checked: Checked) -> Part:
@@ -43,7 +44,7 @@ def _absent(checked: Checked, names: list[str]) -> list[Fault]:
         return []
     day = checked.history_day
     remedy = command_for_day(str(day)) if day else "adseq run"
-    wanted = [*(table.value for table in LandingTable), IDENTITIES]
+    wanted = [*(table.value for table in LandingTable), IDENTITIES, LANDED_FILES]
     return [Fault(f"table {name!r} is missing", f"{remedy}, and {BACKUP}") for name in wanted if name not in names]
 
 
@@ -77,8 +78,8 @@ def _log_faults(checked: Checked, path: Path) -> list[Fault]:
         for _ in missing_versions(path)[:1]
     ]
     for commit in damaged_commits(path):
-        told = commit.newest and commit.partition is not None
-        remedy = checked.remedy(path.name, dict(commit.partition or {})) if told else BACKUP
+        written = commit.partition if commit.newest else None
+        remedy = SET_ASIDE if is_dispensable(path.name, written) else checked.remedy(path.name, written)
         faults.append(Fault(f"table {path.name!r}: the commit {commit.path} is damaged ({commit.why})", remedy))
     return faults
 

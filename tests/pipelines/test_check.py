@@ -24,7 +24,7 @@ from pipelines.checks.tables import tables_part
 from pipelines.failures import RunRefused
 from tests.assets.world import DAYS, TRAINED, copy_of
 from tests.flow import Ran
-from warehouse.home import Home
+from warehouse.home import LANDING_POINTER, Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord, record_path
 from warehouse.identity import SECRET_FILE
 from warehouse.moving import follow_home
@@ -128,13 +128,35 @@ def test_a_damaged_commit_is_named(home: Home) -> None:
     assert remedy == AGAIN
 
 
-def test_a_missing_table_is_named(home: Home, tmp_path: Path) -> None:
-    shutil.move(home.tables / "items", tmp_path / "items")
+def test_a_damaged_commit_of_the_day_records_needs_no_backup(home: Home) -> None:
+    path = max((home.tables / "landed_files" / "_delta_log").glob("*.json"))
+    with damaged(path, path.read_bytes()[:-30]):
+        _, remedy = only_fault(tables_part(Checked(home, deep=False)))
+    assert remedy == "any run sets the commit aside"
+
+
+def test_an_arrival_whose_files_left_the_landing_zone_is_not_made_empty(home: Home, tmp_path: Path) -> None:
+    path, pointer = data_file(home, "events", str(LAST)), home.root / LANDING_POINTER
+    before = pointer.read_bytes() if pointer.exists() else None
+    home.use_landing(tmp_path)
+    try:
+        with damaged(path, None):
+            _, remedy = only_fault(tables_part(Checked(home, deep=False)))
+    finally:
+        pointer.unlink()
+        if before is not None:
+            pointer.write_bytes(before)
+    assert remedy.startswith(f"restore it from a backup of the home, or put date={LAST} back")
+
+
+@pytest.mark.parametrize("name", ["items", "landed_files"])
+def test_a_missing_table_is_named(home: Home, tmp_path: Path, name: str) -> None:
+    shutil.move(home.tables / name, tmp_path / name)
     try:
         what, _ = only_fault(tables_part(Checked(home, deep=False)))
     finally:
-        shutil.move(tmp_path / "items", home.tables / "items")
-    assert what == "table 'items' is missing"
+        shutil.move(tmp_path / name, home.tables / name)
+    assert what == f"table '{name}' is missing"
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "model.json", "content_basis.parquet"])

@@ -166,6 +166,12 @@ def test_a_day_that_is_still_being_written_waits_unless_it_says_success(landing:
     assert sensors.not_ready(landing, day, DAYS, time.time()) is None
 
 
+def test_a_link_to_nothing_holds_no_day_back(landing: Landing) -> None:
+    (landing.folder(LandingTable.items, LANDED[0])).mkdir(parents=True)
+    (landing.folder(LandingTable.items, LANDED[0]) / "gone.csv").symlink_to(landing.root / "nowhere")
+    assert sensors.not_ready(landing, LANDED[0], DAYS, time.time() + sensors.QUIET_SECONDS + 1) is None
+
+
 def test_another_table_that_is_still_being_written_holds_the_day_back(landing: Landing) -> None:
     landing.write(LandingTable.items, LANDED[0], pl.DataFrame({"item_id": ["a"]}))
     assert "quiet" in (sensors.not_ready(landing, LANDED[0], DAYS, time.time()) or "")

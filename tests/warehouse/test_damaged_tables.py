@@ -11,9 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, event
+from warehouse.day_records import record_completed, standings
 from warehouse.delta_log import LOG, damaged_commits
+from warehouse.home import Home
 from warehouse.ingest import ingest
 from warehouse.landing import Landing
+from warehouse.opening_home import open_for_writing
 from warehouse.tables import TableDamaged, Tables
 
 DAYS = [date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 3)]
@@ -82,3 +85,44 @@ def test_a_day_whose_data_file_is_gone_is_made_again_by_its_ingestion(landing: L
     ingest(landing, tables, EVENTS, later, TOLERANT)
     assert tables.read("events", {"arrival_date": later}).equals(before)
     assert before["event_id"].to_list() == ["3"]  # an event of an earlier day is still known
+
+
+def cut_newest_commit(tables: Tables, name: str) -> None:
+    newest = commits(tables, name)[-1]
+    newest.write_bytes(newest.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("day", [None, DAY], ids=["history", "day"])
+def test_an_arrival_whose_newest_commit_is_cut_is_made_again_by_its_ingestion(
+    landing: Landing, tables: Tables, day: date | None
+) -> None:
+    arrive(landing, [event("0")], day=None)
+    arrive(landing, [event("0"), event("1")])
+    for each in (None, DAY, day):
+        ingest(landing, tables, EVENTS, each, TOLERANT)
+    before = tables.scan("events").sort("event_id").collect()
+    cut_newest_commit(tables, "events")
+    ingest(landing, tables, EVENTS, day, TOLERANT)
+    assert tables.scan("events").sort("event_id").collect().equals(before)
+    assert before["event_id"].to_list() == ["0", "1"]
+
+
+@pytest.mark.parametrize("name", ["landed_files", "completed_days"])
+def test_a_day_whose_record_is_cut_runs_again(tmp_path: Path, name: str) -> None:
+    home = Home(tmp_path / "home")
+    landing, tables = Landing(home.landing), Tables(home.tables)
+    open_for_writing(home)
+    arrive(landing, [event("0")], day=None)
+    arrive(landing, [event("1")])
+    ingest(landing, tables, EVENTS, None, TOLERANT)
+    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    record_completed(tables, DAY)
+    assert [each.up_to_date for each in standings(tables, landing)] == [True]
+    arrive(landing, [event("2")], part="part-1")
+    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    record_completed(tables, DAY)
+    cut_newest_commit(tables, name)
+    with pytest.raises(TableDamaged, match=f"table '{name}'.*any run sets the commit aside"):
+        tables.scan(name)
+    open_for_writing(home)
+    assert [each.up_to_date for each in standings(tables, landing)] == [False]

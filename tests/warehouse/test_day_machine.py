@@ -26,6 +26,7 @@ from warehouse.day_records import (
     LANDED_FILES,
     adopt_arrivals,
     history_changes,
+    record_arrival,
     record_completed,
     record_rewritten,
     standings,
@@ -35,7 +36,7 @@ from warehouse.day_records import (
 from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
 from warehouse.ingest import ingest
-from warehouse.landed_files import ChangeKind
+from warehouse.landed_files import ChangeKind, files_of
 from warehouse.landing import Landing, Manifest
 from warehouse.sequences import SEQUENCE_SCHEMA, user_sequences
 from warehouse.states import STATE_SCHEMA, USER_STATES, outdated_days, write_states
@@ -105,7 +106,8 @@ class DaysOfAHome(RuleBasedStateMachine):
         rows: list[dict[str, Any]] = [
             event(f"{user}-{number}", user_id=user, item_id=str(day), event_time=happened) for user in users
         ]
-        rows.append(event(f"bad-{number}", user_id=users[0], event_name="unheard of"))
+        # First, so that forgetting another user leaves its row number, which quarantine names, as it is.
+        rows.insert(0, event(f"bad-{number}", user_id=users[0], event_name="unheard of"))
         path = self.landing.write(EVENTS, day, pl.DataFrame(rows, infer_schema_length=None), f"part-{number}")
         self.files.add(path)
         return path
@@ -135,6 +137,11 @@ class DaysOfAHome(RuleBasedStateMachine):
     @rule(day=st.sampled_from(DAYS))
     def a_day_runs_out_of_turn(self, day: date) -> None:
         run_day(self.landing, self.tables, day)
+        self.ran.add(day)
+
+    @rule(day=st.sampled_from(DAYS))
+    def a_day_is_killed_after_its_ingestion(self, day: date) -> None:
+        ingest(self.landing, self.tables, EVENTS, day, SETTINGS)
         self.ran.add(day)
 
     @rule()
@@ -199,6 +206,24 @@ def test_a_day_that_was_ingested_again_and_killed_is_not_up_to_date(landing: Lan
     (standing,) = standings(tables, landing)
     assert not standing.changes
     assert not standing.up_to_date
+    landing.write(EVENTS, DAY, pl.DataFrame([event("1")]))  # as it was when the day last ran to its end
+    (standing,) = standings(tables, landing)
+    assert standing.changes
+    assert not standing.up_to_date
+
+
+def test_a_day_that_was_ingested_after_other_arrivals_and_killed_is_not_up_to_date(
+    landing: Landing, tables: Tables
+) -> None:
+    files = {day: landing.write(EVENTS, day, pl.DataFrame([event(str(day))])) for day in (None, *DAYS)}
+    for day in files:
+        run_day(landing, tables, day)
+    landing.write(EVENTS, DAYS[0], pl.DataFrame([event(str(DAYS[1]))]))  # the id of the event of the day after
+    run_day(landing, tables, DAYS[0])
+    ingest(landing, tables, EVENTS, DAYS[1], SETTINGS)  # which loses that event, and dies
+    landing.write(EVENTS, DAYS[0], pl.DataFrame([event(str(DAYS[0]))]))  # as it was
+    run_day(landing, tables, DAYS[0])
+    assert [each.up_to_date for each in standings(tables, landing)] == [True, False]
 
 
 def test_content_and_not_times_say_that_a_file_changed(landing: Landing, tables: Tables) -> None:
@@ -223,6 +248,7 @@ def test_a_home_from_before_records_adopts_what_lies_in_its_landing_zone(landing
         run_day(landing, tables, day)
     for name in (LANDED_FILES, COMPLETED_DAYS):
         shutil.rmtree(tables.path(name))
+    record_arrival(tables, EVENTS, DAY, files_of(landing, EVENTS, DAY, ()))  # by a migration that was interrupted
     adopt_arrivals(tables, landing, DAY - timedelta(days=1))
     assert [each.up_to_date for each in standings(tables, landing)] == [True]
     landing.write(EVENTS, None, pl.DataFrame([event("older", event_time=NOON - timedelta(days=9))]), "late")

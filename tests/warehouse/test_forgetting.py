@@ -53,6 +53,31 @@ def test_text_loses_the_users_rows_and_is_otherwise_as_it_was(
     assert kept["search_string"][0] == ROWS[0]["search_string"]
 
 
+@pytest.mark.parametrize(
+    "place", ["events/date=2026-03-10/hour=00/a.csv", "events/a.csv", "event/date=2026-03-10/a.csv", "a.csv"]
+)
+def test_files_that_nothing_reads_lose_the_users_rows_too(landing: Landing, place: str) -> None:
+    path = landing.root / place
+    path.parent.mkdir(parents=True)
+    path.write_text(as_csv(ROWS))
+    assert forget_in_landing(landing, [GONE]).removed == {path: 1}
+    assert path.read_text() == as_csv([ROWS[0], ROWS[2]])
+
+
+def test_a_linked_folder_is_looked_into_and_a_folder_that_is_being_written_is_not(
+    landing: Landing, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.csv").write_text(as_csv(ROWS))
+    unfinished = write_text(landing, "a.csv", as_csv(ROWS))
+    unfinished = unfinished.parent.rename(unfinished.parent.with_name("date=2026-03-11.tmp")) / "a.csv"
+    landing.folder(EVENTS, DAY).symlink_to(elsewhere)
+    found = forget_in_landing(landing, [GONE])
+    assert found.removed == {landing.folder(EVENTS, DAY) / "a.csv": 1}
+    assert found.not_looked_into == [unfinished]
+
+
 ODD_CSV = [
     (b"user_id,x\r\nann,1\r\nbob,2\r\n", b"user_id,x\r\nbob,2\r\n"),
     (b"user_id,x\nann,1\n\nbob,2", b"user_id,x\n\nbob,2"),

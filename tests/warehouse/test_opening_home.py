@@ -94,8 +94,11 @@ def test_a_home_of_before_is_refused_with_the_command_that_migrates_it(
     assert sorted(home.root.rglob("*")) == before
 
 
-def test_a_later_format_is_refused_and_left_alone(home: Home) -> None:
-    HomeRecord(format=HOME_FORMAT + 1).write(home)
+@pytest.mark.parametrize("fields", ["", ', "engine": "ray"', ', "history_day": {"events": "2026-03-09"}'])
+def test_a_later_format_is_refused_and_left_alone(home: Home, fields: str) -> None:
+    """Whatever else the later format records."""
+    home.make_root()
+    record_path(home).write_text(f'{{"format": {HOME_FORMAT + 1}{fields}}}')
     with pytest.raises(OtherFormat, match=f"format {HOME_FORMAT + 1}, and this version of adseq reads") as refused:
         open_for_writing(home)
     assert "migrate" not in str(refused.value)

@@ -77,6 +77,16 @@ def test_whatever_would_stop_a_run_is_a_problem(landing: Landing, tables: Tables
         assert [problem for problem in problems if words in problem], words
 
 
+def test_a_first_folder_of_a_day_to_come_is_a_problem(landing: Landing) -> None:
+    """A run would refuse to date the history by it."""
+    arrive(landing, [event("1")], day=None)
+    tomorrow = landing.today() + timedelta(days=1)
+    folder = arrive(landing, [event("2")], day=tomorrow).parent
+    [problem] = validate(landing, DataSettings()).problems
+    assert "dated after today" in problem
+    assert str(folder) in problem
+
+
 def test_nothing_is_written(landing: Landing, tmp_path: Path) -> None:
     arrive(landing, [event("1")])
     before = sorted(tmp_path.rglob("*"))

@@ -30,7 +30,7 @@ from tests.warehouse.ingest.arrivals import (
 from warehouse.contracts import LandingTable
 from warehouse.ingest import ingest
 from warehouse.landing import Landing, Manifest
-from warehouse.reading import LandingError
+from warehouse.reading import LandingError, read_arrival
 from warehouse.tables import Tables
 
 
@@ -247,10 +247,11 @@ def test_nan_and_a_byte_order_mark_cost_nothing_but_the_number(landing: Landing,
     assert report.rows_quarantined == 0
 
 
-def test_a_line_that_is_no_json_is_numbered(landing: Landing, tables: Tables) -> None:
-    write_text(landing, "a.jsonl", as_json_lines([event("1"), event("2")]) + '{"event_id": "3", ')
-    with pytest.raises(LandingError, match=r"a\.jsonl: .* line 3 is not JSON"):
-        ingest(landing, tables, EVENTS, DAY, DataSettings())
+@pytest.mark.parametrize("whole", [2, 10_000])  # of 10,000 lines the next one is read by itself
+def test_a_line_that_is_no_json_is_numbered(landing: Landing, whole: int) -> None:
+    path = write_text(landing, "a.jsonl", as_json_lines([event("1")]) * whole + '{"event_id": "3", ')
+    with pytest.raises(LandingError, match=rf"a\.jsonl: .* line {whole + 1} is not JSON"):
+        list(read_arrival(path, EVENTS, batch_bytes=1))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
