@@ -193,6 +193,7 @@ def serve(
 
 
 @app.command()
+@stoppable
 def proxy(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where nginx listens.")] = 8080,
@@ -203,7 +204,7 @@ def proxy(
         from pipelines.proxy import run_proxy
         from settings import Settings
 
-        run_proxy(port, upstream, home.resolve() / "proxy", Settings().serving)
+        run_proxy(port, upstream, _readable_home(home).root / "proxy", Settings().serving)
 
 
 @app.command()

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.usefixtures("tiny_environment")
 READING = {
     "summary": ["summary"],
     "serve": ["serve"],
+    "proxy": ["proxy"],
+    "check": ["check"],
+    "migrate": ["migrate"],
     "recommend": ["recommend", "u000001"],
     "rollback": ["rollback"],
     "forget": ["forget", "u000001", "--yes"],
