@@ -193,7 +193,6 @@ def serve(
 
 
 @app.command()
-@stoppable
 def proxy(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where nginx listens.")] = 8080,
