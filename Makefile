@@ -50,9 +50,10 @@ serve: install ## Answer requests for candidates on http://127.0.0.1:8080 (PORT=
 serve-proxied: install ## The same behind nginx, which bounds what a flood of connections may cost
 	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] \
 		|| { echo "nginx is not installed (Debian: apt-get install nginx)." >&2; exit 2; }
-	@trap 'kill $$(jobs -p) 2>/dev/null || true; wait' EXIT; trap 'exit 0' INT TERM; \
-		$(BIN)/adseq serve --port $(or $(UPSTREAM),8081) & \
-		$(BIN)/adseq proxy --port $(or $(PORT),8080) --upstream $(or $(UPSTREAM),8081) & \
+	@$(BIN)/adseq serve --port $(or $(UPSTREAM),8081) & service=$$!; \
+		$(BIN)/adseq proxy --port $(or $(PORT),8080) --upstream $(or $(UPSTREAM),8081) & proxy=$$!; \
+		end() { kill -QUIT $$proxy || true; kill $$service || true; wait $$service || true; kill $$proxy || true; wait; }; \
+		trap 'end 2>/dev/null' EXIT; trap 'exit 0' INT TERM; \
 		wait -n
 
 bench: install-dev ## Measure speed against peers and limits; writes docs/performance.md

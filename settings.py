@@ -7,6 +7,7 @@ the environment for one run (resource ``settings``). Each training run logs the 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
@@ -355,6 +356,9 @@ PREFIX, SEPARATOR = "ADSEQ_", "__"
 OTHER_VARIABLES = frozenset({"ADSEQ_TOKEN", "ADSEQ_SHARED", "ADSEQ_MLFLOW_PORT", "ADSEQ_DAGSTER_PORT"})
 """Variables with the prefix that are no settings: a secret, a developer's shared files, the ports of `adseq ui`."""
 
+SERVICE_LINK = re.compile(r"ADSEQ_([A-Z0-9]+_)*(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9]+)*")
+"""Variables that Kubernetes sets in the pods beside a Service whose name begins with ``adseq``."""
+
 
 class Settings(BaseSettings):
     """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
@@ -434,6 +438,8 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
         group, _, rest = variable.partition(SEPARATOR)
         field = group + SEPARATOR + rest.partition(SEPARATOR)[0]  # an entry of a setting that is a dictionary
         if not variable.startswith(PREFIX) or settings & {variable, field} or variable in OTHER_VARIABLES:
+            continue
+        if SERVICE_LINK.fullmatch(variable):
             continue
         sentences.append(f"{name} is no setting.{did_you_mean(variable, known)} Correct the name or unset it")
     return sentences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import faiss
 import numpy as np
 import polars as pl
 
+from ml.artifact import sha256_of
 from ml.index import ItemIndex, index_kind
 from ml.unreadable import Unreadable
 
@@ -119,7 +119,7 @@ def verify_index(directory: Path) -> Manifest:
     for name, expected in checksums.items():
         if not (directory / name).is_file():
             raise UnreadableIndexError(f"{directory / name} is missing: {again}")
-        if _sha256(directory / name) != expected:
+        if sha256_of(directory / name) != expected:
             raise UnreadableIndexError(f"{directory / name} does not match the checksum in {MANIFEST}: {again}")
     return manifest
 
@@ -127,15 +127,10 @@ def verify_index(directory: Path) -> Manifest:
 def _named_by_checksum(file: Path, stem: str, suffix: str) -> tuple[str, str]:
     """Make ``file`` durable under a name that holds its checksum; the name and the checksum."""
     _flush(file)
-    checksum = _sha256(file)
+    checksum = sha256_of(file)
     name = f"{stem}-{checksum[:12]}.{suffix}"
     os.replace(file, file.with_name(name))
     return name, checksum
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -73,11 +73,9 @@ def ended_fit(directory: Path) -> Any:
 
     Raises:
         FileNotFoundError: none has.
+        pickle.UnpicklingError: the fit holds what no file of a training may hold (see ``load_own``).
     """
-    fit = _loaded(directory / ENDED)
-    if fit is None:
-        raise FileNotFoundError(f"no fit has ended in {directory}")
-    return fit
+    return load_own(directory / ENDED)
 
 
 def _loaded(path: Path) -> Any:

@@ -203,7 +203,7 @@ def proxy(
         from pipelines.proxy import run_proxy
         from settings import Settings
 
-        run_proxy(port, upstream, home.resolve() / "proxy", Settings().serving)
+        run_proxy(port, upstream, _readable_home(home).root / "proxy", Settings().serving)
 
 
 @app.command()

@@ -101,7 +101,7 @@ def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibilit
     """Return the lists of ``count`` of each user, among the items that may be shown in the user's country."""
     items = np.full((len(users.embeddings), count), NO_ITEM, np.int64)
     scores = np.full((len(users.embeddings), count), -np.inf, np.float32)
-    groups = pl.DataFrame({"country": users.country.replace("", None)}).with_row_index("row")
+    groups = pl.DataFrame({"country": users.country}).with_row_index("row")
     for country, rows in groups.group_by("country").agg("row").iter_rows():
         at = np.array(rows, np.int64)
         allowed = eligibility.mask(country)

@@ -1,6 +1,7 @@
 """nginx in front of ``adseq serve``: bounds on clients, kept by a server that is made for it.
 
-The limits are those of the settings (``ADSEQ_SERVING__…``), so that nginx and the service never disagree.
+The limits are those of the settings (``ADSEQ_SERVING__…``), so that nginx and the service never disagree. SIGQUIT ends
+nginx when it has answered; SIGTERM and Ctrl-C end it at once.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def configuration(port: int, upstream: int, directory: Path, limits: ServingSett
     values = {
         "PORT": port,
         "UPSTREAM": upstream,
-        "DIRECTORY": directory,
-        "CONNECTIONS": limits.maximum_connections,
+        "DIRECTORY": str(directory).replace("\\", r"\\").replace('"', r"\""),  # within quotes
         "CONNECTIONS_OF_PEER": limits.maximum_connections_of_peer,
         "HEAD_BYTES": limits.maximum_head_bytes,
         "BODY_BYTES": MAXIMUM_BODY,
         "REQUEST_SECONDS": max(1, round(limits.request_seconds)),
         "TAKING_SECONDS": max(1, round(limits.taking_seconds)),
         "KEEP_ALIVE_SECONDS": limits.keep_alive_seconds,
+        "GRACE_SECONDS": max(1, round(limits.grace_seconds)),
         # nginx gives an idle connection up before the service does, so that no request meets a closing one.
         "UPSTREAM_KEEP_ALIVE_SECONDS": max(1, limits.keep_alive_seconds // 2),
     }

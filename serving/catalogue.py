@@ -130,7 +130,7 @@ class Catalogue:
 
     def allowed(self, filters: Filters, country: str | None) -> NDArray[np.bool_]:
         """Return the items [index rows] that a request may get. ``country``: of the user, if the filters name none."""
-        ships_to = filters.country or country or None
+        ships_to = filters.country or country
         mask = self.eligibility.mask(ships_to, include_unavailable=filters.include_unavailable)
         if filters.minimum_price is not None:
             mask &= self._price >= filters.minimum_price

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.routing import APIRoute
 
 from serving.contracts import Refusal, Rejection
+from serving.guarding import is_open_to_all
 
-OPEN = ("/health", "/ready")  # need no token
 DOCS, STYLE, SCRIPT = "/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"
 DOCS_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -72,7 +73,7 @@ def describe(app: FastAPI, asks_for_token: bool) -> None:
                 title=app.title, version=app.version, description=app.description, routes=list(app.routes)
             )
             schema["components"]["schemas"]["Refusal"] = Refusal.model_json_schema()
-            app.openapi_schema = _secured(schema) if asks_for_token else schema
+            app.openapi_schema = _secured(schema, _open_paths(app)) if asks_for_token else schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -84,15 +85,19 @@ def operation_id(route: APIRoute) -> str:
     return route.path.strip("/")
 
 
-def _secured(schema: dict[str, Any]) -> dict[str, Any]:
+def _open_paths(app: FastAPI) -> set[str]:
+    return {route.path for route in app.routes if isinstance(route, APIRoute) and is_open_to_all(route.endpoint)}
+
+
+def _secured(schema: dict[str, Any], open_paths: Collection[str]) -> dict[str, Any]:
     """Add the token to every operation that needs it."""
     schema["components"]["securitySchemes"] = _SCHEME
     challenge = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     without = _refused("The service's token is missing or wrong.", headers=challenge)
     for path, operations in schema["paths"].items():
         for operation in operations.values():
-            operation["security"] = [] if path in OPEN else [{"Bearer": []}]
-            if path not in OPEN:
+            operation["security"] = [] if path in open_paths else [{"Bearer": []}]
+            if path not in open_paths:
                 operation["responses"]["401"] = without
     return schema
 

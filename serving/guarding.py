@@ -26,7 +26,7 @@ WITHOUT_TOKEN = JSONResponse(
 )
 POLICY_VIOLATION = 1008  # RFC 6455: why a socket is closed
 MAXIMUM_BODY = 1024 * 1024  # bytes; the largest valid request, a thousand blocked advertisers, is half of it
-OPEN = "adseq_open_to_all"
+OPEN = "adseq_open_to_all"  # attribute of an endpoint
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
@@ -36,8 +36,13 @@ def open_to_all(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
+def is_open_to_all(endpoint: object) -> bool:
+    """Return whether requests without the token may reach an endpoint."""
+    return getattr(endpoint, OPEN, False) is True
+
+
 class Authorised:
-    """Asks for the service's token before anything is read or counted."""
+    """Asks for the service's token before a body is read or a request waits for its turn."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app, self.wanted = app, f"Bearer {token}".encode()
@@ -58,7 +63,7 @@ def _is_open(scope: Scope) -> bool:
     for route in scope["app"].router.routes:
         match, chosen = route.matches(scope)
         if match is Match.FULL:
-            return getattr(chosen.get("endpoint"), OPEN, False) is True
+            return is_open_to_all(chosen.get("endpoint"))
     return False
 
 

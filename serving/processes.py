@@ -92,6 +92,16 @@ class Workers:
 
 
 def serve_until_stopped(listening: socket.socket, application: str, ending: Event) -> None:
-    """Answer in a process of its own."""
+    """Answer in a process of its own, until a signal or the end of the parent."""
+    threading.Thread(target=_end_with_the_parent, args=(ending,), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):  # the parent has it, too
         serve_on(listening, application, ending.is_set)
+
+
+def _end_with_the_parent(ending: Event) -> None:
+    """End as on SIGTERM when the parent is gone: a killed parent passes no signal on, and the port would stay taken."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        ending.set()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -23,9 +23,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from settings import ServingSettings
 
 NEVER_REFUSED = ("/health", "/ready", "/metrics")
-MAXIMUM_RUNNING = (
-    32  # requests that wait for a thread or a disk; threads are 40, the others are for /ready and /metrics
-)
+MAXIMUM_RUNNING = 32
+"""Requests that wait for a thread or a disk. There are 40 threads; the other 8 are for /ready and /metrics."""
+
 ROUNDS = 4  # of the event loop between two turns: to accept a connection, read its request and answer /health
 MAXIMUM_BODIES = 32 * 1024 * 1024  # bytes of all bodies that wait
 Clock = Callable[[], float]  # seconds

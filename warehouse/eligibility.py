@@ -43,22 +43,17 @@ class Eligibility:
         return cls(available, countries.is_null().to_numpy(), ships_to)
 
     def mask(self, country: str | None, *, include_unavailable: bool = False) -> NDArray[np.bool_]:
-        """Return whether each item [items] may be shown to a user in ``country``; None: the country is not known, and
-        every item that can be had may be shown. Codes of countries are compared without capitals and outer spaces."""
+        """Return whether each item [items] may be shown to a user in ``country``. None or a blank: the country is not
+        known, and every item that can be had may be shown. Codes are compared without capitals and outer spaces."""
         mask = np.ones(len(self.available), bool) if include_unavailable else self.available.copy()
-        if country is not None:
-            mask &= self.unrestricted | self.ships_to.get(normalised(country), False)
+        if code := (country or "").strip().upper():
+            mask &= self.unrestricted | self.ships_to.get(code, False)
         return mask
 
 
 def can_be_had(availability: pl.Series) -> NDArray[np.bool_]:
     """Return whether each item's word for its availability [items] lets the item be shown."""
     return pl.select(is_shown(pl.lit(availability))).to_series().to_numpy()
-
-
-def normalised(country: str) -> str:
-    """Return a country as the masks know it."""
-    return country.strip().upper()
 
 
 def _code(country: pl.Expr) -> pl.Expr:

@@ -12,7 +12,7 @@ import torch
 from ml.checkpoints import check_resumable, load_own
 from ml.prepared import Prepared
 from ml.training import Fit, new_network
-from ml.workplace import ENDED, fitted_once
+from ml.workplace import ENDED, ended_fit, fitted_once
 from settings import Settings, UserEncoder
 
 
@@ -48,6 +48,14 @@ def test_a_training_goes_on_from_nothing_that_asks_for_code(evil: Path) -> None:
     evil.rename(evil.parent / ENDED)
     assert fitted_once(evil.parent, lambda *_: "fitted") == "fitted"
     assert not (evil.parent / "made").exists()
+
+
+def test_a_fit_that_may_not_be_read_back_is_named(evil: Path) -> None:
+    """Not as a fit that has never ended."""
+    with pytest.raises(pickle.UnpicklingError):
+        ended_fit(evil.rename(evil.parent / ENDED).parent)
+    with pytest.raises(FileNotFoundError):
+        ended_fit(evil.parent / "nowhere")
 
 
 @pytest.mark.parametrize("encoder", list(UserEncoder))

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.usefixtures("tiny_environment")
 READING = {
     "summary": ["summary"],
     "serve": ["serve"],
+    "proxy": ["proxy"],
+    "check": ["check"],
+    "migrate": ["migrate"],
     "recommend": ["recommend", "u000001"],
     "rollback": ["rollback"],
     "forget": ["forget", "u000001", "--yes"],
@@ -202,3 +205,9 @@ def test_the_version_is_shown() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("adseq ")
+
+
+def test_what_kubernetes_sets_beside_a_service_of_this_name_is_left_alone() -> None:
+    names = ["SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_8080_TCP_ADDR", "CANDIDATES_SERVICE_PORT"]
+    assert unknown_variables({f"ADSEQ_{name}": "10.0.0.1" for name in names}) == []
+    assert len(unknown_variables({"ADSEQ_SERVNG__PORT": "1", "ADSEQ_SERVICE": "1"})) == 2

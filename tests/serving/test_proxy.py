@@ -25,7 +25,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip("nginx is not installed (Debian: apt-get install nginx)")
-    directory, port = tmp_path_factory.mktemp("proxy"), free_port()
+    directory, port = tmp_path_factory.mktemp("proxy") / "a home; with odd names", free_port()
+    directory.mkdir()
     written = Path(directory) / "nginx.conf"
     with process() as (upstream, _):
         written.write_text(configuration(port, upstream, directory, ServingSettings(request_seconds=1)))
@@ -56,6 +57,12 @@ def test_silent_and_half_sent_connections_keep_nobody_out(port: int) -> None:
     assert ask(port, patience=1).startswith(b"HTTP/1.1 200")
     for connection in silent:
         connection.close()
+
+
+def test_it_takes_the_heads_that_the_service_takes(port: int) -> None:
+    bound = ServingSettings().maximum_head_bytes
+    assert ask(port, GET[:-2] + b"x: " + b"a" * (bound - 200) + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+    assert ask(port, GET[:-2] + b"x: y\r\n" * (bound // 6) + b"\r\n").startswith(b"HTTP/1.1 4")
 
 
 def test_what_is_too_large_is_refused(port: int) -> None:

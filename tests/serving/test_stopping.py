@@ -70,6 +70,19 @@ def test_it_ends_in_time_whatever_clients_do(processes: int) -> None:
             client.close()
 
 
+def test_the_processes_end_with_a_parent_that_is_killed() -> None:
+    with process(2, drain_seconds=0.1, grace_seconds=GRACE) as (port, started):
+        assert ask(port).startswith(b"HTTP/1.1 200")
+        workers = [each for each in psutil.Process(started.pid).children() if "spawn_main" in str(each.cmdline())]
+        busy = socket.create_connection(("127.0.0.1", port), 10)
+        busy.sendall(SLOW)
+        time.sleep(0.05)
+        started.kill()
+        assert answer(busy).startswith(b"HTTP/1.1 200")
+        _, living = psutil.wait_procs(workers, GRACE + 2)
+        assert not living
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_no_request_that_was_accepted_is_lost_under_load(processes: int) -> None:
     """Every request has a whole answer, or its connection was refused or closed before it was sent."""
