@@ -207,3 +207,10 @@ def test_what_is_no_text_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(SourceError, match=r"a\.csv is (a|compressed) .*, whatever its name says"):
         imported(tmp_path / "a.csv", tmp_path / "landing")
+
+
+@pytest.mark.parametrize(("id_", "said"), [("null", 'empty = ["null"]'), ("1.20000E+12", "spreadsheet")])
+def test_ids_that_are_none_are_noted(tmp_path: Path, id_: str, said: str) -> None:
+    (tmp_path / "a.csv").write_text("\n".join([HEADER, *LINES]).replace("s4", id_))
+    imported(tmp_path / "a.csv", tmp_path / "landing")
+    assert any(said in note for note in checked(tmp_path / "landing").notes)
