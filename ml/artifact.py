@@ -170,7 +170,7 @@ class Artifact(ABC, Generic[Network]):
         with _naming(directory / WEIGHTS):
             network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
         with _naming(directory / BASIS):
-            basis = ContentBasis.from_frame(pl.read_parquet(directory / BASIS))
+            basis = ContentBasis.from_frame(pl.read_parquet(directory / BASIS, glob=False))
         return cls(
             network=network.eval(),
             basis=basis,

@@ -98,7 +98,7 @@ def load_index(directory: Path) -> LoadedIndex:
     """
     manifest = verify_index(directory)
     vectors = faiss.read_index(str(directory / manifest.index_file))
-    items = pl.read_parquet(directory / manifest.items_file)
+    items = pl.read_parquet(directory / manifest.items_file, glob=False)
     # An index of an earlier version has one vector an item.
     vector_of = items[VECTOR].to_numpy() if VECTOR in items.columns else np.arange(len(items))
     return LoadedIndex(ItemIndex.of(vectors, vector_of), items["item_id"].to_list(), manifest)

@@ -49,7 +49,9 @@ def import_csv(
             print(sketched.text)
             for name in sketched.missing:
                 errors.print(
-                    f"No column of {sketch} looks like {name}: say in the mapping which one it is.", soft_wrap=True
+                    f"No column of {sketch} looks like {name}: say in the mapping which one it is.",
+                    markup=False,
+                    soft_wrap=True,
                 )
             return
         if not files or mapping is None or out is None:
@@ -130,5 +132,5 @@ def import_pinterest_conversions(
 
 def _tell(lines: list[str], out: Path) -> None:
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"Next: adseq run --landing {out} --home HOME", highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Next: adseq run --landing {out} --home HOME", highlight=False, markup=False, soft_wrap=True)

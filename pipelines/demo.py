@@ -7,6 +7,7 @@ import shutil
 import time
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipelines.failures import RunRefused
 from warehouse.landing import Landing
@@ -47,7 +48,7 @@ def ensure_world(landing: Landing, days: int, console: Console) -> None:
         raise RunRefused(
             f"{landing.root} holds a log of yours, not the synthetic world: use `adseq run`, or another --home."
         )
-    console.print(f"Writing the synthetic world into {landing.root} ...", highlight=False, soft_wrap=True)
+    console.print(f"Writing the synthetic world into {escape(str(landing.root))} ...", highlight=False, soft_wrap=True)
     started = time.monotonic()
     unfinished = landing.root.with_name(f".{landing.root.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

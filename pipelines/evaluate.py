@@ -84,7 +84,8 @@ def evaluate(evaluation: Evaluation) -> None:
             path = evaluation.export_path(answer)
             rows = export_lists(split, asked, answer.lists, path)
             _log(evaluation, split, period, answer, path)
-            console.print(f"{answer.name}: {rows:,} rows written to {path}", highlight=False, soft_wrap=True)
+            written = f"{answer.name}: {rows:,} rows written to {path}"
+            console.print(written, highlight=False, markup=False, soft_wrap=True)
     assert scoring is not None
     answers.sort(key=lambda answer: (evaluables.index(answer.evaluable), answer.seed))
     show(console, split.name, scoring, answers, evaluation.settings.evaluation.bootstrap_samples)

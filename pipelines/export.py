@@ -85,6 +85,7 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
     console.print(
         f"{rows:,} rows of {len(keys):,} users, {now.model_version} as of the end of {now.day}, in {out}",
         highlight=False,
+        markup=False,
     )
 
 

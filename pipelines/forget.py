@@ -92,7 +92,8 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
             soft_wrap=True,
         )
     for path in late.not_looked_into:
-        console.print(f"Not looked into, because it is being written or is no data: {path}", highlight=False)
+        left = f"Not looked into, because it is being written or is no data: {path}"
+        console.print(left, highlight=False, markup=False)
     console.print(
         "What they did stays in sums: statistics of items, weights of models trained with it; `adseq run --retrain` "
         "trains a model without. A tombstone (a keyed hash, table `forgotten`) keeps rows that arrive later out. "

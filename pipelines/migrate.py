@@ -27,10 +27,12 @@ def migrate_home(home: Home, console: Console) -> None:
         raise RunRefused(f"{home.root} is not a home of adseq: it has neither home.json nor tables. Give --home.")
     if found >= HOME_FORMAT:
         require_format(home)
-        console.print(f"{home.root} is of format {HOME_FORMAT} already: nothing to do.", highlight=False)
+        console.print(f"{home.root} is of format {HOME_FORMAT} already: nothing to do.", highlight=False, markup=False)
         return
     with writing(home, "adseq migrate"):
         for step in range(found, HOME_FORMAT):
             done = STEPS[step](home)
             console.print(f"Format {step} -> {step + 1}: {done}", highlight=False, soft_wrap=True)
-    console.print(f"{home.root} is of format {HOME_FORMAT} now. `adseq check` proves it whole.", highlight=False)
+    console.print(
+        f"{home.root} is of format {HOME_FORMAT} now. `adseq check` proves it whole.", highlight=False, markup=False
+    )

@@ -59,7 +59,7 @@ class Split:
                 f"{directory} is not a split: {', '.join(f'{name}.parquet' for name in missing) or 'meta.json'} missing"
                 ". `adseq split LANDING --out DIR` makes one."
             )
-        frames = {name: _text_ids(pl.read_parquet(directory / f"{name}.parquet")) for name in FILES}
+        frames = {name: _text_ids(pl.read_parquet(directory / f"{name}.parquet", glob=False)) for name in FILES}
         meta = json.loads((directory / "meta.json").read_text())
         if not meta["cutoff"]:
             raise RunRefused(f"{directory}: a split without a cut-off (leave-one-out) has no instant to train until.")

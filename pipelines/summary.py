@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from warehouse.home import Home
@@ -127,5 +128,5 @@ def _places(home: Home) -> Table:
         "Dagster": home.dagster,
     }
     for name, place in places.items():
-        table.add_row(f"[bold]{name}[/]", str(place))
+        table.add_row(f"[bold]{name}[/]", escape(str(place)))
     return table

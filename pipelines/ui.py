@@ -77,7 +77,7 @@ def serve(home: Home, console: Console) -> None:
         try:
             services.append(_start("Dagster", dagster_command(dagster_port), dagster_port, home))
             services.append(_start("MLflow", mlflow_command(home, mlflow_port), mlflow_port, home))
-            console.print(f"Starting Dagster and MLflow on {home.root} ...", highlight=False)
+            console.print(f"Starting Dagster and MLflow on {home.root} ...", highlight=False, markup=False)
             _await(services, console)
             console.print("Ctrl-C stops both.")
             while True:

@@ -48,7 +48,8 @@ def validate_landing(landing: Landing, home: Home, console: Console) -> bool:
     for text in found.notes:
         console.print(f"[yellow]Note:[/] {escape(text)}", highlight=False)
     if not found.problems:
-        console.print(f"Ready: adseq run --landing {landing.root} --home HOME", highlight=False, soft_wrap=True)
+        ready = f"Ready: adseq run --landing {landing.root} --home HOME"
+        console.print(ready, highlight=False, markup=False, soft_wrap=True)
         return True
     for problem in found.problems:
         console.print(f"[red]A run would stop:[/] {escape(problem)}", highlight=False, soft_wrap=True)

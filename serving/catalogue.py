@@ -73,7 +73,7 @@ class Catalogue:
             ValueError: the index holds an item that the catalogue does not.
         """
         try:
-            frame = pl.read_parquet(path)
+            frame = pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise unreadable_catalogue(path, first_line(error)) from error
         features, statistics = ItemFeatures.from_frame(frame)

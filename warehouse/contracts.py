@@ -31,6 +31,11 @@ STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked",
 CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
 CATEGORY_SEPARATOR = " > "
 MAXIMUM_ID_BYTES = 512
+# Words that databases, programs and analytics write where there is nothing.
+EMPTY_WORDS = (
+    *("null", "NULL", "Null", "None", "none", "nan", "NaN", "NAN", "<NA>", "N/A", "n/a", "\\N", "undefined"),
+    *("(not set)", "(none)", "#N/A", "nil", "NaT"),
+)
 # A time outside is no time of a log: 1970-01-01 and 9999-12-31 stand for "unknown".
 MINIMUM_TIME, MAXIMUM_TIME = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 

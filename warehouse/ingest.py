@@ -36,7 +36,7 @@ from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import record_arrival, recorded_files
 from warehouse.forgetting import forgotten_users
 from warehouse.identity import UserKeys, record_identities
-from warehouse.judging import QUARANTINE_SCHEMA, USER, Judged, Rules, embedding_width, judge
+from warehouse.judging import NOT_AFTER_ARRIVAL, QUARANTINE_SCHEMA, USER, Judged, Rules, embedding_width, judge
 from warehouse.landed_files import files_of
 from warehouse.landing import Landing
 from warehouse.reading import read_arrival
@@ -265,6 +265,7 @@ def _stop_if_too_many(
         return
     file, rule = min(found.broken, key=lambda each: (-found.broken[each], each))
     place, content = found.examples[file, rule]
+    dated_by = dated_by if rule == NOT_AFTER_ARRIVAL else ""
     raise QuarantineExceeded(
         f"{file}: {found.broken[file, rule]:,} rows break the rule '{rule}'. Together {rejected:,} of {found.rows:,} "
         f"rows of {table.value} that arrived on {arrived_on} are quarantined, {rejected / found.rows:.1%} against a "

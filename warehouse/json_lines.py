@@ -7,7 +7,9 @@ import io
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -126,14 +128,19 @@ def _text(value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(_without_nan(value), ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, float) and isfinite(value):
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")  # as Polars: 12.0 is 12, 1e-07 is 0.0000001
+    return json.dumps(_plain(value), ensure_ascii=False)
 
 
-def _without_nan(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """A nested value as Polars reads it: without NaN, and 12.0 is 12."""
     if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
+        return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_without_nan(each) for each in value]
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and isfinite(value):
+        return int(value) if value.is_integer() else value
     return None if value != value else value
 
 

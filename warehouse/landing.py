@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
@@ -25,6 +26,7 @@ from warehouse.home import write_atomically
 FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
 """The days that a folder may name: the clock of no log is before the first or after the last."""
 
+MAXIMUM_WINDOW_DAYS = 3650.0
 HISTORY = "history"
 MANIFEST = "manifest.toml"
 FILES_OF_THE_ROOT = (MANIFEST, "world.json")  # a synthetic world describes itself in the second file
@@ -41,10 +43,16 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field("my log", description="Shown in reports.")
-    positive_events: list[str] = Field(list(DEFAULT_POSITIVES), description="Event names that count as conversions.")
-    prediction_window_days: float = Field(28.0, gt=0, description="K: a positive lies within K days of the cut-off.")
+    positive_events: list[str] = Field(
+        list(DEFAULT_POSITIVES), min_length=1, description="Event names that count as conversions."
+    )
+    prediction_window_days: float = Field(
+        28.0, gt=0, le=MAXIMUM_WINDOW_DAYS, description="K: a positive lies within K days of the cut-off."
+    )
     time_zone: str = Field("UTC", description="Days begin at midnight of this zone.")
-    interests_from: str = Field("category", description="'category' or 'given' (the items' interests column).")
+    interests_from: Literal["category", "given"] = Field(
+        "category", description="'category' or 'given' (the items' interests column)."
+    )
     synthetic: bool = Field(False, description="No row is about a person: users then have the same keys everywhere.")
     repeats_count: bool = Field(
         True, description="Whether an item of the user's own history may be a positive and a candidate again."
@@ -67,7 +75,7 @@ class Manifest(BaseModel):
     def parse(cls, path: Path) -> Manifest:
         """Read ``manifest.toml`` of the disk, whatever was read before. Raises as ``read``."""
         try:
-            manifest = cls.model_validate(tomllib.loads(path.read_text()))
+            manifest = cls.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
         except tomllib.TOMLDecodeError as error:
             raise ManifestError(f"{path} is not valid TOML: {error}") from error
         except UnicodeDecodeError as error:
@@ -82,7 +90,7 @@ class Manifest(BaseModel):
             raise ManifestError(f"{path}: positive_events names {unknown}; known are {', '.join(EVENT_NAMES)}.")
         try:
             ZoneInfo(manifest.time_zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ManifestError(
                 f"{path}: time_zone {manifest.time_zone!r} is not known. Name an IANA zone, e.g. 'America/New_York'."
             ) from error
@@ -181,6 +189,16 @@ def day_of_folder(name: str) -> date | None:
     except ValueError:
         return None
     return day if FIRST_DAY <= day <= LAST_DAY else None
+
+
+def shown(path: Path) -> str:
+    """Return a path as text that any terminal can show: bytes that are not UTF-8 as ``\\xff``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path is UTF-8: no other one can be opened by what reads data files."""
+    return shown(path) == str(path)
 
 
 def is_being_written(name: str) -> bool:

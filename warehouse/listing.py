@@ -19,12 +19,14 @@ from warehouse.landing import (
     Landing,
     day_of_folder,
     is_being_written,
+    shown,
 )
 
 COMPLETE_MARK = "_SUCCESS"
 _TABLES_TO_COME = ("ads", "relevance_labels")
 _TABLE_NAMES = [table.value for table in LandingTable]
 _NEARLY_A_DAY = re.compile(r"([0-9]{4})[^0-9]?([0-9]{1,2})[^0-9]?([0-9]{1,2})[^0-9]*")
+_NO_FILE = "it is not a file: a link to nothing, or a device; replace it by the file"
 _UNDERSCORE = f"a name that begins with _ is not data ({COMPLETE_MARK} marks a complete day); rename it"
 
 
@@ -41,7 +43,7 @@ class Unread:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{shown(self.path)}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def _unread_of_table(table: Path, history_day: date | None) -> Iterator[Unread]:
         if is_being_written(path.name) or path.name == COMPLETE_MARK:
             continue
         day = day_of_folder(path.name)
-        if not path.is_dir():
+        if not path.exists():
+            yield Unread(path, _NO_FILE)
+        elif not path.is_dir():
             yield Unread(path, f"rows lie in a folder of their arrival; move it into {table.name}/date=YYYY-MM-DD/")
         elif path.name != HISTORY and day is None:
             yield Unread(path, _why_not_a_day(path.name))
@@ -103,7 +107,7 @@ def _unread_of_arrival(folder: Path) -> Iterator[Unread]:
         if path.is_dir():
             yield Unread(path, f"folders below a day are not read; move its files into {folder.name}/")
         elif not path.is_file():
-            yield Unread(path, "it is not a file: a link to nothing, or a device; replace it by the file")
+            yield Unread(path, _NO_FILE)
         elif path.name.startswith("_"):
             yield Unread(path, _UNDERSCORE)
 

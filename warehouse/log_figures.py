@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
 
 from settings import UNKNOWN_ADVERTISER
-from warehouse.contracts import KEYS, SCHEMAS, LandingTable
+from warehouse.contracts import EMPTY_WORDS, KEYS, SCHEMAS, LandingTable
 from warehouse.staging import Staging
 from warehouse.trainability import LOG
 
@@ -80,7 +81,7 @@ def log_figures(staged: Staging, time_zone: str) -> LogFigures:
     local = f"(event_time AT TIME ZONE '{time_zone}')::DATE"
     [(first, last)] = staged.rows(f"SELECT min({local})::TEXT, max({local})::TEXT FROM {LOG}")
     by_name = dict(staged.rows(f"SELECT event_name, count(*) AS n FROM {LOG} GROUP BY 1 ORDER BY n DESC, 1"))
-    notes = [*_of_users(staged), _of_catalogue(staged), _of_advertisers(staged)]
+    notes = [*_of_users(staged), *_of_ids(staged), _of_catalogue(staged), _of_advertisers(staged)]
     return LogFigures(first, last, by_name, tuple(note for note in notes if note))
 
 
@@ -107,6 +108,25 @@ def _of_users(staged: Staging) -> list[str | None]:
         if listed and known < _THIN_USERS * users
         else None,
     ]
+
+
+def _of_ids(staged: Staging) -> Iterator[str]:
+    """Yield what is odd about the ids of items themselves."""
+    words = ", ".join(f"'{word}'" for word in EMPTY_WORDS)
+    [(events, example)] = staged.rows(f"SELECT count(*), min(item_id) FROM {LOG} WHERE item_id IN ({words})")
+    if events:
+        yield (
+            f"{events:,} events name the item {example!r}: a word for no item? In a mapping, "
+            f'empty = ["{example}"] reads it as nothing'
+        )
+    [(events, example)] = staged.rows(
+        f"SELECT count(*), min(item_id) FROM {LOG} WHERE regexp_full_match(item_id, '[0-9][.,][0-9]+[eE][+][0-9]+')"
+    )
+    if events:
+        yield (
+            f"{events:,} events name an item like {example!r}: a spreadsheet has shortened the ids, so that several "
+            "items have one. Export them as text"
+        )
 
 
 def _of_catalogue(staged: Staging) -> str | None:

@@ -16,8 +16,10 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
+from warehouse.broken_csv import broken_csv_line
 from warehouse.contracts import REQUIRED_COLUMNS, SCHEMAS, LandingTable
 from warehouse.json_lines import BrokenLine, field_names, json_batches, mentioned
+from warehouse.landing import is_utf8, shown
 
 FORMATS = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 ROW = "row"
@@ -72,6 +74,8 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
     for raw in _batches(path, schema, REQUIRED_COLUMNS[table], batch_bytes):
         missing = [column for column in REQUIRED_COLUMNS[table] if column not in raw.columns]
         if missing:
+            if (told := _other_dialect(raw.columns)) is not None:
+                raise LandingError(f"{path}: {told}. `adseq import csv` reads such files; or write it again.")
             raise LandingError(
                 f"{path}: required column {missing[0]!r} of table {table.value!r} is missing (found: "
                 f"{', '.join(raw.columns) or 'no column'}). Rename the export's column to {missing[0]!r} or add it."
@@ -79,6 +83,14 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
         ignored = tuple(name for name in raw.columns if name not in schema and name not in OF_IMPORTS)
         yield Arrival(path, raw, _typed(raw, schema, path, read), ignored)
         read += raw.height
+
+
+def _other_dialect(columns: Sequence[str]) -> str | None:
+    """What a CSV file is, in words, whose header is no list of names with commas between them; None if it is one."""
+    if any("\0" in name for name in columns):
+        return "the file has to be UTF-8, and looks like UTF-16"
+    found = [sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0]]
+    return f"the file has to have commas between its columns, and has {found[0]!r}" if found else None
 
 
 def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.DataFrame:
@@ -134,6 +146,8 @@ def format_of(path: Path) -> str | None:
 def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_bytes: int) -> Iterator[pl.DataFrame]:
     """The rows of a file as they were written; at least one batch, with all columns."""
     suffix = format_of(path)
+    if not is_utf8(path):
+        raise LandingError(f"{shown(path)}: the name is not UTF-8. Rename the file, or the folder that it lies in.")
     if suffix is None:
         raise LandingError(
             f"{path}: unknown format; adseq reads {', '.join(FORMATS)}. Rename the file or move it away."
@@ -153,7 +167,8 @@ def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_byt
             yield from _json_lines(path, schema, required, batch_bytes)
     except (pl.exceptions.PolarsError, EOFError, zlib.error, OSError, ValueError) as error:
         # Without what it quotes: that may be a user's id, and the message is kept where nobody looks for users.
-        first_line = _QUOTED.sub("…", str(error).strip().split("\n")[0])
+        broken = broken_csv_line(path) if suffix.startswith(".csv") else None
+        first_line = broken or _QUOTED.sub("…", str(error).strip().split("\n")[0])
         raise LandingError(
             f"{path}: the file must be whole, valid {suffix} in UTF-8, but reading it failed: {first_line}. "
             "Write it again (under a name that ends in .tmp, renamed when it is complete)."

@@ -16,7 +16,7 @@ from warehouse.availability import unknown_words
 from warehouse.contracts import MAXIMUM_TIME, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest import day_end, latest_event
-from warehouse.judging import Judged, LostNumber, Rules, embedding_width, judge
+from warehouse.judging import NOT_AFTER_ARRIVAL, Judged, LostNumber, Rules, embedding_width, judge
 from warehouse.landing import Landing, Manifest
 from warehouse.log_figures import log_figures, repeated_rows, stage_columns, stage_nothing
 from warehouse.reading import Arrival, LandingError, read_arrival
@@ -176,7 +176,7 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
     verdict, width = Verdict(table), None
     stage_nothing(staged, table)
     for day in [None, *landing.dates()]:
-        before = (verdict.rows, verdict.quarantined)
+        before, broken_before = (verdict.rows, verdict.quarantined), verdict.broken.copy()
         if table is LandingTable.items and width is None:
             width = embedding_width([_readable(landing, table, day, settings, [])])
         rules = Rules(table, _latest(landing, day, settings), width, landing.root, _NOBODY)
@@ -187,9 +187,13 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
             stage_columns(staged, table, judged.accepted, in_history=day is None)
         rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
         if rows and broken / rows > settings.maximum_quarantine_share:
-            dated = landing.history_day() if day is None else None
+            [(rule, often)] = (verdict.broken - broken_before).most_common(1)
+            dated = landing.history_day() if day is None and rule == NOT_AFTER_ARRIVAL else None
             dated_by = f". {history_dated_by(landing, dated)}" if dated else ""
-            verdict.mostly_broken.append(f"{table.value} of {day or 'the history'}: {broken / rows:.1%}{dated_by}")
+            verdict.mostly_broken.append(
+                f"{table.value} of {day or 'the history'}: {broken / rows:.1%}, {often:,} rows by the rule {rule!r}, "
+                f"e.g. {verdict.examples[rule]}{dated_by}"
+            )
     # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
     if table in (LandingTable.events, LandingTable.impressions):
         verdict.repeated = repeated_rows(staged, table)

@@ -119,3 +119,61 @@ def test_products_within_events_are_found(tmp_path: Path, name: str) -> None:
     assert missing == ()
     assert {key: columns["events"][key] for key in expected} == expected
     assert "items" in columns
+
+
+def of_rows(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The columns of the events that a sketch of JSON lines maps."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return sketched(path)[0]["events"]
+
+
+TIMES = {
+    "%m/%d/%Y": [f"03/{day:02}/2026" for day in range(1, 13)],
+    "%d/%m/%Y": [f"{day:02}/03/2026" for day in range(1, 13)],
+    "%d-%b-%Y %H:%M": ["20-Mar-2026 10:00", "21-Mar-2026 10:00"],
+    "%m/%d/%y %H:%M": ["3/20/26 0:00", "3/21/26 9:30"],
+    "%d/%b/%Y:%H:%M:%S %z": ["20/Mar/2026:10:00:00 +0000"],
+    "%a, %d %b %Y %H:%M:%S %z": ["Fri, 20 Mar 2026 10:00:00 +0000"],
+}
+
+
+@pytest.mark.parametrize(("written", "texts"), TIMES.items())
+def test_a_format_is_found_by_which_the_log_is_the_shortest(tmp_path: Path, written: str, texts: list[str]) -> None:
+    found = of_rows(tmp_path / "a.jsonl", [{"user": "u", "when": text} for text in texts])
+    assert found["event_time"]["format"] == written
+
+
+def test_times_that_no_format_reads_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user,when\nu,spring\nu,autumn\n")
+    assert "No known format reads these times" in sketched(tmp_path / "a.csv")[2]
+
+
+def test_the_id_within_an_object_is_the_id_and_not_the_object(tmp_path: Path) -> None:
+    rows = [
+        {"customer": {"id": n % 3, "orders": n}, "when": f"2026-03-{n + 1:02}", "product": {"id": n}} for n in range(9)
+    ]
+    found = of_rows(tmp_path / "a.jsonl", rows)
+    assert (found["user_id"], found["item_id"]) == ("customer.id", "product.id")
+
+
+def test_a_column_fills_what_another_leaves_empty(tmp_path: Path) -> None:
+    when = {"timestamp": "2026-03-20T10:00:00Z"}
+    rows = [
+        {"anonymousId": "a", "userId": "u", "properties": {"product_id": "s1"}, **when},
+        {"anonymousId": "b", "userId": None, "properties": {"products": [{"product_id": "s2"}]}, **when},
+    ]
+    found = of_rows(tmp_path / "a.jsonl", rows)
+    assert found["user_id"] == ["userId", "anonymousId"]
+    assert found["item_id"] == ["properties.product_id", "properties.products[].product_id"]
+
+
+def test_words_for_nothing_and_visits_of_no_item_are_told(tmp_path: Path) -> None:
+    rows = [
+        {"user": "u", "time": "2026-03-20", "event": "page_view", "sku": "(not set)", "price": "N/A"},
+        {"user": "u", "time": "2026-03-20", "event": "page_view", "sku": "null", "price": None},
+        {"user": "u", "time": "2026-03-20", "event": "view_item", "sku": "s1", "price": "1.299,00 €"},
+    ]
+    found = of_rows(tmp_path / "a.jsonl", rows)
+    assert found["item_id"]["empty"] == ["null", "(not set)"]
+    assert found["value"] == {"column": "price", "decimal": ",", "empty": ["N/A"]}
+    assert found["event_name"]["values"] == {"page_view": "custom", "view_item": "page_visit"}

@@ -29,7 +29,7 @@ def import_amazon_reviews(source: Path, landing: Landing, daily_days: int = 3) -
         SourceError: a source file is missing, the log has too few days, or the landing zone is not empty.
     """
     require_files(source, ("events.parquet", "items.parquet"), "Amazon reviews")
-    items = _items(pl.read_parquet(source / "items.parquet"))
+    items = _items(pl.read_parquet(source / "items.parquet", glob=False))
     events = _events(pl.read_parquet(source / "events.parquet"), items)
     users = events.select("user_id").unique().sort("user_id")
     manifest = Manifest(

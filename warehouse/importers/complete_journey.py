@@ -32,7 +32,9 @@ def import_complete_journey(source: Path, landing: Landing, daily_days: int = 3)
         SourceError: a source file is missing, the log has too few days, or the landing zone is not empty.
     """
     require_files(source, FILES, "the Complete Journey")
-    products = pl.read_parquet(source / "products.parquet").with_columns(pl.col("product_id").cast(pl.String))
+    products = pl.read_parquet(source / "products.parquet", glob=False).with_columns(
+        pl.col("product_id").cast(pl.String)
+    )
     maker = products.select("product_id", advertiser_id=pl.col("manufacturer_id").cast(pl.String))
     events = pl.concat([_baskets(source, maker), _redemptions(source, maker)], how="diagonal")
     manifest = Manifest(name="Complete Journey", positive_events=["checkout"], prediction_window_days=28)
@@ -40,7 +42,7 @@ def import_complete_journey(source: Path, landing: Landing, daily_days: int = 3)
 
 
 def _baskets(source: Path, maker: pl.DataFrame) -> pl.DataFrame:
-    lines = pl.read_parquet(source / "transactions_sample.parquet").with_columns(
+    lines = pl.read_parquet(source / "transactions_sample.parquet", glob=False).with_columns(
         pl.col("household_id", "basket_id", "product_id").cast(pl.String)
     )
     number = pl.int_range(pl.len()).over("basket_id", "product_id")
@@ -58,10 +60,10 @@ def _baskets(source: Path, maker: pl.DataFrame) -> pl.DataFrame:
 
 def _redemptions(source: Path, maker: pl.DataFrame) -> pl.DataFrame:
     """A coupon is for many products, of one manufacturer as a rule: the commonest one."""
-    coupons = pl.read_parquet(source / "coupons.parquet").with_columns(pl.col("product_id").cast(pl.String))
+    coupons = pl.read_parquet(source / "coupons.parquet", glob=False).with_columns(pl.col("product_id").cast(pl.String))
     counted = coupons.join(maker, on="product_id").group_by("coupon_upc", "advertiser_id").len()
     of_coupon = counted.sort("len", "advertiser_id", descending=[True, False]).unique("coupon_upc", keep="first")
-    redeemed = pl.read_parquet(source / "coupon_redemptions.parquet")
+    redeemed = pl.read_parquet(source / "coupon_redemptions.parquet", glob=False)
     number = pl.int_range(pl.len()).over("household_id", "coupon_upc", "redemption_date")
     return redeemed.join(of_coupon, on="coupon_upc", how="left", maintain_order="left").select(
         event_id=pl.format(
@@ -94,7 +96,7 @@ def _items(products: pl.DataFrame) -> pl.DataFrame:
 
 
 def _users(source: Path, events: pl.DataFrame) -> pl.DataFrame:
-    known = pl.read_parquet(source / "demographics.parquet").select(
+    known = pl.read_parquet(source / "demographics.parquet", glob=False).select(
         user_id=pl.col("household_id").cast(pl.String),
         age=pl.col("age").cast(pl.String).replace_strict(AGES, default=None, return_dtype=pl.Int32),
     )

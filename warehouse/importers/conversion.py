@@ -34,7 +34,8 @@ def expression(
     """
     if source.constant is not None:
         return pl.lit(source.constant)
-    texts = [pl.col(name).str.strip_chars().replace("", None) for name in source.read if name in names]
+    nothing = dict.fromkeys(("", *source.empty))
+    texts = [pl.col(name).str.strip_chars().replace(nothing) for name in source.read if name in names]
     if not texts:
         return _filled(pl.lit(None, pl.String), source)
     if source.columns:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import duckdb
 import numpy as np
@@ -16,15 +17,23 @@ import polars as pl
 from warehouse.importers.encodings import TextFile, opened
 from warehouse.importers.exports import Rejected, placed
 from warehouse.importers.writing import SourceError
+from warehouse.reading import SOURCE_ROW
 from warehouse.staging import BATCH_ROWS
 
 _MEMORY = "160MiB"  # of a reading connection, beside what sorts
 _THREADS = 2  # each holds buffers of 32 MiB
 _MAXIMUM_REJECTS = 100_000
 _HEADER_BYTES = 2**20
+_LINE_BYTES, _BUFFER_BYTES = 2**24, 2**25  # the longest line that is read
+_SHOWN_CHARACTERS = 60
+_MOSTLY, _NEARLY_ALL = 0.5, 0.95  # of the first lines that have as many fields as the header
+_COMPARED, _DELIMITERS = 200, ",;\t|"
+_ABOVE_HEADER = 20  # lines, of a title and the like
 _RECORD = "record"  # what numbers count where a record may be several lines, or a line none
 _EXCEL_SEPARATOR = re.compile(r"sep=(.)\s*")  # a first line with which Excel is told the delimiter
 # A number with decimals, an epoch or a time: no name of a column, which a year or a small number may be.
+# What no name of a column has and separates columns that DuckDB has not told apart: "user^item", "<html>".
+_SEPARATED = re.compile(r"[^\w\s.()\[\]#%&/:'+-]")
 _A_VALUE = re.compile(r"(?!\d{1,8}$)[-+]?\d[\d.,:/ T+Z-]*")
 
 
@@ -46,6 +55,7 @@ class DelimitedExport:
     text: TextFile
     dialect: Dialect
     names: tuple[str, ...]
+    header: tuple[str, ...]  # as the file writes it: ``names`` tell columns apart that it calls the same
     may_leave_out: bool = False
 
     @property
@@ -68,8 +78,9 @@ class DelimitedExport:
         careful = ", parallel = false" if found.counted == _RECORD else ""
         with duckdb.connect() as connection:
             for frame in _frames(connection, self, careful):
-                yield placed(frame, label, found.records(read, frame.height))
+                rows = placed(frame, label, found.records(read, frame.height))
                 read += frame.height
+                yield self._without_header(rows, rejected)
         if read != found.rows:
             raise SourceError(
                 f"{self.path} has {found.rows:,} rows at the first reading and {read:,} at the second. Is it being "
@@ -78,6 +89,14 @@ class DelimitedExport:
         if not read:
             nothing = pl.DataFrame(schema=dict.fromkeys(self.names, pl.String))
             yield placed(nothing, label, pl.Series([], dtype=pl.Int64))
+
+    def _without_header(self, rows: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
+        """``rows`` without those that are the header again, as in files that were put together from several."""
+        again = pl.all_horizontal(pl.col(name) == text for name, text in zip(self.names, self.header, strict=True))
+        found = rows.select(again.fill_null(False).alias("again"))["again"]
+        for line in rows[SOURCE_ROW].filter(found):
+            rejected.add(self.path, line, "the header again")
+        return rows.filter(~found) if found.any() else rows
 
 
 @dataclass(frozen=True)
@@ -118,35 +137,108 @@ def open_delimited(path: Path, text: TextFile) -> DelimitedExport:
         raise SourceError(f"{path} is empty.")
     dialect = _dialect(path, text, head)
     lines = head.splitlines()[dialect.skipped :]
-    header = next(csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote), [])
-    values = [name for name in header if _A_VALUE.fullmatch(name.strip())]
+    rows = csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, skipinitialspace=True)
+    header = next(rows, [])
+    place = f"{path}, line {dialect.skipped + 1}"
+    values = [name for name in header if _A_VALUE.fullmatch(name.strip())] or _own_values(header, rows)
     if values:
         raise SourceError(
-            f"{path}, line {dialect.skipped + 1}: {values[0]!r} is a value and not the name of a column. The first "
-            "line has to name the columns: put such a line on top of the file."
+            f"{place}: {values[0]!r} is a value and not the name of a column. The first line has to name the columns: "
+            "put such a line on top of the file."
         )
-    return DelimitedExport(path, text, dialect, _distinct(header))
+    if len(header) == 1 and _SEPARATED.search(header[0]):
+        raise SourceError(
+            f"{place}: {header[0][:_SHOWN_CHARACTERS]!r} is one column. Export the file with commas, semicolons, tabs "
+            "or '|' between its columns."
+        )
+    return DelimitedExport(path, text, dialect, _distinct(header), tuple(header))
+
+
+def _own_values(header: Sequence[str], rows: Iterator[list[str]]) -> list[str]:
+    """Those of a header's names that are values of their own column, too: of two or more, it is a row like others."""
+    found: dict[str, None] = {}
+    try:
+        for row in rows:
+            if row != header:
+                found |= {
+                    name: None for name, value in zip(header, row, strict=False) if name.strip() and name == value
+                }
+    except csv.Error:  # what is wrong with a row is told where it is read
+        pass
+    return list(found) if len(found) > 1 else []
 
 
 def _dialect(path: Path, text: TextFile, head: str) -> Dialect:
-    told = _EXCEL_SEPARATOR.fullmatch(head.split("\n", 1)[0])
+    lines = head.splitlines()
+    told = _EXCEL_SEPARATOR.fullmatch(lines[0])
     if told:
         return Dialect(told[1], '"', '"', 1)
+    above = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")), 0)
+    found = _sniffed(text.path, above)
+    if found is None or _agreeing(lines[above:], found[0]) < _MOSTLY:
+        below = _columns_below(lines, above)
+        if below is not None:
+            raise SourceError(
+                f"{path}, line {below + 1}: the columns seem to begin here. The first line has to name the columns: "
+                f"remove the {below} lines above."
+            )
+    if found is None:
+        raise SourceError(f"{path}{_why_no_dialect(text.path)}")
+    quote = found[1] if found[1] != "(empty)" else '"'
+    names = [line.count(found[0]) for line in lines[max(above - 1, 0) : above + 1]]
+    named_above = above > 0 and lines[above - 1].startswith("#") and names[0] == names[1] > 0  # "#user,item,..."
+    return Dialect(found[0], quote, found[2] if found[2] != "(empty)" else quote, above - named_above)
+
+
+def _sniffed(path: Path, skipped: int) -> tuple[str, str, str] | None:
+    """Delimiter, quote and escape as DuckDB finds them below the first lines; None where it does not."""
     try:
         with duckdb.connect() as connection:
             found = connection.execute(
                 "SELECT Delimiter, Quote, Escape FROM sniff_csv($path, all_varchar = true, ignore_errors = true, "
-                "compression = $compression)",
-                {"path": str(text.path), "compression": _compression(text.path)},
+                f"compression = $compression, skip = {skipped}, max_line_size = {_LINE_BYTES}, "
+                f"buffer_size = {_BUFFER_BYTES})",
+                {"path": str(path), "compression": _compression(path)},
             ).fetchone()
-    except duckdb.Error as error:
-        raise SourceError(
-            f"{path}: which character separates the columns cannot be found out. Export it with commas, semicolons, "
-            "tabs or '|' between them, and the same number in every line."
-        ) from error
-    assert found is not None
-    quote = found[1] if found[1] != "(empty)" else '"'
-    return Dialect(found[0], quote, found[2] if found[2] != "(empty)" else quote, 0)
+    except duckdb.Error:
+        return None
+    return cast(tuple[str, str, str], found)
+
+
+def _agreeing(lines: Sequence[str], delimiter: str) -> float:
+    """The share of the first rows that have as many fields as the header, or an empty one more."""
+    try:
+        header, *rows = csv.reader(lines[:_COMPARED], delimiter=delimiter)
+    except csv.Error:  # a field that is too large: what is wrong with a row is told where it is read
+        return 1.0
+    fitting = [len(row) == len(header) or (len(row) == len(header) + 1 and not row[-1]) for row in rows if row]
+    return sum(fitting) / len(fitting) if fitting else 1.0
+
+
+def _columns_below(lines: Sequence[str], above: int) -> int | None:
+    """How many lines, of a title and the like, stand above the one that all others agree with; None without any."""
+    if len([text for text in re.split(f"[{_DELIMITERS}]", lines[above]) if text.strip()]) > 1:
+        return None  # a header, though an odd one
+    for skipped in range(above + 1, min(above + _ABOVE_HEADER, len(lines) - 1)):
+        for delimiter in _DELIMITERS:
+            if lines[skipped].count(delimiter) and _agreeing(lines[skipped:], delimiter) > _NEARLY_ALL:
+                return skipped
+    return None
+
+
+def _why_no_dialect(path: Path) -> str:
+    """Why a file's dialect cannot be found out, and what to do, to be read behind the file's name."""
+    with opened(path) as file:
+        for line, content in enumerate(file, 1):
+            if len(content) > _LINE_BYTES:
+                return (
+                    f", line {line}: longer than {_LINE_BYTES // 2**20} MiB. Is there a quote that opens and does not "
+                    "close, or is the file one line? Correct the line, or leave it out."
+                )
+    return (
+        ": which character separates the columns cannot be found out. Export it with commas, semicolons, tabs or '|' "
+        "between them, and the same number in every line."
+    )
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -174,7 +266,8 @@ def _query(
         f"{select} FROM read_csv({_literal(str(path))}, auto_detect = false, header = true, skip = {dialect.skipped}, "
         f"delim = {_literal(dialect.delimiter)}, quote = {_literal(dialect.quote)}, "
         f"escape = {_literal(dialect.escape)}, compression = '{_compression(path)}', strict_mode = true, "
-        f"columns = {{{columns}}}, store_rejects = true, rejects_limit = {_MAXIMUM_REJECTS}{more})"
+        f"max_line_size = {_LINE_BYTES}, buffer_size = {_BUFFER_BYTES}, columns = {{{columns}}}, "
+        f"store_rejects = true, rejects_limit = {_MAXIMUM_REJECTS}{more})"
     )
 
 
@@ -206,7 +299,7 @@ def _read_through(export: DelimitedExport) -> _Found:
             ).fetchall()
     except duckdb.Error as error:
         raise SourceError(f"{export.path} cannot be read: {str(error).strip().splitlines()[0]}") from error
-    records = [line + export.dialect.skipped for line, *_ in rejects]
+    records = [line for line, *_ in rejects]  # the skipped lines included
     every_line = rows + len(rejects) + 1 + export.dialect.skipped == export.text.lines
     lines = records if every_line else _lines_at(export.text.path, [position for _, position, *_ in rejects])
     rejected = {}

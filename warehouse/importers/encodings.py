@@ -137,8 +137,9 @@ def _transcoded(path: Path, encoding: str, copy: Path) -> Iterator[str]:
                 yield block
     except LookupError as error:
         raise SourceError(f"{encoding!r} is no encoding that Python knows: correct encoding under [log].") from error
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is not {encoding}: {error.reason}. Correct encoding under [log].") from error
+    except UnicodeError as error:
+        reason = getattr(error, "reason", error)
+        raise SourceError(f"{path} is not {encoding}: {reason}. Correct encoding under [log].") from error
 
 
 def _lines(blocks: Iterable[str]) -> int:

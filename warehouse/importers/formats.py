@@ -15,11 +15,20 @@ from warehouse.importers.encodings import as_utf8
 from warehouse.importers.exports import Export, Rejected, placed
 from warehouse.importers.writing import SourceError
 from warehouse.json_lines import BrokenLine, field_names, first_broken, json_batches, mentioned
+from warehouse.landing import is_utf8, shown
 from warehouse.staging import BATCH_ROWS
 
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PARQUET = (".parquet", ".pq")
+_OTHER_CONTENT = {  # the first bytes of files that are named like texts now and then
+    b"PAR1": ("a Parquet file", "rename it to .parquet"),
+    b"PK\x03\x04": ("a ZIP archive or an Excel workbook", "unpack it, or save it as CSV"),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as CSV"),
+    b"BZh": ("compressed by bzip2", "unpack it, or compress it by gzip"),
+    b"\xfd7zXZ": ("compressed by xz", "unpack it, or compress it by gzip"),
+    b"\x28\xb5\x2f\xfd": ("compressed by Zstandard", "unpack it, or compress it by gzip"),
+}
 _SEEN_LINES = 10_000  # of JSON lines: a field that comes later is seen where the mapping names it
 _ROOT = re.compile(r"[.\[]")  # what ends the name of a column in a path
 
@@ -35,9 +44,12 @@ def open_export(path: Path, directory: Path, encoding: str | None = None, wanted
     Raises:
         SourceError: the format is unknown, or the file cannot be read.
     """
+    if not is_utf8(path):
+        raise SourceError(f"{shown(path)}: the name is not UTF-8. Rename the file, or the folder that it lies in.")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(PARQUET):
         return ParquetExport(path)
+    _refuse_other_content(path)
     if name.endswith(DELIMITED):
         return open_delimited(path, as_utf8(path, directory, encoding))
     if name.endswith(JSON_LINES):
@@ -49,6 +61,19 @@ def open_export(path: Path, directory: Path, encoding: str | None = None, wanted
         return JsonExport(path, text.path, text.encoding, (*names, *sorted(late)))
     known = ", ".join((*DELIMITED, *JSON_LINES, *PARQUET))
     raise SourceError(f"{path}: unknown format; adseq reads {known}, text also as .gz. Rename or convert the file.")
+
+
+def _refuse_other_content(path: Path) -> None:
+    """Refuse a file that is named like a text and begins like something else.
+
+    Raises:
+        SourceError: naming what it is and what to do.
+    """
+    with path.open("rb") as file:
+        head = file.read(max(map(len, _OTHER_CONTENT)))
+    for mark, (what, advice) in _OTHER_CONTENT.items():
+        if head.startswith(mark):
+            raise SourceError(f"{path} is {what}, whatever its name says: {advice}.")
 
 
 def _without_fields(path: Path, text: Path) -> str:

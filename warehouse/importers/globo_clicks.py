@@ -94,7 +94,7 @@ class _Span:
 def _clicks(path: Path) -> pl.LazyFrame:
     """The clicks with ``row`` (in the file), ``time`` (UTC) and ``day`` (local)."""
     time = pl.from_epoch("click_timestamp", time_unit="ms").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
-    return pl.scan_parquet(path).select(
+    return pl.scan_parquet(path, glob=False).select(
         "user_id",
         "session_id",
         pl.col("click_article_id").alias("item_id"),
@@ -154,7 +154,7 @@ def _items(path: Path, clicks: pl.LazyFrame) -> pl.DataFrame:
     first_click = clicks.group_by(article_id=pl.col("item_id").cast(pl.Int64)).agg(first_click=pl.col("time").min())
     created = pl.from_epoch("created_at_ts", time_unit="ms").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
     return (
-        pl.scan_parquet(path)
+        pl.scan_parquet(path, glob=False)
         .with_columns(pl.col("article_id").cast(pl.Int64))
         .join(first_click, on="article_id", how="full", coalesce=True)
         .sort("article_id")

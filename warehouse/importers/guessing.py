@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from itertools import product
 
 import polars as pl
 
+from warehouse.contracts import EMPTY_WORDS
 from warehouse.importers.conversion import UNITS, number_text, times
 from warehouse.importers.mapping import Source
 
 _ENOUGH = 0.9  # of the values that a guess has to read
-_DATES = ("%d.%m.%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%d %b %Y", "%b %d, %Y")
+_DATES = ("%d.%m.%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%d %b %Y", "%b %d, %Y",
+          "%d-%b-%Y", "%d/%b/%Y", "%d.%m.%y", "%m/%d/%y", "%d/%m/%y")  # fmt: skip
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", " %H:%M:%S%.f", "T%H:%M:%S", " %H%M%S")
+_WHOLE_FORMATS = ("%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z", "%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S")
 _LEVEL_SEPARATORS = (">", "/", "|", ".", ";")
 
 
-def time_words(column: pl.Series) -> list[str]:
-    """Return what a mapping has to say about a column of times: a unit, a format, or nothing."""
+def time_words(column: pl.Series) -> list[str] | None:
+    """Return what a mapping has to say about a column of times: a unit, a format, or nothing; None where no format is
+    known that reads them.
+
+    Of formats that read as many, like 03/04/2026, the one counts by which the log is the shortest.
+    """
     texts = column.drop_nulls()
     if not len(texts):
         return []
@@ -27,10 +35,13 @@ def time_words(column: pl.Series) -> list[str]:
         return [f'unit = "{units[0] if len(units) == 1 else "auto"}"']
     if _read(texts, Source(column="t")) >= _ENOUGH:
         return []
-    formats = ["".join(parts) for parts in product(_DATES, _CLOCKS)]
+    formats = [*("".join(parts) for parts in product(_DATES, _CLOCKS)), *_WHOLE_FORMATS]
     read = {each: _read(texts, Source(column="t", format=each)) for each in formats}
-    best = max(formats, key=lambda each: read[each])
-    return [f"format = {json.dumps(best)}"] if read[best] >= _ENOUGH else []
+    most = max(read.values())
+    if most < _ENOUGH:
+        return None
+    best = min((each for each in formats if read[each] == most), key=lambda each: _span(texts, each))
+    return [f"format = {json.dumps(best)}"]
 
 
 def decimal_sign(column: pl.Series) -> str | None:
@@ -42,6 +53,11 @@ def decimal_sign(column: pl.Series) -> str | None:
     read = {sign: int(frame.select(number_text(pl.col("number"), sign).count()).item()) for sign in (".", ",")}
     best = max(read, key=lambda sign: (read[sign], _decimals(texts, sign)))
     return best if read[best] >= _ENOUGH * len(texts) else None
+
+
+def empty_words(column: pl.Series) -> list[str]:
+    """Return the words among the values that stand for nothing, as databases and analytics write it."""
+    return [word for word in EMPTY_WORDS if (column == word).any()]
 
 
 def is_whole(column: pl.Series) -> bool:
@@ -60,6 +76,12 @@ def level_separator(values: Sequence[str]) -> str | None:
 def _decimals(texts: pl.Series, sign: str) -> int:
     """How many texts end with one or two digits behind the sign, as prices do."""
     return int(texts.str.contains(rf"\{sign}\d{{1,2}}\D*$").sum())
+
+
+def _span(texts: pl.Series, format_: str) -> timedelta:
+    found = times(texts, Source(column="t", format=format_), "UTC")
+    first, last = found.min(), found.max()
+    return last - first if isinstance(first, datetime) and isinstance(last, datetime) else timedelta.max
 
 
 def _read(texts: pl.Series, source: Source) -> float:

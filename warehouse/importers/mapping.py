@@ -15,6 +15,7 @@ import polars as pl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from warehouse.contracts import DEFAULT_POSITIVES, EVENT_NAMES, REQUIRED_COLUMNS, SCHEMAS, LandingTable
+from warehouse.landing import MAXIMUM_WINDOW_DAYS
 
 GENERATED = {LandingTable.events: ("event_id",)}  # made where the export has none
 
@@ -46,6 +47,7 @@ class Source(_Strict):
     decimal: Literal[".", ","] | None = Field(
         None, description="A number as people write it: its decimal sign. Currencies and grouping are left out."
     )
+    empty: tuple[str, ...] = Field((), description="Words that stand for nothing, e.g. 'null' or '(not set)'.")
     whole_number: bool = Field(False, description="An id that was written as a number: 12.0 is 12.")
 
     @model_validator(mode="after")
@@ -109,9 +111,22 @@ class LogMapping(_Strict):
         None, description="Of files that are not Unicode, e.g. 'cp1251'; found out without it."
     )
     daily_days: int = Field(3, ge=1, description="The last days land one by one; what is before them is the history.")
-    positive_events: tuple[str, ...] = DEFAULT_POSITIVES
-    prediction_window_days: float = Field(28.0, gt=0)
+    positive_events: tuple[str, ...] = Field(DEFAULT_POSITIVES, min_length=1)
+    prediction_window_days: float = Field(28.0, gt=0, le=MAXIMUM_WINDOW_DAYS)
     repeats_count: bool = True
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str | None) -> str | None:
+        try:
+            known = name is None or b"a,1".decode(name) is not None
+        except UnicodeDecodeError:  # an encoding that needs more than a byte for a letter
+            known = True
+        except (LookupError, ValueError):  # none, or what Python has beside encodings of text: rot13, hex
+            known = False
+        if not known:
+            raise ValueError(f"{name!r} is no encoding of text that Python knows; name one like 'cp1251'")
+        return name
 
     @field_validator("time_zone")
     @classmethod
@@ -154,7 +169,7 @@ class Mapping(_Strict):
             MappingError: it is missing, no TOML, or breaks a rule.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text()))
+            return cls.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
         except FileNotFoundError as error:
             raise MappingError(
                 f"{path} does not exist. `adseq import csv --sketch FILE` writes a first one from an export's header."

@@ -10,18 +10,21 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from warehouse.contracts import EVENT_NAMES, LandingTable
+from warehouse.contracts import EMPTY_WORDS, EVENT_NAMES, LandingTable
 from warehouse.importers.exports import Export, Rejected
 from warehouse.importers.formats import open_export
-from warehouse.importers.guessing import decimal_sign, is_whole, level_separator, time_words
+from warehouse.importers.guessing import decimal_sign, empty_words, is_whole, level_separator, time_words
 from warehouse.importers.nesting import nested_path, paths_within, with_nested
-from warehouse.importers.vocabulary import NAMES, category_level, meaning, plain
+from warehouse.importers.vocabulary import NAMES, category_level, forms, meaning, plain
 
 SAMPLE_ROWS = 5_000
 EVENTS = ("event_id", "user_id", "event_time", "event_name", "item_id", "advertiser_id", "value", "currency")
 ITEMS = ("item_id", "advertiser_id", "title", "category", "price", "currency")
 USERS = ("user_id", "age", "gender", "country")
 NEEDED = ("user_id", "event_time", "item_id")
+FILLED = ("user_id", "item_id", "advertiser_id")
+# Names of who visits, one of which is empty where another is not: signed in or not.
+_VISITORS = ("userid", "anonymousid", "visitorid", "deviceid", "userpseudoid", "distinctid", "customerid", "clientid")
 _SHOWN_VALUES = 20
 
 
@@ -44,14 +47,29 @@ class _Sample:
         """Return the export's column that is most likely the wanted one: with values rather than empty, and a column
         by itself rather than a value in one."""
         order = {name: place for place, name in reversed(list(enumerate(NAMES[wanted])))}
-        fitting = [name for name in self.rows.columns if plain(name) in order]
+        places = {name: [order[form] for form in forms(name) if form in order] for name in self.rows.columns}
+        fitting = [name for name in self.rows.columns if places[name] and not self._is_nested(name)]
         if wanted == "event_id":
             fitting = [name for name in fitting if self._tells_rows_apart(name)]
         return min(
             fitting,
-            key=lambda name: (self._is_empty(name), _depth(name), order[plain(name)]),
+            key=lambda name: (self._is_empty(name), _depth(name), min(places[name])),
             default=None,
         )
+
+    def columns(self, wanted: str) -> list[str]:
+        """Return the most likely column, and those that say the same where that one is empty."""
+        first = self.column(wanted)
+        if first is None or wanted not in FILLED:
+            return [] if first is None else [first]
+        found, empty = [first], self.rows[first].is_null()
+        for name in self.rows.columns:
+            alike = plain(name) in _VISITORS if wanted == "user_id" else plain(name) == plain(first)
+            fills = empty & self.rows[name].is_not_null()
+            if name != first and alike and not self._is_nested(name) and fills.any():
+                found.append(name)
+                empty &= ~fills
+        return found
 
     def values(self, column: str) -> list[str]:
         """Return the commonest values, the commonest first."""
@@ -66,6 +84,22 @@ class _Sample:
         named = [(category_level(name), name) for name in self.rows.columns if _depth(name) == _depth(column)]
         levels = sorted((each[1], name) for each, name in named if each is not None and each[0] == found[0])
         return [name for _, name in levels] if len(levels) > 1 else []
+
+    def without_item(self, word: str) -> bool:
+        """Whether no event of this name names an item or an advertiser, though others name an item."""
+        name, named = self.column("event_name"), [*self.columns("item_id"), *self.columns("advertiser_id")]
+        if name is None or not self.columns("item_id"):
+            return False
+        nothing = pl.all_horizontal(pl.col(named).is_null() | pl.col(named).is_in(EMPTY_WORDS))
+        return bool(self.rows.filter(pl.col(name) == word).select(nothing.all()).item())
+
+    def _is_nested(self, column: str) -> bool:
+        first = self.rows[column].drop_nulls().head(1)
+        return (
+            bool(len(first))
+            and first[0][:1] in ("{", "[")
+            and any(each.startswith((f"{column}.", f"{column}[")) for each in self.rows.columns)
+        )
 
     def _is_empty(self, column: str) -> bool:
         return self.rows[column].null_count() == self.rows.height
@@ -127,7 +161,7 @@ def _sample(export: Export) -> _Sample:
     batches = export.batches(Rejected())
     rows = next(batches, pl.DataFrame()).head(SAMPLE_ROWS).select(export.names)
     rows = rows.with_columns(pl.all().str.strip_chars().replace("", None))
-    inner = paths_within(rows, lambda name: any(plain(name) in names for names in NAMES.values()))
+    inner = paths_within(rows, lambda name: any(form in names for form in forms(name) for names in NAMES.values()))
     paths = [path for path in (nested_path(name, rows.columns) for name in inner) if path is not None]
     expanded = with_nested(rows, paths)
     return _Sample(export.path.name, expanded.select(*export.names, *(path.text for path in paths)))
@@ -140,13 +174,16 @@ def _depth(name: str) -> int:
 def _table(sample: _Sample, table: LandingTable, columns: Sequence[str], used: set[str]) -> str:
     lines = ["[[table]]", f'into = "{table.value}"', f"files = {json.dumps([sample.name])}", "[table.columns]"]
     for name in columns:
-        column = sample.column(name)
-        if column is None:
+        columns_ = sample.columns(name)
+        if not columns_:
             lines += _missing(table, name)
             continue
+        column = columns_[0]
         levels = sample.levels(column) if name == "category" else []
-        used |= {column, *levels}
-        lines.append(f"{name} = {_source(sample, name, column, levels)}  # {_examples(sample, column)}")
+        used |= {*columns_, *levels}
+        lines.append(f"{name} = {_source(sample, name, columns_, levels)}  # {_examples(sample, column)}")
+        if name == "event_time" and time_words(sample.rows[column]) is None:
+            lines.append('# No known format reads these times: add format = "..." as strptime writes it.')
     return "\n".join([*lines, ""])
 
 
@@ -160,26 +197,32 @@ def _missing(table: LandingTable, name: str) -> list[str]:
     return []
 
 
-def _source(sample: _Sample, name: str, column: str, levels: Sequence[str]) -> str:
+def _source(sample: _Sample, name: str, columns: Sequence[str], levels: Sequence[str]) -> str:
     """Return what stands right of the equals sign."""
     if levels:
         return f"{{columns = {json.dumps(levels, ensure_ascii=False)}}}"
-    words = _words(name, sample.values(column), sample.rows[column])
-    written = json.dumps(column, ensure_ascii=False)
-    return f"{{column = {written}, {', '.join(words)}}}" if words else written
+    column = sample.rows.select(pl.coalesce(columns).alias(columns[0]))[columns[0]]
+    words = _words(sample, name, sample.values(columns[0]), column)
+    written = json.dumps(columns[0] if len(columns) == 1 else list(columns), ensure_ascii=False)
+    key = "column" if len(columns) == 1 else "any_of"
+    return f"{{{key} = {written}, {', '.join(words)}}}" if words else written
 
 
-def _words(name: str, values: Sequence[str], column: pl.Series) -> list[str]:
+def _words(sample: _Sample, name: str, values: Sequence[str], column: pl.Series) -> list[str]:
     """Return what a mapping has to say about the values of a column."""
+    empty = empty_words(column) if name in (*FILLED, "value", "price") else []
+    if empty:
+        without = _words(sample, name, values, column.replace(dict.fromkeys(empty)))
+        return [*without, f"empty = {json.dumps(empty)}"]
     if name == "event_name":
-        named = {word: meaning(word) or "custom" for word in values if word not in EVENT_NAMES}
+        named = {word: _named(sample, word) for word in values if word not in EVENT_NAMES}
         known = ", ".join(
             f"{json.dumps(word, ensure_ascii=False)} = {json.dumps(named[word])}"
             for word in sorted(named, key=lambda word: meaning(word) is None)
         )
         return [f"values = {{{known}}}"] if known else []
     if name == "event_time":
-        return time_words(column)
+        return time_words(column) or []
     if name == "category":
         separator = level_separator(values)
         return [f"separator = {json.dumps(separator)}"] if separator else []
@@ -189,6 +232,12 @@ def _words(name: str, values: Sequence[str], column: pl.Series) -> list[str]:
     if name in ("user_id", "item_id", "advertiser_id") and is_whole(column):
         return ["whole_number = true"]
     return []
+
+
+def _named(sample: _Sample, word: str) -> str:
+    """The contract's event name for an export's word. A visit that names nothing, as of a home page, is ``custom``."""
+    name = meaning(word) or "custom"
+    return "custom" if name == "page_visit" and sample.without_item(word) else name
 
 
 def _not_used(sample: _Sample, used: Iterable[str]) -> list[str]:

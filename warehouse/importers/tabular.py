@@ -295,7 +295,7 @@ def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[d
     for day, condition in parts:
         rows = pieces.scan(name).filter(condition).drop(SEQUENCE, DAY, WRITTEN_TIME, strict=False)
         sink(zone, table, day, rows)
-    written = pl.scan_parquet([path for day, _ in parts for path in zone.files(table, day)])
+    written = pl.scan_parquet([path for day, _ in parts for path in zone.files(table, day)], glob=False)
     return int(written.select(pl.len()).collect().item())
 
 

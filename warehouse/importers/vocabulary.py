@@ -46,9 +46,9 @@ NAMES: Mapping[str, Sequence[str]] = {
     ],
     "event_time": [
         *("eventtime", "eventtimestamp", "timestamp", "time", "ts", "datetime", "when", "createdat", "occurredat"),
-        *_each(_TIMES, ("timestamp", "time", "datetime", "at", "ts", "date", "on")),
+        *_each((*_TIMES, "invoice"), ("timestamp", "time", "datetime", "at", "ts", "date", "on")),
         *("created", "createdtime", "createdon", "unixtime", "unixtimestamp", "epoch", "servertime", "clienttime"),
-        *("receivedat", "sentat", "loggedat", "t", "dt", "date", "day", "eventday"),
+        *("receivedat", "sentat", "loggedat", "t", "dt", "date", "day", "eventday", "tdat"),
     ],
     "event_name": [
         *("eventname", "eventtype", "event", "action", "actiontype", "activity", "activitytype", "behavior"),
@@ -99,6 +99,7 @@ NAMES: Mapping[str, Sequence[str]] = {
     ],
     "category": [
         *("category", "categorypath", "categorycode", "categoryname", "categories", "productcategory", "itemcategory"),
+        *("productcategory1", "itemcategory1"),
         *("producttype", "googleproductcategory", "taxonomy", "breadcrumb", "categoryid", "department", "genre"),
         *("catl1", "cat1", "categoryl1", "category1", "categorylevel1", "maincategory", "cat", "section", "topic"),
     ],
@@ -145,6 +146,12 @@ def plain(name: str) -> str:
     """Return a name without case and without what is no letter or digit; of a path its last name."""
     last = re.split(r"[.\]]", name)[-1] or name
     return re.sub(r"[\W_]+", "", last.lower())
+
+
+def forms(name: str) -> tuple[str, ...]:
+    """Return what a column may be called without case and separators: of ``customer.id`` also ``customerid``."""
+    steps = [step for step in re.split(r"[.\[\]]+", name) if step]
+    return tuple(dict.fromkeys((plain("".join(steps[-2:])), plain(name))))
 
 
 def category_level(name: str) -> tuple[str, int] | None:
