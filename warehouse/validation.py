@@ -139,7 +139,7 @@ def validate(landing: Landing, settings: DataSettings, training: TrainingRule | 
         figures = log_figures(staged, manifest.time_zone)
         too_few = [] if training is None else _too_few(landing, manifest, staged, training)
     positives = sum(count for name, count in figures.by_name.items() if name in manifest.positive_events)
-    problems = _problems(landing, verdicts, positives, settings)
+    problems = _problems(landing, verdicts, positives)
     return Validation(
         verdicts=verdicts,
         days=len(landing.dates()),
@@ -191,8 +191,9 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
             dated = landing.history_day() if day is None and rule == NOT_AFTER_ARRIVAL else None
             dated_by = f". {history_dated_by(landing, dated)}" if dated else ""
             verdict.mostly_broken.append(
-                f"{table.value} of {day or 'the history'}: {broken / rows:.1%}, {often:,} rows by the rule {rule!r}, "
-                f"e.g. {verdict.examples[rule]}{dated_by}"
+                f"{table.value} of {day or 'the history'}: {broken / rows:.1%} (more than "
+                f"{settings.maximum_quarantine_share:.1%} of the rows break a rule), most often {often:,} rows by the "
+                f"rule {rule!r}, e.g. {verdict.examples[rule]}{dated_by}"
             )
     # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
     if table in (LandingTable.events, LandingTable.impressions):
@@ -243,12 +244,9 @@ def _availability_notes(items: Verdict) -> tuple[str, ...]:
     )
 
 
-def _problems(
-    landing: Landing, verdicts: dict[LandingTable, Verdict], positives: int, settings: DataSettings
-) -> list[str]:
+def _problems(landing: Landing, verdicts: dict[LandingTable, Verdict], positives: int) -> list[str]:
     problems = [message for verdict in verdicts.values() for message in verdict.unreadable]
-    bound = f"more than {settings.maximum_quarantine_share:.1%} of the rows break a rule"
-    problems += [f"{text} ({bound})" for verdict in verdicts.values() for text in verdict.mostly_broken]
+    problems += [text for verdict in verdicts.values() for text in verdict.mostly_broken]
     if not_past := why_not_past(landing):
         problems.append(not_past)
     if not landing.dates():

@@ -157,7 +157,7 @@ def test_text_that_is_not_unicode_is_read_as_the_mapping_says_or_as_cp1252(tmp_p
     assert "was read as cp1252" in summary.notes[0]
     assert "é" in events_of(tmp_path)["user_id"].to_list()
     (tmp_path / "landing").rename(tmp_path / "western")
-    with pytest.raises(SourceError, match="'latin-99' is no encoding"):
+    with pytest.raises(ValueError, match="'latin-99' is no encoding"):
         imported(tmp_path, "b.csv", b"\xe4", mapping(encoding="latin-99"))
 
 
