@@ -9,6 +9,10 @@ import polars as pl
 from warehouse.tables import Tables
 
 WITHOUT_ITEMS = "trainings_without_items"
+WITHOUT_SERVICE = (
+    "`adseq export candidates` writes the advertisers of each user; the online service answers with items, so it has "
+    "nothing to answer with."
+)
 
 
 def record_training_without_items(tables: Tables, day: date, why: str) -> None:
@@ -35,3 +39,10 @@ def why_advertisers_alone(tables: Tables) -> str | None:
     if not days or tables.partitions("model_versions") or not tables.partitions("advertiser_versions"):
         return None
     return why_without_items(tables, days[-1])
+
+
+def why_nothing_published(tables: Tables) -> str:
+    """Return why the online store has no sign, and what to do."""
+    if why := why_advertisers_alone(tables):
+        return f"No item is published. {why} {WITHOUT_SERVICE}"
+    return "Nothing is published yet: run a day (adseq run), which materializes online_states."

@@ -62,8 +62,8 @@ def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days
         )
     return few + (
         obstacle
-        or f"conversions that follow a cut-off within {window_days:g} days. A longer history helps, or in manifest.toml "
-        "a smaller prediction_window_days or more positive_events."
+        or f"conversions that follow a cut-off within {window_days:g} days. A longer history helps, or in "
+        "manifest.toml a smaller prediction_window_days or more positive_events."
     )
 
 
