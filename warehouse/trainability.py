@@ -108,10 +108,28 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
     window, found = manifest.prediction_window_days, 0
     for cutoff in reversed(rule.cutoffs(end.timestamp(), first.timestamp(), window)):
         begin = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff))
-        found += _examples_at(staged, begin, min(begin + timedelta(days=window), end), manifest)
+        found += _examples_at(staged, begin, min(begin + timedelta(days=window), end), manifest, "item_id")
         if found >= rule.minimum_examples:
             return rule.minimum_examples
     return found
+
+
+def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> bool:
+    """Return whether the advertiser model has examples to choose its epochs by, in the last window but one, and examples
+    to learn from before that window.
+
+    Args:
+        staged: knows ``LOG``.
+        end: of the history, exclusive.
+    """
+    [(first,)] = staged.rows(f"SELECT min(event_time) FROM {LOG} WHERE in_history")
+    window, named = timedelta(days=manifest.prediction_window_days), f"nullif(advertiser_id, '{UNKNOWN_ADVERTISER}')"
+    chosen_on, repeats = end - 2 * window, manifest.model_copy(update={"repeats_count": True})
+    if first is None or not _examples_at(staged, chosen_on, end - window, repeats, named):
+        return False
+    cutoffs = rule.cutoffs(chosen_on.timestamp(), first.timestamp(), manifest.prediction_window_days)
+    begins = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff)) for cutoff in cutoffs]
+    return any(_examples_at(staged, begin, min(begin + window, chosen_on), repeats, named) for begin in begins)
 
 
 def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> HistoryFigures:
@@ -131,16 +149,20 @@ def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> Histo
     return HistoryFigures(users, single, conversions, with_item, days, with_advertiser)
 
 
-def _examples_at(staged: Staging, begin: datetime, end: datetime, manifest: Manifest) -> int:
-    """Distinct pairs of a user with events before ``begin`` and an item that they convert with until ``end``."""
+def _examples_at(staged: Staging, begin: datetime, end: datetime, manifest: Manifest, named: str) -> int:
+    """Count the distinct pairs of a user with events before ``begin`` and what they convert with until ``end``.
+
+    Args:
+        named: the SQL of what an event names: its item or its advertiser, null where it has none.
+    """
     new_item = (
         ""
         if manifest.repeats_count
-        else f"AND (user_id, item_id) NOT IN (SELECT (user_id, item_id) FROM {LOG} WHERE in_history "
-        f"AND item_id IS NOT NULL AND event_time < TIMESTAMPTZ '{begin}')"
+        else f"AND (user_id, {named}) NOT IN (SELECT (user_id, {named}) FROM {LOG} WHERE in_history "
+        f"AND {named} IS NOT NULL AND event_time < TIMESTAMPTZ '{begin}')"
     )
     [(pairs,)] = staged.rows(
-        f"SELECT count(DISTINCT (user_id, item_id)) FROM {LOG} WHERE in_history AND item_id IS NOT NULL "
+        f"SELECT count(DISTINCT (user_id, {named})) FROM {LOG} WHERE in_history AND {named} IS NOT NULL "
         f"AND event_name IN ({_listed(manifest.positive_events)}) "
         f"AND event_time >= TIMESTAMPTZ '{begin}' AND event_time < TIMESTAMPTZ '{end}' "
         f"AND user_id IN (SELECT user_id FROM {LOG} WHERE in_history AND event_time < TIMESTAMPTZ '{begin}') {new_item}"

@@ -21,9 +21,20 @@ from warehouse.landing import Landing, Manifest
 from warehouse.log_figures import log_figures, repeated_rows, stage_columns, stage_nothing
 from warehouse.reading import Arrival, LandingError, read_arrival
 from warehouse.staging import Staging, staging
-from warehouse.trainability import TrainingRule, count_examples, history_figures, why_advertisers_alone, why_too_few
+from warehouse.trainability import (
+    TrainingRule,
+    advertisers_can_be_learnt,
+    count_examples,
+    history_figures,
+    why_advertisers_alone,
+    why_too_few,
+)
 
 SHOWN_WORDS = 5
+NO_ADVERTISERS = (
+    "no conversion names an item, and the advertiser model has nothing to learn from: it needs conversions with an "
+    "advertiser_id in the last prediction window but one and before it, by users with earlier events."
+)
 WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
 # What a log goes without where a table is empty, and where a column is.
 WITHOUT_TABLE = {
@@ -181,7 +192,9 @@ def _outlook(landing: Landing, manifest: Manifest, staged: Staging, training: Tr
         return TrainingOutlook((f"{folder} has no good event: training learns from the history",))
     window = manifest.prediction_window_days
     if why := why_advertisers_alone(figures, window):
-        return TrainingOutlook(notes=(why,))
+        if advertisers_can_be_learnt(staged, training, manifest, end):
+            return TrainingOutlook(notes=(why,))
+        return TrainingOutlook((f"{NO_ADVERTISERS} A longer history helps, or a smaller prediction_window_days.",))
     examples = count_examples(staged, training, manifest, end)
     if examples >= training.minimum_examples:
         return TrainingOutlook()
