@@ -115,8 +115,8 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
 
 
 def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> bool:
-    """Return whether the advertiser model has examples to choose its epochs by, in the last window but one, and examples
-    to learn from before that window.
+    """Return whether the advertiser model has examples to choose its epochs by, in the last window but one, and
+    examples to learn from before that window.
 
     Args:
         staged: knows ``LOG``.

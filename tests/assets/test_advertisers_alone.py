@@ -1,4 +1,4 @@
-"""A log whose conversions name no item runs to its end: its advertisers are learnt, predicted every day and exported."""
+"""A log whose conversions name no item runs to its end: its advertisers are learnt, predicted daily and exported."""
 
 from __future__ import annotations
 
