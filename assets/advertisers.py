@@ -21,12 +21,14 @@ from assets.features import content_basis
 from assets.inference import FRESH
 from assets.ingest import events, history, items, users
 from assets.partitions import daily
-from assets.period import training_day, training_period
+from assets.period import history_of, training_day, training_period
 from assets.reporting import write_metrics
 from assets.resources import SettingsResource
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
+from ml.nothing_to_learn import NothingToLearn
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
+from warehouse.trainability import why_advertisers_alone
 from warehouse.views import rebuild_views
 
 
@@ -50,7 +52,7 @@ from warehouse.views import rebuild_views
     ],
 )
 def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.advertisers.learning import AdvertiserPeriod, NothingToLearn
+    from ml.advertisers.learning import AdvertiserPeriod
     from ml.advertisers.versioning import train_advertisers
     from ml.content import ContentBasis
 
@@ -60,7 +62,10 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
     tracking, models = tracking_of(settings), settings.home.models
     try:
         trained = train_advertisers(known, basis, effective, tracking, models, f"{day}", dagster_tags(context))
-    except NothingToLearn as reason:  # a log without advertisers has an item model all the same
+    except NothingToLearn as reason:
+        if why_advertisers_alone(history_of(known.period), known.period.rule.window_days):
+            raise dg.Failure(f"No conversion names an item, and {reason}", allow_retries=False) from reason
+        # A log without advertisers has an item model all the same.
         context.log.warning(f"No advertiser model: {reason}")
         return dg.MaterializeResult(
             metadata={"why": str(reason)},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
+from assets.without_items import require_items_by
 from ml.parts import DEPLOYED
 from warehouse.home import Home
 from warehouse.tables import Tables
@@ -79,6 +80,7 @@ def serving(tables: Tables, home: Home, day: date, champion: str | None) -> Mode
     promoted version that was.
 
     Raises:
+        NothingToLearn: the training by ``day`` had no item to learn.
         dagster.Failure: no promoted model had been trained by ``day``; says what to do.
     """
     recorded = _recorded(tables, day)
@@ -89,6 +91,7 @@ def serving(tables: Tables, home: Home, day: date, champion: str | None) -> Mode
         promoted = dict(tables.scan(PROMOTIONS).select("model_version", "promoted_at").collect().rows())
     usable = [version for version in versions(tables, home) if version.name in promoted and version.trained_day <= day]
     if not usable:
+        require_items_by(tables, day)
         raise dg.Failure(
             f"No model trained by {day} was ever promoted. Run the job `bootstrap` (or `adseq run`) first; "
             "days before the end of the first training period cannot be served.",

@@ -15,6 +15,7 @@ from assets.period import EVENT_COLUMNS, training_day, training_period
 from assets.quality import data_quality
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
+from assets.without_items import needs_items
 from warehouse.catalogue import events_as_of, items_as_of
 from warehouse.ingest import day_end
 from warehouse.landing import Landing
@@ -84,6 +85,7 @@ def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
         listed_from="Float64: seconds since 1970 UTC, -inf = always; the feed lists the item or an event shows it",
     ),
 )
+@needs_items
 def item_features(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())

@@ -25,6 +25,7 @@ from assets.scores import ScoreDrift, record_scores
 from assets.sequences import user_sequences
 from assets.tracking import tracking_of
 from assets.training import champion
+from assets.without_items import needs_items
 from warehouse.states import USER_STATES, compact, inferred_days
 from warehouse.views import rebuild_views
 
@@ -57,6 +58,7 @@ TOLERANCE = 1e-4  # batches of other lengths round differently; in fp32 the diff
         )
     ],
 )
+@needs_items
 def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
@@ -103,6 +105,7 @@ def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -
     description="The item tower over the whole catalogue as of the day: statistics change daily, so embeddings do too.",
     metadata=columns(item_id="String", embedding="List(Float32): of length 1, less where traits are unknown"),
 )
+@needs_items
 def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
@@ -145,6 +148,7 @@ def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResourc
         ),
     ],
 )
+@needs_items
 def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())

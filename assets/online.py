@@ -13,6 +13,7 @@ from assets.partitions import daily
 from assets.publishing import publish_day
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
+from assets.without_items import needs_items
 from warehouse.states import USER_STATES, inferred_days
 
 FRESH_DAYS = 2
@@ -44,6 +45,7 @@ SHOWN_VERSIONS = 5  # the newest: a rollback goes to one of these
         )
     ],
 )
+@needs_items
 def online_states(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     from ml.figures import state_age_histogram
 

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from settings import UNKNOWN_ADVERTISER
 from warehouse.catalogue import events_as_of, items_as_of, items_at, users_as_of
 from warehouse.contracts import EVENT_NAMES
 from warehouse.ingest import day_end
@@ -82,4 +83,5 @@ def history_of(period: TrainingPeriod) -> HistoryFigures:
         conversions=conversions.height,
         conversions_with_item=conversions["item_id"].count(),
         days=(period.end - first.timestamp()) / 86400 if isinstance(first, datetime) else 0.0,
+        conversions_with_advertiser=conversions.filter(pl.col("advertiser_id") != UNKNOWN_ADVERTISER).height,
     )

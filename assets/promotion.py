@@ -8,9 +8,10 @@ import polars as pl
 
 from assets.deployment import ModelVersion, record_promotion, version_named, versions
 from assets.encoding import encode_everyone, index_day, read_item_embeddings, write_item_embeddings
-from assets.period import training_period
+from assets.period import training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
+from assets.without_items import require_items
 from warehouse.states import snapshot
 from warehouse.tables import vectors
 
@@ -32,10 +33,12 @@ def judge(settings: SettingsResource) -> Decision:
     everything up to now, so there is nothing left to judge it on.
 
     Raises:
+        NothingToLearn: the training had no item to learn.
         dagster.Failure: no version was ever trained.
     """
     known = versions(settings.tables, settings.home)
     if not known:
+        require_items(settings.tables, training_day(settings.tables))
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
     candidate = known[-1]
     name = tracking_of(settings).champion()

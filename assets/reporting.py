@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 
 from assets.deployment import ModelVersion, versions
-from assets.period import training_period
+from assets.period import training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
+from assets.without_items import require_items
 from settings import Settings
 from warehouse.catalogue import users_as_of
 from warehouse.contracts import SCHEMAS, LandingTable
@@ -38,12 +39,14 @@ def newest_version(settings: SettingsResource) -> "tuple[ModelVersion, TrainingP
     """The newest trained version, the period it learnt from, and its comparison models on the newest window.
 
     Raises:
+        NothingToLearn: the training had no item to learn.
         dagster.Failure: nothing has been trained.
     """
     from ml.reporting import load_comparison
 
     known = versions(settings.tables, settings.home)
     if not known:
+        require_items(settings.tables, training_day(settings.tables))
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
     version, effective = known[-1], settings.value()
     period = training_period(settings.tables, settings.landing, version.trained_day, effective)

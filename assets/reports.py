@@ -19,6 +19,7 @@ from assets.reporting import (
 )
 from assets.resources import SettingsResource
 from assets.training import champion, item_model
+from assets.without_items import needs_items
 
 GROUP = "reports"
 # The beta part (a partition missing upstream) is what the first day needs: the day before it is the history.
@@ -37,6 +38,7 @@ YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_
         model="String", user_id="String", items="List(Int32): rows of the candidates (items known by then, by id)"
     ),
 )
+@needs_items
 def evaluation_lists(settings: SettingsResource) -> dg.MaterializeResult:
     version, period, comparison = newest_version(settings)
     lists = evaluation_lists_of(settings, comparison)
@@ -64,6 +66,7 @@ def evaluation_lists(settings: SettingsResource) -> dg.MaterializeResult:
     description="Recall@K on the newest window, the whole catalogue ranked: by K, history length, country and "
     "conversion type, with bootstrap intervals; every model and baseline beside each other, as MLflow runs.",
 )
+@needs_items
 def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     report = open_report(settings, dagster_tags(context))
     result = report.recall()
@@ -88,6 +91,7 @@ def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource)
     "novelty and the share of slots on items that nobody has engaged with, against recall: recall is never reported "
     "without it.",
 )
+@needs_items
 def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     report = open_report(settings, dagster_tags(context))
     result = report.diversity()
@@ -110,6 +114,7 @@ def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResour
     "that survived the funnel) or else a basket proxy; the contextual model with and without the context, recall and "
     "the relevance of candidates to the subject. With a page to look at.",
 )
+@needs_items
 def context_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     report = open_report(settings, dagster_tags(context))
     result = report.context()
@@ -144,6 +149,7 @@ def context_report(context: dg.AssetExecutionContext, settings: SettingsResource
         model="String", users="Int64", positives="Int64", metric="String", value="Float64: null on a day without any"
     ),
 )
+@needs_items
 def daily_recall(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     result = prequential(settings, day, dagster_tags(context))

@@ -4,13 +4,17 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.deployment import record_version
+from assets.deployment import record_version, versions
 from assets.describe import MODELLING, columns, dagster_tags, preview
 from assets.features import content_basis
 from assets.ingest import events, history, items, users
 from assets.period import history_of, training_day, training_period
 from assets.resources import SettingsResource
 from assets.tracking import tracking_of
+from assets.without_items import needs_items, require_items
+from ml.nothing_to_learn import NothingToLearn
+from warehouse.item_trainings import record_training_with_items, record_training_without_items
+from warehouse.trainability import why_advertisers_alone, why_too_few
 
 if TYPE_CHECKING:
     from ml.learning import TrainingPeriod
@@ -44,12 +48,19 @@ EXAMPLE_COLUMNS = {
         )
     ],
 )
-def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
+@needs_items
+def training_examples(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     from ml.content import ContentBasis
     from ml.learning import examples_to_frame, prepare_examples
 
     day, effective = training_day(settings.tables), settings.value()
     period = training_period(settings.tables, settings.landing, day, effective)
+    why = why_advertisers_alone(history_of(period), period.rule.window_days)
+    if why and not versions(settings.tables, settings.home):
+        context.log.warning(why)
+        record_training_without_items(settings.tables, day, why)
+        raise NothingToLearn(why)
+    record_training_with_items(settings.tables, day)
     basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
     prepared = prepare_examples(period, effective, basis)
     frame = examples_to_frame(prepared, period.event_names)
@@ -71,8 +82,6 @@ def training_examples(settings: SettingsResource) -> dg.MaterializeResult:
 
 
 def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetCheckResult:
-    from warehouse.trainability import why_too_few
-
     passed = examples >= wanted
     reason = "" if passed else why_too_few(history_of(period), examples, wanted, period.rule.window_days)
     return dg.AssetCheckResult(
@@ -100,11 +109,13 @@ def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetChe
         )
     ],
 )
+@needs_items
 def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
     from ml.learning import examples_of_frame, examples_to_frame, with_subjects
     from settings import ContextRecipe
 
     day, effective = training_day(settings.tables), settings.value()
+    require_items(settings.tables, day)
     period = training_period(settings.tables, settings.landing, day, effective)
     examples = settings.tables.read("training_examples", {"as_of": day})
     prepared = with_subjects(examples_of_frame(period, examples, effective), effective)
@@ -149,12 +160,14 @@ def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
     "and then on everything; registered in MLflow. Beside it, on the period less its last window: the same model, the "
     "sequential one without context and mean pooling, for an honest comparison on that window.",
 )
+@needs_items
 def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     from ml.content import ContentBasis
     from ml.learning import examples_of_frame
     from ml.versioning import train_version
 
     day, effective = training_day(settings.tables), settings.value()
+    require_items(settings.tables, day)
     period = training_period(settings.tables, settings.landing, day, effective)
     basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
     examples = settings.tables.read("contextual_examples", {"as_of": day})
@@ -195,6 +208,7 @@ def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) ->
         )
     ],
 )
+@needs_items
 def champion(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
     from assets.promotion import judge, promote
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from assets import advertising
 from assets.deployment import version_named
 from assets.encoding import snapshot_embeddings
 from assets.resources import SettingsResource
@@ -26,6 +28,7 @@ from pipelines.failures import RunRefused
 from warehouse.catalogue import events_as_of, items_as_of, users_as_of
 from warehouse.eligibility import Eligibility, can_be_had
 from warehouse.identity import external_ids
+from warehouse.item_trainings import why_advertisers_alone
 from warehouse.online import NothingPublished, open_store
 from warehouse.online.publication import Publication, served
 from warehouse.states import candidates_snapshot
@@ -49,15 +52,24 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
     served.
 
     Items are those that the home feed may show without a context: they can be had, they ship to the user's country, and
-    they are not of the user's own history unless the manifest says that repeats count. The file appears whole or not
-    at all.
+    they are not of the user's own history unless the manifest says that repeats count. A home without an item model has
+    advertisers alone, of the newest day that ran. The file appears whole or not at all.
 
     Raises:
         NothingPublished: no day has been published.
         StoreUnreachable: the online store, which says what is served, does not answer.
         RunRefused: the file's name says no format.
     """
-    tables, landing, now = settings.tables, settings.landing, _published(settings)
+    now = _published(settings)
+    if now is None:
+        _export_advertisers(settings, out, count, console)
+    else:
+        _export_published(settings, now, out, count, console)
+
+
+def _export_published(settings: SettingsResource, now: Publication, out: Path, count: int, console: Console) -> None:
+    """Write items and advertisers of the version and day that are served."""
+    tables, landing = settings.tables, settings.landing
     keys, embeddings = snapshot_embeddings(settings, version_named(tables, settings.home, now.model_version), now.day)
     index = load_index(settings.home.root / now.index)
     item_ids = pl.Series("item_id", index.item_ids, dtype=pl.String)
@@ -82,10 +94,34 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
             writer.write_table(both.sort("user_id", "kind", "rank").to_arrow().cast(writer.schema))
             rows += both.height
             progress.advance(task, len(some))
+    _tell(console, rows, len(keys), now.model_version, now.day, out=out)
+
+
+def _export_advertisers(settings: SettingsResource, out: Path, count: int, console: Console) -> None:
+    """Write the advertisers of a home that has no item model.
+
+    Raises:
+        NothingPublished: no day has run, or the home has an item model and has published no day.
+    """
+    tables = settings.tables
+    days = tables.days(advertising.DEPLOYMENTS, "day")
+    version = advertising.serving(tables, settings.home, days[-1]) if days else None
+    if version is None or not why_advertisers_alone(tables):
+        raise NothingPublished(f"{settings.home.root} has published no day yet: adseq run")
+    lists = candidates_snapshot(tables, version.name, days[-1])
+    people = lists.with_columns(user_id=external_ids(tables, lists["user_id"])).sort("user_id")
+    rows = 0
+    with _written(out) as writer:
+        for some in people.iter_slices(BATCH_USERS):
+            advertisers = _advertisers(some, count)
+            writer.write_table(advertisers.to_arrow().cast(writer.schema))
+            rows += advertisers.height
+    _tell(console, rows, len(people), version.name, days[-1], out=out)
+
+
+def _tell(console: Console, rows: int, users: int, version: str, day: date, *, out: Path) -> None:
     console.print(
-        f"{rows:,} rows of {len(keys):,} users, {now.model_version} as of the end of {now.day}, in {out}",
-        highlight=False,
-        markup=False,
+        f"{rows:,} rows of {users:,} users, {version} as of the end of {day}, in {out}", highlight=False, markup=False
     )
 
 
@@ -111,15 +147,12 @@ def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibilit
     return RankedLists(items, scores)
 
 
-def _published(settings: SettingsResource) -> Publication:
+def _published(settings: SettingsResource) -> Publication | None:
     store = open_store(settings.online.store, settings.home)
     try:
-        publication = served(store)
+        return served(store)
     finally:
         store.close()
-    if publication is None:
-        raise NothingPublished(f"{settings.home.root} has published no day yet: adseq run")
-    return publication
 
 
 def _own_items(settings: SettingsResource, now: Publication, users: pl.Series, item_ids: pl.Series) -> Ragged:

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipelines.failures import RunRefused
 from settings import Settings
 from warehouse.home import Home
+from warehouse.item_trainings import why_nothing_published
 from warehouse.online import open_store
 from warehouse.online.publication import served_whole
+from warehouse.tables import Tables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -46,7 +49,8 @@ def serve_candidates(home: Home, host: str, port: int, processes: int, console: 
         f"Candidates at http://{host}:{port}/candidates, described at http://{host}:{port}/docs. Ctrl-C stops."
     )
     if publication is None:
-        console.print("Nothing is published yet: the service answers 503 until a day has run (adseq run).")
+        why = why_nothing_published(Tables(home.tables))
+        console.print(f"{escape(why)} The service answers 503.", highlight=False, soft_wrap=True)
     if processes == 1:
         with suppress(KeyboardInterrupt):
             serve_on(listening)

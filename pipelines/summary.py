@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from warehouse.home import Home
+from warehouse.item_trainings import WITHOUT_SERVICE, why_advertisers_alone
 from warehouse.tables import Tables
 
 MODELS: Mapping[str, str] = {
@@ -58,11 +59,19 @@ NEXT: Mapping[str, str] = {
 }
 
 
+NEED_ITEMS = ("make serve", "adseq evaluate --help", "adseq tune")
+"""Of these, the commands that have nothing to do in a home without an item model."""
+
+
 def show(home: Home, console: Console) -> None:
     """Print the closing tables; what has not been computed yet is a dash."""
     tables = Tables(home.tables)
+    alone = why_advertisers_alone(tables)
     console.print()
-    console.print(_models(tables, "Next conversion, whole catalogue ranked", MODELS, COLUMNS))
+    if alone:
+        console.print(f"[yellow]{escape(alone)} {WITHOUT_SERVICE}[/]", highlight=False, soft_wrap=True)
+    else:
+        console.print(_models(tables, "Next conversion, whole catalogue ranked", MODELS, COLUMNS))
     if "advertiser_recall" in {values["report"] for values in tables.partitions("model_metrics")}:
         console.print(_models(tables, "Next advertiser", ADVERTISER_MODELS, ADVERTISER_COLUMNS))
     days = _days(tables)
@@ -70,7 +79,8 @@ def show(home: Home, console: Console) -> None:
         console.print(days)
     console.print(_places(home))
     console.print("[bold]Next[/]")
-    for command, what in NEXT.items():
+    for command in [each for each in NEXT if not alone or each not in NEED_ITEMS]:
+        what = NEXT[command]
         console.print(f"  {command:<36}{what}", highlight=False, soft_wrap=True)
 
 

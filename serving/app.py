@@ -80,7 +80,8 @@ class Service:
             problem = self.follower.problem
             raise HTTPException(
                 status.HTTP_503_SERVICE_UNAVAILABLE,
-                "nothing is published yet: run a day (adseq run), which materializes online_states"
+                "nothing is published yet: run a day (adseq run), which materializes online_states; adseq summary says "
+                "whether the home has a model of items"
                 if problem is None
                 else f"what is published cannot be loaded: {problem}",
                 headers={"Retry-After": "5"},

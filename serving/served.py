@@ -21,8 +21,10 @@ from serving.interests import InterestProfiles
 from serving.queries import InterestMatcher
 from warehouse.home import Home
 from warehouse.identity import UserKeys
+from warehouse.item_trainings import why_nothing_published
 from warehouse.online import NothingPublished, OnlineStore
 from warehouse.online.publication import Publication, served_whole
+from warehouse.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,7 @@ class Served:
         """
         publication = served_whole(store)
         if publication is None:
-            raise NothingPublished(
-                f"nothing is published under {home}: run a day (adseq run), which materializes online_states"
-            )
+            raise NothingPublished(f"{home}: {why_nothing_published(Tables(Home(home).tables))}")
         return cls.load(home, publication)
 
     def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from settings import UNKNOWN_ADVERTISER
 from warehouse.landing import Manifest
 from warehouse.staging import Staging
 
@@ -37,6 +38,7 @@ class HistoryFigures:
         conversions: events whose name counts as a conversion.
         conversions_with_item: of these, those that name an item.
         days: from the first event to the end of the history.
+        conversions_with_advertiser: of the conversions, those that name a known advertiser themselves.
     """
 
     users: int
@@ -44,6 +46,7 @@ class HistoryFigures:
     conversions: int
     conversions_with_item: int
     days: float
+    conversions_with_advertiser: int
 
 
 def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days: float) -> str:
@@ -51,27 +54,44 @@ def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days
     few = f"{examples:,} examples to learn from, at least {wanted:,} are wanted: "
     if not figures.conversions:
         return few + "no event of the history is a conversion. Say in manifest.toml what counts (positive_events)."
-    if not figures.conversions_with_item:
+    obstacle = _obstacle(figures, window_days)
+    if not figures.conversions_with_item and not (obstacle and figures.conversions_with_advertiser):
         return few + (
             f"none of the {figures.conversions:,} conversions names an item, and the item model learns which item "
             "comes next. Give events their item_id, or name in manifest.toml positive_events that have one."
         )
+    return few + (
+        obstacle
+        or f"conversions that follow a cut-off within {window_days:g} days. A longer history helps, or in "
+        "manifest.toml a smaller prediction_window_days or more positive_events."
+    )
+
+
+def why_advertisers_alone(figures: HistoryFigures, window_days: float) -> str | None:
+    """Return why the advertiser model is trained and the item model is not; None where that is not so."""
+    if figures.conversions_with_item or not figures.conversions_with_advertiser or _obstacle(figures, window_days):
+        return None
+    return (
+        f"None of the {figures.conversions:,} conversions names an item: the advertiser model alone is trained. For "
+        "the item model, give events their item_id, or name in manifest.toml positive_events that have one."
+    )
+
+
+def _obstacle(figures: HistoryFigures, window_days: float) -> str | None:
+    """Return what keeps every model from learning from the history, in words; None where nothing does."""
     if figures.single_event_users >= _MOSTLY * figures.users:
-        return few + (
+        return (
             f"{figures.single_event_users:,} of {figures.users:,} users have one event, and the model learns what "
             "comes after others. Is user_id the id of a session, an order or an event? It has to be the same at every "
             "visit."
         )
     if window_days >= figures.days:
-        return few + (
+        return (
             f"the prediction window of {window_days:g} days exceeds the history of {figures.days:.0f} days. "
             f"Set prediction_window_days in manifest.toml to at most {max(figures.days / 4, 1):.0f}, or give a longer "
             "history."
         )
-    return few + (
-        f"conversions that follow a cut-off within {window_days:g} days. A longer history helps, or in manifest.toml a "
-        "smaller prediction_window_days or more positive_events."
-    )
+    return None
 
 
 def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> int:
@@ -88,10 +108,28 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
     window, found = manifest.prediction_window_days, 0
     for cutoff in reversed(rule.cutoffs(end.timestamp(), first.timestamp(), window)):
         begin = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff))
-        found += _examples_at(staged, begin, min(begin + timedelta(days=window), end), manifest)
+        found += _examples_at(staged, begin, min(begin + timedelta(days=window), end), manifest, "item_id")
         if found >= rule.minimum_examples:
             return rule.minimum_examples
     return found
+
+
+def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> bool:
+    """Return whether the advertiser model has examples to choose its epochs by, in the last window but one, and
+    examples to learn from before that window.
+
+    Args:
+        staged: knows ``LOG``.
+        end: of the history, exclusive.
+    """
+    [(first,)] = staged.rows(f"SELECT min(event_time) FROM {LOG} WHERE in_history")
+    window, named = timedelta(days=manifest.prediction_window_days), f"nullif(advertiser_id, '{UNKNOWN_ADVERTISER}')"
+    chosen_on, repeats = end - 2 * window, manifest.model_copy(update={"repeats_count": True})
+    if first is None or not _examples_at(staged, chosen_on, end - window, repeats, named):
+        return False
+    cutoffs = rule.cutoffs(chosen_on.timestamp(), first.timestamp(), manifest.prediction_window_days)
+    begins = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff)) for cutoff in cutoffs]
+    return any(_examples_at(staged, begin, min(begin + window, chosen_on), repeats, named) for begin in begins)
 
 
 def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> HistoryFigures:
@@ -101,24 +139,30 @@ def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> Histo
         f"SELECT count(*), count(*) FILTER (WHERE events = 1) FROM "
         f"(SELECT count(*) AS events FROM {LOG} WHERE in_history GROUP BY user_id)"
     )
-    [(conversions, with_item, first)] = staged.rows(
+    [(conversions, with_item, with_advertiser, first)] = staged.rows(
         f"SELECT count(*) FILTER (WHERE event_name IN ({names})), "
-        f"count(item_id) FILTER (WHERE event_name IN ({names})), min(event_time) FROM {LOG} WHERE in_history"
+        f"count(item_id) FILTER (WHERE event_name IN ({names})), "
+        f"count(*) FILTER (WHERE event_name IN ({names}) AND advertiser_id <> '{UNKNOWN_ADVERTISER}'), "
+        f"min(event_time) FROM {LOG} WHERE in_history"
     )
     days = (end - first).total_seconds() / 86400 if first else 0.0
-    return HistoryFigures(users, single, conversions, with_item, days)
+    return HistoryFigures(users, single, conversions, with_item, days, with_advertiser)
 
 
-def _examples_at(staged: Staging, begin: datetime, end: datetime, manifest: Manifest) -> int:
-    """Distinct pairs of a user with events before ``begin`` and an item that they convert with until ``end``."""
+def _examples_at(staged: Staging, begin: datetime, end: datetime, manifest: Manifest, named: str) -> int:
+    """Count the distinct pairs of a user with events before ``begin`` and what they convert with until ``end``.
+
+    Args:
+        named: the SQL of what an event names: its item or its advertiser, null where it has none.
+    """
     new_item = (
         ""
         if manifest.repeats_count
-        else f"AND (user_id, item_id) NOT IN (SELECT (user_id, item_id) FROM {LOG} WHERE in_history "
-        f"AND item_id IS NOT NULL AND event_time < TIMESTAMPTZ '{begin}')"
+        else f"AND (user_id, {named}) NOT IN (SELECT (user_id, {named}) FROM {LOG} WHERE in_history "
+        f"AND {named} IS NOT NULL AND event_time < TIMESTAMPTZ '{begin}')"
     )
     [(pairs,)] = staged.rows(
-        f"SELECT count(DISTINCT (user_id, item_id)) FROM {LOG} WHERE in_history AND item_id IS NOT NULL "
+        f"SELECT count(DISTINCT (user_id, {named})) FROM {LOG} WHERE in_history AND {named} IS NOT NULL "
         f"AND event_name IN ({_listed(manifest.positive_events)}) "
         f"AND event_time >= TIMESTAMPTZ '{begin}' AND event_time < TIMESTAMPTZ '{end}' "
         f"AND user_id IN (SELECT user_id FROM {LOG} WHERE in_history AND event_time < TIMESTAMPTZ '{begin}') {new_item}"

@@ -21,9 +21,20 @@ from warehouse.landing import Landing, Manifest
 from warehouse.log_figures import log_figures, repeated_rows, stage_columns, stage_nothing
 from warehouse.reading import Arrival, LandingError, read_arrival
 from warehouse.staging import Staging, staging
-from warehouse.trainability import TrainingRule, count_examples, history_figures, why_too_few
+from warehouse.trainability import (
+    TrainingRule,
+    advertisers_can_be_learnt,
+    count_examples,
+    history_figures,
+    why_advertisers_alone,
+    why_too_few,
+)
 
 SHOWN_WORDS = 5
+NO_ADVERTISERS = (
+    "no conversion names an item, and the advertiser model has nothing to learn from: it needs conversions with an "
+    "advertiser_id in the last prediction window but one and before it, by users with earlier events."
+)
 WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
 # What a log goes without where a table is empty, and where a column is.
 WITHOUT_TABLE = {
@@ -137,7 +148,7 @@ def validate(landing: Landing, settings: DataSettings, training: TrainingRule | 
     ):
         verdicts = {table: _judge(landing, table, settings, staged) for table in LandingTable}
         figures = log_figures(staged, manifest.time_zone)
-        too_few = [] if training is None else _too_few(landing, manifest, staged, training)
+        outlook = TrainingOutlook() if training is None else _outlook(landing, manifest, staged, training)
     positives = sum(count for name, count in figures.by_name.items() if name in manifest.positive_events)
     problems = _problems(landing, verdicts, positives)
     return Validation(
@@ -151,24 +162,43 @@ def validate(landing: Landing, settings: DataSettings, training: TrainingRule | 
             *_notes(landing, figures.first_day, figures.last_day),
             *figures.notes,
             *_availability_notes(verdicts[LandingTable.items]),
+            *outlook.notes,
         ),
-        problems=(*problems, *(too_few if positives else [])),
+        problems=(*problems, *(outlook.problems if positives else ())),
     )
 
 
-def _too_few(landing: Landing, manifest: Manifest, staged: Staging, training: TrainingRule) -> list[str]:
-    """Why the first training would stop, in words; empty where it would not, or where no day has landed yet."""
+@dataclass(frozen=True)
+class TrainingOutlook:
+    """What the first training would do.
+
+    Attributes:
+        problems: why it would stop; empty where it would not, or where no day has landed yet.
+        notes: what it would go without.
+    """
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _outlook(landing: Landing, manifest: Manifest, staged: Staging, training: TrainingRule) -> TrainingOutlook:
     history_day = landing.history_day()
     if history_day is None:
-        return []
+        return TrainingOutlook()
     end = day_end(history_day, manifest.time_zone)
     figures = history_figures(staged, manifest, end)
     if not figures.users:
-        return [f"{landing.folder(LandingTable.events, None)} has no good event: training learns from the history"]
+        folder = landing.folder(LandingTable.events, None)
+        return TrainingOutlook((f"{folder} has no good event: training learns from the history",))
+    window = manifest.prediction_window_days
+    if why := why_advertisers_alone(figures, window):
+        if advertisers_can_be_learnt(staged, training, manifest, end):
+            return TrainingOutlook(notes=(why,))
+        return TrainingOutlook((f"{NO_ADVERTISERS} A longer history helps, or a smaller prediction_window_days.",))
     examples = count_examples(staged, training, manifest, end)
     if examples >= training.minimum_examples:
-        return []
-    return [why_too_few(figures, examples, training.minimum_examples, manifest.prediction_window_days)]
+        return TrainingOutlook()
+    return TrainingOutlook((why_too_few(figures, examples, training.minimum_examples, window),))
 
 
 def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:

@@ -26,10 +26,6 @@ from ml.sequences import EventLog
 from settings import Objective, Settings
 
 
-class NothingToLearn(ValueError):
-    """A log has no advertisers, or nobody converts with one in a window that is needed; the message says which."""
-
-
 @dataclass(frozen=True)
 class AdvertiserPeriod:
     """A training period, and the advertisers that it names at any time; what an instant knows of them is less."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ml.advertisers.inference import query_lists
-from ml.advertisers.learning import AdvertiserData, AdvertiserQueries, NothingToLearn
+from ml.advertisers.learning import AdvertiserData, AdvertiserQueries
 from ml.advertisers.profiles import Profiles
 from ml.advertisers.towers import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
 from ml.drawing import EpochPlan, batch_histories, catalogue_views, positive_keys, split_into_cells
@@ -31,6 +31,7 @@ from ml.encoders import EventBatch, ModelShape
 from ml.examples import Examples
 from ml.loss import batch_loss
 from ml.metrics import evaluate, usable_ks
+from ml.nothing_to_learn import NothingToLearn
 from ml.tensors import CatalogueTensors
 from ml.training import Course, RetrievalModule, optimise
 from settings import Settings, TrainingSettings

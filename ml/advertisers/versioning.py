@@ -19,7 +19,6 @@ from ml.advertisers.artifact import AdvertiserArtifact
 from ml.advertisers.learning import (
     AdvertiserData,
     AdvertiserPeriod,
-    NothingToLearn,
     advertiser_data,
     advertiser_examples,
     advertiser_queries,
@@ -30,6 +29,7 @@ from ml.advertisers.pyfunc import embed_events
 from ml.advertisers.training import AdvertiserFit, fit_advertisers
 from ml.content import ContentBasis
 from ml.examples import Examples
+from ml.nothing_to_learn import NothingToLearn
 from ml.parts import DEPLOYED
 from ml.pyfunc import input_example
 from ml.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers

@@ -28,6 +28,7 @@ def period(users: int, each: int, item: str | None, window_days: float) -> Train
         "event_time": pl.Datetime("us", "UTC"),
         "event_name": pl.String,
         "item_id": pl.String,
+        "advertiser_id": pl.String,
     }
     return TrainingPeriod(pl.DataFrame(rows, schema), nothing, nothing, END.timestamp(), rule, list(EVENT_NAMES))
 

@@ -86,9 +86,19 @@ def visits(users: int, each: int, **fields: Any) -> list[dict[str, Any]]:
     [
         (visits(30, 1), {}, "30 of 30 users have one event"),
         (
-            visits(30, 4, event_name="signup", item_id=None, advertiser_id="a"),
-            {},
+            visits(30, 4, event_name="signup", item_id=None, advertiser_id="unknown"),
+            {"prediction_window_days": 1},
             "none of the 120 conversions names an",
+        ),
+        (
+            visits(30, 1, event_name="signup", item_id=None, advertiser_id="a"),
+            {"prediction_window_days": 1},
+            "30 of 30 users have one event",
+        ),
+        (
+            visits(30, 3, event_name="signup", item_id=None, advertiser_id="a"),
+            {"prediction_window_days": 4},
+            "no conversion names an item, and the advertiser model has nothing to learn from",
         ),
         (visits(30, 4), {"prediction_window_days": 60}, "window of 60 days exceeds the history of 6 days"),
         (visits(3, 4), {"prediction_window_days": 1}, "A longer history helps"),
@@ -102,8 +112,15 @@ def test_the_reason_for_too_few_examples_is_named(
     assert [problem for problem in checked(landing).problems if words in problem]
 
 
+def test_a_history_whose_conversions_name_advertisers_alone_is_ready(landing: Landing) -> None:
+    history(landing, visits(30, 12, event_name="signup", item_id=None, advertiser_id="a"), prediction_window_days=4)
+    found = checked(landing)
+    assert found.problems == ()
+    assert [note for note in found.notes if "the advertiser model alone is trained" in note]
+
+
 def test_a_history_without_conversions_is_told_so() -> None:
-    assert "no event of the history is a conversion" in why_too_few(HistoryFigures(9, 0, 0, 0, 50), 0, 10, 7)
+    assert "no event of the history is a conversion" in why_too_few(HistoryFigures(9, 0, 0, 0, 50, 0), 0, 10, 7)
 
 
 def notes(landing: Landing) -> str:

@@ -16,7 +16,6 @@ from ml.advertisers.inference import embed_advertisers, query_lists
 from ml.advertisers.learning import (
     AdvertiserData,
     AdvertiserPeriod,
-    NothingToLearn,
     advertiser_examples,
     advertiser_queries,
     advertiser_settings,
@@ -25,6 +24,7 @@ from ml.advertisers.learning import (
 from ml.advertisers.training import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
 from ml.checkpoints import last_checkpoint
 from ml.examples import examples_at
+from ml.nothing_to_learn import NothingToLearn
 from settings import Objective, Settings
 from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
