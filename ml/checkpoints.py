@@ -49,10 +49,13 @@ def load_own(path: Path) -> Any:
     before any of it runs.
 
     Raises:
-        pickle.UnpicklingError: the file asks for anything else.
+        pickle.UnpicklingError: the file asks for anything else, or is not whole.
         OSError, EOFError, RuntimeError, AttributeError, ImportError: the file is missing, damaged, or of other code.
     """
-    asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    try:
+        asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except ValueError as error:  # half of a file, or none that torch wrote
+        raise pickle.UnpicklingError(f"{path} is no whole file of torch.save: {error}") from error
     own: list[Any] = [
         _class_of(name) for name in asked if name.split(".")[0] in OWN_PACKAGES or name.startswith("torch.nn.")
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ml.comparison import Asked
 from ml.evaluable import within
 from ml.learning import TrainingPeriod
-from ml.metrics import Interval, Metrics, evaluate, paired_difference, usable_ks
+from ml.metrics import Interval, Metrics, evaluate, paired_difference
 from ml.reporting import advertiser_codes
 from ml.retrieval import Ragged, RankedLists
 from ml.sequences import row_numbers
@@ -77,8 +77,9 @@ class Scoring:
         """Every figure of one model's lists."""
         kept = self.kept(catalogue)
         scored, wanted = within(lists, self.positives, kept, SCORED_DEPTH)
-        size = int(kept.sum())
-        return evaluate(scored, wanted, size, self.advertisers[kept], usable_ks(KS, size))
+        return evaluate(
+            scored, wanted, int(kept.sum()), self.advertisers[kept], KS
+        )  # the protocol's, however few items
 
     def difference(self, first: RankedLists, second: RankedLists, k: int, samples: int) -> Interval:
         """Recall@K of ``first`` minus that of ``second``, warm catalogue, with a paired bootstrap over queries."""

@@ -22,7 +22,7 @@ from warehouse.online import open_store
 from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
-ITEMS, USERS, EVENTS = 3, 150, 3000
+ITEMS, USERS, EVENTS = 3, 300, 6000
 FIRST, DAY = datetime(2024, 1, 1, tzinfo=UTC), date(2024, 3, 1)
 
 

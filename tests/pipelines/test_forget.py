@@ -139,7 +139,7 @@ def test_another_store_than_the_homes_own_is_refused(forgotten: tuple[Ran, str, 
 def test_a_mistyped_home_is_no_home(tmp_path: Path) -> None:
     done = adseq(Home(tmp_path / "hmoe"), "forget", "nobody", "--yes")
     assert done.returncode == 2
-    assert "which home is meant?" in done.stderr
+    assert "does not exist: give the --home of an earlier `adseq run`" in done.stderr
     assert not (tmp_path / "hmoe").exists()
 
 

@@ -197,7 +197,7 @@ def test_too_many_daily_days_are_refused(reviews: Path, landing: Landing, days: 
 
 def test_imports_pass_the_contracts(reviews: Path, clicks: Path, tmp_path: Path) -> None:
     for source, importer in ((reviews, import_amazon_reviews), (clicks, import_globo_clicks)):
-        landing, tables = Landing(tmp_path / "zone" / source.name), Tables(tmp_path / "tables" / source.name)
+        landing, tables = Landing(tmp_path / "zone" / source.name), Tables(tmp_path / source.name / "tables")
         summary = importer(source, landing, 2)
         for day in (None, *summary.days):
             for table in LandingTable:

@@ -88,7 +88,9 @@ def ingested(log: Log, root: Path) -> tuple[Landing, Tables]:
 
 def reference(log: Log, number: int) -> dict[str, list[tuple[object, ...]]]:
     """Sequences as of a day, slowly: user -> list of (event_time, event_name, item_id, advertiser_id, value)."""
-    first_arrival = log.rows.sort_values(["arrival", "event_time"], kind="stable").drop_duplicates("event_id")
+    first_arrival = log.rows.sort_values(["arrival", "event_time"], kind="stable").drop_duplicates(
+        ["user_id", "event_id"]
+    )
     end = pd.Timestamp(day_end(log.days[number], log.time_zone))
     seen = first_arrival[(first_arrival.arrival <= number) & (first_arrival.event_time < end)]
     active = set(seen.user_id[seen.arrival == number])
@@ -119,7 +121,9 @@ def test_sequences_equal_a_slow_reference_and_full_equals_incremental(log: Log) 
             assert as_dict(daily) == expected
             assert daily["user_id"].is_sorted()
             # A user whose every event left the window on their last active day has no sequence as of then.
-            first_arrival = log.rows.sort_values(["arrival", "event_time"], kind="stable").drop_duplicates("event_id")
+            first_arrival = log.rows.sort_values(["arrival", "event_time"], kind="stable").drop_duplicates(
+                ["user_id", "event_id"]
+            )
             end = pd.Timestamp(day_end(day, log.time_zone))
             active = first_arrival[(first_arrival.arrival == number) & (first_arrival.event_time < end)].user_id
             newest = {key: row for key, row in newest.items() if key not in set(map(keys.key, active))} | expected
