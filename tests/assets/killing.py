@@ -1,7 +1,7 @@
 """Runs a day of a home again and again, killed with signal 9 each time some steps further, until it comes to its end:
 ``python -m tests.assets.killing DAY [STEPS]``. Prints the points, one a line; by default every point there is.
 
-Every run is a process of its own, forked from one that has imported everything and used nothing of it.
+Every run is a process of its own, forked from one that has imported the libraries and used nothing of them.
 """
 
 from __future__ import annotations
@@ -66,11 +66,7 @@ class Killer:
 
 
 def main(day: str, steps: int = 1) -> int:
-    home = Home(Settings().home)
-    use_home(home)
-    from pipelines.cli import app
-
-    _import_everything()
+    _import_libraries()
     for last in range(0, 1000, steps):
         process = os.fork()
         if not process:
@@ -80,6 +76,9 @@ def main(day: str, steps: int = 1) -> int:
             killer.around(LmdbStore, "put", lambda _, shelf, rows: f"putting {shelf}")
             killer.around(LmdbStore, "turn_sign", lambda *_: "turning the sign")
             sys.stderr = sys.__stderr__ = open(os.devnull, "w")  # noqa: SIM115
+            use_home(Home(Settings().home))
+            from pipelines.cli import app
+
             app(["run", "--days", day], standalone_mode=False)
             os._exit(0)
         _, status = os.waitpid(process, 0)
@@ -88,10 +87,12 @@ def main(day: str, steps: int = 1) -> int:
     return 1
 
 
-def _import_everything() -> None:
+def _import_libraries() -> None:
+    """Import what takes seconds; not the definitions, which read tables: Delta's threads do not survive a fork."""
     import mlflow  # noqa: F401
+    import torch  # noqa: F401
 
-    import pipelines.definitions  # noqa: F401
+    import pipelines.cli  # noqa: F401
 
 
 if __name__ == "__main__":
