@@ -17,6 +17,8 @@ import pytest
 from tests.assets.world import ADSEQ, PROJECT
 from tests.serving.listening import ask
 from tests.serving.running import connects, free_port, wait_for
+from warehouse.home import Home
+from warehouse.home_record import HOME_FORMAT, HomeRecord
 
 pytestmark = pytest.mark.slow
 SECONDS = 1.0  # in which /health answers
@@ -40,6 +42,7 @@ class Flooded:
 def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flooded]:
     """`adseq serve` with a token, before the first publication."""
     home, port = tmp_path_factory.mktemp("home"), free_port()
+    HomeRecord(format=HOME_FORMAT).write(Home(home))
     environment = {**os.environ, "ADSEQ_HOME": str(home), "ADSEQ_TOKEN": "secret", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([*ADSEQ, "serve", "--port", str(port)], cwd=PROJECT, env=environment) as started:
         try:
