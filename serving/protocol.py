@@ -29,6 +29,7 @@ DISCARDED_BYTES = 2 * 1024 * 1024  # of a body whose request is answered already
 LINGERING_SECONDS = 1.0  # for a client to read why it is refused, before the connection is closed
 MAXIMUM_LINGERING = 128  # connections
 ANSWERING_SECONDS = 1.0  # for the application to say that a body came too late
+FIRST_REQUEST_SECONDS = 0.5  # for a new connection's first request when the service ends
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.book, self.limits = server_state, server_state.limits
+        self._made_at = self.loop.time()
         self.peer = ""
         self._unparsed = b""
         self._in_head = self._arrived = self._ended = self._waits_for_client = False
@@ -281,9 +283,12 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._close_after_newest()
 
     def shutdown(self) -> None:
-        """Close, unless a request is under way."""
+        """Close, unless a request is under way; the first one of a new connection is."""
+        young = FIRST_REQUEST_SECONDS - (self.loop.time() - self._made_at)
         if self._is_answering() or not self.is_silent():
             self.drain()
+        elif self.cycle is None and young > 0:
+            self.loop.call_later(young, self.shutdown)
         else:
             self.transport.close()
 

@@ -26,6 +26,7 @@ import uvicorn
 from uvicorn.server import Server
 
 from serving.connections import ConnectionBook
+from serving.handshakes import HANDSHAKE_SECONDS, refuse_handshakes
 from serving.protocol import MAXIMUM_LINGERING, BoundedProtocol
 from settings import ServingSettings, Settings
 
@@ -111,6 +112,8 @@ class DrainingServer(Server):
         while time.monotonic() < until and self._wait:
             await asyncio.sleep(0.05)
         if self.service_ends():
+            refuse_handshakes(self.listening)
+            await asyncio.sleep(HANDSHAKE_SECONDS)
             self._accept_the_last()
         left = max(0.0, self._ends_at - time.monotonic()) * ANSWERING_SHARE
         asyncio.get_running_loop().call_later(left, self._abort_all)
