@@ -47,7 +47,7 @@ class Fusion(StrEnum):
 
 
 class Objective(StrEnum):
-    """Which of the positives to come are training examples (``ml/objectives.py``)."""
+    """Which of the positives to come are training examples (``ml/examples/objectives.py``)."""
 
     next_action = "next_action"  # a user's first positive after a cut-off
     all_action = "all_action"  # every distinct positive item of the K days after a cut-off

@@ -5,8 +5,16 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.advertiser_report import report_on
-from assets.advertising import (
+from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.features import content_basis
+from assets.inference import FRESH
+from assets.ingest import events, history, items, users
+from assets.sequences import user_sequences
+from assets.steps.advertiser_report import report_on
+from assets.steps.advertiser_versions import (
     NO_MODEL,
     AdvertiserVersion,
     all_finite,
@@ -16,17 +24,9 @@ from assets.advertising import (
     serving,
     write_embeddings,
 )
-from assets.describe import MODELLING, columns, dagster_tags, picture, preview
-from assets.features import content_basis
-from assets.inference import FRESH
-from assets.ingest import events, history, items, users
-from assets.partitions import daily
-from assets.period import history_of, training_day, training_period
-from assets.reporting import write_metrics
-from assets.resources import SettingsResource
-from assets.sequences import user_sequences
-from assets.tracking import tracking_of
-from ml.nothing_to_learn import NothingToLearn
+from assets.steps.item_reports import write_metrics
+from assets.steps.period import history_of, training_day, training_period
+from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
 from warehouse.trainability import why_advertisers_alone
 from warehouse.views import rebuild_views
@@ -52,9 +52,9 @@ from warehouse.views import rebuild_views
     ],
 )
 def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.advertisers.learning import AdvertiserPeriod
-    from ml.advertisers.versioning import train_advertisers
-    from ml.content import ContentBasis
+    from ml.examples.advertiser_period import AdvertiserPeriod
+    from ml.features.content import ContentBasis
+    from ml.versions.train_advertisers import train_advertisers
 
     day, effective = training_day(settings.tables), settings.value()
     known = AdvertiserPeriod.of(training_period(settings.tables, settings.landing, day, effective))

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from assets.deployment import ModelVersion, record_deployment, serving
-from assets.describe import MODELLING, columns
+from assets.common.metadata import MODELLING, columns
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
 from assets.ingest import events, history, items, users
-from assets.partitions import daily
-from assets.period import EVENT_COLUMNS, training_day, training_period
 from assets.quality import data_quality
-from assets.resources import SettingsResource
-from assets.tracking import tracking_of
-from assets.without_items import needs_items
-from warehouse.catalogue import events_as_of, items_as_of
-from warehouse.ingest import day_end
+from assets.steps.period import EVENT_COLUMNS, training_day, training_period
+from assets.steps.versions import ModelVersion, record_deployment, serving
+from assets.steps.without_items import needs_items
+from warehouse.as_of import events_as_of, items_as_of
+from warehouse.ingest.arrival import day_end
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ml.items import ItemFeatures
+    from ml.features.items import ItemFeatures
 
 GROUP = "features"
 
@@ -43,7 +43,7 @@ GROUP = "features"
     ),
 )
 def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.dataset import build_dataset
+    from ml.features.dataset import build_dataset
 
     day = training_day(settings.tables)
     effective = settings.value()
@@ -112,8 +112,8 @@ def features_of_day(
     tables: Tables, landing: Landing, version: ModelVersion, day: date
 ) -> "tuple[ItemFeatures, NDArray[np.float32]]":
     """Item features under the version's basis and statistics [items, width] as of the end of ``day``."""
-    from ml.items import build_item_features, catalogue_statistics
-    from ml.sequences import row_numbers, to_seconds
+    from ml.features.event_log import row_numbers, to_seconds
+    from ml.features.items import build_item_features, catalogue_statistics
 
     artifact = version.load()
     items = items_as_of(tables, landing, day)
@@ -133,7 +133,7 @@ def stored_features(
     tables: Tables, landing: Landing, version: ModelVersion, day: date
 ) -> "tuple[ItemFeatures, NDArray[np.float32]]":
     """The item features of a day, from the table where it has them."""
-    from ml.items import ItemFeatures
+    from ml.features.items import ItemFeatures
 
     if day in tables.days("item_features", "day", {"model_version": version.name}):
         frame = tables.read("item_features", {"model_version": version.name, "day": day}).sort("item_id")

@@ -6,9 +6,13 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from assets.deployment import record_deployment, serving
-from assets.describe import MODELLING, columns, picture
-from assets.encoding import (
+from assets.common.metadata import MODELLING, columns, picture
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.features import item_features
+from assets.sequences import user_sequences
+from assets.steps.encode import (
     BuiltIndex,
     encode_day,
     index_day,
@@ -17,15 +21,11 @@ from assets.encoding import (
     renew_full_inference,
     write_item_embeddings,
 )
-from assets.features import item_features
-from assets.filtered_recall import recall_under_filters
-from assets.partitions import daily
-from assets.resources import SettingsResource
-from assets.scores import ScoreDrift, record_scores
-from assets.sequences import user_sequences
-from assets.tracking import tracking_of
+from assets.steps.filtered_recall import recall_under_filters
+from assets.steps.score_drift import ScoreDrift, record_scores
+from assets.steps.versions import record_deployment, serving
+from assets.steps.without_items import needs_items
 from assets.training import champion
-from assets.without_items import needs_items
 from warehouse.states import USER_STATES, compact, inferred_days
 from warehouse.views import rebuild_views
 
@@ -211,7 +211,7 @@ def never_engaged_check(built: BuiltIndex, bound: float) -> dg.AssetCheckResult:
 def _scores(drift: ScoreDrift) -> dict[str, float | dg.MetadataValue]:
     if drift.by_day.is_empty():
         return {}
-    from ml.figures import scores_by_day
+    from ml.figures.charts import scores_by_day
 
     names = ("lowest", "median", "highest")
     series = {name: drift.by_day[name].to_list() for name in names}

@@ -7,17 +7,17 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.describe import DATA_PLATFORM, delta_schema, picture
-from assets.partitions import daily
-from assets.resources import SettingsResource
+from assets.common.metadata import DATA_PLATFORM, delta_schema, picture
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
 from warehouse.arrival_days import history_day, landing_of, why_not_past
 from warehouse.contracts import LandingTable
 from warehouse.day_records import landed_days
 from warehouse.home_record import HomeRecordError
-from warehouse.ingest import IngestReport, QuarantineExceeded, ingest
+from warehouse.ingest.arrival import IngestReport, QuarantineExceeded, ingest
+from warehouse.ingest.read import LandingError
 from warehouse.landing import ManifestError
-from warehouse.reading import LandingError
-from warehouse.staging import MemoryTooSmall
+from warehouse.spill import MemoryTooSmall
 from warehouse.views import rebuild_views
 
 GROUP = "ingest"
@@ -155,7 +155,7 @@ def _losses(report: IngestReport) -> Mapping[str, Any]:
 
 
 def _events_by_week(events: pl.LazyFrame) -> dg.MetadataValue:
-    from ml.figures import counts_bar
+    from ml.figures.charts import counts_bar
 
     counted = (
         events.group_by(pl.col("event_time").dt.date().dt.truncate("1w").alias("week"), "event_name")

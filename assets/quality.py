@@ -6,10 +6,10 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.describe import DATA_PLATFORM, columns, picture, preview
+from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
 from assets.ingest import events, items, users
-from assets.partitions import daily
-from assets.resources import SettingsResource
 from warehouse.contracts import EVENT_NAMES
 from warehouse.quality import (
     COVERAGE,
@@ -108,7 +108,7 @@ def _result(name: str, found: Sequence[Finding]) -> dg.AssetCheckResult:
 
 
 def _pictures(figures: pl.DataFrame) -> dict[str, dg.MetadataValue]:
-    from ml.figures import counts_bar, shares_by_day
+    from ml.figures.charts import counts_bar, shares_by_day
 
     if figures.is_empty():
         return {}

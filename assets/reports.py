@@ -5,21 +5,21 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from assets.describe import MODELLING, columns, dagster_tags, picture, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
 from assets.inference import item_embeddings, user_states
 from assets.ingest import events, impressions
-from assets.partitions import daily
-from assets.prequential import prequential
-from assets.reporting import (
+from assets.steps.daily_recall import prequential
+from assets.steps.item_reports import (
     evaluation_lists_of,
     newest_version,
     open_report,
     oracle_lists,
     write_champion_metrics,
 )
-from assets.resources import SettingsResource
+from assets.steps.without_items import needs_items
 from assets.training import champion, item_model
-from assets.without_items import needs_items
 
 GROUP = "reports"
 # The beta part (a partition missing upstream) is what the first day needs: the day before it is the history.

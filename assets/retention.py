@@ -4,10 +4,10 @@ from datetime import date
 
 import dagster as dg
 
-from assets.describe import DATA_PLATFORM
-from assets.online import online_states
-from assets.partitions import daily
-from assets.resources import SettingsResource
+from assets.common.metadata import DATA_PLATFORM
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
+from assets.publication import online_states
 from warehouse.day_records import record_completed
 from warehouse.online import open_store
 from warehouse.online.publication import served

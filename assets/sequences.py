@@ -5,11 +5,11 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.describe import DATA_PLATFORM, columns, picture
+from assets.common.metadata import DATA_PLATFORM, columns, picture
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
 from assets.ingest import events
-from assets.partitions import daily
 from assets.quality import data_quality
-from assets.resources import SettingsResource
 from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
 
 
@@ -32,7 +32,7 @@ from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
     ),
 )
 def user_sequences(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.figures import history_length_histogram
+    from ml.figures.charts import history_length_histogram
 
     day = date.fromisoformat(context.partition_key)
     shape, memory = settings.value().sequences, settings.data.memory_gib

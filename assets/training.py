@@ -4,20 +4,20 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.deployment import record_version, versions
-from assets.describe import MODELLING, columns, dagster_tags, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, preview
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
 from assets.features import content_basis
 from assets.ingest import events, history, items, users
-from assets.period import history_of, training_day, training_period
-from assets.resources import SettingsResource
-from assets.tracking import tracking_of
-from assets.without_items import needs_items, require_items
-from ml.nothing_to_learn import NothingToLearn
+from assets.steps.period import history_of, training_day, training_period
+from assets.steps.versions import record_version, versions
+from assets.steps.without_items import needs_items, require_items
+from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.item_trainings import record_training_with_items, record_training_without_items
 from warehouse.trainability import why_advertisers_alone, why_too_few
 
 if TYPE_CHECKING:
-    from ml.learning import TrainingPeriod
+    from ml.examples.period import TrainingPeriod
 
 GROUP = "training"
 EXAMPLE_COLUMNS = {
@@ -50,8 +50,8 @@ EXAMPLE_COLUMNS = {
 )
 @needs_items
 def training_examples(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.content import ContentBasis
-    from ml.learning import examples_to_frame, prepare_examples
+    from ml.examples.period import examples_to_frame, prepare_examples
+    from ml.features.content import ContentBasis
 
     day, effective = training_day(settings.tables), settings.value()
     period = training_period(settings.tables, settings.landing, day, effective)
@@ -111,7 +111,7 @@ def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetChe
 )
 @needs_items
 def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.learning import examples_of_frame, examples_to_frame, with_subjects
+    from ml.examples.period import examples_of_frame, examples_to_frame, with_subjects
     from settings import ContextRecipe
 
     day, effective = training_day(settings.tables), settings.value()
@@ -162,9 +162,9 @@ def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
 )
 @needs_items
 def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from ml.content import ContentBasis
-    from ml.learning import examples_of_frame
-    from ml.versioning import train_version
+    from ml.examples.period import examples_of_frame
+    from ml.features.content import ContentBasis
+    from ml.versions.train import train_version
 
     day, effective = training_day(settings.tables), settings.value()
     require_items(settings.tables, day)
@@ -210,7 +210,7 @@ def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) ->
 )
 @needs_items
 def champion(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    from assets.promotion import judge, promote
+    from assets.steps.promote import judge, promote
 
     decision = judge(settings)
     context.log.info(decision.reason)

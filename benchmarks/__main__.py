@@ -27,7 +27,7 @@ def main(names: list[str]) -> int:
     console.print(where, highlight=False)
     with ExitStack() as stack:
         if "loading" in wanted:  # before torch is imported and the world is in memory
-            from benchmarks import loading
+            from benchmarks import startup as loading
 
             rewrite("loading", loading.run(console)[1], where)
         if "data" in wanted:

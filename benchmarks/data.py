@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.events import item_ids, write_log
-from benchmarks.measured import (
+from benchmarks.report import Table, at_least, at_most
+from benchmarks.subprocess_cost import (
     Cost,
     all_sequences,
     ingest_history,
@@ -19,7 +20,6 @@ from benchmarks.measured import (
     sorted_copy,
     validate_all,
 )
-from benchmarks.report import Table, at_least, at_most
 from settings import Settings
 
 SIZES = (1_000_000, 5_000_000, 20_000_000)

@@ -16,15 +16,15 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from assets.deployment import ModelVersion
-from assets.encoding import encode_day, encode_everyone
+from assets.common.resources import SettingsResource
 from assets.features import features_of_day
-from assets.resources import SettingsResource
+from assets.steps.encode import encode_day, encode_everyone
+from assets.steps.versions import ModelVersion
 from benchmarks.report import Table, at_most
 from benchmarks.world import World
-from ml.artifact import ModelArtifact
-from ml.parts import DEPLOYED
-from ml.training import new_network
+from ml.models.artifact import ModelArtifact
+from ml.models.layout import DEPLOYED
+from ml.training.fit import new_network
 
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05)  # near the 1 % in question: with far more users a user gets cheaper
 ROUNDS = 5

@@ -18,18 +18,18 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from assets.deployment import ModelVersion
-from assets.encoding import encode_day, index_day, write_item_embeddings
+from assets.common.resources import SettingsResource
 from assets.features import features_of_day
-from assets.resources import SettingsResource
+from assets.steps.encode import encode_day, index_day, write_item_embeddings
+from assets.steps.versions import ModelVersion
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
 from benchmarks.untrained import untrained_model
-from ml.parts import DEPLOYED
+from ml.models.layout import DEPLOYED
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.quality import figures_by_day
 from warehouse.sequences import user_sequences

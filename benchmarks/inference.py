@@ -14,12 +14,12 @@ from rich.console import Console
 from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least
 from benchmarks.world import POSITIONS, World
-from ml.encoders import EventBatch
-from ml.inference import encode_states
-from ml.sequences import length_buckets, pad
-from ml.tensors import CatalogueTensors
-from ml.towers import TwoTower
-from ml.training import new_network
+from ml.features.event_log import length_buckets, pad
+from ml.models.encode import encode_states
+from ml.models.encoders import EventBatch
+from ml.models.item_model import TwoTower
+from ml.models.tensors import CatalogueTensors
+from ml.training.fit import new_network
 from settings import InferenceSettings
 
 ROUNDS = 5
@@ -33,7 +33,7 @@ class InferenceSpeed:
     encoder: float
     encoder_bfloat16: float
     encoder_padded: float
-    whole: float  # ml.inference.encode_states: gathering the batches included
+    whole: float  # ml.models.encode.encode_states: gathering the batches included
     whole_bfloat16: float
     lowest_cosine: float
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 import torch
 from torch.nn import functional
 
-from ml.encoders import EventBatch
+from ml.models.encoders import EventBatch
 
 
 def pad_to(events: EventBatch, positions: int) -> EventBatch:

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from assets.publishing import catalogue_frame
+from assets.steps.publish import catalogue_frame
 from benchmarks.untrained import untrained_model
-from ml.index import build_index
-from ml.index_files import save_index
-from ml.inference import embed_items
-from ml.parts import DEPLOYED
-from ml.tensors import CatalogueTensors
+from ml.models.encode import embed_items
+from ml.models.layout import DEPLOYED
+from ml.models.tensors import CatalogueTensors
+from ml.retrieval.index import build_index
+from ml.retrieval.index_files import save_index
 from settings import Precision, Settings
 from warehouse.home import Home
 from warehouse.online import LmdbStore

@@ -1,7 +1,7 @@
 """How fast does the candidate service answer, and how fast is it filled?
 
 A publication (``benchmarks/publication.py``), served by ``adseq serve`` in one process, asked by another one
-(``benchmarks/asking.py``).
+(``benchmarks/load_generator.py``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 import numpy as np
 from rich.console import Console
 
-from benchmarks.asking import RATES, Load, Overload, Seconds, load, overloaded, post_events
+from benchmarks.load_generator import RATES, Load, Overload, Seconds, load, overloaded, post_events
 from benchmarks.publication import CHANGED, DISK, HALF, USERS, publish
 from benchmarks.report import Table, at_least, at_most
 from warehouse.home import Home
@@ -42,7 +42,7 @@ def run(home: Home, console: Console) -> Table:
 def serving(home: Home) -> Iterator[int]:
     """``adseq serve`` in a process of its own; its port."""
     port = 18_080
-    command = [sys.executable, "-c", "from pipelines.cli import app; app()", "serve", "--port", str(port)]
+    command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", "serve", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, "ADSEQ_HOME": str(home.root)}) as service:
         try:
             for _ in range(1200):

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from benchmarks.report import Table
-from ml.figure_style import RESOLUTION
+from ml.figures.style import RESOLUTION
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.retention import sizes
@@ -108,7 +108,7 @@ def ask(path: str, body: object = None) -> Any:
 def adseq(home: Home, *arguments: str) -> tuple[float, int]:
     """Run the command to its end. Returns seconds and the peak of its memory in bytes."""
     started, peak = time.perf_counter(), 0
-    command = [sys.executable, "-c", "from pipelines.cli import app; app()", *arguments]
+    command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", *arguments]
     environment = {**os.environ, **SETTINGS, "ADSEQ_HOME": str(home.root)}
     with tempfile.TemporaryFile() as output:
         process = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -127,7 +127,7 @@ def adseq(home: Home, *arguments: str) -> tuple[float, int]:
 @contextmanager
 def serving(home: Home) -> Iterator[psutil.Process]:
     """``adseq serve``, ready."""
-    command = [sys.executable, "-c", "from pipelines.cli import app; app()", "serve", "--port", str(PORT)]
+    command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", "serve", "--port", str(PORT)]
     environment = {**os.environ, **SETTINGS, "ADSEQ_HOME": str(home.root)}
     with psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         try:

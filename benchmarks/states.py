@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.report import Table
-from ml.comparison import Asked, lists_of_states, states_of
-from ml.fitting import fit_prepared
-from ml.metrics import evaluate
-from ml.towers import TwoTower
-from ml.tuning import Objective, Tuning
-from pipelines.splits import Split, training_period
+from ml.evaluation.metrics import evaluate
+from ml.evaluation.model_lists import Asked, lists_of_states, states_of
+from ml.models.item_model import TwoTower
+from ml.training.fitting import fit_prepared
+from ml.tuning.trials import Objective, Tuning
+from pipelines.evaluate.split import Split, training_period
 from settings import Fusion, Settings
 from warehouse.landing import Landing
 

@@ -20,13 +20,13 @@ from rich.console import Console
 from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least, at_most
 from benchmarks.world import POSITIONS, World
-from ml.batches import TrainingBatch, TrainingBatches
-from ml.crossfit import uncrossed
-from ml.drawing import ENCODER_TOKENS
-from ml.examples import Examples
-from ml.prepared import Prepared
-from ml.towers import TwoTower
-from ml.training import fit, new_network, training_loss
+from ml.examples.pairs import Examples
+from ml.examples.prepared import Prepared
+from ml.features.cross_fit import uncrossed
+from ml.models.item_model import TwoTower
+from ml.training.batches import TrainingBatch, TrainingBatches
+from ml.training.fit import fit, new_network, training_loss
+from ml.training.sampling import ENCODER_TOKENS
 from settings import Settings
 
 WARM_UP_STEPS = 2
@@ -154,7 +154,7 @@ def check_same_states(network: TwoTower, batch: TrainingBatch, wide: TrainingBat
 
 
 def real_fit(world: World) -> tuple[float, float, float, float]:
-    """One short epoch of ``ml.training.fit``: pairs a second, sequences a pair, share of waiting, mean length."""
+    """One short epoch of ``ml.training.fit.fit``: pairs a second, sequences a pair, share of waiting, mean length."""
     examples, log = world.prepared.examples, world.prepared.dataset.log
     training = world.settings.training.model_copy(update={"epoch_examples": FIT_EXAMPLES})
     settings = world.settings.model_copy(update={"training": training})

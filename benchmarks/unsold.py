@@ -19,15 +19,15 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
-from assets.period import training_day, training_period
+from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
-from ml.comparison import Asked, trained_lists
-from ml.fitting import fit_prepared
-from ml.items import DAY
-from ml.learning import TrainingPeriod, validation_slice
-from ml.metrics import evaluate, recall_at
-from ml.retrieval import NO_ITEM
-from pipelines import splits
+from ml.evaluation.metrics import evaluate, recall_at
+from ml.evaluation.model_lists import Asked, trained_lists
+from ml.examples.period import TrainingPeriod, validation_slice
+from ml.features.items import DAY
+from ml.retrieval.lists import NO_ITEM
+from ml.training.fitting import fit_prepared
+from pipelines.evaluate import split as splits
 from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing

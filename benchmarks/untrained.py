@@ -6,10 +6,10 @@ from pathlib import Path
 
 import polars as pl
 
-from ml.artifact import ModelArtifact
-from ml.dataset import Dataset, build_dataset
-from ml.towers import TwoTower
-from ml.training import new_network
+from ml.features.dataset import Dataset, build_dataset
+from ml.models.artifact import ModelArtifact
+from ml.models.item_model import TwoTower
+from ml.training.fit import new_network
 from settings import Settings
 
 NAMES = ["page_visit", "add_to_cart", "checkout"]

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from assets.period import training_period
-from ml.learning import TrainingPeriod, prepare
-from ml.prepared import Prepared
-from ml.sequences import Slices, newest
+from assets.steps.period import training_period
+from ml.examples.period import TrainingPeriod, prepare
+from ml.examples.prepared import Prepared
+from ml.features.event_log import Slices, newest
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 from warehouse.world import WorldSettings, write_world

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.interruption import ending_at_signals
+from pipelines.cli.interruption import ending_at_signals
 
 
 def main() -> None:
     """Run the command that the arguments name; a signal during the first imports ends it with a sentence, too."""
     with ending_at_signals():
-        from pipelines.cli import app
+        from pipelines.cli.app import app
     app()
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import advertisers, features, inference, ingest, online, reports, retention, sequences, sweep, training
-from assets.resources import SettingsResource
-from pipelines import abandoned, jobs, schedules, sensors
+from assets import advertisers, features, inference, ingest, reports, retention, sequences, training
+from assets import alpha_sweep as sweep
+from assets import publication as online
+from assets.common.resources import SettingsResource
+from pipelines import abandoned_runs as abandoned
+from pipelines import jobs, schedules, sensors
 from settings import Settings
 from warehouse.home import Home
-from warehouse.opening_home import open_for_reading
+from warehouse.open_home import open_for_reading
 
 open_for_reading(Home(Settings().home))  # a Dagster that `adseq` did not start refuses another format, too
 

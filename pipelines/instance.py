@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 
 from warehouse.home import Home, write_atomically
-from warehouse.moving import follow_home
-from warehouse.opening_home import open_for_reading, open_for_writing
+from warehouse.move_home import follow_home
+from warehouse.open_home import open_for_reading, open_for_writing
 
 PROJECT = Path(__file__).resolve().parents[1]
 COMMAND_TAGS = {"adseq/command": "adseq run"}

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from assets.partitions import daily as days
+from assets.common.partitions import daily as days
 from pipelines import jobs
 from settings import Settings
 from warehouse.day_records import landed_days

@@ -8,7 +8,7 @@ from datetime import date
 
 import dagster as dg
 
-from assets.partitions import daily as days
+from assets.common.partitions import daily as days
 from pipelines import jobs
 from pipelines.due import OutOfDate, Standing, standing_of
 from settings import Settings

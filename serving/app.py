@@ -22,7 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from threadpoolctl import threadpool_limits
 
-from serving.candidates import answer, history
+from serving.answer import answer, history
 from serving.contracts import (
     CandidateRequest,
     CandidateResponse,
@@ -31,20 +31,20 @@ from serving.contracts import (
     HistoryRequest,
     HistoryResponse,
 )
-from serving.describing import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
-from serving.following import Follower
-from serving.guarding import Authorised, Measured, open_to_all
+from serving.follow import Follower
 from serving.metrics import Metrics, Stopwatch
-from serving.refreshing import add_all
-from serving.served import Served
-from serving.shedding import Shedding
-from serving.taking import sort_out
+from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
+from serving.middleware.load_shedding import Shedding
+from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
+from serving.publication import Served
+from serving.refresh import add_all
+from serving.take_events import sort_out
 from settings import Settings
-from warehouse.forgetting import forgotten_users
+from warehouse.forget import forgotten_users
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.landing import Landing, ManifestError
-from warehouse.live import LiveEvents
+from warehouse.live_events import LiveEvents
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import FORGOTTEN, served_whole
 from warehouse.online.store import StoreError

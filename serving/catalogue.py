@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.artifact import sha256_of
-from ml.items import ItemFeatures
-from ml.sequences import row_numbers
-from ml.tensors import CatalogueTensors
+from ml.features.event_log import row_numbers
+from ml.features.items import ItemFeatures
+from ml.models.artifact import sha256_of
+from ml.models.tensors import CatalogueTensors
 from ml.unreadable import Unreadable, first_line
 from serving.contracts import Filters
 from warehouse.eligibility import Eligibility, can_be_had

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.index import search_allowed, stored_vectors
+from ml.retrieval.index import search_allowed, stored_vectors
 from serving.contracts import Source
-from serving.served import Served
+from serving.publication import Served
 from serving.users import KnownUser
 
 

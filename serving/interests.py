@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.content import category_nodes
-from ml.hashing import hash_column
-from ml.items import CATEGORY_LEVELS, ItemFeatures
+from ml.features.content import category_nodes
+from ml.features.hashing import hash_column
+from ml.features.items import CATEGORY_LEVELS, ItemFeatures
 
 
 @dataclass(frozen=True)

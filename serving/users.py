@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.dataset import demographic_buckets
+from ml.features.dataset import demographic_buckets
 from serving.contracts import Demographics
 from warehouse.online import DamagedRecord, OnlineStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication

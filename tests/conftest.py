@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.flow import landing, ran, shared  # noqa: F401 - fixtures
 
-# Before any test module imports assets.partitions, which reads the home when it is imported.
+# Before any test module imports assets.common.partitions, which reads the home when it is imported.
 _home = tempfile.TemporaryDirectory(prefix="adseq-tests-")  # removed when the interpreter ends
 os.environ["ADSEQ_HOME"] = _home.name
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -8,9 +8,9 @@ from datetime import date, timedelta
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord
+from warehouse.ingest.read import LandingError
 from warehouse.landing import Landing
 from warehouse.listing import Listing, list_landing, on_or_before_history
-from warehouse.reading import LandingError
 from warehouse.tables import Tables
 
 

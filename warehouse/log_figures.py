@@ -9,7 +9,7 @@ import polars as pl
 
 from settings import UNKNOWN_ADVERTISER
 from warehouse.contracts import EMPTY_WORDS, KEYS, SCHEMAS, LandingTable
-from warehouse.staging import Staging
+from warehouse.spill import Staging
 from warehouse.trainability import LOG
 
 IN_HISTORY = "in_history"

@@ -15,9 +15,9 @@ import polars as pl
 from settings import UNKNOWN_ADVERTISER, QualitySettings
 from warehouse.arrival_days import history_day
 from warehouse.contracts import EVENT_NAMES
-from warehouse.ingest import day_end
+from warehouse.ingest.arrival import day_end
 from warehouse.landing import Landing
-from warehouse.staging import staging
+from warehouse.spill import staging
 from warehouse.tables import Tables
 
 WEEK = 7

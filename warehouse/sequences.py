@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 
 from settings import DataSettings, SequenceSettings
-from warehouse.ingest import day_end
+from warehouse.ingest.arrival import day_end
 from warehouse.landing import Landing
-from warehouse.staging import staging
+from warehouse.spill import staging
 from warehouse.tables import Tables
 
 MEMORY_GIB = DataSettings().memory_gib  # of reading and sorting, without what the sequences themselves take

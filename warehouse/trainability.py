@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from settings import UNKNOWN_ADVERTISER
 from warehouse.landing import Manifest
-from warehouse.staging import Staging
+from warehouse.spill import Staging
 
 LOG = "log"  # staged: the deduplicated events, of which ``in_history`` arrived with the history
 _MOSTLY = 0.99
@@ -95,7 +95,7 @@ def _obstacle(figures: HistoryFigures, window_days: float) -> str | None:
 
 
 def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> int:
-    """Count the examples of the first training, as ``ml.examples.examples_at`` makes them; at most as many as are
+    """Count the examples of the first training, as ``ml.examples.pairs.examples_at`` makes them; at most as many as are
     wanted.
 
     Args:

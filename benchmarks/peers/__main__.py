@@ -20,7 +20,7 @@ from benchmarks.peers.results import PEERS, PeerResult, fingerprint, result_path
 from benchmarks.peers.table import Failed, Outcome, ScoredLists, ScoredPeer, table_of
 
 if TYPE_CHECKING:
-    from pipelines.splits import Split
+    from pipelines.evaluate.split import Split
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = PROJECT / ".venv-peers" / "bin" / "python"
@@ -72,8 +72,8 @@ class Arguments:
 def main(given: Sequence[str]) -> int:
     """Returns the exit code: 1 where a peer failed, 2 where nothing could be started."""
     arguments, console = Arguments.parse(given), Console()
-    from pipelines.failures import RunRefused
-    from pipelines.splits import Split  # imports torch: `--help` need not wait for it
+    from pipelines.cli.errors import RunRefused
+    from pipelines.evaluate.split import Split  # imports torch: `--help` need not wait for it
 
     try:
         split = Split.read(arguments.split)

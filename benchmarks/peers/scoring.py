@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ml.metrics import Metrics
-from ml.retrieval import NO_ITEM, Ragged, RankedLists
-from ml.sequences import row_numbers
-from pipelines.scoring import SCORED_DEPTH, Catalogue, Scoring
-from pipelines.splits import Split
+from ml.evaluation.metrics import Metrics
+from ml.features.event_log import row_numbers
+from ml.retrieval.lists import NO_ITEM, Ragged, RankedLists
+from pipelines.evaluate.scoring import SCORED_DEPTH, Catalogue, Scoring
+from pipelines.evaluate.split import Split
 
 COLUMNS = ("query_id", "rank", "item_id")
 UNKNOWN_BRAND = -1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.peers.results import Answer, PeerResult
 from benchmarks.report import Table
-from ml.metrics import Metrics
+from ml.evaluation.metrics import Metrics
 
 MEBIBYTE = 2**20
 COLUMNS = ("model", "R@10", "R@100", "advertiser hit@10", "diversity90", "fit s", "answer s", "peak MiB")

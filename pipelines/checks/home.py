@@ -10,7 +10,7 @@ from pipelines.checks.found import Checked, Fault, Part
 from warehouse.home_record import HomeRecordError, record_path
 from warehouse.identity import IDENTITIES, SecretMismatch, SecretMissing, UserKeys, secret_path
 from warehouse.landing import ManifestError
-from warehouse.opening_home import PRIVATE, require_format
+from warehouse.open_home import PRIVATE, require_format
 from warehouse.remedies import BACKUP
 from warehouse.tables import TableDamaged
 

@@ -19,8 +19,8 @@ ADVERTISERS = "advertiser-"  # how the names of advertiser model versions begin
 
 def model_part(checked: Checked) -> Part:
     """Load every artefact of every version, which checks its checksums."""
-    from ml.artifact import WEIGHTS
-    from ml.parts import DEPLOYED
+    from ml.models.artifact import WEIGHTS
+    from ml.models.layout import DEPLOYED
 
     versions = sorted(path for path in checked.home.models.glob("*") if not path.name.startswith("."))
     artefacts = {directory for version in versions for directory in version.iterdir() if directory.is_dir()}
@@ -31,8 +31,8 @@ def model_part(checked: Checked) -> Part:
 
 
 def _artefact_faults(directory: Path, weights: str) -> Iterator[Fault]:
-    from ml.advertisers.artifact import AdvertiserArtifact
-    from ml.artifact import ModelArtifact
+    from ml.models.advertiser_artifact import AdvertiserArtifact
+    from ml.models.artifact import ModelArtifact
     from ml.unreadable import Unreadable
 
     kind = AdvertiserArtifact if directory.parent.name.startswith(ADVERTISERS) else ModelArtifact
@@ -66,7 +66,7 @@ def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
 
 def index_part(checked: Checked) -> Part:
     """Check every index against its manifest, and that every catalogue can be read."""
-    from ml.index_files import verify_index
+    from ml.retrieval.index_files import verify_index
     from ml.unreadable import Unreadable
 
     indexes = sorted(path for path in checked.home.indexes.glob("*/*") if path.is_dir())

@@ -12,10 +12,10 @@ import polars as pl
 
 from pipelines.checks.found import Checked, Fault, Part
 from settings import Settings
-from warehouse.forgetting import forgotten_users
-from warehouse.ingest import day_end
+from warehouse.forget import forgotten_users
+from warehouse.ingest.arrival import day_end
 from warehouse.online import DamagedRecord, OnlineStore, StateRecord, StoreUnreachable, open_store
-from warehouse.online.opening import LMDB, recorded_store
+from warehouse.online.open import LMDB, recorded_store
 from warehouse.online.publication import Publication
 from warehouse.online.records import json_in, stamp_in, stamp_of
 from warehouse.states import candidates_snapshot, snapshot
@@ -67,7 +67,7 @@ def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
 
 def _publication_faults(checked: Checked, publication: Publication) -> Iterator[Fault]:
     """Faults of the files that the sign names."""
-    from ml.artifact import WEIGHTS
+    from ml.models.artifact import WEIGHTS
     from ml.unreadable import Unreadable
     from serving.catalogue import verify_catalogue
 

@@ -77,7 +77,7 @@ def main(day: str, steps: int = 1) -> int:
             killer.around(LmdbStore, "turn_sign", lambda *_: "turning the sign")
             sys.stderr = sys.__stderr__ = open(os.devnull, "w")  # noqa: SIM115
             use_home(Home(Settings().home))
-            from pipelines.cli import app
+            from pipelines.cli.app import app
 
             app(["run", "--days", day], standalone_mode=False)
             os._exit(0)
@@ -92,7 +92,7 @@ def _import_libraries() -> None:
     import mlflow  # noqa: F401
     import torch  # noqa: F401
 
-    import pipelines.cli  # noqa: F401
+    import pipelines.cli.app  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from datetime import date
 
-from assets.deployment import serving
-from assets.publishing import publish_day
-from assets.resources import SettingsResource
+from assets.common.resources import SettingsResource
+from assets.steps.publish import publish_day
+from assets.steps.versions import serving
 from warehouse.online.store import StoreUnreachable
 
 

@@ -16,8 +16,8 @@ from warehouse.home import Home
 
 def main(output: Path, steps: list[dict[str, Any]]) -> None:
     use_home(Home(Settings().home))
+    from pipelines.cli.run import QUIET
     from pipelines.definitions import defs
-    from pipelines.local import QUIET
 
     found = []
     with instance() as opened:

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from assets.resources import SettingsResource
-from pipelines.export import export_candidates
-from serving.served import Served
+from assets.common.resources import SettingsResource
+from pipelines.cli.export import export_candidates
+from serving.publication import Served
 from tests.assets.world import adseq
 from warehouse.contracts import LandingTable
 from warehouse.home import Home

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines.endings import FULL_DISK
+from pipelines.cli.endings import FULL_DISK
 from tests.assets.compare import assert_same_day
 from tests.assets.killing import KILLED
 from tests.assets.test_online import assert_store_is

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from assets.training import _enough
-from ml.examples import LabelRule
-from ml.learning import TrainingPeriod
+from ml.examples.pairs import LabelRule
+from ml.examples.period import TrainingPeriod
 from warehouse.contracts import EVENT_NAMES
 
 END = datetime(2026, 3, 10, tzinfo=UTC)

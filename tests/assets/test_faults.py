@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 import torch
 
-from ml.artifact import ModelArtifact
-from ml.comparison import TRAINED as MODELS
-from ml.parts import DEPLOYED, evaluation_part
-from ml.workplace import ENDED
+from ml.evaluation.model_lists import TRAINED as MODELS
+from ml.models.artifact import ModelArtifact
+from ml.models.layout import DEPLOYED, evaluation_part
+from ml.versions.work_directory import ENDED
 from tests.assets.compare import assert_same_day
 from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq
 from tests.flow import Ran

@@ -16,23 +16,23 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from assets.deployment import versions
-from assets.period import training_period
 from assets.quality import CHECKS
-from ml.comparison import BASELINES, TRAINED, ModelName
-from ml.index_files import load_index
-from ml.reporting import Comparison, lists_of_frame, load_comparison, narrowed
-from ml.retrieval import RankedLists
-from ml.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
+from assets.steps.period import training_period
+from assets.steps.versions import versions
+from ml.evaluation.item_report import Comparison, lists_of_frame, load_comparison, narrowed
+from ml.evaluation.model_lists import BASELINES, TRAINED, ModelName
+from ml.retrieval.index_files import load_index
+from ml.retrieval.lists import RankedLists
+from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
-from pipelines.summary import MODELS
+from pipelines.cli.summary import MODELS
 from settings import Settings
 from tests.assets.world import DAYS, PROJECT, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_DAY
 from tests.flow import Ran
-from warehouse.catalogue import items_as_of
+from warehouse.as_of import items_as_of
 from warehouse.contracts import KEYS, LandingTable
-from warehouse.ingest import day_end
+from warehouse.ingest.arrival import day_end
 from warehouse.tables import vectors
 
 pytestmark = pytest.mark.slow

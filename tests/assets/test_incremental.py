@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from assets.deployment import versions
-from pipelines.check import parts_of
+from assets.steps.versions import versions
+from pipelines.cli.check import parts_of
 from tests.assets.compare import BY_DAY, TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.world import DAYS, PROJECT, TRAINED, copy_of, days_of, execute
 from tests.flow import Ran

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from assets.encoding import BuiltIndex
 from assets.inference import never_engaged_check
+from assets.steps.encode import BuiltIndex
 
 
 def built(share: float | None) -> BuiltIndex:

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from assets.deployment import versions
-from ml.tracking import Tracking
+from assets.steps.versions import versions
+from ml.versions.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.test_online import assert_store_is
 from tests.assets.world import DAYS, LATER, Step, adseq, copy_of, days_of, execute

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from assets import reporting
-from assets.deployment import record_version
+from assets.steps import item_reports as reporting
+from assets.steps.versions import record_version
 from warehouse.home import Home
 from warehouse.tables import Tables
 

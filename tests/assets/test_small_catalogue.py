@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from serving.candidates import answer
+from serving.answer import answer
 from serving.contracts import CandidateRequest
 from serving.metrics import Metrics, Stopwatch
-from serving.served import Served
+from serving.publication import Served
 from settings import Settings
 from tests.assets.world import adseq
 from warehouse.contracts import LandingTable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ml.tracking import SWEEPS, Tracking
+from ml.versions.tracking import SWEEPS, Tracking
 from tests.assets.world import TRAINED, Step, execute
 from warehouse.home import Home
 from warehouse.landing import Landing

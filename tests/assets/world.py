@@ -1,6 +1,6 @@
 """A tiny world, the settings under which its flow takes seconds, and ways to run it in processes of their own.
 
-``assets.partitions`` reads the home when it is imported, so every home needs its own process.
+``assets.common.partitions`` reads the home when it is imported, so every home needs its own process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from warehouse.landing import Landing
 from warehouse.world import WorldSettings, write_day
 
 PROJECT = Path(__file__).resolve().parents[2]
-ADSEQ = [sys.executable, "-u", "-c", "from pipelines.cli import app; app()"]
+ADSEQ = [sys.executable, "-u", "-c", "from pipelines.cli.app import app; app()"]
 
 WORLD = WorldSettings(
     history_days=90,

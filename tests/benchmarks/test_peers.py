@@ -16,7 +16,7 @@ import pytest
 from benchmarks.peers.__main__ import PROJECT, main
 from benchmarks.peers.results import Answer, PeerResult, fingerprint, result_path
 from benchmarks.peers.scoring import ListsRefused, score
-from pipelines.splits import Split
+from pipelines.evaluate.split import Split
 
 PEER = """#!{python}
 import sys

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from benchmarks.unsold import PREFIX, Figures, measure, table_of, with_unsold
-from ml.learning import TrainingPeriod
+from ml.examples.period import TrainingPeriod
 from tests.ml.worlds import START, instant, planted_period, small_settings
 
 COPIES = 120

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ml.artifact import ModelArtifact
-from ml.fitting import fit_prepared
-from ml.learning import TrainingPeriod, prepare
-from ml.prepared import Prepared
-from ml.training import Fit
+from ml.examples.period import TrainingPeriod, prepare
+from ml.examples.prepared import Prepared
+from ml.models.artifact import ModelArtifact
+from ml.training.fit import Fit
+from ml.training.fitting import fit_prepared
 from settings import Settings
 from tests.ml.worlds import EVENT_NAMES, instant, planted_period, small_settings
 

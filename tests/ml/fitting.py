@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ml.fitting import fit_prepared
-from ml.learning import prepare
-from ml.workplace import fitted_once
+from ml.examples.period import prepare
+from ml.training.fitting import fit_prepared
+from ml.versions.work_directory import fitted_once
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import instant, planted_period, small_settings
 

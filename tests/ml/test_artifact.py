@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.artifact import BASIS, CHECKSUMS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
-from ml.context import subject_context
-from ml.inference import embed_items, embed_users, encode_states
-from ml.items import build_item_features
-from ml.learning import TrainingPeriod
-from ml.prepared import Prepared
-from ml.sequences import newest
-from ml.tensors import CatalogueTensors
+from ml.examples.context import subject_context
+from ml.examples.period import TrainingPeriod
+from ml.examples.prepared import Prepared
+from ml.features.event_log import newest
+from ml.features.items import build_item_features
+from ml.models.artifact import BASIS, CHECKSUMS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
+from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.tensors import CatalogueTensors
 from tests.ml.worlds import instant
 
 
@@ -73,7 +73,7 @@ def test_a_failed_save_leaves_the_model_before_it(
 ) -> None:
     artifact.save(tmp_path / "model")
     weights = (tmp_path / "model" / WEIGHTS).read_bytes()
-    monkeypatch.setattr("ml.artifact.json.dumps", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("ml.models.artifact.json.dumps", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         artifact.save(tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import ml.baselines
-from ml.baselines import SECONDS_A_DAY, ItemKNN, popularity_lists, popularity_scores
-from ml.retrieval import Ragged
+import ml.evaluation.baselines
+from ml.evaluation.baselines import SECONDS_A_DAY, ItemKNN, popularity_lists, popularity_scores
+from ml.retrieval.lists import Ragged
 
 
 def slow_similarity(
@@ -65,7 +65,7 @@ def test_similarities_equal_the_slow_reference(
     in_memory: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ml.baselines, "SIMILARITIES_IN_MEMORY", in_memory)  # 60: many parts, some of one row
+    monkeypatch.setattr(ml.evaluation.baselines, "SIMILARITIES_IN_MEMORY", in_memory)  # 60: many parts, some of one row
     model = ItemKNN.fit(*events, 25, neighbours)
     expected = slow_similarity(*events, 25, neighbours)
     assert np.allclose(model.similarity.toarray(), expected, atol=1e-5)

@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from ml.batches import Cell, TrainingBatch, TrainingBatches
-from ml.context import subject_context
-from ml.drawing import EpochPlan
-from ml.examples import Examples
-from ml.items import DAY
-from ml.learning import TrainingPeriod, prepare
-from ml.loss import accidental_hits, expected_count, sampled_softmax
-from ml.prepared import Prepared
-from ml.sequences import newest
+from ml.examples.context import subject_context
+from ml.examples.pairs import Examples
+from ml.examples.period import TrainingPeriod, prepare
+from ml.examples.prepared import Prepared
+from ml.features.event_log import newest
+from ml.features.items import DAY
+from ml.training.batches import Cell, TrainingBatch, TrainingBatches
+from ml.training.loss import accidental_hits, expected_count, sampled_softmax
+from ml.training.sampling import EpochPlan
 from settings import Settings
 from tests.ml.worlds import (
     EVENT_NAMES,

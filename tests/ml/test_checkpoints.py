@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.checkpoints import check_resumable, load_own
-from ml.prepared import Prepared
-from ml.training import Fit, new_network
-from ml.workplace import ENDED, ended_fit, fitted_once
+from ml.examples.prepared import Prepared
+from ml.training.checkpoints import check_resumable, load_own
+from ml.training.fit import Fit, new_network
+from ml.versions.work_directory import ENDED, ended_fit, fitted_once
 from settings import Settings, UserEncoder
 
 

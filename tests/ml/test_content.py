@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml.content import ContentBasis, build_content_basis, category_nodes, freeze
-from ml.graph import unit_rows
+from ml.features.co_engagement import unit_rows
+from ml.features.content import ContentBasis, build_content_basis, category_nodes, freeze
 from settings import FeatureSettings
 from tests.ml.worlds import Event, event_log, item_frame
 

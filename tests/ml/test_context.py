@@ -7,8 +7,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from ml.content import freeze
-from ml.context import (
+from ml.examples.context import (
     NO_SUBJECT,
     Context,
     interests_context,
@@ -17,11 +16,12 @@ from ml.context import (
     subject_context,
     synthetic_subjects,
 )
-from ml.examples import Examples
-from ml.items import build_item_features
-from ml.learning import with_subjects
-from ml.prepared import Prepared
-from ml.sequences import EventLog
+from ml.examples.pairs import Examples
+from ml.examples.period import with_subjects
+from ml.examples.prepared import Prepared
+from ml.features.content import freeze
+from ml.features.event_log import EventLog
+from ml.features.items import build_item_features
 from settings import ContextRecipe, FeatureSettings
 from tests.ml.worlds import Event, event_log, item_frame, small_settings
 

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from scipy.stats import ortho_group
 
-import ml.crossfit
-from ml.content import build_content_basis
-from ml.crossfit import CrossFit, cross_fit, rotated_onto
-from ml.learning import TrainingPeriod, cross_fitted, prepare_examples
-from ml.prepared import Prepared
+import ml.features.cross_fit
+from ml.examples.period import TrainingPeriod, cross_fitted, prepare_examples
+from ml.examples.prepared import Prepared
+from ml.features.content import build_content_basis
+from ml.features.cross_fit import CrossFit, cross_fit, rotated_onto
 from settings import Settings
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import instant, small_settings
@@ -59,7 +59,7 @@ def test_the_rotation_brings_the_graph_of_a_fold_nearer_to_the_one_that_serves(
     """What an encoder has learnt of one fold's content has to mean the same under the content that serves."""
     whole, item = prepared.dataset.features.content, prepared.dataset.log.item
     rotated = folds_of(known, prepared, item)
-    monkeypatch.setattr(ml.crossfit, "rotated_onto", lambda _, vectors: vectors)
+    monkeypatch.setattr(ml.features.cross_fit, "rotated_onto", lambda _, vectors: vectors)
     as_they_come = folds_of(known, prepared, item)
     for near, far in zip(rotated.content, as_they_come.content, strict=True):
         both = whole.any(axis=1) & near.any(axis=1)

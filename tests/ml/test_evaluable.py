@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ml.comparison import Asked, ModelName, settings_of, trained_lists
-from ml.context import no_context, subject_context
-from ml.crossfit import uncrossed
-from ml.dataset import build_dataset
-from ml.evaluable import Evaluable, network_lists, subject_appended, within
-from ml.items import MAXIMUM_INTERESTS
-from ml.prepared import Prepared
-from ml.queries import Queries
-from ml.retrieval import Ragged, RankedLists
-from ml.sequences import newest, pad
-from ml.training import Fit
+from ml.evaluation.evaluable import Evaluable, network_lists, subject_appended, within
+from ml.evaluation.model_lists import Asked, ModelName, settings_of, trained_lists
+from ml.evaluation.queries import Queries
+from ml.examples.context import no_context, subject_context
+from ml.examples.prepared import Prepared
+from ml.features.cross_fit import uncrossed
+from ml.features.dataset import build_dataset
+from ml.features.event_log import newest, pad
+from ml.features.items import MAXIMUM_INTERESTS
+from ml.retrieval.lists import Ragged, RankedLists
+from ml.training.fit import Fit
 from settings import Settings
 from tests.ml.worlds import EVENT_NAMES, event_frame, instant, item_frame, small_settings, user_frame
 

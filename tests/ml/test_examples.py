@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.examples import Examples, LabelRule, examples_at, ranges, together, training_cutoffs
-from ml.items import DAY
+from ml.examples.pairs import Examples, LabelRule, examples_at, ranges, together, training_cutoffs
+from ml.features.items import DAY
 from tests.ml.worlds import EVENT_NAMES, Event, event_log, instant, rule
 
 CATALOGUE = ["a", "b", "c", "d"]

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
-from ml import figures
-from ml.figure_style import MODEL_COLOURS, MODEL_LABELS, png, to_markdown_image
-from ml.figures import ContextLift
-from ml.metrics import Interval
+from ml.evaluation.metrics import Interval
+from ml.figures import charts as figures
+from ml.figures.charts import ContextLift
+from ml.figures.style import MODEL_COLOURS, MODEL_LABELS, png, to_markdown_image
 
 MODELS = list(MODEL_LABELS)
 DAYS = [date(2024, 2, 28) + timedelta(days=day) for day in range(20)]
@@ -110,7 +110,7 @@ def test_a_markdown_image_carries_its_data() -> None:
 
 
 def test_drawing_loads_neither_pyplot_nor_torch() -> None:
-    code = "import sys, ml.figures; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
+    code = "import sys, ml.figures.charts; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     root = Path(__file__).resolve().parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

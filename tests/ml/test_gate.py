@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-import ml.gate
-from ml.artifact import ModelArtifact
-from ml.gate import Verdict, judge_pair
-from ml.learning import TrainingPeriod
-from ml.prepared import Prepared
-from ml.training import new_network
+import ml.evaluation.gate
+from ml.evaluation.gate import Verdict, judge_pair
+from ml.examples.period import TrainingPeriod
+from ml.examples.prepared import Prepared
+from ml.models.artifact import ModelArtifact
+from ml.training.fit import new_network
 from settings import Settings
 from tests.ml.worlds import instant
 
@@ -72,9 +72,11 @@ def test_diversity_counts_too(
 ) -> None:
     """With a tolerance of 10 %, a fall from 0.50 to 0.46 passes and to 0.44 does not, though recall is equal."""
     found = iter([diversity, 0.5])
-    evaluate = ml.gate.evaluate
+    evaluate = ml.evaluation.gate.evaluate
     monkeypatch.setattr(
-        ml.gate, "evaluate", lambda *given, **named: replace(evaluate(*given, **named), diversity90=next(found))
+        ml.evaluation.gate,
+        "evaluate",
+        lambda *given, **named: replace(evaluate(*given, **named), diversity90=next(found)),
     )
     assert judge(period, artifact, artifact, settings, diversity_tolerance=0.1).passed is passed
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.graph import ITEM_EXPONENT, USER_EXPONENT, co_engagement, spectral_embedding
-from ml.sequences import EventLog
+from ml.features.co_engagement import ITEM_EXPONENT, USER_EXPONENT, co_engagement, spectral_embedding
+from ml.features.event_log import EventLog
 from tests.ml.worlds import Event, event_log
 
 CATALOGUE = ["a", "b", "c", "d", "e"]

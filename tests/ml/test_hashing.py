@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml.hashing import NONE, bucket, hash_column
+from ml.features.hashing import NONE, bucket, hash_column
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.index import ItemIndex, ann_recall, build_index, index_kind, search_allowed, search_index
-from ml.index_files import UnreadableIndexError, load_index, save_index
-from ml.retrieval import Ragged, search
+from ml.retrieval.index import ItemIndex, ann_recall, build_index, index_kind, search_allowed, search_index
+from ml.retrieval.index_files import UnreadableIndexError, load_index, save_index
+from ml.retrieval.lists import Ragged, search
 from settings import IndexKind, IndexSettings
 
 
@@ -149,7 +149,7 @@ def test_saving_again_replaces_the_index_and_leaves_nothing_else(tmp_path: Path)
 
 def test_a_crash_before_the_manifest_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_index(tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], "1", "d")
-    monkeypatch.setattr("ml.index_files.Manifest", lambda **_: 1 / 0)
+    monkeypatch.setattr("ml.retrieval.index_files.Manifest", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_index(tmp_path, build_index(embeddings(30), IndexSettings()), [str(i) for i in range(30)], "2", "d")
     monkeypatch.undo()

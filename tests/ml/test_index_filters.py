@@ -12,9 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.index import ItemIndex, allowed_recall, ann_recall, build_index, search_allowed, search_index, stored_vectors
-from ml.index_files import load_index, save_index
-from ml.retrieval import Ragged, search
+from ml.retrieval.index import (
+    ItemIndex,
+    allowed_recall,
+    ann_recall,
+    build_index,
+    search_allowed,
+    search_index,
+    stored_vectors,
+)
+from ml.retrieval.index_files import load_index, save_index
+from ml.retrieval.lists import Ragged, search
 from settings import IndexKind, IndexSettings
 
 ITEMS, WIDTH, CLUSTERS = 10_000, 8, 20

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml.content import ContentBasis
-from ml.hashing import bucket
-from ml.items import DAY, ItemFeatures, ItemStatistics, build_item_features, build_item_statistics, item_groups
+from ml.features.content import ContentBasis
+from ml.features.hashing import bucket
+from ml.features.items import DAY, ItemFeatures, ItemStatistics, build_item_features, build_item_statistics, item_groups
 from settings import FeatureSettings
 from tests.ml.worlds import START, instant, item_frame
 

@@ -11,13 +11,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-import ml.fitting
-from ml.comparison import Asked
-from ml.content import ContentBasis
-from ml.fitting import choose_epochs
-from ml.learning import TrainingPeriod, newest_window, prepare
-from ml.prepared import Prepared, training_context
-from ml.training import Fit
+import ml.training.fitting
+from ml.evaluation.model_lists import Asked
+from ml.examples.period import TrainingPeriod, newest_window, prepare
+from ml.examples.prepared import Prepared, training_context
+from ml.features.content import ContentBasis
+from ml.training.fit import Fit
+from ml.training.fitting import choose_epochs
 from settings import ContextRecipe, Settings
 from tests.ml.worlds import (
     EVENT_NAMES,
@@ -231,7 +231,7 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
         found.update(earlier=earlier, prepared=prepared, asked=next(a for a in arguments if isinstance(a, Asked)))
         return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ml.fitting, "fit_prepared", spy)
+    monkeypatch.setattr(ml.training.fitting, "fit_prepared", spy)
     choose_epochs(period, settings, tmp_path)
     cutoff = period.end - 15 * 86_400
     prepared, asked = found["prepared"], found["asked"]

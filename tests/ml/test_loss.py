@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ml.loss import accidental_hits, expected_count, sampled_softmax
-from ml.metrics import share_for_90_percent
+from ml.evaluation.metrics import share_for_90_percent
+from ml.training.loss import accidental_hits, expected_count, sampled_softmax
 
 USERS, ITEMS, TEMPERATURE = 5, 30, 0.4
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml.metrics import (
+from ml.evaluation.metrics import (
     confidence_interval,
     evaluate,
     paired_difference,
@@ -18,7 +18,7 @@ from ml.metrics import (
     share_for_90_percent,
     usable_ks,
 )
-from ml.retrieval import Positives, RankedLists, search
+from ml.retrieval.lists import Positives, RankedLists, search
 
 
 def random_lists(generator: np.random.Generator, queries: int, items: int, depth: int = 100) -> RankedLists:

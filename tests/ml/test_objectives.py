@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml.batches import TrainingBatches
-from ml.examples import Examples
-from ml.items import DAY
-from ml.learning import TrainingPeriod, examples_of_frame, examples_to_frame, prepare
-from ml.loss import accidental_hits
-from ml.objectives import build_examples, instants
-from ml.prepared import Prepared
-from ml.sequences import EventLog, newest
-from ml.tensors import CatalogueTensors
+from ml.examples.objectives import build_examples, instants
+from ml.examples.pairs import Examples
+from ml.examples.period import TrainingPeriod, examples_of_frame, examples_to_frame, prepare
+from ml.examples.prepared import Prepared
+from ml.features.event_log import EventLog, newest
+from ml.features.items import DAY
+from ml.models.tensors import CatalogueTensors
+from ml.training.batches import TrainingBatches
+from ml.training.loss import accidental_hits
 from settings import ExampleSettings, Objective, Settings
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_log, instant, rule, small_settings

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ml.sweep
-from ml.figure_style import png
-from ml.learning import Prepared, TrainingPeriod
-from ml.pareto import SweepPoint, most_diverse, on_front, pareto_front, points_frame
-from ml.sweep import sweep_alphas, variants
-from ml.tracking import SWEEPS, Tracking
-from ml.training import Fit
+import ml.tuning.alpha_sweep
+from ml.examples.period import Prepared, TrainingPeriod
+from ml.figures.style import png
+from ml.training.fit import Fit
+from ml.tuning.alpha_sweep import sweep_alphas, variants
+from ml.tuning.pareto import SweepPoint, most_diverse, on_front, pareto_front, points_frame
+from ml.versions.tracking import SWEEPS, Tracking
 from settings import Settings
 from tests.ml.worlds import small_settings
 
@@ -93,7 +93,7 @@ def test_a_sweep_prepares_once_learns_nothing_of_its_window_and_reports_every_po
     period: TrainingPeriod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[Prepared, int]] = []
-    fit_prepared = ml.sweep.fit_prepared
+    fit_prepared = ml.tuning.alpha_sweep.fit_prepared
 
     def spy(
         earlier: TrainingPeriod, prepared: Prepared, settings: Settings, epochs: int, *rest: Any, **kept: Any
@@ -101,7 +101,7 @@ def test_a_sweep_prepares_once_learns_nothing_of_its_window_and_reports_every_po
         seen.append((prepared, epochs))
         return fit_prepared(earlier, prepared, settings, epochs, *rest, **kept)
 
-    monkeypatch.setattr(ml.sweep, "fit_prepared", spy)
+    monkeypatch.setattr(ml.tuning.alpha_sweep, "fit_prepared", spy)
     settings = small_settings(sweep={"alphas_positive": [0.0], "alphas_negative": [0.0, 1.0], "epochs": 2})
     tracking = Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
     found = sweep_alphas(period, settings, tracking, tmp_path / "models", "test", {"tag": "value"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from ml.qualitative import ItemLine, UserExample, qualitative_page
+from ml.figures.history_page import ItemLine, UserExample, qualitative_page
 
 
 class Page(HTMLParser):

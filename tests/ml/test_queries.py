@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.comparison import Asked, trained_lists
-from ml.dataset import Dataset, build_dataset
-from ml.prepared import Prepared
-from ml.queries import Queries, contextual_queries, future_queries, positions
-from ml.retrieval import Ragged
-from ml.sequences import EventLog
-from ml.training import Fit
+from ml.evaluation.model_lists import Asked, trained_lists
+from ml.evaluation.queries import Queries, contextual_queries, future_queries, positions
+from ml.examples.prepared import Prepared
+from ml.features.dataset import Dataset, build_dataset
+from ml.features.event_log import EventLog
+from ml.retrieval.lists import Ragged
+from ml.training.fit import Fit
 from settings import Settings
 from tests.ml.worlds import (
     EVENT_NAMES,

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from ml.prepared import Prepared
-from ml.pyfunc import log_head
-from ml.query_head import QueryHead, export_head, inputs_of
-from ml.tracking import Tracking
-from ml.training import new_network
+from ml.examples.prepared import Prepared
+from ml.models.head_export import QueryHead, export_head, inputs_of
+from ml.training.fit import new_network
+from ml.versions.pyfunc import log_head
+from ml.versions.tracking import Tracking
 from settings import Fusion, Settings
 
 ALONE = """

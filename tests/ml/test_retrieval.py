@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ml.retrieval import Ragged, RankedLists, search, search_scores, top_k
+from ml.retrieval.lists import Ragged, RankedLists, search, search_scores, top_k
 
 
 def slow_top_k(scores: NDArray[np.float32], depth: int, excluded: list[set[int]]) -> list[list[int]]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
-from ml.metrics import evaluate
-from ml.retrieval import Positives, RankedLists
+from ml.evaluation.metrics import evaluate
+from ml.retrieval.lists import Positives, RankedLists
 
 OUR_NAME = {
     "queries": "queries",

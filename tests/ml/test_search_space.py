@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 import pytest
 
-from ml.search_space import CONTEXT_SPACE, SPACE, Choice, Range, Whole, space_around, suggested, without
+from ml.tuning.space import CONTEXT_SPACE, SPACE, Choice, Range, Whole, space_around, suggested, without
 from settings import Settings
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.sequences import (
+from ml.features.event_log import (
     GAP_BUCKETS,
     EventLog,
     Slices,

@@ -14,11 +14,11 @@ import psutil
 import pytest
 import torch
 
-from ml.fitting import fit_prepared
-from ml.learning import TrainingPeriod, prepare
-from ml.side_by_side import FitJob, fit_workers
-from ml.tracking import TRAINING, Tracking
-from ml.training import Fit
+from ml.examples.period import TrainingPeriod, prepare
+from ml.training.fit import Fit
+from ml.training.fitting import fit_prepared
+from ml.training.side_by_side import FitJob, fit_workers
+from ml.versions.tracking import TRAINING, Tracking
 from settings import Settings
 from tests.ml.waiting import STARTED, refuse
 

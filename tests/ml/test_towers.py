@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ml.context import Context, no_context, subject_context
-from ml.encoders import EventBatch, TransformerEncoder
-from ml.encoders import newest as newest_hidden
-from ml.inference import embed_items, embed_users, encode_states
-from ml.prepared import Prepared
-from ml.sequences import Slices, newest, pad
-from ml.tensors import CatalogueTensors
-from ml.towers import Standardise, TwoTower
-from ml.training import new_network
+from ml.examples.context import Context, no_context, subject_context
+from ml.examples.prepared import Prepared
+from ml.features.event_log import Slices, newest, pad
+from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.encoders import EventBatch, TransformerEncoder
+from ml.models.encoders import newest as newest_hidden
+from ml.models.item_model import Standardise, TwoTower
+from ml.models.tensors import CatalogueTensors
+from ml.training.fit import new_network
 from settings import InferenceSettings, UserEncoder
 from tests.ml.worlds import instant, small_settings
 

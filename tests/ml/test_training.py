@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-import ml.training
-from ml.batches import TrainingBatch, TrainingBatches
-from ml.checkpoints import last_checkpoint
-from ml.comparison import Asked, ModelName, baseline_lists, trained_lists
-from ml.context import no_context, subject_context
-from ml.fitting import choose_epochs, fit_prepared
-from ml.inference import embed_items, embed_users, encode_states
-from ml.learning import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, whole_log
-from ml.metrics import evaluate
-from ml.queries import future_queries
-from ml.sequences import Slices
-from ml.tensors import CatalogueTensors
-from ml.towers import TwoTower
-from ml.training import Fit, TwoTowerModule, fit, new_network, training_loss
+import ml.training.fit
+from ml.evaluation.metrics import evaluate
+from ml.evaluation.model_lists import Asked, ModelName, baseline_lists, trained_lists
+from ml.evaluation.queries import future_queries
+from ml.examples.context import no_context, subject_context
+from ml.examples.period import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, whole_log
+from ml.features.event_log import Slices
+from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.item_model import TwoTower
+from ml.models.tensors import CatalogueTensors
+from ml.training.batches import TrainingBatch, TrainingBatches
+from ml.training.checkpoints import last_checkpoint
+from ml.training.fit import Fit, TwoTowerModule, fit, new_network, training_loss
+from ml.training.fitting import choose_epochs, fit_prepared
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
@@ -146,9 +146,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
         script.modes.append(network.training)
         return training_loss(network, batch, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ml.training, "trained_lists", lists)
-    monkeypatch.setattr(ml.training, "evaluate", scripted)
-    monkeypatch.setattr(ml.training, "training_loss", loss)
+    monkeypatch.setattr(ml.training.fit, "trained_lists", lists)
+    monkeypatch.setattr(ml.training.fit, "evaluate", scripted)
+    monkeypatch.setattr(ml.training.fit, "training_loss", loss)
     return script
 
 
@@ -192,7 +192,7 @@ def test_every_epoch_is_shuffled_anew(
         seen.append(batch.candidate_rows.tolist())
         return training_loss(network, batch, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ml.training, "training_loss", spy)
+    monkeypatch.setattr(ml.training.fit, "training_loss", spy)
     fit_prepared(period, prepared, settings, 3, tmp_path)
     assert len({tuple(rows) for rows in seen}) == len(seen)
 
@@ -232,7 +232,7 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
     whole = fitted(tmp_path / "whole")
     steps = len(TrainingBatches(prepared, settings, 15.0))
     with monkeypatch.context() as patched:
-        patched.setattr(ml.training, "training_loss", Killed(0, steps + steps // 2))
+        patched.setattr(ml.training.fit, "training_loss", Killed(0, steps + steps // 2))
         with pytest.raises(KilledFit):
             fitted(tmp_path / "parts")
     torch.manual_seed(99)

@@ -7,8 +7,8 @@ from typing import Any
 import optuna
 import pytest
 
-import ml.tuning
-from ml.tuning import STAGES, Objective, TrialLogger, pruner_of
+import ml.tuning.trials
+from ml.tuning.trials import STAGES, Objective, TrialLogger, pruner_of
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def ignore(*_: Any, **__: Any) -> None:
         return None
 
-    monkeypatch.setattr(ml.tuning.MLFlowLogger, "__init__", ignore)
-    monkeypatch.setattr(ml.tuning.MLFlowLogger, "log_metrics", ignore)
+    monkeypatch.setattr(ml.tuning.trials.MLFlowLogger, "__init__", ignore)
+    monkeypatch.setattr(ml.tuning.trials.MLFlowLogger, "log_metrics", ignore)
 
 
 def validated_epochs(study: optuna.Study, epochs: int, recall: float) -> int:

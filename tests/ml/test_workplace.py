@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.checkpoints import last_checkpoint
-from ml.learning import TrainingPeriod
-from ml.tracking import Tracking
-from ml.workplace import ENDED, fingerprint_of, fitted_once, workplace
+from ml.examples.period import TrainingPeriod
+from ml.training.checkpoints import last_checkpoint
+from ml.versions.tracking import Tracking
+from ml.versions.work_directory import ENDED, fingerprint_of, fitted_once, workplace
 from settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
-from ml.side_by_side import FitJob, fit_workers
-from ml.tracking import TRAINING, Tracking
+from ml.training.side_by_side import FitJob, fit_workers
+from ml.versions.tracking import TRAINING, Tracking
 
 STARTED = "started"
 

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.examples import LabelRule
-from ml.items import DAY
-from ml.learning import TrainingPeriod
-from ml.sequences import EventLog, build_event_log
+from ml.examples.pairs import LabelRule
+from ml.examples.period import TrainingPeriod
+from ml.features.event_log import EventLog, build_event_log
+from ml.features.items import DAY
 from settings import Settings
 
 EVENT_NAMES = ["page_visit", "add_to_cart", "checkout"]

@@ -13,14 +13,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.partitions import daily_partitions
+from assets.common.partitions import daily_partitions
 from pipelines import jobs
 from settings import DataSettings
 from tests.pipelines.split_world import TINY, Made, make_splits
 from warehouse.contracts import LandingTable
 from warehouse.day_records import record_completed
 from warehouse.home import Home
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

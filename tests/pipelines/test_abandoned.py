@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from pipelines.abandoned import abandoned_runs
+from pipelines.abandoned_runs import abandoned_runs
 from pipelines.instance import COMMAND_TAGS
 from warehouse.home import Home
 

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipelines.check import check_home
 from pipelines.checks.databases import database_part, registry_part
 from pipelines.checks.found import Checked, Part
 from pipelines.checks.home import record_part, users_part
 from pipelines.checks.models import index_part, model_part
 from pipelines.checks.online import online_part
 from pipelines.checks.tables import tables_part
-from pipelines.failures import RunRefused
+from pipelines.cli.check import check_home
+from pipelines.cli.errors import RunRefused
 from tests.assets.world import DAYS, TRAINED, copy_of
 from tests.flow import Ran
 from warehouse.home import LANDING_POINTER, Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord, record_path
 from warehouse.identity import SECRET_FILE
-from warehouse.moving import follow_home
+from warehouse.move_home import follow_home
 from warehouse.online import LmdbStore
 from warehouse.tables import Tables
 

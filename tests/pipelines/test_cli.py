@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.cli import app
+from pipelines.cli.app import app
 from warehouse.home import Home
 from warehouse.landing import Landing
 
@@ -36,7 +36,7 @@ def test_help_names_every_command(runner: CliRunner) -> None:
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     script = (
-        "import sys; from pipelines.cli import app; "
+        "import sys; from pipelines.cli.app import app; "
         "heavy = {'dagster', 'polars', 'torch', 'mlflow', 'lightning', 'pydantic'} & set(sys.modules); "
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
@@ -49,7 +49,7 @@ def test_a_broken_manifest_is_one_message_and_exit_code_2(runner: CliRunner, tmp
     (landing / "manifest.toml").write_text("prediction_window_days = 0\n")
     environment = {**os.environ, "ADSEQ_HOME": str(tmp_path / "home")}
     result = subprocess.run(
-        [sys.executable, "-c", "from pipelines.cli import app; app()", "run", "--landing", str(landing)],
+        [sys.executable, "-c", "from pipelines.cli.app import app; app()", "run", "--landing", str(landing)],
         cwd=PROJECT,
         env=environment,
         capture_output=True,
@@ -64,7 +64,7 @@ def test_a_broken_manifest_is_one_message_and_exit_code_2(runner: CliRunner, tmp
 def test_a_broken_setting_in_the_environment_names_the_variable(tmp_path: Path) -> None:
     environment = {**os.environ, "ADSEQ_HOME": str(tmp_path), "ADSEQ_TRAINING__BATCH_SIZE": "1"}
     result = subprocess.run(
-        [sys.executable, "-c", "from pipelines.cli import app; app()", "run"],
+        [sys.executable, "-c", "from pipelines.cli.app import app; app()", "run"],
         cwd=PROJECT,
         env=environment,
         capture_output=True,

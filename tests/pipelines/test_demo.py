@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipelines import demo
-from pipelines.failures import RunRefused
+from pipelines.cli import demo
+from pipelines.cli.errors import RunRefused
 from warehouse.contracts import LandingTable
 from warehouse.landing import Landing
 from warehouse.world import WorldSummary

@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-import pipelines.evaluate
-from ml.retrieval import Ragged, RankedLists
-from ml.tracking import EVALUATIONS, Tracking
-from pipelines.cli import app
-from pipelines.scoring import Scoring
+import pipelines.evaluate.command
+from ml.retrieval.lists import Ragged, RankedLists
+from ml.versions.tracking import EVALUATIONS, Tracking
+from pipelines.cli.app import app
+from pipelines.evaluate.scoring import Scoring
 from settings import Settings
 from tests.pipelines.split_world import Made
 from warehouse.home import Home
@@ -108,7 +108,7 @@ def test_only_the_work_of_ended_evaluations_is_removed(tmp_path: Path) -> None:
     )
     for directory in (ended, running, version):
         directory.mkdir()
-    pipelines.evaluate._sweep(tmp_path)
+    pipelines.evaluate.command._sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([running, version])
 
 
@@ -131,13 +131,13 @@ def test_other_ways_of_asking_share_a_training_and_answer_differently(
     scorer: Any, made: Made, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    fit = pipelines.evaluate.fit_prepared
+    fit = pipelines.evaluate.command.fit_prepared
 
     def counting(period: Any, prepared: Any, settings: Settings, *rest: Any) -> Any:
         trained.append(settings.context.recipe.value)
         return fit(period, prepared, settings, *rest)
 
-    monkeypatch.setattr(pipelines.evaluate, "fit_prepared", counting)
+    monkeypatch.setattr(pipelines.evaluate.command, "fit_prepared", counting)
     models = ("item_knn", "sequential", "sequential_appended", "contextual_without_context", "contextual")
     found = evaluate("context", *models)
     assert trained == ["none", "basket_mate"]

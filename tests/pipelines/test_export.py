@@ -11,14 +11,14 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.index import build_index
-from ml.retrieval import Ragged
-from pipelines.export import UserPlace, lists_by_country
+from ml.retrieval.index import build_index
+from ml.retrieval.lists import Ragged
+from pipelines.cli.export import UserPlace, lists_by_country
 from serving.app import create_app
 from settings import IndexSettings, Settings
 from tests.assets.world import DAYS, adseq
 from tests.flow import Ran
-from warehouse.catalogue import events_as_of
+from warehouse.as_of import events_as_of
 from warehouse.eligibility import Eligibility, can_be_had
 from warehouse.home import Home
 from warehouse.states import candidates_snapshot, snapshot

@@ -17,7 +17,7 @@ from serving.app import create_app
 from settings import Settings
 from tests.assets.world import DAYS, adseq, copy_of, days_of, execute
 from tests.flow import Ran
-from warehouse.forgetting import TOMBSTONES
+from warehouse.forget import TOMBSTONES
 from warehouse.home import Home
 from warehouse.online import LmdbStore
 from warehouse.online.publication import FORGOTTEN

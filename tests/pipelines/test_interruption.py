@@ -13,9 +13,10 @@ import dagster as dg
 import pytest
 import typer
 
-from pipelines import cli, cli_import
+from pipelines.cli import app as cli
+from pipelines.cli import import_logs as cli_import
+from pipelines.cli.interruption import GRACE_SECONDS, sentence
 from pipelines.instance import COMMAND_TAGS, cancel_run
-from pipelines.interruption import GRACE_SECONDS, sentence
 from pipelines.jobs import RETRIES
 from tests.assets.world import DAYS, LATER, PROJECT, adseq, copy_of, environment
 from tests.flow import Ran
@@ -28,7 +29,7 @@ PATIENCE_SECONDS = 120.0
 
 COMMAND = """
 import sys, time
-from pipelines.interruption import before_ending, stoppable
+from pipelines.cli.interruption import before_ending, stoppable
 
 def work(seconds):
     print("ready", flush=True)

@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from pipelines import jobs
-from pipelines.failures import RunFailed, RunRefused
+from pipelines.cli.errors import RunFailed, RunRefused
+from pipelines.cli.run import Days, Local
 from pipelines.instance import PROJECT
-from pipelines.local import Days, Local
 from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
 from warehouse.home import Home, HomeLocked
@@ -230,8 +230,8 @@ def test_a_wrong_range_of_days_is_refused_by_its_text(text: str) -> None:
 
 
 def test_the_command_reads_no_partitions_before_the_home_is_chosen() -> None:
-    """Importing ``assets.partitions`` reads the environment's home; ``adseq run --home --landing`` sets it later."""
-    modules = "pipelines.local, pipelines.validate, pipelines.forget"
-    script = f"import sys, {modules}; print('assets.partitions' in sys.modules)"
+    """Importing ``assets.common.partitions`` reads the environment's home; ``adseq run`` sets another one later."""
+    modules = "pipelines.cli.run, pipelines.cli.validate, pipelines.cli.forget"
+    script = f"import sys, {modules}; print('assets.common.partitions' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

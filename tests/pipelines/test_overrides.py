@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.failures import RunRefused
-from pipelines.overrides import overridden, parse_seeds, setting_names
+from pipelines.cli.errors import RunRefused
+from pipelines.cli.overrides import overridden, parse_seeds, setting_names
 from settings import Settings, UserEncoder
 
 

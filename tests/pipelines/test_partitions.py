@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from assets import ingest
-from assets.partitions import daily_partitions
-from assets.resources import SettingsResource
+from assets.common.partitions import daily_partitions
+from assets.common.resources import SettingsResource
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from pipelines import endings
-from pipelines.cli import app
-from pipelines.failures import denied_access
+from pipelines.cli import endings
+from pipelines.cli.app import app
+from pipelines.cli.errors import denied_access
 from settings import Settings, unknown_variables, variables
 from warehouse.home import Home
 

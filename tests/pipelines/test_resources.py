@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.resources import SettingsResource, writing
+from assets.common.resources import SettingsResource, writing
 from settings import ContextRecipe, Group, IndexKind, Settings
 from warehouse.home import Home, HomeLocked
 
@@ -80,7 +80,7 @@ def test_the_environment_stands_behind_a_partial_override(tmp_path: Path) -> Non
     """The launchpad overrides one field of a group; another field of it keeps the environment's value."""
     script = """
 import dagster as dg
-from assets.resources import SettingsResource
+from assets.common.resources import SettingsResource
 @dg.asset
 def probe(settings: SettingsResource):
     training = settings.value().training

@@ -14,14 +14,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.partitions import daily_partitions
+from assets.common.partitions import daily_partitions
 from pipelines import jobs, schedules, sensors
 from settings import DataSettings
 from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
 from warehouse.day_records import record_completed
 from warehouse.home import Home
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

@@ -16,8 +16,8 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from pipelines.cli import app
-from pipelines.split import Protocol, cut_frames
+from pipelines.cli.app import app
+from pipelines.evaluate.make_split import Protocol, cut_frames
 from tests.conftest import SHARED
 from tests.pipelines.split_world import BRANDS, CUTOFF, ITEMS, WINDOW_DAYS, purchases, write_landing
 from warehouse.contracts import LandingTable

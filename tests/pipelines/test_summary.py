@@ -8,7 +8,7 @@ from datetime import date
 import polars as pl
 from rich.console import Console
 
-from pipelines.summary import show
+from pipelines.cli.summary import show
 from warehouse.home import Home
 from warehouse.tables import Tables
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ml.tracking import TUNING, Tracking
-from pipelines.cli import app
+from ml.versions.tracking import TUNING, Tracking
+from pipelines.cli.app import app
 from tests.pipelines.split_world import Made
 from warehouse.home import Home
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.ui import free_port
+from pipelines.cli.ui import free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCATION = "locations/__repository__@pipelines.definitions"
@@ -28,7 +28,7 @@ LOCATION = "locations/__repository__@pipelines.definitions"
 def ui(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """The command, started on an empty home; whatever is left of it is killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", "from pipelines.cli import app; app()", "ui"],
+        [sys.executable, "-u", "-c", "from pipelines.cli.app import app; app()", "ui"],
         cwd=PROJECT,
         env={**os.environ, "ADSEQ_HOME": str(tmp_path), "COLUMNS": "300"},
         stdout=subprocess.PIPE,

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipelines.validate import validate_landing
+from pipelines.cli.validate import validate_landing
 from settings import DataSettings
 from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

@@ -71,9 +71,8 @@ def test_a_day_of_the_tiny_world_runs_from_the_wheel(installed: Path, tmp_path: 
     done = run(adseq, "run", "--landing", "landing", "--home", "home", environment=environment, directory=tmp_path)
     assert "✓ online_states" in done
     assert (tmp_path / "home" / "dagster" / "dagster.yaml").is_file()
-    proxy = (
-        "from pipelines.proxy import configuration; from settings import ServingSettings; from pathlib import Path; "
-    )
+    proxy = "from pathlib import Path; from pipelines.cli.proxy import configuration; "
+    proxy += "from settings import ServingSettings; "
     proxy += "assert '8081' in configuration(8080, 8081, Path(), ServingSettings())"
     run(installed / "python", "-c", proxy, environment=environment, directory=tmp_path)
     page = "from serving.app import create_app; from settings import Settings; create_app(Settings(home='home'))"

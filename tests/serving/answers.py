@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from serving.candidates import answer
+from serving.answer import answer
 from serving.contracts import CandidateRequest, Surface
 from serving.metrics import Metrics, Stopwatch
-from serving.served import Served
+from serving.publication import Served
 from settings import Settings
 from tests.assets.world import DAYS
 from tests.flow import Ran

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.served import Served
+from serving.publication import Served
 from settings import Settings
 from tests.flow import Ran
 

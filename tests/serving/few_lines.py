@@ -8,8 +8,8 @@ import sys
 
 from starlette.types import Receive, Scope, Send
 
-from serving.processes import Workers
-from serving.server import serve_on
+from serving.connections.processes import Workers
+from serving.connections.server import serve_on
 from settings import Settings
 
 LARGE = 4 * 1024 * 1024  # bytes of a large answer

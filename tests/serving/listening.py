@@ -14,8 +14,8 @@ from pathlib import Path
 
 import uvicorn
 
-from serving.connections import ConnectionBook
-from serving.protocol import BoundedProtocol
+from serving.connections.book import ConnectionBook
+from serving.connections.protocol import BoundedProtocol
 from settings import ServingSettings
 from tests.serving.few_lines import application
 from tests.serving.running import connects, free_port, wait_for

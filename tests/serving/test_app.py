@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.guarding import MAXIMUM_BODY
+from serving.middleware.auth_and_timing import MAXIMUM_BODY
 from settings import Settings
 from tests.flow import Ran
 

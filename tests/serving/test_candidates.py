@@ -12,19 +12,19 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml.context import no_context, subject_context
-from ml.dataset import demographic_buckets
-from ml.encoding import states_of_sequences
-from ml.index import stored_vectors
-from ml.inference import embed_users
+from ml.examples.context import no_context, subject_context
+from ml.features.dataset import demographic_buckets
+from ml.models.encode import embed_users
+from ml.models.tables import states_of_sequences
+from ml.retrieval.index import stored_vectors
 from serving.contracts import Demographics, Source
-from serving.explaining import explain
+from serving.explain import explain
 from serving.generators import Query, Scored
-from serving.served import Served
+from serving.publication import Served
 from serving.users import KnownUser, PastEvent
 from tests.assets.world import DAYS
 from tests.flow import Ran
-from warehouse.catalogue import users_as_of
+from warehouse.as_of import users_as_of
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from serving.connections import UNSENT_BYTES, peer_of
-from serving.protocol import DISCARDED_BYTES
+from serving.connections.book import UNSENT_BYTES, peer_of
+from serving.connections.protocol import DISCARDED_BYTES
 from tests.serving.few_lines import LARGE
 from tests.serving.listening import answer, ask, server
 
@@ -106,7 +106,7 @@ def test_a_head_below_the_bound_passes_in_whatever_pieces() -> None:
     ],
 )
 def test_a_request_must_arrive_in_time(sent: bytes, code: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.protocol.ANSWERING_SECONDS", 0.1)
+    monkeypatch.setattr("serving.connections.protocol.ANSWERING_SECONDS", 0.1)
     with server(request_seconds=0.2) as (port, _), socket.create_connection(("127.0.0.1", port), 5) as connection:
         began = time.monotonic()
         connection.sendall(sent)

@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import serving.app
-import serving.refreshing
+import serving.refresh
 from serving.app import create_app
 from settings import Settings
 from tests.assets.compare import TOLERANCE
@@ -202,7 +202,7 @@ def test_what_was_sent_before_costs_a_look_up(
     assert posted(client, *sent)["accepted"] == 100
     (file,) = (home.landing / "events" / f"date={LATER}").glob("live-*.jsonl")
     content = file.read_bytes()
-    monkeypatch.setattr(serving.refreshing, "infer", lambda *_: pytest.fail("a known event was inferred"))
+    monkeypatch.setattr(serving.refresh, "infer", lambda *_: pytest.fail("a known event was inferred"))
     for again in (sent, sent[::-1], [of_a_day]):
         told = posted(client, *again)
         assert (told["accepted"], told["known"], told["refreshed"]) == (0, len(again), True)

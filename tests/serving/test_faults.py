@@ -21,7 +21,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
-from serving.served import Served
+from serving.publication import Served
 from settings import Settings
 from tests.assets.compare import assert_same_day
 from tests.assets.test_online import assert_store_is

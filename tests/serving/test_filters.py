@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from serving.catalogue import Catalogue
 from serving.contracts import Filters
-from serving.served import Served
+from serving.publication import Served
 from tests.serving.test_candidates import asked, ids
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from serving.handshakes import refuse_handshakes
+from serving.connections.handshakes import refuse_handshakes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ml.hashing import bucket
-from ml.items import CATEGORY_LEVELS, ItemFeatures
+from ml.features.hashing import bucket
+from ml.features.items import CATEGORY_LEVELS, ItemFeatures
 from serving.interests import InterestProfiles, item_interests
 
 BUCKETS = 1000

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import polars as pl
 import pytest
 
-from serving.served import Served
+from serving.publication import Served
 from tests.assets.world import PROJECT
 from tests.flow import Ran
 
@@ -41,7 +41,7 @@ def address(ran: Ran) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from pipelines.cli import app; app()", "serve", "--port", str(port)]
+    command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", "serve", "--port", str(port)]
     environment = {**os.environ, "ADSEQ_HOME": str(ran.home.root)}
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE) as service:
         try:

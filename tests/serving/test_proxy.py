@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.proxy import configuration
-from serving.guarding import MAXIMUM_BODY
+from pipelines.cli.proxy import configuration
+from serving.middleware.auth_and_timing import MAXIMUM_BODY
 from settings import ServingSettings
 from tests.serving.listening import answer, ask, process
 from tests.serving.running import connects, free_port, wait_for

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from serving.queries import InterestMatcher
+from serving.search_queries import InterestMatcher
 
 SCHEMA = {
     "title": pl.String,

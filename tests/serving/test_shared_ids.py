@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import Event
-from serving.taking import sort_out
+from serving.take_events import sort_out
 from settings import DataSettings, SequenceSettings
 from warehouse.contracts import LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
-from warehouse.live import LiveEvents
+from warehouse.live_events import LiveEvents
 from warehouse.online import LmdbStore
 from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import stamp_of

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.app import create_app
-from serving.shedding import MAXIMUM_RUNNING, Allowance, Shedding
+from serving.middleware.load_shedding import MAXIMUM_RUNNING, Allowance, Shedding
 from settings import ServingSettings, Settings
 from tests.flow import Ran
 

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from settings import DataSettings
-from warehouse.catalogue import NEVER, engaged_items, events_as_of, items_as_of, items_at, items_of_users, users_as_of
+from warehouse.as_of import NEVER, engaged_items, events_as_of, items_as_of, items_at, items_of_users, users_as_of
 from warehouse.contracts import LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import TableMissing, Tables
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from warehouse.importers.conversion import TIME_FORMAT, expression, number_text
 from warehouse.importers.mapping import Source
-from warehouse.reading import times_of_text
+from warehouse.ingest.read import times_of_text
 
 TIME = pl.Datetime("us", "UTC")
 

@@ -14,9 +14,9 @@ from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, event
 from warehouse.day_records import record_completed, standings
 from warehouse.delta_log import LOG, damaged_commits
 from warehouse.home import Home
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
-from warehouse.opening_home import open_for_writing
+from warehouse.open_home import open_for_writing
 from warehouse.tables import TableDamaged, Tables
 
 DAYS = [date(2020, 1, 1), date(2020, 1, 2), date(2020, 1, 3)]

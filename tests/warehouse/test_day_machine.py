@@ -33,9 +33,9 @@ from warehouse.day_records import (
     unsettled_days,
     untouched_files,
 )
-from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.forget import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landed_files import ChangeKind, files_of
 from warehouse.landing import Landing, Manifest
 from warehouse.sequences import SEQUENCE_SCHEMA, user_sequences

@@ -16,7 +16,7 @@ from warehouse.availability import SHOWN, Availability, is_shown, meaning, unkno
 from warehouse.contracts import LandingTable
 from warehouse.eligibility import Eligibility, can_be_had
 from warehouse.landing import Landing
-from warehouse.validation import validate
+from warehouse.validate_landing import validate
 
 WORDS = {
     Availability.in_stock: ["in stock", "InStock", "in_stock", "available", "OnlineOnly", "1", "true", "37", "4.0"],

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from warehouse.contracts import LandingTable
 from warehouse.importers.exports import Rejected
 from warehouse.importers.formats import open_export
+from warehouse.importers.landing_writer import SourceError
 from warehouse.importers.mapping import Mapping, MappingError
 from warehouse.importers.tabular import TabularSummary, import_tables
-from warehouse.importers.writing import SourceError
+from warehouse.ingest.read import SOURCE_FILE, SOURCE_ROW
 from warehouse.landing import Landing
-from warehouse.reading import SOURCE_FILE, SOURCE_ROW
 
 MEMORY = 0.25  # GiB
 NAMES = ["when", "who", "sku", "note"]

@@ -18,12 +18,12 @@ from polars.testing import assert_frame_equal
 
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, as_csv, as_json_lines, event, write_text
 from warehouse.contracts import LandingTable
-from warehouse.forgetting import bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.forget import bury, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
+from warehouse.ingest.read import text_in
 from warehouse.landing import Landing
-from warehouse.live import LiveEvents
-from warehouse.reading import text_in
+from warehouse.live_events import LiveEvents
 from warehouse.tables import Tables
 
 GONE = 'user, who "leaves"'

@@ -9,7 +9,7 @@ import pytest
 
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, event
 from warehouse.identity import IDENTITIES, SECRET_FILE, SecretMissing, UserKeys, external_ids
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.tables import Tables
 

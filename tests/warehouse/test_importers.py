@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from settings import DataSettings
-from warehouse.catalogue import events_as_of, items_as_of
+from warehouse.as_of import events_as_of, items_as_of
 from warehouse.contracts import LandingTable
 from warehouse.identity import external_ids
 from warehouse.importers.amazon_reviews import import_amazon_reviews
 from warehouse.importers.globo_clicks import import_globo_clicks
-from warehouse.importers.writing import SourceError
-from warehouse.ingest import ingest
+from warehouse.importers.landing_writer import SourceError
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

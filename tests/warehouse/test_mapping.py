@@ -13,11 +13,11 @@ import pytest
 
 from settings import DataSettings
 from warehouse.contracts import LandingTable
+from warehouse.importers.landing_writer import SourceError
 from warehouse.importers.mapping import Mapping, MappingError
 from warehouse.importers.sketch import sketch
 from warehouse.importers.tabular import import_tables
-from warehouse.importers.writing import SourceError
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

@@ -16,10 +16,10 @@ from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord, HomeRecordError, record_path
 from warehouse.identity import IDENTITIES, SECRET_FILE, SecretMismatch, SecretMissing, UserKeys
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
-from warehouse.migrations import STEPS, MigrationImpossible
-from warehouse.opening_home import OtherFormat, format_of, open_for_reading, open_for_writing
+from warehouse.migrate_home import STEPS, MigrationImpossible
+from warehouse.open_home import OtherFormat, format_of, open_for_reading, open_for_writing
 from warehouse.tables import Tables
 
 PROJECT = Path(__file__).resolve().parents[2]

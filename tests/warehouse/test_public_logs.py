@@ -14,11 +14,11 @@ from settings import DataSettings
 from tests.warehouse.test_importers import real
 from warehouse.contracts import LandingTable
 from warehouse.importers.complete_journey import import_complete_journey
+from warehouse.importers.landing_writer import SourceError
 from warehouse.importers.pinterest_conversions import import_pinterest_conversions
 from warehouse.importers.rees46 import import_rees46
 from warehouse.importers.retailrocket import import_retailrocket
-from warehouse.importers.writing import SourceError
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

@@ -13,7 +13,7 @@ import pytest
 
 from settings import DataSettings, QualitySettings
 from warehouse.contracts import LandingTable
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.quality import Finding, figures_by_day, findings, judged_shared_ids, shared_event_ids
 from warehouse.tables import Tables

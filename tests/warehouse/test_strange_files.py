@@ -13,12 +13,12 @@ import pytest
 
 from settings import DataSettings
 from warehouse.contracts import LandingTable
+from warehouse.importers.landing_writer import SourceError
 from warehouse.importers.mapping import Mapping, MappingError
 from warehouse.importers.tabular import TabularSummary, import_tables
-from warehouse.importers.writing import SourceError
-from warehouse.json_lines import json_batches
+from warehouse.ingest.json_lines import json_batches
 from warehouse.landing import Landing, ManifestError
-from warehouse.validation import Validation, validate
+from warehouse.validate_landing import Validation, validate
 
 MEMORY = 0.25  # GiB
 HEADER = "when,who,what,sku,brand"

@@ -14,7 +14,7 @@ from settings import DataSettings
 from tests.warehouse.ingest.arrivals import EVENTS, ITEMS, event
 from warehouse.landing import Landing, Manifest
 from warehouse.trainability import HistoryFigures, TrainingRule, why_too_few
-from warehouse.validation import Validation, validate
+from warehouse.validate_landing import Validation, validate
 
 HISTORY_END = date(2026, 3, 9)
 
@@ -28,7 +28,7 @@ def history(landing: Landing, rows: list[dict[str, Any]], **manifest: Any) -> Ma
 
 
 def rule(minimum: int) -> TrainingRule:
-    from ml.examples import training_cutoffs
+    from ml.examples.pairs import training_cutoffs
 
     def cutoffs(end: float, first: float, window_days: float) -> list[float]:
         return training_cutoffs(end, first, 365, window_days, 6).tolist()
@@ -42,8 +42,8 @@ def checked(landing: Landing, minimum: int = 1000) -> Validation:
 
 @pytest.mark.parametrize(("seed", "repeats_count"), [(0, True), (1, False), (2, True)])
 def test_examples_are_counted_as_training_makes_them(landing: Landing, seed: int, repeats_count: bool) -> None:
-    from ml.examples import LabelRule, examples_at, training_cutoffs
-    from ml.sequences import build_event_log
+    from ml.examples.pairs import LabelRule, examples_at, training_cutoffs
+    from ml.features.event_log import build_event_log
     from warehouse.contracts import EVENT_NAMES
 
     random = np.random.default_rng(seed)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from settings import DataSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, ITEMS, NOON, TOLERANT, arrive, event, write_text
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.tables import Tables
-from warehouse.validation import validate
+from warehouse.validate_landing import validate
 
 
 def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, tables: Tables) -> None:

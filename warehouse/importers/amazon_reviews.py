@@ -12,7 +12,7 @@ import polars as pl
 
 from settings import UNKNOWN_ADVERTISER
 from warehouse.contracts import CATEGORY_SEPARATOR
-from warehouse.importers.writing import ImportSummary, Log, require_files, write_log
+from warehouse.importers.landing_writer import ImportSummary, Log, require_files, write_log
 from warehouse.landing import Landing, Manifest
 
 _POSITION_DIGITS = 5

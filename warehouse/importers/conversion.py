@@ -9,7 +9,7 @@ import polars as pl
 
 from warehouse.contracts import CATEGORY_SEPARATOR, MAXIMUM_TIME, MINIMUM_TIME
 from warehouse.importers.mapping import Source
-from warehouse.reading import times_of_text
+from warehouse.ingest.read import times_of_text
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.fZ"  # as ``expression`` writes times
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # in a second

@@ -16,9 +16,9 @@ import polars as pl
 
 from warehouse.importers.encodings import TextFile, opened
 from warehouse.importers.exports import Rejected, placed
-from warehouse.importers.writing import SourceError
-from warehouse.reading import SOURCE_ROW
-from warehouse.staging import BATCH_ROWS
+from warehouse.importers.landing_writer import SourceError
+from warehouse.ingest.read import SOURCE_ROW
+from warehouse.spill import BATCH_ROWS
 
 _MEMORY = "160MiB"  # of a reading connection, beside what sorts
 _THREADS = 2  # each holds buffers of 32 MiB

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from warehouse.importers.writing import SourceError
+from warehouse.importers.landing_writer import SourceError
 
 _BLOCK_BYTES = 2**20
 _HEAD_BYTES = 4096

@@ -8,7 +8,7 @@ import polars as pl
 
 from warehouse.contracts import KEYS, LandingTable
 from warehouse.importers.nesting import ELEMENT
-from warehouse.staging import Staging
+from warehouse.spill import Staging
 
 _EVENTS = LandingTable.events.value
 _SAYS = ("event_name", "item_id", "event_time")

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import polars as pl
 
-from warehouse.importers.writing import SourceError
-from warehouse.reading import SOURCE_FILE, SOURCE_ROW
+from warehouse.importers.landing_writer import SourceError
+from warehouse.ingest.read import SOURCE_FILE, SOURCE_ROW
 
 SHOWN_LINES = 5
 _MAXIMUM_REJECTED = 0.05  # of a file's lines; above it the file is read wrongly, or is no table

@@ -13,10 +13,10 @@ import polars.selectors as cs
 from warehouse.importers.delimited import open_delimited
 from warehouse.importers.encodings import as_utf8
 from warehouse.importers.exports import Export, Rejected, placed
-from warehouse.importers.writing import SourceError
-from warehouse.json_lines import BrokenLine, field_names, first_broken, json_batches, mentioned
+from warehouse.importers.landing_writer import SourceError
+from warehouse.ingest.json_lines import BrokenLine, field_names, first_broken, json_batches, mentioned
 from warehouse.landing import is_utf8, shown
-from warehouse.staging import BATCH_ROWS
+from warehouse.spill import BATCH_ROWS
 
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".txt")
 JSON_LINES = (".jsonl", ".ndjson", ".json")

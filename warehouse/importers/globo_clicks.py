@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from settings import UNKNOWN_ADVERTISER
 from warehouse.contracts import CATEGORY_SEPARATOR, LandingTable
-from warehouse.importers.writing import ImportSummary, SourceError, require_files, sink, staged, write_by_day
+from warehouse.importers.landing_writer import ImportSummary, SourceError, require_files, sink, staged, write_by_day
 from warehouse.landing import Landing, Manifest
 
 TIME_ZONE = "Etc/GMT+3"

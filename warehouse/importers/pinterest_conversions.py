@@ -23,7 +23,7 @@ import polars as pl
 
 from warehouse.contracts import EVENT_NAMES, MAXIMUM_TIME, MINIMUM_TIME, SCHEMAS, LandingTable
 from warehouse.importers.conversion import UNITS
-from warehouse.importers.writing import ImportSummary, Log, SourceError, write_log
+from warehouse.importers.landing_writer import ImportSummary, Log, SourceError, write_log
 from warehouse.landing import Landing, Manifest
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from settings import UNKNOWN_ADVERTISER, Settings
+from warehouse.importers.landing_writer import SourceError
 from warehouse.importers.mapping import Mapping
 from warehouse.importers.tabular import TabularSummary, import_tables
-from warehouse.importers.writing import SourceError
 from warehouse.landing import Landing
 
 COLUMNS = {

@@ -22,14 +22,14 @@ from warehouse.importers.conversion import TIME_FORMAT, expression
 from warehouse.importers.event_ids import content_id, given_or_content_id, with_distinct_ids
 from warehouse.importers.exports import Export, Rejected
 from warehouse.importers.formats import open_export
+from warehouse.importers.landing_writer import SourceError, sink, staged
 from warehouse.importers.mapping import Mapping as LogMapping
 from warehouse.importers.mapping import MappingError, Source, TableMapping
 from warehouse.importers.nesting import NestedPath, check_one_list, nested_path, with_nested
 from warehouse.importers.unread import UnreadNumbers
-from warehouse.importers.writing import SourceError, sink, staged
+from warehouse.ingest.read import SOURCE_FILE, SOURCE_ROW
 from warehouse.landing import Landing, Manifest
-from warehouse.reading import SOURCE_FILE, SOURCE_ROW
-from warehouse.staging import Staging, staging
+from warehouse.spill import Staging, staging
 
 DAY, SEQUENCE = "day_of_arrival", "row_of_the_export"
 WRITTEN_TIME = "time_as_written"

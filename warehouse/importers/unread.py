@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from warehouse.contracts import SCHEMAS, LandingTable
-from warehouse.reading import SOURCE_FILE, SOURCE_ROW
+from warehouse.ingest.read import SOURCE_FILE, SOURCE_ROW
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The online store: what the candidate service reads at request time, by user."""
 
 from warehouse.online.lmdb_store import LmdbStore
-from warehouse.online.opening import open_store
+from warehouse.online.open import open_store
 from warehouse.online.records import StateRecord
 from warehouse.online.redis_store import RedisStore
 from warehouse.online.store import DamagedRecord, NothingPublished, OnlineStore, StoreDamaged, StoreUnreachable

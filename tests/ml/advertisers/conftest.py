@@ -8,7 +8,7 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from ml.advertisers.learning import (
+from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
     AdvertiserQueries,
@@ -16,7 +16,7 @@ from ml.advertisers.learning import (
     advertiser_queries,
     cross_fitted,
 )
-from ml.advertisers.training import AdvertiserFit, fit_advertisers
+from ml.training.advertiser_task import AdvertiserFit, fit_advertisers
 from tests.ml.advertisers.shops import SETTINGS, data_of, period_of
 from tests.ml.worlds import (
     START,

@@ -6,13 +6,13 @@ import dataclasses
 
 import polars as pl
 
-from ml.advertisers.learning import (
+from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
     advertiser_data,
     advertiser_settings,
 )
-from ml.learning import TrainingPeriod
+from ml.examples.period import TrainingPeriod
 from tests.ml.worlds import (
     EVENT_NAMES,
     event_frame,

@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from ml.advertisers.artifact import AdvertiserArtifact, advertiser_embeddings, candidates
-from ml.advertisers.learning import (
+from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
 )
-from ml.advertisers.training import AdvertiserFit
+from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, candidates
+from ml.training.advertiser_task import AdvertiserFit
 from tests.ml.advertisers.shops import SETTINGS
 from tests.ml.worlds import (
     EVENT_NAMES,

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ml.advertisers.learning import (
+from ml.examples.advertiser_period import (
     AdvertiserPeriod,
     advertiser_data,
     advertiser_examples,
 )
-from ml.hashing import bucket
-from ml.learning import TrainingPeriod
+from ml.examples.period import TrainingPeriod
+from ml.features.hashing import bucket
 from tests.ml.advertisers.shops import SETTINGS, data_of
 from tests.ml.test_leakage import altered_future, assert_equal, exactly_at_the_cut, without_future
 from tests.ml.worlds import (

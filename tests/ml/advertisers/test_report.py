@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ml.advertisers.inference import query_lists
-from ml.advertisers.learning import (
+from ml.evaluation.advertiser_report import (
+    MODEL,
+    RECENT_ADVERTISERS,
+    AdvertiserComparison,
+    baseline_lists,
+    measure_advertisers,
+)
+from ml.examples.advertiser_period import (
     AdvertiserPeriod,
     AdvertiserQueries,
     advertiser_queries,
     sampled_index,
 )
-from ml.advertisers.report import MODEL, RECENT_ADVERTISERS, AdvertiserComparison, baseline_lists, measure_advertisers
-from ml.advertisers.training import AdvertiserFit
+from ml.models.encode_advertisers import query_lists
+from ml.training.advertiser_task import AdvertiserFit
 from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
     EVENT_NAMES,

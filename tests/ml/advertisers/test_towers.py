@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import torch
 
-from ml.advertisers.learning import AdvertiserData
-from ml.advertisers.towers import advertiser_batch
-from ml.advertisers.training import AdvertiserFit, new_advertiser_network
-from ml.encoders import EventBatch
-from ml.sequences import Slices, pad
-from ml.tensors import CatalogueTensors
+from ml.examples.advertiser_period import AdvertiserData
+from ml.features.event_log import Slices, pad
+from ml.models.advertiser_model import advertiser_batch
+from ml.models.encoders import EventBatch
+from ml.models.tensors import CatalogueTensors
+from ml.training.advertiser_task import AdvertiserFit, new_advertiser_network
 from tests.ml.advertisers.shops import SETTINGS
 from tests.ml.worlds import instant
 

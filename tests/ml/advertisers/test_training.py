@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import ml.advertisers.training
-from ml.advertisers.inference import embed_advertisers, query_lists
-from ml.advertisers.learning import (
+import ml.training.advertiser_task
+from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
     advertiser_examples,
@@ -21,10 +20,11 @@ from ml.advertisers.learning import (
     advertiser_settings,
     cross_fitted,
 )
-from ml.advertisers.training import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
-from ml.checkpoints import last_checkpoint
-from ml.examples import examples_at
-from ml.nothing_to_learn import NothingToLearn
+from ml.examples.nothing_to_learn import NothingToLearn
+from ml.examples.pairs import examples_at
+from ml.models.encode_advertisers import embed_advertisers, query_lists
+from ml.training.advertiser_task import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
+from ml.training.checkpoints import last_checkpoint
 from settings import Objective, Settings
 from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
@@ -193,7 +193,7 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
 
     whole = fitted(tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(ml.advertisers.training, "advertiser_loss", killed)
+        patched.setattr(ml.training.advertiser_task, "advertiser_loss", killed)
         with pytest.raises(KeyError):
             fitted(tmp_path / "parts")
     torch.manual_seed(99)

@@ -18,9 +18,9 @@ from tests.warehouse.ingest.arrivals import (
     ids,
 )
 from warehouse.contracts import LandingTable
-from warehouse.ingest import day_end, ingest
+from warehouse.ingest.arrival import day_end, ingest
+from warehouse.ingest.read import LandingError
 from warehouse.landing import Landing, Manifest
-from warehouse.reading import LandingError
 from warehouse.tables import Tables
 
 

@@ -28,9 +28,9 @@ from tests.warehouse.ingest.arrivals import (
     write_text,
 )
 from warehouse.contracts import LandingTable
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
+from warehouse.ingest.read import LandingError, read_arrival
 from warehouse.landing import Landing, Manifest
-from warehouse.reading import LandingError, read_arrival
 from warehouse.tables import Tables
 
 

@@ -10,9 +10,9 @@ import pytest
 from settings import DataSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, ITEMS, NOON, arrive, event, ids
 from warehouse.arrival_days import history_day, listing_of
-from warehouse.ingest import QuarantineExceeded, ingest
+from warehouse.ingest.arrival import QuarantineExceeded, ingest
+from warehouse.ingest.read import LandingError
 from warehouse.landing import Landing
-from warehouse.reading import LandingError
 from warehouse.tables import Tables
 
 HISTORY_DAY = DAY - timedelta(days=1)

@@ -25,9 +25,9 @@ from tests.warehouse.ingest.arrivals import (
     event,
     write_text,
 )
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
-from warehouse.staging import STAGING, MemoryTooSmall, staging
+from warehouse.spill import STAGING, MemoryTooSmall, staging
 from warehouse.tables import Tables
 
 ROWS = [
@@ -51,7 +51,7 @@ def test_batches_of_any_size_have_the_same_rows(
     others = Tables(tmp_path / "batches of three rows")
     reports = []
     for each, rows in ((tables, 10_000), (others, 3)):
-        monkeypatch.setattr("warehouse.reading._CHUNK_ROWS", rows)
+        monkeypatch.setattr("warehouse.ingest.read._CHUNK_ROWS", rows)
         monkeypatch.setattr(DataSettings, "batch_bytes", 1)
         ingest(landing, each, EVENTS, DAY - timedelta(days=1), TOLERANT)
         reports.append(ingest(landing, each, EVENTS, DAY, TOLERANT))
@@ -70,7 +70,7 @@ from pathlib import Path
 import psutil
 from settings import DataSettings
 from warehouse.contracts import LandingTable
-from warehouse.ingest import ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

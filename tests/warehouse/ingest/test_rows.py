@@ -22,8 +22,8 @@ from tests.warehouse.ingest.arrivals import (
 )
 from warehouse.contracts import MAXIMUM_ID_BYTES, LandingTable
 from warehouse.identity import UserKeys
-from warehouse.ingest import QuarantineExceeded, ingest
-from warehouse.judging import NOT_AFTER_ARRIVAL
+from warehouse.ingest.arrival import QuarantineExceeded, ingest
+from warehouse.ingest.validate_rows import NOT_AFTER_ARRIVAL
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

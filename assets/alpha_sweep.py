@@ -1,0 +1,49 @@
+"""An experiment beside the flow: how the weights of the log-Q correction trade recall against diversity."""
+
+import dagster as dg
+
+from assets.common.metadata import MODELLING, dagster_tags, picture, preview
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.ingest import events, history, items, users
+from assets.steps.period import training_day, training_period
+
+
+@dg.asset(
+    group_name="experiments",
+    deps=[history, events, items, users],
+    kinds={"pytorch", "lightning", "mlflow"},
+    owners=[MODELLING],
+    description="A small grid over alpha_positive and alpha_negative: one fit a point, Recall@100 against diversity90, "
+    "the Pareto front. It ends one window before the newest day, so that whatever is chosen here, the reports on the "
+    "newest window stay honest. Changes nothing: set ADSEQ_TRAINING__ALPHA_POSITIVE and _NEGATIVE.",
+)
+def alpha_sweep(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.tuning.alpha_sweep import sweep_alphas
+    from ml.tuning.pareto import points_frame
+
+    day, effective = training_day(settings.tables), settings.value()
+    period = training_period(settings.tables, settings.landing, day, effective)
+    found = sweep_alphas(
+        period.until(period.end - period.window),
+        effective,
+        tracking_of(settings),
+        settings.home.models,
+        f"{day}",
+        dagster_tags(context),
+    )
+    table = points_frame(found.points)
+    return dg.MaterializeResult(
+        metadata={
+            "points": preview(table, len(table)),
+            "front": picture(found.figure, "Recall@100 against diversity90"),
+            "on_the_front": int(table["on_front"].sum()),
+            "best_alpha_positive": found.best.alpha_positive,
+            "best_alpha_negative": found.best.alpha_negative,
+            "best_recall": found.best.recall,
+            "best_diversity90": found.best.diversity90,
+            "recall_tolerance": effective.sweep.recall_tolerance,
+            "users": found.queries,
+            "mlflow_run": dg.MetadataValue.url(found.url),
+        }
+    )

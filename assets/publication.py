@@ -1,0 +1,109 @@
+"""Publishing: what the candidate service reads at request time."""
+
+from datetime import date, timedelta
+
+import dagster as dg
+import polars as pl
+
+from assets.advertisers import advertiser_candidates
+from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
+from assets.common.partitions import daily
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.inference import item_index, user_states
+from assets.steps.publish import publish_day
+from assets.steps.versions import serving, versions
+from assets.steps.without_items import needs_items
+from warehouse.states import USER_STATES, inferred_days
+
+FRESH_DAYS = 2
+AGES = (1, 7, 30)
+SHOWN_VERSIONS = 5  # the newest: a rollback goes to one of these
+
+
+@dg.asset(
+    group_name="serving",
+    partitions_def=daily,
+    deps=[user_states, item_index, advertiser_candidates],
+    kinds={"lmdb"},
+    owners=[DATA_PLATFORM],
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36)),
+    description="The online store brought up to the day: states, advertiser lists, sequences and demographics of the "
+    "users with news, the catalogue, and at the end the sign that says which version, day and index are served. A new "
+    "version is filled completely before the sign turns to it.",
+    metadata=columns(
+        states="one record a user and model version: what is known, and the encoder's output",
+        advertisers="one list a user and advertiser model: the best advertisers and their scores",
+        sequences="the newest events of a user",
+        users="demographics",
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "states_are_fresh",
+            asset="online_states",
+            description=f"The newest state served is at most {FRESH_DAYS} days older than the day.",
+        )
+    ],
+)
+@needs_items
+def online_states(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    from ml.figures.charts import state_age_histogram
+
+    day = date.fromisoformat(context.partition_key)
+    champion = tracking_of(settings).champion()
+    version = serving(settings.tables, settings.home, day, champion)
+    published = publish_day(settings, version, day, champion)
+    now = published.publication
+    ages = _ages(settings, now.model_version, now.day)
+    newest = int(ages.min()) if len(ages) else None  # type: ignore[arg-type]
+    return dg.MaterializeResult(
+        metadata={
+            "served_version": now.model_version,
+            "served_day": str(now.day),
+            "advertiser_version": now.advertiser_version or "none",
+            "full": published.full,
+            "states_written": published.states,
+            "advertiser_lists_written": published.advertiser_lists,
+            "users": len(ages),
+            "share_written": published.states / max(len(ages), 1),
+            "seconds": published.seconds,
+            "states_a_second": published.states / max(published.seconds, 1e-9),
+            "newest_state_days": newest if newest is not None else -1,
+            "ages_by_version": preview(_ages_by_version(settings, now.model_version, now.day)),
+            "ages": picture(state_age_histogram(ages.to_numpy(), now.model_version), "age of the states served"),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="states_are_fresh",
+                passed=newest is not None and newest <= FRESH_DAYS,
+                metadata={"newest_state_days": newest if newest is not None else -1, "bound": FRESH_DAYS},
+            )
+        ],
+    )
+
+
+def _ages(settings: SettingsResource, version: str, day: date) -> pl.Series:
+    """Days since the state of each user was inferred."""
+    inferred = inferred_days(settings.tables, version, day)
+    return inferred.select(age=(pl.lit(day) - pl.col("day")).dt.total_days())["age"]
+
+
+def _ages_by_version(settings: SettingsResource, serving_version: str, day: date) -> pl.DataFrame:
+    """How old the states of each version are: what a rollback would find."""
+    rows = []
+    with_states = {values["model_version"] for values in settings.tables.partitions(USER_STATES)}
+    known = [version.name for version in versions(settings.tables, settings.home) if version.name in with_states]
+    for version in known[-SHOWN_VERSIONS:]:
+        ages = _ages(settings, version, day)
+        if len(ages):
+            rows.append(
+                {
+                    "version": version,
+                    "serves": version == serving_version,
+                    "users": len(ages),
+                    "newest, days": ages.min(),
+                    "median, days": ages.median(),
+                    **{f"within {limit} d": f"{int((ages <= limit).sum()) / len(ages):.1%}" for limit in AGES},
+                }
+            )
+    return pl.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""The work of stages and commands. A module here defines no asset."""

@@ -1,0 +1,92 @@
+"""The prequential measurement of a day: read what was ready the day before, measure, draw, log."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.steps.encode import embedded_as_of, encode_day, missing_days, read_item_embeddings, snapshot_embeddings
+from assets.steps.period import EVENT_COLUMNS, label_rule
+from assets.steps.versions import serving
+from warehouse.as_of import events_as_of
+from warehouse.ingest.arrival import day_end
+from warehouse.tables import Tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Prequential:
+    """A day's conversions against what had been prepared the day before."""
+
+    table: pl.DataFrame  # model, users, positives, metric, value
+    users: int
+    positives: int
+    headline: dict[str, float]
+    served_by: str
+    curve: "Figure"
+    url: str | None
+
+
+def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> Prequential:
+    """Measure the snapshot and item embeddings of the day before against the positives that happened in ``day``."""
+    from ml.evaluation.daily_recall import measure_day
+    from ml.figures.charts import daily_recall_curve
+    from ml.versions.tracking import DAILY
+
+    tables, landing, before = settings.tables, settings.landing, day - timedelta(days=1)
+    tracking = tracking_of(settings)
+    version = serving(tables, settings.home, before, tracking.champion())
+    zone = landing.manifest.time_zone
+    log = events_as_of(tables, landing, day, EVENT_COLUMNS)
+    for earlier in missing_days(tables, version, day):  # a day that runs before the one before it
+        encode_day(settings, version, earlier)
+    item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(settings, version, before))
+    users, user_embeddings = snapshot_embeddings(settings, version, before, users=_active(log, day_end(before, zone)))
+    rows = measure_day(
+        log=log,
+        start=day_end(before, zone),
+        rule=label_rule(landing, settings.value()),
+        users=users,
+        user_embeddings=user_embeddings,
+        item_ids=item_ids,
+        item_embeddings=embeddings,
+        ks=settings.evaluation.ks,
+        maximum_users=settings.evaluation.maximum_users,
+    )
+    curve = daily_recall_curve(*_curve(tables, day, rows))
+    headline = dict(rows.filter(model="contextual").drop_nulls("value").select("metric", "value").rows())
+    url = None
+    if headline:
+        import mlflow
+
+        from ml.versions.tracking import log_figures
+
+        tracking.replace_run(DAILY, "day", str(day))
+        with tracking.run(DAILY, f"daily_recall {day}", {**tags, "day": str(day)}) as run:
+            mlflow.log_params({"day": str(day), "served_by": version.name, **settings.value().flat()})
+            for model, metric, value in rows.drop_nulls("value").select("model", "metric", "value").rows():
+                mlflow.log_metric(f"{model}_{metric.replace('@', '_at_')}", value, step=day.toordinal())
+            log_figures({"recall_by_day": curve})
+        url = tracking.url(run)
+    first = rows.row(0, named=True)
+    return Prequential(rows, first["users"], first["positives"], headline, version.name, curve, url)
+
+
+def _active(log: pl.DataFrame, start: datetime) -> pl.Series:
+    return log.filter(pl.col("event_time") >= start)["user_id"].unique().sort()
+
+
+def _curve(tables: Tables, day: date, rows: pl.DataFrame) -> tuple[list[date], dict[str, list[float | None]]]:
+    """Return Recall@100 by day and model up to ``day``, for the figure; no days where the catalogue has no such K."""
+    today = rows.with_columns(day=pl.lit(day)).filter(metric="recall@100").select("day", "model", "value")
+    parts = [today]
+    if tables.exists("daily_recall"):
+        earlier = tables.scan("daily_recall").filter(pl.col("day") < day, pl.col("metric") == "recall@100")
+        parts.insert(0, earlier.select("day", "model", "value").collect())
+    wide = pl.concat(parts).pivot("model", index="day", values="value", aggregate_function="first").sort("day").tail(60)
+    return wide["day"].to_list(), {name: wide[name].to_list() for name in wide.columns if name != "day"}

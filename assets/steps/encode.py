@@ -1,0 +1,227 @@
+"""One day of inference for one model version: the same steps, whether daily, caught up or in full."""
+
+import time
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.common.resources import SettingsResource
+from assets.features import stored_features
+from assets.steps.versions import ModelVersion
+from warehouse.as_of import engaged_items, items_of_users, users_as_of
+from warehouse.day_records import unsettled_days
+from warehouse.ingest.arrival import day_end
+from warehouse.sequences import all_user_sequences, user_sequences
+from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
+from warehouse.tables import Tables, vector_column, vectors
+
+if TYPE_CHECKING:
+    from ml.retrieval.lists import Ragged
+
+ITEM_EMBEDDINGS = "item_embeddings"
+CHECKED_USERS = 200
+RECALL_QUERIES = 500
+SLOTS = 100  # of each user, that are looked at
+
+
+@dataclass(frozen=True)
+class BuiltIndex:
+    """An index as it was written."""
+
+    items: int
+    kind: str
+    bytes: int
+    seconds: float
+    recall: float  # Recall@100 against brute force
+    best_scores: NDArray[np.float32]  # [users]: what the first item of each of a sample of users scores
+    never_engaged: float | None  # share of these users' first 100 slots on items without an event; None without a user
+    never_engaged_items: float  # share of the index on items without an event
+    directory: str
+    users: pl.Series  # the sample of users that the index was measured with
+    queries: NDArray[np.float32]  # [users, width] their embeddings on the home feed
+
+
+def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
+    """Ingested days after the version's full inference and before ``day`` whose active users it has not encoded, or has
+    encoded from other arrivals than there are now."""
+    done = set(state_days(tables, version.name)) - set(outdated_days(tables, USER_STATES, version.name))
+    arrived = tables.days("events", "arrival_date")
+    return [each for each in arrived if version.trained_day < each < day and each not in done]
+
+
+def encode_day(settings: SettingsResource, version: ModelVersion, day: date) -> int:
+    """States of the users who were active on ``day``, as of its end. Returns how many."""
+    tables = settings.tables
+    if day in tables.days("user_sequences", "day"):
+        sequences = tables.read("user_sequences", {"day": day})
+    else:
+        sequences = user_sequences(tables, settings.landing, day, settings.value().sequences, settings.data.memory_gib)
+    return _encode(settings, version, day, sequences)
+
+
+def encode_everyone(settings: SettingsResource, version: ModelVersion) -> int:
+    """A version's full inference: every user as of their last active day, under the catalogue of its training day."""
+    day = version.trained_day
+    sequences = all_user_sequences(
+        settings.tables, settings.landing, day, settings.value().sequences, settings.data.memory_gib
+    )
+    return _encode(settings, version, day, sequences)
+
+
+def renew_full_inference(settings: SettingsResource, version: ModelVersion) -> bool:
+    """Repeat a version's full inference if anything that had arrived by its training day is other than it was.
+
+    Returns:
+        Whether it was repeated.
+    """
+    if version.trained_day not in outdated_days(settings.tables, USER_STATES, version.name):
+        return False
+    encode_everyone(settings, version)
+    write_item_embeddings(settings, version, version.trained_day)
+    return True
+
+
+def _encode(settings: SettingsResource, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
+    from ml.models.tables import states_of_sequences
+
+    features, _ = stored_features(settings.tables, settings.landing, version, day)
+    states = states_of_sequences(version.load(), features, sequences, settings.value().inference)
+    write_states(settings.tables, version.name, day, states)
+    return len(states)
+
+
+def largest_difference_to_full(settings: SettingsResource, version: ModelVersion, day: date) -> float:
+    """The largest difference between stored states and the same users re-encoded from the event log.
+
+    A sample of the users of one earlier day: another one each day, and none that waits to run again because of earlier
+    arrivals; 0 before there is one. Another day's batches have other shapes, so this also says whether a state depends
+    on whom it was encoded with.
+    """
+    from ml.models.tables import states_of_sequences
+
+    tables = settings.tables
+    settled = set(state_days(tables, version.name)) - unsettled_days(tables)
+    days = sorted(each for each in settled if version.trained_day < each < day)
+    if not days:
+        return 0.0
+    random = np.random.default_rng(day.toordinal())
+    earlier = days[int(random.integers(len(days)))]
+    sequences = user_sequences(tables, settings.landing, earlier, settings.value().sequences)
+    sample = sequences.sample(min(CHECKED_USERS, len(sequences)), seed=day.toordinal())
+    features, _ = stored_features(tables, settings.landing, version, earlier)
+    fresh = states_of_sequences(version.load(), features, sample, settings.value().inference)
+    stored = tables.read("user_states", {"model_version": version.name, "day": earlier})
+    both = fresh.join(stored, on="user_id", how="left", suffix="_stored", maintain_order="left")
+    if both["state_stored"].null_count():
+        return float("inf")
+    return float(np.abs(vectors(both["state"]) - vectors(both["state_stored"])).max(initial=0.0))
+
+
+def write_item_embeddings(settings: SettingsResource, version: ModelVersion, day: date) -> tuple[int, int]:
+    """Embed the items that are listed as of the end of ``day``. Returns items and width."""
+    from ml.features.items import is_listed
+    from ml.models.tables import item_embeddings
+
+    features, statistics = stored_features(settings.tables, settings.landing, version, day)
+    embeddings = item_embeddings(version.load(), features, statistics)
+    end = day_end(day, settings.landing.manifest.time_zone).timestamp()
+    listed = pl.Series(is_listed(features.listed_from, end))
+    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(listed)
+    settings.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
+    return len(frame), embeddings.shape[1]
+
+
+def embedded_as_of(settings: SettingsResource, version: ModelVersion, day: date) -> date:
+    """The newest ingested day on or before ``day``; if it has not run yet, the catalogue is embedded as of it.
+
+    Days without arrivals have no partition: the day before them stands for them.
+    """
+    newest = max(each for each in settings.tables.days("events", "arrival_date") if each <= day)
+    if newest not in settings.tables.days(ITEM_EMBEDDINGS, "day", {"model_version": version.name}):
+        write_item_embeddings(settings, version, newest)
+    return newest
+
+
+def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tuple[pl.Series, NDArray[np.float32]]:
+    """Item ids (sorted) and their embeddings [items, W] of a day."""
+    frame = tables.read(ITEM_EMBEDDINGS, {"model_version": version.name, "day": day}).sort("item_id")
+    return frame["item_id"], vectors(frame["embedding"])
+
+
+def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> BuiltIndex:
+    """Build and write the day's index, and measure it against brute force."""
+    from ml.evaluation.metrics import share_never_engaged
+    from ml.retrieval.index import ann_recall, build_index, search_index
+    from ml.retrieval.index_files import load_index, save_index
+
+    started = time.perf_counter()
+    item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
+    directory = settings.home.indexes / version.name / day.isoformat()
+    index = build_index(embeddings, settings.value().index)
+    save_index(directory, index, item_ids.to_list(), version.name, day)
+    seconds = time.perf_counter() - started
+    loaded = load_index(directory)
+    users, queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)
+    depth = min(SLOTS, len(item_ids))
+    searched = len(queries) and len(item_ids)
+    ever, own = _engagement(settings, day, users, item_ids)
+    shown = search_index(loaded.index, queries, depth, own).items if searched else None
+    return BuiltIndex(
+        items=len(item_ids),
+        kind=str(loaded.manifest.kind),
+        bytes=sum(path.stat().st_size for path in directory.iterdir()),
+        seconds=seconds,
+        recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
+        best_scores=search_index(loaded.index, queries, 1).scores[:, 0] if searched else np.zeros(0, np.float32),
+        never_engaged=None if shown is None else share_never_engaged(shown, ever),
+        never_engaged_items=float(np.mean(~ever)) if len(ever) else 0.0,
+        directory=str(directory),
+        users=users,
+        queries=queries,
+    )
+
+
+def _engagement(
+    settings: SettingsResource, day: date, users: pl.Series, item_ids: pl.Series
+) -> "tuple[NDArray[np.bool_], Ragged | None]":
+    """Return which items anybody has engaged with by the end of ``day`` [items], and the items of each user's own
+    history (rows of ``item_ids``), which the user isn't shown; None where repeats count."""
+    from ml.features.event_log import row_numbers
+    from ml.retrieval.lists import Ragged
+
+    tables, landing = settings.tables, settings.landing
+    ever = item_ids.is_in(engaged_items(tables, landing, day).implode()).to_numpy()
+    if landing.manifest.repeats_count:
+        return ever, None
+    pairs = items_of_users(tables, landing, day, users)
+    user, mine = row_numbers(users, pairs["user_id"]), row_numbers(item_ids, pairs["item_id"])
+    return ever, Ragged.from_pairs(user[mine >= 0], mine[mine >= 0], len(users))
+
+
+def snapshot_embeddings(
+    settings: SettingsResource,
+    version: ModelVersion,
+    day: date,
+    maximum: int | None = None,
+    users: pl.Series | None = None,
+) -> tuple[pl.Series, NDArray[np.float32]]:
+    """Users of the snapshot as of ``day`` and their embeddings [users, W] on the home feed.
+
+    Args:
+        maximum: at most so many, a sample that depends on the day only. users: only these.
+    """
+    from ml.models.tables import user_embeddings
+
+    states = snapshot(settings.tables, version.name, day)
+    if users is not None:
+        states = states.filter(pl.col("user_id").is_in(users.implode()))
+    if maximum is not None and len(states) > maximum:
+        states = states.sample(maximum, seed=day.toordinal()).sort("user_id")
+    features, _ = stored_features(settings.tables, settings.landing, version, day)
+    demographics = users_as_of(settings.tables, day)
+    embeddings = user_embeddings(version.load(), features, vectors(states["state"]), states["user_id"], demographics)
+    return states["user_id"], embeddings

@@ -1,0 +1,87 @@
+"""What the training assets read: everything that had arrived by the newest ingested day."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from settings import UNKNOWN_ADVERTISER
+from warehouse.as_of import events_as_of, items_as_of, items_at, users_as_of
+from warehouse.contracts import EVENT_NAMES
+from warehouse.ingest.arrival import day_end
+from warehouse.landing import Landing
+from warehouse.tables import TableMissing, Tables
+from warehouse.trainability import HistoryFigures
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ml.examples.pairs import LabelRule
+    from ml.examples.period import TrainingPeriod
+    from settings import Settings
+
+EVENT_COLUMNS = ["user_id", "event_time", "event_name", "item_id", "advertiser_id"]
+
+
+def training_day(tables: Tables) -> date:
+    """The newest ingested day: training learns from all that arrived by its end.
+
+    Raises:
+        TableMissing: nothing has been ingested.
+    """
+    days = tables.days("events", "arrival_date")
+    if not days:
+        raise TableMissing("no event has been ingested: materialize `history` first (job `bootstrap`)")
+    return days[-1]
+
+
+def label_rule(landing: Landing, settings: Settings) -> LabelRule:
+    """What counts as a conversion, from the manifest."""
+    from ml.examples.pairs import LabelRule
+
+    manifest = landing.manifest
+    return LabelRule(
+        event_names=tuple(manifest.positive_events),
+        window_days=manifest.prediction_window_days,
+        repeats_count=manifest.repeats_count,
+        weights=settings.examples.label_weights,
+    )
+
+
+def training_period(tables: Tables, landing: Landing, day: date, settings: Settings) -> TrainingPeriod:
+    """Events, catalogue and users as of the end of ``day``."""
+    from ml.examples.period import TrainingPeriod
+
+    return TrainingPeriod(
+        events=events_as_of(tables, landing, day, EVENT_COLUMNS),
+        items=items_as_of(tables, landing, day),
+        users=users_as_of(tables, day),
+        end=day_end(day, landing.manifest.time_zone).timestamp(),
+        rule=label_rule(landing, settings),
+        event_names=list(EVENT_NAMES),
+        items_at=partial(_items_at, tables, landing),
+    )
+
+
+def _items_at(tables: Tables, landing: Landing, seconds: float) -> pl.DataFrame:
+    """The catalogue as of an instant. No lambda: a period is handed to the processes that fit."""
+    return items_at(tables, landing, datetime.fromtimestamp(seconds, UTC))
+
+
+def history_of(period: TrainingPeriod) -> HistoryFigures:
+    """What an explanation of too few examples looks at."""
+    import polars as pl
+
+    events = period.events
+    counts = events.group_by("user_id").len()["len"]
+    conversions = events.filter(pl.col("event_name").is_in(period.rule.event_names))
+    first = events["event_time"].min()
+    return HistoryFigures(
+        users=len(counts),
+        single_event_users=int((counts == 1).sum()),
+        conversions=conversions.height,
+        conversions_with_item=conversions["item_id"].count(),
+        days=(period.end - first.timestamp()) / 86400 if isinstance(first, datetime) else 0.0,
+        conversions_with_advertiser=conversions.filter(pl.col("advertiser_id") != UNKNOWN_ADVERTISER).height,
+    )

@@ -1,0 +1,86 @@
+"""The gate, and what happens to a version that passes it."""
+
+from dataclasses import dataclass
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.steps.encode import encode_everyone, index_day, read_item_embeddings, write_item_embeddings
+from assets.steps.period import training_day, training_period
+from assets.steps.versions import ModelVersion, record_promotion, version_named, versions
+from assets.steps.without_items import require_items
+from warehouse.states import snapshot
+from warehouse.tables import vectors
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a candidate may become champion, and why."""
+
+    candidate: ModelVersion
+    passed: bool
+    reason: str
+    table: pl.DataFrame  # model, cutoff, recall@100, diversity90
+
+
+def judge(settings: SettingsResource) -> Decision:
+    """Compare the newest version with the champion on conversions after both cut-offs.
+
+    The candidate is judged by its twin that learnt until one window before its end: the deployed network has seen
+    everything up to now, so there is nothing left to judge it on.
+
+    Raises:
+        NothingToLearn: the training had no item to learn.
+        dagster.Failure: no version was ever trained.
+    """
+    known = versions(settings.tables, settings.home)
+    if not known:
+        require_items(settings.tables, training_day(settings.tables))
+        raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
+    candidate = known[-1]
+    name = tracking_of(settings).champion()
+    empty = pl.DataFrame({"model": [], "recall@100": [], "diversity90": []})
+    if name is None:
+        return Decision(candidate, True, f"{candidate.name} is the first version: there is no champion to beat.", empty)
+    if name == candidate.name:
+        return Decision(candidate, True, f"{candidate.name} is champion already; its states are inferred anew.", empty)
+    return _compare(settings, candidate, version_named(settings.tables, settings.home, name))
+
+
+def _compare(settings: SettingsResource, candidate: ModelVersion, champion: ModelVersion) -> Decision:
+    from ml.evaluation.gate import judge_pair
+    from ml.evaluation.model_lists import ModelName
+    from ml.models.layout import evaluation_part
+
+    effective = settings.value()
+    period = training_period(settings.tables, settings.landing, candidate.trained_day, effective)
+    verdict = judge_pair(
+        period,
+        candidate.load(evaluation_part(ModelName.contextual)),
+        champion.load(),
+        effective,
+        (f"{candidate.name} (its twin of one window earlier)", f"{champion.name} (champion)"),
+    )
+    return Decision(candidate, verdict.passed, verdict.reason, verdict.table)
+
+
+def promote(settings: SettingsResource, version: ModelVersion) -> dict[str, str | int | float]:
+    """Full inference and a first index as of the training day; then, last, the alias moves."""
+    tables, day = settings.tables, version.trained_day
+    users = encode_everyone(settings, version)
+    items, _ = write_item_embeddings(settings, version, day)
+    built = index_day(settings, version, day)
+    states = vectors(snapshot(tables, version.name, day)["state"])
+    finite = bool(np.isfinite(states).all() and np.isfinite(read_item_embeddings(tables, version, day)[1]).all())
+    if finite:
+        record_promotion(tables, version.name)
+        tracking_of(settings).promote(version.name)
+    return {
+        "full_inference_users": users,
+        "items": items,
+        f"index_recall_at_{min(100, built.items)}": built.recall,
+        "all_finite": finite,
+    }

@@ -1,0 +1,236 @@
+"""What the asset ``online_states`` does: bring the online store up to a day.
+
+A model version becomes visible in one step, when all of its shelves are filled. Within a version a day costs what its
+active users cost. A day that is run again writes its users again and never takes the store back to an older day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+
+from assets.common.resources import SettingsResource
+from assets.features import stored_features
+from assets.steps import advertiser_versions as advertising
+from assets.steps.versions import ModelVersion
+from ml.models.layout import DEPLOYED
+from settings import SequenceSettings
+from warehouse.as_of import items_as_of, users_as_of
+from warehouse.contracts import LandingTable
+from warehouse.forget import forgotten_users
+from warehouse.home import write_atomically
+from warehouse.ingest.arrival import day_end
+from warehouse.online import OnlineStore, StoreDamaged, open_store
+from warehouse.online.open import record_store
+from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, bury, check, served
+from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
+from warehouse.online.sequences import COLUMNS, Held, add, events_in
+from warehouse.sequences import all_user_sequences
+from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
+
+ATTRIBUTES = ("item_id", "advertiser_id", "title", "currency", "availability", "countries")
+DEMOGRAPHICS = ("age", "gender", "country")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication wrote."""
+
+    publication: Publication  # what is served now
+    full: bool  # the version was new here, or the store was filled anew: everybody was written
+    states: int
+    advertiser_lists: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class News:
+    """Which days' rows the store does not have yet: those after ``since``, and ``day``, which may be run again."""
+
+    since: date | None  # None: it has nothing
+    day: date
+
+    def chosen(self, column: str = "day") -> pl.Expr:
+        """Whether a row is of one of these days."""
+        return pl.lit(True) if self.since is None else (pl.col(column) > self.since) | (pl.col(column) == self.day)
+
+    def unless(self, same: bool) -> News:
+        """Everything, unless what the store has is of the same version."""
+        return self if same else replace(self, since=None)
+
+
+def publish_day(settings: SettingsResource, version: ModelVersion, day: date, champion: str | None) -> Published:
+    """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the sign last.
+
+    Of another version than the one served, an earlier day is history and changes nothing; nor does any day unless the
+    version is champion: a day run again with the version that once served it does not undo a rollback. A store that is
+    damaged, or of another format, is filled anew.
+    """
+    started = time.perf_counter()
+    store = open_store(settings.online.store, settings.home)
+    try:
+        before = _signed(store)
+        same = before is not None and before.model_version == version.name
+        if before is not None and not same and (before.day > day or version.name != champion):
+            return Published(before, False, 0, 0, time.perf_counter() - started)
+        held = before if _is_whole(store, before) else None
+        if held is None:
+            _clear_all(store)
+        publication = _publication(settings, version, max(day, before.day) if same and before else day)
+        bury(store, forgotten_users(settings.tables))  # the store may be another one than they were buried in
+        record_store(settings.home, settings.online.store)
+        news = News(held.day if held else None, day)
+        lists_known = held is not None and held.advertiser_version == publication.advertiser_version
+        states = _put_states(settings, store, publication, news.unless(same))
+        lists = _put_advertisers(settings, store, publication, news.unless(lists_known))
+        _put_sequences(settings, store, publication, news)
+        _put_demographics(settings, store, publication, news)
+        publication = replace(publication, catalogue_sha256=_write_catalogue(settings, version, publication))
+        store.turn_sign(publication.to_bytes())
+        _clear_shelves(store, publication, held)
+        return Published(publication, held is None or not same, states, lists, time.perf_counter() - started)
+    finally:
+        store.close()
+
+
+def _signed(store: OnlineStore) -> Publication | None:
+    """Return the publication that the store's sign names; None where no sign can be read."""
+    try:
+        return served(store)
+    except StoreDamaged:
+        return None
+
+
+def _is_whole(store: OnlineStore, publication: Publication | None) -> bool:
+    """Whether the store holds what its sign promises."""
+    if publication is None:
+        return False
+    try:
+        check(store, publication)
+    except StoreDamaged:
+        return False
+    return True
+
+
+def _clear_all(store: OnlineStore) -> None:
+    """Remove all shelves: nothing on them can be added to."""
+    for shelf in store.shelves():
+        store.clear(shelf)
+
+
+def _publication(settings: SettingsResource, version: ModelVersion, day: date) -> Publication:
+    home, manifest = settings.home, settings.landing.manifest
+    advertisers = advertising.serving(settings.tables, home, day)
+    return Publication(
+        model_version=version.name,
+        day=day,
+        model=(version.directory / DEPLOYED).relative_to(home.root),
+        index=(home.indexes / version.name / day.isoformat()).relative_to(home.root),
+        catalogue=(home.served / version.name / f"{day}.parquet").relative_to(home.root),
+        advertiser_version=advertisers.name if advertisers else None,
+        precision=settings.online.precision,
+        time_zone=manifest.time_zone,
+        repeats_count=manifest.repeats_count,
+        published_at=datetime.now(UTC),
+    )
+
+
+def _put_states(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
+    tables, version = settings.tables, publication.model_version
+    if news.since is None:
+        states = snapshot(tables, version, publication.day)
+    else:
+        states = newest_of_days(tables, USER_STATES, version, news.chosen())
+    return store.put(publication.states, state_rows(_stamped(states, publication), publication.precision))
+
+
+def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
+    tables, version = settings.tables, publication.advertiser_version
+    if version is None or publication.advertisers is None:
+        return 0
+    if news.since is None:
+        lists = candidates_snapshot(tables, version, publication.day)
+    else:
+        lists = newest_of_days(tables, ADVERTISER_CANDIDATES, version, news.chosen())
+    return store.put(publication.advertisers, json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")))
+
+
+def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
+    tables = settings.tables
+    if news.since is None:
+        shape = settings.value().sequences
+        everybody = all_user_sequences(tables, settings.landing, publication.day, shape, settings.data.memory_gib)
+        inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
+        sequences = everybody.join(inferred, on="user_id")
+    else:
+        recent = tables.scan("user_sequences").filter(news.chosen()).collect()
+        sequences = recent.sort("day").unique("user_id", keep="last")
+    told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
+    rows = list(json_rows(told, COLUMNS))
+    if store.put(SEQUENCES, rows) < len(rows):
+        _merge_into_later(settings.value().sequences, store, publication, rows)
+
+
+def _merge_into_later(
+    shape: SequenceSettings, store: OnlineStore, publication: Publication, rows: list[tuple[bytes, bytes]]
+) -> None:
+    """Where the store kept a later sequence, because an event came in live since the end of the day, it may lack what
+    the day's files brought. The state is then behind the sequence, and is inferred when it is asked for."""
+    since = stamp_of(day_end(publication.day, publication.time_zone) - timedelta(days=shape.lookback_days))
+    for key, value in rows:
+        held = Held.of(store.get(SEQUENCES, key))
+        if held.stamp is None or held.stamp > stamp_in(value):
+            stamp = stamp_in(value) if held.stamp is None else held.stamp
+            add(store, key, events_in(json_in(value)), stamp, since, shape.length)
+
+
+def _put_demographics(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
+    tables = settings.tables
+    if not tables.exists(LandingTable.users.value):
+        return
+    people = users_as_of(tables, publication.day).with_columns(day=pl.lit(publication.day))
+    if news.since is not None:
+        arrivals = tables.scan(LandingTable.users.value).filter(news.chosen("arrival_date"))
+        arrived = arrivals.select("user_id").collect()
+        people = people.filter(pl.col("user_id").is_in(arrived["user_id"].implode()))
+    store.put(USERS, json_rows(_stamped(people, publication), DEMOGRAPHICS))
+
+
+def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
+    """With the instant that a row knows everything until: the end of its day."""
+    stamps = {day: stamp_of(day_end(day, publication.time_zone)) for day in frame["day"].unique()}
+    return frame.with_columns(stamp=pl.col("day").replace_strict(stamps, return_dtype=pl.Int64))
+
+
+def _write_catalogue(settings: SettingsResource, version: ModelVersion, publication: Publication) -> str:
+    """Write the catalogue that the service reads; return its SHA-256."""
+    features, statistics = stored_features(settings.tables, settings.landing, version, publication.day)
+    attributes = items_as_of(settings.tables, settings.landing, publication.day)
+    content = io.BytesIO()
+    catalogue_frame(features.to_frame(statistics), attributes).write_parquet(content)
+    path = settings.home.root / publication.catalogue
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content.getvalue())
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """What the service reads of the catalogue: features with statistics, and attributes for people and filters, by
+    item_id."""
+    attributes = items.select(*ATTRIBUTES, category_path="category", amount="price", stated_interests="interests")
+    return features.join(attributes, on="item_id", how="left").sort("item_id")
+
+
+def _clear_shelves(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
+    """Keep the shelves of what is served and of what was served before, which a reader may still be on."""
+    kept = {SEQUENCES, USERS, FORGOTTEN}
+    for each in (publication, before):
+        kept |= {each.states, each.advertisers or ""} if each else set()
+    for shelf in store.shelves():
+        if shelf not in kept:
+            store.clear(shelf)

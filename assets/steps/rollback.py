@@ -1,0 +1,81 @@
+"""Putting an earlier champion back: what ``adseq rollback`` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from assets.common.resources import SettingsResource
+from assets.common.tracking import tracking_of
+from assets.steps.encode import encode_day, index_day, missing_days, renew_full_inference, write_item_embeddings
+from assets.steps.publish import publish_day
+from assets.steps.versions import PROMOTIONS, ModelVersion, record_promotion, versions
+from warehouse.states import USER_STATES, outdated_days, state_days
+
+
+class NoEarlierChampion(LookupError):
+    """There is nothing to go back to; says which versions there are."""
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What changed."""
+
+    before: str
+    now: str
+    day: date  # what is served is as of its end
+    caught_up_days: int
+    states: int  # published
+    seconds: float
+
+
+def roll_back(settings: SettingsResource, to: str | None = None) -> RolledBack:
+    """Make an earlier champion serve again, from the newest ingested day on.
+
+    Its states are caught up first, then the online store turns to it, then the alias moves. What earlier days were
+    served with stays recorded. Interrupted, the same command goes on.
+
+    Args:
+        to: the version; by default the newest one that was champion before the present champion was trained.
+
+    Raises:
+        NoEarlierChampion: no version, or not ``to``, was champion before.
+    """
+    tables, tracking = settings.tables, tracking_of(settings)
+    champion = tracking.champion()
+    target = _target(settings, champion, to)
+    newest = tables.days("events", "arrival_date")[-1]
+    renew_full_inference(settings, target)
+    missing = missing_days(tables, target, newest)
+    inferred = set(state_days(tables, target.name)) - set(outdated_days(tables, USER_STATES, target.name))
+    if newest > target.trained_day and newest not in inferred:
+        missing.append(newest)
+    for day in missing:
+        encode_day(settings, target, day)
+    write_item_embeddings(settings, target, newest)
+    index_day(settings, target, newest)
+    published = publish_day(settings, target, newest, target.name)
+    record_promotion(tables, target.name)
+    tracking.promote(target.name)  # last: until then the same command means the same version
+    return RolledBack(champion or "none", target.name, newest, len(missing), published.states, published.seconds)
+
+
+def _target(settings: SettingsResource, champion: str | None, to: str | None) -> ModelVersion:
+    known, tables = versions(settings.tables, settings.home), settings.tables
+    promoted = (
+        set(tables.scan(PROMOTIONS).select(pl.col("model_version")).collect()["model_version"]) if known else set()
+    )
+    names = [version.name for version in known]
+    until = names.index(champion) if champion in names else len(known)
+    usable = [version for version in known[:until] if version.name in promoted]
+    if to is not None:
+        usable = [version for version in known if version.name == to and to in promoted]
+    if not usable:
+        was = ", ".join(name for name in names if name in promoted) or "none"
+        raise NoEarlierChampion(
+            f"There is no {'champion ' + to if to else 'champion before ' + str(champion)} to go back to. "
+            f"Were champion: {was}."
+        )
+    return usable[-1]

@@ -1,0 +1,151 @@
+"""One piece of work on a log of ``benchmarks.events``, in a process of its own, for its time and its memory:
+``python -m benchmarks.subprocess_cost WORK ROOT`` prints both as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+MEBIBYTE = 2**20
+COLUMNS = ("user_id", "event_id", "event_time", "event_name", "item_id", "advertiser_id", "value")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work took.
+
+    Attributes:
+        seconds: without the imports.
+        memory: MiB at the highest, of the process' own; pages of files that it maps are the disk's.
+    """
+
+    seconds: float
+    memory: float
+
+
+def measured(work: str, root: Path) -> Cost:
+    """Do ``work`` in a fresh process.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.subprocess_cost", work, str(root)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def ingest_history(root: Path) -> Callable[[], object]:
+    """The landing zone's history into ``root``/tables."""
+    from settings import Settings
+    from warehouse.contracts import LandingTable
+    from warehouse.ingest.arrival import ingest
+    from warehouse.landing import Landing
+    from warehouse.tables import Tables
+
+    settings = Settings().data
+    return lambda: ingest(Landing(root / "landing"), Tables(root / "tables"), LandingTable.events, None, settings)
+
+
+def validate_all(root: Path) -> Callable[[], object]:
+    """``adseq validate``, without printing."""
+    from settings import Settings
+    from warehouse.landing import Landing
+    from warehouse.validate_landing import validate
+
+    return lambda: validate(Landing(root / "landing"), Settings().data)
+
+
+def all_sequences(root: Path) -> Callable[[], object]:
+    """Everybody's sequence, from the event table to a table."""
+    import polars as pl
+
+    from settings import Settings
+    from warehouse.landing import Landing
+    from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
+    from warehouse.tables import Tables
+
+    tables, landing, settings = Tables(root / "tables"), Landing(root / "landing"), Settings()
+
+    def work() -> None:
+        days = tables.days("events", "arrival_date")
+        batches = sequence_batches(tables, landing, days, settings.sequences, settings.data.memory_gib)
+        schema = pl.Schema(SEQUENCE_SCHEMA)
+        Tables(root / "sequences").write_batches("user_sequences", schema, batches, {"day": days[-1]})
+
+    return work
+
+
+def pandas_sequences(root: Path) -> Callable[[], object]:
+    """The same in pandas, as one writes it."""
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from settings import Settings
+    from warehouse.tables import Tables
+
+    length = Settings().sequences.length
+
+    def work() -> None:
+        files = Tables(root / "tables").files("events")
+        events = pd.concat([pd.read_parquet(file, columns=list(COLUMNS)) for file in files])
+        events = events.sort_values(["user_id", "event_time", "event_id"])
+        newest = events.groupby("user_id", sort=False).tail(length)
+        newest.groupby("user_id", sort=True).agg(list).to_parquet(root / "pandas.parquet")
+
+    return work
+
+
+def sorted_copy(root: Path) -> Callable[[], object]:
+    """The floor of sequences: DuckDB reads the same columns, sorts them, and writes them."""
+    import duckdb
+
+    from warehouse.tables import Tables
+
+    def work() -> None:
+        files = Tables(root / "tables").files("events")
+        with duckdb.connect() as connection:
+            connection.execute(
+                f"COPY (SELECT {', '.join(COLUMNS)} FROM read_parquet($files) ORDER BY user_id, event_time, event_id) "
+                f"TO '{root / 'sorted.parquet'}'",
+                {"files": files},
+            )
+
+    return work
+
+
+WORKS = {work.__name__: work for work in (ingest_history, validate_all, all_sequences, pandas_sequences, sorted_copy)}
+
+
+def main(name: str, root: Path) -> None:
+    work = WORKS[name](root)
+    peak, ended = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        process = psutil.Process()
+        while not ended.is_set():
+            memory = process.memory_info()
+            peak = max(peak, memory.rss - memory.shared)
+            ended.wait(0.01)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    started = time.perf_counter()
+    try:
+        work()
+    finally:
+        seconds = time.perf_counter() - started
+        ended.set()
+        watching.join()
+    print(json.dumps({"seconds": seconds, "memory": peak / MEBIBYTE}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

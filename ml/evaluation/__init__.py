@@ -1,0 +1,1 @@
+"""Queries, the lists of every model and baseline, and their figures."""

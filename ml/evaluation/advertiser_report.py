@@ -1,0 +1,168 @@
+"""The advertiser model and its baselines on the newest window: what the recall report is made of.
+
+Next-advertiser recall, of ranked advertisers; it is not the advertiser hit of ranked items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.evaluation.baselines import popularity_lists, popularity_scores
+from ml.evaluation.metrics import (
+    DIVERSITY_DEPTH,
+    Interval,
+    Metrics,
+    confidence_interval,
+    evaluate,
+    recall_by_positive_segment,
+    usable_ks,
+)
+from ml.examples.advertiser_period import AdvertiserPeriod, AdvertiserQueries, advertiser_queries
+from ml.examples.pairs import ranges
+from ml.models.advertiser_artifact import AdvertiserArtifact
+from ml.models.encode_advertisers import query_lists
+from ml.retrieval.lists import RankedLists, search_scores
+from ml.versions.train_advertisers import EVALUATION, EVALUATION_POOLING
+from settings import Settings
+
+MODEL = "advertiser_model"
+RECENT_ADVERTISERS = "recent_advertisers"
+NAMES = ("popularity", "recent_popularity", RECENT_ADVERTISERS, "mean_pooling", MODEL)
+INTERVAL_KS = (10, 100)
+SEGMENT_K = 10  # or the largest K below the size of a smaller index
+
+
+@dataclass(frozen=True)
+class AdvertiserComparison:
+    """Every model's lists for the queries of the newest window."""
+
+    queries: AdvertiserQueries
+    lists: Mapping[str, RankedLists]
+    known_advertisers: int  # of which the index is a sample
+
+
+@dataclass(frozen=True)
+class AdvertiserFigures:
+    """What was measured, by model."""
+
+    metrics: Mapping[str, Metrics]
+    intervals: Mapping[str, Mapping[int, Interval]]
+    segment_k: int
+    by_conversion: Mapping[str, pl.DataFrame]  # segment, queries, positives, recall at segment_k
+    by_novelty: Mapping[str, pl.DataFrame]  # the same for "known" and "new" advertisers of the user
+
+    def rows(self) -> list[tuple[str, str, float]]:
+        """model, metric, value."""
+        found: list[tuple[str, str, float]] = []
+        for model, metrics in self.metrics.items():
+            for name, by_k in (("recall", metrics.recall), ("macro_recall", metrics.macro_recall)):
+                found += [(model, f"{name}@{k}", value) for k, value in by_k.items()]
+            found += [(model, "diversity90", metrics.diversity90), (model, "coverage@10", metrics.coverage_at_10)]
+            for k, interval in self.intervals[model].items():
+                found += [(model, f"recall@{k} low", interval.low), (model, f"recall@{k} high", interval.high)]
+            for frame in (self.by_conversion[model], self.by_novelty[model]):
+                found += [
+                    (model, f"recall@{self.segment_k} {segment}", value)
+                    for segment, value in frame.select("segment", "recall").rows()
+                ]
+        return found
+
+
+def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Settings) -> AdvertiserComparison:
+    """The evaluation models of a version and the baselines, asked for the window after the models' end.
+
+    Args:
+        whole: the period that the version was trained on. directory: of the version.
+    """
+    model, pooling = (AdvertiserArtifact.load(directory / part) for part in (EVALUATION, EVALUATION_POOLING))
+    cutoff = model.trained_until
+    queries = advertiser_queries(
+        whole,
+        model.data(whole.until(cutoff)),
+        cutoff,
+        model.settings,
+        settings.evaluation.maximum_users,
+        settings.advertisers.report_index_size,
+    )
+    depth = max(DIVERSITY_DEPTH, *settings.evaluation.ks)
+    lists = {
+        **baseline_lists(queries, whole.rule.window_days, depth),
+        # Learnt from the same data under the same basis: the same queries serve both.
+        "mean_pooling": query_lists(pooling.network, queries, pooling.settings, depth),
+        MODEL: query_lists(model.network, queries, model.settings, depth),
+    }
+    return AdvertiserComparison(queries, lists, len(queries.advertisers.known(cutoff)))
+
+
+def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -> dict[str, RankedLists]:
+    """Popularity of all time and of ``recent_days``, and the user's own most recent advertisers; all from events before
+    the queries' instant."""
+    statistics, size = queries.advertisers.statistics, len(queries.advertisers)
+    counts = {
+        name: popularity_scores(statistics.item, statistics.seconds, queries.as_of, window, size)[queries.index]
+        for name, window in (("popularity", None), ("recent_popularity", recent_days))
+    }
+    lists = {name: popularity_lists(each, len(queries), depth) for name, each in counts.items()}
+    lists[RECENT_ADVERTISERS] = recent_advertisers(queries, counts["recent_popularity"], depth)
+    return lists
+
+
+def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float32], depth: int) -> RankedLists:
+    """The advertisers of each user's own history, the one of the newest event first; behind them the popular ones.
+
+    Args:
+        popularity: [index] orders what a user has no event with.
+    """
+    place = np.full(len(queries.advertisers), -1, np.int64)
+    place[queries.index] = np.arange(len(queries.index))
+    others = popularity / (popularity.max(initial=0) + 1)  # below 1
+
+    def scores(start: int, stop: int) -> NDArray[np.float32]:
+        begin, end = queries.log.offsets[queries.user[start:stop]], queries.history_end[start:stop]
+        flat, query = ranges(begin, end)
+        row = queries.log.item[flat]
+        column = np.where(row >= 0, place[np.maximum(row, 0)], -1)
+        dense = np.repeat(others[None], stop - start, axis=0)
+        own = column >= 0
+        newness = 1 + (flat - begin[query] + 1) / (end - begin)[query]  # events stand in time order
+        np.maximum.at(dense, (query[own], column[own]), newness[own].astype(np.float32))
+        return dense
+
+    return search_scores(scores, len(queries), len(queries.index), depth)
+
+
+def measure_advertisers(
+    comparison: AdvertiserComparison, event_names: list[str], ks: list[int], samples: int, seed: int
+) -> AdvertiserFigures:
+    """Return all figures of every model; a K is left out where the index has no more than K advertisers.
+
+    Raises:
+        ValueError: nobody converted in the window.
+    """
+    queries, lists = comparison.queries, comparison.lists
+    positives, size = queries.positives, len(queries.index)
+    usable = usable_ks(ks, size)
+    bounded = [k for k in usable if k in INTERVAL_KS] or usable[:1]
+    segment_k = max(usable_ks([SEGMENT_K], size))
+    conversion = pl.Series([None, *event_names], dtype=pl.String).gather(queries.positive_name)
+    novelty = pl.Series(np.where(queries.repeated, "known", "new"))
+    return AdvertiserFigures(
+        metrics={name: evaluate(each, positives, size, ks=usable) for name, each in lists.items()},
+        intervals={
+            name: {k: confidence_interval(each, positives, k, samples, seed) for k in bounded}
+            for name, each in lists.items()
+        },
+        segment_k=segment_k,
+        by_conversion={
+            name: recall_by_positive_segment(each, positives, conversion, segment_k) for name, each in lists.items()
+        },
+        by_novelty={
+            name: recall_by_positive_segment(each, positives, novelty, segment_k) for name, each in lists.items()
+        },
+    )

@@ -1,0 +1,334 @@
+"""Figures of retrieved lists: recall, hits, nDCG, advertiser hits, coverage, diversity, novelty, with intervals.
+
+Queries without a positive take part in nothing, their lists included. A positive outside the catalogue (-1) counts as a
+miss. Every figure is a share between 0 and 1, novelty apart (bits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from ml.retrieval.lists import NO_ITEM, Positives, RankedLists
+
+DIVERSITY_DEPTH = 100
+TOP = 10  # the first screen: nDCG, coverage and novelty look at these
+UNKNOWN = -1
+COMPARISONS_IN_MEMORY = 1 << 23
+
+Labels = Sequence[Any] | NDArray[Any] | pl.Series
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What ``evaluate`` found. ``None`` and empty dictionaries: the input for the figure was not given.
+
+    Attributes:
+        queries: queries with at least one positive.
+        positives: their positives.
+        recall: by K: positives within the first K, over positives, all queries together.
+        macro_recall: by K: the mean over queries of a query's recall.
+        hit_rate: by K: the share of queries with a positive within the first K.
+        ndcg_at_10: mean over queries of DCG@10 with gain 1 a positive, over that of the best possible list.
+        advertiser_hit: by K: positives of a known advertiser who is among those of the first K items, over them.
+        coverage_at_10: distinct items in the first 10 of all lists, over the catalogue.
+        diversity90: share of the catalogue that the most retrieved items need to fill 90 % of all slots, at depth 100.
+        advertiser_diversity90: the same for the known advertisers of the catalogue and the slots of their items.
+        novelty: mean of -log2(share of all popularity) over the items in the first 10, in bits.
+        never_engaged: share of the slots, at depth 100, whose item has no event in training.
+    """
+
+    queries: int
+    positives: int
+    recall: dict[int, float]
+    macro_recall: dict[int, float]
+    hit_rate: dict[int, float]
+    ndcg_at_10: float
+    advertiser_hit: dict[int, float]
+    coverage_at_10: float
+    diversity90: float
+    advertiser_diversity90: float | None
+    novelty: float | None
+    never_engaged: float | None
+
+    @property
+    def deepest(self) -> int:
+        """The largest K of ``recall``."""
+        return max(self.recall)
+
+    def flat(self) -> dict[str, float]:
+        """Every figure by a name that MLflow accepts, such as ``recall_at_100``."""
+        figures: dict[str, float | None] = {"queries": self.queries, "positives": self.positives}
+        for name in ("recall", "macro_recall", "hit_rate", "advertiser_hit"):
+            figures |= {f"{name}_at_{k}": value for k, value in getattr(self, name).items()}
+        for name in (
+            "ndcg_at_10",
+            "coverage_at_10",
+            "diversity90",
+            "advertiser_diversity90",
+            "novelty",
+            "never_engaged",
+        ):
+            figures[name] = getattr(self, name)
+        return {name: float(value) for name, value in figures.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its bootstrap bounds (NaN where no resamples were asked for)."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def usable_ks(ks: Iterable[int], size: int) -> list[int]:
+    """Return the list lengths that say something about ``size`` entries: those below it, ascending, since a list of all
+    entries holds every positive; 1 where there is no such length.
+
+    >>> usable_ks([10, 50, 100], 60), usable_ks([10, 50, 100], 3)
+    ([10, 50], [1])
+    """
+    return sorted({k for k in ks if k < size}) or [1]
+
+
+def evaluate(
+    lists: RankedLists,
+    positives: Positives,
+    catalogue_size: int,
+    advertisers: NDArray[np.int64] | None = None,
+    ks: Sequence[int] = (10, 50, 100),
+    popularity: ArrayLike | None = None,
+) -> Metrics:
+    """All figures of one model's lists.
+
+    Args:
+        lists: [queries, depth] with depth of at least the largest K, and of 100 or the whole catalogue.
+        positives: for the same queries.
+        catalogue_size: number of items that could be retrieved.
+        advertisers: [items] a code per advertiser; -1 is unknown and not counted.
+        ks: list lengths.
+        popularity: [items] events in training; novelty adds one to each, so that a new item is not infinitely novel.
+
+    Raises:
+        ValueError: no query has a positive, or the lists are too short or for other queries.
+
+    >>> lists = RankedLists.from_rows([[3, 0], [1, 2]])
+    >>> found = evaluate(lists, Positives.from_pairs([0, 0, 1], [0, 1, 1], queries=2), catalogue_size=4, ks=[1, 2])
+    >>> {k: round(value, 3) for k, value in found.recall.items()}  # one, then two of the three positives
+    {1: 0.333, 2: 0.667}
+    >>> found.macro_recall  # 0 of 2 and 1 of 1; then 1 of 2 and 1 of 1
+    {1: 0.5, 2: 0.75}
+    """
+    _check(lists, positives, max([*ks, min(DIVERSITY_DEPTH, catalogue_size)]))
+    asked = np.flatnonzero(positives.counts)
+    lists, positives = lists.take(asked), positives.take(asked)
+    ranks = _ranks(lists.items, positives.items, positives.query_rows)
+    hits = {k: _per_query(ranks <= k, positives) for k in ks}
+    slots = lists.items[:, :DIVERSITY_DEPTH]
+    first = lists.items[:, :TOP][lists.items[:, :TOP] != NO_ITEM]
+    return Metrics(
+        queries=len(asked),
+        positives=len(ranks),
+        recall={k: float(np.mean(ranks <= k)) for k in ks},
+        macro_recall={k: float(np.mean(hits[k] / positives.counts)) for k in ks},
+        hit_rate={k: float(np.mean(hits[k] > 0)) for k in ks},
+        ndcg_at_10=_ndcg(ranks, positives),
+        advertiser_hit={} if advertisers is None else _advertiser_hit(lists, positives, advertisers, ks),
+        coverage_at_10=len(np.unique(first)) / catalogue_size,
+        diversity90=share_for_90_percent(slots, catalogue_size),
+        advertiser_diversity90=None if advertisers is None else _advertiser_diversity(slots, advertisers),
+        novelty=None if popularity is None else _novelty(first, np.asarray(popularity, np.float64)),
+        never_engaged=None if popularity is None else share_never_engaged(slots, popularity),
+    )
+
+
+def recall_at(lists: RankedLists, positives: Positives, ks: Sequence[int]) -> dict[int, float]:
+    """Recall by K alone, for a curve over many K; NaN where there is no positive."""
+    _check_shapes(lists, positives, max(ks))
+    ranks = _ranks(lists.items, positives.items, positives.query_rows)
+    return {k: float(np.mean(ranks <= k)) if len(ranks) else float("nan") for k in ks}
+
+
+def share_for_90_percent(retrieved: ArrayLike, size: int) -> float:
+    """The share of ``size`` entries that, most retrieved first, fill 90 % of the slots; -1 is no slot.
+
+    Ten slots, of which entry 0 fills seven: with entry 1 (two) it fills nine, so two of eight entries are needed.
+
+    >>> share_for_90_percent([0, 0, 0, 0, 0, 0, 0, 1, 1, 2], size=8)
+    0.25
+    """
+    entries = np.asarray(retrieved).ravel()
+    slots = np.sort(np.bincount(entries[entries != NO_ITEM]))[::-1]
+    total = int(slots.sum())
+    if not total:
+        return 0.0
+    return (int(np.searchsorted(slots.cumsum(), 0.9 * total)) + 1) / size
+
+
+def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> float:
+    """Return the share of the slots whose item nobody has engaged with; -1 is no slot, and without a slot it is 0.
+
+    Args:
+        retrieved: rows of items, in any shape. popularity: [items] events.
+
+    >>> share_never_engaged(np.array([[0, 1], [2, -1]]), np.array([5.0, 0.0, 1.0]))
+    0.3333333333333333
+    """
+    slots = retrieved[retrieved != NO_ITEM]
+    return float(np.mean(np.asarray(popularity)[slots] == 0)) if len(slots) else 0.0
+
+
+def confidence_interval(
+    lists: RankedLists, positives: Positives, k: int, samples: int = 200, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Recall@K with a percentile bootstrap over queries (users), all of a user's positives drawn together."""
+    return _bootstrap(*_hits_and_counts(lists, positives, k), samples, seed, level)
+
+
+def paired_difference(
+    first: RankedLists,
+    second: RankedLists,
+    positives: Positives,
+    k: int,
+    samples: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Recall@K of ``first`` minus that of ``second`` on the same queries, with a paired bootstrap over queries.
+
+    Far narrower than the two separate intervals: what is hard for both models cancels out.
+    """
+    first_hits, counts = _hits_and_counts(first, positives, k)
+    second_hits, _ = _hits_and_counts(second, positives, k)
+    return _bootstrap(first_hits - second_hits, counts, samples, seed, level)
+
+
+def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
+    """Recall@K by a label of the query, such as history length or country.
+
+    Args:
+        segment: [queries] labels; a query without a label (null) is left out.
+
+    Returns:
+        segment, queries, positives, recall; sorted by segment.
+    """
+    labels = pl.Series("segment", segment)
+    if len(labels) != positives.queries:
+        raise ValueError(f"{len(labels)} segment labels for {positives.queries} queries: one label a query")
+    return recall_by_positive_segment(lists, positives, labels.gather(positives.query_rows), k)
+
+
+def recall_by_positive_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
+    """Recall@K by a label of the positive, such as its conversion type.
+
+    Args:
+        segment: [positives] labels, in the order of ``positives.items``; null is left out.
+
+    Returns:
+        segment, queries (with a positive of the segment), positives, recall; sorted by segment.
+    """
+    labels = pl.Series("segment", segment)
+    if len(labels) != len(positives.items):
+        raise ValueError(f"{len(labels)} segment labels for {len(positives.items)} positives: one label a positive")
+    _check_shapes(lists, positives, k)
+    hit = _ranks(lists.items, positives.items, positives.query_rows) <= k
+    frame = pl.DataFrame({"segment": labels, "query": positives.query_rows, "hit": hit})
+    return (
+        frame.drop_nulls("segment")
+        .group_by("segment")
+        .agg(
+            pl.col("query").n_unique().cast(pl.Int64).alias("queries"),
+            pl.len().cast(pl.Int64).alias("positives"),
+            pl.col("hit").mean().alias("recall"),
+        )
+        .sort("segment")
+    )
+
+
+def _check(lists: RankedLists, positives: Positives, depth: int) -> None:
+    _check_shapes(lists, positives, depth)
+    if not len(positives.items):
+        raise ValueError("no query has a positive: there is nothing to evaluate")
+
+
+def _check_shapes(lists: RankedLists, positives: Positives, depth: int) -> None:
+    if lists.queries != positives.queries:
+        raise ValueError(f"lists of {lists.queries} queries, positives of {positives.queries}: they must be the same")
+    if lists.depth < depth:
+        raise ValueError(f"the lists are {lists.depth} deep, these figures need {depth}: retrieve deeper lists")
+
+
+def _ranks(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The best rank (1 = first) of each wanted entry in its query's row of ``shown``; depth + 1 where it is absent."""
+    depth = shown.shape[1]
+    ranks = np.full(len(wanted), depth + 1, np.int64)
+    size = max(1, COMPARISONS_IN_MEMORY // depth)
+    for start in range(0, len(wanted), size):
+        part = slice(start, start + size)
+        equal = (shown[query_rows[part]] == wanted[part, None]) & (wanted[part, None] != NO_ITEM)
+        ranks[part] = np.where(equal.any(axis=1), equal.argmax(axis=1) + 1, depth + 1)
+    return ranks
+
+
+def _per_query(hit: NDArray[np.bool_], positives: Positives) -> NDArray[np.int64]:
+    """Number of hits by query, [queries]."""
+    return np.bincount(positives.query_rows[hit], minlength=positives.queries)
+
+
+def _ndcg(ranks: NDArray[np.int64], positives: Positives) -> float:
+    gain = np.where(ranks <= TOP, 1 / np.log2(ranks + 1), 0.0)
+    gained = np.bincount(positives.query_rows, weights=gain, minlength=positives.queries)
+    ideal = np.cumsum(1 / np.log2(np.arange(2, TOP + 2)))
+    return float(np.mean(gained / ideal[np.minimum(positives.counts, TOP) - 1]))
+
+
+def _advertisers_of(items: NDArray[np.int64], advertisers: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(items == NO_ITEM, UNKNOWN, advertisers[items])
+
+
+def _advertiser_hit(
+    lists: RankedLists, positives: Positives, advertisers: NDArray[np.int64], ks: Sequence[int]
+) -> dict[int, float]:
+    wanted = _advertisers_of(positives.items, advertisers)
+    known = wanted != UNKNOWN
+    if not known.any():
+        return {}
+    ranks = _ranks(_advertisers_of(lists.items, advertisers), wanted[known], positives.query_rows[known])
+    return {k: float(np.mean(ranks <= k)) for k in ks}
+
+
+def _advertiser_diversity(slots: NDArray[np.int64], advertisers: NDArray[np.int64]) -> float | None:
+    known = len(np.unique(advertisers[advertisers != UNKNOWN]))
+    return share_for_90_percent(_advertisers_of(slots, advertisers), known) if known else None
+
+
+def _novelty(first: NDArray[np.int64], popularity: NDArray[np.float64]) -> float | None:
+    share = (popularity + 1) / (popularity + 1).sum()
+    return float(np.mean(-np.log2(share[first]))) if len(first) else None
+
+
+def _hits_and_counts(lists: RankedLists, positives: Positives, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hits and positives by query, for the queries that have positives."""
+    _check(lists, positives, k)
+    hits = _per_query(_ranks(lists.items, positives.items, positives.query_rows) <= k, positives)
+    return hits[positives.counts > 0], positives.counts[positives.counts > 0]
+
+
+def _bootstrap(gains: NDArray[np.int64], counts: NDArray[np.int64], samples: int, seed: int, level: float) -> Interval:
+    """Percentile interval of sum(gains) / sum(counts) when queries are drawn again with replacement."""
+    estimate = float(gains.sum() / counts.sum())
+    if not samples:
+        return Interval(estimate, float("nan"), float("nan"))
+    generator = np.random.default_rng(seed)
+    drawn = np.empty(samples)
+    for sample in range(samples):
+        queries = generator.integers(0, len(counts), len(counts))
+        drawn[sample] = gains[queries].sum() / counts[queries].sum()
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))

@@ -1,0 +1,148 @@
+"""The models and baselines of the reports, each asked the same queries over the same candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores
+from ml.evaluation.queries import Queries
+from ml.examples.context import Context, no_context
+from ml.examples.pairs import ranges
+from ml.features.dataset import Dataset
+from ml.features.event_log import EventLog, newest, within_lookback
+from ml.features.items import DAY, MAXIMUM_INTERESTS
+from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.item_model import TwoTower
+from ml.models.tensors import CatalogueTensors
+from ml.retrieval.lists import Ragged, RankedLists, search, search_scores
+from settings import ContextRecipe, Settings, UserEncoder
+
+
+class ModelName(StrEnum):
+    """In the order of the reports."""
+
+    popularity = "popularity"
+    recent_popularity = "recent_popularity"
+    item_knn = "item_knn"
+    mean_pooling = "mean_pooling"
+    max_pooling = "max_pooling"
+    sequential = "sequential"
+    contextual = "contextual"
+    oracle = "oracle"
+
+
+TRAINED = (ModelName.mean_pooling, ModelName.sequential, ModelName.contextual)
+"""What every training of a version trains for the reports; max pooling, for as much again, is for `adseq evaluate`."""
+POOLED = {ModelName.mean_pooling: UserEncoder.mean_pooling, ModelName.max_pooling: UserEncoder.max_pooling}
+BASELINES = (ModelName.popularity, ModelName.recent_popularity, ModelName.item_knn)
+
+
+def settings_of(model: ModelName, settings: Settings) -> Settings:
+    """The settings under which a comparison model is trained: the same but for what it is named after."""
+    if model is ModelName.contextual:
+        return settings
+    without_context = settings.model_copy(
+        update={"context": settings.context.model_copy(update={"recipe": ContextRecipe.none})}
+    )
+    if model not in POOLED:
+        return without_context
+    pooled = settings.model.model_copy(update={"encoder": POOLED[model]})
+    return without_context.model_copy(update={"model": pooled})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries with the log that their histories lie in; the log may be newer than what the models learnt from."""
+
+    dataset: Dataset  # features, basis and statistics of the training period; a log that reaches the queries
+    queries: Queries
+    learnt: EventLog  # what the counted baselines learn from: events of the training period
+    recent_days: float  # window of the recent popularity
+
+
+def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: int) -> RankedLists:
+    """Lists of a two-tower network, in rows of the candidates.
+
+    A network that was trained without context (``settings``) is asked without it: its context layer has learnt nothing.
+    """
+    return lists_of_states(network, asked, states_of(network, asked, settings), settings, depth)
+
+
+def states_of(network: TwoTower, asked: Asked, settings: Settings) -> NDArray[np.float32]:
+    """What would be stored of each query's user [queries, state_width]."""
+    dataset, queries = asked.dataset, asked.queries
+    known = queries.user >= 0
+    user = np.maximum(queries.user, 0)
+    end = np.where(known, queries.history_end, dataset.log.offsets[user])
+    since = queries.as_of - settings.sequences.lookback_days * DAY
+    slices = within_lookback(dataset.log, user, newest(dataset.log, user, end, settings.sequences.length), since)
+    return encode_states(network, CatalogueTensors(dataset.features), dataset.log, slices, settings.inference)
+
+
+def lists_of_states(
+    network: TwoTower, asked: Asked, states: NDArray[np.float32], settings: Settings, depth: int
+) -> RankedLists:
+    """The rest of ``trained_lists``: from stored states [queries, state_width] to lists."""
+    if settings.context.recipe is ContextRecipe.none:
+        asked = without_context(asked)
+    dataset, queries = asked.dataset, asked.queries
+    catalogue = CatalogueTensors(dataset.features)
+    users = embed_users(network, catalogue, states, queries.context, dataset.users_demographics(queries.user))
+    items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
+    return search(users, items, depth, queries.exclude)
+
+
+def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
+    """Lists of a baseline that is counted rather than trained, from events before ``queries.as_of`` only.
+
+    With a context, item-kNN answers from the context item alone.
+    """
+    dataset, queries = asked.dataset, asked.queries
+    statistics = dataset.statistics
+    if model in (ModelName.popularity, ModelName.recent_popularity):
+        window = asked.recent_days if model is ModelName.recent_popularity else None
+        counts = popularity_scores(statistics.item, statistics.seconds, queries.as_of, window, len(dataset.features))
+        return popularity_lists(counts[queries.candidates], len(queries), depth, queries.exclude)
+    knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
+    history = _context_or_history(asked)
+
+    def scores(start: int, stop: int) -> NDArray[np.float32]:
+        dense = knn.scores(history.slice(start, stop))[:, queries.candidates].toarray()
+        return np.where(dense > 0, dense, -np.inf).astype(np.float32)
+
+    return search_scores(scores, len(queries), len(queries.candidates), depth, queries.exclude)
+
+
+def without_context(asked: Asked) -> Asked:
+    """The same queries on the home feed."""
+    absent = no_context(len(asked.queries), MAXIMUM_INTERESTS)
+    return replace(asked, queries=replace(asked.queries, context=absent))
+
+
+def all_lists(
+    networks: Mapping[ModelName, TwoTower], asked: Asked, settings: Settings, depth: int
+) -> dict[ModelName, RankedLists]:
+    """Every baseline and every trained model, in the order of the reports."""
+    lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
+    for model in TRAINED:
+        if model in networks:
+            lists[model] = trained_lists(networks[model], asked, settings_of(model, settings), depth)
+    return lists
+
+
+def _context_or_history(asked: Asked) -> Ragged:
+    """Catalogue rows that item-kNN starts from: the subject where there is one, else the history."""
+    queries: Queries = asked.queries
+    context: Context = queries.context
+    if (context.subject >= 0).any():
+        rows = np.flatnonzero(context.subject >= 0)
+        return Ragged.from_pairs(rows, context.subject[rows], len(queries))
+    known = np.flatnonzero(queries.user >= 0)
+    user = queries.user[known]
+    flat, owner = ranges(asked.dataset.log.offsets[user], queries.history_end[known])
+    return Ragged.from_pairs(known[owner], asked.dataset.log.item[flat], len(queries))

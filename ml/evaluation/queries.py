@@ -1,0 +1,144 @@
+"""Evaluation queries: users at an instant, what they look at, what they may be shown, what they converted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.examples.context import Context, no_context, subject_context
+from ml.examples.pairs import LabelRule, examples_at, ranges
+from ml.features.dataset import Dataset
+from ml.features.event_log import EventLog
+from ml.features.items import DAY, MAXIMUM_INTERESTS
+from ml.retrieval.lists import Positives, Ragged
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Queries with known positives. Items are rows of ``candidates``, which are rows of the catalogue."""
+
+    user: NDArray[np.int64]  # [queries] row of the event log, -1 = no history
+    history_end: NDArray[np.int64]  # [queries] flat position behind the last known event
+    context: Context  # [queries]
+    positives: Positives  # -1 = an item outside the candidates: a miss
+    exclude: Ragged | None  # items that may not be retrieved
+    candidates: NDArray[np.int64]  # catalogue rows that are ranked, ascending
+    as_of: float  # instant of the item statistics, seconds
+    positive_name: NDArray[np.int64] | None = None  # [positives] code of the event name, where it is known
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, rows: NDArray[np.int64]) -> Queries:
+        """Some of the queries; what is known of each positive is not kept."""
+        return Queries(
+            self.user[rows],
+            self.history_end[rows],
+            self.context.take(rows),
+            self.positives.take(rows),
+            self.exclude.take(rows) if self.exclude else None,
+            self.candidates,
+            self.as_of,
+        )
+
+
+def positions(candidates: NDArray[np.int64], items: int) -> NDArray[np.int64]:
+    """For each catalogue row its position among the candidates, -1 elsewhere [items]."""
+    position = np.full(items, -1, np.int64)
+    position[candidates] = np.arange(len(candidates))
+    return position
+
+
+def future_queries(
+    dataset: Dataset, whole: EventLog, cutoff: float, rule: LabelRule, maximum: int, seed: int, only_candidates: bool
+) -> tuple[Queries, Dataset]:
+    """Users known before ``cutoff`` with positives in the window after it, on the home feed.
+
+    Args:
+        dataset: what was known at the cut-off. whole: a log that reaches beyond the window, in the same catalogue rows.
+        maximum: at most this many users, a seeded sample.
+        only_candidates: drop positives on items that nobody could know at the cut-off, instead of counting a miss.
+
+    Returns:
+        The queries, whose users are rows of ``whole``, and the dataset with that log.
+    """
+    found = examples_at(whole, cutoff, rule, dataset.event_names)
+    candidates = np.flatnonzero(dataset.statistics.listed(cutoff))
+    position = positions(candidates, len(dataset.features))
+    if only_candidates:
+        found = found.take(np.flatnonzero(position[found.item] >= 0))
+    users = np.unique(found.user)
+    if len(users) > maximum:
+        users = np.sort(np.random.default_rng(seed).choice(users, maximum, replace=False))
+        found = found.take(np.flatnonzero(np.isin(found.user, users)))
+    history_end = whole.known_until(cutoff)[users]
+    queries = Queries(
+        user=users,
+        history_end=history_end,
+        context=no_context(len(users), MAXIMUM_INTERESTS),
+        positives=Ragged.from_pairs(np.searchsorted(users, found.user), position[found.item], len(users)),
+        exclude=None if rule.repeats_count else seen_items(whole, users, history_end, position),
+        candidates=candidates,
+        as_of=cutoff,
+        positive_name=found.name,
+    )
+    return queries, with_log(dataset, whole)
+
+
+def with_log(dataset: Dataset, whole: EventLog) -> Dataset:
+    """The dataset with another log of the same users and more; demographics follow the users."""
+    row = dataset.log.user_rows(whole.user_ids)
+    return replace(dataset, log=whole, demographics=dataset.users_demographics(row))
+
+
+def seen_items(
+    log: EventLog, users: NDArray[np.int64], history_end: NDArray[np.int64], position: NDArray[np.int64]
+) -> Ragged:
+    """Each query's own items, which may not be retrieved, as rows of the candidates."""
+    flat, owner = ranges(log.offsets[users], history_end)
+    item = log.item[flat]
+    row = np.where(item >= 0, position[np.maximum(item, 0)], -1)
+    return Ragged.from_pairs(owner[row >= 0], row[row >= 0], len(users))
+
+
+def contextual_queries(
+    dataset: Dataset,
+    whole: EventLog,
+    user: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    subject: NDArray[np.int64],
+    target: tuple[NDArray[np.int64], NDArray[np.int64]],
+    cutoff: float,
+) -> tuple[Queries, Dataset]:
+    """Requests with a subject item after ``cutoff``: what the user had done by the midnight before the request, what
+    they look at, and what they went for.
+
+    Args:
+        user: rows of ``whole``, -1 = unknown. seconds: each request's day start: events before it are known.
+        subject: catalogue rows. target: pairs (request, catalogue row) of the positives.
+    """
+    candidates = np.flatnonzero(dataset.statistics.listed(cutoff))
+    position = positions(candidates, len(dataset.features))
+    request, item = target
+    history_end = np.zeros(len(user), np.int64)
+    for start in np.unique(seconds):
+        at = (seconds == start) & (user >= 0)
+        history_end[at] = whole.known_until(float(start))[user[at]]
+    shown = np.flatnonzero((subject >= 0) & (position[np.maximum(subject, 0)] >= 0))
+    queries = Queries(
+        user=user,
+        history_end=history_end,
+        context=subject_context(subject, dataset.features),
+        positives=Ragged.from_pairs(request, position[item], len(user)),
+        exclude=Ragged.from_pairs(shown, position[subject[shown]], len(user)),
+        candidates=candidates,
+        as_of=cutoff,
+    )
+    return queries, with_log(dataset, whole)
+
+
+def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
+    """The midnight before each instant, given the end of some day (all days are 24 hours from it)."""
+    return end - np.ceil((end - seconds) / DAY) * DAY

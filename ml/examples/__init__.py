@@ -1,0 +1,1 @@
+"""What a model learns from: examples of a training period, and their context."""

@@ -1,0 +1,189 @@
+"""From a training period to what the advertiser model learns from.
+
+Positives are distinct advertisers: every advertiser with a positive event of the user in the K days after a cut-off is
+one example, also where the event has no item, as a signup. An advertiser of the user's own history may be a positive
+again, whatever the manifest says of items: buying at the same shop again is what is to be predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.evaluation.queries import with_log
+from ml.examples.objectives import build_examples
+from ml.examples.pairs import Examples, LabelRule, examples_at, training_cutoffs
+from ml.examples.period import TrainingPeriod, content_folds, on_listed, whole_log
+from ml.features.advertisers import Advertisers, advertiser_ids, advertiser_of_event, build_advertisers
+from ml.features.content import ContentBasis
+from ml.features.cross_fit import CrossFit, uncrossed
+from ml.features.dataset import Dataset, build_dataset
+from ml.features.event_log import EventLog
+from ml.retrieval.lists import Positives, Ragged
+from settings import Objective, Settings
+
+
+@dataclass(frozen=True)
+class AdvertiserPeriod:
+    """A training period, and the advertisers that it names at any time; what an instant knows of them is less."""
+
+    period: TrainingPeriod
+    advertiser_ids: pl.Series
+
+    @classmethod
+    def of(cls, period: TrainingPeriod) -> AdvertiserPeriod:
+        """A period with the advertisers of all its events and items."""
+        return cls(period, advertiser_ids(period.events, period.items))
+
+    def until(self, end: float) -> AdvertiserPeriod:
+        """The same period ended earlier; the advertisers' rows stay the same."""
+        return replace(self, period=self.period.until(end))
+
+    @property
+    def rule(self) -> LabelRule:
+        """What counts as a positive: advertisers may repeat."""
+        return replace(self.period.rule, repeats_count=True)
+
+
+@dataclass(frozen=True)
+class AdvertiserData:
+    """What is known of a period."""
+
+    dataset: Dataset  # what the encoder reads: events with the features of their items
+    advertisers: Advertisers
+    log: EventLog  # the same events, but ``item`` is the row of the event's advertiser
+    folds: CrossFit  # content of the items as each fold of the users learns under it
+
+
+def advertiser_settings(settings: Settings) -> Settings:
+    """The settings under which the advertiser model is trained: its own where it has some, every advertiser of the
+    window as a positive."""
+    own = settings.advertisers
+    examples = settings.examples.model_copy(update={"objective": Objective.all_action})
+    training = settings.training.model_copy(
+        update={
+            "batch_size": own.batch_size,
+            "corpus_negatives": own.corpus_negatives,
+            "alpha_positive": own.alpha_positive,
+            "alpha_negative": own.alpha_negative,
+            "epoch_examples": own.epoch_examples,
+            "maximum_epochs": own.maximum_epochs,
+        }
+    )
+    model = settings.model.model_copy(update={"trait_dimensions": own.memory_dimensions})
+    return settings.model_copy(update={"examples": examples, "training": training, "model": model})
+
+
+def advertiser_data(
+    known: AdvertiserPeriod, settings: Settings, event_names: list[str], basis: ContentBasis | None = None
+) -> AdvertiserData:
+    """Features and advertisers of a period, of which the content basis is made unless one is given; all users under the
+    content that serves."""
+    period, seed = known.period, settings.training.seed
+    dataset = build_dataset(period.events, period.items, period.users, settings.features, event_names, basis, seed)
+    advertisers = build_advertisers(
+        dataset.features, period.events, period.items, known.advertiser_ids, settings.features
+    )
+    log = by_advertiser(dataset.log, period.events, advertisers)
+    return AdvertiserData(dataset, advertisers, log, uncrossed(dataset.features, dataset.log.users))
+
+
+def cross_fitted(data: AdvertiserData, known: AdvertiserPeriod, settings: Settings) -> AdvertiserData:
+    """The same, each user to be learnt from under a graph without them: the history's items and the centroids of the
+    advertisers alike. ``known``: what ``data`` was made of."""
+    return replace(data, folds=content_folds(data.dataset, known.period, settings))
+
+
+def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings: Settings) -> Examples:
+    """Return examples at evenly spaced cut-offs whose windows end within the period, on advertisers known by then.
+
+    ``item`` is the row of the advertiser.
+    """
+    period, log = known.period, data.log
+    first = float(log.seconds.min()) if log.events else period.end
+    cutoffs = training_cutoffs(
+        period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
+    )
+    examples = build_examples(log, cutoffs, known.rule, period.event_names, settings.examples, settings.training.seed)
+    return on_listed(examples, data.advertisers.statistics, window=0.0)
+
+
+def by_advertiser(log: EventLog, events: pl.DataFrame, advertisers: Advertisers) -> EventLog:
+    """The log with the row of each event's advertiser in the place of its item's; ``events`` are the log's rows."""
+    row = advertiser_of_event(events["advertiser_id"], log.item, advertisers.of_item, advertisers.advertiser_ids)
+    return replace(log, item=row)
+
+
+@dataclass(frozen=True)
+class AdvertiserQueries:
+    """Users at an instant and the advertisers that they convert with in the window after it."""
+
+    dataset: Dataset  # what was known at the instant, with a log that reaches beyond it
+    advertisers: Advertisers  # as known at the instant
+    log: EventLog  # the reaching log by advertiser
+    user: NDArray[np.int64]  # [queries] rows of the log
+    history_end: NDArray[np.int64]  # [queries]
+    positives: Positives  # rows of ``index``; -1 = an advertiser that nobody could know at the instant: a miss
+    positive_name: NDArray[np.int64]  # [positives] code of the event name
+    repeated: NDArray[np.bool_]  # [positives] whether the user had an event with the advertiser before
+    index: NDArray[np.int64]  # rows of the advertisers that are ranked, ascending
+    as_of: float
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def advertiser_queries(
+    whole: AdvertiserPeriod, data: AdvertiserData, cutoff: float, settings: Settings, maximum: int, index_size: int
+) -> AdvertiserQueries:
+    """Users known before ``cutoff`` with positives in the window after it.
+
+    Args:
+        whole: a period that reaches to the window's end. data: what was known at the cut-off.
+        maximum: at most this many users, a seeded sample. index_size: see ``sampled_index``.
+    """
+    seed = settings.training.seed
+    items_log = whole_log(whole.period, settings)
+    log = by_advertiser(items_log, whole.period.events, data.advertisers)
+    found = examples_at(log, cutoff, whole.rule, whole.period.event_names)
+    users = np.unique(found.user)
+    if len(users) > maximum:
+        users = np.sort(np.random.default_rng(seed).choice(users, maximum, replace=False))
+        found = found.take(np.flatnonzero(np.isin(found.user, users)))
+    index = sampled_index(data.advertisers.known(cutoff), np.unique(found.item), index_size, seed)
+    place = np.full(len(data.advertisers), -1, np.int64)
+    place[index] = np.arange(len(index))
+    history_end = log.known_until(cutoff)
+    return AdvertiserQueries(
+        dataset=with_log(data.dataset, items_log),
+        advertisers=data.advertisers,
+        log=log,
+        user=users,
+        history_end=history_end[users],
+        positives=Ragged.from_pairs(np.searchsorted(users, found.user), place[found.item], len(users)),
+        positive_name=found.name,
+        repeated=_repeated(log, found, history_end),
+        index=index,
+        as_of=cutoff,
+    )
+
+
+def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
+    """The advertisers to rank, ascending: the positives among ``known`` (sorted rows) and a uniform sample of the
+    others that fills the index up to ``size``. All known ones where there are no more than that;
+    more than ``size`` where the positives alone are."""
+    wanted = np.intersect1d(known, positives)
+    others = np.setdiff1d(known, positives)
+    room = min(max(size - len(wanted), 0), len(others))
+    return np.sort(np.concatenate([wanted, np.random.default_rng(seed).choice(others, room, replace=False)]))
+
+
+def _repeated(log: EventLog, found: Examples, known_until: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each example's advertiser occurs in the user's history."""
+    size = int(log.item.max(initial=0)) + 1
+    user = log.user_of_event()
+    before = (np.arange(log.events) < known_until[user]) & (log.item >= 0)
+    return np.isin(found.user * size + found.item, user[before] * size + log.item[before])

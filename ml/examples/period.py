@@ -1,0 +1,210 @@
+"""From a training period to a trained model: prepare, choose the number of epochs on a temporal validation slice, fit.
+
+The training period ends at an instant; nothing in here reads an event at or after it. Selection repeats the whole
+preparation on the period up to one window before its end, so the validation slice cannot flatter itself through the
+graph, the statistics or the context. The final fit then learns from all of it for the chosen number of epochs: the
+newest conversions are the ones that tell most about tomorrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from ml.evaluation.model_lists import Asked
+from ml.evaluation.queries import future_queries
+from ml.examples.context import NO_SUBJECT, synthetic_subjects
+from ml.examples.objectives import build_examples
+from ml.examples.pairs import Examples, LabelRule, training_cutoffs
+from ml.examples.prepared import Prepared
+from ml.features.content import ContentBasis
+from ml.features.cross_fit import CrossFit, cross_fit, deal_folds, uncrossed
+from ml.features.dataset import Dataset, build_dataset
+from ml.features.event_log import EventLog, build_event_log, row_numbers, to_seconds
+from ml.features.items import DAY, ItemStatistics
+from settings import Settings
+
+
+@dataclass(frozen=True)
+class TrainingPeriod:
+    """All that may be learnt from."""
+
+    events: pl.DataFrame  # sorted by user_id, event_time, event_id; all before ``end``
+    items: pl.DataFrame  # the catalogue as of ``end``
+    users: pl.DataFrame
+    end: float  # seconds since 1970 UTC, exclusive
+    rule: LabelRule
+    event_names: list[str]
+    # The catalogue as of an instant; None: it never changed. No lambda where a process is handed the period.
+    items_at: Callable[[float], pl.DataFrame] | None = None
+
+    def until(self, end: float) -> TrainingPeriod:
+        """Return the same period ended earlier: events before ``end``, and the catalogue as of it.
+
+        The catalogue's rows stay the same. Of an item that the earlier catalogue lacks only the id is known.
+        """
+        events = self.events.filter(pl.Series(to_seconds(self.events["event_time"]) < end))
+        items = self.items if self.items_at is None else _in_rows_of(self.items, self.items_at(end))
+        return replace(self, events=events, items=items, end=end)
+
+    @property
+    def window(self) -> float:
+        """K in seconds."""
+        return self.rule.window_days * DAY
+
+
+def _in_rows_of(items: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
+    """Return the ``earlier`` catalogue in the rows of ``items``.
+
+    An item that the earlier catalogue lacks keeps its id and its ``listed_from``, and nothing else.
+    """
+    lacking = items.select("item_id", "listed_from").join(earlier, on="item_id", how="anti")
+    known = earlier.select(items.columns).join(items, on="item_id", how="semi")
+    return items.select("item_id").join(
+        pl.concat([known, lacking], how="diagonal"), on="item_id", how="left", maintain_order="left"
+    )
+
+
+def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
+    """All that a fit reads of a training period."""
+    return cross_fitted(with_subjects(prepare_examples(period, settings, basis), settings), period, settings)
+
+
+def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
+    """Features and examples of a training period, without contexts yet and under the content that serves."""
+    dataset = build_dataset(
+        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
+    )
+    examples = period_examples(period, dataset, settings)
+    return Prepared(
+        dataset, examples, np.full(len(examples), NO_SUBJECT), uncrossed(dataset.features, dataset.log.users)
+    )
+
+
+def cross_fitted(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
+    """The same examples, each to be learnt under a graph without its own user."""
+    return replace(prepared, folds=content_folds(prepared.dataset, period, settings))
+
+
+def content_folds(dataset: Dataset, period: TrainingPeriod, settings: Settings) -> CrossFit:
+    """The content that each fold of the users learns under."""
+    folds = settings.features.cross_fit_folds
+    if folds == 1:
+        return uncrossed(dataset.features, dataset.log.users)
+    return cross_fit(period.items.sort("item_id"), dataset.log, dataset.basis, folds, settings.training.seed)
+
+
+def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:
+    """Return examples at evenly spaced cut-offs whose windows end within the period, on items listed in the window."""
+    first = float(dataset.log.seconds.min()) if dataset.log.events else period.end
+    cutoffs = training_cutoffs(
+        period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
+    )
+    examples = build_examples(
+        dataset.log, cutoffs, period.rule, period.event_names, settings.examples, settings.training.seed
+    )
+    return on_listed(examples, dataset.statistics, period.window)
+
+
+def on_listed(examples: Examples, statistics: ItemStatistics, window: float) -> Examples:
+    """Return the examples whose positive is listed as of their cut-off, or by the feed in the ``window`` seconds after.
+
+    The others are on items that only their own sale makes known: no unsold item is like them, and a model would learn
+    that an item without a past is a positive.
+    """
+    kept = np.zeros(len(examples), bool)
+    for cutoff in np.unique(examples.cutoff):
+        at = examples.cutoff == cutoff
+        kept[at] = statistics.listed_in_window(float(cutoff), float(cutoff) + window)[examples.item[at]]
+    return examples.take(np.flatnonzero(kept))
+
+
+def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:
+    """The period less its last window, prepared, and the conversions of that window to validate on."""
+    earlier = period.until(period.end - period.window)
+    prepared = prepare(earlier, settings)
+    return earlier, prepared, newest_window(period, prepared, settings)
+
+
+def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+    """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
+    queries, dataset = future_queries(
+        prepared.dataset,
+        whole_log(period, settings),
+        period.end - period.window,
+        period.rule,
+        settings.training.validation_users,
+        settings.training.seed,
+        only_candidates=True,
+    )
+    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+
+
+def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
+    """The period's event log in the catalogue's rows."""
+    features = settings.features
+    return build_event_log(
+        period.events,
+        period.items["item_id"].sort(),
+        period.event_names,
+        features.advertiser_buckets,
+        features.advertiser_hashes,
+    )
+
+
+def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
+    """The same examples with synthetic subjects drawn anew under the settings' recipe."""
+    log, seed = prepared.dataset.log, settings.training.seed
+    subjects = synthetic_subjects(
+        prepared.examples,
+        log,
+        prepared.dataset.features,
+        settings.context.recipe,
+        deal_folds(log.users, settings.features.cross_fit_folds, seed),
+        seed,
+    )
+    return replace(prepared, subjects=subjects)
+
+
+def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFrame:
+    """Examples as the warehouse keeps them: ids instead of rows."""
+    dataset, examples = prepared.dataset, prepared.examples
+    item_ids, names = dataset.features.item_ids, pl.Series([None, *event_names], dtype=pl.String)
+    subject = item_ids.gather(np.maximum(prepared.subjects, 0)).set(pl.Series(prepared.subjects < 0), None)
+    return pl.DataFrame(
+        {
+            "cutoff": pl.Series((examples.cutoff * 1e6).astype(np.int64)).cast(pl.Datetime("us", "UTC")),
+            "user_id": dataset.log.user_ids.gather(examples.user),
+            "history_events": examples.history_end - dataset.log.offsets[examples.user],
+            "item_id": item_ids.gather(examples.item),
+            "event_name": names.gather(examples.name),
+            "weight": examples.weight,
+            "subject_item_id": subject,
+        }
+    )
+
+
+def examples_of_frame(
+    period: TrainingPeriod, frame: pl.DataFrame, settings: Settings, basis: ContentBasis | None = None
+) -> Prepared:
+    """The inverse of ``examples_to_frame`` under the same period; without subjects where the frame has none."""
+    dataset = build_dataset(
+        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
+    )
+    frame = frame.sort("cutoff", "user_id", "item_id", "history_events")
+    user, ids = dataset.log.user_rows(frame["user_id"]), dataset.features.item_ids
+    names = pl.Series(list(period.event_names))
+    examples = Examples(
+        cutoff=to_seconds(frame["cutoff"]),
+        user=user,
+        history_end=dataset.log.offsets[user] + frame["history_events"].to_numpy(),
+        item=row_numbers(ids, frame["item_id"]),
+        weight=frame["weight"].to_numpy().astype(np.float32),
+        name=row_numbers(names, frame["event_name"]) + 1,
+    )
+    none = np.full(len(frame), NO_SUBJECT)
+    subjects = row_numbers(ids, frame["subject_item_id"]) if "subject_item_id" in frame.columns else none
+    return Prepared(dataset, examples, subjects, uncrossed(dataset.features, dataset.log.users))

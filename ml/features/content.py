@@ -1,0 +1,196 @@
+"""Content embeddings of items: what the co-engagement graph of the training period says of an item, and beside it the
+embedding that the catalogue gives, where it gives any.
+
+A new item gets the mean graph content of its advertiser and its deepest known category, and its own given embedding.
+The basis is frozen with the model version: a user's events mean the same to the encoder for as long as it is deployed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.features.co_engagement import spectral_embedding, unit_rows
+from ml.features.event_log import EventLog, row_numbers
+from ml.features.hashing import known_advertisers
+from settings import FeatureSettings
+
+SEPARATOR = " > "
+GIVEN_SHARE = 0.5  # given embeddings are used where at least this share of the items has one
+
+
+@dataclass(frozen=True)
+class ContentBasis:
+    """Frozen content: vectors of the known items, and attribute means from which the others are derived.
+
+    A vector is [graph ; given], each part of unit length or zero, scaled to unit length as a whole.
+    """
+
+    items: pl.DataFrame  # item_id, vector list[f32] of ``width``
+    means: pl.DataFrame  # kind ("advertiser" | "category"), key, vector list[f32] of ``graph_width``
+    price_mean: float  # of log(1 + price)
+    price_deviation: float
+    graph_width: int
+    given_width: int  # 0 where the catalogue gives no embeddings
+
+    @property
+    def width(self) -> int:
+        return self.graph_width + self.given_width
+
+    @property
+    def source(self) -> str:
+        """Where content comes from, for people."""
+        return "co-engagement graph and given embeddings" if self.given_width else "co-engagement graph"
+
+    def content_of(self, items: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Content [items, width] and, for every item, what it would get if it were new [items, width].
+
+        An item that the basis holds keeps its vector, whatever its attributes are by now.
+        """
+        given = _given(items["embedding"], self.given_width)
+        cold = unit_rows(np.concatenate([self._from_attributes(items), given], axis=1))
+        row = row_numbers(self.items["item_id"], items["item_id"])
+        content = cold.copy()
+        content[row >= 0] = _matrix(self.items["vector"], self.width)[row[row >= 0]]
+        return content, cold
+
+    def graph_of(self, item_ids: pl.Series) -> NDArray[np.float32]:
+        """The graph part of the items that the basis holds, unit rows; zero for others [items, graph_width]."""
+        row = row_numbers(self.items["item_id"], item_ids)
+        vectors = np.zeros((len(item_ids), self.graph_width), np.float32)
+        vectors[row >= 0] = _matrix(self.items["vector"], self.width)[row[row >= 0], : self.graph_width]
+        return unit_rows(vectors)
+
+    def to_frame(self) -> pl.DataFrame:
+        """The basis as one table: kind ("item", "advertiser", "category", "price", "width"), key, vector."""
+        vector = pl.List(pl.Float32)
+        about = pl.DataFrame(
+            {
+                "kind": ["price", "width"],
+                "key": ["mean, deviation", "graph, given"],
+                "vector": [
+                    [self.price_mean, self.price_deviation],
+                    [float(self.graph_width), float(self.given_width)],
+                ],
+            },
+            schema_overrides={"vector": vector},
+        )
+        items = self.items.select(kind=pl.lit("item"), key="item_id", vector="vector")
+        return pl.concat([about, items, self.means.select("kind", "key", "vector")])
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame) -> ContentBasis:
+        """The inverse of ``to_frame``."""
+        price, widths = frame.filter(kind="price")["vector"][0], frame.filter(kind="width")["vector"][0]
+        return cls(
+            items=frame.filter(kind="item").select(item_id="key", vector="vector"),
+            means=frame.filter(pl.col("kind").is_in(["advertiser", "category"])).select("kind", "key", "vector"),
+            price_mean=float(price[0]),
+            price_deviation=float(price[1]),
+            graph_width=int(widths[0]),
+            given_width=int(widths[1]),
+        )
+
+    def _from_attributes(self, items: pl.DataFrame) -> NDArray[np.float32]:
+        by_advertiser, has_advertiser = self._lookup("advertiser", items["advertiser_id"])
+        by_category = np.zeros_like(by_advertiser)
+        has_category = np.zeros(len(items), bool)
+        nodes = category_nodes(items["category"])
+        levels = int(nodes.list.len().max() or 0)  # type: ignore[arg-type]
+        for level in range(levels):  # the deepest level that the basis knows wins
+            found, known = self._lookup("category", nodes.list.get(level, null_on_oob=True))
+            by_category[known], has_category = found[known], has_category | known
+        total = by_advertiser * has_advertiser[:, None] + by_category * has_category[:, None]
+        return unit_rows(total)
+
+    def _lookup(self, kind: str, keys: pl.Series) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        table = self.means.filter(kind=kind)
+        row = row_numbers(table["key"], keys)
+        vectors = np.zeros((len(keys), self.graph_width), np.float32)
+        vectors[row >= 0] = _matrix(table["vector"], self.graph_width)[row[row >= 0]]
+        return vectors, row >= 0
+
+
+def build_content_basis(items: pl.DataFrame, log: EventLog, settings: FeatureSettings, seed: int) -> ContentBasis:
+    """Freeze the content of the training period.
+
+    Args:
+        items: the catalogue as of the training period's end, sorted by item_id; ``log.item`` are its rows.
+        log: events of the training period only.
+    """
+    return freeze(items, spectral_embedding(log, len(items), settings.content_dimensions, seed))
+
+
+def freeze(items: pl.DataFrame, graph: NDArray[np.float32]) -> ContentBasis:
+    """The basis of a catalogue with graph content ``graph`` [items, graph_width], unit or zero rows."""
+    lengths = items["embedding"].list.len()
+    some_given = float(items["embedding"].is_not_null().mean() or 0.0) >= GIVEN_SHARE  # type: ignore[arg-type]
+    given = _given(items["embedding"], int(lengths.max() or 0) if some_given else 0)  # type: ignore[arg-type]
+    vectors = unit_rows(np.concatenate([graph, given], axis=1))
+    in_graph = np.linalg.norm(graph, axis=1) > 0
+    logarithm = np.log1p(items["price"].drop_nulls().to_numpy())
+    return ContentBasis(
+        # An item that is not in the graph is left out: its content is that of a new one, for as long as it is new.
+        items=_frame(items["item_id"].filter(pl.Series(in_graph)), vectors[in_graph]),
+        means=_attribute_means(items, graph, in_graph),
+        price_mean=float(logarithm.mean()) if len(logarithm) else 0.0,
+        price_deviation=float(max(logarithm.std(), 1e-6)) if len(logarithm) else 1.0,
+        graph_width=graph.shape[1],
+        given_width=given.shape[1],
+    )
+
+
+def category_nodes(category: pl.Series) -> pl.Series:
+    """Each category path as the list of its prefixes: ``A > B`` gives [``A``, ``A > B``]; null gives an empty list."""
+    unique = category.drop_nulls().unique()
+    prefixes = [
+        [SEPARATOR.join(parts[: depth + 1]) for depth in range(len(parts))]
+        for parts in ([part.strip() for part in path.split(">")] for path in unique)
+    ]
+    table = pl.DataFrame({"path": unique, "nodes": prefixes}, schema={"path": pl.String, "nodes": pl.List(pl.String)})
+    joined = category.alias("path").to_frame().join(table, on="path", how="left", maintain_order="left")
+    return joined["nodes"].fill_null(pl.lit([], dtype=pl.List(pl.String)))
+
+
+def _attribute_means(items: pl.DataFrame, vectors: NDArray[np.float32], known: NDArray[np.bool_]) -> pl.DataFrame:
+    rows = pl.Series("row", np.arange(len(items)))
+    nodes = pl.DataFrame({"row": rows, "key": category_nodes(items["category"])}).explode("key")
+    keyed = pl.concat(
+        [
+            pl.DataFrame({"row": rows, "key": known_advertisers(items["advertiser_id"])}).with_columns(
+                kind=pl.lit("advertiser")
+            ),
+            nodes.with_columns(kind=pl.lit("category")),
+        ]
+    ).drop_nulls("key")
+    keyed = keyed.filter(pl.Series(known[keyed["row"].to_numpy()]))
+    groups = keyed.select("kind", "key").unique().sort("kind", "key").with_columns(group=pl.int_range(pl.len()))
+    member = keyed.join(groups, on=["kind", "key"], how="left", maintain_order="left")
+    sums = np.zeros((len(groups), vectors.shape[1]), np.float32)
+    np.add.at(sums, member["group"].to_numpy(), vectors[member["row"].to_numpy()])
+    return groups.select("kind", "key").with_columns(pl.Series("vector", unit_rows(sums)).cast(pl.List(pl.Float32)))
+
+
+def _given(embedding: pl.Series, width: int) -> NDArray[np.float32]:
+    """Given embeddings as unit rows [items, width]; zero for an item without a usable one (right length, not zero)."""
+    vectors = np.zeros((len(embedding), width), np.float32)
+    if width:
+        usable = (embedding.list.len() == width).fill_null(False).to_numpy()
+        vectors[usable] = _matrix(embedding.filter(pl.Series(usable)), width)
+        vectors = unit_rows(vectors)
+    return vectors
+
+
+def _matrix(column: pl.Series, width: int) -> NDArray[np.float32]:
+    return (
+        column.explode().cast(pl.Float32).to_numpy().reshape(-1, width)
+        if len(column)
+        else np.zeros((0, width), np.float32)
+    )
+
+
+def _frame(ids: pl.Series, vectors: NDArray[np.float32]) -> pl.DataFrame:
+    return pl.DataFrame({"item_id": ids}).with_columns(pl.Series("vector", vectors).cast(pl.List(pl.Float32)))

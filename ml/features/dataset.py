@@ -1,0 +1,77 @@
+"""Everything that a model learns from, derived from events before one instant and nothing after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.features.content import ContentBasis, build_content_basis
+from ml.features.event_log import EventLog, build_event_log, row_numbers
+from ml.features.hashing import hash_column
+from ml.features.items import ItemFeatures, ItemStatistics, build_item_features, catalogue_statistics
+from settings import FeatureSettings
+
+AGE_DECADE = 10
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One log under one content basis. Catalogue rows are those of ``features.item_ids``."""
+
+    features: ItemFeatures
+    basis: ContentBasis
+    log: EventLog
+    statistics: ItemStatistics
+    demographics: NDArray[np.int64]  # [users of the log, 3] buckets
+    event_names: list[str]
+
+    def users_demographics(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Buckets [users, 3] of log rows; zero for -1 (unknown)."""
+        return np.where((users >= 0)[:, None], self.demographics[np.maximum(users, 0)], 0)
+
+
+def build_dataset(
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    users: pl.DataFrame,
+    settings: FeatureSettings,
+    event_names: list[str],
+    basis: ContentBasis | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Derive features, statistics and (without a given ``basis``) the content basis from ``events``.
+
+    Args:
+        events: user_id, event_time, event_name, item_id, advertiser_id; sorted by user, then time.
+        items: the catalogue (item_id unique). users: user_id, age, gender, country.
+    """
+    items = items.sort("item_id")
+    log = build_event_log(
+        events, items["item_id"], event_names, settings.advertiser_buckets, settings.advertiser_hashes
+    )
+    basis = basis or build_content_basis(items, log, settings, seed)
+    return Dataset(
+        features=build_item_features(items, basis, settings),
+        basis=basis,
+        log=log,
+        statistics=catalogue_statistics(items, log.item, log.seconds, settings.statistics_windows_days),
+        demographics=demographic_buckets(users, log.user_ids),
+        event_names=event_names,
+    )
+
+
+def demographic_buckets(users: pl.DataFrame, user_ids: pl.Series) -> NDArray[np.int64]:
+    """Buckets [user_ids, 3] of age decade, gender and country; 0 where unknown."""
+    row = row_numbers(users["user_id"], user_ids)
+    columns = [
+        "age" + (users["age"].cast(pl.Int64) // AGE_DECADE).cast(pl.String),
+        "gender" + users["gender"].cast(pl.String),
+        "country" + users["country"].cast(pl.String),
+    ]
+    if not len(users):
+        return np.zeros((len(user_ids), len(columns)), np.int64)
+    buckets = np.concatenate([hash_column(column, 256) for column in columns], axis=1)
+    return np.where((row >= 0)[:, None], buckets[np.maximum(row, 0)], 0)

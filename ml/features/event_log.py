@@ -1,0 +1,188 @@
+"""Users' events as flat values plus offsets, and the padded batches that the encoder reads.
+
+A training example's history is a slice of the log, never a copy: as many cut-offs as one likes cost no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.features.hashing import hash_column, known_advertisers
+
+UNKNOWN_NAME = 0
+SPREAD = 1.5  # narrower wastes less padding, but each batch has a fixed cost
+GAP_BUCKETS = 26  # log2 of minutes up to about 32 years; 0 = no earlier event in the sequence
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Events of all users: user-major, each user's oldest first."""
+
+    user_ids: pl.Series  # [users], text
+    offsets: NDArray[np.int64]  # [users + 1]
+    item: NDArray[np.int64]  # [events] catalogue row, -1 = none or unknown
+    name: NDArray[np.int64]  # [events] code of the event name, 0 = unknown
+    advertiser: NDArray[np.int64]  # [events, hashes] buckets
+    seconds: NDArray[np.float64]  # [events] event time, seconds since 1970 UTC
+
+    @property
+    def users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def events(self) -> int:
+        return len(self.item)
+
+    @property
+    def end(self) -> float:
+        """The instant behind the newest event, in seconds; 0 without events."""
+        return float(np.nextafter(self.seconds.max(), np.inf)) if self.events else 0.0
+
+    def user_of_event(self) -> NDArray[np.int64]:
+        """The user row of each event [events]."""
+        return np.repeat(np.arange(self.users), np.diff(self.offsets))
+
+    def known_until(self, seconds: float) -> NDArray[np.int64]:
+        """For each user the flat position behind their last event before ``seconds`` [users]."""
+        before = np.concatenate(([0], np.cumsum(self.seconds < seconds)))
+        return self.offsets[:-1] + before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+    def user_rows(self, user_ids: pl.Series) -> NDArray[np.int64]:
+        """Rows of the given users; -1 for a user without events."""
+        return row_numbers(self.user_ids, user_ids)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Sequences as half-open ranges of an event log."""
+
+    start: NDArray[np.int64]  # [sequences]
+    end: NDArray[np.int64]  # [sequences]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.end - self.start
+
+    def take(self, rows: NDArray[np.int64]) -> Slices:
+        return Slices(self.start[rows], self.end[rows])
+
+
+def build_event_log(
+    events: pl.DataFrame, item_ids: pl.Series, event_names: list[str], advertiser_buckets: int, advertiser_hashes: int
+) -> EventLog:
+    """An event log from rows sorted by user, then time.
+
+    Args:
+        events: user_id, event_time, event_name, item_id, advertiser_id; a user's rows stand together, in time order.
+        item_ids: the catalogue; an event's item is its row there.
+        event_names: the model's vocabulary; a name's code is its position + 1.
+    """
+    runs = events["user_id"].rle()
+    names = pl.DataFrame(
+        {"name": event_names, "code": range(1, len(event_names) + 1)}, schema_overrides={"code": pl.Int64}
+    )
+    code = events.select(name="event_name").join(names, on="name", how="left", maintain_order="left")["code"]
+    return EventLog(
+        user_ids=runs.struct.field("value"),
+        offsets=np.concatenate(([0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64)))),
+        item=row_numbers(item_ids, events["item_id"]),
+        name=code.fill_null(UNKNOWN_NAME).to_numpy(),
+        advertiser=hash_column(known_advertisers(events["advertiser_id"]), advertiser_buckets, advertiser_hashes),
+        seconds=to_seconds(events["event_time"]),
+    )
+
+
+def explode_sequences(sequences: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a user_sequences table (list columns) as one row an event, in sequence order."""
+    columns = ["event_time", "event_name", "item_id", "advertiser_id"]
+    return sequences.select("user_id", *columns).explode(columns)
+
+
+def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], length: int) -> Slices:
+    """The last ``length`` events of each of ``users`` before flat position ``end`` [users]."""
+    return Slices(np.maximum(log.offsets[users], end - length), end)
+
+
+def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, since: float) -> Slices:
+    """The slices of ``users`` without events before ``since`` (seconds), as the daily sequences leave them out."""
+    return Slices(np.minimum(np.maximum(slices.start, log.known_until(since)[users]), slices.end), slices.end)
+
+
+@dataclass(frozen=True)
+class PaddedEvents:
+    """A batch for the encoder, right-aligned nowhere: position 0 is the oldest event, padding follows the newest."""
+
+    item: NDArray[np.int64]  # [batch, positions] catalogue row, -1 = none
+    name: NDArray[np.int64]  # [batch, positions]
+    advertiser: NDArray[np.int64]  # [batch, positions, hashes]
+    gap: NDArray[np.int64]  # [batch, positions] log-bucketed time since the event before
+    recency: NDArray[np.int64]  # [batch, positions] 0 = newest
+    valid: NDArray[np.bool_]  # [batch, positions]
+
+
+def pad(log: EventLog, slices: Slices) -> PaddedEvents:
+    """Gather sequences into one padded batch, trimmed to its longest sequence (at least one position)."""
+    lengths = slices.lengths
+    position = np.arange(max(1, int(lengths.max(initial=1))))
+    valid = position < lengths[:, None]
+    flat = np.where(valid, slices.start[:, None] + position, 0)
+    if not log.events:
+        return _no_events(valid, log.advertiser.shape[1])
+    seconds = log.seconds[flat]
+    minutes = np.maximum(np.diff(seconds, axis=1, prepend=seconds[:, :1]), 0) / 60
+    gap = np.minimum(1 + np.log2(1 + minutes).astype(np.int64), GAP_BUCKETS - 1)
+    gap[:, 0] = 0
+    return PaddedEvents(
+        item=np.where(valid, log.item[flat], -1),
+        name=np.where(valid, log.name[flat], 0),
+        advertiser=np.where(valid[:, :, None], log.advertiser[flat], 0),
+        gap=np.where(valid, gap, 0),
+        recency=np.where(valid, lengths[:, None] - 1 - position, 0),
+        valid=valid,
+    )
+
+
+def _no_events(valid: NDArray[np.bool_], hashes: int) -> PaddedEvents:
+    zeros = np.zeros(valid.shape, np.int64)
+    return PaddedEvents(zeros - 1, zeros, np.zeros((*valid.shape, hashes), np.int64), zeros, zeros, valid)
+
+
+def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Rows in order of length, cut so that no batch holds more than ``tokens`` padded positions (or one row), nor
+    sequences more than ``SPREAD`` times as long as its shortest.
+
+    Trimmed batches of like lengths cost what the events cost, not rows x the longest sequence.
+    """
+    order = np.argsort(lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        shortest = max(1, int(lengths[order[begin]]))
+        rows = order[begin : begin + max(1, tokens // shortest)]
+        # Lengths ascend, so the widest of the first n rows is the last one: their padded size is n x its length.
+        padded = np.arange(1, len(rows) + 1) * np.maximum(lengths[rows], 1)
+        fitting = int(np.searchsorted(padded, tokens, side="right"))
+        alike = int(np.searchsorted(lengths[rows], SPREAD * shortest, side="right"))
+        stop = begin + max(1, min(fitting, alike))
+        yield order[begin:stop]
+        begin = stop
+
+
+def row_numbers(keys: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:
+    """For each wanted value its position in ``keys`` (unique); -1 where absent or null."""
+    table = pl.DataFrame({"key": keys, "row": np.arange(len(keys))})
+    found = wanted.alias("key").to_frame().join(table, on="key", how="left", maintain_order="left")
+    return found["row"].fill_null(-1).to_numpy().astype(np.int64)
+
+
+def to_seconds(times: pl.Series) -> NDArray[np.float64]:
+    """A UTC datetime column in seconds since 1970; null gives -inf."""
+    microseconds = times.dt.timestamp("us").cast(pl.Float64)
+    return (microseconds / 1e6).fill_null(float("-inf")).to_numpy()

@@ -1,0 +1,292 @@
+"""The figures of reports and of asset metadata; ``ml.figures.style`` says how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
+
+from ml.figures.style import (
+    GRID,
+    INK,
+    MODEL_COLOURS,
+    QUIET,
+    RESOLUTION,
+    as_percent,
+    canvas,
+    count_axis,
+    date_axis,
+    dress,
+    finite_values,
+    legend_below,
+    lower_first,
+    model_colour,
+    model_label,
+    name_line_ends,
+    other_colours,
+    pairs_of_bars,
+    percent_axis,
+    put_titles,
+    ticks_apart,
+)
+
+if TYPE_CHECKING:  # ml.evaluation.metrics loads torch, which drawing does not need
+    from ml.evaluation.metrics import Interval
+
+DIVERSITY = "Diversity: share of the catalogue that fills 90 % of all retrieved slots"
+
+
+@dataclass(frozen=True)
+class ContextLift:
+    """One model with and without the context: recall, and the median relevance of candidates to the subject item."""
+
+    recall_without: float
+    recall_with: float
+    relevance_without: float
+    relevance_with: float
+
+
+def recall_curve(by_model: Mapping[str, Mapping[int, float]], subtitle: str = "") -> Figure:
+    """Recall against the list length K (log axis), one line a model, named at its end."""
+    figure, axes = canvas("Recall by list length", subtitle, "List length K", "Recall@K")
+    for model, recall in by_model.items():
+        ks = sorted(recall)
+        axes.plot(
+            ks,
+            [recall[k] for k in ks],
+            color=model_colour(model),
+            marker="o",
+            markersize=4.5,
+            linewidth=2.6 if model == "contextual" else 1.8,
+            linestyle="--" if model == "oracle" else "-",
+        )
+    ticks = sorted({k for recall in by_model.values() for k in recall})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks_apart(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:,.0f}"))
+    percent_axis(axes)
+    axes.set_ylim(0, 1.08 * max(max(recall.values()) for recall in by_model.values()) or 1)
+    name_line_ends(figure, axes, {model: (max(recall), recall[max(recall)]) for model, recall in by_model.items()})
+    return figure
+
+
+def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int, subtitle: str = "") -> Figure:
+    """Recall by segment, one bar a model.
+
+    Args:
+        by_model: frames of ``ml.evaluation.metrics.recall_by_segment``; the segments stand in the first frame's order.
+        segment_name: what the segments are, such as "History length (events)".
+        k: list length of the recall, for the labels.
+    """
+    first = next(iter(by_model.values()))
+    segments = first["segment"].to_list()
+    figure, axes = canvas(f"Recall@{k} by {lower_first(segment_name)}", subtitle, segment_name, f"Recall@{k}")
+    width = 0.8 / len(by_model)
+    for position, (model, frame) in enumerate(by_model.items()):
+        recall = dict(frame.select("segment", "recall").iter_rows())
+        left = np.arange(len(segments)) - 0.4 + (position + 0.5) * width
+        heights = [recall.get(segment, np.nan) for segment in segments]
+        axes.bar(left, heights, width * 0.92, color=model_colour(model), label=model_label(model))
+    counts = first["positives"].to_list()
+    names = [f"{segment}\n{count:,} positives" for segment, count in zip(segments, counts, strict=True)]
+    axes.set_xticks(range(len(segments)), names)
+    percent_axis(axes)
+    legend_below(axes, len(by_model))
+    return figure
+
+
+def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, subtitle: str = "") -> Figure:
+    """Diversity against recall: one named point a model, (diversity90, recall@K)."""
+    note = subtitle or "Up and to the right is better"
+    figure, axes = canvas(f"Diversity and Recall@{k} by model", note, DIVERSITY, f"Recall@{k}")
+    for model, (diversity, recall) in points.items():
+        axes.scatter(diversity, recall, s=110, color=model_colour(model), edgecolor="white", linewidth=1.2, zorder=3)
+    axes.set_xlim(0, 1.25 * max(diversity for diversity, _ in points.values()) or 1)
+    axes.set_ylim(0, 1.15 * max(recall for _, recall in points.values()) or 1)
+    axes.xaxis.set_major_formatter(FuncFormatter(as_percent))
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    percent_axis(axes)
+    name_line_ends(figure, axes, points)
+    return figure
+
+
+def pareto_scatter(
+    points: Mapping[str, tuple[float, float]], front: Sequence[str], k: int = 100, subtitle: str = ""
+) -> Figure:
+    """Diversity against recall: one labelled point a setting, (diversity90, recall@K), and a line through ``front``."""
+    figure, axes = canvas(f"Diversity and Recall@{k}: the front", subtitle, DIVERSITY, f"Recall@{k}")
+    percent_axis(axes)
+    axes.xaxis.set_major_formatter(FuncFormatter(as_percent))
+    axes.plot(*np.array(sorted(points[label] for label in front)).T, color=MODEL_COLOURS["contextual"], linewidth=1.8)
+    for label, place in points.items():
+        colour = MODEL_COLOURS["contextual" if label in front else "popularity"]
+        axes.scatter(*place, s=80, color=colour, edgecolor="white", linewidth=1.2, zorder=3)
+        axes.annotate(label, place, (7, 6), textcoords="offset points", fontsize=9, color=INK)
+    axes.margins(0.16)
+    axes.autoscale()  # the points lie close together: an axis from zero would hide their differences
+    return figure
+
+
+def context_bars(by_model: Mapping[str, ContextLift], k: int, subtitle: str = "") -> Figure:
+    """Recall with and without context, and how relevant the candidates are to the subject item, side by side."""
+    figure = Figure(figsize=(9.6, 4.6), dpi=RESOLUTION, facecolor="white")
+    put_titles(figure, "What the context adds", subtitle)
+    panels = figure.subplots(1, 2)
+    names = [model_label(model) for model in by_model]
+    lifts = list(by_model.values())
+    recall = ([lift.recall_without for lift in lifts], [lift.recall_with for lift in lifts])
+    relevance = ([lift.relevance_without for lift in lifts], [lift.relevance_with for lift in lifts])
+    dress(panels[0], "", f"Recall@{k}")
+    pairs_of_bars(panels[0], names, recall, lambda value: f"{100 * value:.1f} %")
+    percent_axis(panels[0])
+    dress(panels[1], "", "Median relevance to the subject (cosine)")
+    pairs_of_bars(panels[1], names, relevance, lambda value: f"{value:.2f}")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def daily_recall_curve(
+    days: Sequence[date], series: Mapping[str, Sequence[float | None]], k: int = 100, subtitle: str = ""
+) -> Figure:
+    """Prequential recall by day: each day's positives against models and indexes of the day before.
+
+    Args:
+        days: ascending.
+        series: a value a day for each model; None leaves a gap.
+    """
+    note = subtitle or "Each day's positives, against the index of the day before"
+    figure, axes = canvas(f"Daily Recall@{k}", note, "Day", f"Recall@{k}")
+    ends = {}
+    for model, values in series.items():
+        heights = np.array([np.nan if value is None else value for value in values], np.float64)
+        axes.plot(
+            np.array(days, "datetime64[D]"), heights, color=model_colour(model), marker="o", markersize=4.5, linewidth=2
+        )
+        if np.isfinite(heights).any():
+            last = int(np.flatnonzero(np.isfinite(heights))[-1])
+            ends[model] = (float(np.array(days, "datetime64[D]")[last].astype(np.int64)), float(heights[last]))
+    date_axis(axes, days)
+    percent_axis(axes)
+    axes.set_ylim(
+        0, 1.15 * max((height for line in axes.lines for height in finite_values(line.get_ydata())), default=1) or 1
+    )
+    name_line_ends(figure, axes, ends)
+    return figure
+
+
+def shares_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
+    """Shares by day, a line a name.
+
+    Args:
+        days: ascending.
+        series: a share a day for each name; None leaves a gap.
+    """
+    figure, axes = canvas(title, "", "Day", "Share")
+    highest = _lines_by_day(axes, days, series)
+    percent_axis(axes)
+    axes.set_ylim(0, min(1.05, 1.15 * highest) or 1)
+    return figure
+
+
+def scores_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
+    """Inner products by day, a line a name; as ``shares_by_day``."""
+    figure, axes = canvas(title, "", "Day", "Score")
+    _lines_by_day(axes, days, series)
+    return figure
+
+
+def _lines_by_day(axes: Axes, days: Sequence[date], series: Mapping[str, Sequence[float | None]]) -> float:
+    """Draw the lines. Returns the highest value, 0 without any."""
+    highest = 0.0
+    for colour, (name, values) in zip(other_colours(), series.items(), strict=False):
+        heights = np.array([np.nan if value is None else value for value in values], np.float64)
+        axes.plot(np.array(days, "datetime64[D]"), heights, color=colour, marker="o", markersize=3, label=name)
+        highest = max([highest, *finite_values(heights)])
+    date_axis(axes, days)
+    legend_below(axes, len(series))
+    return highest
+
+
+def counts_bar(
+    days: Sequence[date], by_name: Mapping[str, Sequence[int]], title: str = "Events by day", unit: str = "Events"
+) -> Figure:
+    """Counts by day, stacked by name (such as events by event name).
+
+    Args:
+        days: ascending; where the nearest two are a week or more apart they are the first days of weeks.
+        by_name: a count a day for each name.
+    """
+    apart = min(((after - before).days for before, after in pairwise(days)), default=1)
+    period = "week" if apart >= 7 else "day"
+    figure, axes = canvas(title, "", period.capitalize(), f"{unit} a {period}")
+    bottom = np.zeros(len(days))
+    for colour, (name, counts) in zip(other_colours(), by_name.items(), strict=False):
+        axes.bar(np.array(days, "datetime64[D]"), counts, 0.8 * apart, bottom=bottom, color=colour, label=name)
+        bottom += np.asarray(counts, np.float64)
+    date_axis(axes, days)
+    count_axis(axes)
+    legend_below(axes, len(by_name))
+    return figure
+
+
+def history_length_histogram(lengths: ArrayLike, subtitle: str = "") -> Figure:
+    """How many users have how many events; long histories share buckets that double in width."""
+    return _users_by("Users by length of history", subtitle, "Events in the history", lengths)
+
+
+def state_age_histogram(days: ArrayLike, subtitle: str = "") -> Figure:
+    """How many users have a state of how many days ago."""
+    return _users_by("Users by age of their state", subtitle, "Days since the last inference", days)
+
+
+def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure:
+    """Users a bucket of whole numbers; buckets of large ones double in width."""
+    numbers = np.asarray(values, np.int64)
+    figure, axes = canvas(title, subtitle, axis, "Users")
+    edges = [0, 1, 2, 3, 5, 9, 17, 33, 65, 129]
+    edges = [edge for edge in edges if edge <= numbers.max(initial=0)]
+    edges.append(int(numbers.max(initial=0)) + 1)
+    counts, _ = np.histogram(numbers, edges)
+    bars = axes.bar(range(len(counts)), counts, 0.86, color=MODEL_COLOURS["sequential"])
+    axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=8.5, color=QUIET)
+    names = [str(low) if high - low == 1 else f"{low}-{high - 1}" for low, high in pairwise(edges)]
+    axes.set_xticks(range(len(counts)), names)
+    count_axis(axes)
+    return figure
+
+
+def recall_interval_bars(by_model: Mapping[str, Interval], k: int, subtitle: str = "") -> Figure:
+    """Recall@K by model with its bootstrap interval, from top to bottom in the order given."""
+    note = subtitle or "Whiskers: 95 % bootstrap interval over users"
+    figure, axes = canvas(f"Recall@{k} by model", note, f"Recall@{k}", "", size=(8.2, 1.7 + 0.46 * len(by_model)))
+    positions = np.arange(len(by_model))[::-1]
+    furthest = 0.0
+    for position, (model, interval) in zip(positions, by_model.items(), strict=True):
+        axes.barh(position, interval.estimate, 0.66, color=model_colour(model))
+        end = interval.estimate
+        if np.isfinite(interval.low) and np.isfinite(interval.high):
+            reach = [[interval.estimate - interval.low], [interval.high - interval.estimate]]
+            axes.errorbar(interval.estimate, position, xerr=reach, color=INK, capsize=3.5, linewidth=1.2)
+            end = max(end, interval.high)
+        axes.annotate(
+            f"{100 * interval.estimate:.1f} %", (end, position), (7, 0), textcoords="offset points", va="center",
+            fontsize=9, color=INK,
+        )  # fmt: skip
+        furthest = max(furthest, end)
+    axes.set_yticks(positions, [model_label(model) for model in by_model], fontsize=9.5, color=INK)
+    axes.set_xlim(0, 1.14 * furthest or 1)
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.xaxis.set_major_formatter(FuncFormatter(as_percent))
+    return figure

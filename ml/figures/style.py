@@ -1,0 +1,203 @@
+"""How figures look: one canvas, one set of colours and names for models, axes, legends, and the file they become.
+
+Figures are plain ``Figure`` objects: no pyplot, so nothing is global and any thread or process may draw.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # ml.evaluation.metrics loads torch, which drawing does not need
+    pass
+
+# A model has one name and one colour wherever it is drawn: greys for popularity, blues for the models without context.
+MODEL_LABELS = {
+    "popularity": "Popularity",
+    "recent_popularity": "Recent popularity",
+    "item_knn": "Item-kNN",
+    "mean_pooling": "Mean pooling",
+    "max_pooling": "Max pooling",
+    "sequential": "Sequential, no context",
+    "contextual": "Contextual",
+    "oracle": "Oracle",
+}
+MODEL_COLOURS = {
+    "popularity": "#9aa5b1",
+    "recent_popularity": "#6b7683",
+    "item_knn": "#d99a2b",
+    "mean_pooling": "#7fb2de",
+    "max_pooling": "#4f92c9",
+    "sequential": "#2a6fb0",
+    "contextual": "#d1435b",
+    "oracle": "#2b9a82",
+}
+OTHER_COLOURS = ("#2a6fb0", "#d1435b", "#d99a2b", "#2b9a82", "#7a5aa6", "#8c6d5a", "#6b7683", "#7fb2de")
+INK, QUIET, GRID = "#22303c", "#66727f", "#e4e8ec"
+RESOLUTION = 130  # dots per inch
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure)  # the canvas that draws without a display
+    figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def to_markdown_image(figure: Figure, description: str = "figure") -> str:
+    """The figure as a Markdown image that carries its own data, for Dagster's metadata."""
+    safe = description.replace("[", "(").replace("]", ")")
+    return f"![{safe}](data:image/png;base64,{base64.b64encode(png(figure)).decode()})"
+
+
+def canvas(
+    title: str, subtitle: str, x_label: str, y_label: str, size: tuple[float, float] = (8.2, 4.6)
+) -> tuple[Figure, Axes]:
+    """An empty figure with its titles, and its axes. ``size`` is in inches."""
+    figure = Figure(figsize=size, dpi=RESOLUTION, facecolor="white")
+    put_titles(figure, title, subtitle)
+    axes = figure.subplots()
+    dress(axes, x_label, y_label)
+    return figure, axes
+
+
+def put_titles(figure: Figure, title: str, subtitle: str) -> None:
+    """A title, and below it a quiet line where ``subtitle`` has text."""
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    figure.suptitle(title, x=0.015, ha="left", fontsize=13.5, fontweight="bold", color=INK)
+    if subtitle:
+        # The empty second line of the title makes the layout leave room for the subtitle.
+        figure.suptitle(f"{title}\n", x=0.015, ha="left", fontsize=13.5, fontweight="bold", color=INK)
+        inches = figure.get_size_inches()[1]
+        figure.text(0.015, 1 - 0.42 / inches, subtitle, ha="left", va="top", fontsize=9.5, color=QUIET)
+
+
+def dress(axes: Axes, x_label: str, y_label: str) -> None:
+    """Axis labels and grid of the common style."""
+    axes.set_xlabel(x_label, fontsize=9.5, color=QUIET, labelpad=7)
+    axes.set_ylabel(y_label, fontsize=9.5, color=QUIET, labelpad=7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#b8c0c8")
+    axes.tick_params(length=0, labelsize=9, labelcolor=QUIET, pad=5)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Shares on the y axis, from 0."""
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(FuncFormatter(as_percent))
+    axes.set_ylim(bottom=0)
+
+
+def as_percent(share: float, _: object) -> str:
+    """A share as the text of a tick; the position is not needed."""
+    return f"{round(100 * share, 6):g} %"
+
+
+def count_axis(axes: Axes) -> None:
+    """Whole numbers on the y axis."""
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def date_axis(axes: Axes, days: Sequence[date]) -> None:
+    """Days on the x axis: each where they are few."""
+    if len(days) <= 10:
+        axes.set_xticks(np.array(days, "datetime64[D]"), [f"{day.day} {day:%b}" for day in days])
+        return
+    dates: Any = AutoDateLocator, ConciseDateFormatter  # both untyped in matplotlib
+    locator = dates[0](maxticks=9)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates[1](locator))
+
+
+def legend_below(axes: Axes, entries: int) -> None:
+    """The legend outside, below the axes."""
+    axes.figure.legend(
+        loc="outside lower center", ncols=min(entries, 4), frameon=False, fontsize=9, labelcolor=INK, handlelength=1.1
+    )
+
+
+def pairs_of_bars(
+    axes: Axes, names: Sequence[str], values: tuple[Sequence[float], Sequence[float]], text: Callable[[float], str]
+) -> None:
+    """Two bars a name, without and with the context; ``text`` is what stands on them."""
+    styles = (("Without context", "#b9c3cd", -0.2), ("With context", MODEL_COLOURS["contextual"], 0.2))
+    for heights, (label, colour, shift) in zip(values, styles, strict=True):
+        bars = axes.bar(np.arange(len(names)) + shift, heights, 0.37, color=colour, label=label)
+        axes.bar_label(bars, [text(height) for height in heights], padding=3, fontsize=8.5, color=INK)
+    axes.set_xticks(range(len(names)), names)
+    axes.margins(y=0.12)
+    axes.set_xlim(-0.75, len(names) - 0.25)
+
+
+def name_line_ends(figure: Figure, axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
+    """The models' names to the right of their last points, moved apart where they would overlap."""
+    height_in_points = 72 * figure.get_size_inches()[1] * 0.72  # about what the axes take
+    low, high = axes.get_ylim()
+    order = sorted(ends, key=lambda model: ends[model][1])
+    wanted = np.array([(ends[model][1] - low) / (high - low) * height_in_points for model in order])
+    for model, true, place in zip(order, wanted, spread(wanted, 13.0), strict=True):
+        axes.annotate(
+            model_label(model), ends[model], (11, place - true), textcoords="offset points", va="center", fontsize=9,
+            color=model_colour(model), fontweight="bold" if model == "contextual" else "normal",
+        )  # fmt: skip
+
+
+def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
+    """Ascending places at least ``gap`` apart, as near to the wanted ones as pushing neighbours apart leaves them."""
+    places = wanted.copy()
+    for _ in range(200):
+        overlap = np.maximum(gap - np.diff(places), 0)
+        if not len(overlap) or overlap.max() < 0.1:
+            break
+        places[:-1] -= overlap / 2
+        places[1:] += overlap / 2
+    return places
+
+
+def ticks_apart(ticks: Sequence[int]) -> list[int]:
+    """Ticks for a log axis without those that would touch the one before."""
+    kept = list(ticks[:1])
+    kept += [tick for before, tick in pairwise(ticks) if tick / before > 1.3]
+    return kept
+
+
+def finite_values(values: object) -> Iterator[float]:
+    """The finite ones of ``values``."""
+    return (value for value in np.asarray(values, np.float64) if np.isfinite(value))
+
+
+def other_colours() -> Iterator[str]:
+    """Colours for what is no model, again and again."""
+    while True:
+        yield from OTHER_COLOURS
+
+
+def model_colour(model: str) -> str:
+    """A known model's own colour; for any other name always the same one of the others."""
+    return MODEL_COLOURS.get(model) or OTHER_COLOURS[sum(model.encode()) % len(OTHER_COLOURS)]
+
+
+def model_label(model: str) -> str:
+    """How people read a model's name."""
+    return MODEL_LABELS.get(model, model.replace("_", " ").capitalize())
+
+
+def lower_first(text: str) -> str:
+    """``text`` with a small first letter."""
+    return text[:1].lower() + text[1:]

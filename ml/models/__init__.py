@@ -1,0 +1,1 @@
+"""The networks, their artefacts on disk, and how they encode users and items."""

@@ -1,0 +1,113 @@
+"""A trained advertiser model on disk, and what it answers from tables alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.examples.advertiser_period import AdvertiserData, AdvertiserPeriod, advertiser_data
+from ml.features.advertisers import advertiser_ids, build_advertisers
+from ml.features.dataset import demographic_buckets
+from ml.features.event_log import build_event_log, explode_sequences, newest
+from ml.features.items import build_item_features
+from ml.models.advertiser_model import AdvertiserNetwork
+from ml.models.artifact import Artifact
+from ml.models.encode_advertisers import embed_advertisers, embed_histories
+from ml.models.encoders import ModelShape
+from ml.models.tensors import CatalogueTensors
+from ml.retrieval.lists import NO_ITEM, search
+from settings import InferenceSettings, Settings
+
+
+@dataclass(frozen=True)
+class AdvertiserArtifact(Artifact[AdvertiserNetwork]):
+    """An advertiser model that can be deployed."""
+
+    @staticmethod
+    def untrained(shape: ModelShape, settings: Settings) -> AdvertiserNetwork:
+        return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
+
+    def data(self, known: AdvertiserPeriod) -> AdvertiserData:
+        """What ``known`` holds under this model's basis and vocabulary."""
+        return advertiser_data(known, self.settings, self.event_names, self.basis)
+
+
+def advertiser_embeddings(
+    artifact: AdvertiserArtifact, events: pl.DataFrame, items: pl.DataFrame, seconds: float
+) -> pl.DataFrame:
+    """The advertiser index's vectors as of ``seconds``: every advertiser with an event or an available item before it.
+
+    Args:
+        events: item_id, advertiser_id, event_time. items: the catalogue, sorted by item_id.
+
+    Returns:
+        advertiser_id, items (available then), embedding (list of W + D floats); sorted by advertiser_id.
+    """
+    shape, ids = artifact.settings.features, advertiser_ids(events, items)
+    features = build_item_features(items, artifact.basis, shape)
+    advertisers = build_advertisers(features, events, items, ids, shape)
+    known = advertisers.known(seconds)
+    profiles = advertisers.at(seconds).take(known)
+    vectors = embed_advertisers(artifact.network, profiles)
+    return pl.DataFrame(
+        {
+            "advertiser_id": ids.gather(known),
+            "items": np.expm1(profiles.size[:, 0]).round().astype(np.int64),
+            "embedding": pl.Series(vectors).cast(pl.List(pl.Float32)),
+        }
+    )
+
+
+def user_vectors(
+    artifact: AdvertiserArtifact,
+    items: pl.DataFrame,
+    sequences: pl.DataFrame,
+    users: pl.DataFrame,
+    settings: InferenceSettings,
+) -> NDArray[np.float32]:
+    """User embeddings [sequences, W + D] of a user_sequences table (one row a user, sorted by user_id).
+
+    Args:
+        items: the catalogue. users: user_id, age, gender, country.
+    """
+    items, features = items.sort("item_id"), artifact.settings.features
+    log = build_event_log(
+        explode_sequences(sequences),
+        items["item_id"],
+        artifact.event_names,
+        features.advertiser_buckets,
+        features.advertiser_hashes,
+    )
+    return embed_histories(
+        artifact.network,
+        CatalogueTensors(build_item_features(items, artifact.basis, features)),
+        log,
+        newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length),
+        demographic_buckets(users, log.user_ids),
+        settings,
+    )
+
+
+def candidates(
+    user_ids: pl.Series, users: NDArray[np.float32], index: pl.DataFrame, vectors: NDArray[np.float32], depth: int
+) -> pl.DataFrame:
+    """Each user's best advertisers.
+
+    Args:
+        user_ids: [users], and their embeddings [users, W + D].
+        index: advertiser_id, and ``vectors`` [advertisers, W + D].
+
+    Returns:
+        user_id, advertiser_ids and scores (inner products), lists of at most ``depth``, best first.
+    """
+    lists = search(users, vectors, min(depth, len(index)))
+    assert not (lists.items == NO_ITEM).any()  # nothing is excluded and no list is longer than the index
+    ids = index["advertiser_id"].gather(lists.items.ravel())
+    queries = len(user_ids)
+    offsets = np.repeat(np.arange(queries), lists.depth)
+    flat = pl.DataFrame({"row": offsets, "advertiser_ids": ids, "scores": lists.scores.ravel()})
+    grouped = flat.group_by("row", maintain_order=True).agg("advertiser_ids", "scores").drop("row")
+    return pl.concat([user_ids.alias("user_id").to_frame(), grouped], how="horizontal")

@@ -1,0 +1,179 @@
+"""The two towers of the advertiser model.
+
+    events -> event embedding -> bidirectional transformer -> state      (the item model's encoder, trained anew)
+    [state ; demographics] -> head -> user embedding                     (no context: advertisers are predicted daily)
+    advertiser profile -> MLP -> advertiser embedding                    (daily, with the statistics)
+
+People come back to their advertisers, and which of a million it was is nothing that an MLP should have to learn. So
+both embeddings end in a memory beside the learned part: an advertiser's fixed random direction, and the mean of those
+in the history, weighted by what the encoder makes of each event. The head says how much a user's memory counts.
+
+An advertiser's embedding has unit length, and the score is the inner product.
+
+Shapes: B users, A advertisers, W width, D directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ml.features.advertisers import PRICE_COLUMNS, Profiles
+from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag
+from ml.models.item_model import DEMOGRAPHIC_BUCKETS, HistoryMemory, Standardise, random_directions
+from settings import FeatureSettings, ModelSettings
+
+
+@dataclass(frozen=True)
+class AdvertiserBatch:
+    """Tensors of advertisers."""
+
+    hashes: Tensor  # [A, hashes]
+    node: Tensor  # [nodes of all] category buckets, advertiser by advertiser
+    node_share: Tensor  # [nodes of all] share of the advertiser's items below the node
+    node_offset: Tensor  # [A] where each advertiser's nodes begin
+    content: Tensor  # [A, content]
+    levels: Tensor  # [A, price + size + statistics]
+
+
+def advertiser_batch(profiles: Profiles) -> AdvertiserBatch:
+    """Profiles as the tensors that the tower reads."""
+    category = profiles.category
+    levels = np.concatenate([profiles.price, profiles.size, profiles.statistics], axis=1)
+    return AdvertiserBatch(
+        hashes=torch.from_numpy(profiles.hashes),
+        node=torch.from_numpy(category.indices.astype(np.int64)),
+        node_share=torch.from_numpy(category.data.astype(np.float32)),
+        node_offset=torch.from_numpy(category.indptr[:-1].astype(np.int64)),
+        content=torch.from_numpy(profiles.content),
+        levels=torch.from_numpy(levels),
+    )
+
+
+class Directions(nn.Module):
+    """An advertiser as a fixed random direction, the sum over the hashes of its id."""
+
+    table: Tensor
+
+    def __init__(self, settings: ModelSettings, features: FeatureSettings) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.register_buffer("table", random_directions(features.advertiser_buckets, settings.trait_dimensions, random))
+
+    def forward(self, hashes: Tensor) -> Tensor:
+        """[..., hashes] -> unit vectors [..., D], zero where there is no advertiser."""
+        return functional.normalize(bag(self.table, hashes), dim=-1)
+
+
+class StateEncoder(nn.Module):
+    """events -> state [B, W + D]: the summary, and the memory of advertisers."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, directions: Directions
+    ) -> None:
+        super().__init__()
+        self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
+        self.directions, self.memory = directions, HistoryMemory(settings)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        encoded: Encoded = self.sequence(events)
+        remembered = self.memory(encoded.hidden, events.valid, self.directions(events.advertiser))
+        return torch.cat([encoded.summary, remembered], dim=1)
+
+
+class AdvertiserTower(nn.Module):
+    """MLP over content centroid, price level, size, statistics, category mix and hashed id, beside the direction of
+    the id -> unit vectors."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, directions: Directions
+    ) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared, self.directions = shared, directions
+        levels = PRICE_COLUMNS + 1 + shape.statistics
+        self.standardise = Standardise(levels)
+        wide = shape.content + levels + 2 * width
+        self.perceptron = _perceptron(wide, settings)
+        self.shortcut = nn.Linear(wide, width)
+
+    def forward(self, advertisers: AdvertiserBatch) -> Tensor:
+        """-> [A, W + D]."""
+        table = self.shared.category.weight
+        mix = functional.embedding_bag(
+            advertisers.node,
+            table,
+            advertisers.node_offset,
+            mode="sum",
+            per_sample_weights=advertisers.node_share.to(table.dtype),
+        )
+        levels, hashed = self.standardise(advertisers.levels), self.shared.advertisers(advertisers.hashes)
+        joined = torch.cat([advertisers.content, levels, mix, hashed], dim=1)
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        return torch.cat([learned, self.directions(advertisers.hashes)], dim=1) * 2**-0.5
+
+
+class UserHead(nn.Module):
+    """[state ; demographics] -> user embedding."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
+        nn.init.normal_(self.demographics.weight, std=0.02)
+        with torch.no_grad():
+            self.demographics.weight[0] = 0
+        self.perceptron = _perceptron(2 * width, settings)
+        self.shortcut = nn.Linear(2 * width, width)
+        self.parts = nn.Linear(2 * width, 2)
+        nn.init.zeros_(self.parts.weight)
+        nn.init.zeros_(self.parts.bias)
+
+    def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
+        """state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + D].
+
+        [a_0 learned ; a_1 memory], both of unit length before the user sets their lengths a.
+        """
+        width = self.shortcut.out_features
+        summary, memory = state[:, :width], state[:, width:]
+        joined = torch.cat([summary, self.demographics(demographics)], dim=1)
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        of_learned, of_memory = torch.split(self.parts(joined).exp() * 2**-0.5, 1, dim=1)
+        return torch.cat([of_learned * learned, of_memory * functional.normalize(memory, dim=1)], dim=1)
+
+
+def _perceptron(wide: int, settings: ModelSettings) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(wide, 4 * settings.width),
+        nn.GELU(),
+        nn.Dropout(settings.dropout),
+        nn.Linear(4 * settings.width, settings.width),
+    )
+
+
+class AdvertiserNetwork(nn.Module):
+    """User tower (encoder | head without context) and advertiser tower; hash embeddings are shared between them."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
+    ) -> None:
+        super().__init__()
+        self.shape, self.embedding_width = shape, settings.width + settings.trait_dimensions
+        shared, directions = SharedEmbeddings(features, settings.width), Directions(settings, features)
+        self.encoder = StateEncoder(shape, settings, shared, directions)
+        self.head = UserHead(settings)
+        self.advertiser_tower = AdvertiserTower(shape, settings, shared, directions)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    @property
+    def state_width(self) -> int:
+        """Numbers a state: as many as a user or advertiser embedding."""
+        return self.embedding_width
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp().clamp(0.01, 1.0)

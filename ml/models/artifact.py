@@ -1,0 +1,200 @@
+"""A trained model on disk: weights, the frozen content basis, and what is needed to read both.
+
+The directory is written beside its place and renamed, so that a reader sees a whole model or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+import polars as pl
+import torch
+
+from ml.features.content import ContentBasis
+from ml.features.dataset import Dataset, build_dataset
+from ml.models.encoders import ModelShape
+from ml.models.item_model import TwoTower
+from ml.unreadable import Unreadable, first_line
+from settings import Settings
+
+if TYPE_CHECKING:
+    from ml.examples.period import TrainingPeriod
+
+FORMAT = 5  # counts up when what is saved no longer fits the code that loads it
+WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
+CHECKSUMS = "checksums.json"  # file name -> SHA-256, of the three
+
+
+class ArtifactError(Unreadable):
+    """A model directory is missing, incomplete or damaged; the message names the file."""
+
+
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """A directory to write into, which takes the place of ``directory`` when all went well."""
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(directory, ignore_errors=True)
+        temporary.rename(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """The description of an artefact that can be loaded.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or the artefact has another format.
+    """
+    missing = [name for name in (WEIGHTS, DESCRIPTION, BASIS) if not (directory / name).is_file()]
+    if missing:
+        raise ArtifactError(f"{directory} is not a model: {', '.join(missing)} missing. Train again (job `retrain`).")
+    with _naming(directory / DESCRIPTION):
+        description: dict[str, Any] = json.loads((directory / DESCRIPTION).read_text())
+    found = description.get("format", 1)
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{directory} was written in format {found} by another version of adseq; this one reads {FORMAT}. Go on "
+            "with the version that wrote it, or give another --home (the landing zone stays as it is)."
+        )
+    return description
+
+
+def verify_checksums(directory: Path) -> None:
+    """Check the files of an artefact against their checksums; one that was saved without them passes.
+
+    Raises:
+        ArtifactError: a file does not match, or the checksums cannot be read.
+    """
+    path = directory / CHECKSUMS
+    if not path.is_file():
+        return
+    with _naming(path):
+        expected = {name: str(checksum) for name, checksum in json.loads(path.read_text()).items()}
+    for name, checksum in expected.items():
+        if not (directory / name).is_file() or sha256_of(directory / name) != checksum:
+            raise damaged(directory / name, f"it does not match its checksum in {CHECKSUMS}")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what a library raises over a damaged file into an error that names the file."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
+        raise damaged(path, first_line(error)) from error
+    except pl.exceptions.PolarsError as error:
+        raise damaged(path, first_line(error)) from error
+
+
+def damaged(path: Path, why: str) -> ArtifactError:
+    """Return the error of a file of a model that cannot be read, with what to do."""
+    return ArtifactError(
+        f"{path} is damaged ({why}). Restore it from a backup, train again (`adseq run --retrain`), or let an earlier "
+        "champion serve (`adseq rollback`)."
+    )
+
+
+class SavedNetwork(Protocol):
+    """What saving needs of a network, beside its weights."""
+
+    shape: ModelShape
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+
+Network = TypeVar("Network", bound=SavedNetwork)
+
+
+@dataclass(frozen=True)
+class Artifact(ABC, Generic[Network]):
+    """A model that can be deployed: of items here, of advertisers in ``ml.models.advertiser_artifact``."""
+
+    network: Network
+    basis: ContentBasis
+    settings: Settings  # under which it was trained
+    event_names: list[str]
+    trained_until: float  # seconds since 1970 UTC; no event at or after it was seen
+
+    def save(self, directory: Path) -> None:
+        """Write the artefact, replacing what was there."""
+        with replacing(directory) as temporary:
+            torch.save(self.network.state_dict(), temporary / WEIGHTS)
+            self.basis.to_frame().write_parquet(temporary / BASIS)
+            description = {
+                "format": FORMAT,
+                "shape": asdict(self.network.shape),
+                "settings": self.settings.model_dump(mode="json", exclude={"home"}),
+                "event_names": self.event_names,
+                "trained_until": self.trained_until,
+            }
+            (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1))
+            checksums = {name: sha256_of(temporary / name) for name in (WEIGHTS, DESCRIPTION, BASIS)}
+            (temporary / CHECKSUMS).write_text(json.dumps(checksums, indent=1))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read an artefact.
+
+        Raises:
+            ArtifactError: a file is missing or damaged, or another adseq wrote it.
+        """
+        description = read_description(directory)
+        verify_checksums(directory)
+        with _naming(directory / DESCRIPTION):
+            settings = Settings.model_validate(description["settings"])
+            network = cls.untrained(ModelShape(**description["shape"]), settings)
+        with _naming(directory / WEIGHTS):
+            network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))
+        with _naming(directory / BASIS):
+            basis = ContentBasis.from_frame(pl.read_parquet(directory / BASIS, glob=False))
+        return cls(
+            network=network.eval(),
+            basis=basis,
+            settings=settings,
+            event_names=description["event_names"],
+            trained_until=description["trained_until"],
+        )
+
+    @staticmethod
+    @abstractmethod
+    def untrained(shape: ModelShape, settings: Settings) -> Network:
+        """A network that the weights fit into."""
+
+
+@dataclass(frozen=True)
+class ModelArtifact(Artifact[TwoTower]):
+    """An item model that can be deployed."""
+
+    @staticmethod
+    def untrained(shape: ModelShape, settings: Settings) -> TwoTower:
+        return TwoTower(shape, settings.model, settings.features, settings.training.temperature)
+
+    def dataset(self, known: TrainingPeriod) -> Dataset:
+        """What ``known`` holds, under this model's basis and vocabulary."""
+        return build_dataset(
+            known.events, known.items, known.users, self.settings.features, self.event_names, self.basis
+        )

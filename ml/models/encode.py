@@ -1,0 +1,87 @@
+"""Encoding users and items with a trained network, on whatever device it is on."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ml.examples.context import Context
+from ml.features.event_log import EventLog, Slices, length_buckets, pad
+from ml.models.item_model import TwoTower
+from ml.models.tensors import CatalogueTensors, to_device
+from settings import InferenceSettings
+
+QUERY_BATCH = 65_536
+
+
+class WithEncoder(Protocol):
+    """What encoding needs of a network."""
+
+    @property
+    def encoder(self) -> nn.Module: ...
+
+    @property
+    def state_width(self) -> int: ...
+
+    @property
+    def log_temperature(self) -> Tensor: ...
+
+    def eval(self) -> Any: ...
+
+
+@torch.inference_mode()
+def encode_states(
+    network: WithEncoder, catalogue: CatalogueTensors, log: EventLog, slices: Slices, settings: InferenceSettings
+) -> NDArray[np.float32]:
+    """States [sequences, state_width], in the order of ``slices``. Length-sorted, trimmed batches."""
+    network.eval()
+    device = network.log_temperature.device
+    states = np.zeros((len(slices), network.state_width), np.float32)
+    for rows in length_buckets(slices.lengths, settings.batch_tokens):
+        events = to_device(catalogue.events(pad(log, slices.take(rows))), device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
+            encoded = network.encoder(events)
+        states[rows] = encoded.float().cpu().numpy()
+    return states
+
+
+@torch.inference_mode()
+def embed_users(
+    network: TwoTower,
+    catalogue: CatalogueTensors,
+    states: NDArray[np.float32],
+    context: Context,
+    demographics: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """User embeddings [queries, embedding_width] from states [queries, state_width], live context and
+    demographics [queries, 3]: the head."""
+    network.eval()
+    device = network.log_temperature.device
+    parts = []
+    for begin in range(0, len(states), QUERY_BATCH):
+        rows = np.arange(begin, min(begin + QUERY_BATCH, len(states)))
+        parts.append(
+            network.head(
+                torch.from_numpy(states[rows]).to(device),
+                to_device(catalogue.context(context.take(rows)), device),
+                torch.from_numpy(demographics[rows]).to(device),
+            )
+        )
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, network.embedding_width), np.float32)
+
+
+@torch.inference_mode()
+def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Item embeddings [items, embedding_width] of the whole catalogue with ``statistics`` [items, width] as of the
+    day."""
+    network.eval()
+    device = network.log_temperature.device
+    parts = []
+    for begin in range(0, catalogue.items, QUERY_BATCH):
+        rows = np.arange(begin, min(begin + QUERY_BATCH, catalogue.items))
+        parts.append(network.item_tower(to_device(catalogue.item_batch(rows, statistics[rows]), device)))
+    return torch.cat(parts).cpu().numpy()

@@ -1,0 +1,339 @@
+"""The contextual sequential two-tower model.
+
+    events -> event embedding -> bidirectional transformer -> state          (offline, daily, stored)
+    [state ; context ; demographics] -> head -> user embedding               (at request time)
+    item features -> item tower -> item embedding                            (daily, indexed)
+
+Both towers end in parts. One is learned and generalises. The others are memory: traits of what the user engaged with
+and looks at, and the item's own traits, so that their product is a neighbourhood score, the strong baseline of sparse
+data, inside one inner product. The head says how much each part counts for a query.
+
+Shapes: B queries, L positions, N items, W width, T traits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag, newest
+from settings import FeatureSettings, Fusion, ModelSettings
+
+DEMOGRAPHIC_BUCKETS = 256
+SMALLEST_DEVIATION = 0.1  # of log counts: a tenth more or less
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """Tensors of items."""
+
+    content: Tensor  # [N, content]
+    category: Tensor  # [N, CATEGORY_LEVELS]
+    interests: Tensor  # [N, interests]
+    confidence: Tensor  # [N, interests]
+    advertiser: Tensor  # [N, hashes]
+    price: Tensor  # [N, 2]
+    statistics: Tensor  # [N, statistics]
+
+
+@dataclass(frozen=True)
+class ContextBatch:
+    """Tensors of live or synthetic context."""
+
+    content: Tensor  # [B, content], zero without a subject
+    category: Tensor  # [B, CATEGORY_LEVELS], zero without a subject
+    advertiser: Tensor  # [B, hashes], zero without a subject
+    interests: Tensor  # [B, interests]
+    confidence: Tensor  # [B, interests]
+    present: Tensor  # [B] bool
+
+
+def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
+    """Graph content, given content where there is any, category path, advertiser."""
+    content = [shape.graph, shape.given] if shape.given else [shape.graph]
+    return [*content, settings.trait_dimensions, settings.trait_dimensions]
+
+
+def random_directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
+    """Fixed random directions, nearly orthogonal to each other, the first of them zero [buckets, dimensions]."""
+    table = torch.randn(buckets, dimensions, generator=random)
+    table[0] = 0
+    return table
+
+
+class Standardise(nn.Module):
+    """Columns of counts and levels, less their mean and over their deviation, so that a row has about unit length.
+
+    Raw log counts are many times as long as all other features of an item together: the learned part of every item
+    would begin, and under the memory's gradient stay, in one direction.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
+
+    @torch.no_grad()
+    def learn(self, values: Tensor) -> None:
+        """Take mean and deviation from ``values`` [rows, columns]; a column that hardly varies is not blown up."""
+        if not len(values):
+            return
+        self.mean.copy_(values.mean(0))
+        deviation = values.std(0, correction=0).clamp_min(SMALLEST_DEVIATION)
+        self.scale.copy_(1 / deviation / values.shape[1] ** 0.5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[rows, columns] -> [rows, columns]."""
+        return (values - self.mean) * self.scale
+
+
+class Traits(nn.Module):
+    """What an item is, in vectors that nothing is learned about: its content, its category path and its advertiser.
+
+    A category node and an advertiser are fixed random directions, nearly orthogonal to all others, and a path is the
+    sum of its nodes: the inner product of two traits says how much of a path, or whether the advertiser, is the same.
+    Each trait has unit length, or is zero where it is unknown.
+    """
+
+    category: Tensor
+    advertiser: Tensor
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings) -> None:
+        super().__init__()
+        self.widths = trait_widths(shape, settings)
+        self.content_widths = self.widths[:-2]
+        random = torch.Generator().manual_seed(0)
+        for name, buckets in (("category", features.category_buckets), ("advertiser", features.advertiser_buckets)):
+            self.register_buffer(name, random_directions(buckets, settings.trait_dimensions, random))
+
+    def forward(self, content: Tensor, category: Tensor, advertiser: Tensor) -> Tensor:
+        """content [..., C], category [..., CATEGORY_LEVELS], advertiser [..., hashes] -> [..., T]."""
+        parts = [
+            *torch.split(content, self.content_widths, dim=-1),
+            bag(self.category, category),
+            bag(self.advertiser, advertiser),
+        ]
+        return torch.cat([functional.normalize(part, dim=-1) for part in parts], dim=-1)
+
+
+class HistoryMemory(nn.Module):
+    """The traits of what the user engaged with: their mean, weighted by what the encoder makes of each event."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.score = nn.Linear(settings.width, 1)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, hidden: Tensor, valid: Tensor, traits: Tensor) -> Tensor:
+        """hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without events."""
+        some = valid.any(1, keepdim=True)
+        score = self.score(hidden).squeeze(-1).masked_fill(~valid, float("-inf"))
+        weight = torch.where(some, score, 0.0).softmax(dim=1) * some
+        return torch.einsum("bl,blt->bt", weight, traits)
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """What a stored state consists of: the summary, the memory, and with cross-attention the newest encoded events."""
+
+    width: int
+    memory: int
+    events: int  # 0 with ``concat``
+
+    @classmethod
+    def of(cls, shape: ModelShape, settings: ModelSettings) -> StateLayout:
+        kept = settings.fusion_events if settings.fusion is Fusion.cross_attention else 0
+        return cls(settings.width, sum(trait_widths(shape, settings)), kept)
+
+    @property
+    def size(self) -> int:
+        """Numbers a state."""
+        return self.width + self.memory + self.events * self.width
+
+    def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, size] -> summary [B, W], memory [B, T], events [B, events, W]."""
+        sizes = [self.width, self.memory, self.events * self.width]
+        summary, memory, events = torch.split(state, sizes, dim=1)
+        return summary, memory, events.reshape(state.shape[0], self.events, self.width)
+
+
+class StateEncoder(nn.Module):
+    """The offline half of the user tower: events -> state [B, size]."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
+        super().__init__()
+        self.layout = StateLayout.of(shape, settings)
+        self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
+        self.traits, self.memory = traits, HistoryMemory(settings)
+
+    def forward(self, events: EventBatch) -> Tensor:
+        encoded: Encoded = self.sequence(events)
+        traits = self.traits(events.content, events.category, events.advertiser)
+        kept = newest(encoded.hidden, events.valid, self.layout.events).flatten(1)
+        return torch.cat([encoded.summary, self.memory(encoded.hidden, events.valid, traits), kept], dim=1)
+
+
+class ContextAttention(nn.Module):
+    """Cross-attention of the context over the stored events: what the user looks at asks the history.
+
+    The summary is one of the keys, and values are taken as they are: without events the result is the summary, and the
+    fusion is ``concat``.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.query = nn.Linear(settings.width, settings.width)
+        self.key = nn.Linear(settings.width, settings.width)
+        self.scale = settings.width**-0.5
+
+    def forward(self, summary: Tensor, events: Tensor, context: Tensor) -> Tensor:
+        """summary [B, W], events [B, events, W], context [B, W] -> [B, W]. A zero row is no event."""
+        slots = torch.cat([summary[:, None], events], dim=1)
+        present = slots.any(dim=-1)
+        present[:, 0] = True
+        score = torch.einsum("bw,bsw->bs", self.query(context), self.key(slots)) * self.scale
+        return torch.einsum("bs,bsw->bw", score.masked_fill(~present, float("-inf")).softmax(dim=1), slots)
+
+
+class ContextLayer(nn.Module):
+    """Interests weighted by confidence, and the subject's content, category and advertiser -> [B, W]; a learned vector
+    where there is no context."""
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared = shared
+        self.content = nn.Linear(shape.content, width)
+        self.perceptron = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.absent = nn.Parameter(torch.zeros(width))
+
+    def forward(self, context: ContextBatch) -> Tensor:
+        mixed = self.content(context.content) + self.shared.interests(context.interests, context.confidence)
+        mixed = mixed + self.shared.categories(context.category) + self.shared.advertisers(context.advertiser)
+        return torch.where(context.present[:, None], mixed + self.perceptron(mixed), self.absent)
+
+
+class Head(nn.Module):
+    """[state ; context ; demographics] -> user embedding. This is all that runs at request time.
+
+    The embedding is [a_0 learned ; a_1 trait_1 ; ...], all parts of unit length before the query sets their lengths a,
+    each by itself: were they shares of one, a part could only be turned down by turning another up, and training fills
+    that place with a learned part that says nothing. A trait is that of the history, moved towards that of what the
+    user looks at by a gate of its own.
+    """
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
+        super().__init__()
+        width = settings.width
+        self.layout = StateLayout.of(shape, settings)
+        self.traits = traits
+        self.context = ContextLayer(shape, settings, shared)
+        self.attention = ContextAttention(settings) if self.layout.events else None
+        self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
+        nn.init.normal_(self.demographics.weight, std=0.02)
+        with torch.no_grad():
+            self.demographics.weight[0] = 0
+        self.perceptron = nn.Sequential(
+            nn.Linear(3 * width, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
+        )
+        self.shortcut = nn.Linear(3 * width, width)
+        self.parts = nn.Linear(3 * width, 1 + len(traits.widths))
+        self.towards = nn.Linear(3 * width, len(traits.widths))
+        for gate in (self.parts, self.towards):
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+
+    def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
+        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + T].
+
+        The length of an embedding is how sure the query is of its order; it never changes the order.
+        """
+        summary, memory, events = self.layout.split(state)
+        shown = self.context(context)
+        if self.attention is not None:
+            summary = self.attention(summary, events, shown)
+        joined = torch.cat([summary, shown, self.demographics(demographics)], dim=1)
+        parts = [self.shortcut(joined) + self.perceptron(joined)]
+        subject = self.traits(context.content, context.category, context.advertiser) * context.present[:, None]
+        gates = torch.split(self.towards(joined).sigmoid(), 1, dim=1)
+        widths = self.traits.widths
+        for gate, of_history, of_subject in zip(
+            gates, torch.split(memory, widths, 1), torch.split(subject, widths, 1), strict=True
+        ):
+            gate = gate * of_subject.any(dim=1, keepdim=True)
+            parts.append((1 - gate) * functional.normalize(of_history, dim=1) + gate * of_subject)
+        lengths = torch.split(self.parts(joined).exp() * len(parts) ** -0.5, 1, dim=1)
+        weighted = [length * functional.normalize(part, dim=1) for length, part in zip(lengths, parts, strict=True)]
+        return torch.cat(weighted, dim=1)
+
+
+class ItemTower(nn.Module):
+    """MLP over content, category, interests, price, advertiser and as-of statistics, and the traits as they are.
+
+    The embedding is [learned ; traits] over the root of the number of parts: of unit length, or shorter for an item of
+    which a trait is unknown, which then scores zero in that part with everybody.
+    """
+
+    def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
+        super().__init__()
+        width = settings.width
+        self.shared, self.traits = shared, traits
+        self.standardise = Standardise(shape.statistics)
+        wide = shape.content + 2 + shape.statistics + 3 * width
+        self.perceptron = nn.Sequential(
+            nn.Linear(wide, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
+        )
+        self.shortcut = nn.Linear(wide, width)
+
+    def forward(self, items: ItemBatch) -> Tensor:
+        """-> [N, W + T]."""
+        joined = torch.cat(
+            [
+                items.content,
+                items.price,
+                self.standardise(items.statistics),
+                self.shared.categories(items.category),
+                self.shared.interests(items.interests, items.confidence),
+                self.shared.advertisers(items.advertiser),
+            ],
+            dim=1,
+        )
+        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
+        traits = self.traits(items.content, items.category, items.advertiser)
+        return torch.cat([learned, traits], dim=1) * (1 + len(self.traits.widths)) ** -0.5
+
+
+class TwoTower(nn.Module):
+    """User tower (encoder | head) and item tower."""
+
+    def __init__(
+        self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        shared = SharedEmbeddings(features, settings.width)
+        traits = Traits(shape, settings, features)
+        self.encoder = StateEncoder(shape, settings, shared, traits)
+        self.head = Head(shape, settings, shared, traits)
+        self.item_tower = ItemTower(shape, settings, shared, traits)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    @property
+    def state_width(self) -> int:
+        """Numbers a stored state."""
+        return self.encoder.layout.size
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers a user or item embedding."""
+        return self.encoder.layout.width + self.encoder.layout.memory
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp().clamp(0.01, 1.0)

@@ -1,0 +1,62 @@
+"""What the daily inference does with a deployed model: sequences of a table -> states."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.examples.context import no_context
+from ml.features.dataset import demographic_buckets
+from ml.features.event_log import build_event_log, explode_sequences, newest
+from ml.features.items import MAXIMUM_INTERESTS, ItemFeatures
+from ml.models.artifact import ModelArtifact
+from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.tensors import CatalogueTensors
+from settings import InferenceSettings
+
+
+def states_of_sequences(
+    artifact: ModelArtifact, features: ItemFeatures, sequences: pl.DataFrame, settings: InferenceSettings
+) -> pl.DataFrame:
+    """Encode a user_sequences table (one row a user) under a catalogue.
+
+    Returns:
+        user_id, events, last_event_time, state (list of W floats), sorted by user_id.
+    """
+    sequences = sequences.sort("user_id")
+    shape = artifact.settings.features
+    log = build_event_log(
+        explode_sequences(sequences),
+        features.item_ids,
+        artifact.event_names,
+        shape.advertiser_buckets,
+        shape.advertiser_hashes,
+    )
+    slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
+    states = encode_states(artifact.network, CatalogueTensors(features), log, slices, settings)
+    return sequences.select(
+        "user_id",
+        events=pl.col("event_time").list.len().cast(pl.Int64),
+        last_event_time=pl.col("event_time").list.last(),
+    ).with_columns(pl.Series("state", states).cast(pl.List(pl.Float32)))
+
+
+def item_embeddings(
+    artifact: ModelArtifact, features: ItemFeatures, statistics: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Item embeddings [items, W] as of the statistics' day."""
+    return embed_items(artifact.network, CatalogueTensors(features), statistics)
+
+
+def user_embeddings(
+    artifact: ModelArtifact,
+    features: ItemFeatures,
+    states: NDArray[np.float32],
+    user_ids: pl.Series,
+    users: pl.DataFrame,
+) -> NDArray[np.float32]:
+    """User embeddings [users, W] on the home feed (no context) from stored states [users, W]."""
+    context = no_context(len(states), MAXIMUM_INTERESTS)
+    demographics = demographic_buckets(users, user_ids)
+    return embed_users(artifact.network, CatalogueTensors(features), states, context, demographics)

@@ -1,0 +1,111 @@
+"""From rows of arrays to the tensors that the towers read."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ml.examples.context import Context
+from ml.features.event_log import PaddedEvents
+from ml.features.items import ItemFeatures
+from ml.models.encoders import EventBatch
+from ml.models.item_model import ContextBatch, ItemBatch
+
+Batch = TypeVar("Batch")
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch dataclass with all its tensors on ``device``."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, list):
+            return [moved(each) for each in value]
+        return to_device(value, device) if dataclasses.is_dataclass(value) else value
+
+    fields = {field.name: moved(getattr(batch, field.name)) for field in dataclasses.fields(batch)}  # type: ignore[arg-type]
+    return type(batch)(**fields)
+
+
+class CatalogueTensors:
+    """Static features of the catalogue as tensors, with a last row of zeros for "no item"."""
+
+    def __init__(self, features: ItemFeatures) -> None:
+        self.items = len(features)
+        self.content = _with_zero_row(features.content)
+        self.cold_content = _with_zero_row(features.cold_content)
+        self.category = _with_zero_row(features.category)
+        self.interests = _with_zero_row(features.interests)
+        self.confidence = _with_zero_row(features.confidence)
+        self.advertiser = _with_zero_row(features.advertiser)
+        self.price = _with_zero_row(features.price)
+
+    def under(self, content: NDArray[np.float32], cold_content: NDArray[np.float32]) -> CatalogueTensors:
+        """The same catalogue with other content [items, content]; all else is shared."""
+        other = copy.copy(self)
+        other.content, other.cold_content = _with_zero_row(content), _with_zero_row(cold_content)
+        return other
+
+    def events(self, padded: PaddedEvents, cold_share: float = 0.0) -> EventBatch:
+        """Events with the features of their items; ``cold_share`` of them show the content of a cold item.
+
+        An event that names no advertiser has that of its item.
+        """
+        rows, named = self._rows(padded.item), torch.from_numpy(padded.advertiser)
+        return EventBatch(
+            content=self._content(rows, cold_share),
+            category=self.category[rows],
+            price=self.price[rows],
+            advertiser=torch.where(named.any(dim=-1, keepdim=True), named, self.advertiser[rows]),
+            name=torch.from_numpy(padded.name),
+            gap=torch.from_numpy(padded.gap),
+            recency=torch.from_numpy(padded.recency),
+            valid=torch.from_numpy(padded.valid),
+        )
+
+    def item_batch(
+        self, rows: NDArray[np.int64], statistics: NDArray[np.float32], cold_share: float = 0.0
+    ) -> ItemBatch:
+        """Items of ``rows`` with their statistics [rows, width]."""
+        at = self._rows(rows)
+        return ItemBatch(
+            content=self._content(at, cold_share),
+            category=self.category[at],
+            interests=self.interests[at],
+            confidence=self.confidence[at],
+            advertiser=self.advertiser[at],
+            price=self.price[at],
+            statistics=torch.from_numpy(statistics),
+        )
+
+    def context(self, context: Context) -> ContextBatch:
+        subject = self._rows(context.subject)
+        return ContextBatch(
+            content=self.content[subject],
+            category=self.category[subject],
+            advertiser=self.advertiser[subject],
+            interests=torch.from_numpy(context.interests),
+            confidence=torch.from_numpy(context.confidence),
+            present=torch.from_numpy(context.present),
+        )
+
+    def _rows(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.where(rows < 0, self.items, rows))
+
+    def _content(self, rows: Tensor, cold_share: float) -> Tensor:
+        content = self.content[rows]
+        if not cold_share:
+            return content
+        cold = torch.rand(rows.shape) < cold_share
+        return torch.where(cold[..., None], self.cold_content[rows], content)
+
+
+def _with_zero_row(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.concatenate([values, np.zeros((1, *values.shape[1:]), values.dtype)]))

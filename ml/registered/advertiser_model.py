@@ -1,7 +1,0 @@
-"""The advertiser model as MLflow loads it."""
-
-import mlflow
-
-from ml.advertisers.pyfunc import AdvertiserModel
-
-mlflow.models.set_model(AdvertiserModel())

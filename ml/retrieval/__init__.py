@@ -1,0 +1,1 @@
+"""Ranked lists: exact search, and the index."""

@@ -1,0 +1,1 @@
+"""One fit: loss, sampling of batches, checkpoints."""

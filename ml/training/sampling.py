@@ -1,0 +1,129 @@
+"""What the batches of both models share: which examples are drawn, which histories are encoded, what is no negative.
+
+A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. It is a uniform draw
+of the cell's users, whatever their lengths; only inside the batch are sequences sorted by length and cut into trimmed
+chunks for the encoder. So sorting saves the padding and cannot bias p_i.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ml.examples.pairs import Examples
+from ml.features.cross_fit import CrossFit
+from ml.features.event_log import EventLog, length_buckets, newest, pad, within_lookback
+from ml.features.items import DAY, ItemFeatures
+from ml.models.encoders import EventBatch
+from ml.models.tensors import CatalogueTensors
+from settings import SequenceSettings, TrainingSettings
+
+ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """The examples of one cut-off and one fold of users."""
+
+    cutoff: float  # seconds
+    fold: int
+    rows: NDArray[np.int64]
+
+
+def split_into_cells(examples: Examples, folds: CrossFit) -> list[CellRows]:
+    """All cells with any example, by cut-off, then fold."""
+    fold = folds.fold_of_user[examples.user]
+    cells = []
+    for cutoff in np.unique(examples.cutoff):
+        at = np.flatnonzero(examples.cutoff == cutoff)
+        cells += [CellRows(float(cutoff), number, at[fold[at] == number]) for number in range(folds.folds)]
+    return [cell for cell in cells if len(cell.rows)]
+
+
+def catalogue_views(features: ItemFeatures, folds: CrossFit) -> list[CatalogueTensors]:
+    """The catalogue under the content that each fold learns under."""
+    catalogue = CatalogueTensors(features)
+    return [catalogue.under(*content) for content in zip(folds.content, folds.cold_content, strict=True)]
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Which examples make the batches of an epoch: all of them, or as many batches as hold ``epoch_examples``."""
+
+    user: NDArray[np.int64]  # [examples]
+    cells: list[NDArray[np.int64]]  # the examples of each cell
+    training: TrainingSettings
+
+    def __len__(self) -> int:
+        share = min(1.0, self.training.epoch_examples / max(sum(len(rows) for rows in self.cells), 1))
+        return max(1, round(share * sum(self._batches_of(rows) for rows in self.cells)))
+
+    def epoch(self, random: np.random.Generator) -> list[tuple[int, NDArray[np.int64]]]:
+        """The batches of an epoch in a random order: the number of the cell, and which of its examples."""
+        plan = [(cell, batch) for cell, rows in enumerate(self.cells) for batch in self.draw(rows, random)]
+        return [plan[number] for number in random.permutation(len(plan))[: len(self)]]
+
+    def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
+        """A cell's batches: users in random order, each with all of their positives, so that a history is encoded once;
+        a batch ends with the user that fills it. Only a user of more positives than a batch holds is cut: there are
+        always as many batches as ``_batches_of`` says, because Lightning relies on ``__len__``."""
+        users, user = np.unique(self.user[rows], return_inverse=True)
+        order = np.argsort(random.permutation(len(users))[user], kind="stable")
+        ordered, owner = rows[order], user[order]
+        begins = np.flatnonzero(np.diff(owner, prepend=-1))
+        steps = self._batches_of(rows)
+        full = np.ceil(len(ordered) * np.arange(1, steps + 1) / steps).astype(np.int64)
+        ends = np.append(begins, len(ordered))[np.searchsorted(begins, full)]
+        within_a_user = np.flatnonzero(np.diff(ends) == 0)
+        ends[within_a_user] = full[within_a_user]
+        ends = np.minimum(ends, full + self.training.batch_size)
+        return np.split(ordered, ends)[:steps]
+
+    def _batches_of(self, rows: NDArray[np.int64]) -> int:
+        return max(1, round(len(rows) / self.training.batch_size))
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The distinct histories of a batch, ready to be encoded."""
+
+    users: NDArray[np.int64]  # [users] rows of the event log, sorted
+    group: NDArray[np.int64]  # [B] which of the users each row is
+    chunks: list[EventBatch]  # distinct histories, in trimmed chunks
+    state_of_row: Tensor  # [B] position of each row's history in chunk order
+
+
+def batch_histories(
+    part: Examples, log: EventLog, catalogue: CatalogueTensors, settings: SequenceSettings, cold_share: float
+) -> Histories:
+    """Histories of ``part``, the examples of one batch; ``cold_share`` of the events show content of a cold item."""
+    users, group = np.unique(part.user, return_inverse=True)
+    # A user has one history at a cut-off, and others where the objective asks at events between cut-offs, too.
+    keys = part.user * (log.events + 1) + part.history_end
+    _, first, history = np.unique(keys, return_index=True, return_inverse=True)
+    encoded = part.user[first]
+    newest_events = newest(log, encoded, part.history_end[first], settings.length)
+    slices = within_lookback(log, encoded, newest_events, float(part.cutoff[0]) - settings.lookback_days * DAY)
+    buckets = list(length_buckets(slices.lengths, ENCODER_TOKENS))
+    position = np.empty(len(encoded), np.int64)
+    position[np.concatenate(buckets)] = np.arange(len(encoded))
+    chunks = [catalogue.events(pad(log, slices.take(bucket)), cold_share) for bucket in buckets]
+    return Histories(users, group, chunks, torch.from_numpy(position[history]))
+
+
+def positive_keys(
+    users: NDArray[np.int64], positives: tuple[NDArray[np.int64], NDArray[np.int64]], candidates: int
+) -> NDArray[np.int64]:
+    """Sorted ``position in users * candidates + candidate`` of all the positives that ``users`` (sorted) have.
+
+    Args:
+        positives: (user, candidate) pairs of a cut-off, not only those in the batch. candidates: how many there are.
+    """
+    user, candidate = positives
+    group = np.searchsorted(users, user)
+    among = (group < len(users)) & (users[np.minimum(group, len(users) - 1)] == user)
+    return np.sort(group[among] * candidates + candidate[among])

@@ -1,0 +1,1 @@
+"""One training of a version: its fits, MLflow, and the registered models."""

@@ -1,0 +1,117 @@
+"""The user tower as an MLflow pyfunc: sequences in, user embeddings out (home feed: no context)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+from mlflow.models import infer_signature
+
+from ml.examples.context import no_context
+from ml.features.content import ContentBasis
+from ml.features.dataset import Dataset, demographic_buckets
+from ml.features.event_log import build_event_log, newest
+from ml.features.items import MAXIMUM_INTERESTS, build_item_features, catalogue_statistics
+from ml.models.artifact import ModelArtifact
+from ml.models.encode import embed_users, encode_states
+from ml.models.head_export import export_head, inputs_of
+from ml.models.item_model import TwoTower
+from ml.models.tensors import CatalogueTensors
+from ml.versions.requirements import HEAD_LIBRARIES, requirements, script
+from settings import FeatureSettings
+
+SEQUENCE_COLUMNS = ("user_id", "item_id", "advertiser_id", "event_name", "event_time")
+EXAMPLE_EVENTS = 20
+
+
+class SequenceModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+    """Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's
+    oldest first. Output: one row a user with its embedding. The model has no catalogue: an event without advertiser_id
+    has none here, where serving takes that of its item."""
+
+    def load_context(self, context: Any) -> None:
+        self.artifact = ModelArtifact.load(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        return embed_sequences(self.artifact, model_input)
+
+
+def input_example(events: pl.DataFrame) -> pd.DataFrame:
+    """The first events as a caller of the registered model would give them: times in seconds since 1970 UTC."""
+    example = events.head(EXAMPLE_EVENTS).to_pandas()
+    example["event_time"] = example["event_time"].astype("int64") / 1e6
+    return pd.DataFrame(example[list(SEQUENCE_COLUMNS)])
+
+
+def event_rows(events: pd.DataFrame) -> pl.DataFrame:
+    """What a caller gave as events of the log: sorted by user, then time; equal times stay in the given order."""
+    columns = list(SEQUENCE_COLUMNS)
+    frame = pl.from_pandas(events[columns], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String))
+    time = (pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
+    return frame.with_columns(event_time=time).sort("user_id", "event_time", maintain_order=True)
+
+
+def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFrame:
+    """User embeddings without context: columns user_id, embedding (list of W floats)."""
+    frame = event_rows(events)
+    features = artifact.settings.features
+    items = basis_items(artifact.basis)
+    log = build_event_log(
+        frame, items["item_id"], artifact.event_names, features.advertiser_buckets, features.advertiser_hashes
+    )
+    item_features = build_item_features(items, artifact.basis, features)
+    statistics = catalogue_statistics(items, log.item, log.seconds, features.statistics_windows_days)
+    no_users = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
+    dataset = Dataset(
+        item_features,
+        artifact.basis,
+        log,
+        statistics,
+        demographic_buckets(no_users, log.user_ids),
+        artifact.event_names,
+    )
+    catalogue = CatalogueTensors(dataset.features)
+    users = np.arange(log.users)
+    slices = newest(log, users, log.offsets[1:], artifact.settings.sequences.length)
+    states = encode_states(artifact.network, catalogue, log, slices, artifact.settings.inference)
+    context = no_context(log.users, MAXIMUM_INTERESTS)
+    embeddings = embed_users(artifact.network, catalogue, states, context, dataset.demographics)
+    return pd.DataFrame({"user_id": log.user_ids.to_list(), "embedding": [row.tolist() for row in embeddings]})
+
+
+def basis_items(basis: ContentBasis) -> pl.DataFrame:
+    """The items that the basis knows, with ids only: attributes are not part of the model."""
+    ids = basis.items["item_id"].sort()
+    interest = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
+    return pl.DataFrame({"item_id": ids}).with_columns(
+        advertiser_id=pl.lit(None, pl.String),
+        category=pl.lit(None, pl.String),
+        price=pl.lit(None, pl.Float64),
+        interests=pl.lit(None, pl.List(interest)),
+        embedding=pl.lit(None, pl.List(pl.Float32)),
+        available_from=pl.lit(None, pl.Datetime("us", "UTC")),
+        listed_from=pl.lit(None, pl.Datetime("us", "UTC")),
+    )
+
+
+def log_head(network: TwoTower, features: FeatureSettings, path: Path) -> str:
+    """Export the head to ``path`` and log it to the active MLflow run as the model ``query_head``, with a signature.
+
+    Returns:
+        The address that MLflow loads it from.
+    """
+    export_head(network, features, path)
+    example = inputs_of(network, features, 2)
+    output = np.zeros((2, network.embedding_width), np.float32)
+    info = mlflow.pyfunc.log_model(
+        name="query_head",
+        python_model=script("query_head"),
+        artifacts={"program": str(path)},
+        signature=infer_signature(example, output),
+        pip_requirements=requirements(HEAD_LIBRARIES),
+    )
+    return str(info.model_uri)

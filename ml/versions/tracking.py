@@ -1,0 +1,189 @@
+"""MLflow: where runs are compared and models registered. The only module that talks to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one for each of three small files
+
+import mlflow
+from matplotlib.figure import Figure
+from mlflow.entities import Param, Run
+from mlflow.models import infer_signature
+from mlflow.tracking import MlflowClient
+
+from ml.versions.requirements import CODE, MODEL_LIBRARIES, requirements, script
+
+TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
+EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps"
+ITEM_MODEL, ADVERTISER_MODEL = "adseq_item_model", "adseq_advertiser_model"
+CHAMPION = "champion"
+DISTRIBUTION = "adseq-candidates"  # `adseq` on the public index is somebody else's
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The MLflow of one home."""
+
+    uri: str
+    artifacts: Path
+
+    @property
+    def client(self) -> MlflowClient:
+        quiet_mlflow()
+        return MlflowClient(self.uri)
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, created on first use with its artefacts under the home."""
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        location = (self.artifacts / name.replace(" ", "-")).as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    @contextmanager
+    def run(
+        self, experiment: str, name: str, tags: dict[str, str], nested: bool = False, system_metrics: bool = False
+    ) -> Iterator[Run]:
+        """An MLflow run, tagged with the version of the code; a failure marks it as failed."""
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_system_metrics_sampling_interval(2)  # type: ignore[no-untyped-call]
+        with mlflow.start_run(
+            experiment_id=self.experiment(experiment),
+            run_name=name,
+            tags={"code_version": code_version(), **tags},
+            nested=nested,
+            log_system_metrics=system_metrics,
+        ) as run:
+            yield run
+
+    def open_nested(self, experiment: str, name: str, tags: dict[str, str], parent_run_id: str) -> str:
+        """Open a run under another one, beside others that are open, and return its id; ``close_nested`` ends it."""
+        tags = {"code_version": code_version(), "mlflow.parentRunId": parent_run_id, **tags}
+        run = self.client.create_run(self.experiment(experiment), tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+    def close_nested(self, run_id: str, metrics: dict[str, float]) -> None:
+        """Log the closing metrics of a nested run and end it."""
+        for name, value in metrics.items():
+            self.client.log_metric(run_id, name, value)
+        self.client.set_terminated(run_id)
+
+    def log_params_of(self, run_id: str, values: dict[str, Any]) -> None:
+        """Log parameters of a run that is not the active one."""
+        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in values.items()])
+
+    @contextmanager
+    def resumed(self, run_id: str) -> Iterator[Run]:
+        """An earlier run, to go on with."""
+        mlflow.set_tracking_uri(self.uri)
+        with mlflow.start_run(run_id=run_id) as run:
+            yield run
+
+    def replace_run(self, experiment: str, tag: str, value: str) -> None:
+        """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``: a day that is re-run has one run."""
+        filter_string = f"tags.`{tag}` = '{value}'"
+        for run in self.client.search_runs([self.experiment(experiment)], filter_string):
+            self.client.delete_run(run.info.run_id)
+
+    def close_abandoned(self, experiment: str) -> None:
+        """Mark the runs of killed processes; only for whoever holds the home's write lock."""
+        for run in self.client.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'"):
+            self.client.set_terminated(run.info.run_id, status="KILLED")
+
+    def url(self, run: Run) -> str:
+        """The run's page in the MLflow UI that `make ui` starts."""
+        port = os.environ.get("ADSEQ_MLFLOW_PORT", "5000")
+        return (
+            f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+            "?workflowType=machine_learning"
+        )
+
+    def champion(self) -> str | None:
+        """The version that the alias ``champion`` names; None before the first promotion."""
+        if not self.client.search_registered_models(f"name = '{ITEM_MODEL}'"):
+            return None
+        aliases = self.client.get_registered_model(ITEM_MODEL).aliases
+        return version_name(aliases[CHAMPION]) if CHAMPION in aliases else None
+
+    def promote(self, version: str) -> None:
+        """Move the alias ``champion`` to ``version``."""
+        self.client.set_registered_model_alias(ITEM_MODEL, CHAMPION, version.removeprefix("item-"))
+
+
+@cache
+def code_version() -> str:
+    """adseq's version, and the commit where it runs from a git checkout (``-changed``: with edits on top)."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty=-changed"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = described.stdout.strip() if described.returncode == 0 else "no checkout"
+    try:
+        return f"{version(DISTRIBUTION)} ({commit})"
+    except PackageNotFoundError:  # run from a checkout that nobody installed
+        return f"not installed ({commit})"
+
+
+def quiet_mlflow() -> None:
+    """MLflow announces each step of making its database, and the want of an input example (a signature is given)."""
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", ".*An input example was not provided.*")
+
+
+def version_name(number: str | int) -> str:
+    """How a registered version is called in tables and directories: ``item-3``."""
+    return f"item-{number}"
+
+
+def register(directory: Path, example: pd.DataFrame, output: Any) -> str:
+    """Log the model directory of the active run as a pyfunc model with a signature and register it.
+
+    Returns:
+        The version's name.
+    """
+    return version_name(log_pyfunc(ITEM_MODEL, directory, example, output))
+
+
+def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:
+    """Log a model directory of the active run as a pyfunc model with a signature and register it as ``registered``.
+
+    The model brings the code of adseq that it needs. It can be loaded where adseq is not installed.
+
+    Returns:
+        The number of the version.
+    """
+    name = registered.removeprefix("adseq_")
+    info = mlflow.pyfunc.log_model(
+        name=name,
+        python_model=script(name),
+        code_paths=CODE,
+        artifacts={"model": str(directory)},
+        signature=infer_signature(example, output),
+        registered_model_name=registered,
+        pip_requirements=requirements(MODEL_LIBRARIES),
+    )
+    return str(info.registered_model_version)
+
+
+def log_figures(figures: dict[str, Figure]) -> None:
+    """Log matplotlib figures to the active run as ``<name>.png``."""
+    for name, figure in figures.items():
+        mlflow.log_figure(figure, f"{name}.png")

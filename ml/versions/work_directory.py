@@ -1,0 +1,123 @@
+"""Where a training works before its version has a number, and what it tells meanwhile; the same for both models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import polars as pl
+import torch
+from lightning.pytorch.loggers import MLFlowLogger
+
+from ml.examples.period import TrainingPeriod
+from ml.training.checkpoints import last_checkpoint, load_own
+from ml.versions.tracking import TRAINING, Tracking, code_version
+from settings import Settings
+
+FIT = "fit"  # checkpoints, which no version keeps
+ENDED = "ended.pt"
+
+FitType = TypeVar("FitType")
+
+
+@contextmanager
+def workplace(models: Path, tracking: Tracking, kind: str, fingerprint: str) -> Iterator[Path]:
+    """A directory beside the versions. What a killed training of the same ``fingerprint`` has left there is gone on
+    with; what others of this kind have left is cleaned up. A home has one writer at a time."""
+    models.mkdir(parents=True, exist_ok=True)
+    tracking.close_abandoned(TRAINING)
+    work = models / f".training-{kind}-{fingerprint}"
+    for left_behind in models.glob(f".training-{kind}-*"):
+        if left_behind != work:
+            shutil.rmtree(left_behind, ignore_errors=True)
+    work.mkdir(exist_ok=True)
+    yield work
+
+
+def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) -> FitType:
+    """The fit that has ended in ``directory`` before; else one that goes on from the newest epoch there, or begins.
+
+    Args:
+        train: fits with its checkpoints in a directory, from one of them, or from the start for None.
+    """
+    ended = directory / ENDED
+    found = _loaded(ended)
+    if found is not None:
+        announce("… had ended before the interruption")
+        return cast(FitType, found)
+    newest = last_checkpoint(directory)
+    checkpoint = _loaded(newest)
+    if checkpoint is None:
+        shutil.rmtree(directory, ignore_errors=True)
+        fitted = train(directory, None)
+    else:
+        announce(f"… goes on after epoch {checkpoint['epoch'] + 1}")
+        fitted = train(directory, newest)
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / f".{ENDED}"
+    torch.save(fitted, unfinished)
+    unfinished.replace(ended)
+    return fitted
+
+
+def ended_fit(directory: Path) -> Any:
+    """Return the fit that has ended in ``directory``.
+
+    Raises:
+        FileNotFoundError: none has.
+        pickle.UnpicklingError: the fit holds what no file of a training may hold (see ``load_own``).
+    """
+    return load_own(directory / ENDED)
+
+
+def _loaded(path: Path) -> Any:
+    """What a file of ours holds; None where there is none, a kill has left half of it, or the code has moved on."""
+    try:
+        return load_own(path)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError, ImportError):
+        return None
+
+
+def keep(work: Path, version: Path) -> None:
+    """Move a finished training to the place of its version."""
+    shutil.rmtree(work / FIT, ignore_errors=True)
+    shutil.rmtree(version, ignore_errors=True)
+    work.rename(version)
+
+
+def announce(what: str) -> None:
+    """Say which part of a training begins: there are several, and each takes a while."""
+    print(f"    training: {what}", file=sys.stderr, flush=True)
+
+
+def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
+    """Where Lightning logs the curves of a run."""
+    return MLFlowLogger(experiment_name=TRAINING, tracking_uri=tracking.uri, run_id=run_id)
+
+
+def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
+    """Return what is equal for trainings that would do the same: of the data, the settings, and the code where it is
+    known. The data include the catalogues of the two validation slices, which newer versions of items don't show."""
+    earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
+    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier)]
+    described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+
+def dataset_hash(period: TrainingPeriod) -> str:
+    """A hash of the events that were learnt from: equal data, equal hash."""
+    return _hash(period.events)
+
+
+def _hash(frame: pl.DataFrame) -> str:
+    """Of the rows, in whatever order."""
+    rows = frame.hash_rows(seed=0).to_numpy()
+    return f"{int(np.bitwise_xor.reduce(rows, initial=0)):016x}-{len(rows)}"

@@ -1,0 +1,1 @@
+"""The ``adseq`` command, a module a subcommand."""

@@ -1,0 +1,422 @@
+"""The ``adseq`` command. Heavy modules are imported by the commands that need them: ``adseq --help`` is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from pipelines.cli import import_logs as cli_import
+from pipelines.cli.endings import readable
+from pipelines.cli.interruption import ending_at_signals, stoppable
+
+if TYPE_CHECKING:
+    from pipelines.cli.run import Days
+    from warehouse.home import Home
+
+app = typer.Typer(
+    help="Predict, every day, which advertiser and which product a user converts with next.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(cli_import.app, name="import")
+exports = typer.Typer(help="Write what was predicted into a file.", no_args_is_help=True)
+app.add_typer(exports, name="export")
+console = Console()
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="ADSEQ_HOME", help="Everything adseq writes lives under this directory.")
+]
+LandingOption = Annotated[
+    Path | None,
+    typer.Option("--landing", exists=True, file_okay=False, help="The landing zone [default: the one the home reads]."),
+]
+Assignments = Annotated[
+    list[str],
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as training.learning_rate=1e-3; lists as JSON."),
+]
+DEFAULT_HOME = Path(".adseq")
+LOOPBACK = "127.0.0.1"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.cli.version import version
+
+        print(f"adseq {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Predict, every day, which advertiser and which product a user converts with next."""
+
+
+@app.command()
+@stoppable
+def demo(
+    home: HomeOption = DEFAULT_HOME,
+    days: Annotated[int, typer.Option(min=1, help="Daily partitions of a newly written world.")] = 3,
+) -> None:
+    """Write the synthetic world into the home's landing zone, if there is none, and run the whole flow on it."""
+    with readable():
+        from pipelines.cli.demo import ensure_world, use_demo_settings
+        from warehouse.landing import Landing
+
+        use_demo_settings(console)
+        chosen = _home(home, None)
+        ensure_world(Landing(chosen.landing), days, console)
+        _run(chosen, None, again=False, retrain=False)
+
+
+@app.command()
+@stoppable
+def run(
+    landing: LandingOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    days: Annotated[
+        str | None, typer.Option(help="Only these landed days: 2014-07-20 or 2014-07-20..2014-07-23.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Repeat days that are done already.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train although there is a champion.")] = False,
+) -> None:
+    """Bring a home up to date: the history and a model if they are missing, then every landed day in order."""
+    with readable():
+        from pipelines.cli.run import Days
+
+        selected = Days.parse(days) if days else None
+        _run(_home(home, landing), selected, again=again, retrain=retrain)
+
+
+@app.command()
+@stoppable
+def validate(
+    landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Say what a landing zone holds, what would be quarantined and why, and what is missing. Writes nothing.
+
+    Of the landing zone of --home also: which files came, changed or went after their day ran.
+    """
+    with readable():
+        from pipelines.cli.validate import validate_landing
+        from warehouse.home import Home
+        from warehouse.landing import Landing
+
+        zone = Landing(landing)
+        _ = zone.manifest  # one that breaks a rule is named also where nothing has landed
+        if not validate_landing(zone, Home(home), console):
+            raise typer.Exit(1)
+
+
+@app.command()
+@stoppable
+def summary(home: HomeOption = DEFAULT_HOME) -> None:
+    """Show the results of a home: the models, the days, where things lie."""
+    with readable():
+        from pipelines.cli.summary import show
+
+        show(_readable_home(home), console)
+
+
+@app.command()
+@stoppable
+def check(
+    home: HomeOption = DEFAULT_HOME,
+    deep: Annotated[bool, typer.Option("--deep", help="Read all rows of all tables, too.")] = False,
+) -> None:
+    """Prove a home whole, or name what is broken and the command that makes it again. Writes nothing."""
+    with readable():
+        from pipelines.cli.check import check_home
+        from pipelines.cli.homes import existing_home
+
+        if not check_home(existing_home(home), deep, console):
+            raise typer.Exit(1)
+
+
+@app.command()
+@stoppable
+def migrate(home: HomeOption = DEFAULT_HOME) -> None:
+    """Bring a home that an earlier version of adseq wrote to the format of this version."""
+    with readable():
+        from pipelines.cli.homes import existing_home, writable_home
+        from pipelines.cli.migrate import migrate_home
+
+        migrate_home(writable_home(existing_home(home).root), console)
+
+
+@app.command()
+def ui(home: HomeOption = DEFAULT_HOME) -> None:
+    """Open Dagster and MLflow on a home, on this machine only. Ctrl-C stops both."""
+    with ending_at_signals(), readable():
+        from pipelines.cli.homes import writable_home
+        from pipelines.cli.ui import serve
+
+        serve(writable_home(home), console)
+
+
+@app.command()
+@stoppable
+def rollback(
+    home: HomeOption = DEFAULT_HOME,
+    to: Annotated[str | None, typer.Option(help="A version that was champion, as item-3 [default: the last].")] = None,
+) -> None:
+    """Put an earlier champion back: catch its states up, then serve it."""
+    with readable():
+        from pipelines.cli.homes import existing_home
+        from pipelines.cli.rollback import roll_back_home
+
+        roll_back_home(_home(existing_home(home).root, None), to, console)
+
+
+@app.command()
+def serve(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Anything but loopback is reachable by others: set ADSEQ_TOKEN.")
+    ] = LOOPBACK,
+    processes: Annotated[int, typer.Option(min=1, help="One a core.")] = 1,
+) -> None:
+    """Answer requests for candidates over HTTP, and follow what is published. Ctrl-C stops it."""
+    with readable():
+        from pipelines.cli.serve import serve_candidates
+
+        serve_candidates(_readable_home(home), host, port, processes, console)
+
+
+@app.command()
+def proxy(
+    home: HomeOption = DEFAULT_HOME,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where nginx listens.")] = 8080,
+    upstream: Annotated[int, typer.Option(min=1, max=65535, help="Where `adseq serve` listens.")] = 8081,
+) -> None:
+    """Put nginx, with the service's bounds, in front of `adseq serve`. Ctrl-C stops nginx."""
+    with readable():
+        from pipelines.cli.proxy import run_proxy
+        from settings import Settings
+
+        run_proxy(port, upstream, _readable_home(home).root / "proxy", Settings().serving)
+
+
+@app.command()
+@stoppable
+def recommend(
+    user: Annotated[str, typer.Argument(help="A user_id.")],
+    subject: Annotated[str | None, typer.Option(help="The item that the user looks at: its item_id.")] = None,
+    query: Annotated[str | None, typer.Option(help="What the user searches for.")] = None,
+    count: Annotated[int, typer.Option("--count", "-k", min=1, max=100, help="Candidates to show.")] = 10,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Show a user's history and candidates, with the context and without, for a person to look at."""
+    with readable():
+        from pipelines.cli.recommend import show_candidates
+
+        show_candidates(_readable_home(home), user, subject, query, count, console)
+
+
+@app.command()
+@stoppable
+def forget(
+    users: Annotated[list[str], typer.Argument(help="The users' ids, as the landing zone has them.")],
+    home: HomeOption = DEFAULT_HOME,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove users from everything that this home keeps, for good, and keep them out."""
+    with readable():
+        from pipelines.cli.forget import forget_users
+        from pipelines.cli.homes import writable_home
+
+        chosen = writable_home(_readable_home(home).root)
+        if not yes:
+            count = f"{len(users)} users" if len(users) > 1 else "this user"
+            typer.confirm(f"Remove {count} from {chosen.landing} and {chosen.root}, for good?", abort=True)
+        forget_users(chosen, users, console)
+
+
+@app.command("evaluate")
+@stoppable
+def evaluate_split(
+    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A directory that `adseq split` has made.")],
+    landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
+    export: Annotated[
+        Path,
+        typer.Option(help="The ranked lists, for an outside scorer; of several, one file each.", dir_okay=False),
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    model: Annotated[
+        list[str], typer.Option(help="Which model answers. Repeat it to compare the first with the others.")
+    ] = ["contextual"],  # noqa: B006
+    seed: Annotated[str, typer.Option(help="Seed of the training; several, as 0,1,2, show the spread.")] = "0",
+    assignments: Assignments = [],  # noqa: B006
+    minimum_train_events: Annotated[
+        int, typer.Option("--min-train-events", min=0, help="Score only targets with as many training events.")
+    ] = 0,
+) -> None:
+    """Learn from a split's training part only, answer its queries, export the lists, print and log what they are worth.
+
+    Models: popularity, recent_popularity, item_knn, mean_pooling, max_pooling, sequential, contextual; with context
+    items also sequential_appended (the item appended to the history, the encoder run again) and
+    contextual_without_context.
+    """
+    with readable():
+        from pipelines.cli.homes import writable_home
+        from pipelines.cli.overrides import overridden, parse_seeds
+        from pipelines.evaluate.command import Evaluation, evaluate
+        from pipelines.instance import use_home
+        from settings import Settings
+        from warehouse.landing import Landing
+
+        seeds, settings = parse_seeds(seed), overridden(Settings(), assignments)
+        chosen = writable_home(home)
+        use_home(chosen)
+        evaluate(
+            Evaluation(
+                split=split,
+                landing=Landing(landing),
+                home=chosen,
+                models=model,
+                seeds=seeds,
+                minimum_train_events=minimum_train_events,
+                export=export,
+                settings=settings,
+            )
+        )
+
+
+@app.command("split")
+@stoppable
+def split_log(
+    landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to cut.")],
+    out: Annotated[Path, typer.Option("--out", help="The new directory of the split.")],
+    protocol: Annotated[
+        str, typer.Option(help="temporal: a user's next items. context: the other items of a day, given the first.")
+    ] = "temporal",
+    at: Annotated[
+        str, typer.Option(help="The cut-off: a quantile of the conversions' times, or a day or instant.")
+    ] = "0.9",
+    window_days: Annotated[
+        float | None, typer.Option(help="Days after the cut-off [default: the manifest's prediction_window_days].")
+    ] = None,
+    users: Annotated[float, typer.Option(help="Share of the users to keep.")] = 1.0,
+) -> None:
+    """Cut a log into a fixed split: the part to learn from, the queries and their targets."""
+    with readable():
+        from pipelines.cli.errors import RunRefused
+        from pipelines.evaluate.make_split import Cut, Protocol, split_landing
+        from settings import Settings
+        from warehouse.landing import Landing
+
+        if protocol not in set(Protocol):
+            raise RunRefused(f"--protocol {protocol!r} is unknown; there are {', '.join(Protocol)}.")
+        zone = Landing(landing)
+        cut = Cut(Protocol(protocol), at, window_days or zone.manifest.prediction_window_days, users)
+        meta = split_landing(zone, cut, out, Settings().data)
+        console.print(", ".join(f"{name} {value}" for name, value in meta.items()), highlight=False)
+        console.print(
+            f"adseq evaluate --split {out} --landing {landing} --export lists.parquet", highlight=False, soft_wrap=True
+        )
+
+
+@app.command("tune")
+@stoppable
+def tune_settings(
+    home: HomeOption = DEFAULT_HOME,
+    split: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A split's training part [default: the home's own log]."),
+    ] = None,
+    landing: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="With --split: where item attributes come from.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all; the same command goes on from the last one.")] = 20,
+    objective: Annotated[
+        str, typer.Option(help="recall_at_100, recall_at_10, context_recall_at_100 or context_recall_at_10.")
+    ] = "recall_at_100",
+    assignments: Assignments = [],  # noqa: B006
+) -> None:
+    """Search for better settings on a validation slice inside the training period, starting from the present ones.
+
+    A setting that --set names is fixed; the rest of the space is searched around it.
+    """
+    with readable():
+        from pipelines.cli.homes import existing_home, writable_home
+        from pipelines.cli.overrides import overridden
+        from pipelines.cli.tune import Search, tune
+        from pipelines.instance import use_home
+        from settings import Settings
+        from warehouse.landing import Landing
+
+        settings = overridden(Settings(), assignments)
+        chosen = writable_home(home if split else existing_home(home).root)
+        use_home(chosen)
+        fixed = {assignment.partition("=")[0].strip() for assignment in assignments}
+        tune(Search(chosen, split, Landing(landing or chosen.landing), trials, objective, settings, fixed), console)
+
+
+@exports.command("candidates")
+@stoppable
+def export_candidates(
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],
+    count: Annotated[int, typer.Option("--count", "-k", min=1, max=1000, help="Items and advertisers a user.")] = 100,
+    home: HomeOption = DEFAULT_HOME,
+) -> None:
+    """Every user's best items and advertisers as of the newest day, best first."""
+    with readable():
+        from assets.common.resources import SettingsResource
+        from pipelines.cli.export import export_candidates as write
+        from pipelines.instance import look_at_home
+
+        look_at_home(_readable_home(home))
+        write(SettingsResource(), out, count, console)
+
+
+def _home(root: Path, landing: Path | None) -> Home:
+    """The home, ready to be written, reading ``landing``."""
+    from pipelines.cli.errors import RunRefused
+    from pipelines.cli.homes import writable_home
+    from pipelines.instance import use_home
+    from warehouse.landing import Landing
+    from warehouse.open_home import keep_private
+
+    keep_private()
+    home = writable_home(root)
+    _ = Landing(landing or home.landing).manifest  # one that breaks a rule is refused before a home is made
+    if landing is not None and landing.expanduser().absolute() != home.landing:
+        if (home.tables / "events").exists():
+            raise RunRefused(
+                f"{home.root} was built from {home.landing}, and a home holds one log. "
+                f"For {landing} give another --home."
+            )
+        home.use_landing(landing)
+    use_home(home)
+    return home
+
+
+def _readable_home(root: Path) -> Home:
+    """Return the home at ``root``, checked to be one that this version can read."""
+    from pipelines.cli.homes import existing_home
+    from warehouse.open_home import open_for_reading
+
+    home = existing_home(root)
+    open_for_reading(home)
+    return home
+
+
+def _run(home: Home, days: Days | None, *, again: bool, retrain: bool) -> None:
+    """Run the flow and close with the tables. The home is in the environment before the definitions are loaded."""
+    from pipelines.cli.run import Local
+    from pipelines.cli.summary import show
+    from pipelines.definitions import defs
+    from pipelines.instance import instance
+
+    with instance() as opened:
+        Local(home, defs, opened, console).run(days, again=again, retrain=retrain)
+    show(home, console)

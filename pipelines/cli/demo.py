@@ -1,0 +1,63 @@
+"""What ``adseq demo`` runs on: the synthetic world, written once into a home's landing zone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+from rich.console import Console
+from rich.markup import escape
+
+from pipelines.cli.errors import RunRefused
+from warehouse.landing import Landing
+from warehouse.world import WorldSettings, is_world, write_world
+
+# The demo ends within five minutes on two cores. It trains for less than the defaults, which are meant for real logs;
+# whatever the environment sets has precedence.
+DEMO_SETTINGS = {
+    "ADSEQ_TRAINING__BATCH_SIZE": "256",
+    "ADSEQ_TRAINING__CORPUS_NEGATIVES": "1024",
+    "ADSEQ_TRAINING__EPOCH_EXAMPLES": "11000",
+    "ADSEQ_TRAINING__MAXIMUM_EPOCHS": "4",
+    "ADSEQ_ADVERTISERS__BATCH_SIZE": "128",
+    "ADSEQ_ADVERTISERS__EPOCH_EXAMPLES": "6000",
+    "ADSEQ_ADVERTISERS__MAXIMUM_EPOCHS": "2",
+}
+
+
+def use_demo_settings(console: Console) -> None:
+    """Put the demo's settings into the environment; to be called before settings are read."""
+    for name, value in DEMO_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    chosen = ", ".join(f"{name}={os.environ[name]}" for name in DEMO_SETTINGS)
+    console.print(f"The demo trains briefly: {chosen}", style="dim", highlight=False, soft_wrap=True)
+
+
+def ensure_world(landing: Landing, days: int, console: Console) -> None:
+    """Write the world with ``days`` daily partitions unless the landing zone holds one already.
+
+    It is written beside the landing zone and renamed, so that an interrupted run leaves no half of a world.
+
+    Raises:
+        RunRefused: the landing zone holds something else.
+    """
+    if is_world(landing.root):
+        return
+    if landing.root.is_dir() and any(landing.root.iterdir()):
+        raise RunRefused(
+            f"{landing.root} holds a log of yours, not the synthetic world: use `adseq run`, or another --home."
+        )
+    console.print(f"Writing the synthetic world into {escape(str(landing.root))} ...", highlight=False, soft_wrap=True)
+    started = time.monotonic()
+    unfinished = landing.root.with_name(f".{landing.root.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    summary = write_world(Landing(unfinished), WorldSettings(), days)
+    unfinished.rename(landing.root)
+    console.print(
+        f"  {summary.events:,} events of {summary.users:,} users and {summary.items:,} items, "
+        f"{summary.impressions:,} impressions; {len(summary.days)} daily days  "
+        f"[dim]{time.monotonic() - started:.1f} s[/]",
+        highlight=False,
+        soft_wrap=True,
+    )

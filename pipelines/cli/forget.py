@@ -1,0 +1,125 @@
+"""``adseq forget``: users leave everything that a home keeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from assets.common.resources import writing
+from ml.figures.history_page import without_users
+from pipelines.cli.errors import RunFailed, RunRefused
+from settings import Settings
+from warehouse.day_records import record_rewritten, untouched_files
+from warehouse.forget import bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.home import Home, write_atomically
+from warehouse.identity import UserKeys, known_ids
+from warehouse.landing import Landing
+from warehouse.online import OnlineStore, open_store
+from warehouse.online.open import recorded_store, without_password
+from warehouse.online.publication import FORGOTTEN
+from warehouse.online.publication import bury as bury_online
+from warehouse.tables import Tables
+from warehouse.views import rebuild_views
+
+GRACE_SECONDS = 1.0  # a request that began before the tombstone has long ended after them
+
+
+def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
+    """Remove users from the landing zone, the tables and their older versions, the online store and the reports.
+
+    The tombstones come first, in the tables and in the store, so that neither a day that runs again nor a running
+    service brings anything back; what requests under way still wrote is removed after a moment. Interrupted, the same
+    command goes on.
+
+    Raises:
+        HomeLocked: another process writes to the home.
+        RunRefused: there is no such home, or it publishes to another store than the settings name.
+        StoreUnreachable: the online store does not answer; nothing was removed.
+        RunFailed: a landing file cannot be read; all else was removed.
+    """
+    landing, tables, address = Landing(home.landing), Tables(home.tables), Settings(home=home.root).online.store
+    if not tables.names() and not landing.root.is_dir():
+        raise RunRefused(f"{home.root} holds neither tables nor a landing zone: which home is meant? Give --home.")
+    published = recorded_store(home)
+    if published is not None and published != without_password(address):
+        raise RunRefused(
+            f"{home.root} publishes to {published}, and the settings name {without_password(address)}: give the same "
+            "ADSEQ_ONLINE__STORE as the daily run has, or users stay in the store."
+        )
+    ids = pl.Series("user_id", list(dict.fromkeys(user_ids)), dtype=pl.String)
+    keys = UserKeys.of(tables, landing).keys(ids).rename("user_id")
+    known = known_ids(tables, ids) | set(ids.filter(keys.is_in(forgotten_users(tables).implode())))
+    with writing(home, "adseq forget"):
+        store = open_store(address, home)
+        try:
+            bury(tables, keys, datetime.now(UTC).date())
+            bury_online(store, forgotten_users(tables))
+            begun = time.monotonic()
+            untouched = untouched_files(tables, landing)
+            files = forget_in_landing(landing, user_ids)
+            rows = forget_in_tables(tables, keys)
+            rebuild_views(home, tables)
+            pages = _forget_in_reports(home, keys)
+            time.sleep(max(0.0, begun + GRACE_SECONDS - time.monotonic()))
+            late = forget_in_landing(landing, user_ids)
+            record_rewritten(tables, landing, untouched & {*files.removed, *late.removed})
+            records = _forget_online(store, keys)
+        finally:
+            store.close()
+    removed = [*files.removed.values(), *late.removed.values()]
+    table = Table(title="Forgotten", title_justify="left")
+    table.add_column("where")
+    table.add_column("what was removed", justify="right")
+    table.add_row("landing zone", f"{sum(removed):,} rows of {len(removed)} files")
+    for name, count in rows.items():
+        table.add_row(f"table {name}", f"{count:,} rows")
+    table.add_row(f"online store ({without_password(address)})", f"{records:,} records")
+    table.add_row("reports", f"{pages} pages changed")
+    console.print(table)
+    known |= files.users | late.users
+    if unknown := [user_id for user_id in ids if user_id not in known]:
+        console.print(
+            f"Not found: {', '.join(map(repr, unknown))}. No row names them: check the spelling. Rows that arrive "
+            "under these ids are kept out from now on.",
+            style="yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    for path in late.not_looked_into:
+        left = f"Not looked into, because it is being written or is no data: {path}"
+        console.print(left, highlight=False, markup=False)
+    console.print(
+        "What they did stays in sums: statistics of items, weights of models trained with it; `adseq run --retrain` "
+        "trains a model without. A tombstone (a keyed hash, table `forgotten`) keeps rows that arrive later out. "
+        "Copies outside this home, such as the exporting job's own, are yours to remove.",
+        highlight=False,
+    )
+    if late.unreadable:
+        problems = "\n  ".join(late.unreadable.values())
+        raise RunFailed(
+            f"Nobody knows whether {len(late.unreadable)} landing file(s) name a user who is to be forgotten:\n  "
+            f"{problems}\nAll else is done. Mend them or take them away, then give the same command again."
+        )
+
+
+def _forget_online(store: OnlineStore, keys: pl.Series) -> int:
+    shelves = [shelf for shelf in store.shelves() if shelf != FORGOTTEN]
+    return sum(store.remove(shelf, [key.encode() for key in keys]) for shelf in shelves)
+
+
+def _forget_in_reports(home: Home, keys: pl.Series) -> int:
+    """Take users' sections out of the pages that show histories. Returns how many pages had one."""
+    changed = 0
+    for path in sorted(home.artifacts.rglob("*.html")):
+        page = path.read_text()
+        kept = without_users(page, keys)
+        if kept != page:
+            write_atomically(path, kept.encode())
+            changed += 1
+    return changed

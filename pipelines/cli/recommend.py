@@ -1,0 +1,100 @@
+"""``adseq recommend``: what a user did and what they would be shown, as a table."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serving.answer import answer, history
+from serving.contracts import (
+    Candidate,
+    CandidateRequest,
+    CandidateResponse,
+    HistoryRequest,
+    HistoryResponse,
+    Surface,
+)
+from serving.metrics import Metrics, Stopwatch
+from serving.publication import Served
+from settings import Settings
+from warehouse.home import Home
+from warehouse.landing import Landing
+from warehouse.online import open_store
+
+SHOWN_EVENTS = 10
+
+
+def show_candidates(
+    home: Home, user_id: str, subject: str | None, query: str | None, count: int, console: Console
+) -> None:
+    """Print the history, newest first, and the candidates with the context and without it.
+
+    Raises:
+        NothingPublished: no day has been published.
+    """
+    settings = Settings(home=home.root)
+    store = open_store(settings.online.store, home)
+    try:
+        served = Served.newest(home.root, store)
+
+        def asked(request: CandidateRequest) -> CandidateResponse:
+            return answer(served, store, request, settings.serving, Stopwatch(Metrics()))
+
+        about = history(served, store, HistoryRequest(user_id=user_id, subject_item_id=subject))
+        without = asked(CandidateRequest(user_id=user_id, k=count))
+        lists = {f"without context ({without.basis.replace('_', ' ')})": without.candidates}
+        if subject is not None or query is not None:
+            surface = Surface.search if subject is None else Surface.related_pins
+            place = CandidateRequest(user_id=user_id, k=count, surface=surface, subject_item_id=subject, query=query)
+            within = asked(place)
+            lists[f"with context ({within.basis.replace('_', ' ')})"] = within.candidates
+            console.print(_place(about, within, subject, query), highlight=False)
+        console.print(_history(about, ZoneInfo(Landing(home.landing).manifest.time_zone)))
+        console.print(_lists(lists))
+        publication = served.publication
+        console.print(f"{publication.model_version}, as of the end of {publication.day}", style="dim", highlight=False)
+    finally:
+        store.close()
+
+
+def _place(about: HistoryResponse, within: CandidateResponse, subject: str | None, query: str | None) -> str:
+    if about.subject is not None:
+        return f"Looking at [bold]{escape(about.subject)}[/]"
+    if subject is not None:
+        return f"Looking at [bold]{escape(subject)}[/], which the catalogue does not have: nothing is known of it."
+    interests = ", ".join(f"{name} ({weight:.2f})" for name, weight in within.interests.items())
+    taken_for = escape(interests) or "nothing that the catalogue has"
+    return f"Searching for [bold]{escape(query or '')}[/], taken for {taken_for}"
+
+
+def _history(about: HistoryResponse, zone: ZoneInfo) -> Table:
+    table = Table(title="History, newest first", title_justify="left")
+    for column in (f"When ({zone.key})", "What", "Item", "Category"):
+        table.add_column(column)
+    for event in about.events[:SHOWN_EVENTS]:
+        title = event.title or event.item_id or "–"
+        cells = (f"{event.event_time.astimezone(zone):%Y-%m-%d %H:%M}", event.event_name, title, event.category or "")
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def _lists(lists: dict[str, list[Candidate]]) -> Table:
+    table = Table(title="Candidates", title_justify="left")
+    table.add_column("")
+    for name in lists:
+        table.add_column(name)
+        table.add_column("score", justify="right")
+    for rank in range(max((len(each) for each in lists.values()), default=0)):
+        cells = [str(rank + 1)]
+        for each in lists.values():
+            cells += _cells(each[rank]) if rank < len(each) else ["", ""]
+        table.add_row(*cells)
+    return table
+
+
+def _cells(candidate: Candidate) -> list[str]:
+    source = " [dim](advertiser)[/]" if candidate.source == "advertiser_lists" else ""
+    return [escape(candidate.title or candidate.item_id) + source, f"{candidate.score:.3f}"]

@@ -1,0 +1,1 @@
+"""``adseq evaluate`` and ``adseq split``: fixed splits, their answers, their scores."""

@@ -1,0 +1,194 @@
+"""`adseq evaluate`: learn from a fixed split's training events, answer its queries, export the lists, say what they are
+worth.
+
+Models that share a network share its training. The figures are adseq's; an outside scorer on the exported lists must
+agree with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from ml.evaluation.evaluable import Evaluable, counted_lists, network_lists
+from ml.evaluation.model_lists import Asked, ModelName, settings_of
+from ml.examples.period import TrainingPeriod, cross_fitted, prepare_examples, with_subjects
+from ml.examples.prepared import Prepared
+from ml.models.item_model import TwoTower
+from ml.retrieval.lists import RankedLists
+from ml.training.fitting import choose_epochs, fit_prepared
+from pipelines.cli.errors import RunRefused
+from pipelines.evaluate.scoring import SCORED_DEPTH, Catalogue, Scoring
+from pipelines.evaluate.split import Split, export_lists, split_asked, training_period
+from pipelines.evaluate.tables import Answer, Training, show
+from settings import Settings
+from warehouse.home import Home
+from warehouse.landing import Landing
+
+WORK = ".evaluate-"
+"""Begins the name of a directory with the checkpoints of a process's trainings; the process id follows."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked for on the command line."""
+
+    split: Path
+    landing: Landing
+    home: Home
+    models: Sequence[str]
+    seeds: Sequence[int]
+    minimum_train_events: int
+    export: Path
+    settings: Settings
+
+    def export_path(self, answer: Answer) -> Path:
+        """``export``, with the model and the seed in its name where there are several."""
+        parts = [self.export.stem]
+        if len(set(self.models)) > 1:
+            parts.append(answer.evaluable.value)
+        if len(self.seeds) > 1 and answer.training:
+            parts.append(f"seed{answer.training.seed}")
+        return self.export.with_name("-".join(parts) + self.export.suffix)
+
+
+def evaluate(evaluation: Evaluation) -> None:
+    """Answer the split's queries with every model and seed; export, log to MLflow and print each.
+
+    Raises:
+        RunRefused: an unknown model, one that needs context items where there are none, a directory that is not a
+            split, or no target that is to be scored.
+    """
+    evaluables = _evaluables(evaluation.models)
+    split, console = Split.read(evaluation.split), Console()
+    _check_context(split, evaluables)
+    period = training_period(split, evaluation.landing, evaluation.settings)
+    answers, scoring = [], None
+    for seed in evaluation.seeds:
+        settings = evaluation.settings.with_value("training.seed", seed)
+        prepared = cross_fitted(prepare_examples(period, settings), period, settings)
+        asked = split_asked(split, period, prepared.dataset, settings)
+        scoring = scoring or Scoring.of(split, asked, period, evaluation.minimum_train_events)
+        # What is counted is the same for every seed.
+        wanted = [each for each in evaluables if each.is_trained or seed == evaluation.seeds[0]]
+        for answer in _answers(wanted, period, prepared, asked, scoring, settings, evaluation.home, console):
+            answers.append(answer)
+            path = evaluation.export_path(answer)
+            rows = export_lists(split, asked, answer.lists, path)
+            _log(evaluation, split, period, answer, path)
+            written = f"{answer.name}: {rows:,} rows written to {path}"
+            console.print(written, highlight=False, markup=False, soft_wrap=True)
+    assert scoring is not None
+    answers.sort(key=lambda answer: (evaluables.index(answer.evaluable), answer.seed))
+    show(console, split.name, scoring, answers, evaluation.settings.evaluation.bootstrap_samples)
+
+
+def _answers(
+    evaluables: Sequence[Evaluable],
+    period: TrainingPeriod,
+    prepared: Prepared,
+    asked: Asked,
+    scoring: Scoring,
+    settings: Settings,
+    home: Home,
+    console: Console,
+) -> Iterator[Answer]:
+    """The answers under one seed, each network trained once."""
+
+    def lists_of(evaluable: Evaluable, network: TwoTower | None, depth: int) -> RankedLists:
+        if network is None:
+            return counted_lists(evaluable, asked, depth)
+        return network_lists(evaluable, network, asked, settings, depth)
+
+    def answer(evaluable: Evaluable, training: Training | None, network: TwoTower | None) -> Answer:
+        depth = max(settings.evaluation.depth, SCORED_DEPTH)
+        lists = lists_of(evaluable, network, depth)
+        # A model that likes new items fills its lists with them, and would have too few that can be scored as warm.
+        while scoring.is_too_short(lists, depth):
+            depth = min(2 * depth, len(asked.queries.candidates))
+            lists = lists_of(evaluable, network, depth)
+        measured = {catalogue: scoring.measure(lists, catalogue) for catalogue in Catalogue}
+        return Answer(evaluable, training, lists, measured, settings_of(evaluable.model, settings))
+
+    for evaluable in evaluables:
+        if not evaluable.is_trained:
+            yield answer(evaluable, None, None)
+    for model in ModelName:
+        ways = [each for each in evaluables if each.is_trained and each.model is model]
+        if ways:
+            console.print(f"Training {model.value}, seed {settings.training.seed} ...", highlight=False)
+            network, training = _train(period, prepared, settings_of(model, settings), home)
+            yield from (answer(way, training, network) for way in ways)
+
+
+def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home: Home) -> tuple[TwoTower, Training]:
+    """A network that has learnt from the whole period, for the number of epochs that the validation slice chose."""
+    started = time.perf_counter()
+    home.models.mkdir(parents=True, exist_ok=True)
+    _sweep(home.models)
+    with tempfile.TemporaryDirectory(prefix=f"{WORK}{os.getpid()}-", dir=home.models) as work:
+        epochs = choose_epochs(period, settings, Path(work) / "choice").best_epoch
+        fitted = fit_prepared(period, with_subjects(prepared, settings), settings, epochs, Path(work) / "fit")
+    return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
+
+
+def _sweep(models: Path) -> None:
+    """Remove the work of evaluations whose process was ended."""
+    for left in models.glob(f"{WORK}*-*"):
+        process = left.name.removeprefix(WORK).partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, answer: Answer, export: Path) -> None:
+    """One MLflow run an answer: settings, both catalogues' figures, what was learnt from, where the lists are."""
+    import mlflow
+
+    from ml.versions.tracking import EVALUATIONS, Tracking
+    from ml.versions.work_directory import dataset_hash
+
+    tracking = Tracking(evaluation.home.tracking_uri, evaluation.home.artifacts)
+    tags = {"model": answer.evaluable.value, "dataset_hash": dataset_hash(period), "lists": str(export.absolute())}
+    figures = answer.metrics[Catalogue.warm].flat()
+    figures |= {f"full_{name}": value for name, value in answer.metrics[Catalogue.full].flat().items()}
+    if answer.training:
+        figures |= {"epochs": answer.training.epochs, "training_seconds": answer.training.seconds}
+    with tracking.run(EVALUATIONS, f"{split.name}: {answer.name}", tags):
+        mlflow.log_params(
+            {
+                "split": split.name,
+                "model": answer.evaluable.value,
+                "min_train_events": evaluation.minimum_train_events,
+                **answer.settings.flat(),
+            }
+        )
+        mlflow.log_metrics(figures)
+
+
+def _evaluables(models: Sequence[str]) -> list[Evaluable]:
+    """The models in the order asked for, each once."""
+    known = [each.value for each in Evaluable]
+    for model in models:
+        if model not in known:
+            raise RunRefused(f"--model {model!r} is unknown; there are {', '.join(known)}.")
+    return [Evaluable(model) for model in dict.fromkeys(models)]
+
+
+def _check_context(split: Split, evaluables: Sequence[Evaluable]) -> None:
+    """Refuse the other ways of asking where they would answer like the model itself."""
+    if split.queries["context_item"].is_not_null().any():
+        return
+    for each in evaluables:
+        if each.needs_context:
+            raise RunRefused(
+                f"--model {each.value} differs from {each.model.value} by the context item, and the queries of "
+                f"{split.name} have none. Use a split of the context protocol, or --model {each.model.value}."
+            )

@@ -1,0 +1,94 @@
+"""What a fixed split's answers are worth, by the rules of the scoring folder's ``score.py``, which must agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.evaluation.evaluable import within
+from ml.evaluation.item_report import advertiser_codes
+from ml.evaluation.metrics import Interval, Metrics, evaluate, paired_difference
+from ml.evaluation.model_lists import Asked
+from ml.examples.period import TrainingPeriod
+from ml.features.event_log import row_numbers
+from ml.retrieval.lists import Ragged, RankedLists
+from pipelines.cli.errors import RunRefused
+from pipelines.evaluate.split import Split
+
+KS = (10, 50, 100)
+SCORED_DEPTH = max(KS)
+
+
+class Catalogue(StrEnum):
+    """Which of the split's items are candidates."""
+
+    warm = "warm"  # seen in training
+    full = "full"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The split's side of every figure; items are rows of its candidates."""
+
+    positives: Ragged
+    advertisers: NDArray[np.int64]  # [candidates] code, -1 = unknown
+    warm: NDArray[np.bool_]  # [candidates]
+
+    @classmethod
+    def of(cls, split: Split, asked: Asked, period: TrainingPeriod, minimum_train_events: int) -> Scoring:
+        """The targets with at least ``minimum_train_events`` events in the split's training part.
+
+        Raises:
+            RunRefused: no target has that many.
+        """
+        queries = asked.queries
+        item_ids = asked.dataset.features.item_ids.gather(queries.candidates)
+        warm = np.zeros(len(item_ids), bool)
+        warm[row_numbers(item_ids, split.catalogue["item_id"])] = split.catalogue["warm"].to_numpy()
+        events = np.bincount(_rows(item_ids, split.train["item_id"]), minlength=len(item_ids))
+        wanted = queries.positives.items
+        positives = queries.positives.where((wanted >= 0) & (events[np.maximum(wanted, 0)] >= minimum_train_events))
+        if not len(positives.items):
+            raise RunRefused(
+                f"--min-train-events {minimum_train_events}: no target of {split.name} has that many training events."
+            )
+        return cls(positives, advertiser_codes(period.items)[queries.candidates], warm)
+
+    def kept(self, catalogue: Catalogue) -> NDArray[np.bool_]:
+        """[candidates] those of a catalogue."""
+        return self.warm if catalogue is Catalogue.warm else np.ones_like(self.warm)
+
+    def is_too_short(self, lists: RankedLists, depth: int) -> bool:
+        """Whether a list that was cut at ``depth`` holds fewer warm items than are scored.
+
+        With every cold item and as many warm ones as are scored no list is too short.
+        """
+        if depth >= SCORED_DEPTH + int((~self.warm).sum()):
+            return False
+        cut = (lists.items >= 0).sum(axis=1) >= depth
+        warm = (self.warm[np.maximum(lists.items, 0)] & (lists.items >= 0)).sum(axis=1)
+        return bool((cut & (warm < min(SCORED_DEPTH, int(self.warm.sum())))).any())
+
+    def measure(self, lists: RankedLists, catalogue: Catalogue) -> Metrics:
+        """Every figure of one model's lists."""
+        kept = self.kept(catalogue)
+        scored, wanted = within(lists, self.positives, kept, SCORED_DEPTH)
+        return evaluate(
+            scored, wanted, int(kept.sum()), self.advertisers[kept], KS
+        )  # the protocol's, however few items
+
+    def difference(self, first: RankedLists, second: RankedLists, k: int, samples: int) -> Interval:
+        """Recall@K of ``first`` minus that of ``second``, warm catalogue, with a paired bootstrap over queries."""
+        one, wanted = within(first, self.positives, self.warm, SCORED_DEPTH)
+        other, _ = within(second, self.positives, self.warm, SCORED_DEPTH)
+        return paired_difference(one, other, wanted, k, samples)
+
+
+def _rows(item_ids: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:
+    """Rows of the wanted items that are candidates."""
+    rows = row_numbers(item_ids, wanted)
+    return rows[rows >= 0]

@@ -1,0 +1,168 @@
+"""From a request to candidates: read the user, build the context, run the head, search, blend, explain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml.models.item_model import ContextBatch
+from serving.contracts import (
+    Basis,
+    Candidate,
+    CandidateRequest,
+    CandidateResponse,
+    Demographics,
+    Explanation,
+    HistoryEvent,
+    HistoryRequest,
+    HistoryResponse,
+    Surface,
+)
+from serving.explain import explain
+from serving.generators import AdvertiserLists, Generator, ItemNeighbours, Popularity, Query, Scored, blend
+from serving.metrics import Stage, Stopwatch
+from serving.publication import Served
+from serving.refresh import catch_up
+from serving.users import KnownUser, buckets_of, read_user
+from settings import ServingSettings
+from warehouse.online import OnlineStore
+
+SHOWN_EVENTS = 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a request says of where it comes from, in the terms of the model."""
+
+    context: ContextBatch
+    subject: int | None  # catalogue row
+    interests: dict[str, float]
+
+
+def answer(
+    served: Served, store: OnlineStore, request: CandidateRequest, settings: ServingSettings, watch: Stopwatch
+) -> CandidateResponse:
+    """Candidates for one request, under one publication."""
+    with watch.stage(Stage.store):
+        key = served.keys.key(request.user_id).encode()
+        user = read_user(store, served.publication, key)
+    watch.metrics.note_damaged(user.damaged)
+    if user.is_behind:
+        with watch.stage(Stage.encoder):
+            caught_up = catch_up(served, store, key, datetime.now(UTC))
+            watch.metrics.note_unwritten(caught_up.unwritten)
+            user = replace(user, state=caught_up.state or user.state)
+    with watch.stage(Stage.head):
+        place = _place(served, request)
+        demographics = _merged(user.demographics, request.demographics)
+        state = None if user.state is None else user.state.state
+        vector = served.embed(state, place.context, buckets_of(demographics))
+        basis = _basis(user, bool(place.context.present[0]))
+    with watch.stage(Stage.filters):
+        allowed = served.catalogue.allowed(request.filters, demographics.country)
+        _hide(served, allowed, place, user)
+    with watch.stage(Stage.search):
+        query = Query(user, vector, allowed)
+        found = _generate(served, query, request.k, basis, settings)
+    with watch.stage(Stage.response):
+        return _response(served, request, query, place, basis, found)
+
+
+def _place(served: Served, request: CandidateRequest) -> Place:
+    subject = None
+    if request.subject_item_id is not None:
+        subject = served.catalogue.row_of.get(request.subject_item_id)
+    interests = dict(request.interests)
+    if request.query is not None and served.matcher is not None:
+        interests = {**served.matcher.interests(request.query), **interests}
+    return Place(served.context(subject, interests), subject, interests)
+
+
+def _merged(known: Demographics, given: Demographics | None) -> Demographics:
+    """What the store knows, with what the request says in its place."""
+    return known if given is None else known.model_copy(update=given.model_dump(exclude_none=True))
+
+
+def _basis(user: KnownUser, in_context: bool) -> Basis:
+    if user.state is None:
+        return Basis.context if in_context else Basis.popularity
+    return Basis.history_and_context if in_context else Basis.history
+
+
+def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownUser) -> None:
+    """Never the subject itself; and of the user's own history only where repeats count."""
+    hidden = [] if place.subject is None else [place.subject]
+    if not served.publication.repeats_count:
+        rows = (served.catalogue.row_of.get(item_id) for item_id in user.seen)
+        hidden += [row for row in rows if row is not None]
+    listed = served.catalogue.index_row_of[hidden] if hidden else np.zeros(0, np.int64)
+    allowed[listed[listed >= 0]] = False
+
+
+def _generate(served: Served, query: Query, wanted: int, basis: Basis, settings: ServingSettings) -> list[Scored]:
+    if basis is Basis.popularity:
+        return Popularity().generate(served, query, wanted)
+    generators: tuple[Generator, Generator] = (ItemNeighbours(), AdvertiserLists(settings.advertiser_quota))
+    first, second = (each.generate(served, query, wanted) for each in generators)
+    return blend(first, second, settings.advertiser_share, wanted)
+
+
+def _response(
+    served: Served, request: CandidateRequest, query: Query, place: Place, basis: Basis, found: list[Scored]
+) -> CandidateResponse:
+    publication, user = served.publication, query.user
+    age = None
+    if user.state is not None:
+        age = max(0.0, datetime.now(UTC).timestamp() - user.state.stamp / 1e6)
+    reasons = explain(served, query, place.subject, place.interests, found) if request.explain else [None] * len(found)
+    return CandidateResponse(
+        candidates=[_candidate(served, each, reason) for each, reason in zip(found, reasons, strict=True)],
+        basis=basis,
+        subject_known=None if request.surface is not Surface.related_pins else place.subject is not None,
+        interests=place.interests,
+        model_version=publication.model_version,
+        advertiser_version=publication.advertiser_version,
+        day=publication.day,
+        state_age_seconds=age,
+    )
+
+
+def _candidate(served: Served, found: Scored, reason: Explanation | None) -> Candidate:
+    of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
+    return Candidate(
+        item_id=of.item_id[row],
+        advertiser_id=of.advertiser_id[row],
+        title=of.title[row],
+        category=of.category_path[row],
+        price=of.amount[row],
+        currency=of.currency[row],
+        score=found.score,
+        source=found.source,
+        explanation=reason,
+    )
+
+
+def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:
+    """What a person wants to see beside the candidates."""
+    of, rows = served.catalogue.attributes, served.catalogue.row_of
+    events = []
+    key = served.keys.key(request.user_id).encode()
+    for event in reversed(read_user(store, served.publication, key).history):
+        row = None if event.item_id is None else rows.get(event.item_id)
+        events.append(
+            HistoryEvent(
+                event_time=event.event_time,
+                event_name=event.event_name,
+                item_id=event.item_id,
+                title=None if row is None else of.title[row],
+                category=None if row is None else of.category_path[row],
+            )
+        )
+    row = None if request.subject_item_id is None else rows.get(request.subject_item_id)
+    if row is None:
+        return HistoryResponse(events=events[:SHOWN_EVENTS])
+    about = " · ".join(filter(None, [of.title[row] or of.item_id[row], of.category_path[row]]))
+    return HistoryResponse(events=events[:SHOWN_EVENTS], subject=about)

@@ -1,0 +1,89 @@
+"""Follows the store's sign: loads what is newly published beside what answers, then answers from the new."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from pathlib import Path
+
+from ml.unreadable import Unreadable, first_line
+from serving.metrics import Metrics
+from serving.publication import Served
+from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable
+from warehouse.online.publication import Publication, check
+
+log = logging.getLogger(__name__)
+
+
+def _loaded(home: Path, publication: Publication) -> Served:
+    """A publication in memory, out of the garbage collector's sight: while it walks over the objects of a large
+    catalogue, among which there is no garbage, nothing is answered."""
+    gc.disable()
+    try:
+        return Served.load(home, publication)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+class Follower:
+    """Holds the publication that answers. A request takes ``current`` once and keeps to it: what it answers is of one
+    version, also while another takes over."""
+
+    def __init__(self, home: Path, store: OnlineStore, metrics: Metrics, every_seconds: float) -> None:
+        self.home, self.store, self.metrics, self.every_seconds = home, store, metrics, every_seconds
+        self.current: Served | None = None
+        self.problem: str | None = None  # why the newest publication does not answer; None while it does
+        self._sign: bytes | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follow publications", daemon=True)
+
+    def start(self) -> None:
+        """Load what is published now, if anything is, and follow from then on."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Load the publication that the sign names, if it is another one.
+
+        One that cannot be loaded leaves the one before, is tried again at each look, and is told in ``problem``, in the
+        metrics and, once, in the log.
+        """
+        try:
+            sign = self.store.sign()
+            if sign is None or sign == self._sign:
+                self._tell(None)
+                return
+            publication = Publication.from_bytes(sign)
+            check(self.store, publication)
+            loaded = _loaded(self.home, publication)
+        except Exception as error:
+            self._tell(self._described(error))
+            return
+        self.current, self._sign = loaded, sign
+        self._tell(None)
+        self.metrics.serve(publication.model_version, publication.day.isoformat())
+        log.info("serving %s as of %s", publication.model_version, publication.day)
+
+    def _described(self, error: Exception) -> str:
+        """What is wrong, with paths as they are below the home. What the store says may name where it is."""
+        if isinstance(error, StoreUnreachable) and not isinstance(error, StoreDamaged):
+            return "the online store does not answer; the log of the service says why"
+        known = isinstance(error, Unreadable | StoreDamaged)
+        return first_line(error).replace(f"{self.home}/", "") if known else repr(error)
+
+    def _tell(self, problem: str | None) -> None:
+        self.metrics.behind.set(int(problem is not None))
+        if problem is not None and problem != self.problem:
+            goes_on = "the one before keeps answering" if self.current else "nothing answers"
+            log.error("the publication cannot be loaded, %s: %s", goes_on, problem, exc_info=True)
+        self.problem = problem
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self.every_seconds):
+            self.look()

@@ -1,0 +1,1 @@
+"""ASGI middleware, outermost first: authorisation and timing, then load shedding."""

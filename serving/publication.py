@@ -1,0 +1,114 @@
+"""One publication in memory: head, catalogue and index of one model version, which belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ml.examples.context import Context, no_context, subject_context
+from ml.features.hashing import bucket
+from ml.features.items import MAXIMUM_INTERESTS
+from ml.models.artifact import ModelArtifact
+from ml.models.item_model import ContextBatch
+from ml.retrieval.index import ItemIndex
+from ml.retrieval.index_files import load_index
+from serving.catalogue import Catalogue, verify_catalogue
+from serving.interests import InterestProfiles
+from serving.search_queries import InterestMatcher
+from warehouse.home import Home
+from warehouse.identity import UserKeys
+from warehouse.item_trainings import why_nothing_published
+from warehouse.online import NothingPublished, OnlineStore
+from warehouse.online.publication import Publication, served_whole
+from warehouse.tables import Tables
+
+
+@dataclass(frozen=True)
+class Served:
+    """What answers requests until a newer publication is loaded."""
+
+    publication: Publication
+    artifact: ModelArtifact
+    catalogue: Catalogue
+    index: ItemIndex
+    matcher: InterestMatcher | None
+    profiles: InterestProfiles
+    keys: UserKeys
+
+    @classmethod
+    def load(cls, home: Path, publication: Publication) -> Served:
+        """Read a publication's files.
+
+        Raises:
+            Unreadable: a file of the model, the index or the catalogue is missing or damaged.
+            ValueError: the index and the catalogue are of two runs.
+        """
+        verify_catalogue(home, publication)
+        artifact, loaded = ModelArtifact.load(home / publication.model), load_index(home / publication.index)
+        windows = artifact.settings.features.statistics_windows_days
+        catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
+        catalogue.warm_up()
+        buckets = artifact.settings.features.category_buckets
+        loading = cls(
+            publication,
+            artifact,
+            catalogue,
+            loaded.index,
+            InterestMatcher.of(catalogue.frame),
+            InterestProfiles.of(catalogue.frame, catalogue.features, buckets),
+            UserKeys.of_home(Home(home)),
+        )
+        for _ in range(3):  # the first calls are slow
+            loading.embed(None, loading.context(None, {}), np.zeros((1, 3), np.int64))
+        return loading
+
+    @classmethod
+    def newest(cls, home: Path, store: OnlineStore) -> Served:
+        """What the store says is served.
+
+        Raises:
+            NothingPublished: no day has been published.
+            StoreDamaged: the store lacks what its sign promises, or holds records of another format.
+            Unreadable, ValueError: see ``load``.
+        """
+        publication = served_whole(store)
+        if publication is None:
+            raise NothingPublished(f"{home}: {why_nothing_published(Tables(Home(home).tables))}")
+        return cls.load(home, publication)
+
+    def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:
+        """The context of one request: the catalogue row looked at, and interests, which take the place of its own.
+        Without a row, the middle of what these interests have is looked at."""
+        context = no_context(1, MAXIMUM_INTERESTS)
+        if subject is not None:
+            context = subject_context(np.array([subject]), self.catalogue.features)
+        if not interests:
+            return self.catalogue.tensors.context(context)
+        buckets = self.artifact.settings.features.category_buckets
+        best = sorted(interests.items(), key=lambda pair: -pair[1])[:MAXIMUM_INTERESTS]
+        ids, confidence = np.zeros_like(context.interests), np.zeros_like(context.confidence)
+        ids[0, : len(best)] = [bucket(name, buckets, 0) for name, _ in best]
+        confidence[0, : len(best)] = [weight for _, weight in best]
+        shown = self.catalogue.tensors.context(Context(context.subject, ids, confidence))
+        if subject is not None:
+            return shown
+        content, category = self.profiles.of_mixture(dict(best))
+        return replace(shown, content=torch.from_numpy(content[None]), category=torch.from_numpy(category[None]))
+
+    def embed(
+        self, state: NDArray[np.float32] | None, context: ContextBatch, demographics: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """The query embedding [width]: the head over a stored state (None: nothing is known), context and demographics
+        [1, 3]."""
+        # In evaluation mode since it was loaded; to set it again takes half a millisecond.
+        network = self.artifact.network
+        known = np.zeros(network.state_width, np.float32) if state is None else state
+        with torch.inference_mode():
+            found: NDArray[np.float32] = network.head(
+                torch.from_numpy(known[None]), context, torch.from_numpy(demographics)
+            ).numpy()
+        return found[0]

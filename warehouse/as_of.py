@@ -1,0 +1,166 @@
+"""What a day sees: the newest items and users that had arrived by then, and the events that had happened by then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from settings import DataSettings
+from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.home import Home
+from warehouse.identity import external_ids
+from warehouse.ingest.arrival import day_end, ingest
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # ``listed_from`` of an item that only events know
+
+
+def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
+    """Return the catalogue as of the end of ``day``, one row an item, sorted by ``item_id``.
+
+    An item's newest version that arrived on or before ``day``. Items that only events know are added with their id and
+    the advertiser of their first event that names one.
+
+    Returns:
+        The contract columns of items and ``listed_from``: the instant from which the feed lists the item, the later of
+        its first arrival (``_arrivals``) and its ``available_from``; null = always, ``NEVER`` = the feed lacks it.
+    """
+    listed_from = pl.max_horizontal("arrived", "available_from")
+    given = (
+        _newest(tables, LandingTable.items, "item_id", day)
+        .join(_arrivals(tables, landing, day), on="item_id", how="left")
+        .with_columns(listed_from=listed_from)
+        .drop("arrived")
+    )
+    engaged = _events(tables, landing, day).filter(pl.col("item_id").is_not_null())
+    unlisted = (
+        engaged.join(given.lazy().select("item_id"), on="item_id", how="anti")
+        .sort("event_time", "event_id", "user_id")
+        .group_by("item_id")
+        .agg(pl.col("advertiser_id").drop_nulls().first())
+        .collect()
+    )
+    never = pl.lit(NEVER).cast(given.schema["listed_from"])
+    return pl.concat([given, unlisted.with_columns(listed_from=never)], how="diagonal").sort("item_id")
+
+
+def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFrame:
+    """Return the catalogue as of the newest day that had ended by ``instant``, as ``items_as_of``.
+
+    Before the end of the day of the first feed it is the catalogue of that feed: nothing older is known of its items.
+    """
+    days = tables.days(LandingTable.items.value, "arrival_date") or tables.days("events", "arrival_date")
+    local = instant.astimezone(ZoneInfo(landing.manifest.time_zone)).date()
+    return items_as_of(tables, landing, max(local - timedelta(days=1), days[0]))
+
+
+def users_as_of(tables: Tables, day: date) -> pl.DataFrame:
+    """Demographics as of ``day``: contract columns of users, the newest version a user, sorted by ``user_id``."""
+    return _newest(tables, LandingTable.users, "user_id", day).sort("user_id")
+
+
+def events_as_of(tables: Tables, landing: Landing, day: date, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Events that arrived on or before ``day`` and happened before its end.
+
+    Returns:
+        The columns asked for (default: all of the contract, ``late`` and ``arrival_date``), sorted by user_id,
+        event_time, event_id.
+
+    Raises:
+        TableMissing: no events have been ingested.
+    """
+    events = _events(tables, landing, day).sort("user_id", "event_time", "event_id")
+    return (events if columns is None else events.select(columns)).collect()
+
+
+def engaged_items(tables: Tables, landing: Landing, day: date) -> pl.Series:
+    """Return the ids of the items that anybody has engaged with by the end of ``day``, each once."""
+    named = _events(tables, landing, day).select("item_id").drop_nulls()
+    return named.unique().collect(engine="streaming")["item_id"]
+
+
+def items_of_users(tables: Tables, landing: Landing, day: date, users: pl.Series) -> pl.DataFrame:
+    """Return each pair of user_id and item_id that ``users`` have engaged with by the end of ``day``, once."""
+    own = _events(tables, landing, day).filter(pl.col("user_id").is_in(users.implode()))
+    return own.select("user_id", "item_id").drop_nulls().unique().collect(engine="streaming")
+
+
+def _events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
+    end = day_end(day, landing.manifest.time_zone)
+    return tables.scan("events").filter(pl.col("arrival_date") <= day, pl.col("event_time") < end)
+
+
+def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
+    """Return since when the feed holds each item: item_id, arrived (the start of the day of its first arrival).
+
+    ``arrived`` is null for the items of the first feed, such as the history's: the feed has held them for longer than
+    anything is known of it.
+    """
+    schema = {"item_id": pl.String(), "arrived": pl.Datetime("us", "UTC")}
+    days = tables.days(LandingTable.items.value, "arrival_date")
+    starts = {each: day_end(each - timedelta(days=1), landing.manifest.time_zone) for each in days[1:] if each <= day}
+    if not starts:
+        return pl.DataFrame(schema=schema)
+    arrived = tables.scan(LandingTable.items.value).filter(pl.col("arrival_date") <= day)
+    first = arrived.group_by("item_id").agg(day=pl.col("arrival_date").min()).collect(engine="streaming")
+    start = pl.col("day").replace_strict(starts, default=None, return_dtype=schema["arrived"])
+    return first.select("item_id", arrived=start)
+
+
+def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.DataFrame:
+    """The newest version of every row; no rows where the (optional) table was never ingested."""
+    schema = pl.Schema(SCHEMAS[table])
+    if not tables.exists(table.value):
+        return pl.DataFrame(schema=schema)
+    arrived = tables.scan(table.value).filter(pl.col("arrival_date") <= day).sort("arrival_date")
+    return arrived.unique(key, keep="last", maintain_order=True).select(schema.names()).collect()
+
+
+def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
+    """The newest version of every item of a landing zone, validated like any arrival, without a home: contract columns,
+    one row an item, sorted by ``item_id``.
+
+    Raises:
+        LandingError, QuarantineExceeded: as ``ingest``.
+    """
+    with _landed(landing, LandingTable.items, settings) as tables:
+        return _newest(tables, LandingTable.items, "item_id", landing.dates()[-1]).sort("item_id")
+
+
+def landed_positives(landing: Landing, settings: DataSettings) -> pl.DataFrame:
+    """Return the conversions with items of a landing zone, validated like any arrival, without a home.
+
+    Returns:
+        user_id (as the landing zone has it), event_time, event_id, item_id; in no particular order.
+
+    Raises:
+        LandingError, QuarantineExceeded: as ``ingest``.
+    """
+    with _landed(landing, LandingTable.events, settings) as tables:
+        events = (
+            tables.scan(LandingTable.events.value)
+            .filter(
+                pl.col("event_name").is_in(landing.manifest.positive_events),
+                pl.col("item_id").is_not_null(),
+            )
+            .select("user_id", "event_time", "event_id", "item_id")
+            .collect()
+        )
+        return events.with_columns(external_ids(tables, events["user_id"]).alias("user_id"))
+
+
+@contextmanager
+def _landed(landing: Landing, table: LandingTable, settings: DataSettings) -> Iterator[Tables]:
+    """One table of a landing zone, ingested into a directory that goes afterwards."""
+    with TemporaryDirectory(prefix="adseq-landed-") as directory:
+        tables = Tables(Home(Path(directory)).tables)
+        for day in [None, *landing.dates()]:
+            ingest(landing, tables, table, day, settings)
+        yield tables

@@ -1,0 +1,1 @@
+"""Landing files to validated tables: read, validate rows, deduplicate, write."""

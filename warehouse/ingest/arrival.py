@@ -1,0 +1,291 @@
+"""Landing files -> validated Delta tables: one arrival day of one table at a time.
+
+Rows that break a contract go to ``quarantine_<table>`` with the rule that they break; duplicates are dropped, the
+earliest kept; the partition is written last, in one commit, so that whatever goes wrong leaves the previous one.
+
+Files are read batch by batch into a staging directory, and combined from there: however large they are, memory stays
+within ``data.memory_gib``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from time import perf_counter
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from settings import DataSettings
+from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day
+from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.day_records import record_arrival, recorded_files
+from warehouse.forget import forgotten_users
+from warehouse.identity import UserKeys, record_identities
+from warehouse.ingest.deduplicate import (
+    ACCEPTED,
+    SEQUENCE,
+    accepted_columns,
+    combined,
+    combined_events,
+    identities,
+    name_users,
+    written_columns,
+)
+from warehouse.ingest.read import read_arrival
+from warehouse.ingest.validate_rows import (
+    NOT_AFTER_ARRIVAL,
+    QUARANTINE_SCHEMA,
+    USER,
+    Judged,
+    Rules,
+    embedding_width,
+    judge,
+)
+from warehouse.landed_files import files_of
+from warehouse.landing import Landing
+from warehouse.spill import Staging, staging
+from warehouse.tables import Tables
+
+PERSONAL = {USER, "search_string", "query"}
+_REJECTED = "rejected"  # staged: what goes to quarantine
+_EXAMPLE_CHARACTERS = 600
+
+
+class QuarantineExceeded(RuntimeError):
+    """Too large a share of an arrival's rows breaks the contract; its partition was not written."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What became of one arrival day of one table.
+
+    Attributes:
+        rows_read: rows in all files.
+        rows_written: rows in the partition.
+        duplicates: rows whose key had been read already, in this arrival or (events) in an earlier one.
+        quarantined: rows by the first rule that each breaks; the values add up to the rows quarantined.
+        lost_numbers: accepted rows whose optional number cannot be read, so that they go without it, by column.
+        late: events that happened on a day before they arrived.
+        forgotten: rows of users who were forgotten; they are in no table.
+        files: number of files.
+        ignored_columns: columns that the contract does not know, sorted.
+        seconds: wall-clock time.
+    """
+
+    rows_read: int
+    rows_written: int
+    duplicates: int
+    quarantined: dict[str, int]
+    lost_numbers: dict[str, int]
+    late: int
+    forgotten: int
+    files: int
+    ignored_columns: tuple[str, ...]
+    seconds: float
+
+    @property
+    def rows_quarantined(self) -> int:
+        return sum(self.quarantined.values())
+
+    @property
+    def quarantine_share(self) -> float:
+        """Quarantined over read rows; 0 where nothing was read."""
+        return self.rows_quarantined / self.rows_read if self.rows_read else 0.0
+
+
+def day_end(day: date, time_zone: str) -> datetime:
+    """The first moment after ``day`` in ``time_zone``, in UTC."""
+    midnight = datetime.combine(day + timedelta(days=1), time.min, tzinfo=ZoneInfo(time_zone))
+    return midnight.astimezone(UTC)
+
+
+def ingest(
+    landing: Landing, tables: Tables, table: LandingTable, day: date | None, settings: DataSettings
+) -> IngestReport:
+    """Replace one arrival day's partition of ``table`` by what its landing folder holds.
+
+    Args:
+        landing: the landing zone; its manifest names the time zone of days.
+        tables: where the data and ``quarantine_<table>`` partitions go.
+        table: which landing table.
+        day: the arrival day, or None for the history. The first ingestion of a history records in the home which day it
+            counts as (``warehouse.arrival_days``).
+        settings: quarantine share, tolerance for events after their arrival day, memory.
+
+    A folder that is missing or empty leaves an empty partition. Days may be ingested again, and in any order as long
+    as the events that arrived before them are there. The files that the partition is made of are recorded last
+    (``warehouse.day_records``): killed before that, the arrival counts as changed, and runs again.
+
+    Raises:
+        LandingError: a file cannot be read, the landing zone has a history but no daily folder, or ``day`` is on or
+            before the day of the history.
+        QuarantineExceeded: the quarantine table is written, the data partition is not.
+        MemoryTooSmall: what has to be sorted does not fit into ``settings.memory_gib``; the data partition stays.
+    """
+    started = perf_counter()
+    arrived_on = arrival_day(tables, landing, day)
+    partition = {"arrival_date": arrived_on}
+    tables.make_readable(table.value, partition)  # what arrived earlier is read before the partition is written
+    landed = files_of(landing, table, day, recorded_files(tables, table, arrived_on))
+    files = [landing.folder(table, day) / file.name for file in landed]
+    keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
+    rules = Rules(
+        table=table,
+        latest=latest_event(arrived_on, landing.manifest.time_zone, settings),
+        width=_embedding_width(files, tables, arrived_on, settings) if table is LandingTable.items else None,
+        root=landing.root,
+        keys=keys,
+    )
+    counted = _Counted()
+    with staging(tables.root, settings.memory_gib) as staged:
+        found = _judge_files(files, rules, buried, settings, staged)
+        quarantined = staged.pieces(_REJECTED)
+        tables.write_batches(f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), quarantined, partition)
+        _stop_if_too_many(
+            found, table, arrived_on, settings, "" if day else f" {history_dated_by(landing, arrived_on)}"
+        )
+        if day is None and found.rows > found.broken.total():
+            record_history_day(tables, arrived_on)
+        forgotten = found.forgotten + name_users(staged, table, keys, buried)
+        if USER in pl.Schema(SCHEMAS[table]):
+            record_identities(tables, table.value, arrived_on, identities(staged))
+        if table is LandingTable.events:
+            earlier = tables.files_before("events", "arrival_date", arrived_on)
+            begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
+            rows = combined_events(staged, earlier, arrived_on, begin)
+        else:
+            rows = combined(staged, table, keys, buried)
+        tables.write_batches(table.value, written_columns(table), counted.through(rows), partition)
+    record_arrival(tables, table, arrived_on, landed)
+    return IngestReport(
+        rows_read=found.rows,
+        rows_written=counted.rows,
+        duplicates=found.rows - found.broken.total() - forgotten - counted.rows,
+        quarantined=found.by_rule(),
+        lost_numbers=dict(found.lost),
+        late=counted.late,
+        forgotten=forgotten,
+        files=len(files),
+        ignored_columns=tuple(sorted(found.ignored_columns)),
+        seconds=perf_counter() - started,
+    )
+
+
+@dataclass
+class _Found:
+    """What the files of an arrival held."""
+
+    rows: int = 0
+    forgotten: int = 0  # of the rows that break a rule
+    broken: Counter[tuple[str, str]] = field(default_factory=Counter)  # by file and rule
+    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)  # place and content of the first
+    lost: Counter[str] = field(default_factory=Counter)  # numbers that cannot be read, by column
+    ignored_columns: set[str] = field(default_factory=set)
+
+    def by_rule(self) -> dict[str, int]:
+        """Rows, most first, in the order of the rules' names where there are equally many."""
+        rules: Counter[str] = Counter()
+        for (_, rule), rows in self.broken.items():
+            rules[rule] += rows
+        return {rule: rules[rule] for rule in sorted(rules, key=lambda rule: (-rules[rule], rule))}
+
+    def add(self, judged: Judged, rejected: pl.DataFrame) -> None:
+        """Count a batch, ``rejected`` being those of its rejected rows that are not about forgotten users."""
+        self.rows += judged.rows
+        self.forgotten += judged.rejected.height - rejected.height
+        self.ignored_columns |= set(judged.ignored_columns)
+        self.lost.update({number.column: number.rows for number in judged.lost})
+        for file, rule, place, content in rejected.select("file", "rule", "place", "content").iter_rows():
+            self.broken[file, rule] += 1
+            self.examples.setdefault((file, rule), (place, content))
+
+
+@dataclass
+class _Counted:
+    """Counts rows on their way."""
+
+    rows: int = 0
+    late: int = 0
+
+    def through(self, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        for batch in batches:
+            self.rows += batch.height
+            self.late += int(batch["late"].sum()) if "late" in batch.columns else 0
+            yield batch
+
+
+def _judge_files(
+    files: Sequence[Path], rules: Rules, buried: pl.Series, settings: DataSettings, staged: Staging
+) -> _Found:
+    """Stage what the files hold: what is accepted, and what is not unless it is about users who were forgotten."""
+    found, accepted, columns = _Found(), 0, accepted_columns(rules.table)
+    staged.add(ACCEPTED, pl.DataFrame(schema=columns))
+    staged.add(_REJECTED, pl.DataFrame(schema=QUARANTINE_SCHEMA))
+    for path in files:
+        for arrival in read_arrival(path, rules.table, settings.batch_bytes):
+            judged = judge(arrival, rules)
+            rejected = judged.rejected.filter(~pl.col(USER).is_in(buried.implode()).fill_null(False))
+            found.add(judged, rejected)
+            if len(rejected):
+                staged.add(_REJECTED, rejected.select(list(QUARANTINE_SCHEMA)))
+            numbered = judged.accepted.with_row_index(SEQUENCE, accepted)
+            staged.add(ACCEPTED, numbered.select(columns.names()).cast(columns))
+            accepted += judged.accepted.height
+    return found
+
+
+def _embedding_width(files: Sequence[Path], tables: Tables, arrived_on: date, settings: DataSettings) -> int | None:
+    known = known_embedding_width(tables, arrived_on)
+    return known or embedding_width(read_arrival(path, LandingTable.items, settings.batch_bytes) for path in files)
+
+
+def known_embedding_width(tables: Tables, before: date) -> int | None:
+    """Return how many numbers the first embeddings have that arrived before a day; None where there were none.
+
+    Later arrivals have no say: a day that is ingested again is judged as it was the first time.
+    """
+    if not tables.exists(LandingTable.items.value):
+        return None
+    arrivals = tables.scan(LandingTable.items.value)
+    for day in [day for day in tables.days(LandingTable.items.value, "arrival_date") if day < before]:
+        widths = arrivals.filter(pl.col("arrival_date") == day).select(pl.col("embedding").list.len())
+        first = widths.drop_nulls().head(1).collect()
+        if len(first):
+            return int(first.item())
+    return None
+
+
+def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> datetime:
+    """No event that arrives on a day happens after this."""
+    return day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
+
+
+def _stop_if_too_many(
+    found: _Found, table: LandingTable, arrived_on: date, settings: DataSettings, dated_by: str
+) -> None:
+    rejected = found.broken.total()
+    if not found.rows or rejected / found.rows <= settings.maximum_quarantine_share:
+        return
+    file, rule = min(found.broken, key=lambda each: (-found.broken[each], each))
+    place, content = found.examples[file, rule]
+    dated_by = dated_by if rule == NOT_AFTER_ARRIVAL else ""
+    raise QuarantineExceeded(
+        f"{file}: {found.broken[file, rule]:,} rows break the rule '{rule}'. Together {rejected:,} of {found.rows:,} "
+        f"rows of {table.value} that arrived on {arrived_on} are quarantined, {rejected / found.rows:.1%} against a "
+        f"maximum of {settings.maximum_quarantine_share:.1%}.{dated_by} Example, {place}: "
+        f"{_shown(content)}. Every such row is in table quarantine_{table.value}; correct the "
+        "export and run the day again, or raise ADSEQ_DATA__MAXIMUM_QUARANTINE_SHARE. The day's previous rows stay."
+    )
+
+
+def _shown(content: str) -> str:
+    """A row's content for a message, which is kept where nobody looks for users: only what the contract knows, and
+    without what says who did what."""
+    known = {name for schema in SCHEMAS.values() for name in pl.Schema(schema)} - PERSONAL
+    shown = {name: value for name, value in json.loads(content).items() if name in known}
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[:_EXAMPLE_CHARACTERS]

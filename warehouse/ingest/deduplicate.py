@@ -1,0 +1,107 @@
+"""The accepted rows of an arrival, out of staging: under their users' keys, each key of the contract once, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+
+import polars as pl
+
+from warehouse.contracts import KEYS, SCHEMAS, LandingTable
+from warehouse.identity import IDENTITY_SCHEMA, UserKeys
+from warehouse.ingest.validate_rows import USER
+from warehouse.spill import Staging
+
+ACCEPTED = "accepted"  # staged: contract columns and the sequence
+SEQUENCE = "sequence"  # the order in which rows were read
+# Not an anti join, which may keep all rows in memory to look the few up among them.
+_IS_FIRST = f"{SEQUENCE} NOT IN (SELECT {SEQUENCE} FROM surplus)"
+
+
+def accepted_columns(table: LandingTable) -> pl.Schema:
+    """The columns of what is staged as ``accepted``."""
+    return pl.Schema({SEQUENCE: pl.Int64(), **pl.Schema(SCHEMAS[table])})
+
+
+def written_columns(table: LandingTable) -> pl.Schema:
+    """The columns of a partition."""
+    schema = pl.Schema(SCHEMAS[table])
+    return pl.Schema({**schema, "late": pl.Boolean()}) if table is LandingTable.events else schema
+
+
+def name_users(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Series) -> int:
+    """Make view ``named``: the accepted rows under their users' keys, without those of users who were forgotten.
+
+    Returns:
+        How many accepted rows are of users who were forgotten.
+    """
+    if USER not in pl.Schema(SCHEMAS[table]):
+        staged.execute(f"CREATE VIEW named AS SELECT * FROM {ACCEPTED}")
+        return 0
+    staged.add("identities", pl.DataFrame(schema=IDENTITY_SCHEMA))
+    ids = f"SELECT DISTINCT user_id AS external_id FROM {ACCEPTED}"
+    for batch in staged.batches(ids, pl.Schema({"external_id": pl.String()})):
+        pairs = batch.select(keys.keys(batch["external_id"]).alias(USER), "external_id")
+        staged.add("identities", pairs.filter(~pl.col(USER).is_in(buried.implode())))
+    staged.execute(
+        "CREATE VIEW named AS SELECT identities.user_id, accepted.* EXCLUDE (user_id) "
+        f"FROM {ACCEPTED} AS accepted JOIN identities ON accepted.user_id = identities.external_id"
+    )
+    if buried.is_empty():
+        return 0
+    theirs = f"SELECT count(*) FROM {ACCEPTED} WHERE user_id NOT IN (SELECT external_id FROM identities)"
+    return int(staged.rows(theirs)[0][0])
+
+
+def identities(staged: Staging) -> Iterator[pl.DataFrame]:
+    """Who is who among the users of an arrival, by key."""
+    return staged.batches("SELECT * FROM identities ORDER BY user_id", pl.Schema(IDENTITY_SCHEMA))
+
+
+def combined(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Series) -> Iterator[pl.DataFrame]:
+    """The accepted rows of other tables than events as they were read, of several with one key the first.
+
+    Only their keys are sorted: rows may be wide, such as items with embeddings.
+    """
+    _find_repeated(staged, table, SEQUENCE)
+    for piece in staged.pieces(ACCEPTED):
+        rows = piece.filter(~pl.col(SEQUENCE).is_in(staged.within("surplus", SEQUENCE, piece).implode()))
+        if USER in rows.columns:
+            rows = rows.with_columns(keys.keys(rows[USER]).alias(USER))
+            rows = rows.filter(~pl.col(USER).is_in(buried.implode()))
+        yield rows.select(written_columns(table).names())
+
+
+def combined_events(
+    staged: Staging, earlier: Sequence[str], arrival_day: date, begin: datetime | None
+) -> Iterator[pl.DataFrame]:
+    """Yield events by user and time; of several with one key the earliest, and none that had arrived on an earlier day.
+
+    Args:
+        earlier: the files of the event table.
+        begin: of the day; what happened before it is late. None for the history, which is of all days.
+    """
+    _find_repeated(staged, LandingTable.events, f"event_time, {SEQUENCE}")
+    if earlier:
+        key = ", ".join(KEYS[LandingTable.events])
+        staged.view("arrived", earlier)
+        staged.execute(
+            f"INSERT INTO surplus SELECT {SEQUENCE} FROM named SEMI JOIN "
+            f"(SELECT {key} FROM arrived WHERE arrival_date < $day) AS earlier USING ({key})",
+            {"day": arrival_day},
+        )
+    rows = f"""
+        SELECT *, coalesce(event_time < $begin, false) AS late
+        FROM named WHERE {_IS_FIRST}
+        ORDER BY user_id, event_time, event_id
+    """
+    return staged.batches(rows, written_columns(LandingTable.events), {"begin": begin})
+
+
+def _find_repeated(staged: Staging, table: LandingTable, order: str) -> None:
+    """Make table ``surplus``: the sequence of each row but the first in ``order`` of those with one key."""
+    place = f"row_number() OVER (PARTITION BY {', '.join(KEYS[table])} ORDER BY {order})"
+    staged.execute(
+        f"CREATE TABLE surplus AS SELECT {SEQUENCE} FROM "
+        f"(SELECT {SEQUENCE}, {place} AS place FROM named) WHERE place > 1"
+    )

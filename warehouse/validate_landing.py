@@ -1,0 +1,292 @@
+"""What a landing zone holds, before anything runs: what is good, what would be quarantined and why, what is missing and
+what that costs. Nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from settings import DataSettings
+from warehouse.arrival_days import history_dated_by, why_not_past
+from warehouse.availability import unknown_words
+from warehouse.contracts import MAXIMUM_TIME, LandingTable
+from warehouse.identity import UserKeys
+from warehouse.ingest.arrival import day_end, latest_event
+from warehouse.ingest.read import Arrival, LandingError, read_arrival
+from warehouse.ingest.validate_rows import NOT_AFTER_ARRIVAL, Judged, LostNumber, Rules, embedding_width, judge
+from warehouse.landing import Landing, Manifest
+from warehouse.log_figures import log_figures, repeated_rows, stage_columns, stage_nothing
+from warehouse.spill import Staging, staging
+from warehouse.trainability import (
+    TrainingRule,
+    advertisers_can_be_learnt,
+    count_examples,
+    history_figures,
+    why_advertisers_alone,
+    why_too_few,
+)
+
+SHOWN_WORDS = 5
+NO_ADVERTISERS = (
+    "no conversion names an item, and the advertiser model has nothing to learn from: it needs conversions with an "
+    "advertiser_id in the last prediction window but one and before it, by users with earlier events."
+)
+WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
+# What a log goes without where a table is empty, and where a column is.
+WITHOUT_TABLE = {
+    LandingTable.items: "items are known by what users did with them only: no category, no price, no title",
+    LandingTable.users: "no demographics: the head goes without them",
+    LandingTable.impressions: "no logged context: the context report stands on a basket proxy",
+}
+WITHOUT_COLUMN = {
+    LandingTable.events: {
+        "item_id": "no items in events: there is no item model",
+        "advertiser_id": "events name no advertiser: it is taken from the item, and signups have none",
+        "value": "no values: a checkout is a checkout, whatever it was worth",
+    },
+    LandingTable.items: {
+        "category": "no categories: no interests, so that a search finds nothing; new items start blank",
+        "embedding": "no content embedding: content comes from what is engaged with together",
+        "title": "no titles: people see ids, and a search matches the names of categories only",
+        "price": "no prices: no filter by price, and one trait less of every item",
+        "advertiser_id": "items of no advertiser: the advertiser model has only what events name",
+        "availability": "what is sold out is shown like the rest",
+    },
+}
+
+_NOBODY = UserKeys(b"nothing is written")
+
+
+@dataclass
+class Verdict:
+    """One table."""
+
+    table: LandingTable
+    files: int = 0
+    rows: int = 0
+    good: int = 0
+    repeated: int = 0  # good rows whose key another one has, in whatever arrival
+    broken: Counter[str] = field(default_factory=Counter)  # rows by the first rule that each breaks
+    examples: dict[str, str] = field(default_factory=dict)  # rule -> file and row, of what was imported if it was
+    lost: dict[str, LostNumber] = field(default_factory=dict)  # by column: good rows that go without a number
+    unreadable: list[str] = field(default_factory=list)  # messages, a file each
+    ignored_columns: set[str] = field(default_factory=set)
+    unknown_availability: Counter[str] = field(default_factory=Counter)  # good rows by a word that nobody knows
+    filled: Counter[str] = field(default_factory=Counter)  # good rows with a value, by column
+    mostly_broken: list[str] = field(default_factory=list)  # arrivals that would stop a run
+
+    @property
+    def missing(self) -> list[str]:
+        """What the log goes without, in words."""
+        if not self.good:
+            return [WITHOUT_TABLE[self.table]] if self.table in WITHOUT_TABLE else []
+        columns = WITHOUT_COLUMN.get(self.table, {})
+        return [*self._numbers, *(text for column, text in columns.items() if not self.filled[column])]
+
+    @property
+    def _numbers(self) -> list[str]:
+        return [
+            f"{number.rows:,} values of {number.column} are no numbers, e.g. {number.place}: {number.text!r}; these "
+            'rows go without (in a mapping, decimal = "." or "," reads numbers as people write them)'
+            for number in self.lost.values()
+        ]
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that break a rule."""
+        return self.rows - self.good
+
+    def add(self, judged: Judged) -> None:
+        """Count some rows of a file."""
+        accepted = judged.accepted
+        self.rows += judged.rows
+        self.good += len(accepted)
+        self.ignored_columns |= set(judged.ignored_columns)
+        self.filled.update({name: len(accepted) - accepted[name].null_count() for name in accepted.columns})
+        if "availability" in accepted.columns:
+            self.unknown_availability.update(unknown_words(accepted["availability"]))
+        for rule, place in judged.rejected.select("rule", "place").iter_rows():
+            self.broken[rule] += 1
+            self.examples.setdefault(rule, place)
+        for number in judged.lost:
+            before = self.lost.get(number.column, number)
+            rows = number.rows + (before.rows if number.column in self.lost else 0)
+            self.lost[number.column] = replace(before, rows=rows)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A landing zone."""
+
+    verdicts: dict[LandingTable, Verdict]
+    days: int  # that land one by one
+    first_event: str | None
+    last_event: str | None
+    by_name: dict[str, int]  # good events
+    positives: int
+    notes: tuple[str, ...]  # what makes answers worse
+    problems: tuple[str, ...]  # each of which would stop a run
+
+
+def validate(landing: Landing, settings: DataSettings, training: TrainingRule | None = None) -> Validation:
+    """Read everything as ingestion would.
+
+    Args:
+        training: what the first training asks of the history; without it nothing is said about that.
+
+    Raises:
+        ManifestError: manifest.toml breaks a rule.
+    """
+    manifest = landing.manifest
+    with (
+        TemporaryDirectory(prefix="adseq-validate-") as directory,
+        staging(Path(directory), settings.memory_gib) as staged,
+    ):
+        verdicts = {table: _judge(landing, table, settings, staged) for table in LandingTable}
+        figures = log_figures(staged, manifest.time_zone)
+        outlook = TrainingOutlook() if training is None else _outlook(landing, manifest, staged, training)
+    positives = sum(count for name, count in figures.by_name.items() if name in manifest.positive_events)
+    problems = _problems(landing, verdicts, positives)
+    return Validation(
+        verdicts=verdicts,
+        days=len(landing.dates()),
+        first_event=figures.first_day,
+        last_event=figures.last_day,
+        by_name=figures.by_name,
+        positives=positives,
+        notes=(
+            *_notes(landing, figures.first_day, figures.last_day),
+            *figures.notes,
+            *_availability_notes(verdicts[LandingTable.items]),
+            *outlook.notes,
+        ),
+        problems=(*problems, *(outlook.problems if positives else ())),
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOutlook:
+    """What the first training would do.
+
+    Attributes:
+        problems: why it would stop; empty where it would not, or where no day has landed yet.
+        notes: what it would go without.
+    """
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _outlook(landing: Landing, manifest: Manifest, staged: Staging, training: TrainingRule) -> TrainingOutlook:
+    history_day = landing.history_day()
+    if history_day is None:
+        return TrainingOutlook()
+    end = day_end(history_day, manifest.time_zone)
+    figures = history_figures(staged, manifest, end)
+    if not figures.users:
+        folder = landing.folder(LandingTable.events, None)
+        return TrainingOutlook((f"{folder} has no good event: training learns from the history",))
+    window = manifest.prediction_window_days
+    if why := why_advertisers_alone(figures, window):
+        if advertisers_can_be_learnt(staged, training, manifest, end):
+            return TrainingOutlook(notes=(why,))
+        return TrainingOutlook((f"{NO_ADVERTISERS} A longer history helps, or a smaller prediction_window_days.",))
+    examples = count_examples(staged, training, manifest, end)
+    if examples >= training.minimum_examples:
+        return TrainingOutlook()
+    return TrainingOutlook((why_too_few(figures, examples, training.minimum_examples, window),))
+
+
+def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:
+    """Judge one table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name."""
+    verdict, width = Verdict(table), None
+    stage_nothing(staged, table)
+    for day in [None, *landing.dates()]:
+        before, broken_before = (verdict.rows, verdict.quarantined), verdict.broken.copy()
+        if table is LandingTable.items and width is None:
+            width = embedding_width([_readable(landing, table, day, settings, [])])
+        rules = Rules(table, _latest(landing, day, settings), width, landing.root, _NOBODY)
+        verdict.files += len(landing.files(table, day))
+        for arrival in _readable(landing, table, day, settings, verdict.unreadable):
+            judged = judge(arrival, rules)
+            verdict.add(judged)
+            stage_columns(staged, table, judged.accepted, in_history=day is None)
+        rows, broken = verdict.rows - before[0], verdict.quarantined - before[1]
+        if rows and broken / rows > settings.maximum_quarantine_share:
+            [(rule, often)] = (verdict.broken - broken_before).most_common(1)
+            dated = landing.history_day() if day is None and rule == NOT_AFTER_ARRIVAL else None
+            dated_by = f". {history_dated_by(landing, dated)}" if dated else ""
+            verdict.mostly_broken.append(
+                f"{table.value} of {day or 'the history'}: {broken / rows:.1%} (more than "
+                f"{settings.maximum_quarantine_share:.1%} of the rows break a rule), most often {often:,} rows by the "
+                f"rule {rule!r}, e.g. {verdict.examples[rule]}{dated_by}"
+            )
+    # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
+    if table in (LandingTable.events, LandingTable.impressions):
+        verdict.repeated = repeated_rows(staged, table)
+    return verdict
+
+
+def _readable(
+    landing: Landing, table: LandingTable, day: date | None, settings: DataSettings, unreadable: list[str]
+) -> Iterator[Arrival]:
+    """The rows of an arrival's files, of one that cannot be read those before the place; ``unreadable`` hears of it."""
+    for path in landing.files(table, day):
+        try:
+            yield from read_arrival(path, table, settings.batch_bytes)
+        except LandingError as error:
+            unreadable.append(str(error))
+
+
+def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datetime:
+    """The last moment that an event of an arrival may have happened in; any where nothing dates the history yet."""
+    arrived_on = day or landing.history_day()
+    return latest_event(arrived_on, landing.manifest.time_zone, settings) if arrived_on else MAXIMUM_TIME
+
+
+def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, ...]:
+    if first is None or last is None:
+        return ()
+    days = (date.fromisoformat(last) - date.fromisoformat(first)).days + 1
+    window = landing.manifest.prediction_window_days
+    if days >= WINDOWS * window:
+        return ()
+    return (
+        f"{days} days are few for a prediction window of {window:g} days: one window is held back to choose epochs, "
+        f"one to report on. Set prediction_window_days in manifest.toml to at most {max(days // WINDOWS, 1)}",
+    )
+
+
+def _availability_notes(items: Verdict) -> tuple[str, ...]:
+    """Return a note on the words for availability whose meaning is not known, the most frequent ones first."""
+    unknown = items.unknown_availability
+    if not unknown:
+        return ()
+    named = ", ".join(f"{word!r} ({count:,} rows)" for word, count in unknown.most_common(SHOWN_WORDS))
+    more = f" and {len(unknown) - SHOWN_WORDS} other words" if len(unknown) > SHOWN_WORDS else ""
+    return (
+        f"items: availability has words that are not known: {named}{more}. Such items are shown like those in "
+        "stock. Write one of the words of docs/bring-your-own-data.md, e.g. 'out of stock'",
+    )
+
+
+def _problems(landing: Landing, verdicts: dict[LandingTable, Verdict], positives: int) -> list[str]:
+    problems = [message for verdict in verdicts.values() for message in verdict.unreadable]
+    problems += [text for verdict in verdicts.values() for text in verdict.mostly_broken]
+    if not_past := why_not_past(landing):
+        problems.append(not_past)
+    if not landing.dates():
+        problems.append(
+            f"{landing.root} has no folder named date=YYYY-MM-DD in any table: put the newest day's rows into one, "
+            "e.g. events/date=2026-01-31/"
+        )
+    if not verdicts[LandingTable.events].good:
+        problems.append("there are no events")
+    elif not positives:
+        names = ", ".join(landing.manifest.positive_events)
+        problems.append(f"no event is one of {names}: say in manifest.toml what counts (positive_events)")
+    return problems
