@@ -17,8 +17,8 @@ import polars as pl
 from rich.console import Console
 
 from assets.common.resources import SettingsResource
-from assets.features import features_of_day
 from assets.steps.encode import encode_day, encode_everyone
+from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
 from benchmarks.report import Table, at_most
 from benchmarks.world import World

@@ -19,8 +19,8 @@ import polars as pl
 from rich.console import Console
 
 from assets.common.resources import SettingsResource
-from assets.features import features_of_day
 from assets.steps.encode import encode_day, index_day, write_item_embeddings
+from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from benchmarks.report import Table
 from ml.evaluation.metrics import evaluate
-from ml.evaluation.model_lists import Asked, lists_of_states, states_of
+from ml.evaluation.model_lists import lists_of_states, states_of
+from ml.evaluation.queries import Asked
 from ml.models.item_model import TwoTower
 from ml.training.fitting import fit_prepared
 from ml.tuning.trials import Objective, Tuning

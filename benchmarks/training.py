@@ -21,7 +21,7 @@ from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least, at_most
 from benchmarks.world import POSITIONS, World
 from ml.examples.pairs import Examples
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
 from ml.models.item_model import TwoTower
 from ml.training.batches import TrainingBatch, TrainingBatches

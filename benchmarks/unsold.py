@@ -22,8 +22,9 @@ from rich.console import Console
 from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
 from ml.evaluation.metrics import evaluate, recall_at
-from ml.evaluation.model_lists import Asked, trained_lists
-from ml.examples.period import TrainingPeriod, validation_slice
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked, validation_slice
+from ml.examples.period import TrainingPeriod
 from ml.features.items import DAY
 from ml.retrieval.lists import NO_ITEM
 from ml.training.fitting import fit_prepared

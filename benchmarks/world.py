@@ -14,8 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from assets.steps.period import training_period
-from ml.examples.period import TrainingPeriod, prepare
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.features.event_log import Slices, newest
 from settings import Settings
 from warehouse.contracts import LandingTable

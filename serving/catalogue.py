@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from ml.features.event_log import row_numbers
 from ml.features.items import ItemFeatures
-from ml.models.artifact import sha256_of
+from ml.files import Unreadable, first_line, sha256_of
 from ml.models.tensors import CatalogueTensors
-from ml.unreadable import Unreadable, first_line
 from serving.contracts import Filters
 from warehouse.eligibility import Eligibility, can_be_had
 from warehouse.online.publication import Publication

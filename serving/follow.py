@@ -7,7 +7,7 @@ import logging
 import threading
 from pathlib import Path
 
-from ml.unreadable import Unreadable, first_line
+from ml.files import Unreadable, first_line
 from serving.metrics import Metrics
 from serving.publication import Served
 from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable

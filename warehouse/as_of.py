@@ -13,9 +13,10 @@ import polars as pl
 
 from settings import DataSettings
 from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.days import day_end
 from warehouse.home import Home
 from warehouse.identity import external_ids
-from warehouse.ingest.arrival import day_end, ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 

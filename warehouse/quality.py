@@ -15,7 +15,7 @@ import polars as pl
 from settings import UNKNOWN_ADVERTISER, QualitySettings
 from warehouse.arrival_days import history_day
 from warehouse.contracts import EVENT_NAMES
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.spill import staging
 from warehouse.tables import Tables

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from settings import DataSettings, SequenceSettings
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.spill import staging
 from warehouse.tables import Tables

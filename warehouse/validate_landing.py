@@ -14,8 +14,9 @@ from settings import DataSettings
 from warehouse.arrival_days import history_dated_by, why_not_past
 from warehouse.availability import unknown_words
 from warehouse.contracts import MAXIMUM_TIME, LandingTable
+from warehouse.days import day_end
 from warehouse.identity import UserKeys
-from warehouse.ingest.arrival import day_end, latest_event
+from warehouse.ingest.arrival import latest_event
 from warehouse.ingest.read import Arrival, LandingError, read_arrival
 from warehouse.ingest.validate_rows import NOT_AFTER_ARRIVAL, Judged, LostNumber, Rules, embedding_width, judge
 from warehouse.landing import Landing, Manifest

@@ -18,8 +18,8 @@ import polars as pl
 from assets.common.resources import SettingsResource
 from ml.models.layout import DEPLOYED
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
+from warehouse.days import day_end
 from warehouse.home import Home
-from warehouse.ingest.arrival import day_end
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import write_candidates
 from warehouse.tables import Tables, vectors

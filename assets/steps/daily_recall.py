@@ -12,7 +12,7 @@ from assets.steps.encode import embedded_as_of, encode_day, missing_days, read_i
 from assets.steps.period import EVENT_COLUMNS, label_rule
 from assets.steps.versions import serving
 from warehouse.as_of import events_as_of
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.tables import Tables
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.common.resources import SettingsResource
-from assets.features import stored_features
+from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
 from warehouse.day_records import unsettled_days
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
 from warehouse.tables import Tables, vector_column, vectors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from settings import UNKNOWN_ADVERTISER
 from warehouse.as_of import events_as_of, items_as_of, items_at, users_as_of
 from warehouse.contracts import EVENT_NAMES
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.tables import TableMissing, Tables
 from warehouse.trainability import HistoryFigures

@@ -15,16 +15,16 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from assets.common.resources import SettingsResource
-from assets.features import stored_features
 from assets.steps import advertiser_versions as advertising
+from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
 from ml.models.layout import DEPLOYED
 from settings import SequenceSettings
 from warehouse.as_of import items_as_of, users_as_of
 from warehouse.contracts import LandingTable
+from warehouse.days import day_end
 from warehouse.forget import forgotten_users
 from warehouse.home import write_atomically
-from warehouse.ingest.arrival import day_end
 from warehouse.online import OnlineStore, StoreDamaged, open_store
 from warehouse.online.open import record_store
 from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, bury, check, served

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries, query_lists
 from ml.evaluation.baselines import popularity_lists, popularity_scores
 from ml.evaluation.metrics import (
     DIVERSITY_DEPTH,
@@ -23,12 +24,11 @@ from ml.evaluation.metrics import (
     recall_by_positive_segment,
     usable_ks,
 )
-from ml.examples.advertiser_period import AdvertiserPeriod, AdvertiserQueries, advertiser_queries
+from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.examples.pairs import ranges
 from ml.models.advertiser_artifact import AdvertiserArtifact
-from ml.models.encode_advertisers import query_lists
+from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING
 from ml.retrieval.lists import RankedLists, search_scores
-from ml.versions.train_advertisers import EVALUATION, EVALUATION_POOLING
 from settings import Settings
 
 MODEL = "advertiser_model"
@@ -80,7 +80,9 @@ def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Sett
     Args:
         whole: the period that the version was trained on. directory: of the version.
     """
-    model, pooling = (AdvertiserArtifact.load(directory / part) for part in (EVALUATION, EVALUATION_POOLING))
+    model, pooling = (
+        AdvertiserArtifact.load(directory / part) for part in (ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING)
+    )
     cutoff = model.trained_until
     queries = advertiser_queries(
         whole,

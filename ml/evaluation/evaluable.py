@@ -14,16 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.model_lists import (
-    BASELINES,
-    Asked,
-    ModelName,
-    baseline_lists,
-    settings_of,
-    trained_lists,
-    without_context,
-)
-from ml.evaluation.queries import positions
+from ml.evaluation.model_lists import BASELINES, ModelName, baseline_lists, settings_of, trained_lists, without_context
+from ml.evaluation.queries import Asked, positions
 from ml.examples.context import no_context
 from ml.examples.pairs import ranges
 from ml.features.event_log import EventLog

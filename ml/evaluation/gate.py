@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
-from ml.evaluation.model_lists import Asked, trained_lists
-from ml.evaluation.queries import future_queries
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked, future_queries
 from ml.examples.period import TrainingPeriod, whole_log
 from ml.features.items import DAY
 from ml.models.artifact import ModelArtifact

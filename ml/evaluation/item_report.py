@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
-from ml.evaluation.model_lists import TRAINED, Asked, ModelName, all_lists, trained_lists, without_context
-from ml.evaluation.queries import contextual_queries, day_starts, future_queries
+from ml.evaluation.model_lists import TRAINED, ModelName, all_lists, trained_lists, without_context
+from ml.evaluation.queries import Asked, contextual_queries, day_starts, future_queries
 from ml.examples.period import TrainingPeriod, whole_log
 from ml.features.content import category_nodes
 from ml.features.event_log import row_numbers, to_seconds

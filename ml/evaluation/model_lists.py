@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores
-from ml.evaluation.queries import Queries
+from ml.evaluation.queries import Asked, Queries
 from ml.examples.context import Context, no_context
 from ml.examples.pairs import ranges
-from ml.features.dataset import Dataset
-from ml.features.event_log import EventLog, newest, within_lookback
+from ml.features.event_log import newest, within_lookback
 from ml.features.items import DAY, MAXIMUM_INTERESTS
 from ml.models.encode import embed_items, embed_users, encode_states
 from ml.models.item_model import TwoTower
@@ -53,16 +52,6 @@ def settings_of(model: ModelName, settings: Settings) -> Settings:
         return without_context
     pooled = settings.model.model_copy(update={"encoder": POOLED[model]})
     return without_context.model_copy(update={"model": pooled})
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Queries with the log that their histories lie in; the log may be newer than what the models learnt from."""
-
-    dataset: Dataset  # features, basis and statistics of the training period; a log that reaches the queries
-    queries: Queries
-    learnt: EventLog  # what the counted baselines learn from: events of the training period
-    recent_days: float  # window of the recent popularity
 
 
 def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: int) -> RankedLists:

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from ml.examples.context import Context, no_context, subject_context
 from ml.examples.pairs import LabelRule, examples_at, ranges
+from ml.examples.period import Prepared, TrainingPeriod, prepare, whole_log
 from ml.features.dataset import Dataset
 from ml.features.event_log import EventLog
 from ml.features.items import DAY, MAXIMUM_INTERESTS
 from ml.retrieval.lists import Positives, Ragged
+from settings import Settings
 
 
 @dataclass(frozen=True)
@@ -142,3 +144,34 @@ def contextual_queries(
 def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
     """The midnight before each instant, given the end of some day (all days are 24 hours from it)."""
     return end - np.ceil((end - seconds) / DAY) * DAY
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Queries with the log that their histories lie in; the log may be newer than what the models learnt from."""
+
+    dataset: Dataset  # features, basis and statistics of the training period; a log that reaches the queries
+    queries: Queries
+    learnt: EventLog  # what the counted baselines learn from: events of the training period
+    recent_days: float  # window of the recent popularity
+
+
+def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:
+    """The period less its last window, prepared, and the conversions of that window to validate on."""
+    earlier = period.until(period.end - period.window)
+    prepared = prepare(earlier, settings)
+    return earlier, prepared, newest_window(period, prepared, settings)
+
+
+def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+    """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
+    queries, dataset = future_queries(
+        prepared.dataset,
+        whole_log(period, settings),
+        period.end - period.window,
+        period.rule,
+        settings.training.validation_users,
+        settings.training.seed,
+        only_candidates=True,
+    )
+    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)

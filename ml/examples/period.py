@@ -1,4 +1,4 @@
-"""From a training period to a trained model: prepare, choose the number of epochs on a temporal validation slice, fit.
+"""A training period, and what a model learns from it: examples, their contexts, and the content they are learnt under.
 
 The training period ends at an instant; nothing in here reads an event at or after it. Selection repeats the whole
 preparation on the period up to one window before its end, so the validation slice cannot flatter itself through the
@@ -13,19 +13,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from ml.evaluation.model_lists import Asked
-from ml.evaluation.queries import future_queries
-from ml.examples.context import NO_SUBJECT, synthetic_subjects
+from ml.examples.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
 from ml.examples.objectives import build_examples
 from ml.examples.pairs import Examples, LabelRule, training_cutoffs
-from ml.examples.prepared import Prepared
 from ml.features.content import ContentBasis
 from ml.features.cross_fit import CrossFit, cross_fit, deal_folds, uncrossed
 from ml.features.dataset import Dataset, build_dataset
 from ml.features.event_log import EventLog, build_event_log, row_numbers, to_seconds
 from ml.features.items import DAY, ItemStatistics
-from settings import Settings
+from settings import ContextRecipe, Settings
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,24 @@ class TrainingPeriod:
     def window(self) -> float:
         """K in seconds."""
         return self.rule.window_days * DAY
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fit reads."""
+
+    dataset: Dataset
+    examples: Examples
+    subjects: NDArray[np.int64]  # [examples] catalogue row of the synthetic context, -1 = none
+    folds: CrossFit
+
+
+def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
+    """The synthetic context of every example."""
+    features = prepared.dataset.features
+    if recipe is ContextRecipe.own_interests:
+        return interests_context(prepared.subjects, features)
+    return subject_context(prepared.subjects, features)
 
 
 def _in_rows_of(items: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -120,27 +136,6 @@ def on_listed(examples: Examples, statistics: ItemStatistics, window: float) -> 
         at = examples.cutoff == cutoff
         kept[at] = statistics.listed_in_window(float(cutoff), float(cutoff) + window)[examples.item[at]]
     return examples.take(np.flatnonzero(kept))
-
-
-def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:
-    """The period less its last window, prepared, and the conversions of that window to validate on."""
-    earlier = period.until(period.end - period.window)
-    prepared = prepare(earlier, settings)
-    return earlier, prepared, newest_window(period, prepared, settings)
-
-
-def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
-    """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
-    queries, dataset = future_queries(
-        prepared.dataset,
-        whole_log(period, settings),
-        period.end - period.window,
-        period.rule,
-        settings.training.validation_users,
-        settings.training.seed,
-        only_candidates=True,
-    )
-    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
 
 def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:

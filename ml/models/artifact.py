@@ -5,7 +5,6 @@ The directory is written beside its place and renamed, so that a reader sees a w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,9 +21,9 @@ import torch
 
 from ml.features.content import ContentBasis
 from ml.features.dataset import Dataset, build_dataset
+from ml.files import Unreadable, first_line, sha256_of
 from ml.models.encoders import ModelShape
 from ml.models.item_model import TwoTower
-from ml.unreadable import Unreadable, first_line
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -87,12 +86,6 @@ def verify_checksums(directory: Path) -> None:
     for name, checksum in expected.items():
         if not (directory / name).is_file() or sha256_of(directory / name) != checksum:
             raise damaged(directory / name, f"it does not match its checksum in {CHECKSUMS}")
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

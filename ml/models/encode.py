@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ml.examples.context import Context
+from ml.features.advertisers import Profiles
 from ml.features.event_log import EventLog, Slices, length_buckets, pad
+from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors, to_device
 from settings import InferenceSettings
@@ -85,3 +87,36 @@ def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDAr
         rows = np.arange(begin, min(begin + QUERY_BATCH, catalogue.items))
         parts.append(network.item_tower(to_device(catalogue.item_batch(rows, statistics[rows]), device)))
     return torch.cat(parts).cpu().numpy()
+
+
+@torch.inference_mode()
+def embed_advertisers(network: AdvertiserNetwork, profiles: Profiles) -> NDArray[np.float32]:
+    """Advertiser embeddings [advertisers, W + D]."""
+    network.eval()
+    device = network.log_temperature.device
+    parts = [np.zeros((0, network.embedding_width), np.float32)]
+    for begin in range(0, len(profiles), QUERY_BATCH):
+        rows = np.arange(begin, min(begin + QUERY_BATCH, len(profiles)))
+        batch = to_device(advertiser_batch(profiles.take(rows)), device)
+        parts.append(network.advertiser_tower(batch).cpu().numpy())
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def embed_histories(
+    network: AdvertiserNetwork,
+    catalogue: CatalogueTensors,
+    log: EventLog,
+    slices: Slices,
+    demographics: NDArray[np.int64],
+    settings: InferenceSettings,
+) -> NDArray[np.float32]:
+    """User embeddings [sequences, W + D] of histories and demographics [sequences, 3]: one encode, one head."""
+    states = encode_states(network, catalogue, log, slices, settings)
+    device = network.log_temperature.device
+    parts = [np.zeros((0, network.embedding_width), np.float32)]
+    for begin in range(0, len(states), QUERY_BATCH):
+        rows = slice(begin, begin + QUERY_BATCH)
+        state, known = torch.from_numpy(states[rows]).to(device), torch.from_numpy(demographics[rows]).to(device)
+        parts.append(network.head(state, known).cpu().numpy())
+    return np.concatenate(parts)

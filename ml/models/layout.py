@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ml.evaluation.model_lists import ModelName
-
 DEPLOYED = "deployed"
+ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING = "evaluation", "evaluation-mean_pooling"
 
 
-def evaluation_part(model: ModelName) -> str:
-    """The directory of a comparison model within its version."""
-    return f"evaluation-{model.value}"
+def evaluation_part(model: str) -> str:
+    """Return the directory of a comparison model within its version."""
+    return f"evaluation-{model}"

@@ -13,9 +13,8 @@ import faiss
 import numpy as np
 import polars as pl
 
-from ml.models.artifact import sha256_of
+from ml.files import Unreadable, sha256_of
 from ml.retrieval.index import ItemIndex, index_kind
-from ml.unreadable import Unreadable
 
 MANIFEST = "manifest.json"
 VECTOR = "vector"  # column of the items' file: the row of an item's vector

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from ml.evaluation.advertiser_queries import AdvertiserQueries, query_lists
 from ml.evaluation.metrics import evaluate, usable_ks
-from ml.examples.advertiser_period import AdvertiserData, AdvertiserQueries
+from ml.examples.advertiser_period import AdvertiserData
 from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import Examples
 from ml.features.advertisers import Profiles
 from ml.models.advertiser_model import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
-from ml.models.encode_advertisers import query_lists
 from ml.models.encoders import EventBatch, ModelShape
 from ml.models.tensors import CatalogueTensors
 from ml.training.fit import Course, RetrievalModule, optimise

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ml.examples.objectives import instants, window_positives
-from ml.examples.prepared import Prepared, training_context
+from ml.examples.period import Prepared, training_context
 from ml.features.cross_fit import CrossFit
 from ml.features.items import DAY
 from ml.models.encoders import EventBatch

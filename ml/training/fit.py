@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ml.evaluation.metrics import evaluate, usable_ks
-from ml.evaluation.model_lists import Asked, trained_lists
-from ml.examples.prepared import Prepared
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked
+from ml.examples.period import Prepared
 from ml.features.dataset import Dataset
 from ml.models.encoders import ModelShape
 from ml.models.item_model import TwoTower

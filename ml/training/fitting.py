@@ -6,9 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
-from ml.evaluation.model_lists import Asked
-from ml.examples.period import TrainingPeriod, validation_slice
-from ml.examples.prepared import Prepared
+from ml.evaluation.queries import Asked, validation_slice
+from ml.examples.period import Prepared, TrainingPeriod
 from ml.training.fit import Fit, fit
 from settings import Settings
 

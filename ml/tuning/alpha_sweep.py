@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import evaluate, usable_ks
-from ml.evaluation.model_lists import Asked, trained_lists
-from ml.examples.period import TrainingPeriod, newest_window, prepare
-from ml.examples.prepared import Prepared
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked, newest_window
+from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.figures.charts import pareto_scatter
 from ml.training.fitting import fit_prepared
 from ml.tuning.pareto import SweepPoint, most_diverse, on_front, points_frame

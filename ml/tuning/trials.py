@@ -28,10 +28,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ml.evaluation.item_report import advertiser_codes, baskets
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
-from ml.evaluation.model_lists import Asked, trained_lists
-from ml.evaluation.queries import contextual_queries, day_starts
-from ml.examples.period import TrainingPeriod, validation_slice
-from ml.examples.prepared import Prepared
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked, contextual_queries, day_starts, validation_slice
+from ml.examples.period import Prepared, TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
 from ml.training.fit import VALIDATION_KS, validation_metric
 from ml.training.fitting import fit_prepared

@@ -18,14 +18,13 @@ from pathlib import Path
 import mlflow
 
 from ml.evaluation.model_lists import TRAINED, ModelName, settings_of
-from ml.examples.period import TrainingPeriod, cross_fitted, prepare_examples, with_subjects
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.artifact import ModelArtifact
 from ml.models.layout import DEPLOYED, evaluation_part
 from ml.training.fit import Fit
 from ml.training.fitting import choose_epochs, fit_prepared
-from ml.training.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.pyfunc import embed_sequences, input_example, log_head
+from ml.versions.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.tracking import TRAINING, Tracking, register
 from ml.versions.work_directory import FIT, dataset_hash, fingerprint_of, keep, workplace
 from settings import Settings

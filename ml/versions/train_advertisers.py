@@ -15,12 +15,12 @@ from pathlib import Path
 import mlflow
 from lightning.pytorch.loggers import Logger
 
+from ml.evaluation.advertiser_queries import advertiser_queries
 from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
     advertiser_data,
     advertiser_examples,
-    advertiser_queries,
     advertiser_settings,
     cross_fitted,
 )
@@ -28,16 +28,14 @@ from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import Examples
 from ml.features.content import ContentBasis
 from ml.models.advertiser_artifact import AdvertiserArtifact
-from ml.models.layout import DEPLOYED
+from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
 from ml.training.advertiser_task import AdvertiserFit, fit_advertisers
-from ml.training.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.advertiser_pyfunc import embed_events
 from ml.versions.pyfunc import input_example
+from ml.versions.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.tracking import ADVERTISER_MODEL, TRAINING, Tracking, log_pyfunc
 from ml.versions.work_directory import FIT, dataset_hash, fingerprint_of, keep, workplace
 from settings import Settings, UserEncoder
-
-EVALUATION, EVALUATION_POOLING = "evaluation", "evaluation-mean_pooling"
 
 
 @dataclass(frozen=True)
@@ -173,8 +171,8 @@ def _fits(
         selection = choosing.result()
         epochs = selection.best_epoch
         comparisons = [
-            _ComparisonFit(EVALUATION, data, earlier, settings, epochs),
-            _ComparisonFit(EVALUATION_POOLING, data, earlier, pooled(settings), epochs),
+            _ComparisonFit(ADVERTISER_EVALUATION, data, earlier, settings, epochs),
+            _ComparisonFit(ADVERTISER_EVALUATION_POOLING, data, earlier, pooled(settings), epochs),
         ]
         running = [each.start(workers, tracking, run_id, work) for each in comparisons]
         fit = partial(fit_advertisers, crossed, examples, settings, epochs)

@@ -31,9 +31,9 @@ def model_part(checked: Checked) -> Part:
 
 
 def _artefact_faults(directory: Path, weights: str) -> Iterator[Fault]:
+    from ml.files import Unreadable
     from ml.models.advertiser_artifact import AdvertiserArtifact
     from ml.models.artifact import ModelArtifact
-    from ml.unreadable import Unreadable
 
     kind = AdvertiserArtifact if directory.parent.name.startswith(ADVERTISERS) else ModelArtifact
     try:
@@ -66,8 +66,8 @@ def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
 
 def index_part(checked: Checked) -> Part:
     """Check every index against its manifest, and that every catalogue can be read."""
+    from ml.files import Unreadable
     from ml.retrieval.index_files import verify_index
-    from ml.unreadable import Unreadable
 
     indexes = sorted(path for path in checked.home.indexes.glob("*/*") if path.is_dir())
     faults = []

@@ -12,8 +12,8 @@ import polars as pl
 
 from pipelines.checks.found import Checked, Fault, Part
 from settings import Settings
+from warehouse.days import day_end
 from warehouse.forget import forgotten_users
-from warehouse.ingest.arrival import day_end
 from warehouse.online import DamagedRecord, OnlineStore, StateRecord, StoreUnreachable, open_store
 from warehouse.online.open import LMDB, recorded_store
 from warehouse.online.publication import Publication
@@ -67,8 +67,8 @@ def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
 
 def _publication_faults(checked: Checked, publication: Publication) -> Iterator[Fault]:
     """Faults of the files that the sign names."""
+    from ml.files import Unreadable
     from ml.models.artifact import WEIGHTS
-    from ml.unreadable import Unreadable
     from serving.catalogue import verify_catalogue
 
     again = checked.remedy_of_day(str(publication.day))

@@ -19,9 +19,9 @@ import psutil
 from rich.console import Console
 
 from ml.evaluation.evaluable import Evaluable, counted_lists, network_lists
-from ml.evaluation.model_lists import Asked, ModelName, settings_of
-from ml.examples.period import TrainingPeriod, cross_fitted, prepare_examples, with_subjects
-from ml.examples.prepared import Prepared
+from ml.evaluation.model_lists import ModelName, settings_of
+from ml.evaluation.queries import Asked
+from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
 from ml.training.fitting import choose_epochs, fit_prepared

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ml.evaluation.evaluable import within
 from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import Interval, Metrics, evaluate, paired_difference
-from ml.evaluation.model_lists import Asked
+from ml.evaluation.queries import Asked
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers
 from ml.retrieval.lists import Ragged, RankedLists

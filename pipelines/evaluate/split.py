@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.model_lists import Asked
-from ml.evaluation.queries import Queries, positions
+from ml.evaluation.queries import Asked, Queries, positions
 from ml.examples.context import no_context, subject_context
 from ml.examples.pairs import LabelRule
 from ml.examples.period import TrainingPeriod

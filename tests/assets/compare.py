@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from assets.features import features_of_day
+from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
 from ml.models.tables import states_of_sequences
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.sequences import all_user_sequences
 from warehouse.states import snapshot

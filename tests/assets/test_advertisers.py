@@ -16,8 +16,8 @@ from ml.models.advertiser_artifact import advertiser_embeddings, user_vectors
 from ml.versions.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
 from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
+from warehouse.days import day_end
 from warehouse.home import Home
-from warehouse.ingest.arrival import day_end
 from warehouse.landing import Landing
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import candidates_snapshot

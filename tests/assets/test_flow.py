@@ -32,7 +32,7 @@ from tests.assets.world import TRAINED as TRAINED_DAY
 from tests.flow import Ran
 from warehouse.as_of import items_as_of
 from warehouse.contracts import KEYS, LandingTable
-from warehouse.ingest.arrival import day_end
+from warehouse.days import day_end
 from warehouse.tables import vectors
 
 pytestmark = pytest.mark.slow

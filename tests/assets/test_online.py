@@ -11,8 +11,8 @@ import pytest
 from assets.steps.advertiser_versions import serving
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
 from tests.flow import Ran
+from warehouse.days import day_end
 from warehouse.home import Home
-from warehouse.ingest.arrival import day_end
 from warehouse.landing import Landing
 from warehouse.online import LmdbStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication, served

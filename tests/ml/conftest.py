@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ml.examples.period import TrainingPeriod, prepare
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.models.artifact import ModelArtifact
 from ml.training.fit import Fit
 from ml.training.fitting import fit_prepared

@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ml.examples.context import subject_context
-from ml.examples.period import TrainingPeriod
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod
 from ml.features.event_log import newest
 from ml.features.items import build_item_features
 from ml.models.artifact import BASIS, CHECKSUMS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact

@@ -14,8 +14,7 @@ from torch.nn import functional
 
 from ml.examples.context import subject_context
 from ml.examples.pairs import Examples
-from ml.examples.period import TrainingPeriod, prepare
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.features.event_log import newest
 from ml.features.items import DAY
 from ml.training.batches import Cell, TrainingBatch, TrainingBatches

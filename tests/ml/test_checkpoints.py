@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared
 from ml.training.checkpoints import check_resumable, load_own
 from ml.training.fit import Fit, new_network
 from ml.versions.work_directory import ENDED, ended_fit, fitted_once

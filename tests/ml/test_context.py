@@ -17,8 +17,7 @@ from ml.examples.context import (
     synthetic_subjects,
 )
 from ml.examples.pairs import Examples
-from ml.examples.period import with_subjects
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, with_subjects
 from ml.features.content import freeze
 from ml.features.event_log import EventLog
 from ml.features.items import build_item_features

@@ -10,8 +10,7 @@ import pytest
 from scipy.stats import ortho_group
 
 import ml.features.cross_fit
-from ml.examples.period import TrainingPeriod, cross_fitted, prepare_examples
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples
 from ml.features.content import build_content_basis
 from ml.features.cross_fit import CrossFit, cross_fit, rotated_onto
 from settings import Settings

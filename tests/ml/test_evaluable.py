@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ml.evaluation.evaluable import Evaluable, network_lists, subject_appended, within
-from ml.evaluation.model_lists import Asked, ModelName, settings_of, trained_lists
-from ml.evaluation.queries import Queries
+from ml.evaluation.model_lists import ModelName, settings_of, trained_lists
+from ml.evaluation.queries import Asked, Queries
 from ml.examples.context import no_context, subject_context
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
 from ml.features.dataset import build_dataset
 from ml.features.event_log import newest, pad

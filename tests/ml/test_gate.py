@@ -10,8 +10,7 @@ import torch
 
 import ml.evaluation.gate
 from ml.evaluation.gate import Verdict, judge_pair
-from ml.examples.period import TrainingPeriod
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod
 from ml.models.artifact import ModelArtifact
 from ml.training.fit import new_network
 from settings import Settings

@@ -12,9 +12,8 @@ import polars as pl
 import pytest
 
 import ml.training.fitting
-from ml.evaluation.model_lists import Asked
-from ml.examples.period import TrainingPeriod, newest_window, prepare
-from ml.examples.prepared import Prepared, training_context
+from ml.evaluation.queries import Asked, newest_window
+from ml.examples.period import Prepared, TrainingPeriod, prepare, training_context
 from ml.features.content import ContentBasis
 from ml.training.fit import Fit
 from ml.training.fitting import choose_epochs

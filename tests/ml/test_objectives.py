@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ml.examples.objectives import build_examples, instants
 from ml.examples.pairs import Examples
-from ml.examples.period import TrainingPeriod, examples_of_frame, examples_to_frame, prepare
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare
 from ml.features.event_log import EventLog, newest
 from ml.features.items import DAY
 from ml.models.tensors import CatalogueTensors

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.model_lists import Asked, trained_lists
-from ml.evaluation.queries import Queries, contextual_queries, future_queries, positions
-from ml.examples.prepared import Prepared
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked, Queries, contextual_queries, future_queries, positions
+from ml.examples.period import Prepared
 from ml.features.dataset import Dataset, build_dataset
 from ml.features.event_log import EventLog
 from ml.retrieval.lists import Ragged

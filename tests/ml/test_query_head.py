@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared
 from ml.models.head_export import QueryHead, export_head, inputs_of
 from ml.training.fit import new_network
 from ml.versions.pyfunc import log_head

@@ -17,7 +17,7 @@ import torch
 from ml.examples.period import TrainingPeriod, prepare
 from ml.training.fit import Fit
 from ml.training.fitting import fit_prepared
-from ml.training.side_by_side import FitJob, fit_workers
+from ml.versions.side_by_side import FitJob, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
 from settings import Settings
 from tests.ml.waiting import STARTED, refuse

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.examples.context import Context, no_context, subject_context
-from ml.examples.prepared import Prepared
+from ml.examples.period import Prepared
 from ml.features.event_log import Slices, newest, pad
 from ml.models.encode import embed_items, embed_users, encode_states
 from ml.models.encoders import EventBatch, TransformerEncoder

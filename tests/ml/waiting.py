@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
-from ml.training.side_by_side import FitJob, fit_workers
+from ml.versions.side_by_side import FitJob, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
 
 STARTED = "started"

@@ -14,8 +14,9 @@ from polars.testing import assert_frame_equal
 
 from settings import DataSettings, SequenceSettings
 from warehouse.contracts import LandingTable
+from warehouse.days import day_end
 from warehouse.identity import UserKeys
-from warehouse.ingest.arrival import day_end, ingest
+from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.sequences import SEQUENCE_SCHEMA, all_user_sequences, user_sequences
 from warehouse.tables import TableMissing, Tables

@@ -13,10 +13,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -24,6 +23,7 @@ from settings import DataSettings
 from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import record_arrival, recorded_files
+from warehouse.days import day_end
 from warehouse.forget import forgotten_users
 from warehouse.identity import UserKeys, record_identities
 from warehouse.ingest.deduplicate import (
@@ -96,12 +96,6 @@ class IngestReport:
     def quarantine_share(self) -> float:
         """Quarantined over read rows; 0 where nothing was read."""
         return self.rows_quarantined / self.rows_read if self.rows_read else 0.0
-
-
-def day_end(day: date, time_zone: str) -> datetime:
-    """The first moment after ``day`` in ``time_zone``, in UTC."""
-    midnight = datetime.combine(day + timedelta(days=1), time.min, tzinfo=ZoneInfo(time_zone))
-    return midnight.astimezone(UTC)
 
 
 def ingest(

@@ -8,14 +8,8 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from ml.examples.advertiser_period import (
-    AdvertiserData,
-    AdvertiserPeriod,
-    AdvertiserQueries,
-    advertiser_examples,
-    advertiser_queries,
-    cross_fitted,
-)
+from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries
+from ml.examples.advertiser_period import AdvertiserData, AdvertiserPeriod, advertiser_examples, cross_fitted
 from ml.training.advertiser_task import AdvertiserFit, fit_advertisers
 from tests.ml.advertisers.shops import SETTINGS, data_of, period_of
 from tests.ml.worlds import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries, query_lists, sampled_index
 from ml.evaluation.advertiser_report import (
     MODEL,
     RECENT_ADVERTISERS,
@@ -12,13 +13,7 @@ from ml.evaluation.advertiser_report import (
     baseline_lists,
     measure_advertisers,
 )
-from ml.examples.advertiser_period import (
-    AdvertiserPeriod,
-    AdvertiserQueries,
-    advertiser_queries,
-    sampled_index,
-)
-from ml.models.encode_advertisers import query_lists
+from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.training.advertiser_task import AdvertiserFit
 from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (

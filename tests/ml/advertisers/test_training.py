@@ -12,17 +12,17 @@ import pytest
 import torch
 
 import ml.training.advertiser_task
+from ml.evaluation.advertiser_queries import advertiser_queries, query_lists
 from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
     advertiser_examples,
-    advertiser_queries,
     advertiser_settings,
     cross_fitted,
 )
 from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import examples_at
-from ml.models.encode_advertisers import embed_advertisers, query_lists
+from ml.models.encode import embed_advertisers
 from ml.training.advertiser_task import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
 from ml.training.checkpoints import last_checkpoint
 from settings import Objective, Settings

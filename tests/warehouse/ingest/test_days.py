@@ -18,7 +18,8 @@ from tests.warehouse.ingest.arrivals import (
     ids,
 )
 from warehouse.contracts import LandingTable
-from warehouse.ingest.arrival import day_end, ingest
+from warehouse.days import day_end
+from warehouse.ingest.arrival import ingest
 from warehouse.ingest.read import LandingError
 from warehouse.landing import Landing, Manifest
 from warehouse.tables import Tables

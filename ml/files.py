@@ -1,4 +1,9 @@
-"""The error of a file that was written whole and can no longer be read; imports nothing, so that it costs nothing."""
+"""Files of models and indexes: their checksums, and the error of a file that can no longer be read."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
 
 
 class Unreadable(RuntimeError):
@@ -8,3 +13,9 @@ class Unreadable(RuntimeError):
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says; the kind of the error where it says nothing."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

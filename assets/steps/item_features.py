@@ -1,0 +1,53 @@
+"""The item features of one day under one model version: computed, or read where the table has them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import TYPE_CHECKING
+
+from assets.steps.period import EVENT_COLUMNS
+from assets.steps.versions import ModelVersion
+from warehouse.as_of import events_as_of, items_as_of
+from warehouse.days import day_end
+from warehouse.landing import Landing
+from warehouse.tables import Tables
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ml.features.items import ItemFeatures
+
+
+def features_of_day(
+    tables: Tables, landing: Landing, version: ModelVersion, day: date
+) -> tuple[ItemFeatures, NDArray[np.float32]]:
+    """Item features under the version's basis and statistics [items, width] as of the end of ``day``."""
+    from ml.features.event_log import row_numbers, to_seconds
+    from ml.features.items import build_item_features, catalogue_statistics
+
+    artifact = version.load()
+    items = items_as_of(tables, landing, day)
+    features = build_item_features(items, artifact.basis, artifact.settings.features)
+    engaged = events_as_of(tables, landing, day, EVENT_COLUMNS).select("item_id", "event_time")
+    statistics = catalogue_statistics(
+        items,
+        row_numbers(items["item_id"], engaged["item_id"]),
+        to_seconds(engaged["event_time"]),
+        artifact.settings.features.statistics_windows_days,
+    )
+    features = replace(features, listed_from=statistics.listed_from)
+    return features, statistics.at(day_end(day, landing.manifest.time_zone).timestamp())
+
+
+def stored_features(
+    tables: Tables, landing: Landing, version: ModelVersion, day: date
+) -> tuple[ItemFeatures, NDArray[np.float32]]:
+    """The item features of a day, from the table where it has them."""
+    from ml.features.items import ItemFeatures
+
+    if day in tables.days("item_features", "day", {"model_version": version.name}):
+        frame = tables.read("item_features", {"model_version": version.name, "day": day}).sort("item_id")
+        return ItemFeatures.from_frame(frame)
+    return features_of_day(tables, landing, version, day)
