@@ -17,7 +17,7 @@ import pytest
 from pipelines.cli.endings import FULL_DISK
 from tests.assets.compare import assert_same_day
 from tests.assets.killing import KILLED
-from tests.assets.test_online import assert_store_is
+from tests.assets.test_publication import assert_store_is
 from tests.assets.world import LATER, PROJECT, adseq, copy_of, environment, start_adseq
 from tests.flow import Ran
 from warehouse.home import Home

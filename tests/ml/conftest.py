@@ -1,16 +1,22 @@
-"""A world with a planted pattern and a model trained on it, made once for the tests that only read them."""
+"""Worlds with a planted pattern and the models trained on them, made once for the tests that only read them."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries
+from ml.examples.advertiser_period import AdvertiserData, AdvertiserPeriod, advertiser_examples, cross_fitted
 from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.models.artifact import ModelArtifact
+from ml.training.advertiser_task import AdvertiserFit, fit_advertisers
 from ml.training.fit import Fit
 from ml.training.fitting import fit_prepared
 from settings import Settings
+from tests.ml.shops import SETTINGS, SHOP, VISITS, data_of, period_of
 from tests.ml.worlds import EVENT_NAMES, instant, planted_period, small_settings
 
 TRAINED_UNTIL = 85.0  # day; the planted world goes on to day 100
@@ -44,3 +50,33 @@ def trained(
 @pytest.fixture(scope="session")
 def artifact(trained: Fit, prepared: Prepared, settings: Settings) -> ModelArtifact:
     return ModelArtifact(trained.network, prepared.dataset.basis, settings, EVENT_NAMES, instant(TRAINED_UNTIL))
+
+
+@pytest.fixture
+def shop() -> AdvertiserPeriod:
+    return period_of(VISITS, SHOP)
+
+
+@pytest.fixture(scope="session")
+def planted() -> AdvertiserPeriod:
+    """Each kind of items has an advertiser, which no event names."""
+    period = planted_period()
+    nameless = period.events.with_columns(advertiser_id=pl.lit(None, pl.String))
+    return AdvertiserPeriod.of(dataclasses.replace(period, events=nameless))
+
+
+@pytest.fixture(scope="session")
+def data(planted: AdvertiserPeriod) -> AdvertiserData:
+    return data_of(planted.until(instant(85)))
+
+
+@pytest.fixture(scope="session")
+def fitted(planted: AdvertiserPeriod, data: AdvertiserData, tmp_path_factory: pytest.TempPathFactory) -> AdvertiserFit:
+    known = planted.until(instant(85))
+    crossed, examples = cross_fitted(data, known, SETTINGS), advertiser_examples(known, data, SETTINGS)
+    return fit_advertisers(crossed, examples, SETTINGS, 8, tmp_path_factory.mktemp("fit"), progress=False)
+
+
+@pytest.fixture(scope="session")
+def queries(planted: AdvertiserPeriod, data: AdvertiserData) -> AdvertiserQueries:
+    return advertiser_queries(planted, data, instant(85), SETTINGS, 1000, 1000)

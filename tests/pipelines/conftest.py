@@ -16,7 +16,7 @@ import pytest
 from assets.common.partitions import daily_partitions
 from pipelines import jobs
 from settings import DataSettings
-from tests.pipelines.split_world import TINY, Made, make_splits
+from tests.pipelines.evaluate.split_world import TINY, Made, make_splits
 from warehouse.contracts import LandingTable
 from warehouse.day_records import record_completed
 from warehouse.home import Home

@@ -21,7 +21,7 @@ from settings import Settings
 from tests.assets.compare import TOLERANCE
 from tests.assets.world import DAYS, LATER, SETTINGS, copy_of, days_of, execute
 from tests.flow import Ran
-from tests.serving.test_candidates import asked, ids
+from tests.serving.test_answer import asked, ids
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.online import LmdbStore, StateRecord

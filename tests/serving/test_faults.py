@@ -24,7 +24,7 @@ from serving.app import create_app
 from serving.publication import Served
 from settings import Settings
 from tests.assets.compare import assert_same_day
-from tests.assets.test_online import assert_store_is
+from tests.assets.test_publication import assert_store_is
 from tests.assets.world import ADSEQ, DAYS, LATER, PROJECT, adseq, copy_of, environment
 from tests.flow import Ran
 from tests.serving.answers import Answer, answers, answers_of, asking

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from serving.catalogue import Catalogue
 from serving.contracts import Filters
 from serving.publication import Served
-from tests.serving.test_candidates import asked, ids
+from tests.serving.test_answer import asked, ids
 
 pytestmark = pytest.mark.slow
 

@@ -111,6 +111,6 @@ def test_a_markdown_image_carries_its_data() -> None:
 
 def test_drawing_loads_neither_pyplot_nor_torch() -> None:
     code = "import sys, ml.figures.charts; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -20,7 +20,7 @@ import pytest
 
 from pipelines.cli.ui import free_port
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 LOCATION = "locations/__repository__@pipelines.definitions"
 
 

@@ -15,8 +15,8 @@ from ml.examples.advertiser_period import (
 )
 from ml.examples.period import TrainingPeriod
 from ml.features.hashing import bucket
-from tests.ml.advertisers.shops import SETTINGS, data_of
-from tests.ml.test_leakage import altered_future, assert_equal, exactly_at_the_cut, without_future
+from tests.ml.examples.test_leakage import altered_future, assert_equal, exactly_at_the_cut, without_future
+from tests.ml.shops import SETTINGS, data_of
 from tests.ml.worlds import (
     EVENT_NAMES,
     instant,

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.app import app
 from pipelines.evaluate.make_split import Protocol, cut_frames
 from tests.conftest import SHARED
-from tests.pipelines.split_world import BRANDS, CUTOFF, ITEMS, WINDOW_DAYS, purchases, write_landing
+from tests.pipelines.evaluate.split_world import BRANDS, CUTOFF, ITEMS, WINDOW_DAYS, purchases, write_landing
 from warehouse.contracts import LandingTable
 from warehouse.landing import Landing
 

@@ -12,7 +12,7 @@ import pytest
 from assets.steps.versions import versions
 from ml.versions.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
-from tests.assets.test_online import assert_store_is
+from tests.assets.test_publication import assert_store_is
 from tests.assets.world import DAYS, LATER, Step, adseq, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.home import Home

@@ -15,7 +15,7 @@ from ml.evaluation.advertiser_report import (
 )
 from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.training.advertiser_task import AdvertiserFit
-from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
+from tests.ml.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
     EVENT_NAMES,
     instant,

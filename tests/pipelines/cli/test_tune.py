@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from ml.versions.tracking import TUNING, Tracking
 from pipelines.cli.app import app
-from tests.pipelines.split_world import Made
+from tests.pipelines.evaluate.split_world import Made
 from warehouse.home import Home
 
 pytestmark = pytest.mark.usefixtures("tiny_environment")

@@ -22,7 +22,7 @@ from ml.versions.tracking import TRAINING, Tracking
 from settings import Settings
 from tests.ml.waiting import STARTED, refuse
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 PATIENCE = 300.0
 
 

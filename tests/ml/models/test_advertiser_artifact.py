@@ -14,7 +14,7 @@ from ml.examples.advertiser_period import (
 )
 from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, candidates
 from ml.training.advertiser_task import AdvertiserFit
-from tests.ml.advertisers.shops import SETTINGS
+from tests.ml.shops import SETTINGS
 from tests.ml.worlds import (
     EVENT_NAMES,
     instant,

@@ -17,7 +17,7 @@ from ml.versions.tracking import Tracking
 from ml.versions.work_directory import ENDED, fingerprint_of, fitted_once, workplace
 from settings import Settings
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 PATIENCE = 240.0
 
 

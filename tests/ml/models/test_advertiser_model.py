@@ -13,7 +13,7 @@ from ml.models.advertiser_model import advertiser_batch
 from ml.models.encoders import EventBatch
 from ml.models.tensors import CatalogueTensors
 from ml.training.advertiser_task import AdvertiserFit, new_advertiser_network
-from tests.ml.advertisers.shops import SETTINGS
+from tests.ml.shops import SETTINGS
 from tests.ml.worlds import instant
 
 WIDTH = SETTINGS.model.width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import polars as pl
 
@@ -15,8 +16,10 @@ from ml.examples.advertiser_period import (
 from ml.examples.period import TrainingPeriod
 from tests.ml.worlds import (
     EVENT_NAMES,
+    START,
     event_frame,
     instant,
+    item_frame,
     rule,
     small_settings,
     user_frame,
@@ -43,3 +46,28 @@ def period_of(rows: list[tuple[str, float, str, str | None, str | None]], items:
 
 def data_of(known: AdvertiserPeriod) -> AdvertiserData:
     return advertiser_data(known, SETTINGS, known.period.event_names)
+
+
+SHOP = item_frame(
+    ["i1", "i2", "i3", "i4", "i5"],
+    advertiser_id=["a", "a", "a", "b", "unknown"],
+    category=["Home > Chairs", "Home > Chairs", "Home > Lamps", None, "Home"],
+    price=[10.0, 40.0, None, 40.0, 1.0],
+    embedding=[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]],
+    # The feed is late: events show each item first.
+    listed_from=[START + timedelta(days=39)] * 5,
+)
+
+
+VISITS: list[tuple[str, float, str, str | None, str | None]] = [
+    ("u", 1, "page_visit", "i1", "a"),
+    ("u", 2, "page_visit", "i2", None),  # the item's advertiser stands in
+    ("u", 3, "page_visit", "i4", "b"),
+    ("u", 20, "page_visit", "i3", "a"),
+    ("u", 31, "checkout", "i1", "a"),
+    ("u", 32, "checkout", "i2", "a"),
+    ("u", 33, "signup", None, "c"),
+    ("u", 34, "add_to_cart", "i5", "unknown"),
+    ("u", 35, "add_to_cart", "i4", "b"),
+    ("v", 33, "signup", None, "c"),
+]

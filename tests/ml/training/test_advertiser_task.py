@@ -26,7 +26,7 @@ from ml.models.encode import embed_advertisers
 from ml.training.advertiser_task import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
 from ml.training.checkpoints import last_checkpoint
 from settings import Objective, Settings
-from tests.ml.advertisers.shops import NAMES, SETTINGS, data_of, period_of
+from tests.ml.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
     instant,
     item_frame,
@@ -130,7 +130,7 @@ def test_log_q_estimates_the_full_softmax(
     planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit, corpus_negatives: int
 ) -> None:
     """The loss of large batches is that of the softmax over all advertisers of the cut-off; without the correction it
-    is far from it. (``tests.ml.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
+    is far from it. (``tests.ml.training.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
     one = SETTINGS.model_copy(update={"examples": SETTINGS.examples.model_copy(update={"cutoffs": 1})})
     examples = advertiser_examples(planted.until(instant(85)), data, one)
     copies = examples.take(np.tile(np.arange(len(examples)), 8))

@@ -22,7 +22,7 @@ from ml.versions.tracking import EVALUATIONS, Tracking
 from pipelines.cli.app import app
 from pipelines.evaluate.scoring import Scoring
 from settings import Settings
-from tests.pipelines.split_world import Made
+from tests.pipelines.evaluate.split_world import Made
 from warehouse.home import Home
 
 pytestmark = pytest.mark.usefixtures("tiny_environment")

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from settings import DataSettings
-from tests.warehouse.test_importers import real
+from tests.warehouse.importers.test_importers import real
 from warehouse.contracts import LandingTable
 from warehouse.importers.complete_journey import import_complete_journey
 from warehouse.importers.landing_writer import SourceError

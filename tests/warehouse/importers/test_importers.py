@@ -18,7 +18,7 @@ from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
-SHARED = Path(os.environ.get("ADSEQ_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
+SHARED = Path(os.environ.get("ADSEQ_SHARED", Path(__file__).parents[3].parent / "shared")) / "data"
 
 
 def real(folder: str) -> Path:

@@ -15,7 +15,7 @@ from pipelines.cli.app import app
 from warehouse.home import Home
 from warehouse.landing import Landing
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
