@@ -24,7 +24,7 @@ from benchmarks.report import Table, at_most
 from benchmarks.world import World
 from ml.models.artifact import ModelArtifact
 from ml.models.layout import DEPLOYED
-from ml.training.fit import new_network
+from ml.training.item_task import new_network
 
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05)  # near the 1 % in question: with far more users a user gets cheaper
 ROUNDS = 5

@@ -19,7 +19,7 @@ from ml.models.encode import encode_states
 from ml.models.encoders import EventBatch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
-from ml.training.fit import new_network
+from ml.training.item_task import new_network
 from settings import InferenceSettings
 
 ROUNDS = 5

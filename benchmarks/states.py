@@ -21,7 +21,8 @@ from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import lists_of_states, states_of
 from ml.evaluation.queries import Asked
 from ml.models.item_model import TwoTower
-from ml.training.fitting import fit_prepared
+from ml.training.fit import fit
+from ml.training.item_task import ItemTask
 from ml.tuning.trials import Objective, Tuning
 from pipelines.evaluate.split import Split, training_period
 from settings import Fusion, Settings
@@ -59,7 +60,8 @@ def measure(tuning: Tuning, settings: Settings) -> list[Measured]:
     """Train one shape and measure it at every precision."""
     with tempfile.TemporaryDirectory() as directory:
         epochs = settings.training.maximum_epochs
-        fitted = fit_prepared(tuning.earlier, tuning.prepared, settings, epochs, Path(directory), tuning.asked)
+        task = ItemTask.of(tuning.earlier, tuning.prepared, settings, tuning.asked)
+        fitted = fit(task, epochs, Path(directory))
     places = [each for each in (tuning.asked, tuning.in_context) if each is not None]
     states = [states_of(fitted.network, asked, settings) for asked in places]
     shape, found = settings.model, []

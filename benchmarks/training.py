@@ -23,11 +23,10 @@ from benchmarks.world import POSITIONS, World
 from ml.examples.pairs import Examples
 from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
-from ml.models.item_model import TwoTower
-from ml.training.batches import TrainingBatch, TrainingBatches
-from ml.training.fit import fit, new_network, training_loss
-from ml.training.sampling import ENCODER_TOKENS
-from settings import Settings
+from ml.models.item_model import ItemBatch, TwoTower
+from ml.training.fit import fit, training_loss
+from ml.training.item_task import ItemTask
+from ml.training.sampling import ENCODER_TOKENS, SampledBatch
 
 WARM_UP_STEPS = 2
 FIT_EXAMPLES = 20_000
@@ -57,20 +56,19 @@ class Stepper:
     """A network and its optimiser, one step at a time as Lightning takes them."""
 
     network: TwoTower
-    settings: Settings
-    items: int
+    task: ItemTask
 
     def __post_init__(self) -> None:
-        training = self.settings.training
+        training = self.task.settings.training
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
         )
 
-    def step(self, batch: TrainingBatch) -> float:
+    def step(self, batch: SampledBatch[ItemBatch]) -> float:
         """Seconds of one step."""
         started = time.perf_counter()
         self.optimizer.zero_grad()
-        training_loss(self.network, batch, self.settings.training, self.items).backward()  # type: ignore[no-untyped-call]
+        training_loss(self.task, self.network, batch).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
         return time.perf_counter() - started
@@ -86,11 +84,10 @@ def run(world: World, console: Console) -> tuple[TrainingSpeed, Table]:
 
 def measure(world: World) -> TrainingSpeed:
     """Alternate trimmed and padded steps on the same batches, then fit for real."""
-    batches = distinct_users(world)
-    items = len(world.prepared.dataset.features)
-    network = new_network(world.prepared.dataset, world.settings)
-    trimmed = Stepper(network, world.settings, items)
-    padded = Stepper(copy.deepcopy(network), world.settings, items)
+    task = distinct_users(world)
+    batches, network = task.batches(), task.network()
+    trimmed = Stepper(network, task)
+    padded = Stepper(copy.deepcopy(network), task)
     waiting: list[float] = []
     steps: list[float] = []
     padded_steps: list[float] = []
@@ -121,7 +118,7 @@ def measure(world: World) -> TrainingSpeed:
     )
 
 
-def distinct_users(world: World) -> TrainingBatches:
+def distinct_users(world: World) -> ItemTask:
     """Every user at the end of the log with one positive: batches of 512 distinct sequences of the world's lengths.
     Which item is the positive changes no shape, so it is drawn."""
     dataset = world.prepared.dataset
@@ -136,11 +133,11 @@ def distinct_users(world: World) -> TrainingBatches:
         name=np.ones(len(users), np.int64),
     )
     prepared = Prepared(dataset, examples, items, uncrossed(dataset.features, dataset.log.users))
-    return TrainingBatches(prepared, world.settings, world.period.rule.window_days)
+    return ItemTask.of(world.period, prepared, world.settings)
 
 
 @torch.inference_mode()
-def check_same_states(network: TwoTower, batch: TrainingBatch, wide: TrainingBatch) -> None:
+def check_same_states(network: TwoTower, batch: SampledBatch[ItemBatch], wide: SampledBatch[ItemBatch]) -> None:
     """The padded peer must be the same model.
 
     Raises:
@@ -159,14 +156,8 @@ def real_fit(world: World) -> tuple[float, float, float, float]:
     training = world.settings.training.model_copy(update={"epoch_examples": FIT_EXAMPLES})
     settings = world.settings.model_copy(update={"training": training})
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-fit-") as directory:
-        fitted = fit(
-            world.prepared,
-            settings,
-            world.period.rule.window_days,
-            epochs=1,
-            directory=Path(directory),
-            progress=False,
-        )
+        task = ItemTask.of(world.period, world.prepared, settings)
+        fitted = fit(task, 1, Path(directory), progress=False)
     histories = np.unique(np.stack([examples.cutoff, examples.user]), axis=1, return_index=True)[1]
     length = np.minimum(examples.history_end - log.offsets[examples.user], POSITIONS)[histories].mean()
     return fitted.sequences_per_second, len(histories) / len(examples), fitted.waiting_share, float(length)

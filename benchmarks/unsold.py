@@ -27,7 +27,8 @@ from ml.evaluation.queries import Asked, validation_slice
 from ml.examples.period import TrainingPeriod
 from ml.features.items import DAY
 from ml.retrieval.lists import NO_ITEM
-from ml.training.fitting import fit_prepared
+from ml.training.fit import fit
+from ml.training.item_task import ItemTask
 from pipelines.evaluate import split as splits
 from settings import Settings
 from warehouse.home import Home
@@ -85,7 +86,8 @@ def measure(name: str, period: TrainingPeriod, settings: Settings) -> Figures:
     """Train until the period's last window and ask for its conversions."""
     earlier, prepared, asked = validation_slice(period, settings)
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
-        fitted = fit_prepared(earlier, prepared, settings, settings.training.maximum_epochs, Path(directory))
+        task = ItemTask.of(earlier, prepared, settings)
+        fitted = fit(task, settings.training.maximum_epochs, Path(directory))
     lists, queries, dataset = trained_lists(fitted.network, asked, settings, max(KS)), asked.queries, prepared.dataset
     ever = np.bincount(dataset.statistics.item, minlength=len(dataset.features))[queries.candidates]
     found = evaluate(lists, queries.positives, len(queries.candidates), ks=KS, popularity=ever)

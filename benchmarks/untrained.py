@@ -9,7 +9,7 @@ import polars as pl
 from ml.features.dataset import Dataset, build_dataset
 from ml.models.artifact import ModelArtifact
 from ml.models.item_model import TwoTower
-from ml.training.fit import new_network
+from ml.training.item_task import new_network
 from settings import Settings
 
 NAMES = ["page_visit", "add_to_cart", "checkout"]

@@ -1,4 +1,7 @@
-"""Lightning training of the two-tower model, with early stopping on a temporal validation slice."""
+"""Lightning training of any retrieval model, with early stopping on a temporal validation slice.
+
+A model is a ``Task``: what is learnt, from which batches, how candidates are scored and how the network is validated.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from multiprocessing import current_process, parent_process
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import lightning
 import torch
@@ -19,26 +22,59 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ml.evaluation.metrics import evaluate, usable_ks
-from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked
-from ml.examples.period import Prepared
-from ml.features.dataset import Dataset
-from ml.models.encoders import ModelShape
-from ml.models.item_model import TwoTower
+from ml.evaluation.metrics import Metrics
 from ml.models.tensors import to_device
-from ml.training.batches import TrainingBatch, TrainingBatches
 from ml.training.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.training.loss import batch_loss
-from settings import Settings, TrainingSettings
+from ml.training.sampling import SampledBatch
+from settings import Settings
 
 VALIDATION_KS = (10, 100)
+VALIDATION_DEPTH = max(VALIDATION_KS)
 WARM_UP_SHARE = 0.05
 FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training")  # settings that a fit depends on
 
+NetworkType = TypeVar("NetworkType", bound=nn.Module)
+
+
+class Epochs(Protocol):
+    """Batches of an epoch whose order depends on ``epoch``."""
+
+    epoch: int
+
+    def __len__(self) -> int: ...
+
+
+class Task(Protocol[NetworkType]):
+    """A model to be trained: another model is another task and another network."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings that the model is trained under."""
+
+    @property
+    def candidates(self) -> int:
+        """Return how many candidates there are at all, for the keys of accidental hits."""
+
+    @property
+    def monitor(self) -> str | None:
+        """Return the name of the validation's figure that chooses the epochs; None without validation."""
+
+    def network(self) -> NetworkType:
+        """Return an untrained network with a ``temperature``, the same for the same seed."""
+
+    def batches(self) -> Epochs:
+        """Return the batches of an epoch, each a ``SampledBatch``."""
+
+    def scores(self, network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
+        """Return the scores of a batch's candidates for its rows [B, B + M]."""
+
+    def validate(self, network: NetworkType) -> Metrics:
+        """Return the figures of the network on the validation slice."""
+
 
 @dataclass(frozen=True)
-class Course:
+class FitSummary:
     """How a training went."""
 
     best_epoch: int  # epochs until the best validation, or all of them without validation
@@ -50,47 +86,41 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Fit(Course):
+class Fit(FitSummary, Generic[NetworkType]):
     """A trained network and how the training went."""
 
-    network: TwoTower
+    network: NetworkType
 
 
-def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
-    """An untrained network of the right shape, the same for the same seed, that knows the scale of the statistics as
-    of the log's end."""
-    torch.manual_seed(settings.training.seed)
-    basis, statistics = dataset.basis, dataset.statistics
-    shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
-    network = TwoTower(shape, settings.model, settings.features, settings.training.temperature)
-    listed = statistics.listed(dataset.log.end)
-    network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[listed]))
-    return network
+def training_loss(task: Task[NetworkType], network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
+    """Return the sampled softmax of one batch."""
+    temperature = cast(Tensor, network.temperature)
+    scores = task.scores(network, batch)
+    return batch_loss(scores, temperature, batch, task.settings.training, task.candidates, batch.corpus)
 
 
-def training_loss(network: TwoTower, batch: TrainingBatch, settings: TrainingSettings, items: int) -> Tensor:
-    """The sampled softmax of one batch. ``items``: catalogue size, for the keys of accidental hits."""
-    states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
-    users = network.head(states, batch.context, batch.demographics)
-    scores = users @ network.item_tower(batch.candidates).T
-    return batch_loss(scores, network.temperature, batch, settings, items, batch.corpus)
+class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
+    """Optimisation of the network of a task."""
 
-
-def validation_metric(validation: Asked) -> str:
-    """Return the name of the figure that chooses the epochs: recall at 100, or at the largest K that says something
-    about a smaller catalogue."""
-    return f"validation_recall_at_{max(usable_ks(VALIDATION_KS, len(validation.queries.candidates)))}"
-
-
-class RetrievalModule(lightning.LightningModule):
-    """Optimisation of a network; its loss and its validation are those of the subclass."""
-
-    def __init__(self, network: nn.Module, settings: Settings, steps: int) -> None:
+    def __init__(self, task: Task[NetworkType], network: NetworkType, steps: int) -> None:
         super().__init__()
-        self.network, self.settings, self.steps = network, settings, steps
+        self.task, self.network, self.steps = task, network, steps
+
+    def training_step(self, batch: SampledBatch[Any], _: int) -> Tensor:
+        loss = training_loss(self.task, self.network, batch)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
+        self.log("temperature", cast(Tensor, self.network.temperature), batch_size=len(batch.weight))
+        return loss
+
+    def validation_step(self, _batch: Any, _: int) -> None:
+        metrics = self.task.validate(self.network)
+        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
+        for k, recall in metrics.recall.items():
+            name = f"validation_recall_at_{k}"
+            self.log(name, recall, prog_bar=name == self.task.monitor, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        training = self.settings.training
+        training = self.task.settings.training
         optimizer = torch.optim.AdamW(self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
         steps = max(2, self.steps)
         # A warm-up of exactly one step would divide by zero in the schedule.
@@ -102,7 +132,9 @@ class RetrievalModule(lightning.LightningModule):
 
     def depends_on(self) -> dict[str, Any]:
         """What a checkpoint of this fit may not be resumed without, by name."""
-        settings = {name: value for name, value in self.settings.flat().items() if name.split(".")[0] in FIT_GROUPS}
+        settings = {
+            name: value for name, value in self.task.settings.flat().items() if name.split(".")[0] in FIT_GROUPS
+        }
         return {**settings, "steps": self.steps}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -110,43 +142,6 @@ class RetrievalModule(lightning.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         return to_device(batch, device) if dataclasses.is_dataclass(batch) else batch
-
-
-class TwoTowerModule(RetrievalModule):
-    """The loss of a ``TwoTower`` and its validation recall."""
-
-    network: TwoTower
-
-    def __init__(
-        self, network: TwoTower, dataset: Dataset, settings: Settings, validation: Asked | None, steps: int
-    ) -> None:
-        super().__init__(network, settings, steps)
-        self.validation, self.items = validation, len(dataset.features)
-
-    def training_step(self, batch: TrainingBatch, _: int) -> Tensor:
-        loss = training_loss(self.network, batch, self.settings.training, self.items)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
-        self.log("temperature", self.network.temperature, batch_size=len(batch.weight))
-        return loss
-
-    def validation_step(self, _batch: Any, _: int) -> None:
-        assert self.validation is not None
-        queries, size = self.validation.queries, len(self.validation.queries.candidates)
-        lists = trained_lists(self.network, self.validation, self.settings, 100)
-        metrics = evaluate(lists, queries.positives, size, ks=usable_ks(VALIDATION_KS, size))
-        self.log("validation_diversity90", metrics.diversity90, batch_size=1)
-        decisive = validation_metric(self.validation)
-        for k, recall in metrics.recall.items():
-            name = f"validation_recall_at_{k}"
-            self.log(name, recall, prog_bar=name == decisive, batch_size=1)
-
-
-class Epochs(Protocol):
-    """Batches of an epoch whose order depends on ``epoch``. A batch has a ``weight`` a row."""
-
-    epoch: int
-
-    def __len__(self) -> int: ...
 
 
 class StepClock(Callback):
@@ -199,19 +194,17 @@ def _quiet_lightning() -> None:
 
 
 def fit(
-    prepared: Prepared,
-    settings: Settings,
-    window_days: float,
+    task: Task[NetworkType],
     epochs: int,
     directory: Path,
-    validation: Asked | None = None,
+    *,
     logger: Logger | None = None,
     progress: bool = True,
     resume: Path | None = None,
-) -> Fit:
-    """Train for ``epochs``, or until the validation recall of ``validation`` stops rising.
+) -> Fit[NetworkType]:
+    """Train for ``epochs``, or until the figure that the task monitors stops rising.
 
-    With ``validation`` the returned network is that of the best epoch. Checkpoints go to ``directory``: that of the
+    With a monitored figure the returned network is that of the best epoch. Checkpoints go to ``directory``: that of the
     newest epoch to ``ml.training.checkpoints.last_checkpoint(directory)``.
 
     Args:
@@ -221,44 +214,35 @@ def fit(
 
     Raises:
         ValueError: there is no example to learn from, or ``resume`` is of a fit under other settings.
+        NothingToLearn: the log has nothing that this task learns from.
         FileNotFoundError: there is no checkpoint at ``resume``.
     """
-    dataset = prepared.dataset
-    if not len(prepared.examples):
-        raise ValueError(
-            "no training example: no user has events before a cut-off and a positive after it. Check the manifest's "
-            "positive_events and prediction_window_days against the log."
-        )
-    lightning.seed_everything(settings.training.seed, verbose=False)
-    batches = TrainingBatches(prepared, settings, window_days)
-    network = new_network(dataset, settings)
-    module = TwoTowerModule(network, dataset, settings, validation, epochs * len(batches))
-    monitor = validation_metric(validation) if validation is not None else None
-    course = optimise(module, batches, epochs, directory, monitor, logger, progress, resume)
-    return Fit(**vars(course), network=network.cpu().eval())
+    lightning.seed_everything(task.settings.training.seed, verbose=False)
+    batches = task.batches()
+    module = RetrievalModule(task, task.network(), epochs * len(batches))
+    summary = _optimise(module, batches, epochs, directory, logger=logger, progress=progress, resume=resume)
+    return Fit(**vars(summary), network=module.network.cpu().eval())
 
 
-def optimise(
-    module: RetrievalModule,
+def _optimise(
+    module: RetrievalModule[NetworkType],
     batches: Epochs,
     epochs: int,
     directory: Path,
-    monitor: str | None = None,
-    logger: Logger | None = None,
-    progress: bool = True,
-    resume: Path | None = None,
-) -> Course:
-    """Train the module's network for ``epochs``, or until ``monitor``, a metric that its validation logs, stops rising.
-
-    With ``monitor`` the network is left with the weights of the best epoch. ``directory`` and ``resume``: see ``fit``.
-    """
+    *,
+    logger: Logger | None,
+    progress: bool,
+    resume: Path | None,
+) -> FitSummary:
+    """Train the module's network; with a monitored figure the network is left with the weights of the best epoch."""
     _quiet_lightning()
+    monitor = module.task.monitor
     if resume:
         check_resumable(resume, module.depends_on())
     clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=monitor, mode="max")
     callbacks: list[Callback] = [clock, RandomStates()]
     if monitor:
-        stopping = EarlyStopping(monitor, mode="max", patience=module.settings.training.patience)
+        stopping = EarlyStopping(monitor, mode="max", patience=module.task.settings.training.patience)
         callbacks += [stopping, best_of_all]
     callbacks.append(newest_epoch(directory))
     drawn = progress and sys.stderr.isatty() and parent_process() is None
@@ -288,7 +272,7 @@ def optimise(
         module.load_state_dict(saved["state_dict"])
         best_epoch = int(saved["epoch"]) + 1
         best = float("nan") if best_of_all.best_model_score is None else float(best_of_all.best_model_score)
-    return Course(
+    return FitSummary(
         best_epoch=best_epoch,
         best_validation=best,
         metric=monitor or "",

@@ -1,4 +1,4 @@
-"""What the batches of both models share: which examples are drawn, which histories are encoded, what is no negative.
+"""Training batches of every model: which examples are drawn, which histories are encoded, what is no negative.
 
 A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. It is a uniform draw
 of the cell's users, whatever their lengths; only inside the batch are sequences sorted by length and cut into trimmed
@@ -7,20 +7,25 @@ chunks for the encoder. So sorting saves the padding and cannot bias p_i.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from ml.examples.pairs import Examples
 from ml.features.cross_fit import CrossFit
+from ml.features.dataset import Dataset
 from ml.features.event_log import EventLog, length_buckets, newest, pad, within_lookback
 from ml.features.items import DAY, ItemFeatures
 from ml.models.encoders import EventBatch
+from ml.models.item_model import ContextBatch
 from ml.models.tensors import CatalogueTensors
-from settings import SequenceSettings, TrainingSettings
+from settings import SequenceSettings, Settings, TrainingSettings
 
 ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
 
@@ -127,3 +132,110 @@ def positive_keys(
     group = np.searchsorted(users, user)
     among = (group < len(users)) & (users[np.minimum(group, len(users) - 1)] == user)
     return np.sort(group[among] * candidates + candidate[among])
+
+
+FeaturesType = TypeVar("FeaturesType", covariant=True)
+"""Features of candidates, as the tower reads them."""
+
+
+@dataclass(frozen=True)
+class SampledBatch(Generic[FeaturesType]):
+    """One step: B rows, B + M candidates."""
+
+    chunks: list[EventBatch]  # distinct histories of the batch, in trimmed chunks
+    state_of_row: Tensor  # [B] which encoded history (in chunk order) each row has
+    context: ContextBatch | None  # [B]; None: the model has no context
+    demographics: Tensor  # [B, 3]
+    candidates: FeaturesType  # [B + M], the first B are the positives
+    candidate_rows: Tensor  # [B + M]
+    share: Tensor  # [B + M] p_i
+    group: Tensor  # [B] the user at the cut-off
+    positive_keys: Tensor  # sorted group * candidates + candidate of every positive of these users
+    weight: Tensor  # [B]
+    corpus: int  # candidates that the corpus negatives are drawn from
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The examples of one cut-off and one fold of users: what a batch is drawn from."""
+
+    cutoff: float  # seconds
+    fold: int
+    rows: NDArray[np.int64]  # of the examples
+    candidates: NDArray[np.int64]  # rows of the candidates that a batch may hold, ascending
+    share: NDArray[np.float32]  # [candidates] p_i
+    pool: NDArray[np.int64]  # candidates that corpus negatives are drawn from
+    corpus: int  # that the pool stands for
+    positives: tuple[NDArray[np.int64], NDArray[np.int64]]  # (user, candidate) of all that are no negatives
+    catalogue: CatalogueTensors  # with the content that the fold learns under
+
+
+class Encoder(Protocol):
+    """Encodes histories."""
+
+    def __call__(self, events: EventBatch, /) -> Tensor:
+        """Return the states of the histories [histories, state_width]."""
+
+
+class CandidateFeatures(Protocol[FeaturesType]):
+    """The part of a task that makes the inputs of a batch that differ from model to model."""
+
+    def context_of(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> ContextBatch | None:
+        """Return the context of the examples ``rows`` [B], or None."""
+
+    def features_of(self, cell: Cell, candidates: NDArray[np.int64]) -> FeaturesType:
+        """Return the features of ``candidates`` [B + M] as of the cut-off of the cell."""
+
+
+class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]):
+    """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or as many batches as
+    hold ``epoch_examples``; one cut-off a batch, so that every as-of feature in it agrees."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        cells: Sequence[Cell],
+        dataset: Dataset,
+        settings: Settings,
+        *,
+        candidates: int,
+        features: CandidateFeatures[FeaturesType],
+    ) -> None:
+        self.examples, self.cells, self.dataset, self.settings = examples, cells, dataset, settings
+        self.candidates, self.features = candidates, features
+        self.epoch = 0
+        self.plan = EpochPlan(examples.user, [cell.rows for cell in cells], settings.training)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[SampledBatch[FeaturesType]]:
+        random = np.random.default_rng([self.settings.training.seed, self.epoch])
+        for number, rows in self.plan.epoch(random):
+            yield self._batch(self.cells[number], rows, random)
+
+    def _batch(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> SampledBatch[FeaturesType]:
+        settings, part = self.settings, self.examples.take(rows)
+        cold_share = settings.model.content_dropout
+        known = batch_histories(part, self.dataset.log, cell.catalogue, settings.sequences, cold_share)
+        negatives = random.choice(cell.pool, settings.training.corpus_negatives) if len(cell.pool) else cell.pool
+        candidates = np.concatenate([part.item, negatives])
+        context = self.features.context_of(cell, rows, random)
+        return SampledBatch(
+            chunks=known.chunks,
+            state_of_row=known.state_of_row,
+            context=context,
+            demographics=torch.from_numpy(self.dataset.demographics[part.user]),
+            candidates=self.features.features_of(cell, candidates),
+            candidate_rows=torch.from_numpy(candidates),
+            share=torch.from_numpy(cell.share[np.searchsorted(cell.candidates, candidates)]),
+            group=torch.from_numpy(known.group),
+            positive_keys=torch.from_numpy(positive_keys(known.users, cell.positives, self.candidates)),
+            weight=torch.from_numpy(part.weight),
+            corpus=cell.corpus,
+        )
+
+
+def history_states(encoder: Encoder, batch: SampledBatch[FeaturesType]) -> Tensor:
+    """Return the encoded history of each row of a batch [B, state_width]."""
+    return torch.cat([encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]

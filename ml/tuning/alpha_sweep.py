@@ -25,7 +25,8 @@ from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import Asked, newest_window
 from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.figures.charts import pareto_scatter
-from ml.training.fitting import fit_prepared
+from ml.training.fit import fit
+from ml.training.item_task import ItemTask
 from ml.tuning.pareto import SweepPoint, most_diverse, on_front, points_frame
 from ml.versions.tracking import SWEEPS, Tracking, log_figures
 from settings import Settings
@@ -124,7 +125,7 @@ def _measure(
     with tracking.run(SWEEPS, name, tags, nested=True) as run:
         mlflow.log_params(settings.flat())
         logger = MLFlowLogger(experiment_name=SWEEPS, tracking_uri=tracking.uri, run_id=run.info.run_id)
-        fitted = fit_prepared(earlier, prepared, settings, settings.sweep.epochs, directory, logger=logger)
+        fitted = fit(ItemTask.of(earlier, prepared, settings), settings.sweep.epochs, directory, logger=logger)
         lists = trained_lists(fitted.network, asked, settings, 100)
         size = len(queries.candidates)
         metrics = evaluate(lists, queries.positives, size, advertisers, usable_ks(KS, size))

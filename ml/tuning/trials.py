@@ -32,8 +32,8 @@ from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import Asked, contextual_queries, day_starts, validation_slice
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
-from ml.training.fit import VALIDATION_KS, validation_metric
-from ml.training.fitting import fit_prepared
+from ml.training.fit import VALIDATION_KS, fit
+from ml.training.item_task import ItemTask
 from ml.tuning.space import Dimension, space_around, suggested, without
 from ml.versions.tracking import TUNING, Tracking
 from ml.versions.work_directory import dataset_hash
@@ -147,10 +147,13 @@ class Tuning:
         values = self.base.flat()
         return {dimension.name: values[dimension.name] for dimension in self.space}
 
+    def task(self, settings: Settings) -> ItemTask:
+        """Return what a trial under ``settings`` learns, with its validation."""
+        return ItemTask.of(self.earlier, self.prepared, settings, self.asked)
+
     def measure(self, settings: Settings, directory: Path, logger: MLFlowLogger) -> Figures:
         """Train under ``settings`` with early stopping, and measure the best epoch."""
-        epochs = settings.training.maximum_epochs
-        fitted = fit_prepared(self.earlier, self.prepared, settings, epochs, directory, self.asked, logger)
+        fitted = fit(self.task(settings), settings.training.maximum_epochs, directory, logger=logger)
 
         def measured(asked: Asked) -> Metrics:
             lists = trained_lists(fitted.network, asked, settings, 100)
@@ -245,7 +248,7 @@ def run_trials(
         tags = {"study": tuning.name, "default": str(bool(trial.user_attrs.get(DEFAULT)))}
         with tracking.run(TUNING, f"trial {trial.number}", tags, nested=True) as run:
             mlflow.log_params({"data.hash": tuning.data, **settings.flat()})
-            epochs, metric = settings.training.maximum_epochs, validation_metric(tuning.asked)
+            epochs, metric = settings.training.maximum_epochs, tuning.task(settings).monitor or ""
             logger = TrialLogger(trial, epochs, metric, tracking.uri, run.info.run_id)
             try:
                 with tempfile.TemporaryDirectory(prefix=".tune-", dir=work) as directory:

@@ -20,9 +20,10 @@ import mlflow
 from ml.evaluation.model_lists import TRAINED, ModelName, settings_of
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.artifact import ModelArtifact
+from ml.models.item_model import TwoTower
 from ml.models.layout import DEPLOYED, evaluation_part
-from ml.training.fit import Fit
-from ml.training.fitting import choose_epochs, fit_prepared
+from ml.training.fit import Fit, fit
+from ml.training.item_task import ItemTask, choose_epochs
 from ml.versions.pyfunc import embed_sequences, input_example, log_head
 from ml.versions.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.tracking import TRAINING, Tracking, register
@@ -102,7 +103,7 @@ def train_version(
 
 def _fits(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tracking: Tracking, run_id: str, work: Path
-) -> tuple[Fit, Fit]:
+) -> tuple[Fit[TwoTower], Fit[TwoTower]]:
     """Choose the number of epochs, then fit the comparison models and the model to deploy side by side.
 
     Returns:
@@ -122,10 +123,10 @@ def _fits(
         epochs = selection.best_epoch
         comparisons = [_ComparisonFit(model, earlier, known, settings, epochs) for model in TRAINED]
         running = [each.start(workers, tracking, run_id, work) for each in comparisons]
-        fit_everything = partial(fit_prepared, period, crossed, settings, epochs)
+        fit_everything = partial(fit, ItemTask.of(period, crossed, settings), epochs)
         deployed = workers.start(FitJob("model to deploy", work / FIT / DEPLOYED, fit_everything, tracking, run_id))
-        for comparison, fit in zip(comparisons, running, strict=True):
-            comparison.keep(fit, tracking, work)
+        for comparison, running_fit in zip(comparisons, running, strict=True):
+            comparison.keep(running_fit, tracking, work)
         return selection, deployed.result()
 
 
@@ -144,23 +145,27 @@ class _ComparisonFit:
         """The settings of this model."""
         return settings_of(self.model, self.settings)
 
-    def start(self, workers: FitWorkers, tracking: Tracking, parent_run_id: str, work: Path) -> RunningFit[Fit]:
+    def start(
+        self, workers: FitWorkers, tracking: Tracking, parent_run_id: str, work: Path
+    ) -> RunningFit[Fit[TwoTower]]:
         """Open the nested run and hand the fit over."""
         tags = {"model": self.model.value, "purpose": "comparison"}
         run_id = tracking.open_nested(TRAINING, self.model.value, tags, parent_run_id)
         tracking.log_params_of(run_id, {**self.effective.flat(), "epochs": self.epochs})
         prepared = with_subjects(self.known, self.effective)
-        fit = partial(fit_prepared, self.period, prepared, self.effective, self.epochs)
+        task = ItemTask.of(self.period, prepared, self.effective)
         name = f"{self.model.value} of the comparison"
-        return workers.start(FitJob(name, work / FIT / self.model.value, fit, tracking, run_id))
+        return workers.start(
+            FitJob(name, work / FIT / self.model.value, partial(fit, task, self.epochs), tracking, run_id)
+        )
 
-    def keep(self, running: RunningFit[Fit], tracking: Tracking, work: Path) -> None:
+    def keep(self, running: RunningFit[Fit[TwoTower]], tracking: Tracking, work: Path) -> None:
         """Wait for the fit, close the nested run and keep the network for the reports."""
-        fit = running.result()
-        figures = {"fit_seconds": fit.seconds, "sequences_per_second": fit.sequences_per_second}
+        fitted = running.result()
+        figures = {"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second}
         tracking.close_nested(running.job.run_id, figures)
         basis, period = self.known.dataset.basis, self.period
-        artifact = ModelArtifact(fit.network, basis, self.effective, period.event_names, period.end)
+        artifact = ModelArtifact(fitted.network, basis, self.effective, period.event_names, period.end)
         artifact.save(work / evaluation_part(self.model))
 
 

@@ -28,8 +28,10 @@ from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import Examples
 from ml.features.content import ContentBasis
 from ml.models.advertiser_artifact import AdvertiserArtifact
+from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
-from ml.training.advertiser_task import AdvertiserFit, fit_advertisers
+from ml.training.advertiser_task import AdvertiserTask
+from ml.training.fit import Fit, fit
 from ml.versions.advertiser_pyfunc import embed_events
 from ml.versions.pyfunc import input_example
 from ml.versions.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
@@ -65,9 +67,10 @@ def choose_epochs(
     known: AdvertiserPeriod,
     settings: Settings,
     directory: Path,
+    *,
     logger: Logger | None = None,
     resume: Path | None = None,
-) -> AdvertiserFit:
+) -> Fit[AdvertiserNetwork]:
     """Train on the period less its last window, and stop when recall on that window stops rising.
 
     Raises:
@@ -82,8 +85,8 @@ def choose_epochs(
         raise NothingToLearn("no advertiser to predict in the validation window: nobody converts with one there.")
     examples = advertiser_examples(before, data, settings)
     crossed = cross_fitted(data, before, settings)
-    epochs = settings.training.maximum_epochs
-    return fit_advertisers(crossed, examples, settings, epochs, directory, queries, logger, resume=resume)
+    task = AdvertiserTask(crossed, examples, settings, queries)
+    return fit(task, settings.training.maximum_epochs, directory, logger=logger, resume=resume)
 
 
 def train_advertisers(
@@ -153,7 +156,7 @@ def _fits(
     tracking: Tracking,
     run_id: str,
     work: Path,
-) -> tuple[AdvertiserFit, AdvertiserFit]:
+) -> tuple[Fit[AdvertiserNetwork], Fit[AdvertiserNetwork]]:
     """Choose the number of epochs, then fit the models of the report and the model to deploy side by side.
 
     Returns:
@@ -175,8 +178,10 @@ def _fits(
             _ComparisonFit(ADVERTISER_EVALUATION_POOLING, data, earlier, pooled(settings), epochs),
         ]
         running = [each.start(workers, tracking, run_id, work) for each in comparisons]
-        fit = partial(fit_advertisers, crossed, examples, settings, epochs)
-        deployed = workers.start(FitJob("advertiser model to deploy", work / FIT / DEPLOYED, fit, tracking, run_id))
+        everyone = partial(fit, AdvertiserTask(crossed, examples, settings), epochs)
+        deployed = workers.start(
+            FitJob("advertiser model to deploy", work / FIT / DEPLOYED, everyone, tracking, run_id)
+        )
         for comparison, running_fit in zip(comparisons, running, strict=True):
             comparison.keep(running_fit, tracking, work)
         return selection, deployed.result()
@@ -194,23 +199,23 @@ class _ComparisonFit:
 
     def start(
         self, workers: FitWorkers, tracking: Tracking, parent_run_id: str, work: Path
-    ) -> RunningFit[AdvertiserFit]:
+    ) -> RunningFit[Fit[AdvertiserNetwork]]:
         """Open the nested run and hand the fit over."""
         run_id = tracking.open_nested(TRAINING, f"advertisers {self.part}", {"purpose": "comparison"}, parent_run_id)
         tracking.log_params_of(run_id, {**self.settings.flat(), "epochs": self.epochs})
         examples = advertiser_examples(self.earlier, self.data, self.settings)
-        fit = partial(fit_advertisers, self.data, examples, self.settings, self.epochs)
-        return workers.start(FitJob(f"advertisers {self.part}", work / FIT / self.part, fit, tracking, run_id))
+        comparison = partial(fit, AdvertiserTask(self.data, examples, self.settings), self.epochs)
+        return workers.start(FitJob(f"advertisers {self.part}", work / FIT / self.part, comparison, tracking, run_id))
 
-    def keep(self, running: RunningFit[AdvertiserFit], tracking: Tracking, work: Path) -> None:
+    def keep(self, running: RunningFit[Fit[AdvertiserNetwork]], tracking: Tracking, work: Path) -> None:
         """Wait for the fit, close the nested run and keep the network for the report."""
-        fit = running.result()
-        tracking.close_nested(running.job.run_id, {"fit_seconds": fit.seconds})
-        _artifact(fit, self.data, self.earlier, self.settings).save(work / self.part)
+        fitted = running.result()
+        tracking.close_nested(running.job.run_id, {"fit_seconds": fitted.seconds})
+        _artifact(fitted, self.data, self.earlier, self.settings).save(work / self.part)
 
 
 def _artifact(
-    fitted: AdvertiserFit, data: AdvertiserData, known: AdvertiserPeriod, settings: Settings
+    fitted: Fit[AdvertiserNetwork], data: AdvertiserData, known: AdvertiserPeriod, settings: Settings
 ) -> AdvertiserArtifact:
     period = known.period
     return AdvertiserArtifact(fitted.network, data.dataset.basis, settings, period.event_names, period.end)

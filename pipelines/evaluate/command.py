@@ -24,7 +24,8 @@ from ml.evaluation.queries import Asked
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
-from ml.training.fitting import choose_epochs, fit_prepared
+from ml.training.fit import fit
+from ml.training.item_task import ItemTask, choose_epochs
 from pipelines.cli.errors import RunRefused
 from pipelines.evaluate.scoring import SCORED_DEPTH, Catalogue, Scoring
 from pipelines.evaluate.split import Split, export_lists, split_asked, training_period
@@ -136,7 +137,8 @@ def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home:
     _sweep(home.models)
     with tempfile.TemporaryDirectory(prefix=f"{WORK}{os.getpid()}-", dir=home.models) as work:
         epochs = choose_epochs(period, settings, Path(work) / "choice").best_epoch
-        fitted = fit_prepared(period, with_subjects(prepared, settings), settings, epochs, Path(work) / "fit")
+        task = ItemTask.of(period, with_subjects(prepared, settings), settings)
+        fitted = fit(task, epochs, Path(work) / "fit")
     return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
 
 

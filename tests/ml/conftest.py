@@ -11,10 +11,12 @@ import pytest
 from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries
 from ml.examples.advertiser_period import AdvertiserData, AdvertiserPeriod, advertiser_examples, cross_fitted
 from ml.examples.period import Prepared, TrainingPeriod, prepare
+from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import ModelArtifact
-from ml.training.advertiser_task import AdvertiserFit, fit_advertisers
-from ml.training.fit import Fit
-from ml.training.fitting import fit_prepared
+from ml.models.item_model import TwoTower
+from ml.training.advertiser_task import AdvertiserTask
+from ml.training.fit import Fit, fit
+from ml.training.item_task import ItemTask
 from settings import Settings
 from tests.ml.shops import SETTINGS, SHOP, VISITS, data_of, period_of
 from tests.ml.worlds import EVENT_NAMES, instant, planted_period, small_settings
@@ -41,14 +43,13 @@ def prepared(period: TrainingPeriod, settings: Settings) -> Prepared:
 @pytest.fixture(scope="session")
 def trained(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> Fit:
-    return fit_prepared(
-        period.until(instant(TRAINED_UNTIL)), prepared, settings, 6, Path(tmp_path_factory.mktemp("checkpoints"))
-    )
+) -> Fit[TwoTower]:
+    task = ItemTask.of(period.until(instant(TRAINED_UNTIL)), prepared, settings)
+    return fit(task, 6, Path(tmp_path_factory.mktemp("checkpoints")))
 
 
 @pytest.fixture(scope="session")
-def artifact(trained: Fit, prepared: Prepared, settings: Settings) -> ModelArtifact:
+def artifact(trained: Fit[TwoTower], prepared: Prepared, settings: Settings) -> ModelArtifact:
     return ModelArtifact(trained.network, prepared.dataset.basis, settings, EVENT_NAMES, instant(TRAINED_UNTIL))
 
 
@@ -71,10 +72,12 @@ def data(planted: AdvertiserPeriod) -> AdvertiserData:
 
 
 @pytest.fixture(scope="session")
-def fitted(planted: AdvertiserPeriod, data: AdvertiserData, tmp_path_factory: pytest.TempPathFactory) -> AdvertiserFit:
+def fitted(
+    planted: AdvertiserPeriod, data: AdvertiserData, tmp_path_factory: pytest.TempPathFactory
+) -> Fit[AdvertiserNetwork]:
     known = planted.until(instant(85))
     crossed, examples = cross_fitted(data, known, SETTINGS), advertiser_examples(known, data, SETTINGS)
-    return fit_advertisers(crossed, examples, SETTINGS, 8, tmp_path_factory.mktemp("fit"), progress=False)
+    return fit(AdvertiserTask(crossed, examples, SETTINGS), 8, tmp_path_factory.mktemp("fit"), progress=False)
 
 
 @pytest.fixture(scope="session")

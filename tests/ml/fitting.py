@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ml.examples.period import prepare
-from ml.training.fitting import fit_prepared
+from ml.training.fit import fit
+from ml.training.item_task import ItemTask
 from ml.versions.work_directory import fitted_once
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import instant, planted_period, small_settings
@@ -19,10 +20,8 @@ EPOCHS = 4
 def main(directory: Path) -> None:
     torch.set_num_threads(1)
     settings, period = small_settings(), planted_period().until(instant(TRAINED_UNTIL))
-    prepared = prepare(period, settings)
-    fitted = fitted_once(
-        directory, lambda place, resume: fit_prepared(period, prepared, settings, EPOCHS, place, resume=resume)
-    )
+    task = ItemTask.of(period, prepare(period, settings), settings)
+    fitted = fitted_once(directory, lambda place, resume: fit(task, EPOCHS, place, resume=resume))
     torch.save(fitted.network.state_dict(), directory.with_suffix(".weights"))
 
 

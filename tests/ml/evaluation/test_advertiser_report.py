@@ -14,7 +14,8 @@ from ml.evaluation.advertiser_report import (
     measure_advertisers,
 )
 from ml.examples.advertiser_period import AdvertiserPeriod
-from ml.training.advertiser_task import AdvertiserFit
+from ml.models.advertiser_model import AdvertiserNetwork
+from ml.training.fit import Fit
 from tests.ml.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
     EVENT_NAMES,
@@ -60,7 +61,7 @@ def test_recent_advertisers_come_in_the_order_of_their_newest_event_then_the_pop
 
 
 def test_the_model_beats_popularity_where_histories_tell_the_future(
-    fitted: AdvertiserFit, queries: AdvertiserQueries
+    fitted: Fit[AdvertiserNetwork], queries: AdvertiserQueries
 ) -> None:
     lists = {**baseline_lists(queries, 15.0, 100), MODEL: query_lists(fitted.network, queries, SETTINGS, 100)}
     figures = measure_advertisers(AdvertiserComparison(queries, lists, 12), EVENT_NAMES, [1], 0, 0)

@@ -12,7 +12,7 @@ import ml.evaluation.gate
 from ml.evaluation.gate import Verdict, judge_pair
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.models.artifact import ModelArtifact
-from ml.training.fit import new_network
+from ml.training.item_task import new_network
 from settings import Settings
 from tests.ml.worlds import instant
 

@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-import ml.training.fitting
-from ml.evaluation.queries import Asked, newest_window
+import ml.training.item_task
+from ml.evaluation.queries import newest_window
 from ml.examples.period import Prepared, TrainingPeriod, prepare, training_context
 from ml.features.content import ContentBasis
 from ml.training.fit import Fit
-from ml.training.fitting import choose_epochs
+from ml.training.item_task import ItemTask, choose_epochs
 from settings import ContextRecipe, Settings
 from tests.ml.worlds import (
     EVENT_NAMES,
@@ -226,11 +226,11 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
     """What ``choose_epochs`` trains on, and what it validates with."""
     found: dict[str, Any] = {}
 
-    def spy(earlier: TrainingPeriod, prepared: Prepared, *arguments: Any) -> Fit:
-        found.update(earlier=earlier, prepared=prepared, asked=next(a for a in arguments if isinstance(a, Asked)))
+    def spy(task: ItemTask, *_: Any, **__: Any) -> Fit[Any]:
+        found.update(prepared=task.prepared, asked=task.validation)
         return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ml.training.fitting, "fit_prepared", spy)
+    monkeypatch.setattr(ml.training.item_task, "fit", spy)
     choose_epochs(period, settings, tmp_path)
     cutoff = period.end - 15 * 86_400
     prepared, asked = found["prepared"], found["asked"]

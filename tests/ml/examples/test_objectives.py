@@ -18,7 +18,7 @@ from ml.examples.period import Prepared, TrainingPeriod, examples_of_frame, exam
 from ml.features.event_log import EventLog, newest
 from ml.features.items import DAY
 from ml.models.tensors import CatalogueTensors
-from ml.training.batches import TrainingBatches
+from ml.training.item_task import ItemTask
 from ml.training.loss import accidental_hits
 from settings import ExampleSettings, Objective, Settings
 from tests.ml.conftest import TRAINED_UNTIL
@@ -221,7 +221,7 @@ def test_a_batch_encodes_each_history_once_and_knows_all_positives(prepared_for:
     prepared, settings = prepared_for
     numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
     log, items = prepared.dataset.log, len(prepared.dataset.features)
-    batches = TrainingBatches(replace(prepared, examples=numbered), settings, 15.0)
+    batches = ItemTask(replace(prepared, examples=numbered), settings, 15.0).batches()
     content_of_fold = [
         CatalogueTensors(prepared.dataset.features).under(*each).content for each in fold_content(prepared)
     ]
@@ -256,6 +256,6 @@ def test_every_positive_is_among_the_items_that_negatives_are_drawn_from(
     prepared_for: tuple[Prepared, Settings],
 ) -> None:
     prepared, settings = prepared_for
-    for cell in TrainingBatches(prepared, settings, 15.0).cells:
-        assert set(prepared.examples.item[cell.rows]) <= set(cell.cutoff.corpus.tolist())
+    for cell in ItemTask(prepared, settings, 15.0).batches().cells:
+        assert set(prepared.examples.item[cell.rows]) <= set(cell.pool.tolist())
         assert cell.share.sum() == pytest.approx(1)

@@ -13,7 +13,8 @@ from ml.examples.advertiser_period import (
     AdvertiserPeriod,
 )
 from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, candidates
-from ml.training.advertiser_task import AdvertiserFit
+from ml.models.advertiser_model import AdvertiserNetwork
+from ml.training.fit import Fit
 from tests.ml.shops import SETTINGS
 from tests.ml.worlds import (
     EVENT_NAMES,
@@ -22,7 +23,7 @@ from tests.ml.worlds import (
 
 
 def test_an_artefact_answers_as_before_it_was_saved(
-    planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit, tmp_path: Path
+    planted: AdvertiserPeriod, data: AdvertiserData, fitted: Fit[AdvertiserNetwork], tmp_path: Path
 ) -> None:
     artifact = AdvertiserArtifact(fitted.network, data.dataset.basis, SETTINGS, EVENT_NAMES, instant(85))
     artifact.save(tmp_path / "model")

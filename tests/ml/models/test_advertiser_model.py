@@ -9,10 +9,11 @@ import torch
 
 from ml.examples.advertiser_period import AdvertiserData
 from ml.features.event_log import Slices, pad
-from ml.models.advertiser_model import advertiser_batch
+from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
 from ml.models.encoders import EventBatch
 from ml.models.tensors import CatalogueTensors
-from ml.training.advertiser_task import AdvertiserFit, new_advertiser_network
+from ml.training.advertiser_task import new_advertiser_network
+from ml.training.fit import Fit
 from tests.ml.shops import SETTINGS
 from tests.ml.worlds import instant
 
@@ -50,7 +51,7 @@ def test_the_memory_is_the_mean_of_the_directions_of_the_history_under_the_encod
 
 @torch.inference_mode()
 def test_an_advertiser_is_of_unit_length_and_a_user_without_events_has_no_memory(
-    fitted: AdvertiserFit, data: AdvertiserData
+    fitted: Fit[AdvertiserNetwork], data: AdvertiserData
 ) -> None:
     network = fitted.network
     events = CatalogueTensors(data.dataset.features).events(

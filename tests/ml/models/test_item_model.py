@@ -18,7 +18,7 @@ from ml.models.encoders import EventBatch, TransformerEncoder
 from ml.models.encoders import newest as newest_hidden
 from ml.models.item_model import Standardise, TwoTower
 from ml.models.tensors import CatalogueTensors
-from ml.training.fit import new_network
+from ml.training.item_task import new_network
 from settings import InferenceSettings, UserEncoder
 from tests.ml.worlds import instant, small_settings
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import ml.training.advertiser_task
+import ml.training.fit
 from ml.evaluation.advertiser_queries import advertiser_queries, query_lists
 from ml.examples.advertiser_period import (
     AdvertiserData,
@@ -22,9 +22,11 @@ from ml.examples.advertiser_period import (
 )
 from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import examples_at
+from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.encode import embed_advertisers
-from ml.training.advertiser_task import AdvertiserBatches, AdvertiserFit, advertiser_loss, fit_advertisers
+from ml.training.advertiser_task import AdvertiserTask
 from ml.training.checkpoints import last_checkpoint
+from ml.training.fit import Fit, fit, training_loss
 from settings import Objective, Settings
 from tests.ml.shops import NAMES, SETTINGS, data_of, period_of
 from tests.ml.worlds import (
@@ -59,7 +61,7 @@ def test_a_signup_trains(tmp_path: Path) -> None:
     data = data_of(known)
     examples = advertiser_examples(known, data, SETTINGS)
     assert len(examples) > 40
-    fitted = fit_advertisers(data, examples, SETTINGS, 30, tmp_path, progress=False)
+    fitted = fit(AdvertiserTask(data, examples, SETTINGS), 30, tmp_path, progress=False)
     queries = advertiser_queries(known, data, instant(20), SETTINGS, 100, 100)
     first = query_lists(fitted.network, queries, SETTINGS, 1).items[:, 0]
     assert len(queries) > 20
@@ -74,7 +76,7 @@ def test_batches_hold_in_batch_and_corpus_candidates_with_their_share(
     crossed, examples = cross_fitted(data, known, SETTINGS), advertiser_examples(known, data, SETTINGS)
     numbered = dataclasses.replace(examples, weight=np.arange(len(examples), dtype=np.float32))
     training = SETTINGS.training.model_copy(update={"corpus_negatives": 1, "batch_size": 16})
-    batches = AdvertiserBatches(crossed, numbered, SETTINGS.model_copy(update={"training": training}))
+    batches = AdvertiserTask(crossed, numbered, SETTINGS.model_copy(update={"training": training})).batches()
     cell_of = {row: cell for cell in batches.cells for row in cell.rows.tolist()}
     seen, drawn = [], set()
     for batch in batches:
@@ -103,7 +105,7 @@ def test_a_fold_learns_from_its_own_users_under_content_without_them(
     crossed, examples = cross_fitted(data, known, SETTINGS), advertiser_examples(known, data, SETTINGS)
     numbered = dataclasses.replace(examples, weight=np.arange(len(examples), dtype=np.float32))
     seen = []
-    for batch in AdvertiserBatches(crossed, numbered, SETTINGS):
+    for batch in AdvertiserTask(crossed, numbered, SETTINGS).batches():
         rows = batch.weight.numpy().astype(int)
         (fold,) = np.unique(crossed.folds.fold_of_user[examples.user[rows]])
         content = crossed.folds.content[fold]
@@ -127,21 +129,22 @@ def test_every_advertiser_of_the_window_is_a_positive_under_any_objective_of_the
 
 @pytest.mark.parametrize("corpus_negatives", [0, 4096])
 def test_log_q_estimates_the_full_softmax(
-    planted: AdvertiserPeriod, data: AdvertiserData, fitted: AdvertiserFit, corpus_negatives: int
+    planted: AdvertiserPeriod, data: AdvertiserData, fitted: Fit[AdvertiserNetwork], corpus_negatives: int
 ) -> None:
     """The loss of large batches is that of the softmax over all advertisers of the cut-off; without the correction it
     is far from it. (``tests.ml.training.test_loss`` shows the convergence of the gradient without corpus negatives.)"""
     one = SETTINGS.model_copy(update={"examples": SETTINGS.examples.model_copy(update={"cutoffs": 1})})
     examples = advertiser_examples(planted.until(instant(85)), data, one)
     copies = examples.take(np.tile(np.arange(len(examples)), 8))
-    batches = AdvertiserBatches(data, copies, _with_batch(len(copies), corpus_negatives))
+    task = AdvertiserTask(data, copies, _with_batch(len(copies), corpus_negatives))
+    batches = task.batches()
     batch = next(iter(batches))
     network = copy.deepcopy(fitted.network).eval()
     with torch.no_grad():
         network.log_temperature.fill_(np.log(0.2))  # at which no softmax is so sure that nothing is left to compare
-        sampled = float(advertiser_loss(network, batch, SETTINGS.training, len(data.advertisers)))
-        uncorrected = SETTINGS.training.model_copy(update={"alpha_negative": 0.0})
-        plain = float(advertiser_loss(network, batch, uncorrected, len(data.advertisers)))
+        sampled = float(training_loss(task, network, batch))
+        uncorrected = dataclasses.replace(task, settings=task.settings.with_value("training.alpha_negative", 0.0))
+        plain = float(training_loss(uncorrected, network, batch))
         states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
         users = network.head(states, batch.demographics)
         (cell,) = batches.cells
@@ -172,28 +175,29 @@ def test_nothing_to_learn_from_is_said(shop: AdvertiserPeriod, tmp_path: Path) -
     data = data_of(shop)
     none = advertiser_examples(shop, data, SETTINGS).take(np.zeros(0, np.int64))
     with pytest.raises(NothingToLearn, match=r"advertiser_id.*positive_events"):
-        fit_advertisers(data, none, SETTINGS, 1, tmp_path)
+        fit(AdvertiserTask(data, none, SETTINGS), 1, tmp_path)
 
 
 def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
     planted: AdvertiserPeriod, data: AdvertiserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = advertiser_examples(planted.until(instant(85)), data, SETTINGS)
-    steps, ran = len(AdvertiserBatches(data, examples, SETTINGS)), 0
+    task = AdvertiserTask(data, examples, SETTINGS)
+    steps, ran = len(task.batches()), 0
 
-    def fitted(directory: Path, resume: Path | None = None) -> AdvertiserFit:
-        return fit_advertisers(data, examples, SETTINGS, 3, directory, progress=False, resume=resume)
+    def fitted(directory: Path, resume: Path | None = None) -> Fit[AdvertiserNetwork]:
+        return fit(task, 3, directory, progress=False, resume=resume)
 
     def killed(*arguments: Any) -> torch.Tensor:
         nonlocal ran
         ran += 1
         if ran > steps + 1:
             raise KeyError("the process is gone")
-        return advertiser_loss(*arguments)
+        return training_loss(*arguments)
 
     whole = fitted(tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(ml.training.advertiser_task, "advertiser_loss", killed)
+        patched.setattr(ml.training.fit, "training_loss", killed)
         with pytest.raises(KeyError):
             fitted(tmp_path / "parts")
     torch.manual_seed(99)

@@ -17,9 +17,10 @@ from ml.examples.pairs import Examples
 from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.features.event_log import newest
 from ml.features.items import DAY
-from ml.training.batches import Cell, TrainingBatch, TrainingBatches
+from ml.models.item_model import ItemBatch
+from ml.training.item_task import ItemTask
 from ml.training.loss import accidental_hits, expected_count, sampled_softmax
-from ml.training.sampling import EpochPlan
+from ml.training.sampling import Batches, Cell, EpochPlan, SampledBatch
 from settings import Settings
 from tests.ml.worlds import (
     EVENT_NAMES,
@@ -36,16 +37,16 @@ from tests.ml.worlds import (
 WINDOW_DAYS = 15.0
 
 
-def batches_of(prepared: Prepared, dropout: float = 0.0, **training: float) -> TrainingBatches:
+def batches_of(prepared: Prepared, dropout: float = 0.0, **training: float) -> Batches[ItemBatch]:
     settings = small_settings(
         training={"batch_size": 64, "corpus_negatives": 32} | training,
         context={"dropout": dropout},
         model={"content_dropout": 0.0, "width": 16, "heads": 2},
     )
-    return TrainingBatches(prepared, settings, WINDOW_DAYS)
+    return ItemTask(prepared, settings, WINDOW_DAYS).batches()
 
 
-def rows_of(batch: TrainingBatch) -> int:
+def rows_of(batch: SampledBatch[ItemBatch]) -> int:
     return len(batch.weight)
 
 
@@ -122,19 +123,19 @@ def test_expected_counts_equal_how_often_items_are_drawn(prepared: Prepared) -> 
     np.testing.assert_allclose(found[popular], expected[popular], rtol=0.1)
 
 
-def cell_of(batches: TrainingBatches, batch: TrainingBatch) -> Cell:
+def cell_of(batches: Batches[ItemBatch], batch: SampledBatch[ItemBatch]) -> Cell:
     """The cell that a batch was drawn from: the one whose shares it carries."""
     rows = batch.candidate_rows.numpy()
     (found,) = (cell for cell in batches.cells if np.array_equal(cell.share[rows], batch.share.numpy()))
     return found
 
 
-def share_of(batches: TrainingBatches, batch: TrainingBatch) -> NDArray[np.float32]:
+def share_of(batches: Batches[ItemBatch], batch: SampledBatch[ItemBatch]) -> NDArray[np.float32]:
     return cell_of(batches, batch).share
 
 
-def corpus_of(batches: TrainingBatches, batch: TrainingBatch) -> NDArray[np.int64]:
-    return cell_of(batches, batch).cutoff.corpus
+def corpus_of(batches: Batches[ItemBatch], batch: SampledBatch[ItemBatch]) -> NDArray[np.int64]:
+    return cell_of(batches, batch).pool
 
 
 def test_shares_are_those_of_the_cells_positives(prepared: Prepared) -> None:
@@ -160,7 +161,7 @@ def test_corpus_negatives_are_the_items_shown_by_the_cutoff_or_listed_by_the_end
         shown = set(events.item[events.seconds < cutoff].tolist())
         end = cutoff + WINDOW_DAYS * DAY
         feed = {row for row, day in enumerate(days) if day is None or day.timestamp() < end}
-        assert set(cell.cutoff.corpus.tolist()) == shown | feed
+        assert set(cell.pool.tolist()) == shown | feed
         assert {0, 1} <= feed
         assert set(prepared.examples.item[cell.rows]) <= shown | feed
         sizes.add(len(shown | feed))
@@ -244,7 +245,7 @@ def lengths_tell_the_item() -> Prepared:
     return prepare(period, small_settings(examples={"cutoffs": 1}, features={"cross_fit_folds": 1}))
 
 
-def gradient_error(prepared: Prepared, batches: TrainingBatches) -> float:
+def gradient_error(prepared: Prepared, batches: Batches[ItemBatch]) -> float:
     """How far the sampled gradient is from that of the full softmax over the same rows, relative to it."""
     items, users = len(prepared.dataset.features), prepared.dataset.log.users
     cosine = torch.rand(users, items, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -11,7 +11,8 @@ import torch
 
 from ml.examples.period import Prepared
 from ml.training.checkpoints import check_resumable, load_own
-from ml.training.fit import Fit, new_network
+from ml.training.fit import Fit
+from ml.training.item_task import new_network
 from ml.versions.work_directory import ENDED, ended_fit, fitted_once
 from settings import Settings, UserEncoder
 

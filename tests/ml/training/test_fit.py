@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import ml.training.fit
+import ml.training.item_task
 from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import ModelName, baseline_lists, trained_lists
 from ml.evaluation.queries import Asked, future_queries
@@ -20,10 +21,10 @@ from ml.features.event_log import Slices
 from ml.models.encode import embed_items, embed_users, encode_states
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
-from ml.training.batches import TrainingBatch, TrainingBatches
 from ml.training.checkpoints import last_checkpoint
-from ml.training.fit import Fit, TwoTowerModule, fit, new_network, training_loss
-from ml.training.fitting import choose_epochs, fit_prepared
+from ml.training.fit import Fit, RetrievalModule, fit, training_loss
+from ml.training.item_task import ItemTask, choose_epochs, new_network
+from ml.training.sampling import SampledBatch
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
@@ -41,15 +42,15 @@ def recall(asked: Asked, lists: Any, k: int = 10) -> float:
     return evaluate(lists, asked.queries.positives, len(asked.queries.candidates), ks=[k]).recall[k]
 
 
-def weights_of(fitted: Fit) -> dict[str, torch.Tensor]:
+def weights_of(fitted: Fit[TwoTower]) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in fitted.network.state_dict().items()}
 
 
-def short_fit(period: TrainingPeriod, prepared: Prepared, directory: Path, seed: int = 0) -> Fit:
+def short_fit(period: TrainingPeriod, prepared: Prepared, directory: Path, seed: int = 0) -> Fit[TwoTower]:
     settings = small_settings(
         training={"batch_size": 128, "corpus_negatives": 32, "seed": seed}, model={"width": 16, "heads": 2, "layers": 1}
     )  # dropout and content dropout are on: they follow the seed too
-    return fit_prepared(period, prepared, settings, 2, directory)
+    return fit(ItemTask.of(period, prepared, settings), 2, directory)
 
 
 def test_the_same_seed_gives_the_same_weights(period: TrainingPeriod, prepared: Prepared, tmp_path: Path) -> None:
@@ -62,14 +63,14 @@ def test_the_same_seed_gives_the_same_weights(period: TrainingPeriod, prepared: 
 
 
 def mean_loss(network: torch.nn.Module, prepared: Prepared, settings: Settings) -> float:
-    batches = TrainingBatches(prepared, settings, 15.0)
+    task = ItemTask(prepared, settings, 15.0)
     with torch.inference_mode():
-        losses = [training_loss(network, batch, settings.training, len(prepared.dataset.features)) for batch in batches]  # type: ignore[arg-type]
+        losses = [training_loss(task, network, batch) for batch in task.batches()]  # type: ignore[arg-type]
     return float(torch.stack(losses).mean())
 
 
 def test_the_loss_falls_and_every_part_of_the_model_learns(
-    prepared: Prepared, trained: Fit, settings: Settings
+    prepared: Prepared, trained: Fit[TwoTower], settings: Settings
 ) -> None:
     untrained = new_network(prepared.dataset, settings).eval()
     assert mean_loss(trained.network, prepared, settings) < 0.8 * mean_loss(untrained, prepared, settings)
@@ -98,7 +99,7 @@ def test_the_level_of_the_statistics_does_not_make_all_items_alike(prepared: Pre
 
 
 def test_a_history_that_tells_the_future_beats_popularity(
-    period: TrainingPeriod, prepared: Prepared, trained: Fit, settings: Settings
+    period: TrainingPeriod, prepared: Prepared, trained: Fit[TwoTower], settings: Settings
 ) -> None:
     asked = asked_after(period, prepared, settings)
     popularity = recall(asked, baseline_lists(ModelName.popularity, asked, 100))
@@ -106,7 +107,7 @@ def test_a_history_that_tells_the_future_beats_popularity(
 
 
 def test_a_planted_context_is_used(
-    period: TrainingPeriod, prepared: Prepared, trained: Fit, settings: Settings
+    period: TrainingPeriod, prepared: Prepared, trained: Fit[TwoTower], settings: Settings
 ) -> None:
     """Users without any history, looking at an item: its kind is the best guess."""
     asked = asked_after(period, prepared, settings)
@@ -142,12 +143,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
         value = script.recalls[len(script.weights) - 1]
         return type("Scripted", (), {"recall": {10: value, 100: value}, "diversity90": 0.5})
 
-    def loss(network: torch.nn.Module, batch: TrainingBatch, *rest: Any) -> torch.Tensor:
+    def loss(task: ItemTask, network: TwoTower, batch: SampledBatch[Any]) -> torch.Tensor:
         script.modes.append(network.training)
-        return training_loss(network, batch, *rest)  # type: ignore[arg-type]
+        return training_loss(task, network, batch)
 
-    monkeypatch.setattr(ml.training.fit, "trained_lists", lists)
-    monkeypatch.setattr(ml.training.fit, "evaluate", scripted)
+    monkeypatch.setattr(ml.training.item_task, "trained_lists", lists)
+    monkeypatch.setattr(ml.training.item_task, "evaluate", scripted)
     monkeypatch.setattr(ml.training.fit, "training_loss", loss)
     return script
 
@@ -168,7 +169,7 @@ def test_early_stopping_returns_the_weights_of_the_best_epoch(
 ) -> None:
     script.recalls = recalls
     asked = asked_after(period, prepared, settings)
-    fitted = fit_prepared(period, prepared, settings.with_value("training.patience", 2), 5, tmp_path, asked)
+    fitted = fit(ItemTask.of(period, prepared, settings.with_value("training.patience", 2), asked), 5, tmp_path)
     assert (fitted.best_epoch, len(script.weights)) == (best, ran)
     assert fitted.best_validation == pytest.approx(recalls[best - 1])
     for name, value in fitted.network.state_dict().items():
@@ -176,7 +177,7 @@ def test_early_stopping_returns_the_weights_of_the_best_epoch(
     assert all(script.modes)  # validation must not leave dropout off for the rest of the training
 
 
-def test_without_validation_all_epochs_count(trained: Fit) -> None:
+def test_without_validation_all_epochs_count(trained: Fit[TwoTower]) -> None:
     assert trained.best_epoch == 6
     assert np.isnan(trained.best_validation)
     assert 0 <= trained.waiting_share < 1
@@ -188,12 +189,12 @@ def test_every_epoch_is_shuffled_anew(
 ) -> None:
     seen: list[list[int]] = []
 
-    def spy(network: torch.nn.Module, batch: TrainingBatch, *rest: Any) -> torch.Tensor:
+    def spy(task: ItemTask, network: TwoTower, batch: SampledBatch[Any]) -> torch.Tensor:
         seen.append(batch.candidate_rows.tolist())
-        return training_loss(network, batch, *rest)  # type: ignore[arg-type]
+        return training_loss(task, network, batch)
 
     monkeypatch.setattr(ml.training.fit, "training_loss", spy)
-    fit_prepared(period, prepared, settings, 3, tmp_path)
+    fit(ItemTask.of(period, prepared, settings), 3, tmp_path)
     assert len({tuple(rows) for rows in seen}) == len(seen)
 
 
@@ -224,13 +225,13 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
     settings = small_settings(
         training={"batch_size": 128, "corpus_negatives": 32}, model={"width": 16, "heads": 2, "layers": 1}
     )
-    asked = asked_after(period, prepared, settings) if validated else None
+    task = ItemTask(prepared, settings, 15.0, asked_after(period, prepared, settings) if validated else None)
 
-    def fitted(directory: Path, resume: Path | None = None) -> Fit:
-        return fit(prepared, settings, 15.0, 3, directory, asked, resume=resume)
+    def fitted(directory: Path, resume: Path | None = None) -> Fit[TwoTower]:
+        return fit(task, 3, directory, resume=resume)
 
     whole = fitted(tmp_path / "whole")
-    steps = len(TrainingBatches(prepared, settings, 15.0))
+    steps = len(task.batches())
     with monkeypatch.context() as patched:
         patched.setattr(ml.training.fit, "training_loss", Killed(0, steps + steps // 2))
         with pytest.raises(KilledFit):
@@ -245,14 +246,14 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
 def test_a_fit_is_resumed_from_its_own_checkpoint_only(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path
 ) -> None:
-    def resumed(epochs: int, **training: float) -> Fit:
+    def resumed(epochs: int, **training: float) -> Fit[TwoTower]:
         changed = settings.model_copy(update={"training": settings.training.model_copy(update=training)})
         checkpoint = last_checkpoint(tmp_path)
-        return fit(prepared, changed, 15.0, epochs, tmp_path, resume=checkpoint)
+        return fit(ItemTask(prepared, changed, 15.0), epochs, tmp_path, resume=checkpoint)
 
     with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume from at .*last\.ckpt"):
         resumed(1)
-    fit(prepared, settings, 15.0, 1, tmp_path)
+    fit(ItemTask(prepared, settings, 15.0), 1, tmp_path)
     with pytest.raises(ValueError, match=r"training\.learning_rate 0\.01 \(now 0\.5\)"):
         resumed(1, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"other settings: steps \d+ \(now \d+\)"):
@@ -262,7 +263,7 @@ def test_a_fit_is_resumed_from_its_own_checkpoint_only(
 def test_nothing_to_learn_from_is_said(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
     none = prepared.examples.take(np.zeros(0, np.int64))
     with pytest.raises(ValueError, match=r"no training example.*positive_events"):
-        fit(replace(prepared, examples=none), settings, 5.0, 1, tmp_path)
+        fit(ItemTask(replace(prepared, examples=none), settings, 5.0), 1, tmp_path)
 
 
 def test_examples_survive_the_table(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> None:
@@ -309,7 +310,7 @@ def order_share(encoder: UserEncoder, directory: Path) -> float:
     )
     period = order_period()
     prepared = prepare(period, settings)
-    fitted = fit_prepared(period, prepared, settings, 12, directory)
+    fitted = fit(ItemTask.of(period, prepared, settings), 12, directory)
     other = order_period(200, seed=1)
     log = whole_log(other, settings)
     catalogue = CatalogueTensors(prepared.dataset.features)
@@ -330,7 +331,8 @@ def test_the_transformer_learns_order(tmp_path: Path) -> None:
 def test_the_learning_rate_rises_and_falls_for_any_number_of_steps(
     prepared: Prepared, settings: Settings, steps: int
 ) -> None:
-    module = TwoTowerModule(new_network(prepared.dataset, settings), prepared.dataset, settings, None, steps)
+    task = ItemTask(prepared, settings, 15.0)
+    module = RetrievalModule(task, task.network(), steps)
     configured = module.configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     rates = [schedule.get_last_lr()[0]]

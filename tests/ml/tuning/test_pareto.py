@@ -13,11 +13,12 @@ import pytest
 import ml.tuning.alpha_sweep
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.figures.style import png
+from ml.models.item_model import TwoTower
 from ml.training.fit import Fit
+from ml.training.item_task import ItemTask
 from ml.tuning.alpha_sweep import sweep_alphas, variants
 from ml.tuning.pareto import SweepPoint, most_diverse, on_front, pareto_front, points_frame
 from ml.versions.tracking import SWEEPS, Tracking
-from settings import Settings
 from tests.ml.worlds import small_settings
 
 POINTS = {
@@ -93,15 +94,13 @@ def test_a_sweep_prepares_once_learns_nothing_of_its_window_and_reports_every_po
     period: TrainingPeriod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[Prepared, int]] = []
-    fit_prepared = ml.tuning.alpha_sweep.fit_prepared
+    fit = ml.tuning.alpha_sweep.fit
 
-    def spy(
-        earlier: TrainingPeriod, prepared: Prepared, settings: Settings, epochs: int, *rest: Any, **kept: Any
-    ) -> Fit:
-        seen.append((prepared, epochs))
-        return fit_prepared(earlier, prepared, settings, epochs, *rest, **kept)
+    def spy(task: ItemTask, epochs: int, *rest: Any, **kept: Any) -> Fit[TwoTower]:
+        seen.append((task.prepared, epochs))
+        return fit(task, epochs, *rest, **kept)
 
-    monkeypatch.setattr(ml.tuning.alpha_sweep, "fit_prepared", spy)
+    monkeypatch.setattr(ml.tuning.alpha_sweep, "fit", spy)
     settings = small_settings(sweep={"alphas_positive": [0.0], "alphas_negative": [0.0, 1.0], "epochs": 2})
     tracking = Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
     found = sweep_alphas(period, settings, tracking, tmp_path / "models", "test", {"tag": "value"})

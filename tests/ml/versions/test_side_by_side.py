@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from ml.examples.period import TrainingPeriod, prepare
-from ml.training.fit import Fit
-from ml.training.fitting import fit_prepared
+from ml.training.fit import Fit, fit
+from ml.training.item_task import ItemTask
 from ml.versions.side_by_side import FitJob, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
 from settings import Settings
@@ -37,8 +37,8 @@ def jobs(period: TrainingPeriod, settings: Settings, tracking: Tracking, directo
     for seed in (0, 1):
         seeded = settings.with_value("training.seed", seed)
         run_id = tracking.client.create_run(tracking.experiment(TRAINING)).info.run_id
-        fit = partial(fit_prepared, period, prepare(period, seeded), seeded, 1)
-        made.append(FitJob(f"seed {seed}", directory / str(seed), fit, tracking, run_id))
+        fitting = partial(fit, ItemTask.of(period, prepare(period, seeded), seeded), 1)
+        made.append(FitJob(f"seed {seed}", directory / str(seed), fitting, tracking, run_id))
     return made
 
 
@@ -52,7 +52,7 @@ def test_fits_in_workers_equal_fits_in_this_process_and_their_errors_arrive(
     with fit_workers(at_once=2) as workers:
         wanted = jobs(period, settings, tracking, tmp_path / "there")
         running = [workers.start(job) for job in wanted]
-        found = [fit.result() for fit in running]
+        found = [each.result() for each in running]
         refused = workers.start(FitJob("refused", tmp_path / "refused", refuse, tracking, wanted[0].run_id))
         with pytest.raises(LookupError, match="nothing to learn here"):
             refused.result()

@@ -21,7 +21,6 @@ from ml.retrieval.lists import Ragged, RankedLists
 from ml.versions.tracking import EVALUATIONS, Tracking
 from pipelines.cli.app import app
 from pipelines.evaluate.scoring import Scoring
-from settings import Settings
 from tests.pipelines.evaluate.split_world import Made
 from warehouse.home import Home
 
@@ -131,13 +130,13 @@ def test_other_ways_of_asking_share_a_training_and_answer_differently(
     scorer: Any, made: Made, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    fit = pipelines.evaluate.command.fit_prepared
+    fit = pipelines.evaluate.command.fit
 
-    def counting(period: Any, prepared: Any, settings: Settings, *rest: Any) -> Any:
-        trained.append(settings.context.recipe.value)
-        return fit(period, prepared, settings, *rest)
+    def counting(task: Any, *rest: Any) -> Any:
+        trained.append(task.settings.context.recipe.value)
+        return fit(task, *rest)
 
-    monkeypatch.setattr(pipelines.evaluate.command, "fit_prepared", counting)
+    monkeypatch.setattr(pipelines.evaluate.command, "fit", counting)
     models = ("item_knn", "sequential", "sequential_appended", "contextual_without_context", "contextual")
     found = evaluate("context", *models)
     assert trained == ["none", "basket_mate"]

@@ -1,0 +1,183 @@
+"""The item model as a task of the trainer: its examples, its batches, its scores, its validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ml.evaluation.metrics import Metrics, evaluate, usable_ks
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import Asked, validation_slice
+from ml.examples.context import Context
+from ml.examples.objectives import instants, window_positives
+from ml.examples.period import Prepared, TrainingPeriod, training_context
+from ml.features.dataset import Dataset
+from ml.features.items import DAY
+from ml.models.encoders import ModelShape
+from ml.models.item_model import ContextBatch, ItemBatch, TwoTower
+from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit
+from ml.training.sampling import Batches, Cell, SampledBatch, catalogue_views, history_states, split_into_cells
+from settings import Objective, Settings
+
+
+@dataclass(frozen=True)
+class ItemTask:
+    """Learn which item a user converts with next.
+
+    Attributes:
+        prepared: what is learnt from. settings: what it is learnt under.
+        window_days: K, the days after a cut-off in which a conversion counts.
+        validation: what the epochs are chosen on; None: the number of epochs is given.
+    """
+
+    prepared: Prepared
+    settings: Settings
+    window_days: float
+    validation: Asked | None = None
+
+    @classmethod
+    def of(
+        cls, period: TrainingPeriod, prepared: Prepared, settings: Settings, validation: Asked | None = None
+    ) -> ItemTask:
+        """Return the task of examples that were ``prepared`` from a period."""
+        return cls(prepared, settings, period.rule.window_days, validation)
+
+    @property
+    def candidates(self) -> int:
+        """Return the number of items of the catalogue."""
+        return len(self.prepared.dataset.features)
+
+    @property
+    def monitor(self) -> str | None:
+        """Return the figure that chooses the epochs: recall at 100, or at the largest K that says something about a
+        smaller catalogue."""
+        if self.validation is None:
+            return None
+        return f"validation_recall_at_{max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates)))}"
+
+    def network(self) -> TwoTower:
+        """Return an untrained network."""
+        return new_network(self.prepared.dataset, self.settings)
+
+    def batches(self) -> Batches[ItemBatch]:
+        """Return the batches of an epoch.
+
+        Raises:
+            ValueError: there is no example.
+        """
+        if not len(self.prepared.examples):
+            raise ValueError(
+                "no training example: no user has events before a cut-off and a positive after it. Check the "
+                "manifest's positive_events and prediction_window_days against the log."
+            )
+        inputs = _ItemInputs(self)
+        return Batches(
+            self.prepared.examples,
+            self._cells(),
+            self.prepared.dataset,
+            self.settings,
+            candidates=self.candidates,
+            features=inputs,
+        )
+
+    def scores(self, network: TwoTower, batch: SampledBatch[ItemBatch]) -> Tensor:
+        """Return the scores of the candidates [B, B + M]."""
+        assert batch.context is not None
+        users = network.head(history_states(network.encoder, batch), batch.context, batch.demographics)
+        return users @ network.item_tower(batch.candidates).T
+
+    def validate(self, network: TwoTower) -> Metrics:
+        """Return the figures of the lists for the validation's queries."""
+        assert self.validation is not None
+        queries, size = self.validation.queries, len(self.validation.queries.candidates)
+        lists = trained_lists(network, self.validation, self.settings, VALIDATION_DEPTH)
+        return evaluate(lists, queries.positives, size, ks=usable_ks(VALIDATION_KS, size))
+
+    def _cells(self) -> list[Cell]:
+        examples, dataset, folds = self.prepared.examples, self.prepared.dataset, self.prepared.folds
+        views, every = catalogue_views(dataset.features, folds), np.arange(self.candidates)
+        cutoffs = {float(instant): self._cutoff(float(instant)) for instant in np.unique(examples.cutoff)}
+        cells = []
+        for cell in split_into_cells(examples, folds):
+            share = np.bincount(examples.item[cell.rows], minlength=self.candidates) / len(cell.rows)
+            corpus, positives = cutoffs[cell.cutoff]
+            cells.append(
+                Cell(
+                    cutoff=cell.cutoff,
+                    fold=cell.fold,
+                    rows=cell.rows,
+                    candidates=every,
+                    share=share.astype(np.float32),
+                    pool=corpus,
+                    corpus=len(corpus),
+                    positives=positives,
+                    catalogue=views[cell.fold],
+                )
+            )
+        return cells
+
+    def _cutoff(self, instant: float) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Return the items that are listed as of a cut-off, or by the feed before its label windows end, and the pairs
+        (user, item) that are no negatives."""
+        every, dataset = self.prepared.examples, self.prepared.dataset
+        examples = every.take(np.flatnonzero(every.cutoff == instant))
+        end = float(instants(dataset.log, examples).max()) + self.window_days * DAY
+        corpus = np.flatnonzero(dataset.statistics.listed_in_window(instant, end))
+        if self.settings.examples.objective is Objective.all_action:
+            return corpus, (examples.user, examples.item)
+        return corpus, window_positives(dataset.log, examples, end)
+
+
+class _ItemInputs:
+    """Contexts and items of a batch."""
+
+    def __init__(self, task: ItemTask) -> None:
+        self.statistics, self.settings = task.prepared.dataset.statistics, task.settings
+        self.context: Context = training_context(task.prepared, task.settings.context.recipe)
+        self._as_of: dict[float, NDArray[np.float32]] = {}  # statistics [items, width] of each cut-off
+
+    def context_of(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> ContextBatch:
+        """Return the synthetic context of the examples, some of it dropped or perturbed."""
+        augmentation, context = self.settings.context, self.context.take(rows)
+        context = context.without(random.random(len(rows)) < augmentation.dropout)
+        context = context.perturbed(random, augmentation.interest_dropout, augmentation.confidence_jitter)
+        return cell.catalogue.context(context)
+
+    def features_of(self, cell: Cell, candidates: NDArray[np.int64]) -> ItemBatch:
+        """Return the items with the statistics as of the cut-off."""
+        if cell.cutoff not in self._as_of:
+            self._as_of[cell.cutoff] = self.statistics.at(cell.cutoff)
+        statistics = self._as_of[cell.cutoff][candidates]
+        return cell.catalogue.item_batch(candidates, statistics, self.settings.model.content_dropout)
+
+
+def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
+    """Return an untrained network of the right shape, the same for the same seed, that knows the scale of the
+    statistics as of the log's end."""
+    torch.manual_seed(settings.training.seed)
+    basis, statistics = dataset.basis, dataset.statistics
+    shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
+    network = TwoTower(shape, settings.model, settings.features, settings.training.temperature)
+    listed = statistics.listed(dataset.log.end)
+    network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[listed]))
+    return network
+
+
+def choose_epochs(
+    period: TrainingPeriod,
+    settings: Settings,
+    directory: Path,
+    *,
+    logger: Logger | None = None,
+    resume: Path | None = None,
+) -> Fit[TwoTower]:
+    """Train on the period less its last window, and stop when recall on that window stops rising."""
+    earlier, prepared, asked = validation_slice(period, settings)
+    task = ItemTask.of(earlier, prepared, settings, asked)
+    return fit(task, settings.training.maximum_epochs, directory, logger=logger, resume=resume)
