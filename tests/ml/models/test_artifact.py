@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from ml.examples.context import subject_context
@@ -36,6 +37,9 @@ def test_a_saved_model_gives_the_same_embeddings(
 ) -> None:
     artifact.save(tmp_path / "model")
     loaded = ModelArtifact.load(tmp_path / "model")
+    weights = loaded.network.state_dict()
+    for name, value in artifact.network.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=0, msg=name)
     before, after = (embeddings(each, period, prepared) for each in (artifact, loaded))
     for one, other in zip(before, after, strict=True):
         # Numbers of a state are up to 6: float32 rounds them at 5e-7, by where the weights lie in memory.
