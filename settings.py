@@ -321,7 +321,7 @@ class ServingSettings(Group):
     advertiser_share: float = Field(
         0.2, ge=0, le=1, description="Share of an answer's places for items of the advertisers predicted for the user."
     )
-    advertiser_quota: int = Field(3, ge=1, description="Of one predicted advertiser at most so many items.")
+    advertiser_quota: int = Field(3, ge=1, description="Maximum number of items per predicted advertiser.")
     maximum_wait_seconds: float = Field(
         2.0,
         gt=0,

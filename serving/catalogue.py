@@ -80,7 +80,8 @@ class Catalogue:
         listed = row_numbers(frame["item_id"], pl.Series(index_item_ids, dtype=pl.String))
         if (listed < 0).any():
             raise ValueError(
-                f"{path} lacks items of the index: they are of two runs of the day, the newer of which goes on"
+                f"{path} does not contain every item of the index: the two files come from different runs of the same "
+                "day. Wait until the newer run has published."
             )
         attributes = frame.select(
             "item_id",

@@ -270,10 +270,13 @@ class CandidateResponse(Message):
     candidates: list[Candidate]
     basis: Basis
     subject_known: bool | None = Field(None, description="On related_pins: whether the catalogue has the subject.")
-    interests: dict[str, float] = Field({}, description="Interests that the query or the request was taken for.")
+    interests: dict[str, float] = Field(
+        {}, description="Interests inferred from the query, plus those given in the request."
+    )
     model_version: str
     advertiser_version: str | None = None
     day: date = Field(description="The catalogue and the index are as of its end.")
     state_age_seconds: float | None = Field(
-        None, description="Since the instant the user's state knows everything until."
+        None,
+        description="Age of the user's state in seconds: time since the last moment whose events the state includes.",
     )

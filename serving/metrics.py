@@ -48,7 +48,7 @@ class Metrics:
             registry=self.registry,
         )
         self.answers = Counter(
-            "adseq_answers", "Answers by what they rest on", ["basis", "surface"], registry=self.registry
+            "adseq_answers", "Answers by the source of the user's state", ["basis", "surface"], registry=self.registry
         )
         self.short = Counter(
             "adseq_short_answers", "Answers with fewer candidates than were asked for", registry=self.registry

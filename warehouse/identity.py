@@ -61,8 +61,8 @@ class UserKeys:
         if not path.exists():
             if tables.names():
                 raise SecretMissing(
-                    f"{path} is gone, and with other keys nobody would be who they were, nor forgotten who was. Put it "
-                    "back from where you keep it, or begin a new home."
+                    f"The user-key secret {path} is missing. A new secret could not match existing users or deletion "
+                    "requests. Restore the secret from a backup, or start a new home."
                 )
             _make_secret(path, _NO_SECRET if landing.manifest.synthetic else os.urandom(SECRET_BYTES))
         secret = path.read_bytes()

@@ -56,7 +56,7 @@ class Staging:
         self._new.add(name)
 
     def view(self, name: str, files: Sequence[str]) -> None:
-        """Know the files of a Delta table that is partitioned by ``arrival_date`` by a name."""
+        """Create view ``name`` over the files of a Delta table that is partitioned by ``arrival_date``."""
         partition = "hive_partitioning = true, hive_types = {'arrival_date': DATE}"
         self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], {partition})")
 
@@ -81,7 +81,7 @@ class Staging:
         return pl.scan_parquet(self._pieces[name], glob=False, hive_partitioning=False)
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Do something that finds nothing."""
+        """Run a statement that returns no rows."""
         self._queried().execute(sql, parameters)
 
     def batches(

@@ -47,7 +47,7 @@ WITHOUT_COLUMN = {
     LandingTable.events: {
         "item_id": "no items in events: there is no item model",
         "advertiser_id": "events name no advertiser: it is taken from the item, and signups have none",
-        "value": "no values: a checkout is a checkout, whatever it was worth",
+        "value": "no `value`: every checkout counts the same",
     },
     LandingTable.items: {
         "category": "no categories: no interests, so that a search finds nothing; new items start blank",
@@ -55,7 +55,7 @@ WITHOUT_COLUMN = {
         "title": "no titles: people see ids, and a search matches the names of categories only",
         "price": "no prices: no filter by price, and one trait less of every item",
         "advertiser_id": "items of no advertiser: the advertiser model has only what events name",
-        "availability": "what is sold out is shown like the rest",
+        "availability": "no `availability`: sold-out items are recommended too",
     },
 }
 
@@ -235,7 +235,8 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
 def _readable(
     landing: Landing, table: LandingTable, day: date | None, settings: DataSettings, unreadable: list[str]
 ) -> Iterator[Arrival]:
-    """The rows of an arrival's files, of one that cannot be read those before the place; ``unreadable`` hears of it."""
+    """Yield the rows of an arrival's files. Of a damaged file yield the rows before the damage, and append the error to
+    ``unreadable``."""
     for path in landing.files(table, day):
         try:
             yield from read_arrival(path, table, settings.batch_bytes)

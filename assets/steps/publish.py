@@ -202,7 +202,7 @@ def _put_demographics(settings: SettingsResource, store: OnlineStore, publicatio
 
 
 def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
-    """With the instant that a row knows everything until: the end of its day."""
+    """Add to each row the last moment whose events the row includes: the end of its day."""
     stamps = {day: stamp_of(day_end(day, publication.time_zone)) for day in frame["day"].unique()}
     return frame.with_columns(stamp=pl.col("day").replace_strict(stamps, return_dtype=pl.Int64))
 

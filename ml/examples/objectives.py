@@ -10,8 +10,8 @@ After Pancha et al., 2022, "PinnerFormer: Sequence Modeling for User Representat
 PinnerFormer reads its causal transformer at random positions of one sequence. The encoder here is bidirectional, so a
 position is the history up to it, encoded by itself. A position belongs to the newest cut-off at or before it: what a
 batch knows as of its cut-off is then never newer than the position, though up to one step between cut-offs old. After
-the last cut-off a window of K days would leave the period: there are no positions. No position parts events of one
-instant, whose order is arbitrary; a cut-off does not, either.
+the last cut-off a window of K days would leave the period: there are no positions. Events with equal timestamps
+have no defined order, so neither a position nor a cut-off ever falls between them.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, sin
 
 @dataclass(frozen=True)
 class PaddedEvents:
-    """A batch for the encoder, right-aligned nowhere: position 0 is the oldest event, padding follows the newest."""
+    """A left-aligned padded batch: position 0 is the oldest event, padding follows the newest."""
 
     item: NDArray[np.int64]  # [batch, positions] catalogue row, -1 = none
     name: NDArray[np.int64]  # [batch, positions]

@@ -76,7 +76,7 @@ SPACE: tuple[Dimension, ...] = (
     Range("model.content_dropout", 0.0, 0.4),
 )
 CONTEXT_SPACE: tuple[Dimension, ...] = (Range("context.dropout", 0.05, 0.8),)
-"""Without context in the objective the best dropout would be all of it."""
+"""An objective without context would choose a context dropout of one."""
 
 
 def space_around(base: Settings, with_context: bool) -> tuple[Dimension, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 errors = Console(stderr=True)
 FULL_DISK = (
-    "The disk is full, or fails, so that not even the record of what happened could be written. What was done before "
+    "The disk is full or failing: not even the run log could be written. What was done before "
     "stays done, and nothing half-written is ever read. Make room (`adseq summary` names the places; "
     "ADSEQ_DATA__KEEP_DAYS and ADSEQ_DATA__KEEP_VERSIONS_DAYS say what is kept), then give the same command again."
 )

@@ -95,7 +95,8 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
         left = f"Not looked into, because it is being written or is no data: {path}"
         console.print(left, highlight=False, markup=False)
     console.print(
-        "What they did stays in sums: statistics of items, weights of models trained with it; `adseq run --retrain` "
+        "Their activity remains only in aggregates: item statistics and the weights of trained models; "
+        "`adseq run --retrain` "
         "trains a model without. A tombstone (a keyed hash, table `forgotten`) keeps rows that arrive later out. "
         "Copies outside this home, such as the exporting job's own, are yours to remove.",
         highlight=False,
@@ -103,7 +104,7 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     if late.unreadable:
         problems = "\n  ".join(late.unreadable.values())
         raise RunFailed(
-            f"Nobody knows whether {len(late.unreadable)} landing file(s) name a user who is to be forgotten:\n  "
+            f"{len(late.unreadable)} landing file(s) could not be checked for the users to delete:\n  "
             f"{problems}\nAll else is done. Mend them or take them away, then give the same command again."
         )
 

@@ -43,7 +43,7 @@ def test_a_lost_secret_is_not_replaced(landing: Landing, tables: Tables) -> None
     ingest(landing, tables, EVENTS, DAY, TOLERANT)
     before = (tables.root / SECRET_FILE).read_bytes()
     (tables.root / SECRET_FILE).unlink()
-    with pytest.raises(SecretMissing, match=f"{SECRET_FILE} is gone"):
+    with pytest.raises(SecretMissing, match=f"{SECRET_FILE} is missing"):
         ingest(landing, tables, EVENTS, DAY, TOLERANT)
     (tables.root / SECRET_FILE).write_bytes(before)
     ingest(landing, tables, EVENTS, DAY, TOLERANT)

@@ -146,7 +146,7 @@ def test_a_home_from_before_user_keys_cannot_be_migrated_and_says_why(home: Home
 def test_a_home_whose_secret_was_lost_is_not_migrated(home: Home) -> None:
     ingested(home)
     (home.tables / SECRET_FILE).unlink()
-    with pytest.raises(SecretMissing, match=f"{SECRET_FILE} is gone"):
+    with pytest.raises(SecretMissing, match=f"{SECRET_FILE} is missing"):
         STEPS[0](home)
 
 

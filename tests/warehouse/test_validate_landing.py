@@ -56,7 +56,7 @@ def test_it_says_what_is_missing_and_what_that_costs(landing: Landing) -> None:
     write_text(landing, "a.csv", "item_id,category\ni,Home\n", ITEMS)
     missing = [text for verdict in validate(landing, DataSettings()).verdicts.values() for text in verdict.missing]
     for words in (
-        "no values",
+        "no `value`: every checkout counts the same",
         "it is taken from the item",
         "no titles",
         "no prices",

@@ -103,7 +103,6 @@ def test_the_gradient_converges_under_heavily_skewed_popularity() -> None:
 
 
 @cache
-@cache
 def learnt_lists(alpha_positive: float, alpha_negative: float) -> Tensor:
     """The five best items of each user [users, 5] under free scores learnt from skewed positives."""
     joint = toy(1.0)[1]
