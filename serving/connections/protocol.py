@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import socket
 import termios
 from asyncio import TimerHandle
 from dataclasses import dataclass
@@ -82,6 +83,16 @@ class HeldFlow(FlowControl):
             super().resume_reading()
 
 
+def _send_at_once(connection: socket.socket) -> None:
+    """Send small segments without waiting for the client's acknowledgement, which may take 40 ms.
+
+    asyncio does so only for sockets that were made with the number of the protocol; those of a listening socket that is
+    handed to it have none.
+    """
+    with contextlib.suppress(OSError):  # not a TCP socket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     """One connection. ``server_state`` is the book of all connections of the process."""
 
@@ -111,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Admit the connection, or refuse it."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that pause_writing says: not all is taken
+        _send_at_once(transport.get_extra_info("socket"))
         self.flow = HeldFlow(transport)
         self.peer = peer_of(self.client[0]) if self.client else ""
         if self.book.admit(self):

@@ -30,7 +30,9 @@ def server(**limits: float) -> Iterator[tuple[int, ConnectionBook]]:
     book, loop = ConnectionBook(settings, settings.maximum_connections), asyncio.new_event_loop()
     config = uvicorn.Config(application, ws="none", timeout_keep_alive=settings.keep_alive_seconds, log_level="error")
     config.load()
-    made = loop.create_server(lambda: BoundedProtocol(config, book, {}, loop), "127.0.0.1", 0, backlog=4)
+    bound = socket.socket()  # as the service makes its own: with no number of a protocol
+    bound.bind(("127.0.0.1", 0))
+    made = loop.create_server(lambda: BoundedProtocol(config, book, {}, loop), sock=bound, backlog=4)
     listening = loop.run_until_complete(made)
     socket.socket(fileno=os.dup(listening.sockets[0].fileno())).listen(
         1024

@@ -186,3 +186,13 @@ def test_a_request_that_comes_as_the_idle_connection_is_about_to_close_is_answer
         time.sleep(0.3)
         connection.sendall(GET)
         assert answer(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_small_answers_do_not_wait_for_acknowledgements() -> None:
+    """The head and the body are two segments: without the option the body waits for the client's delayed ACK."""
+    with server() as (port, book), socket.create_connection(("127.0.0.1", port), 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(client).startswith(b"HTTP/1.1 200")
+        (connection,) = book.connections
+        held = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
