@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import socket
 import struct
+import sys
 
 HANDSHAKE_SECONDS = 0.1  # for the handshakes that have begun
 SO_ATTACH_FILTER = 26  # Linux, asm-generic/socket.h; Python names it nowhere
@@ -28,8 +29,10 @@ PROGRAM = (
 
 def refuse_handshakes(listening: socket.socket) -> None:
     """Let the kernel ignore new connections to a listening socket; without effect on systems other than Linux."""
+    if sys.platform != "linux":  # the number may be that of another option
+        return
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in PROGRAM))
     # struct sock_fprog: the number of instructions, padding, the address.
     described = struct.pack("HP", len(PROGRAM), ctypes.addressof(program))
-    with contextlib.suppress(OSError):  # no such option
+    with contextlib.suppress(OSError):  # a kernel without socket filters
         listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, described)
