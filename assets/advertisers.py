@@ -7,8 +7,7 @@ import polars as pl
 
 from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.features import content_basis
 from assets.inference import FRESH
 from assets.ingest import events, history, items, users
@@ -51,15 +50,15 @@ from warehouse.views import rebuild_views
         )
     ],
 )
-def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.examples.advertiser_period import AdvertiserPeriod
     from ml.features.content import ContentBasis
     from ml.versions.train_advertisers import train_advertisers
 
-    day, effective = training_day(settings.tables), settings.value()
-    known = AdvertiserPeriod.of(training_period(settings.tables, settings.landing, day, effective))
-    basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
-    tracking, models = tracking_of(settings), settings.home.models
+    day, effective = training_day(workspace.tables), workspace.settings
+    known = AdvertiserPeriod.of(training_period(workspace.tables, workspace.landing, day, effective))
+    basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
+    tracking, models = workspace.tracking, workspace.home.models
     try:
         trained = train_advertisers(known, basis, effective, tracking, models, f"{day}", dagster_tags(context))
     except NothingToLearn as reason:
@@ -72,12 +71,12 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
             check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=True)],
         )
     version = AdvertiserVersion(trained.version, day, trained.run_id, models / trained.version)
-    embeddings = write_embeddings(settings, version, day)
-    predicted = predict_day(settings, version, day)
-    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day, settings.inference.compaction_days)
+    embeddings = write_embeddings(workspace, version, day)
+    predicted = predict_day(workspace, version, day)
+    compact(workspace.tables, ADVERTISER_CANDIDATES, version.name, day, workspace.settings.inference.compaction_days)
     finite = all_finite(embeddings, predicted)
     if finite:
-        record_version(settings.tables, version)
+        record_version(workspace.tables, version)
     return dg.MaterializeResult(
         metadata={
             "model_version": trained.version,
@@ -108,13 +107,15 @@ def advertiser_model(context: dg.AssetExecutionContext, settings: SettingsResour
         advertiser_id="String", items="Int64: in its catalogue by then", embedding="List(Float32): unit length"
     ),
 )
-def advertiser_embeddings(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def advertiser_embeddings(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    version = serving(settings.tables, settings.home, day)
+    version = serving(workspace.tables, workspace.home, day)
     if version is None:
         return _nothing(context, day)
-    record_deployment(settings.tables, day, version)
-    frame = write_embeddings(settings, version, day)
+    record_deployment(workspace.tables, day, version)
+    frame = write_embeddings(workspace, version, day)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(frame),
@@ -147,21 +148,23 @@ def advertiser_embeddings(context: dg.AssetExecutionContext, settings: SettingsR
         )
     ],
 )
-def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def advertiser_candidates(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     check = "every_active_user_has_a_full_list"
-    version = serving(settings.tables, settings.home, day)
+    version = serving(workspace.tables, workspace.home, day)
     if version is None:
         return _nothing(context, day, dg.AssetCheckResult(check_name=check, passed=True))
-    index = settings.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})
-    active = settings.tables.read("user_sequences", {"day": day})["user_id"]
-    if version.trained_day in outdated_days(settings.tables, ADVERTISER_CANDIDATES, version.name):
-        write_embeddings(settings, version, version.trained_day)
-        predict_day(settings, version, version.trained_day)
-    predicted = predict_day(settings, version, day)
-    compact(settings.tables, ADVERTISER_CANDIDATES, version.name, day, settings.inference.compaction_days)
-    rebuild_views(settings.home, settings.tables)
-    wanted = min(settings.advertisers.list_depth, len(index))
+    index = workspace.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})
+    active = workspace.tables.read("user_sequences", {"day": day})["user_id"]
+    if version.trained_day in outdated_days(workspace.tables, ADVERTISER_CANDIDATES, version.name):
+        write_embeddings(workspace, version, version.trained_day)
+        predict_day(workspace, version, version.trained_day)
+    predicted = predict_day(workspace, version, day)
+    compact(workspace.tables, ADVERTISER_CANDIDATES, version.name, day, workspace.settings.inference.compaction_days)
+    rebuild_views(workspace.home, workspace.tables)
+    wanted = min(workspace.settings.advertisers.list_depth, len(index))
     lengths = predicted.filter(predicted["user_id"].is_in(active.implode()))["advertiser_ids"].list.len()
     return dg.MaterializeResult(
         metadata={
@@ -190,11 +193,13 @@ def advertiser_candidates(context: dg.AssetExecutionContext, settings: SettingsR
     "positives and a uniform sample of the other advertisers, of stated size: by K, conversion type (signups apart), "
     "and for advertisers known and new to the user; with intervals, diversity over advertisers, and baselines.",
 )
-def advertiser_recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    result = report_on(settings, dagster_tags(context))
+def advertiser_recall_report(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
+    result = report_on(workspace, dagster_tags(context))
     if result is None:
         return dg.MaterializeResult(metadata={"users": 0, "why": "no advertiser model, or no conversion"})
-    write_metrics(settings, "advertiser_recall", result.table)
+    write_metrics(workspace, "advertiser_recall", result.table)
     return dg.MaterializeResult(
         metadata={
             **{f"{model}_recall@10": value for model, value in result.at(10).items()},

@@ -3,8 +3,7 @@
 import dagster as dg
 
 from assets.common.metadata import MODELLING, dagster_tags, picture, preview
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.ingest import events, history, items, users
 from assets.steps.period import training_day, training_period
 
@@ -18,17 +17,17 @@ from assets.steps.period import training_day, training_period
     "the Pareto front. It ends one window before the newest day, so that whatever is chosen here, the reports on the "
     "newest window stay honest. Changes nothing: set ADSEQ_TRAINING__ALPHA_POSITIVE and _NEGATIVE.",
 )
-def alpha_sweep(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def alpha_sweep(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.tuning.alpha_sweep import sweep_alphas
     from ml.tuning.pareto import points_frame
 
-    day, effective = training_day(settings.tables), settings.value()
-    period = training_period(settings.tables, settings.landing, day, effective)
+    day, effective = training_day(workspace.tables), workspace.settings
+    period = training_period(workspace.tables, workspace.landing, day, effective)
     found = sweep_alphas(
         period.until(period.end - period.window),
         effective,
-        tracking_of(settings),
-        settings.home.models,
+        workspace.tracking,
+        workspace.home.models,
         f"{day}",
         dagster_tags(context),
     )

@@ -8,8 +8,7 @@ import polars as pl
 
 from assets.common.metadata import MODELLING, columns
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.ingest import events, history, items, users
 from assets.quality import data_quality
 from assets.steps.item_features import features_of_day
@@ -35,16 +34,16 @@ GROUP = "features"
         kind="String: item, advertiser, category, price or width", key="String", vector="List(Float32): unit length"
     ),
 )
-def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
+def content_basis(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.features.dataset import build_dataset
 
-    day = training_day(settings.tables)
-    effective = settings.value()
-    period = training_period(settings.tables, settings.landing, day, effective)
+    day = training_day(workspace.tables)
+    effective = workspace.settings
+    period = training_period(workspace.tables, workspace.landing, day, effective)
     dataset = build_dataset(
         period.events, period.items, period.users, effective.features, period.event_names, seed=effective.training.seed
     )
-    settings.tables.write("content_basis", dataset.basis.to_frame(), {"as_of": day})
+    workspace.tables.write("content_basis", dataset.basis.to_frame(), {"as_of": day})
     catalogue, known = len(period.items), len(dataset.basis.items)
     return dg.MaterializeResult(
         metadata={
@@ -79,13 +78,13 @@ def content_basis(settings: SettingsResource) -> dg.MaterializeResult:
     ),
 )
 @needs_items
-def item_features(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def item_features(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
-    record_deployment(settings.tables, day, version)
-    features, statistics = features_of_day(settings.tables, settings.landing, version, day)
+    version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
+    record_deployment(workspace.tables, day, version)
+    features, statistics = features_of_day(workspace.tables, workspace.landing, version, day)
     frame = features.to_frame(statistics)
-    settings.tables.write("item_features", frame, {"model_version": version.name, "day": day})
+    workspace.tables.write("item_features", frame, {"model_version": version.name, "day": day})
     basis = version.load().basis
     known = frame["item_id"].is_in(basis.items["item_id"].implode())
     no_content = frame["content"].list.eval(pl.element().abs()).list.sum() == 0

@@ -8,8 +8,7 @@ import polars as pl
 
 from assets.common.metadata import MODELLING, columns, picture
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.features import item_features
 from assets.sequences import user_sequences
 from assets.steps.encode import (
@@ -59,22 +58,22 @@ TOLERANCE = 1e-4  # batches of other lengths round differently; in fp32 the diff
     ],
 )
 @needs_items
-def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
-    record_deployment(settings.tables, day, version)
+    version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
+    record_deployment(workspace.tables, day, version)
     started = time.perf_counter()
-    renewed = renew_full_inference(settings, version)
-    caught_up = missing_days(settings.tables, version, day)
+    renewed = renew_full_inference(workspace, version)
+    caught_up = missing_days(workspace.tables, version, day)
     for earlier in caught_up:
-        encode_day(settings, version, earlier)
-    inferred = encode_day(settings, version, day)
+        encode_day(workspace, version, earlier)
+    inferred = encode_day(workspace, version, day)
     seconds = time.perf_counter() - started
-    behind = compact(settings.tables, USER_STATES, version.name, day, settings.inference.compaction_days)
-    total = len(inferred_days(settings.tables, version.name, day))
+    behind = compact(workspace.tables, USER_STATES, version.name, day, workspace.settings.inference.compaction_days)
+    total = len(inferred_days(workspace.tables, version.name, day))
     log = {"model_version": version.name, "inferred": inferred, "active": inferred, "total": total, "seconds": seconds}
-    settings.tables.write("inference_log", pl.DataFrame([log]), {"day": day})
-    difference = largest_difference_to_full(settings, version, day)
+    workspace.tables.write("inference_log", pl.DataFrame([log]), {"day": day})
+    difference = largest_difference_to_full(workspace, version, day)
     return dg.MaterializeResult(
         metadata={
             "inferred_users": inferred,
@@ -106,10 +105,10 @@ def user_states(context: dg.AssetExecutionContext, settings: SettingsResource) -
     metadata=columns(item_id="String", embedding="List(Float32): of length 1, less where traits are unknown"),
 )
 @needs_items
-def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
-    items, width = write_item_embeddings(settings, version, day)
+    version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
+    items, width = write_item_embeddings(workspace, version, day)
     return dg.MaterializeResult(metadata={"dagster/row_count": items, "width": width, "model_version": version.name})
 
 
@@ -149,14 +148,14 @@ def item_embeddings(context: dg.AssetExecutionContext, settings: SettingsResourc
     ],
 )
 @needs_items
-def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def item_index(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    version = serving(settings.tables, settings.home, day, tracking_of(settings).champion())
-    built = index_day(settings, version, day)
-    filtered = recall_under_filters(settings, version, day, built)
-    drift = record_scores(settings.tables, version, day, built.best_scores)
-    rebuild_views(settings.home, settings.tables)
-    bound, shift_bound = settings.index.minimum_recall, settings.quality.score_shift_warn
+    version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
+    built = index_day(workspace, version, day)
+    filtered = recall_under_filters(workspace, version, day, built)
+    drift = record_scores(workspace.tables, version, day, built.best_scores)
+    rebuild_views(workspace.home, workspace.tables)
+    bound, shift_bound = workspace.settings.index.minimum_recall, workspace.settings.quality.score_shift_warn
     return dg.MaterializeResult(
         metadata={
             "items": built.items,
@@ -178,10 +177,10 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
             ),
             dg.AssetCheckResult(
                 check_name="recall_under_filters",
-                passed=all(each.recall >= settings.index.minimum_filtered_recall for each in filtered),
+                passed=all(each.recall >= workspace.settings.index.minimum_filtered_recall for each in filtered),
                 metadata={each.name: each.recall for each in filtered}
                 | {f"{each.name}_lowest": each.lowest for each in filtered}
-                | {"bound": settings.index.minimum_filtered_recall},
+                | {"bound": workspace.settings.index.minimum_filtered_recall},
             ),
             dg.AssetCheckResult(
                 check_name="scores_as_before",
@@ -190,7 +189,7 @@ def item_index(context: dg.AssetExecutionContext, settings: SettingsResource) ->
                 description="too few days before to compare with" if drift.shift is None else "",
                 metadata={"bound": shift_bound} | ({} if drift.shift is None else {"shift": drift.shift}),
             ),
-            never_engaged_check(built, settings.quality.never_engaged_warn),
+            never_engaged_check(built, workspace.settings.quality.never_engaged_warn),
         ],
     )
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from assets.common.metadata import DATA_PLATFORM, delta_schema, picture
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from warehouse.arrival_days import history_day, landing_of, why_not_past
 from warehouse.contracts import LandingTable
 from warehouse.day_records import landed_days
@@ -44,12 +44,12 @@ DESCRIPTIONS = {
         ),
     ],
 )
-def history(settings: SettingsResource) -> dg.MaterializeResult:
-    _require_a_past_history(settings)
-    reports = {table: _ingest(settings, table, None) for table in LandingTable}
-    rebuild_views(settings.home, settings.tables)
-    first_arrival = history_day(settings.tables, settings.landing)
-    events = settings.tables.scan("events").filter(pl.col("arrival_date") == first_arrival)
+def history(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    _require_a_past_history(workspace)
+    reports = {table: _ingest(workspace, table, None) for table in LandingTable}
+    rebuild_views(workspace.home, workspace.tables)
+    first_arrival = history_day(workspace.tables, workspace.landing)
+    events = workspace.tables.scan("events").filter(pl.col("arrival_date") == first_arrival)
     metadata: dict[str, Any] = {f"{table}_rows": report.rows_written for table, report in reports.items()}
     for table, report in reports.items():
         metadata |= {f"{table}_{name}": value for name, value in _losses(report).items()}
@@ -57,7 +57,7 @@ def history(settings: SettingsResource) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata=metadata,
         check_results=[
-            _quarantine_result(max(report.quarantine_share for report in reports.values()), settings),
+            _quarantine_result(max(report.quarantine_share for report in reports.values()), workspace),
             dg.AssetCheckResult(check_name="has_events", passed=reports[LandingTable.events].rows_written > 0),
         ],
     )
@@ -79,15 +79,15 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
             )
         ],
     )
-    def landed(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+    def landed(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
         day = date.fromisoformat(context.partition_key)
-        _require_not_after_the_newest(settings, day)
-        report = _ingest(settings, table, day)
+        _require_not_after_the_newest(workspace, day)
+        report = _ingest(workspace, table, day)
         if report.rows_quarantined:
             context.log.warning(f"{report.rows_quarantined} rows of {table} quarantined: {report.quarantined}")
         return dg.MaterializeResult(
             metadata={"dagster/row_count": report.rows_written, "files": report.files, **_losses(report)},
-            check_results=[_quarantine_result(report.quarantine_share, settings)],
+            check_results=[_quarantine_result(report.quarantine_share, workspace)],
         )
 
     return landed
@@ -99,25 +99,25 @@ users = _daily_asset(LandingTable.users)
 impressions = _daily_asset(LandingTable.impressions)
 
 
-def _ingest(settings: SettingsResource, table: LandingTable, day: date | None) -> IngestReport:
+def _ingest(workspace: Workspace, table: LandingTable, day: date | None) -> IngestReport:
     """Ingest; what the input's owner must mend is not tried again."""
     try:
-        return ingest(settings.landing, settings.tables, table, day, settings.value().data)
+        return ingest(workspace.landing, workspace.tables, table, day, workspace.settings.data)
     except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def _require_a_past_history(settings: SettingsResource) -> None:
+def _require_a_past_history(workspace: Workspace) -> None:
     """Raise if the history would be recorded as of today or a day to come, because of a date typed wrong.
 
     Raises:
         dagster.Failure: with the folder.
     """
-    if reason := why_not_past(landing_of(settings.tables, settings.landing)):
+    if reason := why_not_past(landing_of(workspace.tables, workspace.landing)):
         raise dg.Failure(reason, allow_retries=False)
 
 
-def _require_not_after_the_newest(settings: SettingsResource, day: date) -> None:
+def _require_not_after_the_newest(workspace: Workspace, day: date) -> None:
     """Raise if ``day`` comes after all that has landed: to publish it would be to publish a day that has not been.
 
     Dagster refuses such a partition, but for a launch that was prepared outside the code location.
@@ -125,17 +125,17 @@ def _require_not_after_the_newest(settings: SettingsResource, day: date) -> None
     Raises:
         dagster.Failure: with what to do.
     """
-    newest = max(landed_days(settings.home), default=None)
+    newest = max(landed_days(workspace.home), default=None)
     if newest is None or day > newest:
         raise dg.Failure(
-            f"{day} has not landed: the newest day in {settings.landing.root} is {newest or 'none'}. Put the day's "
+            f"{day} has not landed: the newest day in {workspace.landing.root} is {newest or 'none'}. Put the day's "
             f"files into <table>/date={day}/ first.",
             allow_retries=False,
         )
 
 
-def _quarantine_result(share: float, settings: SettingsResource) -> dg.AssetCheckResult:
-    bound = settings.data.maximum_quarantine_share
+def _quarantine_result(share: float, workspace: Workspace) -> dg.AssetCheckResult:
+    bound = workspace.settings.data.maximum_quarantine_share
     return dg.AssetCheckResult(
         check_name=WITHIN_QUARANTINE, passed=share <= bound, metadata={"share": share, "bound": bound}
     )

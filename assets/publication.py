@@ -8,8 +8,7 @@ import polars as pl
 from assets.advertisers import advertiser_candidates
 from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.inference import item_index, user_states
 from assets.steps.publish import publish_day
 from assets.steps.versions import serving, versions
@@ -46,15 +45,15 @@ SHOWN_VERSIONS = 5  # the newest: a rollback goes to one of these
     ],
 )
 @needs_items
-def online_states(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def online_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.figures.charts import state_age_histogram
 
     day = date.fromisoformat(context.partition_key)
-    champion = tracking_of(settings).champion()
-    version = serving(settings.tables, settings.home, day, champion)
-    published = publish_day(settings, version, day, champion)
+    champion = workspace.tracking.champion()
+    version = serving(workspace.tables, workspace.home, day, champion)
+    published = publish_day(workspace, version, day, champion)
     now = published.publication
-    ages = _ages(settings, now.model_version, now.day)
+    ages = _ages(workspace, now.model_version, now.day)
     newest = int(ages.min()) if len(ages) else None  # type: ignore[arg-type]
     return dg.MaterializeResult(
         metadata={
@@ -69,7 +68,7 @@ def online_states(context: dg.AssetExecutionContext, settings: SettingsResource)
             "seconds": published.seconds,
             "states_a_second": published.states / max(published.seconds, 1e-9),
             "newest_state_days": newest if newest is not None else -1,
-            "ages_by_version": preview(_ages_by_version(settings, now.model_version, now.day)),
+            "ages_by_version": preview(_ages_by_version(workspace, now.model_version, now.day)),
             "ages": picture(state_age_histogram(ages.to_numpy(), now.model_version), "age of the states served"),
         },
         check_results=[
@@ -82,19 +81,19 @@ def online_states(context: dg.AssetExecutionContext, settings: SettingsResource)
     )
 
 
-def _ages(settings: SettingsResource, version: str, day: date) -> pl.Series:
+def _ages(workspace: Workspace, version: str, day: date) -> pl.Series:
     """Days since the state of each user was inferred."""
-    inferred = inferred_days(settings.tables, version, day)
+    inferred = inferred_days(workspace.tables, version, day)
     return inferred.select(age=(pl.lit(day) - pl.col("day")).dt.total_days())["age"]
 
 
-def _ages_by_version(settings: SettingsResource, serving_version: str, day: date) -> pl.DataFrame:
+def _ages_by_version(workspace: Workspace, serving_version: str, day: date) -> pl.DataFrame:
     """How old the states of each version are: what a rollback would find."""
     rows = []
-    with_states = {values["model_version"] for values in settings.tables.partitions(USER_STATES)}
-    known = [version.name for version in versions(settings.tables, settings.home) if version.name in with_states]
+    with_states = {values["model_version"] for values in workspace.tables.partitions(USER_STATES)}
+    known = [version.name for version in versions(workspace.tables, workspace.home) if version.name in with_states]
     for version in known[-SHOWN_VERSIONS:]:
-        ages = _ages(settings, version, day)
+        ages = _ages(workspace, version, day)
         if len(ages):
             rows.append(
                 {

@@ -8,7 +8,7 @@ import polars as pl
 
 from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.ingest import events, items, users
 from warehouse.contracts import EVENT_NAMES
 from warehouse.quality import (
@@ -65,18 +65,18 @@ FINDING_SCHEMA = {
         for name, description in CHECKS.items()
     ],
 )
-def data_quality(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def data_quality(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    figures = figures_by_day(settings.tables, settings.landing, day, settings.data.memory_gib)
-    bounds = settings.value().quality
-    shared = shared_event_ids(settings.tables, day, settings.data.memory_gib)
+    figures = figures_by_day(workspace.tables, workspace.landing, day, workspace.settings.data.memory_gib)
+    bounds = workspace.settings.quality
+    shared = shared_event_ids(workspace.tables, day, workspace.settings.data.memory_gib)
     found = [
-        *findings(figures, settings.landing, day, bounds),
+        *findings(figures, workspace.landing, day, bounds),
         judged_shared_ids(shared, figures, day, bounds),
     ]
     table = pl.DataFrame(found, schema=FINDING_SCHEMA)
-    settings.tables.write("data_quality", table, {"day": day})
-    rebuild_views(settings.home, settings.tables)  # a day that stops here is looked into
+    workspace.tables.write("data_quality", table, {"day": day})
+    rebuild_views(workspace.home, workspace.tables)  # a day that stops here is looked into
     return dg.MaterializeResult(
         metadata={
             **{f"{finding.name}: {finding.figure}": finding.value for finding in found if finding.value is not None},

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.inference import item_embeddings, user_states
 from assets.ingest import events, impressions
 from assets.steps.daily_recall import prequential
@@ -39,12 +39,12 @@ YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_
     ),
 )
 @needs_items
-def evaluation_lists(settings: SettingsResource) -> dg.MaterializeResult:
-    version, period, comparison = newest_version(settings)
-    lists = evaluation_lists_of(settings, comparison)
-    oracle = oracle_lists(settings, version, period, comparison)
-    settings.tables.write("evaluation_lists", lists, {"model_version": version.name})
-    settings.tables.write("oracle_lists", oracle, {"model_version": version.name})
+def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    version, period, comparison = newest_version(workspace)
+    lists = evaluation_lists_of(workspace, comparison)
+    oracle = oracle_lists(workspace, version, period, comparison)
+    workspace.tables.write("evaluation_lists", lists, {"model_version": version.name})
+    workspace.tables.write("oracle_lists", oracle, {"model_version": version.name})
     queries = comparison.asked.queries
     return dg.MaterializeResult(
         metadata={
@@ -67,10 +67,10 @@ def evaluation_lists(settings: SettingsResource) -> dg.MaterializeResult:
     "conversion type, with bootstrap intervals; every model and baseline beside each other, as MLflow runs.",
 )
 @needs_items
-def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    report = open_report(settings, dagster_tags(context))
+def recall_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    report = open_report(workspace, dagster_tags(context))
     result = report.recall()
-    write_champion_metrics(settings, "recall", result.table)
+    write_champion_metrics(workspace, "recall", result.table)
     return dg.MaterializeResult(
         metadata={
             **{f"{model}_recall@{result.k}": value for model, value in result.at(result.k).items()},
@@ -92,10 +92,10 @@ def recall_report(context: dg.AssetExecutionContext, settings: SettingsResource)
     "without it.",
 )
 @needs_items
-def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    report = open_report(settings, dagster_tags(context))
+def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    report = open_report(workspace, dagster_tags(context))
     result = report.diversity()
-    write_champion_metrics(settings, "diversity", result.table)
+    write_champion_metrics(workspace, "diversity", result.table)
     return dg.MaterializeResult(
         metadata={
             "diversity": preview(result.wide()),
@@ -115,12 +115,12 @@ def diversity_report(context: dg.AssetExecutionContext, settings: SettingsResour
     "the relevance of candidates to the subject. With a page to look at.",
 )
 @needs_items
-def context_report(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    report = open_report(settings, dagster_tags(context))
+def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    report = open_report(workspace, dagster_tags(context))
     result = report.context()
     if result is None:
         return dg.MaterializeResult(metadata={"requests": 0, "why": "neither related_pins impressions nor baskets"})
-    write_champion_metrics(settings, "context", result.table)
+    write_champion_metrics(workspace, "context", result.table)
     return dg.MaterializeResult(
         metadata={
             "requests": result.requests,
@@ -150,10 +150,10 @@ def context_report(context: dg.AssetExecutionContext, settings: SettingsResource
     ),
 )
 @needs_items
-def daily_recall(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def daily_recall(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    result = prequential(settings, day, dagster_tags(context))
-    settings.tables.write("daily_recall", result.table, {"day": day})
+    result = prequential(workspace, day, dagster_tags(context))
+    workspace.tables.write("daily_recall", result.table, {"day": day})
     metadata: dict[str, dg.MetadataValue | str | float | int] = {
         "positives": result.positives,
         "users": result.users,

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.common.metadata import DATA_PLATFORM
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.publication import online_states
 from warehouse.day_records import record_completed
 from warehouse.online import open_store
@@ -28,8 +28,8 @@ MEGABYTE = 1e6
     "one makes it anew. What the day was made of is recorded, so that a late file makes it run again. "
     "How much room each part of the home takes is in the metadata, and day by day in the plots.",
 )
-def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
-    store = open_store(settings.online.store, settings.home)
+def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    store = open_store(workspace.settings.online.store, workspace.home)
     try:
         publication = served(store)
     finally:
@@ -37,10 +37,10 @@ def retention(context: dg.AssetExecutionContext, settings: SettingsResource) -> 
     day, in_use = date.fromisoformat(context.partition_key), []
     if publication is not None:
         day, in_use = max(day, publication.day), [publication.index, publication.catalogue]
-    removed = sweep(settings.home, settings.tables, day, settings.value().data, in_use)
-    record_completed(settings.tables, date.fromisoformat(context.partition_key))
-    rebuild_views(settings.home, settings.tables)
-    room = sizes(settings.home)
+    removed = sweep(workspace.home, workspace.tables, day, workspace.settings.data, in_use)
+    record_completed(workspace.tables, date.fromisoformat(context.partition_key))
+    rebuild_views(workspace.home, workspace.tables)
+    room = sizes(workspace.home)
     return dg.MaterializeResult(
         metadata={
             "megabytes": sum(room.values()) / MEGABYTE,

@@ -7,7 +7,7 @@ import polars as pl
 
 from assets.common.metadata import DATA_PLATFORM, columns, picture
 from assets.common.partitions import daily
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.ingest import events
 from assets.quality import data_quality
 from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
@@ -31,14 +31,14 @@ from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
         value="List(Float64): in the event's currency",
     ),
 )
-def user_sequences(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.figures.charts import history_length_histogram
 
     day = date.fromisoformat(context.partition_key)
-    shape, memory = settings.value().sequences, settings.data.memory_gib
-    batches = sequence_batches(settings.tables, settings.landing, [day], shape, memory)
-    settings.tables.write_batches("user_sequences", pl.Schema(SEQUENCE_SCHEMA), batches, {"day": day})
-    written = settings.tables.scan("user_sequences").filter(pl.col("day") == day)
+    shape, memory = workspace.settings.sequences, workspace.settings.data.memory_gib
+    batches = sequence_batches(workspace.tables, workspace.landing, [day], shape, memory)
+    workspace.tables.write_batches("user_sequences", pl.Schema(SEQUENCE_SCHEMA), batches, {"day": day})
+    written = workspace.tables.scan("user_sequences").filter(pl.col("day") == day)
     lengths = written.select(pl.col("event_time").list.len()).collect()["event_time"]
     metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths)}
     if not len(lengths):
@@ -48,7 +48,7 @@ def user_sequences(context: dg.AssetExecutionContext, settings: SettingsResource
             **metadata,
             "median_length": float(lengths.median()),  # type: ignore[arg-type]
             "mean_length": float(lengths.mean()),  # type: ignore[arg-type]
-            "share_cut": float((lengths == settings.sequences.length).mean()),  # type: ignore[arg-type]
+            "share_cut": float((lengths == workspace.settings.sequences.length).mean()),  # type: ignore[arg-type]
             "lengths": picture(history_length_histogram(lengths.to_numpy(), str(day)), "sequence lengths"),
         }
     )

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.common.metadata import MODELLING, columns, dagster_tags, preview
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.features import content_basis
 from assets.ingest import events, history, items, users
 from assets.steps.period import history_of, training_day, training_period
@@ -49,22 +48,24 @@ EXAMPLE_COLUMNS = {
     ],
 )
 @needs_items
-def training_examples(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def training_examples(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
     from ml.examples.period import examples_to_frame, prepare_examples
     from ml.features.content import ContentBasis
 
-    day, effective = training_day(settings.tables), settings.value()
-    period = training_period(settings.tables, settings.landing, day, effective)
+    day, effective = training_day(workspace.tables), workspace.settings
+    period = training_period(workspace.tables, workspace.landing, day, effective)
     why = why_advertisers_alone(history_of(period), period.rule.window_days)
-    if why and not versions(settings.tables, settings.home):
+    if why and not versions(workspace.tables, workspace.home):
         context.log.warning(why)
-        record_training_without_items(settings.tables, day, why)
+        record_training_without_items(workspace.tables, day, why)
         raise NothingToLearn(why)
-    record_training_with_items(settings.tables, day)
-    basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
+    record_training_with_items(workspace.tables, day)
+    basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     prepared = prepare_examples(period, effective, basis)
     frame = examples_to_frame(prepared, period.event_names)
-    settings.tables.write("training_examples", frame.drop("subject_item_id"), {"as_of": day})
+    workspace.tables.write("training_examples", frame.drop("subject_item_id"), {"as_of": day})
     by_name = frame.group_by("event_name").len().sort("len", descending=True)
     return dg.MaterializeResult(
         metadata={
@@ -110,17 +111,17 @@ def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetChe
     ],
 )
 @needs_items
-def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
+def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.examples.period import examples_of_frame, examples_to_frame, with_subjects
     from settings import ContextRecipe
 
-    day, effective = training_day(settings.tables), settings.value()
-    require_items(settings.tables, day)
-    period = training_period(settings.tables, settings.landing, day, effective)
-    examples = settings.tables.read("training_examples", {"as_of": day})
+    day, effective = training_day(workspace.tables), workspace.settings
+    require_items(workspace.tables, day)
+    period = training_period(workspace.tables, workspace.landing, day, effective)
+    examples = workspace.tables.read("training_examples", {"as_of": day})
     prepared = with_subjects(examples_of_frame(period, examples, effective), effective)
     frame = examples_to_frame(prepared, period.event_names)
-    settings.tables.write("contextual_examples", frame, {"as_of": day})
+    workspace.tables.write("contextual_examples", frame, {"as_of": day})
     titles = period.items.select("item_id", "title", "category")
     described = (
         frame.drop_nulls("subject_item_id")
@@ -161,21 +162,21 @@ def contextual_examples(settings: SettingsResource) -> dg.MaterializeResult:
     "sequential one without context and mean pooling, for an honest comparison on that window.",
 )
 @needs_items
-def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.examples.period import examples_of_frame
     from ml.features.content import ContentBasis
     from ml.versions.train import train_version
 
-    day, effective = training_day(settings.tables), settings.value()
-    require_items(settings.tables, day)
-    period = training_period(settings.tables, settings.landing, day, effective)
-    basis = ContentBasis.from_frame(settings.tables.read("content_basis", {"as_of": day}))
-    examples = settings.tables.read("contextual_examples", {"as_of": day})
+    day, effective = training_day(workspace.tables), workspace.settings
+    require_items(workspace.tables, day)
+    period = training_period(workspace.tables, workspace.landing, day, effective)
+    basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
+    examples = workspace.tables.read("contextual_examples", {"as_of": day})
     prepared = examples_of_frame(period, examples, effective, basis)
     trained = train_version(
-        period, prepared, effective, tracking_of(settings), settings.home.models, f"{day}", dagster_tags(context)
+        period, prepared, effective, workspace.tracking, workspace.home.models, f"{day}", dagster_tags(context)
     )
-    record_version(settings.tables, trained.version, day, trained.run_id)
+    record_version(workspace.tables, trained.version, day, trained.run_id)
     return dg.MaterializeResult(
         metadata={
             "model_version": trained.version,
@@ -209,10 +210,10 @@ def item_model(context: dg.AssetExecutionContext, settings: SettingsResource) ->
     ],
 )
 @needs_items
-def champion(context: dg.AssetExecutionContext, settings: SettingsResource) -> dg.MaterializeResult:
+def champion(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from assets.steps.promote import judge, promote
 
-    decision = judge(settings)
+    decision = judge(workspace)
     context.log.info(decision.reason)
     metadata: dict[str, dg.MetadataValue | str | float | int] = {
         "candidate": decision.candidate.name,
@@ -221,8 +222,8 @@ def champion(context: dg.AssetExecutionContext, settings: SettingsResource) -> d
         "gate": preview(decision.table),
     }
     if decision.passed:
-        metadata |= promote(settings, decision.candidate)
-    serving = tracking_of(settings).champion()
+        metadata |= promote(workspace, decision.candidate)
+    serving = workspace.tracking.champion()
     finite = bool(metadata.get("all_finite", True))
     return dg.MaterializeResult(
         metadata={**metadata, "champion": serving or "none"},

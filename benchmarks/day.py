@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, encode_everyone
 from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
@@ -65,17 +65,17 @@ def measure(world: World) -> DayCost:
         features, statistics = features_of_day(world.tables, world.landing, version, each)
         frame = features.to_frame(statistics)
         world.tables.write("item_features", frame, {"model_version": version.name, "day": each})
-    settings = SettingsResource()
+    workspace = Workspace.from_environment()
     users: dict[float, int] = {}
     seconds: dict[float, list[float]] = {share: [] for share in SHARES}
     full_seconds: list[float] = []
-    everyone = encode_everyone(settings, version)
+    everyone = encode_everyone(workspace, version)
     for number in range(ROUNDS):
         for share in SHARES:
             write_activity(world, day, share, seed=number)
-            users[share], took = timed(lambda: encode_day(settings, version, day))
+            users[share], took = timed(lambda: encode_day(workspace, version, day))
             seconds[share].append(took)
-        full_seconds.append(timed(lambda: encode_everyone(settings, version))[1])
+        full_seconds.append(timed(lambda: encode_everyone(workspace, version))[1])
     medians = [float(np.median(seconds[share])) for share in SHARES]
     slope, constant = np.polyfit(SHARES, medians, deg=1)
     return DayCost(

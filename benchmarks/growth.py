@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, index_day, write_item_embeddings
 from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
@@ -86,10 +86,10 @@ def measure(shape: Shape) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         home = Home(Path(directory)).create()
         os.environ["ADSEQ_HOME"] = str(home.root)
-        settings = SettingsResource()
-        landing, tables = settings.landing, settings.tables
+        workspace = Workspace.from_environment()
+        landing, tables = workspace.landing, workspace.tables
         version = prepare(home, landing, tables, shape)
-        rounds = [[timed(step) for step in steps_of_day(settings, landing, tables, version)] for _ in range(ROUNDS)]
+        rounds = [[timed(step) for step in steps_of_day(workspace, landing, tables, version)] for _ in range(ROUNDS)]
         return dict(zip(STEPS, np.median(rounds, axis=0).tolist(), strict=True))
 
 
@@ -125,7 +125,7 @@ def events_of_day(shape: Shape, item_ids: pl.Series) -> pl.DataFrame:
 
 
 def steps_of_day(
-    settings: SettingsResource, landing: Landing, tables: Tables, version: ModelVersion
+    workspace: Workspace, landing: Landing, tables: Tables, version: ModelVersion
 ) -> tuple[Callable[[], object], ...]:
     """What the assets of a day do, in the order of ``STEPS``."""
 
@@ -134,17 +134,17 @@ def steps_of_day(
         tables.write("item_features", found.to_frame(statistics), {"model_version": version.name, "day": DAY})
 
     def sequences() -> None:
-        found = user_sequences(tables, landing, DAY, settings.value().sequences)
+        found = user_sequences(tables, landing, DAY, workspace.settings.sequences)
         tables.write("user_sequences", found, {"day": DAY})
 
     return (
-        lambda: ingest(landing, tables, LandingTable.events, DAY, settings.value().data),
-        lambda: figures_by_day(tables, landing, DAY, settings.data.memory_gib),
+        lambda: ingest(landing, tables, LandingTable.events, DAY, workspace.settings.data),
+        lambda: figures_by_day(tables, landing, DAY, workspace.settings.data.memory_gib),
         sequences,
         features,
-        lambda: encode_day(settings, version, DAY),
-        lambda: write_item_embeddings(settings, version, DAY),
-        lambda: index_day(settings, version, DAY),
+        lambda: encode_day(workspace, version, DAY),
+        lambda: write_item_embeddings(workspace, version, DAY),
+        lambda: index_day(workspace, version, DAY),
     )
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from assets import advertisers, features, inference, ingest, reports, retention, sequences, training
 from assets import alpha_sweep as sweep
 from assets import publication as online
-from assets.common.resources import SettingsResource
+from assets.common.resources import WorkspaceResource
 from pipelines import abandoned_runs as abandoned
 from pipelines import jobs, schedules, sensors
 from settings import Settings
@@ -38,7 +38,7 @@ defs = dg.Definitions(
     jobs=[jobs.bootstrap, jobs.daily, jobs.retrain, jobs.sweep],
     schedules=[schedules.daily_schedule, schedules.weekly_retrain],
     sensors=[sensors.new_landing_dates, abandoned.abandoned_runs],
-    resources={"settings": SettingsResource()},
+    resources={"workspace": WorkspaceResource()},
     # One process a run: importing lightning and mlflow costs more than what a daily step does.
     executor=dg.in_process_executor,
 )

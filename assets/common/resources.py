@@ -1,9 +1,9 @@
-"""The settings as a Dagster resource: the launchpad overrides the environment, the environment overrides the defaults.
+"""The workspace as a Dagster resource: the launchpad overrides the environment, the environment overrides the defaults.
 
 Every setting is a field of its own in the launchpad, for one run::
 
     resources:
-      settings:
+      workspace:
         config:
           training: {maximum_epochs: 3}
           index: {kind: hnsw}
@@ -13,201 +13,88 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import dagster as dg
 from pydantic import create_model
 
-from settings import (
-    AdvertiserSettings,
-    ContextSettings,
-    DataSettings,
-    EvaluationSettings,
-    ExampleSettings,
-    FeatureSettings,
-    GateSettings,
-    Group,
-    IndexSettings,
-    InferenceSettings,
-    ModelSettings,
-    OnlineSettings,
-    QualitySettings,
-    SequenceSettings,
-    ServingSettings,
-    Settings,
-    SweepSettings,
-    TrainingSettings,
-)
+from assets.common.workspace import Workspace
+from settings import Group, Settings
 from warehouse.home import Home
-from warehouse.landing import Landing
 from warehouse.move_home import follow_home
 from warehouse.open_home import open_for_writing
 from warehouse.remedies import replaced_by_run
 from warehouse.tables import Tables
 
 PARTITION_TAG = "dagster/partition"
-_environment = Settings()
 _writing: set[Path] = set()
-ConfigClass = TypeVar("ConfigClass", bound=Group)
 
 
-def _defaults_from_environment(config: type[ConfigClass]) -> type[ConfigClass]:
-    """The class with the environment's values as field defaults.
-
-    A default for the whole group would not do: when the launchpad overrides one field, Dagster takes the group's other
-    fields from the class, and the environment would be lost.
-    """
-    group = next(value for _, value in _environment if isinstance(value, Group) and issubclass(config, type(value)))
-    fields = {name: (field.annotation, getattr(group, name)) for name, field in config.model_fields.items()}
-    return create_model(  # type: ignore[call-overload]
-        config.__name__, __base__=config, __module__=config.__module__, __doc__=config.__doc__, **fields
-    )
-
-
-@_defaults_from_environment
-class DataConfig(DataSettings, dg.Config):
-    """How the landing zone is read and when a day is stopped."""
-
-
-@_defaults_from_environment
-class QualityConfig(QualitySettings, dg.Config):
-    """When a day's data warn, and when they stop it."""
-
-
-@_defaults_from_environment
-class SequenceConfig(SequenceSettings, dg.Config):
-    """Shape of a user's behaviour sequence."""
-
-
-@_defaults_from_environment
-class FeatureConfig(FeatureSettings, dg.Config):
-    """Item features that both towers read."""
-
-
-@_defaults_from_environment
-class ExampleConfig(ExampleSettings, dg.Config):
-    """Training examples: cut-offs, future windows, label weights."""
-
-
-@_defaults_from_environment
-class ContextConfig(ContextSettings, dg.Config):
-    """Synthetic context augmentation."""
-
-
-@_defaults_from_environment
-class ModelConfig(ModelSettings, dg.Config):
-    """The two-tower model."""
-
-
-@_defaults_from_environment
-class TrainingConfig(TrainingSettings, dg.Config):
-    """Optimisation and the sampled softmax."""
-
-
-@_defaults_from_environment
-class SweepConfig(SweepSettings, dg.Config):
-    """The sweep over the weights of the log-Q correction."""
-
-
-@_defaults_from_environment
-class InferenceConfig(InferenceSettings, dg.Config):
-    """Encoding users and items."""
-
-
-@_defaults_from_environment
-class IndexConfig(IndexSettings, dg.Config):
-    """The approximate nearest-neighbour index."""
-
-
-@_defaults_from_environment
-class EvaluationConfig(EvaluationSettings, dg.Config):
-    """Reports."""
-
-
-@_defaults_from_environment
-class GateConfig(GateSettings, dg.Config):
-    """When a new model may become champion."""
-
-
-@_defaults_from_environment
-class AdvertiserConfig(AdvertiserSettings, dg.Config):
-    """The advertiser model, where it differs from the item model."""
-
-
-@_defaults_from_environment
-class OnlineConfig(OnlineSettings, dg.Config):
-    """The online store, which the candidate service reads."""
-
-
-@_defaults_from_environment
-class ServingConfig(ServingSettings, dg.Config):
-    """The candidate service; a run logs these and uses none of them."""
-
-
-class SettingsResource(dg.ConfigurableResource["SettingsResource"]):
-    """The effective settings of one run, and the home that it reads and writes.
-
-    While a run has the resource, the run holds the home's write lock.
-    """
-
-    data: DataConfig = DataConfig()
-    quality: QualityConfig = QualityConfig()
-    sequences: SequenceConfig = SequenceConfig()
-    features: FeatureConfig = FeatureConfig()
-    examples: ExampleConfig = ExampleConfig()
-    context: ContextConfig = ContextConfig()
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    sweep: SweepConfig = SweepConfig()
-    inference: InferenceConfig = InferenceConfig()
-    index: IndexConfig = IndexConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    gate: GateConfig = GateConfig()
-    advertisers: AdvertiserConfig = AdvertiserConfig()
-    online: OnlineConfig = OnlineConfig()
-    serving: ServingConfig = ServingConfig()
+class _LockedWorkspace(dg.ConfigurableResource[Workspace]):
+    """The workspace of one run. While a run has the resource, the run holds the home's write lock."""
 
     def value(self) -> Settings:
-        """The effective settings, as plain settings."""
-        home = Settings()
+        """Return the effective settings, as plain settings."""
+        environment = Settings()
         groups = {
             name: type(group).model_validate(getattr(self, name).model_dump())
-            for name, group in home
+            for name, group in environment
             if isinstance(group, Group)
         }
-        return home.model_copy(update=groups)
-
-    @property
-    def home(self) -> Home:
-        return Home(Settings().home)
-
-    @property
-    def tables(self) -> Tables:
-        return Tables(self.home.tables)
-
-    @property
-    def landing(self) -> Landing:
-        return Landing(self.home.landing)
+        return environment.model_copy(update=groups)
 
     @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[SettingsResource, None, None]:
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Workspace, None, None]:
         """Hold the home's write lock for the length of the run.
 
         Raises:
             HomeLocked: another process writes to the home.
             OtherFormat: the home is of another format.
         """
-        run, home = context.run, self.home
+        workspace = Workspace(self.value())
+        run, home = context.run, workspace.home
         open_for_writing(home)
         with writing(home, f"Dagster run {run.run_id} of {run.job_name}" if run else "a Dagster run"):
             follow_home(home)
-            _make_readable(self.tables, run.tags.get(PARTITION_TAG) if run else None)
+            _make_readable(workspace.tables, run.tags.get(PARTITION_TAG) if run else None)
             if context.log:
-                values = (f"{name}={value}" for name, value in self.value().flat().items())
+                values = (f"{name}={value}" for name, value in workspace.settings.flat().items())
                 context.log.info(f"Effective settings: {', '.join(values)}")
-            yield self
+            yield workspace
+
+
+def _launchpad_group(group: Group) -> type[dg.Config]:
+    """Return a group of settings as the launchpad shows it, with the values of ``group`` as field defaults.
+
+    A default for the whole group would not do: when the launchpad overrides one field, Dagster takes the group's other
+    fields from the class, and the environment would be lost.
+    """
+    settings = type(group)
+    fields = {}
+    for name, field in settings.model_fields.items():
+        of_environment = copy(field)
+        of_environment.default, of_environment.default_factory = getattr(group, name), None
+        fields[name] = (field.annotation, of_environment)
+    return create_model(  # type: ignore[call-overload]
+        settings.__name__.replace("Settings", "Config"),
+        __base__=(settings, dg.Config),
+        __module__=__name__,
+        __doc__=settings.__doc__,
+        **fields,
+    )
+
+
+_groups = {name: _launchpad_group(group) for name, group in Settings() if isinstance(group, Group)}
+WorkspaceResource: type[_LockedWorkspace] = create_model(  # type: ignore[call-overload]
+    "WorkspaceResource",
+    __base__=_LockedWorkspace,
+    __module__=__name__,
+    __doc__=_LockedWorkspace.__doc__,
+    **{name: (group, group()) for name, group in _groups.items()},
+)
+"""One launchpad group for each group of ``Settings``: a new group is added there alone."""
 
 
 def _make_readable(tables: Tables, day: str | None) -> None:

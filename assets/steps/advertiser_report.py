@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.steps.advertiser_versions import versions
 from assets.steps.item_reports import Table
 from assets.steps.period import training_period
@@ -31,7 +30,7 @@ class AdvertiserReport(Table):
     unknown_positives: int  # misses by necessity
 
 
-def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserReport | None:
+def report_on(workspace: Workspace, tags: dict[str, str]) -> AdvertiserReport | None:
     """Measure the newest version's evaluation model and the baselines beside it; None without a version or a
     conversion in its newest window."""
     import mlflow
@@ -42,11 +41,11 @@ def report_on(settings: SettingsResource, tags: dict[str, str]) -> AdvertiserRep
     from ml.versions.tracking import REPORTS, log_figures
     from ml.versions.work_directory import dataset_hash
 
-    known = versions(settings.tables, settings.home)
+    known = versions(workspace.tables, workspace.home)
     if not known:
         return None
-    version, effective, tracking = known[-1], settings.value(), tracking_of(settings)
-    period = training_period(settings.tables, settings.landing, version.trained_day, effective)
+    version, effective, tracking = known[-1], workspace.settings, workspace.tracking
+    period = training_period(workspace.tables, workspace.landing, version.trained_day, effective)
     whole = AdvertiserPeriod.of(period)
     comparison = compare_advertisers(whole, version.directory, effective)
     evaluation, queries = effective.evaluation, comparison.queries

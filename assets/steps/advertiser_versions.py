@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from ml.models.layout import DEPLOYED
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
 from warehouse.days import day_end
@@ -84,11 +84,11 @@ def record_deployment(tables: Tables, day: date, version: AdvertiserVersion) -> 
         tables.write(DEPLOYMENTS, pl.DataFrame([{"model_version": version.name}]), {"day": day})
 
 
-def write_embeddings(settings: SettingsResource, version: AdvertiserVersion, day: date) -> pl.DataFrame:
+def write_embeddings(workspace: Workspace, version: AdvertiserVersion, day: date) -> pl.DataFrame:
     """Embed the advertisers known by the end of ``day``. Returns advertiser_id, items, embedding."""
     from ml.models.advertiser_artifact import advertiser_embeddings
 
-    tables, landing = settings.tables, settings.landing
+    tables, landing = workspace.tables, workspace.landing
     frame = advertiser_embeddings(
         version.load(),
         events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
@@ -99,30 +99,28 @@ def write_embeddings(settings: SettingsResource, version: AdvertiserVersion, day
     return frame
 
 
-def predict_day(settings: SettingsResource, version: AdvertiserVersion, day: date) -> pl.DataFrame:
+def predict_day(workspace: Workspace, version: AdvertiserVersion, day: date) -> pl.DataFrame:
     """Candidates of the users who were active on ``day``, as of its end; on the version's training day those of
     everybody, each from their own last active day. Returns what was written."""
-    tables, shape = settings.tables, settings.value().sequences
+    tables, shape = workspace.tables, workspace.settings.sequences
     if day == version.trained_day:
-        sequences = all_user_sequences(tables, settings.landing, day, shape, settings.data.memory_gib)
+        sequences = all_user_sequences(tables, workspace.landing, day, shape, workspace.settings.data.memory_gib)
     elif day in tables.days("user_sequences", "day"):
         sequences = tables.read("user_sequences", {"day": day})
     else:
-        sequences = user_sequences(tables, settings.landing, day, shape, settings.data.memory_gib)
-    return _predict(settings, version, day, sequences)
+        sequences = user_sequences(tables, workspace.landing, day, shape, workspace.settings.data.memory_gib)
+    return _predict(workspace, version, day, sequences)
 
 
-def _predict(
-    settings: SettingsResource, version: AdvertiserVersion, day: date, sequences: pl.DataFrame
-) -> pl.DataFrame:
+def _predict(workspace: Workspace, version: AdvertiserVersion, day: date, sequences: pl.DataFrame) -> pl.DataFrame:
     from ml.models.advertiser_artifact import candidates, user_vectors
 
-    tables = settings.tables
+    tables = workspace.tables
     sequences = sequences.sort("user_id")
     index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
-    items, people = items_as_of(tables, settings.landing, day), users_as_of(tables, day)
-    users = user_vectors(version.load(), items, sequences, people, settings.value().inference)
-    depth = settings.advertisers.list_depth
+    items, people = items_as_of(tables, workspace.landing, day), users_as_of(tables, day)
+    users = user_vectors(version.load(), items, sequences, people, workspace.settings.inference)
+    depth = workspace.settings.advertisers.list_depth
     frame = candidates(sequences["user_id"], users, index, vectors(index["embedding"]), depth)
     write_candidates(tables, version.name, day, frame)
     return frame

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.steps.encode import embedded_as_of, encode_day, missing_days, read_item_embeddings, snapshot_embeddings
 from assets.steps.period import EVENT_COLUMNS, label_rule
 from assets.steps.versions import serving
@@ -32,31 +31,31 @@ class Prequential:
     url: str | None
 
 
-def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> Prequential:
+def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Prequential:
     """Measure the snapshot and item embeddings of the day before against the positives that happened in ``day``."""
     from ml.evaluation.daily_recall import measure_day
     from ml.figures.charts import daily_recall_curve
     from ml.versions.tracking import DAILY
 
-    tables, landing, before = settings.tables, settings.landing, day - timedelta(days=1)
-    tracking = tracking_of(settings)
-    version = serving(tables, settings.home, before, tracking.champion())
+    tables, landing, before = workspace.tables, workspace.landing, day - timedelta(days=1)
+    tracking = workspace.tracking
+    version = serving(tables, workspace.home, before, tracking.champion())
     zone = landing.manifest.time_zone
     log = events_as_of(tables, landing, day, EVENT_COLUMNS)
     for earlier in missing_days(tables, version, day):  # a day that runs before the one before it
-        encode_day(settings, version, earlier)
-    item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(settings, version, before))
-    users, user_embeddings = snapshot_embeddings(settings, version, before, users=_active(log, day_end(before, zone)))
+        encode_day(workspace, version, earlier)
+    item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(workspace, version, before))
+    users, user_embeddings = snapshot_embeddings(workspace, version, before, users=_active(log, day_end(before, zone)))
     rows = measure_day(
         log=log,
         start=day_end(before, zone),
-        rule=label_rule(landing, settings.value()),
+        rule=label_rule(landing, workspace.settings),
         users=users,
         user_embeddings=user_embeddings,
         item_ids=item_ids,
         item_embeddings=embeddings,
-        ks=settings.evaluation.ks,
-        maximum_users=settings.evaluation.maximum_users,
+        ks=workspace.settings.evaluation.ks,
+        maximum_users=workspace.settings.evaluation.maximum_users,
     )
     curve = daily_recall_curve(*_curve(tables, day, rows))
     headline = dict(rows.filter(model="contextual").drop_nulls("value").select("metric", "value").rows())
@@ -68,7 +67,7 @@ def prequential(settings: SettingsResource, day: date, tags: dict[str, str]) -> 
 
         tracking.replace_run(DAILY, "day", str(day))
         with tracking.run(DAILY, f"daily_recall {day}", {**tags, "day": str(day)}) as run:
-            mlflow.log_params({"day": str(day), "served_by": version.name, **settings.value().flat()})
+            mlflow.log_params({"day": str(day), "served_by": version.name, **workspace.settings.flat()})
             for model, metric, value in rows.drop_nulls("value").select("model", "metric", "value").rows():
                 mlflow.log_metric(f"{model}_{metric.replace('@', '_at_')}", value, step=day.toordinal())
             log_figures({"recall_by_day": curve})

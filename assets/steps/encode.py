@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
@@ -53,48 +53,50 @@ def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]
     return [each for each in arrived if version.trained_day < each < day and each not in done]
 
 
-def encode_day(settings: SettingsResource, version: ModelVersion, day: date) -> int:
+def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
     """States of the users who were active on ``day``, as of its end. Returns how many."""
-    tables = settings.tables
+    tables = workspace.tables
     if day in tables.days("user_sequences", "day"):
         sequences = tables.read("user_sequences", {"day": day})
     else:
-        sequences = user_sequences(tables, settings.landing, day, settings.value().sequences, settings.data.memory_gib)
-    return _encode(settings, version, day, sequences)
+        sequences = user_sequences(
+            tables, workspace.landing, day, workspace.settings.sequences, workspace.settings.data.memory_gib
+        )
+    return _encode(workspace, version, day, sequences)
 
 
-def encode_everyone(settings: SettingsResource, version: ModelVersion) -> int:
+def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
     """A version's full inference: every user as of their last active day, under the catalogue of its training day."""
     day = version.trained_day
     sequences = all_user_sequences(
-        settings.tables, settings.landing, day, settings.value().sequences, settings.data.memory_gib
+        workspace.tables, workspace.landing, day, workspace.settings.sequences, workspace.settings.data.memory_gib
     )
-    return _encode(settings, version, day, sequences)
+    return _encode(workspace, version, day, sequences)
 
 
-def renew_full_inference(settings: SettingsResource, version: ModelVersion) -> bool:
+def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
     """Repeat a version's full inference if anything that had arrived by its training day is other than it was.
 
     Returns:
         Whether it was repeated.
     """
-    if version.trained_day not in outdated_days(settings.tables, USER_STATES, version.name):
+    if version.trained_day not in outdated_days(workspace.tables, USER_STATES, version.name):
         return False
-    encode_everyone(settings, version)
-    write_item_embeddings(settings, version, version.trained_day)
+    encode_everyone(workspace, version)
+    write_item_embeddings(workspace, version, version.trained_day)
     return True
 
 
-def _encode(settings: SettingsResource, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
+def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
     from ml.models.tables import states_of_sequences
 
-    features, _ = stored_features(settings.tables, settings.landing, version, day)
-    states = states_of_sequences(version.load(), features, sequences, settings.value().inference)
-    write_states(settings.tables, version.name, day, states)
+    features, _ = stored_features(workspace.tables, workspace.landing, version, day)
+    states = states_of_sequences(version.load(), features, sequences, workspace.settings.inference)
+    write_states(workspace.tables, version.name, day, states)
     return len(states)
 
 
-def largest_difference_to_full(settings: SettingsResource, version: ModelVersion, day: date) -> float:
+def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day: date) -> float:
     """The largest difference between stored states and the same users re-encoded from the event log.
 
     A sample of the users of one earlier day: another one each day, and none that waits to run again because of earlier
@@ -103,17 +105,17 @@ def largest_difference_to_full(settings: SettingsResource, version: ModelVersion
     """
     from ml.models.tables import states_of_sequences
 
-    tables = settings.tables
+    tables = workspace.tables
     settled = set(state_days(tables, version.name)) - unsettled_days(tables)
     days = sorted(each for each in settled if version.trained_day < each < day)
     if not days:
         return 0.0
     random = np.random.default_rng(day.toordinal())
     earlier = days[int(random.integers(len(days)))]
-    sequences = user_sequences(tables, settings.landing, earlier, settings.value().sequences)
+    sequences = user_sequences(tables, workspace.landing, earlier, workspace.settings.sequences)
     sample = sequences.sample(min(CHECKED_USERS, len(sequences)), seed=day.toordinal())
-    features, _ = stored_features(tables, settings.landing, version, earlier)
-    fresh = states_of_sequences(version.load(), features, sample, settings.value().inference)
+    features, _ = stored_features(tables, workspace.landing, version, earlier)
+    fresh = states_of_sequences(version.load(), features, sample, workspace.settings.inference)
     stored = tables.read("user_states", {"model_version": version.name, "day": earlier})
     both = fresh.join(stored, on="user_id", how="left", suffix="_stored", maintain_order="left")
     if both["state_stored"].null_count():
@@ -121,28 +123,28 @@ def largest_difference_to_full(settings: SettingsResource, version: ModelVersion
     return float(np.abs(vectors(both["state"]) - vectors(both["state_stored"])).max(initial=0.0))
 
 
-def write_item_embeddings(settings: SettingsResource, version: ModelVersion, day: date) -> tuple[int, int]:
+def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> tuple[int, int]:
     """Embed the items that are listed as of the end of ``day``. Returns items and width."""
     from ml.features.items import is_listed
     from ml.models.tables import item_embeddings
 
-    features, statistics = stored_features(settings.tables, settings.landing, version, day)
+    features, statistics = stored_features(workspace.tables, workspace.landing, version, day)
     embeddings = item_embeddings(version.load(), features, statistics)
-    end = day_end(day, settings.landing.manifest.time_zone).timestamp()
+    end = day_end(day, workspace.landing.manifest.time_zone).timestamp()
     listed = pl.Series(is_listed(features.listed_from, end))
     frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(listed)
-    settings.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
+    workspace.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return len(frame), embeddings.shape[1]
 
 
-def embedded_as_of(settings: SettingsResource, version: ModelVersion, day: date) -> date:
+def embedded_as_of(workspace: Workspace, version: ModelVersion, day: date) -> date:
     """The newest ingested day on or before ``day``; if it has not run yet, the catalogue is embedded as of it.
 
     Days without arrivals have no partition: the day before them stands for them.
     """
-    newest = max(each for each in settings.tables.days("events", "arrival_date") if each <= day)
-    if newest not in settings.tables.days(ITEM_EMBEDDINGS, "day", {"model_version": version.name}):
-        write_item_embeddings(settings, version, newest)
+    newest = max(each for each in workspace.tables.days("events", "arrival_date") if each <= day)
+    if newest not in workspace.tables.days(ITEM_EMBEDDINGS, "day", {"model_version": version.name}):
+        write_item_embeddings(workspace, version, newest)
     return newest
 
 
@@ -152,23 +154,23 @@ def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tu
     return frame["item_id"], vectors(frame["embedding"])
 
 
-def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> BuiltIndex:
+def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIndex:
     """Build and write the day's index, and measure it against brute force."""
     from ml.evaluation.metrics import share_never_engaged
     from ml.retrieval.index import ann_recall, build_index, search_index
     from ml.retrieval.index_files import load_index, save_index
 
     started = time.perf_counter()
-    item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
-    directory = settings.home.indexes / version.name / day.isoformat()
-    index = build_index(embeddings, settings.value().index)
+    item_ids, embeddings = read_item_embeddings(workspace.tables, version, day)
+    directory = workspace.home.indexes / version.name / day.isoformat()
+    index = build_index(embeddings, workspace.settings.index)
     save_index(directory, index, item_ids.to_list(), version.name, day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
-    users, queries = snapshot_embeddings(settings, version, day, RECALL_QUERIES)
+    users, queries = snapshot_embeddings(workspace, version, day, RECALL_QUERIES)
     depth = min(SLOTS, len(item_ids))
     searched = len(queries) and len(item_ids)
-    ever, own = _engagement(settings, day, users, item_ids)
+    ever, own = _engagement(workspace, day, users, item_ids)
     shown = search_index(loaded.index, queries, depth, own).items if searched else None
     return BuiltIndex(
         items=len(item_ids),
@@ -186,14 +188,14 @@ def index_day(settings: SettingsResource, version: ModelVersion, day: date) -> B
 
 
 def _engagement(
-    settings: SettingsResource, day: date, users: pl.Series, item_ids: pl.Series
+    workspace: Workspace, day: date, users: pl.Series, item_ids: pl.Series
 ) -> "tuple[NDArray[np.bool_], Ragged | None]":
     """Return which items anybody has engaged with by the end of ``day`` [items], and the items of each user's own
     history (rows of ``item_ids``), which the user isn't shown; None where repeats count."""
     from ml.features.event_log import row_numbers
     from ml.retrieval.lists import Ragged
 
-    tables, landing = settings.tables, settings.landing
+    tables, landing = workspace.tables, workspace.landing
     ever = item_ids.is_in(engaged_items(tables, landing, day).implode()).to_numpy()
     if landing.manifest.repeats_count:
         return ever, None
@@ -203,7 +205,7 @@ def _engagement(
 
 
 def snapshot_embeddings(
-    settings: SettingsResource,
+    workspace: Workspace,
     version: ModelVersion,
     day: date,
     maximum: int | None = None,
@@ -216,12 +218,12 @@ def snapshot_embeddings(
     """
     from ml.models.tables import user_embeddings
 
-    states = snapshot(settings.tables, version.name, day)
+    states = snapshot(workspace.tables, version.name, day)
     if users is not None:
         states = states.filter(pl.col("user_id").is_in(users.implode()))
     if maximum is not None and len(states) > maximum:
         states = states.sample(maximum, seed=day.toordinal()).sort("user_id")
-    features, _ = stored_features(settings.tables, settings.landing, version, day)
-    demographics = users_as_of(settings.tables, day)
+    features, _ = stored_features(workspace.tables, workspace.landing, version, day)
+    demographics = users_as_of(workspace.tables, day)
     embeddings = user_embeddings(version.load(), features, vectors(states["state"]), states["user_id"], demographics)
     return states["user_id"], embeddings

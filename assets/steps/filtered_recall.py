@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps.encode import BuiltIndex, read_item_embeddings
 from assets.steps.versions import ModelVersion
 from warehouse.as_of import items_as_of, users_as_of
@@ -31,20 +31,20 @@ class FilteredRecall:
 
 
 def recall_under_filters(
-    settings: SettingsResource, version: ModelVersion, day: date, built: BuiltIndex
+    workspace: Workspace, version: ModelVersion, day: date, built: BuiltIndex
 ) -> list[FilteredRecall]:
     """Return the recall of the day's index, as written, for some of its sample of users under each kind of filter."""
     from ml.retrieval.index import allowed_recall
     from ml.retrieval.index_files import load_index
 
-    item_ids, embeddings = read_item_embeddings(settings.tables, version, day)
+    item_ids, embeddings = read_item_embeddings(workspace.tables, version, day)
     index = load_index(Path(built.directory)).index
     users, queries = built.users.head(ASKED_USERS), built.queries[:ASKED_USERS]
     known = users.to_frame("user_id").join(
-        users_as_of(settings.tables, day), on="user_id", how="left", maintain_order="left"
+        users_as_of(workspace.tables, day), on="user_id", how="left", maintain_order="left"
     )
     found = []
-    for name, allowed in _filters(settings, day, item_ids, embeddings).items():
+    for name, allowed in _filters(workspace, day, item_ids, embeddings).items():
         recalls = [
             allowed_recall(index, query, embeddings, allowed(country, query))
             for query, country in zip(queries, known["country"], strict=True)
@@ -54,9 +54,9 @@ def recall_under_filters(
 
 
 def _filters(
-    settings: SettingsResource, day: date, item_ids: pl.Series, embeddings: NDArray[np.float32]
+    workspace: Workspace, day: date, item_ids: pl.Series, embeddings: NDArray[np.float32]
 ) -> Mapping[str, Filter]:
-    attributes = items_as_of(settings.tables, settings.landing, day).select(
+    attributes = items_as_of(workspace.tables, workspace.landing, day).select(
         "item_id", "advertiser_id", "availability", "countries"
     )
     items = item_ids.alias("item_id").to_frame().join(attributes, on="item_id", how="left", maintain_order="left")

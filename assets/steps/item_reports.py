@@ -9,8 +9,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.steps.period import training_day, training_period
 from assets.steps.versions import ModelVersion, versions
 from assets.steps.without_items import require_items
@@ -35,7 +34,7 @@ FUTURES = 40
 HEADLINE_KS = (10, 50, 100)
 
 
-def newest_version(settings: SettingsResource) -> "tuple[ModelVersion, TrainingPeriod, Comparison]":
+def newest_version(workspace: Workspace) -> "tuple[ModelVersion, TrainingPeriod, Comparison]":
     """The newest trained version, the period it learnt from, and its comparison models on the newest window.
 
     Raises:
@@ -44,43 +43,43 @@ def newest_version(settings: SettingsResource) -> "tuple[ModelVersion, TrainingP
     """
     from ml.evaluation.item_report import load_comparison
 
-    known = versions(settings.tables, settings.home)
+    known = versions(workspace.tables, workspace.home)
     if not known:
-        require_items(settings.tables, training_day(settings.tables))
+        require_items(workspace.tables, training_day(workspace.tables))
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
-    version, effective = known[-1], settings.value()
-    period = training_period(settings.tables, settings.landing, version.trained_day, effective)
+    version, effective = known[-1], workspace.settings
+    period = training_period(workspace.tables, workspace.landing, version.trained_day, effective)
     return version, period, load_comparison(period, version.directory, effective)
 
 
-def evaluation_lists_of(settings: SettingsResource, comparison: "Comparison") -> pl.DataFrame:
+def evaluation_lists_of(workspace: Workspace, comparison: "Comparison") -> pl.DataFrame:
     """Return the lists of every model, as deep as the deepest K asked for or the whole catalogue."""
     from ml.evaluation.item_report import comparison_lists, lists_to_frame
 
-    depth = min(max(100, *settings.evaluation.ks), len(comparison.item_ids))
-    return lists_to_frame(comparison_lists(comparison, settings.value(), depth), comparison.user_ids)
+    depth = min(max(100, *workspace.settings.evaluation.ks), len(comparison.item_ids))
+    return lists_to_frame(comparison_lists(comparison, workspace.settings, depth), comparison.user_ids)
 
 
 def oracle_lists(
-    settings: SettingsResource, version: ModelVersion, period: "TrainingPeriod", comparison: "Comparison"
+    workspace: Workspace, version: ModelVersion, period: "TrainingPeriod", comparison: "Comparison"
 ) -> pl.DataFrame:
     """The oracle's lists (user_id, items: candidate rows) for a sample of the users; empty where there is no oracle."""
     schema = {"user_id": pl.String(), "items": pl.List(pl.Int32())}
     window = period.rule.window_days
-    if not is_world(settings.landing.root) or window != int(window):
+    if not is_world(workspace.landing.root) or window != int(window):
         return pl.DataFrame(schema=schema)
     users = comparison.user_ids
-    if len(users) > settings.evaluation.oracle_users:
-        users = users.sample(settings.evaluation.oracle_users, seed=settings.training.seed).sort()
-    external = external_ids(settings.tables, users)
+    if len(users) > workspace.settings.evaluation.oracle_users:
+        users = users.sample(workspace.settings.evaluation.oracle_users, seed=workspace.settings.training.seed).sort()
+    external = external_ids(workspace.tables, users)
     ranking = oracle_ranking(
-        settings.landing.root,
+        workspace.landing.root,
         version.trained_day - timedelta(days=int(window)),
         external.to_list(),
         comparison.item_ids.to_list(),
         window,
         FUTURES,
-        min(max(100, *settings.evaluation.ks), len(comparison.item_ids)),
+        min(max(100, *workspace.settings.evaluation.ks), len(comparison.item_ids)),
     )
     rows = pl.DataFrame({"item_id": comparison.item_ids}).with_row_index("row")
     key_of = dict(zip(external, users, strict=True))
@@ -140,7 +139,7 @@ class ContextOutcome(Table):
 class Report:
     """The comparison with its stored lists."""
 
-    settings: SettingsResource
+    workspace: Workspace
     effective: Settings
     version: ModelVersion
     period: "TrainingPeriod"
@@ -229,7 +228,7 @@ class Report:
         from ml.figures.charts import ContextLift, context_bars
         from ml.versions.tracking import REPORTS, log_figures
 
-        impressions = read_impressions(self.settings.tables, self.version.trained_day)
+        impressions = read_impressions(self.workspace.tables, self.version.trained_day)
         seed, maximum = self.effective.training.seed, self.effective.evaluation.maximum_users
         evaluation = context_evaluation(self.comparison, self.period, impressions, maximum, seed)
         if evaluation is None:
@@ -292,7 +291,7 @@ class Report:
 
         positives = self.comparison.asked.queries.positives
         histories = history_segments(self.comparison)
-        countries = country_segments(self.comparison, users_as_of(self.settings.tables, self.version.trained_day))
+        countries = country_segments(self.comparison, users_as_of(self.workspace.tables, self.version.trained_day))
         types = positive_name_segments(self.comparison, self.period.event_names)
 
         def by_query(segment: pl.Series, title: str) -> "Figure":
@@ -334,21 +333,21 @@ class Report:
         return {**self.tags, "model_version": self.version.name, "training_run_id": self.version.run_id}
 
 
-def open_report(settings: SettingsResource, tags: dict[str, str]) -> Report:
+def open_report(workspace: Workspace, tags: dict[str, str]) -> Report:
     """The newest version's comparison with the lists that ``evaluation_lists`` stored."""
     from ml.evaluation.item_report import lists_of_frame, narrowed
     from ml.retrieval.lists import RankedLists
 
-    version, period, comparison = newest_version(settings)
+    version, period, comparison = newest_version(workspace)
     where = {"model_version": version.name}
-    lists = lists_of_frame(settings.tables.read("evaluation_lists", where), comparison.user_ids)
-    found = settings.tables.read("oracle_lists", where)
+    lists = lists_of_frame(workspace.tables.read("evaluation_lists", where), comparison.user_ids)
+    found = workspace.tables.read("oracle_lists", where)
     oracle = None
     if len(found):
         queries = np.flatnonzero(comparison.user_ids.is_in(found["user_id"].implode()).to_numpy())
         ranked = found.sort("user_id")["items"].to_list()
         oracle = narrowed(comparison, queries), RankedLists.from_rows(ranked, max(len(row) for row in ranked))
-    return Report(settings, settings.value(), version, period, comparison, lists, oracle, tracking_of(settings), tags)
+    return Report(workspace, workspace.settings, version, period, comparison, lists, oracle, workspace.tracking, tags)
 
 
 def read_impressions(tables: Tables, day: date) -> pl.DataFrame:
@@ -358,18 +357,18 @@ def read_impressions(tables: Tables, day: date) -> pl.DataFrame:
     return tables.scan("impressions").filter(pl.col("arrival_date") <= day).collect()
 
 
-def write_metrics(settings: SettingsResource, report: str, table: pl.DataFrame) -> None:
+def write_metrics(workspace: Workspace, report: str, table: pl.DataFrame) -> None:
     """Keep a report's figures in ``model_metrics``, from which the closing table is printed."""
-    settings.tables.write("model_metrics", table, {"report": report})
+    workspace.tables.write("model_metrics", table, {"report": report})
 
 
-def write_champion_metrics(settings: SettingsResource, report: str, table: pl.DataFrame) -> None:
+def write_champion_metrics(workspace: Workspace, report: str, table: pl.DataFrame) -> None:
     """Keep the figures of a report on the newest version, unless the gate has refused the version.
 
     The closing table then still shows the champion; the figures of the refused version are in MLflow.
     """
-    if versions(settings.tables, settings.home)[-1].name == tracking_of(settings).champion():
-        write_metrics(settings, report, table)
+    if versions(workspace.tables, workspace.home)[-1].name == workspace.tracking.champion():
+        write_metrics(workspace, report, table)
 
 
 def _table(rows: list[tuple[str, str, float]] | list[tuple[str, str, float | None]]) -> pl.DataFrame:

@@ -6,8 +6,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.steps.encode import encode_everyone, index_day, read_item_embeddings, write_item_embeddings
 from assets.steps.period import training_day, training_period
 from assets.steps.versions import ModelVersion, record_promotion, version_named, versions
@@ -26,7 +25,7 @@ class Decision:
     table: pl.DataFrame  # model, cutoff, recall@100, diversity90
 
 
-def judge(settings: SettingsResource) -> Decision:
+def judge(workspace: Workspace) -> Decision:
     """Compare the newest version with the champion on conversions after both cut-offs.
 
     The candidate is judged by its twin that learnt until one window before its end: the deployed network has seen
@@ -36,27 +35,27 @@ def judge(settings: SettingsResource) -> Decision:
         NothingToLearn: the training had no item to learn.
         dagster.Failure: no version was ever trained.
     """
-    known = versions(settings.tables, settings.home)
+    known = versions(workspace.tables, workspace.home)
     if not known:
-        require_items(settings.tables, training_day(settings.tables))
+        require_items(workspace.tables, training_day(workspace.tables))
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
     candidate = known[-1]
-    name = tracking_of(settings).champion()
+    name = workspace.tracking.champion()
     empty = pl.DataFrame({"model": [], "recall@100": [], "diversity90": []})
     if name is None:
         return Decision(candidate, True, f"{candidate.name} is the first version: there is no champion to beat.", empty)
     if name == candidate.name:
         return Decision(candidate, True, f"{candidate.name} is champion already; its states are inferred anew.", empty)
-    return _compare(settings, candidate, version_named(settings.tables, settings.home, name))
+    return _compare(workspace, candidate, version_named(workspace.tables, workspace.home, name))
 
 
-def _compare(settings: SettingsResource, candidate: ModelVersion, champion: ModelVersion) -> Decision:
+def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersion) -> Decision:
     from ml.evaluation.gate import judge_pair
     from ml.evaluation.model_lists import ModelName
     from ml.models.layout import evaluation_part
 
-    effective = settings.value()
-    period = training_period(settings.tables, settings.landing, candidate.trained_day, effective)
+    effective = workspace.settings
+    period = training_period(workspace.tables, workspace.landing, candidate.trained_day, effective)
     verdict = judge_pair(
         period,
         candidate.load(evaluation_part(ModelName.contextual)),
@@ -67,17 +66,17 @@ def _compare(settings: SettingsResource, candidate: ModelVersion, champion: Mode
     return Decision(candidate, verdict.passed, verdict.reason, verdict.table)
 
 
-def promote(settings: SettingsResource, version: ModelVersion) -> dict[str, str | int | float]:
+def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int | float]:
     """Full inference and a first index as of the training day; then, last, the alias moves."""
-    tables, day = settings.tables, version.trained_day
-    users = encode_everyone(settings, version)
-    items, _ = write_item_embeddings(settings, version, day)
-    built = index_day(settings, version, day)
+    tables, day = workspace.tables, version.trained_day
+    users = encode_everyone(workspace, version)
+    items, _ = write_item_embeddings(workspace, version, day)
+    built = index_day(workspace, version, day)
     states = vectors(snapshot(tables, version.name, day)["state"])
     finite = bool(np.isfinite(states).all() and np.isfinite(read_item_embeddings(tables, version, day)[1]).all())
     if finite:
         record_promotion(tables, version.name)
-        tracking_of(settings).promote(version.name)
+        workspace.tracking.promote(version.name)
     return {
         "full_inference_users": users,
         "items": items,

@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps import advertiser_versions as advertising
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
@@ -64,7 +64,7 @@ class News:
         return self if same else replace(self, since=None)
 
 
-def publish_day(settings: SettingsResource, version: ModelVersion, day: date, champion: str | None) -> Published:
+def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion: str | None) -> Published:
     """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the sign last.
 
     Of another version than the one served, an earlier day is history and changes nothing; nor does any day unless the
@@ -72,7 +72,7 @@ def publish_day(settings: SettingsResource, version: ModelVersion, day: date, ch
     damaged, or of another format, is filled anew.
     """
     started = time.perf_counter()
-    store = open_store(settings.online.store, settings.home)
+    store = open_store(workspace.settings.online.store, workspace.home)
     try:
         before = _signed(store)
         same = before is not None and before.model_version == version.name
@@ -81,16 +81,16 @@ def publish_day(settings: SettingsResource, version: ModelVersion, day: date, ch
         held = before if _is_whole(store, before) else None
         if held is None:
             _clear_all(store)
-        publication = _publication(settings, version, max(day, before.day) if same and before else day)
-        bury(store, forgotten_users(settings.tables))  # the store may be another one than they were buried in
-        record_store(settings.home, settings.online.store)
+        publication = _publication(workspace, version, max(day, before.day) if same and before else day)
+        bury(store, forgotten_users(workspace.tables))  # the store may be another one than they were buried in
+        record_store(workspace.home, workspace.settings.online.store)
         news = News(held.day if held else None, day)
         lists_known = held is not None and held.advertiser_version == publication.advertiser_version
-        states = _put_states(settings, store, publication, news.unless(same))
-        lists = _put_advertisers(settings, store, publication, news.unless(lists_known))
-        _put_sequences(settings, store, publication, news)
-        _put_demographics(settings, store, publication, news)
-        publication = replace(publication, catalogue_sha256=_write_catalogue(settings, version, publication))
+        states = _put_states(workspace, store, publication, news.unless(same))
+        lists = _put_advertisers(workspace, store, publication, news.unless(lists_known))
+        _put_sequences(workspace, store, publication, news)
+        _put_demographics(workspace, store, publication, news)
+        publication = replace(publication, catalogue_sha256=_write_catalogue(workspace, version, publication))
         store.turn_sign(publication.to_bytes())
         _clear_shelves(store, publication, held)
         return Published(publication, held is None or not same, states, lists, time.perf_counter() - started)
@@ -123,9 +123,9 @@ def _clear_all(store: OnlineStore) -> None:
         store.clear(shelf)
 
 
-def _publication(settings: SettingsResource, version: ModelVersion, day: date) -> Publication:
-    home, manifest = settings.home, settings.landing.manifest
-    advertisers = advertising.serving(settings.tables, home, day)
+def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publication:
+    home, manifest = workspace.home, workspace.landing.manifest
+    advertisers = advertising.serving(workspace.tables, home, day)
     return Publication(
         model_version=version.name,
         day=day,
@@ -133,15 +133,15 @@ def _publication(settings: SettingsResource, version: ModelVersion, day: date) -
         index=(home.indexes / version.name / day.isoformat()).relative_to(home.root),
         catalogue=(home.served / version.name / f"{day}.parquet").relative_to(home.root),
         advertiser_version=advertisers.name if advertisers else None,
-        precision=settings.online.precision,
+        precision=workspace.settings.online.precision,
         time_zone=manifest.time_zone,
         repeats_count=manifest.repeats_count,
         published_at=datetime.now(UTC),
     )
 
 
-def _put_states(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
-    tables, version = settings.tables, publication.model_version
+def _put_states(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> int:
+    tables, version = workspace.tables, publication.model_version
     if news.since is None:
         states = snapshot(tables, version, publication.day)
     else:
@@ -149,8 +149,8 @@ def _put_states(settings: SettingsResource, store: OnlineStore, publication: Pub
     return store.put(publication.states, state_rows(_stamped(states, publication), publication.precision))
 
 
-def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> int:
-    tables, version = settings.tables, publication.advertiser_version
+def _put_advertisers(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> int:
+    tables, version = workspace.tables, publication.advertiser_version
     if version is None or publication.advertisers is None:
         return 0
     if news.since is None:
@@ -160,11 +160,13 @@ def _put_advertisers(settings: SettingsResource, store: OnlineStore, publication
     return store.put(publication.advertisers, json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")))
 
 
-def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
-    tables = settings.tables
+def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> None:
+    tables = workspace.tables
     if news.since is None:
-        shape = settings.value().sequences
-        everybody = all_user_sequences(tables, settings.landing, publication.day, shape, settings.data.memory_gib)
+        shape = workspace.settings.sequences
+        everybody = all_user_sequences(
+            tables, workspace.landing, publication.day, shape, workspace.settings.data.memory_gib
+        )
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
@@ -173,7 +175,7 @@ def _put_sequences(settings: SettingsResource, store: OnlineStore, publication: 
     told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
     rows = list(json_rows(told, COLUMNS))
     if store.put(SEQUENCES, rows) < len(rows):
-        _merge_into_later(settings.value().sequences, store, publication, rows)
+        _merge_into_later(workspace.settings.sequences, store, publication, rows)
 
 
 def _merge_into_later(
@@ -189,8 +191,8 @@ def _merge_into_later(
             add(store, key, events_in(json_in(value)), stamp, since, shape.length)
 
 
-def _put_demographics(settings: SettingsResource, store: OnlineStore, publication: Publication, news: News) -> None:
-    tables = settings.tables
+def _put_demographics(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> None:
+    tables = workspace.tables
     if not tables.exists(LandingTable.users.value):
         return
     people = users_as_of(tables, publication.day).with_columns(day=pl.lit(publication.day))
@@ -207,13 +209,13 @@ def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
     return frame.with_columns(stamp=pl.col("day").replace_strict(stamps, return_dtype=pl.Int64))
 
 
-def _write_catalogue(settings: SettingsResource, version: ModelVersion, publication: Publication) -> str:
+def _write_catalogue(workspace: Workspace, version: ModelVersion, publication: Publication) -> str:
     """Write the catalogue that the service reads; return its SHA-256."""
-    features, statistics = stored_features(settings.tables, settings.landing, version, publication.day)
-    attributes = items_as_of(settings.tables, settings.landing, publication.day)
+    features, statistics = stored_features(workspace.tables, workspace.landing, version, publication.day)
+    attributes = items_as_of(workspace.tables, workspace.landing, publication.day)
     content = io.BytesIO()
     catalogue_frame(features.to_frame(statistics), attributes).write_parquet(content)
-    path = settings.home.root / publication.catalogue
+    path = workspace.home.root / publication.catalogue
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
     return hashlib.sha256(content.getvalue()).hexdigest()

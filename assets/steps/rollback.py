@@ -7,8 +7,7 @@ from datetime import date
 
 import polars as pl
 
-from assets.common.resources import SettingsResource
-from assets.common.tracking import tracking_of
+from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, index_day, missing_days, renew_full_inference, write_item_embeddings
 from assets.steps.publish import publish_day
 from assets.steps.versions import PROMOTIONS, ModelVersion, record_promotion, versions
@@ -31,7 +30,7 @@ class RolledBack:
     seconds: float
 
 
-def roll_back(settings: SettingsResource, to: str | None = None) -> RolledBack:
+def roll_back(workspace: Workspace, to: str | None = None) -> RolledBack:
     """Make an earlier champion serve again, from the newest ingested day on.
 
     Its states are caught up first, then the online store turns to it, then the alias moves. What earlier days were
@@ -43,27 +42,27 @@ def roll_back(settings: SettingsResource, to: str | None = None) -> RolledBack:
     Raises:
         NoEarlierChampion: no version, or not ``to``, was champion before.
     """
-    tables, tracking = settings.tables, tracking_of(settings)
+    tables, tracking = workspace.tables, workspace.tracking
     champion = tracking.champion()
-    target = _target(settings, champion, to)
+    target = _target(workspace, champion, to)
     newest = tables.days("events", "arrival_date")[-1]
-    renew_full_inference(settings, target)
+    renew_full_inference(workspace, target)
     missing = missing_days(tables, target, newest)
     inferred = set(state_days(tables, target.name)) - set(outdated_days(tables, USER_STATES, target.name))
     if newest > target.trained_day and newest not in inferred:
         missing.append(newest)
     for day in missing:
-        encode_day(settings, target, day)
-    write_item_embeddings(settings, target, newest)
-    index_day(settings, target, newest)
-    published = publish_day(settings, target, newest, target.name)
+        encode_day(workspace, target, day)
+    write_item_embeddings(workspace, target, newest)
+    index_day(workspace, target, newest)
+    published = publish_day(workspace, target, newest, target.name)
     record_promotion(tables, target.name)
     tracking.promote(target.name)  # last: until then the same command means the same version
     return RolledBack(champion or "none", target.name, newest, len(missing), published.states, published.seconds)
 
 
-def _target(settings: SettingsResource, champion: str | None, to: str | None) -> ModelVersion:
-    known, tables = versions(settings.tables, settings.home), settings.tables
+def _target(workspace: Workspace, champion: str | None, to: str | None) -> ModelVersion:
+    known, tables = versions(workspace.tables, workspace.home), workspace.tables
     promoted = (
         set(tables.scan(PROMOTIONS).select(pl.col("model_version")).collect()["model_version"]) if known else set()
     )

@@ -370,12 +370,12 @@ def export_candidates(
 ) -> None:
     """Every user's best items and advertisers as of the newest day, best first."""
     with readable():
-        from assets.common.resources import SettingsResource
+        from assets.common.workspace import Workspace
         from pipelines.cli.export import export_candidates as write
         from pipelines.instance import look_at_home
 
         look_at_home(_readable_home(home))
-        write(SettingsResource(), out, count, console)
+        write(Workspace.from_environment(), out, count, console)
 
 
 def _home(root: Path, landing: Path | None) -> Home:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps import advertiser_versions as advertising
 from assets.steps.encode import snapshot_embeddings
 from assets.steps.versions import version_named
@@ -47,7 +47,7 @@ SCHEMA = pl.Schema(
 )
 
 
-def export_candidates(settings: SettingsResource, out: Path, count: int, console: Console) -> None:
+def export_candidates(workspace: Workspace, out: Path, count: int, console: Console) -> None:
     """Write each user's ``count`` best items and as many advertisers, best first, of the version and day that are
     served.
 
@@ -60,20 +60,20 @@ def export_candidates(settings: SettingsResource, out: Path, count: int, console
         StoreUnreachable: the online store, which says what is served, does not answer.
         RunRefused: the file's name says no format.
     """
-    now = _published(settings)
+    now = _published(workspace)
     if now is None:
-        _export_advertisers(settings, out, count, console)
+        _export_advertisers(workspace, out, count, console)
     else:
-        _export_published(settings, now, out, count, console)
+        _export_published(workspace, now, out, count, console)
 
 
-def _export_published(settings: SettingsResource, now: Publication, out: Path, count: int, console: Console) -> None:
+def _export_published(workspace: Workspace, now: Publication, out: Path, count: int, console: Console) -> None:
     """Write items and advertisers of the version and day that are served."""
-    tables, landing = settings.tables, settings.landing
-    keys, embeddings = snapshot_embeddings(settings, version_named(tables, settings.home, now.model_version), now.day)
-    index = load_index(settings.home.root / now.index)
+    tables, landing = workspace.tables, workspace.landing
+    keys, embeddings = snapshot_embeddings(workspace, version_named(tables, workspace.home, now.model_version), now.day)
+    index = load_index(workspace.home.root / now.index)
     item_ids = pl.Series("item_id", index.item_ids, dtype=pl.String)
-    own = _own_items(settings, now, keys, item_ids)
+    own = _own_items(workspace, now, keys, item_ids)
     attributes = items_as_of(tables, landing, now.day).select("item_id", "advertiser_id", "availability", "countries")
     items = item_ids.to_frame().join(attributes, on="item_id", how="left", maintain_order="left")
     eligibility = Eligibility.of(can_be_had(items["availability"]), items["countries"])
@@ -81,7 +81,7 @@ def _export_published(settings: SettingsResource, now: Publication, out: Path, c
         users_as_of(tables, now.day), on="user_id", how="left", maintain_order="left"
     )
     people = pl.DataFrame({"key": keys, "user_id": external_ids(tables, keys), "country": countries["country"]})
-    lists = people.join(_lists(settings, now), left_on="key", right_on="user_id", how="left", maintain_order="left")
+    lists = people.join(_lists(workspace, now), left_on="key", right_on="user_id", how="left", maintain_order="left")
     rows = 0
     with _written(out) as writer, Progress(console=console, transient=True) as progress:
         task = progress.add_task("users", total=len(keys))
@@ -97,17 +97,17 @@ def _export_published(settings: SettingsResource, now: Publication, out: Path, c
     _tell(console, rows, len(keys), now.model_version, now.day, out=out)
 
 
-def _export_advertisers(settings: SettingsResource, out: Path, count: int, console: Console) -> None:
+def _export_advertisers(workspace: Workspace, out: Path, count: int, console: Console) -> None:
     """Write the advertisers of a home that has no item model.
 
     Raises:
         NothingPublished: no day has run, or the home has an item model and has published no day.
     """
-    tables = settings.tables
+    tables = workspace.tables
     days = tables.days(advertising.DEPLOYMENTS, "day")
-    version = advertising.serving(tables, settings.home, days[-1]) if days else None
+    version = advertising.serving(tables, workspace.home, days[-1]) if days else None
     if version is None or not why_advertisers_alone(tables):
-        raise NothingPublished(f"{settings.home.root} has published no day yet: adseq run")
+        raise NothingPublished(f"{workspace.home.root} has published no day yet: adseq run")
     lists = candidates_snapshot(tables, version.name, days[-1])
     people = lists.with_columns(user_id=external_ids(tables, lists["user_id"])).sort("user_id")
     rows = 0
@@ -147,31 +147,31 @@ def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibilit
     return RankedLists(items, scores)
 
 
-def _published(settings: SettingsResource) -> Publication | None:
-    store = open_store(settings.online.store, settings.home)
+def _published(workspace: Workspace) -> Publication | None:
+    store = open_store(workspace.settings.online.store, workspace.home)
     try:
         return served(store)
     finally:
         store.close()
 
 
-def _own_items(settings: SettingsResource, now: Publication, users: pl.Series, item_ids: pl.Series) -> Ragged:
+def _own_items(workspace: Workspace, now: Publication, users: pl.Series, item_ids: pl.Series) -> Ragged:
     """Index rows of the items of each user's history; none where repeats count."""
     if now.repeats_count:
         return Ragged.from_pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), len(users))
-    events = events_as_of(settings.tables, settings.landing, now.day, ["user_id", "item_id"])
+    events = events_as_of(workspace.tables, workspace.landing, now.day, ["user_id", "item_id"])
     pairs = events.drop_nulls().unique()
     user, item = row_numbers(users, pairs["user_id"]), row_numbers(item_ids, pairs["item_id"])
     known: NDArray[np.bool_] = (user >= 0) & (item >= 0)
     return Ragged.from_pairs(user[known], item[known], len(users))
 
 
-def _lists(settings: SettingsResource, now: Publication) -> pl.DataFrame:
+def _lists(workspace: Workspace, now: Publication) -> pl.DataFrame:
     """user_id (keys), advertiser_ids and scores; no rows before the first advertiser model."""
     if now.advertiser_version is None:
         lists = {"advertiser_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())}
         return pl.DataFrame(schema={"user_id": pl.String(), **lists})
-    return candidates_snapshot(settings.tables, now.advertiser_version, now.day)
+    return candidates_snapshot(workspace.tables, now.advertiser_version, now.day)
 
 
 def _items(users: pl.Series, found: RankedLists, items: pl.DataFrame) -> pl.DataFrame:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from assets.common.resources import SettingsResource, writing
+from assets.common.resources import writing
+from assets.common.workspace import Workspace
 from assets.steps.rollback import NoEarlierChampion, roll_back
 from pipelines.cli.errors import RunRefused
 from warehouse.home import Home
@@ -19,7 +20,7 @@ def roll_back_home(home: Home, to: str | None, console: Console) -> None:
     """
     with writing(home, "adseq rollback"):
         try:
-            done = roll_back(SettingsResource(), to)
+            done = roll_back(Workspace.from_environment(), to)
         except NoEarlierChampion as error:
             raise RunRefused(str(error)) from error
     console.print(

@@ -8,18 +8,18 @@ from __future__ import annotations
 import sys
 from datetime import date
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from assets.steps.publish import publish_day
 from assets.steps.versions import serving
 from warehouse.online.store import StoreUnreachable
 
 
 def main(day: date) -> int:
-    settings = SettingsResource()
-    version = serving(settings.tables, settings.home, day, "item-1")
+    workspace = Workspace.from_environment()
+    version = serving(workspace.tables, workspace.home, day, "item-1")
     print("ready", flush=True)
     try:
-        published = publish_day(settings, version, day, version.name)
+        published = publish_day(workspace, version, day, version.name)
     except StoreUnreachable as error:
         print(error, file=sys.stderr)
         return 3

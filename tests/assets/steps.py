@@ -26,7 +26,7 @@ def main(output: Path, steps: list[dict[str, Any]]) -> None:
                 instance=opened,
                 partition_key=step["partition"],
                 asset_selection=[dg.AssetKey(name) for name in step["assets"]] if step["assets"] else None,
-                run_config={**QUIET, "resources": {"settings": {"config": step["settings"]}}},
+                run_config={**QUIET, "resources": {"workspace": {"config": step["settings"]}}},
             )
             found.append(
                 {

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from assets.common.resources import SettingsResource
+from assets.common.workspace import Workspace
 from pipelines.cli.export import export_candidates
 from serving.publication import Served
 from tests.assets.world import adseq
@@ -61,7 +61,7 @@ def test_advertisers_are_learnt_predicted_and_exported_without_items(
     assert "`adseq export candidates` writes the advertisers of each user" in said
 
     monkeypatch.setenv("ADSEQ_HOME", str(home.root))
-    export_candidates(SettingsResource(), tmp_path / "candidates.parquet", 3, Console(file=StringIO()))
+    export_candidates(Workspace(), tmp_path / "candidates.parquet", 3, Console(file=StringIO()))
     exported = pl.read_parquet(tmp_path / "candidates.parquet")
     assert set(exported["kind"]) == {"advertiser"}
     assert exported.group_by("user_id").len()["len"].to_list() == [3] * USERS

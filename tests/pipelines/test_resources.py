@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.common.resources import SettingsResource, writing
+from assets.common.resources import WorkspaceResource, writing
+from assets.common.workspace import Workspace
 from settings import ContextRecipe, Group, IndexKind, Settings
 from warehouse.home import Home, HomeLocked
 
@@ -23,13 +24,13 @@ def effective(config: dict[str, Any]) -> Settings:
     seen: list[Settings] = []
 
     @dg.asset
-    def probe(settings: SettingsResource) -> None:
-        seen.append(settings.value())
+    def probe(workspace: dg.ResourceParam[Workspace]) -> None:
+        seen.append(workspace.settings)
 
     dg.materialize(
         [probe],
-        resources={"settings": SettingsResource()},
-        run_config={"resources": {"settings": {"config": config}}},
+        resources={"workspace": WorkspaceResource()},
+        run_config={"resources": {"workspace": {"config": config}}},
     )
     return seen[0]
 
@@ -60,9 +61,9 @@ def test_the_launchpad_overrides_values_of_every_kind() -> None:
 
 def test_every_setting_is_in_the_launchpad() -> None:
     groups = {name: group for name, group in Settings() if isinstance(group, Group)}
-    assert set(SettingsResource.model_fields) == set(groups)
+    assert set(WorkspaceResource.model_fields) == set(groups)
     for name, group in groups.items():
-        assert set(type(getattr(SettingsResource(), name)).model_fields) == set(type(group).model_fields)
+        assert set(type(getattr(WorkspaceResource(), name)).model_fields) == set(type(group).model_fields)
 
 
 def test_a_wrong_name_is_refused_before_anything_runs() -> None:
@@ -80,13 +81,14 @@ def test_the_environment_stands_behind_a_partial_override(tmp_path: Path) -> Non
     """The launchpad overrides one field of a group; another field of it keeps the environment's value."""
     script = """
 import dagster as dg
-from assets.common.resources import SettingsResource
+from assets.common.resources import WorkspaceResource
+from assets.common.workspace import Workspace
 @dg.asset
-def probe(settings: SettingsResource):
-    training = settings.value().training
-    print("seen", training.batch_size, training.seed, training.patience, settings.home.root)
-dg.materialize([probe], resources={"settings": SettingsResource()},
-    run_config={"resources": {"settings": {"config": {"training": {"batch_size": 7}}}}})
+def probe(workspace: dg.ResourceParam[Workspace]):
+    training = workspace.settings.training
+    print("seen", training.batch_size, training.seed, training.patience, workspace.home.root)
+dg.materialize([probe], resources={"workspace": WorkspaceResource()},
+    run_config={"resources": {"workspace": {"config": {"training": {"batch_size": 7}}}}})
 """
     environment = {
         **os.environ,
@@ -108,12 +110,12 @@ def test_a_run_holds_the_homes_lock_and_a_second_process_is_told_who(
     refused: list[str] = []
 
     @dg.asset
-    def probe(settings: SettingsResource) -> None:
+    def probe(workspace: dg.ResourceParam[Workspace]) -> None:
         with pytest.raises(HomeLocked) as error, Home(tmp_path).writing("another process would do the same"):
             pass
         refused.append(str(error.value))
 
-    dg.materialize([probe], resources={"settings": SettingsResource()})
+    dg.materialize([probe], resources={"workspace": WorkspaceResource()})
     assert "Dagster run" in refused[0]
     with Home(tmp_path).writing("afterwards it is free"):
         pass

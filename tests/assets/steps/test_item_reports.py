@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
+from assets.common.workspace import Workspace
 from assets.steps import item_reports as reporting
 from assets.steps.versions import record_version
+from settings import Settings
 from warehouse.home import Home
-from warehouse.tables import Tables
 
 
 @dataclass
@@ -26,29 +26,18 @@ class Champion:
         return self.name
 
 
-@dataclass
-class OfHome:
-    """In the place of the settings resource."""
-
-    home: Home
-
-    @property
-    def tables(self) -> Tables:
-        return Tables(self.home.tables)
-
-
 def test_the_closing_table_stays_the_champions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: Any = OfHome(Home(tmp_path).create())
+    workspace = Workspace(Settings(home=Home(tmp_path).create().root))
     champion = Champion("item-1")
-    monkeypatch.setattr(reporting, "tracking_of", lambda _: champion)
+    monkeypatch.setattr(Workspace, "tracking", champion)
 
     def report(value: float) -> list[float]:
-        reporting.write_champion_metrics(settings, "recall", pl.DataFrame({"model": ["contextual"], "value": [value]}))
-        return settings.tables.read("model_metrics", {"report": "recall"})["value"].to_list()
+        reporting.write_champion_metrics(workspace, "recall", pl.DataFrame({"model": ["contextual"], "value": [value]}))
+        return workspace.tables.read("model_metrics", {"report": "recall"})["value"].to_list()
 
-    record_version(settings.tables, "item-1", date(2026, 1, 1), "run")
+    record_version(workspace.tables, "item-1", date(2026, 1, 1), "run")
     assert report(0.5) == [0.5]
-    record_version(settings.tables, "item-2", date(2026, 1, 2), "run")  # trained, and refused by the gate
+    record_version(workspace.tables, "item-2", date(2026, 1, 2), "run")  # trained, and refused by the gate
     assert report(0.25) == [0.5]
     champion.name = "item-2"
     assert report(0.75) == [0.75]
