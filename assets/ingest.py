@@ -79,7 +79,7 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
             )
         ],
     )
-    def landed(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    def landed(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
         day = date.fromisoformat(context.partition_key)
         _require_not_after_the_newest(workspace, day)
         report = _ingest(workspace, table, day)
