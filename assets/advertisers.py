@@ -53,14 +53,16 @@ from warehouse.views import rebuild_views
 def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.examples.advertiser_period import AdvertiserPeriod
     from ml.features.content import ContentBasis
-    from ml.versions.train_advertisers import train_advertisers
+    from ml.versions import advertiser_version
+    from ml.versions.train import train_version
 
     day, effective = training_day(workspace.tables), workspace.settings
     known = AdvertiserPeriod.of(training_period(workspace.tables, workspace.landing, day, effective))
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     tracking, models = workspace.tracking, workspace.home.models
     try:
-        trained = train_advertisers(known, basis, effective, tracking, models, f"{day}", dagster_tags(context))
+        version_task = advertiser_version.AdvertiserVersion.of(known, basis, effective)
+        trained = train_version(version_task, tracking, models, f"{day}", dagster_tags(context))
     except NothingToLearn as reason:
         if why_advertisers_alone(history_of(known.period), known.period.rule.window_days):
             raise dg.Failure(f"No conversion names an item, and {reason}", allow_retries=False) from reason
@@ -84,8 +86,8 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
             "epochs": trained.epochs,
             trained.validation_metric: trained.validation_recall,
             "seconds": trained.seconds,
-            "examples": trained.examples,
-            "advertisers": trained.advertisers,
+            "examples": trained.sizes["examples"],
+            "advertisers": trained.sizes["advertisers"],
             "users_predicted": len(predicted),
             "sequences_per_second": trained.sequences_per_second,
             "mlflow_run": dg.MetadataValue.url(trained.url),

@@ -165,6 +165,7 @@ def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.Materializ
 def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.examples.period import examples_of_frame
     from ml.features.content import ContentBasis
+    from ml.versions.item_version import ItemVersion
     from ml.versions.train import train_version
 
     day, effective = training_day(workspace.tables), workspace.settings
@@ -174,7 +175,11 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
     examples = workspace.tables.read("contextual_examples", {"as_of": day})
     prepared = examples_of_frame(period, examples, effective, basis)
     trained = train_version(
-        period, prepared, effective, workspace.tracking, workspace.home.models, f"{day}", dagster_tags(context)
+        ItemVersion(period, prepared, effective),
+        workspace.tracking,
+        workspace.home.models,
+        f"{day}",
+        dagster_tags(context),
     )
     record_version(workspace.tables, trained.version, day, trained.run_id)
     return dg.MaterializeResult(

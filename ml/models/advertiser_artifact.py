@@ -62,7 +62,7 @@ def advertiser_embeddings(
 
 
 def user_vectors(
-    artifact: AdvertiserArtifact,
+    artifact: Artifact[AdvertiserNetwork],
     items: pl.DataFrame,
     sequences: pl.DataFrame,
     users: pl.DataFrame,

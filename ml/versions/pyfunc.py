@@ -1,7 +1,8 @@
-"""The user tower as an MLflow pyfunc: sequences in, user embeddings out (home feed: no context)."""
+"""The user towers as MLflow pyfuncs: events in, user embeddings out (home feed: no context)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from ml.features.content import ContentBasis
 from ml.features.dataset import Dataset, demographic_buckets
 from ml.features.event_log import build_event_log, newest
 from ml.features.items import MAXIMUM_INTERESTS, build_item_features, catalogue_statistics
-from ml.models.artifact import ModelArtifact
+from ml.models.advertiser_artifact import user_vectors
+from ml.models.advertiser_model import AdvertiserNetwork
+from ml.models.artifact import Artifact, Network
 from ml.models.encode import embed_users, encode_states
 from ml.models.head_export import export_head, inputs_of
 from ml.models.item_model import TwoTower
@@ -28,16 +31,21 @@ SEQUENCE_COLUMNS = ("user_id", "item_id", "advertiser_id", "event_name", "event_
 EXAMPLE_EVENTS = 20
 
 
-class SequenceModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+class UserTower(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's
     oldest first. Output: one row a user with its embedding. The model has no catalogue: an event without advertiser_id
     has none here, where serving takes that of its item."""
 
+    def __init__(
+        self, kind: type[Artifact[Network]], embed: Callable[[Artifact[Network], pd.DataFrame], pd.DataFrame]
+    ) -> None:
+        self.kind, self.embed = kind, embed
+
     def load_context(self, context: Any) -> None:
-        self.artifact = ModelArtifact.load(Path(context.artifacts["model"]))
+        self.artifact = self.kind.load(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        return embed_sequences(self.artifact, model_input)
+        return self.embed(self.artifact, model_input)
 
 
 def input_example(events: pl.DataFrame) -> pd.DataFrame:
@@ -55,7 +63,7 @@ def event_rows(events: pd.DataFrame) -> pl.DataFrame:
     return frame.with_columns(event_time=time).sort("user_id", "event_time", maintain_order=True)
 
 
-def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFrame:
+def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.DataFrame:
     """User embeddings without context: columns user_id, embedding (list of W floats)."""
     frame = event_rows(events)
     features = artifact.settings.features
@@ -81,6 +89,14 @@ def embed_sequences(artifact: ModelArtifact, events: pd.DataFrame) -> pd.DataFra
     context = no_context(log.users, MAXIMUM_INTERESTS)
     embeddings = embed_users(artifact.network, catalogue, states, context, dataset.demographics)
     return pd.DataFrame({"user_id": log.user_ids.to_list(), "embedding": [row.tolist() for row in embeddings]})
+
+
+def embed_events(artifact: Artifact[AdvertiserNetwork], events: pd.DataFrame) -> pd.DataFrame:
+    """User embeddings among the advertisers: columns user_id, embedding (list of W + D floats)."""
+    sequences = event_rows(events).group_by("user_id", maintain_order=True).agg(pl.all())
+    nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
+    vectors = user_vectors(artifact, basis_items(artifact.basis), sequences, nobody, artifact.settings.inference)
+    return pd.DataFrame({"user_id": sequences["user_id"].to_list(), "embedding": [row.tolist() for row in vectors]})
 
 
 def basis_items(basis: ContentBasis) -> pl.DataFrame:

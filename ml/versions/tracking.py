@@ -118,7 +118,7 @@ class Tracking:
         if not self.client.search_registered_models(f"name = '{ITEM_MODEL}'"):
             return None
         aliases = self.client.get_registered_model(ITEM_MODEL).aliases
-        return version_name(aliases[CHAMPION]) if CHAMPION in aliases else None
+        return f"item-{aliases[CHAMPION]}" if CHAMPION in aliases else None
 
     def promote(self, version: str) -> None:
         """Move the alias ``champion`` to ``version``."""
@@ -146,20 +146,6 @@ def quiet_mlflow() -> None:
     """MLflow announces each step of making its database, and the want of an input example (a signature is given)."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
-
-
-def version_name(number: str | int) -> str:
-    """How a registered version is called in tables and directories: ``item-3``."""
-    return f"item-{number}"
-
-
-def register(directory: Path, example: pd.DataFrame, output: Any) -> str:
-    """Log the model directory of the active run as a pyfunc model with a signature and register it.
-
-    Returns:
-        The version's name.
-    """
-    return version_name(log_pyfunc(ITEM_MODEL, directory, example, output))
 
 
 def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:

@@ -1,8 +1,8 @@
-"""One training of a model version: selection, comparison models, the deployed fit, MLflow.
+"""The course of a training, which every kind of model takes: selection, comparison models, the deployed fit, MLflow.
 
 Three cut-offs keep the figures honest. With T the end of the period and K the window:
 
-    epochs are chosen on [T - 2K, T - K) by the contextual model that knows nothing from T - 2K on;
+    epochs are chosen on [T - 2K, T - K) by a model that knows nothing from T - 2K on;
     the comparison models learn until T - K, all for that many epochs, and are reported on [T - K, T), which chose
     nothing;
     the deployed model learns until T, for the epochs that were chosen.
@@ -11,26 +11,85 @@ Three cut-offs keep the figures honest. With T the end of the period and K the w
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import mlflow
 
-from ml.evaluation.model_lists import TRAINED, ModelName, settings_of
-from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
-from ml.models.artifact import ModelArtifact
-from ml.models.item_model import TwoTower
-from ml.models.layout import DEPLOYED, evaluation_part
-from ml.training.fit import Fit, fit
-from ml.training.item_task import ItemTask, choose_epochs
-from ml.versions.pyfunc import embed_sequences, input_example, log_head
-from ml.versions.side_by_side import FitJob, FitWorkers, RunningFit, fit_workers
-from ml.versions.tracking import TRAINING, Tracking, register
+from ml.examples.period import TrainingPeriod
+from ml.features.content import ContentBasis
+from ml.models.artifact import Artifact
+from ml.models.layout import DEPLOYED
+from ml.training.fit import Fit, Task, fit
+from ml.versions.side_by_side import FitFunction, FitJob, FitWorkers, RunningFit, fit_workers
+from ml.versions.tracking import TRAINING, Tracking
 from ml.versions.work_directory import FIT, dataset_hash, fingerprint_of, keep, workplace
 from settings import Settings
 
-HEAD = "head.pt2"  # the head alone, for other serving stacks
+NetworkType = TypeVar("NetworkType", bound=Any)
+
+
+@dataclass(frozen=True)
+class PlannedFit(Generic[NetworkType]):
+    """One model of a version: what the model learns, and what its artefact keeps beside the weights.
+
+    Attributes:
+        part: its directory within the version.
+        task: what it learns.
+        period: what the task was made of. basis: the content basis of the task's features.
+    """
+
+    part: str
+    task: Task[NetworkType]
+    period: TrainingPeriod
+    basis: ContentBasis
+
+    def artifact(self, kind: type[Artifact[NetworkType]], network: NetworkType) -> Artifact[NetworkType]:
+        """Return the artefact of the trained ``network``."""
+        return kind(network, self.basis, self.task.settings, self.period.event_names, self.period.end)
+
+
+class VersionTask(Protocol[NetworkType]):
+    """One kind of model, and what a version of it is trained on."""
+
+    @property
+    def kind(self) -> str:
+        """Return the name of the kind, such as ``item``: version 3 is called ``item-3``."""
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings that the version is trained under."""
+
+    @property
+    def period(self) -> TrainingPeriod:
+        """Return everything that had arrived."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Return how much there is to learn from, by name: for the run's parameters."""
+
+    @property
+    def artifact(self) -> type[Artifact[NetworkType]]:
+        """Return the class of the artefacts."""
+
+    def choose_epochs(self) -> FitFunction[Fit[NetworkType]]:
+        """Return the fit that chooses the number of epochs on [T - 2K, T - K). A process can be handed it."""
+
+    def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
+        """Return the models of the reports, which learn until T - K."""
+
+    def deployed(self) -> PlannedFit[NetworkType]:
+        """Return the model to deploy, which learns until T."""
+
+    def register(self, artifact: Artifact[NetworkType], work: Path) -> str:
+        """Log what was trained to the active MLflow run, from ``work / DEPLOYED``, and register it.
+
+        Returns:
+            The number of the version.
+        """
 
 
 @dataclass(frozen=True)
@@ -47,32 +106,28 @@ class TrainedVersion:
     sequences_per_second: float
     waiting_share: float
     parameters: int
+    sizes: Mapping[str, int]
 
 
 def train_version(
-    period: TrainingPeriod,
-    prepared: Prepared,
-    settings: Settings,
-    tracking: Tracking,
-    models: Path,
-    name: str,
-    tags: dict[str, str],
+    version_task: VersionTask[NetworkType], tracking: Tracking, models: Path, name: str, tags: dict[str, str]
 ) -> TrainedVersion:
     """Train, log, register, and put the version's artefacts under ``models/<version>``.
 
     Args:
-        period: everything that had arrived. prepared: its examples with synthetic contexts, not cross-fitted yet.
         name: of the MLflow run. tags: of the MLflow run, such as where it was started from.
     """
     started = time.perf_counter()
+    kind, settings, period = version_task.kind, version_task.settings, version_task.period
     with (
-        workplace(models, tracking, "item", fingerprint_of(period, settings)) as work,
-        tracking.run(TRAINING, f"item_model {name}", tags, system_metrics=True) as run,
+        workplace(models, tracking, kind, fingerprint_of(period, settings)) as work,
+        tracking.run(TRAINING, f"{kind}_model {name}", tags, system_metrics=True) as run,
     ):
         mlflow.log_params(settings.flat())
-        mlflow.log_params({"data.events": len(period.events), "data.items": len(period.items)})
+        mlflow.log_params({f"data.{what}": size for what, size in version_task.sizes.items()})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
-        selection, fitted = _fits(period, prepared, settings, tracking, run.info.run_id, work)
+        course = _Course(version_task, tracking, run.info.run_id, work)
+        selection, fitted, artifact = course.run()
         mlflow.log_metrics(
             {
                 "epochs": selection.best_epoch,
@@ -82,10 +137,8 @@ def train_version(
                 f"chosen_{selection.metric}": selection.best_validation,
             }
         )
-        artifact = ModelArtifact(fitted.network, prepared.dataset.basis, settings, period.event_names, period.end)
         artifact.save(work / DEPLOYED)
-        log_head(fitted.network, settings.features, work / HEAD)
-        version = _register(artifact, period, work / DEPLOYED)
+        version = f"{kind}-{version_task.register(artifact, work)}"
         keep(work, models / version)
         return TrainedVersion(
             version=version,
@@ -98,77 +151,62 @@ def train_version(
             sequences_per_second=fitted.sequences_per_second,
             waiting_share=fitted.waiting_share,
             parameters=sum(parameter.numel() for parameter in fitted.network.parameters()),
+            sizes=version_task.sizes,
         )
-
-
-def _fits(
-    period: TrainingPeriod, prepared: Prepared, settings: Settings, tracking: Tracking, run_id: str, work: Path
-) -> tuple[Fit[TwoTower], Fit[TwoTower]]:
-    """Choose the number of epochs, then fit the comparison models and the model to deploy side by side.
-
-    Returns:
-        The fit that chose the number of epochs, and the one to deploy.
-    """
-    earlier = period.until(period.end - period.window)
-    with fit_workers(settings.training.fits_at_once) as workers:
-        choosing = workers.start(
-            FitJob(
-                "choice of epochs", work / FIT / "choice", partial(choose_epochs, earlier, settings), tracking, run_id
-            )
-        )
-        # Prepared while the choice is made. The comparison models differ in contexts and encoder only.
-        known = cross_fitted(prepare_examples(earlier, settings), earlier, settings)
-        crossed = cross_fitted(prepared, period, settings)
-        selection = choosing.result()
-        epochs = selection.best_epoch
-        comparisons = [_ComparisonFit(model, earlier, known, settings, epochs) for model in TRAINED]
-        running = [each.start(workers, tracking, run_id, work) for each in comparisons]
-        fit_everything = partial(fit, ItemTask.of(period, crossed, settings), epochs)
-        deployed = workers.start(FitJob("model to deploy", work / FIT / DEPLOYED, fit_everything, tracking, run_id))
-        for comparison, running_fit in zip(comparisons, running, strict=True):
-            comparison.keep(running_fit, tracking, work)
-        return selection, deployed.result()
 
 
 @dataclass(frozen=True)
-class _ComparisonFit:
-    """A model of the reports: it learns until T - K, in a nested MLflow run."""
+class _Course(Generic[NetworkType]):
+    """The fits of one training, and where they are logged and kept."""
 
-    model: ModelName
-    period: TrainingPeriod
-    known: Prepared
-    settings: Settings
-    epochs: int
+    version_task: VersionTask[NetworkType]
+    tracking: Tracking
+    run_id: str
+    work: Path
 
-    @property
-    def effective(self) -> Settings:
-        """The settings of this model."""
-        return settings_of(self.model, self.settings)
+    def run(self) -> tuple[Fit[NetworkType], Fit[NetworkType], Artifact[NetworkType]]:
+        """Choose the number of epochs, then fit the comparison models and the model to deploy side by side.
 
-    def start(
-        self, workers: FitWorkers, tracking: Tracking, parent_run_id: str, work: Path
-    ) -> RunningFit[Fit[TwoTower]]:
-        """Open the nested run and hand the fit over."""
-        tags = {"model": self.model.value, "purpose": "comparison"}
-        run_id = tracking.open_nested(TRAINING, self.model.value, tags, parent_run_id)
-        tracking.log_params_of(run_id, {**self.effective.flat(), "epochs": self.epochs})
-        prepared = with_subjects(self.known, self.effective)
-        task = ItemTask.of(self.period, prepared, self.effective)
-        name = f"{self.model.value} of the comparison"
-        return workers.start(
-            FitJob(name, work / FIT / self.model.value, partial(fit, task, self.epochs), tracking, run_id)
-        )
+        Returns:
+            The fit that chose the number of epochs, the one to deploy, and its artefact.
+        """
+        with fit_workers(self.version_task.settings.training.fits_at_once) as workers:
+            choosing = self._start(workers, "choice of epochs", "choice", self.version_task.choose_epochs())
+            # Prepared while the choice is made.
+            comparisons, to_deploy = self.version_task.comparisons(), self.version_task.deployed()
+            selection = choosing.result()
+            epochs = selection.best_epoch
+            running = [self._start_comparison(workers, planned, epochs) for planned in comparisons]
+            deploying = self._start(workers, "to deploy", DEPLOYED, partial(fit, to_deploy.task, epochs))
+            for planned, comparison in zip(comparisons, running, strict=True):
+                self._keep_comparison(planned, comparison)
+            deployed = deploying.result()
+            return selection, deployed, to_deploy.artifact(self.version_task.artifact, deployed.network)
 
-    def keep(self, running: RunningFit[Fit[TwoTower]], tracking: Tracking, work: Path) -> None:
-        """Wait for the fit, close the nested run and keep the network for the reports."""
+    def _start(
+        self,
+        workers: FitWorkers,
+        name: str,
+        directory: str,
+        function: FitFunction[Fit[NetworkType]],
+        run_id: str | None = None,
+    ) -> RunningFit[Fit[NetworkType]]:
+        name = f"{self.version_task.kind} model, {name}"
+        return workers.start(FitJob(name, self.work / FIT / directory, function, self.tracking, run_id or self.run_id))
+
+    def _start_comparison(
+        self, workers: FitWorkers, planned: PlannedFit[NetworkType], epochs: int
+    ) -> RunningFit[Fit[NetworkType]]:
+        """Open a nested run and hand the fit over."""
+        name = f"{self.version_task.kind} {planned.part}"
+        run_id = self.tracking.open_nested(TRAINING, name, {"purpose": "comparison"}, self.run_id)
+        self.tracking.log_params_of(run_id, {**planned.task.settings.flat(), "epochs": epochs})
+        function = partial(fit, planned.task, epochs)
+        return self._start(workers, planned.part, planned.part, function, run_id)
+
+    def _keep_comparison(self, planned: PlannedFit[NetworkType], running: RunningFit[Fit[NetworkType]]) -> None:
+        """Wait for the fit, close its nested run and keep the network for the reports."""
         fitted = running.result()
         figures = {"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second}
-        tracking.close_nested(running.job.run_id, figures)
-        basis, period = self.known.dataset.basis, self.period
-        artifact = ModelArtifact(fitted.network, basis, self.effective, period.event_names, period.end)
-        artifact.save(work / evaluation_part(self.model))
-
-
-def _register(artifact: ModelArtifact, period: TrainingPeriod, directory: Path) -> str:
-    example = input_example(period.events)
-    return register(directory, example, embed_sequences(artifact, example))
+        self.tracking.close_nested(running.job.run_id, figures)
+        planned.artifact(self.version_task.artifact, fitted.network).save(self.work / planned.part)

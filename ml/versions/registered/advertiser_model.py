@@ -2,6 +2,7 @@
 
 import mlflow
 
-from ml.versions.advertiser_pyfunc import AdvertiserModel
+from ml.models.advertiser_artifact import AdvertiserArtifact
+from ml.versions.pyfunc import UserTower, embed_events
 
-mlflow.models.set_model(AdvertiserModel())
+mlflow.models.set_model(UserTower(AdvertiserArtifact, embed_events))

@@ -2,6 +2,7 @@
 
 import mlflow
 
-from ml.versions.pyfunc import SequenceModel
+from ml.models.artifact import ModelArtifact
+from ml.versions.pyfunc import UserTower, embed_sequences
 
-mlflow.models.set_model(SequenceModel())
+mlflow.models.set_model(UserTower(ModelArtifact, embed_sequences))

@@ -1,0 +1,117 @@
+"""What a version of the advertiser model is trained on, and which models its report compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from ml.examples.advertiser_period import (
+    AdvertiserData,
+    AdvertiserPeriod,
+    advertiser_data,
+    advertiser_examples,
+    advertiser_settings,
+    cross_fitted,
+)
+from ml.examples.nothing_to_learn import NothingToLearn
+from ml.examples.pairs import Examples
+from ml.examples.period import TrainingPeriod
+from ml.features.content import ContentBasis
+from ml.models.advertiser_artifact import AdvertiserArtifact
+from ml.models.advertiser_model import AdvertiserNetwork
+from ml.models.artifact import Artifact
+from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
+from ml.training.advertiser_task import AdvertiserTask, choose_epochs
+from ml.training.fit import Fit
+from ml.versions.pyfunc import embed_events, input_example
+from ml.versions.side_by_side import FitFunction
+from ml.versions.tracking import ADVERTISER_MODEL, log_pyfunc
+from ml.versions.train import PlannedFit
+from settings import Settings, UserEncoder
+
+
+@dataclass(frozen=True)
+class AdvertiserVersion:
+    """A version of the advertiser model to be trained.
+
+    Attributes:
+        known: everything that had arrived.
+        data, examples: what is known of it, and what is learnt from, not cross-fitted yet.
+    """
+
+    kind: ClassVar[str] = "advertiser"
+    artifact: ClassVar[type[AdvertiserArtifact]] = AdvertiserArtifact
+
+    known: AdvertiserPeriod
+    data: AdvertiserData
+    examples: Examples
+    settings: Settings
+
+    @classmethod
+    def of(cls, known: AdvertiserPeriod, basis: ContentBasis, settings: Settings) -> AdvertiserVersion:
+        """Return the version that everything that had arrived makes, under the period's content basis.
+
+        Raises:
+            NothingToLearn: the log names no advertiser.
+        """
+        if not len(known.advertiser_ids):
+            raise NothingToLearn("the log names no advertiser: neither events nor items have an advertiser_id.")
+        effective = advertiser_settings(settings)
+        data = advertiser_data(known, effective, known.period.event_names, basis)
+        return cls(known, data, advertiser_examples(known, data, effective), effective)
+
+    @property
+    def period(self) -> TrainingPeriod:
+        return self.known.period
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {
+            "events": len(self.period.events),
+            "advertisers": len(self.known.advertiser_ids),
+            "examples": len(self.examples),
+        }
+
+    def choose_epochs(self) -> FitFunction[Fit[AdvertiserNetwork]]:
+        """Return the fit of the model itself, which raises ``NothingToLearn`` if nobody converts with an advertiser."""
+        return partial(choose_epochs, self._earlier, self.settings)
+
+    def comparisons(self) -> Sequence[PlannedFit[AdvertiserNetwork]]:
+        """Return the model itself and mean pooling."""
+        earlier = self._earlier
+        data = advertiser_data(earlier, self.settings, earlier.period.event_names)
+        data = cross_fitted(data, earlier, self.settings)
+        return [
+            self._planned(ADVERTISER_EVALUATION, earlier, data, self.settings),
+            self._planned(ADVERTISER_EVALUATION_POOLING, earlier, data, pooled(self.settings)),
+        ]
+
+    def deployed(self) -> PlannedFit[AdvertiserNetwork]:
+        data = cross_fitted(self.data, self.known, self.settings)
+        task = AdvertiserTask(data, self.examples, self.settings)
+        return PlannedFit(DEPLOYED, task, self.period, data.dataset.basis)
+
+    def register(self, artifact: Artifact[AdvertiserNetwork], work: Path) -> str:
+        example = input_example(self.period.events)
+        return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, embed_events(artifact, example))
+
+    @property
+    def _earlier(self) -> AdvertiserPeriod:
+        return self.known.until(self.period.end - self.period.window)
+
+    @staticmethod
+    def _planned(
+        part: str, known: AdvertiserPeriod, data: AdvertiserData, settings: Settings
+    ) -> PlannedFit[AdvertiserNetwork]:
+        task = AdvertiserTask(data, advertiser_examples(known, data, settings), settings)
+        return PlannedFit(part, task, known.period, data.dataset.basis)
+
+
+def pooled(settings: Settings) -> Settings:
+    """Return the same settings with the mean pooling encoder: the baseline of the report."""
+    return settings.model_copy(
+        update={"model": settings.model.model_copy(update={"encoder": UserEncoder.mean_pooling})}
+    )

@@ -1,0 +1,75 @@
+"""What a version of the item model is trained on, and which models its reports compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+from ml.evaluation.model_lists import TRAINED, ModelName, settings_of
+from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
+from ml.models.artifact import Artifact, ModelArtifact
+from ml.models.item_model import TwoTower
+from ml.models.layout import DEPLOYED, evaluation_part
+from ml.training.fit import Fit
+from ml.training.item_task import ItemTask, choose_epochs
+from ml.versions.pyfunc import embed_sequences, input_example, log_head
+from ml.versions.side_by_side import FitFunction
+from ml.versions.tracking import ITEM_MODEL, log_pyfunc
+from ml.versions.train import PlannedFit
+from settings import Settings
+
+HEAD = "head.pt2"  # the head alone, for other serving stacks
+
+
+@dataclass(frozen=True)
+class ItemVersion:
+    """A version of the item model to be trained.
+
+    Attributes:
+        period: everything that had arrived.
+        prepared: its examples with synthetic contexts, not cross-fitted yet.
+    """
+
+    kind: ClassVar[str] = "item"
+    artifact: ClassVar[type[ModelArtifact]] = ModelArtifact
+
+    period: TrainingPeriod
+    prepared: Prepared
+    settings: Settings
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {"events": len(self.period.events), "items": len(self.period.items)}
+
+    def choose_epochs(self) -> FitFunction[Fit[TwoTower]]:
+        """Return the fit of the contextual model."""
+        return partial(choose_epochs, self._earlier, self.settings)
+
+    def comparisons(self) -> Sequence[PlannedFit[TwoTower]]:
+        """Return the contextual model, the one without context, and mean pooling: they differ in contexts and encoder
+        only."""
+        earlier = self._earlier
+        known = cross_fitted(prepare_examples(earlier, self.settings), earlier, self.settings)
+        return [self._comparison(model, earlier, known) for model in TRAINED]
+
+    def deployed(self) -> PlannedFit[TwoTower]:
+        prepared = cross_fitted(self.prepared, self.period, self.settings)
+        task = ItemTask.of(self.period, prepared, self.settings)
+        return PlannedFit(DEPLOYED, task, self.period, prepared.dataset.basis)
+
+    def register(self, artifact: Artifact[TwoTower], work: Path) -> str:
+        log_head(artifact.network, self.settings.features, work / HEAD)
+        example = input_example(self.period.events)
+        return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, embed_sequences(artifact, example))
+
+    @property
+    def _earlier(self) -> TrainingPeriod:
+        return self.period.until(self.period.end - self.period.window)
+
+    def _comparison(self, model: ModelName, earlier: TrainingPeriod, known: Prepared) -> PlannedFit[TwoTower]:
+        settings = settings_of(model, self.settings)
+        task = ItemTask.of(earlier, with_subjects(known, settings), settings)
+        return PlannedFit(evaluation_part(model), task, earlier, known.dataset.basis)
