@@ -13,22 +13,19 @@ from assets.inference import FRESH
 from assets.ingest import events, history, items, users
 from assets.sequences import user_sequences
 from assets.steps.advertiser_report import report_on
-from assets.steps.advertiser_versions import (
-    NO_MODEL,
-    AdvertiserVersion,
-    all_finite,
-    predict_day,
-    record_deployment,
-    record_version,
-    serving,
-    write_embeddings,
-)
 from assets.steps.item_reports import write_metrics
 from assets.steps.period import history_of, training_day, training_period
+from assets.steps.predict_advertisers import all_finite, predict_day, write_embeddings
+from assets.steps.versions import ModelVersion, advertiser_versions, serving_advertisers
 from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
 from warehouse.trainability import why_advertisers_alone
 from warehouse.views import rebuild_views
+
+NO_MODEL = (
+    "No advertiser model had been trained by {day}: nothing is predicted for it. The job `retrain` (or `adseq run "
+    "--retrain`) trains one, which serves the days from the newest ingested one on."
+)
 
 
 @dg.asset(
@@ -53,7 +50,7 @@ from warehouse.views import rebuild_views
 def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.examples.advertiser_period import AdvertiserPeriod
     from ml.features.content import ContentBasis
-    from ml.versions import advertiser_version
+    from ml.versions.advertiser_version import AdvertiserVersion
     from ml.versions.train import train_version
 
     day, effective = training_day(workspace.tables), workspace.settings
@@ -61,7 +58,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     tracking, models = workspace.tracking, workspace.home.models
     try:
-        version_task = advertiser_version.AdvertiserVersion.of(known, basis, effective)
+        version_task = AdvertiserVersion.of(known, basis, effective)
         trained = train_version(version_task, tracking, models, f"{day}", dagster_tags(context))
     except NothingToLearn as reason:
         if why_advertisers_alone(history_of(known.period), known.period.rule.window_days):
@@ -72,13 +69,13 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
             metadata={"why": str(reason)},
             check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=True)],
         )
-    version = AdvertiserVersion(trained.version, day, trained.run_id, models / trained.version)
+    version = ModelVersion(trained.version, day, trained.run_id, models / trained.version)
     embeddings = write_embeddings(workspace, version, day)
     predicted = predict_day(workspace, version, day)
     compact(workspace.tables, ADVERTISER_CANDIDATES, version.name, day, workspace.settings.inference.compaction_days)
     finite = all_finite(embeddings, predicted)
     if finite:
-        record_version(workspace.tables, version)
+        advertiser_versions(workspace.tables, workspace.home).add(version.name, day, trained.run_id)
     return dg.MaterializeResult(
         metadata={
             "model_version": trained.version,
@@ -113,10 +110,10 @@ def advertiser_embeddings(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
-    version = serving(workspace.tables, workspace.home, day)
+    version = serving_advertisers(workspace.tables, workspace.home, day)
     if version is None:
         return _nothing(context, day)
-    record_deployment(workspace.tables, day, version)
+    advertiser_versions(workspace.tables, workspace.home).record_deployment(day, version)
     frame = write_embeddings(workspace, version, day)
     return dg.MaterializeResult(
         metadata={
@@ -155,7 +152,7 @@ def advertiser_candidates(
 ) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     check = "every_active_user_has_a_full_list"
-    version = serving(workspace.tables, workspace.home, day)
+    version = serving_advertisers(workspace.tables, workspace.home, day)
     if version is None:
         return _nothing(context, day, dg.AssetCheckResult(check_name=check, passed=True))
     index = workspace.tables.read("advertiser_embeddings", {"model_version": version.name, "day": day})

@@ -13,7 +13,7 @@ from assets.ingest import events, history, items, users
 from assets.quality import data_quality
 from assets.steps.item_features import features_of_day
 from assets.steps.period import training_day, training_period
-from assets.steps.versions import record_deployment, serving
+from assets.steps.versions import item_versions, serving
 from assets.steps.without_items import needs_items
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ def content_basis(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResul
 def item_features(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
-    record_deployment(workspace.tables, day, version)
-    features, statistics = features_of_day(workspace.tables, workspace.landing, version, day)
+    item_versions(workspace.tables, workspace.home).record_deployment(day, version)
+    features, statistics = features_of_day(workspace, version, day)
     frame = features.to_frame(statistics)
     workspace.tables.write("item_features", frame, {"model_version": version.name, "day": day})
-    basis = version.load().basis
+    basis = workspace.item_model(version.deployed).basis
     known = frame["item_id"].is_in(basis.items["item_id"].implode())
     no_content = frame["content"].list.eval(pl.element().abs()).list.sum() == 0
     return dg.MaterializeResult(

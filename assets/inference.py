@@ -22,7 +22,7 @@ from assets.steps.encode import (
 )
 from assets.steps.filtered_recall import recall_under_filters
 from assets.steps.score_drift import ScoreDrift, record_scores
-from assets.steps.versions import record_deployment, serving
+from assets.steps.versions import item_versions, serving
 from assets.steps.without_items import needs_items
 from assets.training import champion
 from warehouse.states import USER_STATES, compact, inferred_days
@@ -61,7 +61,7 @@ TOLERANCE = 1e-4  # batches of other lengths round differently; in fp32 the diff
 def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
-    record_deployment(workspace.tables, day, version)
+    item_versions(workspace.tables, workspace.home).record_deployment(day, version)
     started = time.perf_counter()
     renewed = renew_full_inference(workspace, version)
     caught_up = missing_days(workspace.tables, version, day)

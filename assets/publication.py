@@ -11,7 +11,7 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_index, user_states
 from assets.steps.publish import publish_day
-from assets.steps.versions import serving, versions
+from assets.steps.versions import item_versions, serving
 from assets.steps.without_items import needs_items
 from warehouse.states import USER_STATES, inferred_days
 
@@ -91,7 +91,9 @@ def _ages_by_version(workspace: Workspace, serving_version: str, day: date) -> p
     """How old the states of each version are: what a rollback would find."""
     rows = []
     with_states = {values["model_version"] for values in workspace.tables.partitions(USER_STATES)}
-    known = [version.name for version in versions(workspace.tables, workspace.home) if version.name in with_states]
+    known = [
+        version.name for version in item_versions(workspace.tables, workspace.home).all() if version.name in with_states
+    ]
     for version in known[-SHOWN_VERSIONS:]:
         ages = _ages(workspace, version, day)
         if len(ages):

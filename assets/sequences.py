@@ -10,7 +10,8 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import events
 from assets.quality import data_quality
-from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
+from assets.steps.versions import sequence_shape
+from warehouse.stored_sequences import write_sequences
 
 
 @dg.asset(
@@ -29,15 +30,16 @@ from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
         item_id="List(String): null where the event has no item",
         advertiser_id="List(String)",
         value="List(Float64): in the event's currency",
+        maximum_length="Int32: the length that the sequence was cut to, that of the model which serves the day",
+        lookback_days="Int32: the look-back of that model",
     ),
 )
 def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.figures.charts import history_length_histogram
 
     day = date.fromisoformat(context.partition_key)
-    shape, memory = workspace.settings.sequences, workspace.settings.data.memory_gib
-    batches = sequence_batches(workspace.tables, workspace.landing, [day], shape, memory)
-    workspace.tables.write_batches("user_sequences", pl.Schema(SEQUENCE_SCHEMA), batches, {"day": day})
+    shape = sequence_shape(workspace, day)
+    write_sequences(workspace.tables, workspace.landing, day, shape, workspace.settings.data.memory_gib)
     written = workspace.tables.scan("user_sequences").filter(pl.col("day") == day)
     lengths = written.select(pl.col("event_time").list.len()).collect()["event_time"]
     metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths)}
@@ -48,7 +50,7 @@ def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
             **metadata,
             "median_length": float(lengths.median()),  # type: ignore[arg-type]
             "mean_length": float(lengths.mean()),  # type: ignore[arg-type]
-            "share_cut": float((lengths == workspace.settings.sequences.length).mean()),  # type: ignore[arg-type]
+            "share_cut": float((lengths == shape.length).mean()),  # type: ignore[arg-type]
             "lengths": picture(history_length_histogram(lengths.to_numpy(), str(day)), "sequence lengths"),
         }
     )

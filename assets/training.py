@@ -9,7 +9,7 @@ from assets.common.workspace import Workspace
 from assets.features import content_basis
 from assets.ingest import events, history, items, users
 from assets.steps.period import history_of, training_day, training_period
-from assets.steps.versions import record_version, versions
+from assets.steps.versions import item_versions
 from assets.steps.without_items import needs_items, require_items
 from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.item_trainings import record_training_with_items, record_training_without_items
@@ -57,7 +57,7 @@ def training_examples(
     day, effective = training_day(workspace.tables), workspace.settings
     period = training_period(workspace.tables, workspace.landing, day, effective)
     why = why_advertisers_alone(history_of(period), period.rule.window_days)
-    if why and not versions(workspace.tables, workspace.home):
+    if why and not item_versions(workspace.tables, workspace.home).all():
         context.log.warning(why)
         record_training_without_items(workspace.tables, day, why)
         raise NothingToLearn(why)
@@ -181,7 +181,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
         f"{day}",
         dagster_tags(context),
     )
-    record_version(workspace.tables, trained.version, day, trained.run_id)
+    item_versions(workspace.tables, workspace.home).add(trained.version, day, trained.run_id)
     return dg.MaterializeResult(
         metadata={
             "model_version": trained.version,

@@ -60,12 +60,11 @@ def run(world: World, console: Console) -> tuple[DayCost, Table]:
 def measure(world: World) -> DayCost:
     """Days of each share in turn, a full inference between them, several rounds."""
     day = world.trained_day + timedelta(days=1)
-    version = untrained_version(world)
+    version, workspace = untrained_version(world), Workspace.from_environment()
     for each in (world.trained_day, day):
-        features, statistics = features_of_day(world.tables, world.landing, version, each)
+        features, statistics = features_of_day(workspace, version, each)
         frame = features.to_frame(statistics)
         world.tables.write("item_features", frame, {"model_version": version.name, "day": each})
-    workspace = Workspace.from_environment()
     users: dict[float, int] = {}
     seconds: dict[float, list[float]] = {share: [] for share in SHARES}
     full_seconds: list[float] = []

@@ -21,7 +21,7 @@ from rich.console import Console
 from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, index_day, write_item_embeddings
 from assets.steps.item_features import features_of_day
-from assets.steps.versions import ModelVersion
+from assets.steps.versions import ModelVersion, sequence_shape
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
 from benchmarks.untrained import untrained_model
@@ -32,7 +32,7 @@ from warehouse.home import Home
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.quality import figures_by_day
-from warehouse.sequences import user_sequences
+from warehouse.stored_sequences import write_sequences
 from warehouse.tables import Tables
 from warehouse.world.catalogue import build_catalogue
 from warehouse.world.settings import WorldSettings
@@ -130,12 +130,12 @@ def steps_of_day(
     """What the assets of a day do, in the order of ``STEPS``."""
 
     def features() -> None:
-        found, statistics = features_of_day(tables, landing, version, DAY)
+        found, statistics = features_of_day(workspace, version, DAY)
         tables.write("item_features", found.to_frame(statistics), {"model_version": version.name, "day": DAY})
 
     def sequences() -> None:
-        found = user_sequences(tables, landing, DAY, workspace.settings.sequences)
-        tables.write("user_sequences", found, {"day": DAY})
+        memory_gib = workspace.settings.data.memory_gib
+        write_sequences(tables, landing, DAY, sequence_shape(workspace, DAY), memory_gib)
 
     return (
         lambda: ingest(landing, tables, LandingTable.events, DAY, workspace.settings.data),

@@ -13,7 +13,8 @@ from warehouse.landing import Landing
 from warehouse.tables import Tables
 
 if TYPE_CHECKING:
-    from ml.models.artifact import Artifact
+    from ml.models.advertiser_artifact import AdvertiserArtifact
+    from ml.models.artifact import ModelArtifact
     from ml.versions.tracking import Tracking
 
 
@@ -25,7 +26,8 @@ class Workspace:
     """
 
     settings: Settings
-    _artifacts: dict[Path, Artifact] = field(default_factory=dict, repr=False, compare=False)
+    _item_models: dict[Path, ModelArtifact] = field(default_factory=dict, repr=False, compare=False)
+    _advertiser_models: dict[Path, AdvertiserArtifact] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -50,3 +52,27 @@ class Workspace:
         from ml.versions.tracking import Tracking
 
         return Tracking(self.home.tracking_uri, self.home.artifacts)
+
+    def item_model(self, directory: Path) -> ModelArtifact:
+        """Return the item model of a directory.
+
+        Raises:
+            ArtifactError: a file is missing or damaged, or another adseq wrote it.
+        """
+        from ml.models.artifact import ModelArtifact
+
+        if directory not in self._item_models:
+            self._item_models[directory] = ModelArtifact.load(directory)
+        return self._item_models[directory]
+
+    def advertiser_model(self, directory: Path) -> AdvertiserArtifact:
+        """Return the advertiser model of a directory.
+
+        Raises:
+            ArtifactError: a file is missing or damaged, or another adseq wrote it.
+        """
+        from ml.models.advertiser_artifact import AdvertiserArtifact
+
+        if directory not in self._advertiser_models:
+            self._advertiser_models[directory] = AdvertiserArtifact.load(directory)
+        return self._advertiser_models[directory]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps.advertiser_versions import versions
 from assets.steps.item_reports import Table
 from assets.steps.period import training_period
+from assets.steps.versions import advertiser_versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def report_on(workspace: Workspace, tags: dict[str, str]) -> AdvertiserReport | 
     from ml.versions.tracking import REPORTS, log_figures
     from ml.versions.work_directory import dataset_hash
 
-    known = versions(workspace.tables, workspace.home)
+    known = advertiser_versions(workspace.tables, workspace.home).all()
     if not known:
         return None
     version, effective, tracking = known[-1], workspace.settings, workspace.tracking

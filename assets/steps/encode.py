@@ -17,6 +17,7 @@ from warehouse.day_records import unsettled_days
 from warehouse.days import day_end
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
+from warehouse.stored_sequences import sequences_of_day
 from warehouse.tables import Tables, vector_column, vectors
 
 if TYPE_CHECKING:
@@ -55,22 +56,18 @@ def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]
 
 def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
     """States of the users who were active on ``day``, as of its end. Returns how many."""
-    tables = workspace.tables
-    if day in tables.days("user_sequences", "day"):
-        sequences = tables.read("user_sequences", {"day": day})
-    else:
-        sequences = user_sequences(
-            tables, workspace.landing, day, workspace.settings.sequences, workspace.settings.data.memory_gib
-        )
+    shape = workspace.item_model(version.deployed).settings.sequences
+    memory = workspace.settings.data.memory_gib
+    sequences = sequences_of_day(workspace.tables, workspace.landing, day, shape, memory)
     return _encode(workspace, version, day, sequences)
 
 
 def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
     """A version's full inference: every user as of their last active day, under the catalogue of its training day."""
     day = version.trained_day
-    sequences = all_user_sequences(
-        workspace.tables, workspace.landing, day, workspace.settings.sequences, workspace.settings.data.memory_gib
-    )
+    shape = workspace.item_model(version.deployed).settings.sequences
+    memory = workspace.settings.data.memory_gib
+    sequences = all_user_sequences(workspace.tables, workspace.landing, day, shape, memory)
     return _encode(workspace, version, day, sequences)
 
 
@@ -90,8 +87,10 @@ def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
 def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
     from ml.models.tables import states_of_sequences
 
-    features, _ = stored_features(workspace.tables, workspace.landing, version, day)
-    states = states_of_sequences(version.load(), features, sequences, workspace.settings.inference)
+    features, _ = stored_features(workspace, version, day)
+    states = states_of_sequences(
+        workspace.item_model(version.deployed), features, sequences, workspace.settings.inference
+    )
     write_states(workspace.tables, version.name, day, states)
     return len(states)
 
@@ -112,10 +111,11 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
         return 0.0
     random = np.random.default_rng(day.toordinal())
     earlier = days[int(random.integers(len(days)))]
-    sequences = user_sequences(tables, workspace.landing, earlier, workspace.settings.sequences)
+    artifact = workspace.item_model(version.deployed)
+    sequences = user_sequences(tables, workspace.landing, earlier, artifact.settings.sequences)
     sample = sequences.sample(min(CHECKED_USERS, len(sequences)), seed=day.toordinal())
-    features, _ = stored_features(tables, workspace.landing, version, earlier)
-    fresh = states_of_sequences(version.load(), features, sample, workspace.settings.inference)
+    features, _ = stored_features(workspace, version, earlier)
+    fresh = states_of_sequences(artifact, features, sample, workspace.settings.inference)
     stored = tables.read("user_states", {"model_version": version.name, "day": earlier})
     both = fresh.join(stored, on="user_id", how="left", suffix="_stored", maintain_order="left")
     if both["state_stored"].null_count():
@@ -128,8 +128,8 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     from ml.features.items import is_listed
     from ml.models.tables import item_embeddings
 
-    features, statistics = stored_features(workspace.tables, workspace.landing, version, day)
-    embeddings = item_embeddings(version.load(), features, statistics)
+    features, statistics = stored_features(workspace, version, day)
+    embeddings = item_embeddings(workspace.item_model(version.deployed), features, statistics)
     end = day_end(day, workspace.landing.manifest.time_zone).timestamp()
     listed = pl.Series(is_listed(features.listed_from, end))
     frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(listed)
@@ -223,7 +223,9 @@ def snapshot_embeddings(
         states = states.filter(pl.col("user_id").is_in(users.implode()))
     if maximum is not None and len(states) > maximum:
         states = states.sample(maximum, seed=day.toordinal()).sort("user_id")
-    features, _ = stored_features(workspace.tables, workspace.landing, version, day)
+    features, _ = stored_features(workspace, version, day)
     demographics = users_as_of(workspace.tables, day)
-    embeddings = user_embeddings(version.load(), features, vectors(states["state"]), states["user_id"], demographics)
+    embeddings = user_embeddings(
+        workspace.item_model(version.deployed), features, vectors(states["state"]), states["user_id"], demographics
+    )
     return states["user_id"], embeddings

@@ -6,12 +6,11 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from assets.common.workspace import Workspace
 from assets.steps.period import EVENT_COLUMNS
 from assets.steps.versions import ModelVersion
 from warehouse.as_of import events_as_of, items_as_of
 from warehouse.days import day_end
-from warehouse.landing import Landing
-from warehouse.tables import Tables
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,14 +19,12 @@ if TYPE_CHECKING:
     from ml.features.items import ItemFeatures
 
 
-def features_of_day(
-    tables: Tables, landing: Landing, version: ModelVersion, day: date
-) -> tuple[ItemFeatures, NDArray[np.float32]]:
+def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> tuple[ItemFeatures, NDArray[np.float32]]:
     """Item features under the version's basis and statistics [items, width] as of the end of ``day``."""
     from ml.features.event_log import row_numbers, to_seconds
     from ml.features.items import build_item_features, catalogue_statistics
 
-    artifact = version.load()
+    artifact, tables, landing = workspace.item_model(version.deployed), workspace.tables, workspace.landing
     items = items_as_of(tables, landing, day)
     features = build_item_features(items, artifact.basis, artifact.settings.features)
     engaged = events_as_of(tables, landing, day, EVENT_COLUMNS).select("item_id", "event_time")
@@ -41,13 +38,12 @@ def features_of_day(
     return features, statistics.at(day_end(day, landing.manifest.time_zone).timestamp())
 
 
-def stored_features(
-    tables: Tables, landing: Landing, version: ModelVersion, day: date
-) -> tuple[ItemFeatures, NDArray[np.float32]]:
+def stored_features(workspace: Workspace, version: ModelVersion, day: date) -> tuple[ItemFeatures, NDArray[np.float32]]:
     """The item features of a day, from the table where it has them."""
     from ml.features.items import ItemFeatures
 
+    tables = workspace.tables
     if day in tables.days("item_features", "day", {"model_version": version.name}):
         frame = tables.read("item_features", {"model_version": version.name, "day": day}).sort("item_id")
         return ItemFeatures.from_frame(frame)
-    return features_of_day(tables, landing, version, day)
+    return features_of_day(workspace, version, day)

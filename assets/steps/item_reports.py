@@ -11,7 +11,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.period import training_day, training_period
-from assets.steps.versions import ModelVersion, versions
+from assets.steps.versions import ModelVersion, item_versions
 from assets.steps.without_items import require_items
 from settings import Settings
 from warehouse.as_of import users_as_of
@@ -43,7 +43,7 @@ def newest_version(workspace: Workspace) -> "tuple[ModelVersion, TrainingPeriod,
     """
     from ml.evaluation.item_report import load_comparison
 
-    known = versions(workspace.tables, workspace.home)
+    known = item_versions(workspace.tables, workspace.home).all()
     if not known:
         require_items(workspace.tables, training_day(workspace.tables))
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
@@ -367,7 +367,7 @@ def write_champion_metrics(workspace: Workspace, report: str, table: pl.DataFram
 
     The closing table then still shows the champion; the figures of the refused version are in MLflow.
     """
-    if versions(workspace.tables, workspace.home)[-1].name == workspace.tracking.champion():
+    if item_versions(workspace.tables, workspace.home).all()[-1].name == workspace.tracking.champion():
         write_metrics(workspace, report, table)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.encode import encode_everyone, index_day, read_item_embeddings, write_item_embeddings
 from assets.steps.period import training_day, training_period
-from assets.steps.versions import ModelVersion, record_promotion, version_named, versions
+from assets.steps.versions import ModelVersion, item_versions, record_promotion
 from assets.steps.without_items import require_items
 from warehouse.states import snapshot
 from warehouse.tables import vectors
@@ -35,7 +35,7 @@ def judge(workspace: Workspace) -> Decision:
         NothingToLearn: the training had no item to learn.
         dagster.Failure: no version was ever trained.
     """
-    known = versions(workspace.tables, workspace.home)
+    known = item_versions(workspace.tables, workspace.home).all()
     if not known:
         require_items(workspace.tables, training_day(workspace.tables))
         raise dg.Failure("there is no trained version: materialize `item_model` first", allow_retries=False)
@@ -46,7 +46,7 @@ def judge(workspace: Workspace) -> Decision:
         return Decision(candidate, True, f"{candidate.name} is the first version: there is no champion to beat.", empty)
     if name == candidate.name:
         return Decision(candidate, True, f"{candidate.name} is champion already; its states are inferred anew.", empty)
-    return _compare(workspace, candidate, version_named(workspace.tables, workspace.home, name))
+    return _compare(workspace, candidate, item_versions(workspace.tables, workspace.home).named(name))
 
 
 def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersion) -> Decision:
@@ -58,8 +58,8 @@ def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersi
     period = training_period(workspace.tables, workspace.landing, candidate.trained_day, effective)
     verdict = judge_pair(
         period,
-        candidate.load(evaluation_part(ModelName.contextual)),
-        champion.load(),
+        workspace.item_model(candidate.directory / evaluation_part(ModelName.contextual)),
+        workspace.item_model(champion.deployed),
         effective,
         (f"{candidate.name} (its twin of one window earlier)", f"{champion.name} (champion)"),
     )

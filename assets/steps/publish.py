@@ -15,10 +15,9 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps import advertiser_versions as advertising
 from assets.steps.item_features import stored_features
-from assets.steps.versions import ModelVersion
-from ml.models.layout import DEPLOYED
+from assets.steps.versions import ModelVersion, serving_advertisers
+from ml.files import Unreadable
 from settings import SequenceSettings
 from warehouse.as_of import items_as_of, users_as_of
 from warehouse.contracts import LandingTable
@@ -32,6 +31,7 @@ from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, sta
 from warehouse.online.sequences import COLUMNS, Held, add, events_in
 from warehouse.sequences import all_user_sequences
 from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
+from warehouse.stored_sequences import sequences_of_day
 
 ATTRIBUTES = ("item_id", "advertiser_id", "title", "currency", "availability", "countries")
 DEMOGRAPHICS = ("age", "gender", "country")
@@ -58,6 +58,10 @@ class News:
     def chosen(self, column: str = "day") -> pl.Expr:
         """Whether a row is of one of these days."""
         return pl.lit(True) if self.since is None else (pl.col(column) > self.since) | (pl.col(column) == self.day)
+
+    def includes(self, day: date) -> bool:
+        """Whether ``day`` is one of these days."""
+        return self.since is None or day > self.since or day == self.day
 
     def unless(self, same: bool) -> News:
         """Everything, unless what the store has is of the same version."""
@@ -88,7 +92,8 @@ def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion
         lists_known = held is not None and held.advertiser_version == publication.advertiser_version
         states = _put_states(workspace, store, publication, news.unless(same))
         lists = _put_advertisers(workspace, store, publication, news.unless(lists_known))
-        _put_sequences(workspace, store, publication, news)
+        sequences_fit = _sequences_fit(workspace, held, publication)
+        _put_sequences(workspace, store, publication, news.unless(sequences_fit))
         _put_demographics(workspace, store, publication, news)
         publication = replace(publication, catalogue_sha256=_write_catalogue(workspace, version, publication))
         store.turn_sign(publication.to_bytes())
@@ -125,11 +130,11 @@ def _clear_all(store: OnlineStore) -> None:
 
 def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publication:
     home, manifest = workspace.home, workspace.landing.manifest
-    advertisers = advertising.serving(workspace.tables, home, day)
+    advertisers = serving_advertisers(workspace.tables, home, day)
     return Publication(
         model_version=version.name,
         day=day,
-        model=(version.directory / DEPLOYED).relative_to(home.root),
+        model=version.deployed.relative_to(home.root),
         index=(home.indexes / version.name / day.isoformat()).relative_to(home.root),
         catalogue=(home.served / version.name / f"{day}.parquet").relative_to(home.root),
         advertiser_version=advertisers.name if advertisers else None,
@@ -161,21 +166,37 @@ def _put_advertisers(workspace: Workspace, store: OnlineStore, publication: Publ
 
 
 def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> None:
-    tables = workspace.tables
+    tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
+    shape = _shape(workspace, publication)
     if news.since is None:
-        shape = workspace.settings.sequences
-        everybody = all_user_sequences(
-            tables, workspace.landing, publication.day, shape, workspace.settings.data.memory_gib
-        )
+        everybody = all_user_sequences(tables, landing, publication.day, shape, memory)
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
-        recent = tables.scan("user_sequences").filter(news.chosen()).collect()
-        sequences = recent.sort("day").unique("user_id", keep="last")
+        days = [day for day in tables.days("user_sequences", "day") if news.includes(day)]
+        of_days = [sequences_of_day(tables, landing, day, shape, memory).with_columns(day=day) for day in days]
+        sequences = pl.concat(of_days).unique("user_id", keep="last", maintain_order=True)
     told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
     rows = list(json_rows(told, COLUMNS))
     if store.put(SEQUENCES, rows) < len(rows):
-        _merge_into_later(workspace.settings.sequences, store, publication, rows)
+        _merge_into_later(shape, store, publication, rows)
+
+
+def _shape(workspace: Workspace, publication: Publication) -> SequenceSettings:
+    """Return the shape of the sequences of a publication's model."""
+    return workspace.item_model(workspace.home.root / publication.model).settings.sequences
+
+
+def _sequences_fit(workspace: Workspace, held: Publication | None, publication: Publication) -> bool:
+    """Whether the sequences in the store were cut as the model of ``publication`` wants them."""
+    if held is None:
+        return False
+    if held.model == publication.model:
+        return True
+    try:
+        return _shape(workspace, held) == _shape(workspace, publication)
+    except Unreadable:
+        return False
 
 
 def _merge_into_later(
@@ -211,7 +232,7 @@ def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
 
 def _write_catalogue(workspace: Workspace, version: ModelVersion, publication: Publication) -> str:
     """Write the catalogue that the service reads; return its SHA-256."""
-    features, statistics = stored_features(workspace.tables, workspace.landing, version, publication.day)
+    features, statistics = stored_features(workspace, version, publication.day)
     attributes = items_as_of(workspace.tables, workspace.landing, publication.day)
     content = io.BytesIO()
     catalogue_frame(features.to_frame(statistics), attributes).write_parquet(content)

@@ -10,7 +10,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, index_day, missing_days, renew_full_inference, write_item_embeddings
 from assets.steps.publish import publish_day
-from assets.steps.versions import PROMOTIONS, ModelVersion, record_promotion, versions
+from assets.steps.versions import PROMOTIONS, ModelVersion, item_versions, record_promotion
 from warehouse.states import USER_STATES, outdated_days, state_days
 
 
@@ -62,7 +62,7 @@ def roll_back(workspace: Workspace, to: str | None = None) -> RolledBack:
 
 
 def _target(workspace: Workspace, champion: str | None, to: str | None) -> ModelVersion:
-    known, tables = versions(workspace.tables, workspace.home), workspace.tables
+    known, tables = item_versions(workspace.tables, workspace.home).all(), workspace.tables
     promoted = (
         set(tables.scan(PROMOTIONS).select(pl.col("model_version")).collect()["model_version"]) if known else set()
     )

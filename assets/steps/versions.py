@@ -1,7 +1,7 @@
-"""Which model version serves a day, and the artefacts of a version.
+"""Model versions on record, and which version serves a day.
 
-``deployments`` records what served each day, so that re-running last Tuesday uses Tuesday's model. A day that has no
-record takes the champion of now, if that had been trained by then.
+Each kind of model has a table of its versions and a table of deployments, which records what served each day, so that
+re-running last Tuesday uses Tuesday's model.
 """
 
 from __future__ import annotations
@@ -9,106 +9,156 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
+from assets.common.workspace import Workspace
 from assets.steps.without_items import require_items_by
 from ml.models.layout import DEPLOYED
+from settings import SequenceSettings
 from warehouse.home import Home
 from warehouse.tables import Tables
 
-if TYPE_CHECKING:
-    from ml.models.artifact import ModelArtifact
-
-MODEL_VERSIONS, PROMOTIONS, DEPLOYMENTS = "model_versions", "promotions", "deployments"
+PROMOTIONS = "promotions"
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A trained version: its directory holds ``deployed`` and the networks of the evaluation."""
+    """A trained version of an item or advertiser model."""
 
     name: str
     trained_day: date  # the newest day it learnt from; its full inference is as of this day
     run_id: str  # MLflow
-    directory: Path
+    directory: Path  # holds `deployed` and the networks of the evaluation
 
-    def load(self, part: str = DEPLOYED) -> ModelArtifact:
-        """Read one of its artefacts."""
-        from ml.models.artifact import ModelArtifact
-
-        return ModelArtifact.load(self.directory / part)
-
-
-def record_version(tables: Tables, version: str, trained_day: date, run_id: str) -> None:
-    """Remember a registered version."""
-    row = {"trained_day": trained_day, "run_id": run_id, "created": datetime.now(UTC)}
-    tables.write(MODEL_VERSIONS, pl.DataFrame([row]), {"model_version": version})
+    @property
+    def deployed(self) -> Path:
+        """Return the directory of the artefact that serves."""
+        return self.directory / DEPLOYED
 
 
-def versions(tables: Tables, home: Home) -> list[ModelVersion]:
-    """Every registered version, oldest first."""
-    if not tables.exists(MODEL_VERSIONS):
-        return []
-    rows = tables.scan(MODEL_VERSIONS).collect().sort("created").rows(named=True)
-    return [
-        ModelVersion(row["model_version"], row["trained_day"], row["run_id"], home.models / row["model_version"])
-        for row in rows
-    ]
+@dataclass(frozen=True)
+class VersionRecords:
+    """The versions of one kind of model on record.
 
-
-def version_named(tables: Tables, home: Home, name: str) -> ModelVersion:
-    """One version.
-
-    Raises:
-        dagster.Failure: there is none of that name.
+    Attributes:
+        models: the directory of all versions.
+        versions, deployments: names of the tables.
     """
-    found = [version for version in versions(tables, home) if version.name == name]
-    if not found:
-        raise dg.Failure(f"model version {name!r} is not in {tables.path(MODEL_VERSIONS)}", allow_retries=False)
-    return found[0]
+
+    tables: Tables
+    models: Path
+    versions: str
+    deployments: str
+
+    def add(self, name: str, trained_day: date, run_id: str) -> None:
+        """Remember a registered version."""
+        row = {"trained_day": trained_day, "run_id": run_id, "created": datetime.now(UTC)}
+        self.tables.write(self.versions, pl.DataFrame([row]), {"model_version": name})
+
+    def all(self) -> list[ModelVersion]:
+        """Return every version, oldest first."""
+        if not self.tables.exists(self.versions):
+            return []
+        rows = self.tables.scan(self.versions).collect().sort("created").rows(named=True)
+        return [
+            ModelVersion(row["model_version"], row["trained_day"], row["run_id"], self.models / row["model_version"])
+            for row in rows
+        ]
+
+    def named(self, name: str) -> ModelVersion:
+        """Return one version.
+
+        Raises:
+            dagster.Failure: there is none of that name.
+        """
+        found = [version for version in self.all() if version.name == name]
+        if not found:
+            raise dg.Failure(f"model version {name!r} is not in {self.tables.path(self.versions)}", allow_retries=False)
+        return found[0]
+
+    def deployed_on(self, day: date) -> str | None:
+        """Return the name of the version that ``day`` was served with; None where that is not recorded."""
+        if not self.tables.exists(self.deployments):
+            return None
+        rows = self.tables.scan(self.deployments).filter(pl.col("day") == day).collect()
+        return rows["model_version"][0] if len(rows) else None
+
+    def record_deployment(self, day: date, version: ModelVersion) -> None:
+        """Record what serves ``day``, once: a re-run keeps the first record."""
+        if self.deployed_on(day) is None:
+            self.tables.write(self.deployments, pl.DataFrame([{"model_version": version.name}]), {"day": day})
+
+    def deployment_days(self) -> list[date]:
+        """Return the days that have a record, ascending."""
+        return self.tables.days(self.deployments, "day")
+
+
+def item_versions(tables: Tables, home: Home) -> VersionRecords:
+    """Return the records of the item model."""
+    return VersionRecords(tables, home.models, "model_versions", "deployments")
+
+
+def advertiser_versions(tables: Tables, home: Home) -> VersionRecords:
+    """Return the records of the advertiser model. A version is recorded once everybody's candidates are written: there
+    is no gate between advertiser models."""
+    return VersionRecords(tables, home.models, "advertiser_versions", "advertiser_deployments")
 
 
 def record_promotion(tables: Tables, version: str) -> None:
-    """Remember that a version became champion, and when."""
+    """Remember that an item model version became champion, and when."""
     tables.write(PROMOTIONS, pl.DataFrame([{"promoted_at": datetime.now(UTC)}]), {"model_version": version})
 
 
 def serving(tables: Tables, home: Home, day: date, champion: str | None) -> ModelVersion:
-    """The version that serves ``day``: the recorded one, else ``champion`` if it was trained by then, else the newest
-    promoted version that was.
+    """Return the item model version that serves ``day``: the recorded one, else ``champion`` if it was trained by then,
+    else the newest promoted version that was.
 
     Raises:
         NothingToLearn: the training by ``day`` had no item to learn.
         dagster.Failure: no promoted model had been trained by ``day``; says what to do.
     """
-    recorded = _recorded(tables, day)
-    if recorded:
-        return version_named(tables, home, recorded)
-    promoted = {}
-    if tables.exists(PROMOTIONS):
-        promoted = dict(tables.scan(PROMOTIONS).select("model_version", "promoted_at").collect().rows())
-    usable = [version for version in versions(tables, home) if version.name in promoted and version.trained_day <= day]
-    if not usable:
+    version = _promoted_by(tables, home, day, champion)
+    if version is None:
         require_items_by(tables, day)
         raise dg.Failure(
             f"No model trained by {day} was ever promoted. Run the job `bootstrap` (or `adseq run`) first; "
             "days before the end of the first training period cannot be served.",
             allow_retries=False,
         )
+    return version
+
+
+def serving_advertisers(tables: Tables, home: Home, day: date) -> ModelVersion | None:
+    """Return the advertiser model version that serves ``day``: the recorded one, else the newest that was trained by
+    then; None without one."""
+    records = advertiser_versions(tables, home)
+    recorded = records.deployed_on(day)
+    usable = [each for each in records.all() if each.trained_day <= day and recorded in (None, each.name)]
+    return usable[-1] if usable else None
+
+
+def sequence_shape(workspace: Workspace, day: date) -> SequenceSettings:
+    """Return the shape of the day's sequences: that of the model which serves the day, the item model first; the
+    settings' where no model serves it."""
+    tables, home = workspace.tables, workspace.home
+    if version := _promoted_by(tables, home, day, workspace.tracking.champion()):
+        return workspace.item_model(version.deployed).settings.sequences
+    if version := serving_advertisers(tables, home, day):
+        return workspace.advertiser_model(version.deployed).settings.sequences
+    return workspace.settings.sequences
+
+
+def _promoted_by(tables: Tables, home: Home, day: date, champion: str | None) -> ModelVersion | None:
+    records = item_versions(tables, home)
+    if recorded := records.deployed_on(day):
+        return records.named(recorded)
+    promoted = {}
+    if tables.exists(PROMOTIONS):
+        promoted = dict(tables.scan(PROMOTIONS).select("model_version", "promoted_at").collect().rows())
+    usable = [version for version in records.all() if version.name in promoted and version.trained_day <= day]
+    if not usable:
+        return None
     of_now = [version for version in usable if version.name == champion]
     return of_now[0] if of_now else max(usable, key=lambda version: promoted[version.name])
-
-
-def record_deployment(tables: Tables, day: date, version: ModelVersion) -> None:
-    """Record what serves ``day``, once: a re-run keeps the first record."""
-    if not _recorded(tables, day):
-        tables.write(DEPLOYMENTS, pl.DataFrame([{"model_version": version.name}]), {"day": day})
-
-
-def _recorded(tables: Tables, day: date) -> str | None:
-    if not tables.exists(DEPLOYMENTS):
-        return None
-    rows = tables.scan(DEPLOYMENTS).filter(pl.col("day") == day).collect()
-    return rows["model_version"][0] if len(rows) else None

@@ -86,24 +86,54 @@ def build_event_log(
         event_names: the model's vocabulary; a name's code is its position + 1.
     """
     runs = events["user_id"].rle()
+    lengths = runs.struct.field("len").to_numpy()
+    return _event_log(
+        runs.struct.field("value"), lengths, events, item_ids, event_names, advertiser_buckets, advertiser_hashes
+    )
+
+
+def event_log_of_sequences(
+    sequences: pl.DataFrame,
+    item_ids: pl.Series,
+    event_names: list[str],
+    advertiser_buckets: int,
+    advertiser_hashes: int,
+) -> EventLog:
+    """Return the event log of a user_sequences table, as ``build_event_log`` does of rows.
+
+    Args:
+        sequences: a row a user, with lists event_time, event_name, item_id, advertiser_id; no list is empty.
+        item_ids, event_names: as ``build_event_log``.
+    """
+    columns = ["event_time", "event_name", "item_id", "advertiser_id"]
+    lengths = sequences["event_time"].list.len().to_numpy()
+    events = sequences.select(columns).explode(columns)
+    return _event_log(
+        sequences["user_id"], lengths, events, item_ids, event_names, advertiser_buckets, advertiser_hashes
+    )
+
+
+def _event_log(
+    user_ids: pl.Series,
+    lengths: NDArray[np.unsignedinteger],
+    events: pl.DataFrame,
+    item_ids: pl.Series,
+    event_names: list[str],
+    advertiser_buckets: int,
+    advertiser_hashes: int,
+) -> EventLog:
     names = pl.DataFrame(
         {"name": event_names, "code": range(1, len(event_names) + 1)}, schema_overrides={"code": pl.Int64}
     )
     code = events.select(name="event_name").join(names, on="name", how="left", maintain_order="left")["code"]
     return EventLog(
-        user_ids=runs.struct.field("value"),
-        offsets=np.concatenate(([0], np.cumsum(runs.struct.field("len").to_numpy().astype(np.int64)))),
+        user_ids=user_ids,
+        offsets=np.concatenate(([0], np.cumsum(lengths.astype(np.int64)))),
         item=row_numbers(item_ids, events["item_id"]),
         name=code.fill_null(UNKNOWN_NAME).to_numpy(),
         advertiser=hash_column(known_advertisers(events["advertiser_id"]), advertiser_buckets, advertiser_hashes),
         seconds=to_seconds(events["event_time"]),
     )
-
-
-def explode_sequences(sequences: pl.DataFrame) -> pl.DataFrame:
-    """The rows of a user_sequences table (list columns) as one row an event, in sequence order."""
-    columns = ["event_time", "event_name", "item_id", "advertiser_id"]
-    return sequences.select("user_id", *columns).explode(columns)
 
 
 def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], length: int) -> Slices:

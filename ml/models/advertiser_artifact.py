@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ml.examples.advertiser_period import AdvertiserData, AdvertiserPeriod, advertiser_data
 from ml.features.advertisers import advertiser_ids, build_advertisers
 from ml.features.dataset import demographic_buckets
-from ml.features.event_log import build_event_log, explode_sequences, newest
+from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import build_item_features
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import Artifact
@@ -74,8 +74,8 @@ def user_vectors(
         items: the catalogue. users: user_id, age, gender, country.
     """
     items, features = items.sort("item_id"), artifact.settings.features
-    log = build_event_log(
-        explode_sequences(sequences),
+    log = event_log_of_sequences(
+        sequences,
         items["item_id"],
         artifact.event_names,
         features.advertiser_buckets,

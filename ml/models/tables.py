@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ml.examples.context import no_context
 from ml.features.dataset import demographic_buckets
-from ml.features.event_log import build_event_log, explode_sequences, newest
+from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import MAXIMUM_INTERESTS, ItemFeatures
 from ml.models.artifact import ModelArtifact
 from ml.models.encode import embed_items, embed_users, encode_states
@@ -26,8 +26,8 @@ def states_of_sequences(
     """
     sequences = sequences.sort("user_id")
     shape = artifact.settings.features
-    log = build_event_log(
-        explode_sequences(sequences),
+    log = event_log_of_sequences(
+        sequences,
         features.item_ids,
         artifact.event_names,
         shape.advertiser_buckets,

@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from assets.common.workspace import Workspace
-from assets.steps import advertiser_versions as advertising
 from assets.steps.encode import snapshot_embeddings
-from assets.steps.versions import version_named
+from assets.steps.versions import advertiser_versions, item_versions, serving_advertisers
 from ml.features.event_log import row_numbers
 from ml.retrieval.index import ItemIndex, search_index
 from ml.retrieval.index_files import load_index
@@ -70,7 +69,9 @@ def export_candidates(workspace: Workspace, out: Path, count: int, console: Cons
 def _export_published(workspace: Workspace, now: Publication, out: Path, count: int, console: Console) -> None:
     """Write items and advertisers of the version and day that are served."""
     tables, landing = workspace.tables, workspace.landing
-    keys, embeddings = snapshot_embeddings(workspace, version_named(tables, workspace.home, now.model_version), now.day)
+    keys, embeddings = snapshot_embeddings(
+        workspace, item_versions(tables, workspace.home).named(now.model_version), now.day
+    )
     index = load_index(workspace.home.root / now.index)
     item_ids = pl.Series("item_id", index.item_ids, dtype=pl.String)
     own = _own_items(workspace, now, keys, item_ids)
@@ -104,8 +105,8 @@ def _export_advertisers(workspace: Workspace, out: Path, count: int, console: Co
         NothingPublished: no day has run, or the home has an item model and has published no day.
     """
     tables = workspace.tables
-    days = tables.days(advertising.DEPLOYMENTS, "day")
-    version = advertising.serving(tables, workspace.home, days[-1]) if days else None
+    days = advertiser_versions(tables, workspace.home).deployment_days()
+    version = serving_advertisers(tables, workspace.home, days[-1]) if days else None
     if version is None or not why_advertisers_alone(tables):
         raise NothingPublished(f"{workspace.home.root} has published no day yet: adseq run")
     lists = candidates_snapshot(tables, version.name, days[-1])

@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 
 from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
+from ml.models.artifact import ModelArtifact
 from ml.models.tables import states_of_sequences
 from warehouse.days import day_end
 from warehouse.landing import Landing
@@ -48,7 +49,7 @@ def largest_difference_to_full(
     Returns:
         The largest absolute difference of a state's element, and the snapshot with the expected day of each user.
     """
-    artifact = version.load()
+    artifact = ModelArtifact.load(version.deployed)
     zone = landing.manifest.time_zone
     sequences = all_user_sequences(tables, landing, day, artifact.settings.sequences)
     events = tables.scan("events").filter(pl.col("arrival_date") <= day).select("user_id", "arrival_date", "event_time")

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from assets.steps.advertiser_versions import serving, versions
-from ml.models.advertiser_artifact import advertiser_embeddings, user_vectors
+from assets.steps.versions import advertiser_versions, serving_advertisers
+from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, user_vectors
 from ml.versions.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
 from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
@@ -38,7 +38,7 @@ class Ran:
     def __init__(self, home: Home, said: list[dict[str, dict[str, Any]]]) -> None:
         self.home, self.said = home, said
         self.tables, self.landing = Tables(home.tables), Landing(home.landing)
-        (self.version,) = versions(self.tables, home)
+        (self.version,) = advertiser_versions(self.tables, home).all()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def advertised(landed: Home) -> Ran:
 def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
     """Embeddings and lists, from the event log and a search in plain numpy."""
     day, tables, landing = DAYS[1], advertised.tables, advertised.landing
-    artifact = advertised.version.load()
+    artifact = AdvertiserArtifact.load(advertised.version.deployed)
     items = items_as_of(tables, landing, day)
     events = events_as_of(tables, landing, day)
     end = day_end(day, landing.manifest.time_zone).timestamp()
@@ -82,7 +82,7 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
 
 def test_the_snapshot_holds_everybody_as_of_their_last_active_day(advertised: Ran) -> None:
     tables, landing = advertised.tables, advertised.landing
-    shape = advertised.version.load().settings.sequences
+    shape = AdvertiserArtifact.load(advertised.version.deployed).settings.sequences
     everyone = all_user_sequences(tables, landing, DAYS[1], shape)["user_id"]
     active = {day: user_sequences(tables, landing, day, shape)["user_id"] for day in DAYS[:2]}
     newest = candidates_snapshot(tables, "advertiser-1", DAYS[1])
@@ -112,9 +112,9 @@ def test_a_retrained_version_takes_over_after_the_days_that_another_served(adver
     served = dict(tables.scan("advertiser_deployments").select("day", "model_version").collect().rows())
     assert served == {DAYS[0]: "advertiser-1", DAYS[1]: "advertiser-1", DAYS[2]: "advertiser-2"}
     assert tables.days("advertiser_candidates", "day", {"model_version": "advertiser-2"}) == [DAYS[1], DAYS[2]]
-    everyone = all_user_sequences(tables, Landing(home.landing), DAYS[1], advertised.version.load().settings.sequences)[
-        "user_id"
-    ]
+    everyone = all_user_sequences(
+        tables, Landing(home.landing), DAYS[1], AdvertiserArtifact.load(advertised.version.deployed).settings.sequences
+    )["user_id"]
     first = tables.read("advertiser_candidates", {"model_version": "advertiser-2", "day": DAYS[1]})
     assert first["user_id"].sort().equals(everyone.sort())
 
@@ -137,10 +137,10 @@ def test_a_home_without_a_model_skips_its_days_and_says_so(landing: Landing, tmp
     assert trained["advertiser_model"]["model_version"] == "advertiser-1"
     tables = Tables(home.tables)
     assert again["advertiser_candidates"]["dagster/row_count"] == trained["advertiser_model"]["users_predicted"]
-    first = serving(tables, home, DAYS[0])
+    first = serving_advertisers(tables, home, DAYS[0])
     assert first is not None
     assert first.name == "advertiser-1"
-    assert serving(tables, home, TRAINED) is None
+    assert serving_advertisers(tables, home, TRAINED) is None
 
 
 def test_the_report_states_its_index_and_has_every_model(advertised: Ran) -> None:

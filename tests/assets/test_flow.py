@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from assets.quality import CHECKS
 from assets.steps.period import training_period
-from assets.steps.versions import versions
+from assets.steps.versions import item_versions
 from ml.evaluation.item_report import Comparison, lists_of_frame, load_comparison, narrowed
 from ml.evaluation.model_lists import BASELINES, TRAINED, ModelName
+from ml.models.artifact import ModelArtifact
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
 from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
@@ -47,8 +48,8 @@ def instance(ran: Ran) -> dg.DagsterInstance:
 @pytest.fixture(scope="module")
 def comparison(ran: Ran) -> Comparison:
     """The queries of the newest window, made anew."""
-    (version,) = versions(ran.tables, ran.home)
-    settings = version.load().settings
+    (version,) = item_versions(ran.tables, ran.home).all()
+    settings = ModelArtifact.load(version.deployed).settings
     period = training_period(ran.tables, ran.landing, version.trained_day, settings)
     return load_comparison(period, version.directory, settings)
 

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from assets.steps.versions import versions
+from assets.steps.versions import item_versions
 from pipelines.cli.check import parts_of
 from tests.assets.compare import BY_DAY, TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.world import DAYS, PROJECT, TRAINED, copy_of, days_of, execute
@@ -73,7 +73,7 @@ def test_a_day_run_again_out_of_order_has_the_same_rows(ran: Ran, rerun: Tables,
 
 
 def test_the_snapshot_equals_re_encoding_every_user_as_of_their_last_active_day(ran: Ran) -> None:
-    (version,) = versions(ran.tables, ran.home)
+    (version,) = item_versions(ran.tables, ran.home).all()
     difference, stored = largest_difference_to_full(ran.tables, ran.landing, version, DAYS[-1])
     assert difference <= TOLERANCE
     assert stored["day"].equals(stored["expected_day"], check_names=False)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from assets.steps.advertiser_versions import serving
+from assets.steps.versions import serving_advertisers
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.days import day_end
@@ -57,7 +57,7 @@ def assert_store_is(home: Home, version: str, day: date) -> Publication:
 
 def test_after_some_days_the_store_is_the_snapshot(ran: Ran) -> None:
     now = assert_store_is(ran.home, "item-1", DAYS[-1])
-    version = serving(ran.tables, ran.home, DAYS[-1])
+    version = serving_advertisers(ran.tables, ran.home, DAYS[-1])
     assert version is not None
     assert now.advertiser_version == version.name
 

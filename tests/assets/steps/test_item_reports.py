@@ -11,7 +11,7 @@ import pytest
 
 from assets.common.workspace import Workspace
 from assets.steps import item_reports as reporting
-from assets.steps.versions import record_version
+from assets.steps.versions import item_versions
 from settings import Settings
 from warehouse.home import Home
 
@@ -35,9 +35,10 @@ def test_the_closing_table_stays_the_champions(tmp_path: Path, monkeypatch: pyte
         reporting.write_champion_metrics(workspace, "recall", pl.DataFrame({"model": ["contextual"], "value": [value]}))
         return workspace.tables.read("model_metrics", {"report": "recall"})["value"].to_list()
 
-    record_version(workspace.tables, "item-1", date(2026, 1, 1), "run")
+    versions = item_versions(workspace.tables, workspace.home)
+    versions.add("item-1", date(2026, 1, 1), "run")
     assert report(0.5) == [0.5]
-    record_version(workspace.tables, "item-2", date(2026, 1, 2), "run")  # trained, and refused by the gate
+    versions.add("item-2", date(2026, 1, 2), "run")  # trained, and refused by the gate
     assert report(0.25) == [0.5]
     champion.name = "item-2"
     assert report(0.75) == [0.75]

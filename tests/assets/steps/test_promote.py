@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from assets.steps.versions import versions
+from assets.steps.versions import item_versions
 from ml.versions.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.test_publication import assert_store_is
@@ -61,7 +61,12 @@ def test_a_retrain_on_the_same_data_is_not_promoted_whatever_the_tolerance(retra
     assert "no conversion has arrived since the champion was trained" in retrained.second["reason"]
     assert (retrained.second["candidate"], retrained.second["champion"]) == ("item-3", "item-2")
     assert not retrained.second["promoted"]
-    assert [version.name for version in versions(retrained.tables, retrained.home)] == ["item-1", "item-2", "item-3"]
+    versions = item_versions(retrained.tables, retrained.home).all()
+    assert [version.name for version in versions] == [
+        "item-1",
+        "item-2",
+        "item-3",
+    ]
     assert Tracking(retrained.home.tracking_uri, retrained.home.artifacts).champion() == "item-2"
     assert set(retrained.tables.scan("user_states").select("model_version").collect()["model_version"]) == {
         "item-1",
@@ -95,7 +100,7 @@ def test_days_after_a_promotion_use_it_and_an_old_day_keeps_its_own(ran: Ran, re
 
 
 def test_the_day_after_is_incremental_again_and_versions_do_not_mix(retrained: Retrained) -> None:
-    _, version, _ = versions(retrained.tables, retrained.home)
+    _, version, _ = item_versions(retrained.tables, retrained.home).all()
     difference, stored = largest_difference_to_full(retrained.tables, Landing(retrained.home.landing), version, LATER)
     assert difference <= TOLERANCE
     assert stored["day"].equals(stored["expected_day"], check_names=False)
@@ -128,7 +133,7 @@ def test_a_rollback_serves_the_champion_before_with_its_states_caught_up(rolled_
     active = tables.read("user_sequences", {"day": LATER})["user_id"].sort().to_list()
     caught_up = tables.read("user_states", {"model_version": "item-1", "day": LATER})
     assert caught_up["user_id"].sort().to_list() == active
-    first = versions(tables, rolled_back)[0]
+    first = item_versions(tables, rolled_back).all()[0]
     difference, _ = largest_difference_to_full(tables, Landing(rolled_back.landing), first, LATER)
     assert difference <= TOLERANCE
 

@@ -15,7 +15,7 @@ from ml.features.event_log import (
     EventLog,
     Slices,
     build_event_log,
-    explode_sequences,
+    event_log_of_sequences,
     length_buckets,
     newest,
     pad,
@@ -109,7 +109,20 @@ def test_events_of_equal_time_keep_the_order_of_the_log() -> None:
     rows: list[Event] = [("u", 1.0, "checkout", item) for item in ("c", "a", "b")]
     assert event_log(rows, CATALOGUE).item.tolist() == [2, 0, 1]
     sequence = event_frame(rows).group_by("user_id", maintain_order=True).agg(pl.all())
-    assert explode_sequences(sequence)["item_id"].to_list() == ["c", "a", "b"]
+    assert event_log_of_sequences(sequence, pl.Series(CATALOGUE), EVENT_NAMES, 64, 2).item.tolist() == [2, 0, 1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("uvw"), st.integers(0, 5), st.sampled_from("abcz")), min_size=1, max_size=30))
+def test_the_log_of_sequences_is_the_log_of_their_rows(drawn: list[tuple[str, int, str]]) -> None:
+    rows: list[Event] = sorted((user, float(day), "checkout", item) for user, day, item in drawn)
+    sequences = event_frame(rows).group_by("user_id", maintain_order=True).agg(pl.all())
+    of_rows, of_sequences = (
+        event_log(rows, CATALOGUE),
+        event_log_of_sequences(sequences, pl.Series(CATALOGUE), EVENT_NAMES, 64, 2),
+    )
+    assert of_sequences.user_ids.to_list() == of_rows.user_ids.to_list()
+    for name in ("offsets", "item", "name", "seconds"):
+        assert getattr(of_sequences, name).tolist() == getattr(of_rows, name).tolist()
 
 
 def test_the_event_at_the_instant_itself_is_not_known() -> None:

@@ -1,0 +1,65 @@
+"""One day of inference for one advertiser model version: the index's embeddings, and each user's advertisers."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from assets.common.workspace import Workspace
+from assets.steps.versions import ModelVersion
+from warehouse.as_of import events_as_of, items_as_of, users_as_of
+from warehouse.days import day_end
+from warehouse.sequences import all_user_sequences
+from warehouse.states import write_candidates
+from warehouse.stored_sequences import sequences_of_day
+from warehouse.tables import vectors
+
+EMBEDDINGS = "advertiser_embeddings"
+
+
+def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame:
+    """Embed the advertisers known by the end of ``day``. Returns advertiser_id, items, embedding."""
+    from ml.models.advertiser_artifact import advertiser_embeddings
+
+    tables, landing = workspace.tables, workspace.landing
+    frame = advertiser_embeddings(
+        workspace.advertiser_model(version.deployed),
+        events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
+        items_as_of(tables, landing, day),
+        day_end(day, landing.manifest.time_zone).timestamp(),
+    )
+    tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
+    return frame
+
+
+def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame:
+    """Candidates of the users who were active on ``day``, as of its end; on the version's training day those of
+    everybody, each from their own last active day. Returns what was written."""
+    shape = workspace.advertiser_model(version.deployed).settings.sequences
+    sequences_as_of = all_user_sequences if day == version.trained_day else sequences_of_day
+    memory = workspace.settings.data.memory_gib
+    sequences = sequences_as_of(workspace.tables, workspace.landing, day, shape, memory)
+    return _predict(workspace, version, day, sequences)
+
+
+def _predict(workspace: Workspace, version: ModelVersion, day: date, sequences: pl.DataFrame) -> pl.DataFrame:
+    from ml.models.advertiser_artifact import candidates, user_vectors
+
+    tables = workspace.tables
+    sequences = sequences.sort("user_id")
+    index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
+    items, people = items_as_of(tables, workspace.landing, day), users_as_of(tables, day)
+    users = user_vectors(
+        workspace.advertiser_model(version.deployed), items, sequences, people, workspace.settings.inference
+    )
+    depth = workspace.settings.advertisers.list_depth
+    frame = candidates(sequences["user_id"], users, index, vectors(index["embedding"]), depth)
+    write_candidates(tables, version.name, day, frame)
+    return frame
+
+
+def all_finite(embeddings: pl.DataFrame, predicted: pl.DataFrame) -> bool:
+    """Whether every embedding and every score is a number."""
+    return bool(np.isfinite(vectors(embeddings["embedding"])).all() and predicted["scores"].explode().is_finite().all())

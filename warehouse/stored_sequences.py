@@ -1,0 +1,47 @@
+"""Table ``user_sequences``: a day's sequences, and the shape that each was cut to.
+
+A model owns the shape of its sequences: the length and the look-back that it was trained with. The table holds the
+sequences of the model that served the day. For a model of another shape they are computed anew.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from settings import SequenceSettings
+from warehouse.landing import Landing
+from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches, user_sequences
+from warehouse.tables import Tables
+
+TABLE = "user_sequences"
+MAXIMUM_LENGTH, LOOKBACK_DAYS = "maximum_length", "lookback_days"
+SHAPE_SCHEMA = {MAXIMUM_LENGTH: pl.Int32(), LOOKBACK_DAYS: pl.Int32()}
+
+
+def write_sequences(tables: Tables, landing: Landing, day: date, shape: SequenceSettings, memory_gib: float) -> None:
+    """Write the sequences of the users who were active on ``day``; they need not fit into memory."""
+    cut = {MAXIMUM_LENGTH: shape.length, LOOKBACK_DAYS: shape.lookback_days}
+    columns = [pl.lit(value, SHAPE_SCHEMA[name]).alias(name) for name, value in cut.items()]
+    batches = (batch.with_columns(columns) for batch in sequence_batches(tables, landing, [day], shape, memory_gib))
+    tables.write_batches(TABLE, pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA}), batches, {"day": day})
+
+
+def sequences_of_day(
+    tables: Tables, landing: Landing, day: date, shape: SequenceSettings, memory_gib: float
+) -> pl.DataFrame:
+    """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does: from the table, if it
+    has them in this ``shape``."""
+    if day in tables.days(TABLE, "day"):
+        stored = tables.read(TABLE, {"day": day})
+        if len(stored) and _shapes(stored) == [(shape.length, shape.lookback_days)]:
+            return stored.select(SEQUENCE_SCHEMA).sort("user_id")
+    return user_sequences(tables, landing, day, shape, memory_gib)
+
+
+def _shapes(stored: pl.DataFrame) -> list[tuple[int, int]]:
+    """Return the shapes that the rows were cut to; none for rows of before the table held the shape."""
+    if not set(SHAPE_SCHEMA) <= set(stored.columns):
+        return []
+    return stored.select(SHAPE_SCHEMA).unique().rows()
