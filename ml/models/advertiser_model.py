@@ -23,8 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ml.features.advertisers import PRICE_COLUMNS, Profiles
-from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag
-from ml.models.item_model import DEMOGRAPHIC_BUCKETS, HistoryMemory, Standardise, random_directions
+from ml.models.blocks import (
+    DEMOGRAPHIC_BUCKETS,
+    HistoryMemory,
+    RetrievalNetwork,
+    Standardise,
+    bag,
+    hash_embedding,
+    parts_by_lengths,
+    perceptron,
+    random_directions,
+    zero_linear,
+)
+from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings
 from settings import FeatureSettings, ModelSettings
 
 
@@ -98,7 +109,7 @@ class AdvertiserTower(nn.Module):
         levels = PRICE_COLUMNS + 1 + shape.statistics
         self.standardise = Standardise(levels)
         wide = shape.content + levels + 2 * width
-        self.perceptron = _perceptron(wide, settings)
+        self.perceptron = perceptron(wide, settings)
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, advertisers: AdvertiserBatch) -> Tensor:
@@ -123,15 +134,10 @@ class UserHead(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         width = settings.width
-        self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
-        nn.init.normal_(self.demographics.weight, std=0.02)
-        with torch.no_grad():
-            self.demographics.weight[0] = 0
-        self.perceptron = _perceptron(2 * width, settings)
+        self.demographics = hash_embedding(DEMOGRAPHIC_BUCKETS, width)
+        self.perceptron = perceptron(2 * width, settings)
         self.shortcut = nn.Linear(2 * width, width)
-        self.parts = nn.Linear(2 * width, 2)
-        nn.init.zeros_(self.parts.weight)
-        nn.init.zeros_(self.parts.bias)
+        self.parts = zero_linear(2 * width, 2)
 
     def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
         """state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + D].
@@ -141,21 +147,11 @@ class UserHead(nn.Module):
         width = self.shortcut.out_features
         summary, memory = state[:, :width], state[:, width:]
         joined = torch.cat([summary, self.demographics(demographics)], dim=1)
-        learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
-        of_learned, of_memory = torch.split(self.parts(joined).exp() * 2**-0.5, 1, dim=1)
-        return torch.cat([of_learned * learned, of_memory * functional.normalize(memory, dim=1)], dim=1)
+        learned = self.shortcut(joined) + self.perceptron(joined)
+        return parts_by_lengths(self.parts(joined), [learned, memory])
 
 
-def _perceptron(wide: int, settings: ModelSettings) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(wide, 4 * settings.width),
-        nn.GELU(),
-        nn.Dropout(settings.dropout),
-        nn.Linear(4 * settings.width, settings.width),
-    )
-
-
-class AdvertiserNetwork(nn.Module):
+class AdvertiserNetwork(RetrievalNetwork):
     """User tower (encoder | head without context) and advertiser tower; hash embeddings are shared between them."""
 
     def __init__(
@@ -173,7 +169,3 @@ class AdvertiserNetwork(nn.Module):
     def state_width(self) -> int:
         """Numbers a state: as many as a user or advertiser embedding."""
         return self.embedding_width
-
-    @property
-    def temperature(self) -> Tensor:
-        return self.log_temperature.exp().clamp(0.01, 1.0)

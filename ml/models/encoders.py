@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ml.features.event_log import GAP_BUCKETS
+from ml.models.blocks import bag, draw_hash_embedding
 from settings import FeatureSettings, ModelSettings, UserEncoder
 
 EVENT_NAME_CODES = 32
@@ -55,10 +56,8 @@ class SharedEmbeddings(nn.Module):
         super().__init__()
         self.category = nn.EmbeddingBag(features.category_buckets, width, mode="sum", padding_idx=0)
         self.advertiser = nn.EmbeddingBag(features.advertiser_buckets, width, mode="sum", padding_idx=0)
-        for table in (self.category, self.advertiser):
-            nn.init.normal_(table.weight, std=0.02)
-            with torch.no_grad():
-                table.weight[0] = 0
+        for table in (self.category, self.advertiser):  # after both are made: models of one seed stay what they were
+            draw_hash_embedding(table)
 
     def categories(self, ids: Tensor) -> Tensor:
         """Sum of a path's node embeddings: [..., levels] -> [..., W]."""
@@ -78,12 +77,6 @@ class SharedEmbeddings(nn.Module):
             per_sample_weights=share.to(self.category.weight.dtype),
             padding_idx=0,
         )
-
-
-def bag(table: Tensor, ids: Tensor) -> Tensor:
-    """Sums of the rows of ``table`` [buckets, W], whose first row means nothing: [..., ids] -> [..., W]."""
-    flat = functional.embedding_bag(ids.reshape(-1, ids.shape[-1]), table, mode="sum", padding_idx=0)
-    return flat.reshape(*ids.shape[:-1], -1)
 
 
 class EventEmbedding(nn.Module):

@@ -19,11 +19,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, bag, newest
+from ml.models.blocks import (
+    DEMOGRAPHIC_BUCKETS,
+    HistoryMemory,
+    RetrievalNetwork,
+    Standardise,
+    bag,
+    hash_embedding,
+    parts_by_lengths,
+    perceptron,
+    random_directions,
+    zero_linear,
+)
+from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, newest
 from settings import FeatureSettings, Fusion, ModelSettings
-
-DEMOGRAPHIC_BUCKETS = 256
-SMALLEST_DEVIATION = 0.1  # of log counts: a tenth more or less
 
 
 @dataclass(frozen=True)
@@ -57,42 +66,6 @@ def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
     return [*content, settings.trait_dimensions, settings.trait_dimensions]
 
 
-def random_directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
-    """Fixed random directions, nearly orthogonal to each other, the first of them zero [buckets, dimensions]."""
-    table = torch.randn(buckets, dimensions, generator=random)
-    table[0] = 0
-    return table
-
-
-class Standardise(nn.Module):
-    """Columns of counts and levels, less their mean and over their deviation, so that a row has about unit length.
-
-    Raw log counts are many times as long as all other features of an item together: the learned part of every item
-    would begin, and under the memory's gradient stay, in one direction.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, columns: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(columns))
-        self.register_buffer("scale", torch.ones(columns))
-
-    @torch.no_grad()
-    def learn(self, values: Tensor) -> None:
-        """Take mean and deviation from ``values`` [rows, columns]; a column that hardly varies is not blown up."""
-        if not len(values):
-            return
-        self.mean.copy_(values.mean(0))
-        deviation = values.std(0, correction=0).clamp_min(SMALLEST_DEVIATION)
-        self.scale.copy_(1 / deviation / values.shape[1] ** 0.5)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """[rows, columns] -> [rows, columns]."""
-        return (values - self.mean) * self.scale
-
-
 class Traits(nn.Module):
     """What an item is, in vectors that nothing is learned about: its content, its category path and its advertiser.
 
@@ -120,22 +93,6 @@ class Traits(nn.Module):
             bag(self.advertiser, advertiser),
         ]
         return torch.cat([functional.normalize(part, dim=-1) for part in parts], dim=-1)
-
-
-class HistoryMemory(nn.Module):
-    """The traits of what the user engaged with: their mean, weighted by what the encoder makes of each event."""
-
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__()
-        self.score = nn.Linear(settings.width, 1)
-        nn.init.zeros_(self.score.weight)
-
-    def forward(self, hidden: Tensor, valid: Tensor, traits: Tensor) -> Tensor:
-        """hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without events."""
-        some = valid.any(1, keepdim=True)
-        score = self.score(hidden).squeeze(-1).masked_fill(~valid, float("-inf"))
-        weight = torch.where(some, score, 0.0).softmax(dim=1) * some
-        return torch.einsum("bl,blt->bt", weight, traits)
 
 
 @dataclass(frozen=True)
@@ -235,19 +192,11 @@ class Head(nn.Module):
         self.traits = traits
         self.context = ContextLayer(shape, settings, shared)
         self.attention = ContextAttention(settings) if self.layout.events else None
-        self.demographics = nn.EmbeddingBag(DEMOGRAPHIC_BUCKETS, width, mode="sum", padding_idx=0)
-        nn.init.normal_(self.demographics.weight, std=0.02)
-        with torch.no_grad():
-            self.demographics.weight[0] = 0
-        self.perceptron = nn.Sequential(
-            nn.Linear(3 * width, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
-        )
+        self.demographics = hash_embedding(DEMOGRAPHIC_BUCKETS, width)
+        self.perceptron = perceptron(3 * width, settings)
         self.shortcut = nn.Linear(3 * width, width)
-        self.parts = nn.Linear(3 * width, 1 + len(traits.widths))
-        self.towards = nn.Linear(3 * width, len(traits.widths))
-        for gate in (self.parts, self.towards):
-            nn.init.zeros_(gate.weight)
-            nn.init.zeros_(gate.bias)
+        self.parts = zero_linear(3 * width, 1 + len(traits.widths))
+        self.towards = zero_linear(3 * width, len(traits.widths))
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
         """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + T].
@@ -268,9 +217,7 @@ class Head(nn.Module):
         ):
             gate = gate * of_subject.any(dim=1, keepdim=True)
             parts.append((1 - gate) * functional.normalize(of_history, dim=1) + gate * of_subject)
-        lengths = torch.split(self.parts(joined).exp() * len(parts) ** -0.5, 1, dim=1)
-        weighted = [length * functional.normalize(part, dim=1) for length, part in zip(lengths, parts, strict=True)]
-        return torch.cat(weighted, dim=1)
+        return parts_by_lengths(self.parts(joined), parts)
 
 
 class ItemTower(nn.Module):
@@ -286,9 +233,7 @@ class ItemTower(nn.Module):
         self.shared, self.traits = shared, traits
         self.standardise = Standardise(shape.statistics)
         wide = shape.content + 2 + shape.statistics + 3 * width
-        self.perceptron = nn.Sequential(
-            nn.Linear(wide, 4 * width), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(4 * width, width)
-        )
+        self.perceptron = perceptron(wide, settings)
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, items: ItemBatch) -> Tensor:
@@ -309,7 +254,7 @@ class ItemTower(nn.Module):
         return torch.cat([learned, traits], dim=1) * (1 + len(self.traits.widths)) ** -0.5
 
 
-class TwoTower(nn.Module):
+class TwoTower(RetrievalNetwork):
     """User tower (encoder | head) and item tower."""
 
     def __init__(
@@ -333,7 +278,3 @@ class TwoTower(nn.Module):
     def embedding_width(self) -> int:
         """Numbers a user or item embedding."""
         return self.encoder.layout.width + self.encoder.layout.memory
-
-    @property
-    def temperature(self) -> Tensor:
-        return self.log_temperature.exp().clamp(0.01, 1.0)

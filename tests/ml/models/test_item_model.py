@@ -16,7 +16,8 @@ from ml.features.event_log import Slices, newest, pad
 from ml.models.encode import embed_items, embed_users, encode_states
 from ml.models.encoders import EventBatch, TransformerEncoder
 from ml.models.encoders import newest as newest_hidden
-from ml.models.item_model import Standardise, TwoTower
+from ml.models.blocks import Standardise
+from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.training.item_task import new_network
 from settings import InferenceSettings, UserEncoder

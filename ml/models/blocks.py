@@ -1,0 +1,129 @@
+"""Parts that the networks are built of.
+
+Weights are saved by name: a block is a module under the name that its owner gives it, or a function where the names of
+its layers are the owner's.
+
+Shapes: B queries, L positions, W width, T traits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from settings import ModelSettings
+
+DEMOGRAPHIC_BUCKETS = 256
+SMALLEST_DEVIATION = 0.1  # of log counts: a tenth more or less
+
+
+class RetrievalNetwork(nn.Module):
+    """A network whose scores are divided by a learned temperature."""
+
+    log_temperature: nn.Parameter
+
+    @property
+    def temperature(self) -> Tensor:
+        return self.log_temperature.exp().clamp(0.01, 1.0)
+
+
+def hash_embedding(buckets: int, width: int) -> nn.EmbeddingBag:
+    """Return embeddings of hash buckets [buckets, W], summed over the ids of a row."""
+    table = nn.EmbeddingBag(buckets, width, mode="sum", padding_idx=0)
+    draw_hash_embedding(table)
+    return table
+
+
+@torch.no_grad()
+def draw_hash_embedding(table: nn.EmbeddingBag) -> None:
+    """Draw small embeddings. Bucket 0 means unknown: its row is zero and stays zero."""
+    nn.init.normal_(table.weight, std=0.02)
+    table.weight[0] = 0
+
+
+def bag(table: Tensor, ids: Tensor) -> Tensor:
+    """Sums of the rows of ``table`` [buckets, W], whose first row means nothing: [..., ids] -> [..., W]."""
+    flat = functional.embedding_bag(ids.reshape(-1, ids.shape[-1]), table, mode="sum", padding_idx=0)
+    return flat.reshape(*ids.shape[:-1], -1)
+
+
+def perceptron(inputs: int, settings: ModelSettings) -> nn.Sequential:
+    """Return an MLP with one hidden layer: [..., inputs] -> [..., W]."""
+    hidden, width = 4 * settings.width, settings.width
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(hidden, width))
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return a linear layer that answers zero until it has learnt."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def parts_by_lengths(log_lengths: Tensor, parts: list[Tensor]) -> Tensor:
+    """Return the parts side by side, each of unit length times its own length.
+
+    Args:
+        log_lengths: [B, parts]; zero everywhere gives a row of unit length.
+        parts: of widths W_0, W_1, ... each [B, W_i]; a zero row stays zero.
+
+    Returns:
+        [B, W_0 + W_1 + ...]
+    """
+    lengths = torch.split(log_lengths.exp() * len(parts) ** -0.5, 1, dim=1)
+    weighted = [length * functional.normalize(part, dim=1) for length, part in zip(lengths, parts, strict=True)]
+    return torch.cat(weighted, dim=1)
+
+
+def random_directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
+    """Fixed random directions, nearly orthogonal to each other, the first of them zero [buckets, dimensions]."""
+    table = torch.randn(buckets, dimensions, generator=random)
+    table[0] = 0
+    return table
+
+
+class Standardise(nn.Module):
+    """Columns of counts and levels, less their mean and over their deviation, so that a row has about unit length.
+
+    Raw log counts are many times as long as all other features of an item together: the learned part of every item
+    would begin, and under the memory's gradient stay, in one direction.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
+
+    @torch.no_grad()
+    def learn(self, values: Tensor) -> None:
+        """Take mean and deviation from ``values`` [rows, columns]; a column that hardly varies is not blown up."""
+        if not len(values):
+            return
+        self.mean.copy_(values.mean(0))
+        deviation = values.std(0, correction=0).clamp_min(SMALLEST_DEVIATION)
+        self.scale.copy_(1 / deviation / values.shape[1] ** 0.5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[rows, columns] -> [rows, columns]."""
+        return (values - self.mean) * self.scale
+
+
+class HistoryMemory(nn.Module):
+    """The traits of what the user engaged with: their mean, weighted by what the encoder makes of each event."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.score = nn.Linear(settings.width, 1)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, hidden: Tensor, valid: Tensor, traits: Tensor) -> Tensor:
+        """hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without events."""
+        some = valid.any(1, keepdim=True)
+        score = self.score(hidden).squeeze(-1).masked_fill(~valid, float("-inf"))
+        weight = torch.where(some, score, 0.0).softmax(dim=1) * some
+        return torch.einsum("bl,blt->bt", weight, traits)
