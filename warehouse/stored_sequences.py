@@ -36,7 +36,7 @@ def sequences_of_day(
     if day in tables.days(TABLE, "day"):
         stored = tables.read(TABLE, {"day": day})
         if len(stored) and _shapes(stored) == [(shape.length, shape.lookback_days)]:
-            return stored.select(SEQUENCE_SCHEMA).sort("user_id")
+            return stored.select(list(SEQUENCE_SCHEMA)).sort("user_id")
     return user_sequences(tables, landing, day, shape, memory_gib)
 
 
@@ -44,4 +44,4 @@ def _shapes(stored: pl.DataFrame) -> list[tuple[int, int]]:
     """Return the shapes that the rows were cut to; none for rows of before the table held the shape."""
     if not set(SHAPE_SCHEMA) <= set(stored.columns):
         return []
-    return stored.select(SHAPE_SCHEMA).unique().rows()
+    return stored.select(list(SHAPE_SCHEMA)).unique().rows()
