@@ -53,7 +53,8 @@ print(json.dumps(said))
 def rerun(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """A copy whose days were forgotten, but for what was ingested, and run again: the last first, one of them twice.
 
-    The settings ask for shorter sequences now. The copy is moved before, and of the last day a data file is gone and a commit cut: running the day heals both.
+    The settings ask for shorter sequences now. The copy is moved before, and of the last day a data file is gone and a
+    commit cut: running the day heals both.
     """
     copy = copy_of(ran.home, tmp_path_factory.mktemp("rerun") / "copied")
     home = Home(copy.root.rename(copy.root.with_name("moved")))
