@@ -8,10 +8,12 @@ import numpy as np
 import polars as pl
 from polars.testing import assert_frame_equal
 
+from assets.common.workspace import Workspace
 from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
 from ml.models.artifact import ModelArtifact
 from ml.models.tables import states_of_sequences
+from settings import Settings
 from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.sequences import all_user_sequences
@@ -49,6 +51,7 @@ def largest_difference_to_full(
     Returns:
         The largest absolute difference of a state's element, and the snapshot with the expected day of each user.
     """
+    workspace = Workspace(Settings(home=tables.root.parent))
     artifact = ModelArtifact.load(version.deployed)
     zone = landing.manifest.time_zone
     sequences = all_user_sequences(tables, landing, day, artifact.settings.sequences)
@@ -69,7 +72,7 @@ def largest_difference_to_full(
     difference = 0.0
     for as_of in stored["expected_day"].unique():
         rows = stored.filter(pl.col("expected_day") == as_of)
-        features, _ = features_of_day(tables, landing, version, as_of)
+        features, _ = features_of_day(workspace, version, as_of)
         fresh = states_of_sequences(
             artifact,
             features,

@@ -61,7 +61,7 @@ def test_advertisers_are_learnt_predicted_and_exported_without_items(
     assert "`adseq export candidates` writes the advertisers of each user" in said
 
     monkeypatch.setenv("ADSEQ_HOME", str(home.root))
-    export_candidates(Workspace(), tmp_path / "candidates.parquet", 3, Console(file=StringIO()))
+    export_candidates(Workspace.from_environment(), tmp_path / "candidates.parquet", 3, Console(file=StringIO()))
     exported = pl.read_parquet(tmp_path / "candidates.parquet")
     assert set(exported["kind"]) == {"advertiser"}
     assert exported.group_by("user_id").len()["len"].to_list() == [3] * USERS

@@ -49,7 +49,7 @@ def test_a_history_is_not_recorded_as_of_a_day_to_come(tmp_path: Path, monkeypat
     typed = Landing(home.landing).write(LandingTable.events, date(2126, 3, 10), pl.DataFrame({"event_id": ["a"]}))
     monkeypatch.setenv("ADSEQ_HOME", str(home.root))
     with pytest.raises(dg.Failure, match="dated after today") as failure:
-        ingest.history(settings=Workspace())
+        ingest.history(workspace=Workspace.from_environment())
     assert str(typed.parent) in str(failure.value)
     assert not Tables(home.tables).names()
 
@@ -77,5 +77,5 @@ def test_a_launch_for_a_day_after_the_newest_landed_one_is_refused(home: Home, m
         dg.build_asset_context(partition_key="2014-09-01") as context,
         pytest.raises(dg.Failure, match=r"2014-09-01 has not landed: the newest day .* is 2014-07-23"),
     ):
-        ingest.events(context, settings=Workspace())
+        ingest.events(context, workspace=Workspace.from_environment())
     assert not Tables(home.tables).names()

@@ -1,0 +1,82 @@
+"""A third model in two files: its network and task here, and what a version of it is in ``toy_version``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ml.evaluation.metrics import Metrics, evaluate
+from ml.models.encoders import ModelShape
+from ml.retrieval.lists import Positives, RankedLists
+from settings import Settings
+
+USERS, ITEMS = 64, 8
+
+
+SHAPE = ModelShape(graph=0, given=0, statistics=0, positions=1)
+
+
+class ToyNetwork(nn.Module):
+    """A vector a user and a vector an item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = SHAPE
+        self.users, self.items = nn.Embedding(USERS, 4), nn.Embedding(ITEMS, 4)
+
+    @property
+    def temperature(self) -> Tensor:
+        return torch.tensor(0.2)
+
+
+@dataclass
+class ToyBatches:
+    """One batch an epoch: user ``u`` converts with item ``u % ITEMS``; every item is a corpus negative."""
+
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, number: int) -> Any:
+        if number:
+            raise IndexError
+        user = torch.arange(USERS)
+        return SimpleNamespace(
+            user=user,
+            candidate_rows=torch.cat([user % ITEMS, torch.arange(ITEMS)]),
+            share=torch.full((USERS + ITEMS,), 1 / ITEMS),
+            group=user,
+            positive_keys=user * ITEMS + user % ITEMS,
+            weight=torch.ones(USERS),
+            corpus=ITEMS,
+        )
+
+
+@dataclass(frozen=True)
+class ToyTask:
+    """Learn which item each user converts with."""
+
+    settings: Settings
+    candidates: int = ITEMS
+    monitor: str | None = None
+
+    def network(self) -> ToyNetwork:
+        return ToyNetwork()
+
+    def batches(self) -> ToyBatches:
+        return ToyBatches()
+
+    def scores(self, network: ToyNetwork, batch: Any) -> Tensor:
+        return network.users(batch.user) @ network.items(batch.candidate_rows).T
+
+    def validate(self, network: ToyNetwork) -> Metrics:
+        order = (network.users.weight @ network.items.weight.T).argsort(dim=1, descending=True)
+        lists = RankedLists.from_rows(order.tolist(), depth=ITEMS)
+        users = np.arange(USERS)
+        return evaluate(lists, Positives.from_pairs(users, users % ITEMS, USERS), ITEMS, ks=[1])

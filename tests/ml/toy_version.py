@@ -1,0 +1,58 @@
+"""A version of the toy model: what the course of a training asks of a third kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import mlflow
+
+from ml.examples.period import TrainingPeriod
+from ml.features.content import ContentBasis
+from ml.models.artifact import Artifact
+from ml.models.encoders import ModelShape
+from ml.models.layout import DEPLOYED
+from ml.training.fit import Fit, fit
+from ml.versions.side_by_side import FitFunction
+from ml.versions.train import PlannedFit
+from settings import Settings
+from tests.ml.toy_task import ToyNetwork, ToyTask
+
+EPOCHS = 60
+
+
+@dataclass(frozen=True)
+class ToyArtifact(Artifact[ToyNetwork]):
+    @staticmethod
+    def untrained(shape: ModelShape, settings: Settings) -> ToyNetwork:
+        return ToyNetwork()
+
+
+@dataclass(frozen=True)
+class ToyVersion:
+    kind: ClassVar[str] = "toy"
+    artifact: ClassVar[type[ToyArtifact]] = ToyArtifact
+
+    period: TrainingPeriod
+    basis: ContentBasis
+    settings: Settings
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {"events": len(self.period.events)}
+
+    def choose_epochs(self) -> FitFunction[Fit[ToyNetwork]]:
+        return partial(fit, ToyTask(self.settings, monitor="validation_recall_at_1"), EPOCHS)
+
+    def comparisons(self) -> Sequence[PlannedFit[ToyNetwork]]:
+        return [PlannedFit("evaluation", ToyTask(self.settings), self.period, self.basis)]
+
+    def deployed(self) -> PlannedFit[ToyNetwork]:
+        return PlannedFit(DEPLOYED, ToyTask(self.settings), self.period, self.basis)
+
+    def register(self, artifact: Artifact[ToyNetwork], work: Path) -> str:
+        mlflow.log_artifacts(str(work / DEPLOYED), "model")
+        return "1"

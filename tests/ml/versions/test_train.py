@@ -1,0 +1,58 @@
+"""The course of a training, with a third kind of model that is two small files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ml.examples.period import Prepared, TrainingPeriod
+from ml.models.layout import DEPLOYED
+from ml.training import checkpoints
+from ml.versions.tracking import TRAINING, Tracking
+from ml.versions.train import TrainedVersion, train_version
+from tests.ml.toy_task import ITEMS, SHAPE, ToyNetwork, ToyTask
+from tests.ml.toy_version import ToyArtifact, ToyVersion
+from tests.ml.worlds import small_settings
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("toy")
+
+
+@pytest.fixture(scope="module")
+def tracking(home: Path) -> Tracking:
+    return Tracking(f"sqlite:///{home}/mlflow.db", home / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path, tracking: Tracking, period: TrainingPeriod, prepared: Prepared) -> TrainedVersion:
+    settings = small_settings(training={"learning_rate": 0.3, "fits_at_once": 1, "patience": 100})
+    version = ToyVersion(period, prepared.dataset.basis, settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "OWN_PACKAGES", (*checkpoints.OWN_PACKAGES, "tests"))  # as if the toy were in ml
+        return train_version(version, tracking, home / "models", "2026-01-01", {"origin": "a test"})
+
+
+def test_a_third_kind_of_model_takes_the_same_course(home: Path, trained: TrainedVersion) -> None:
+    assert trained.version == "toy-1"
+    assert trained.validation_metric == "validation_recall_at_1"
+    assert trained.validation_recall > 0.95
+    assert sorted(path.name for path in (home / "models" / "toy-1").iterdir()) == [DEPLOYED, "evaluation"]
+    artifact = ToyArtifact.load(home / "models" / "toy-1" / DEPLOYED)
+    assert artifact.network.shape == SHAPE
+    assert ToyTask(artifact.settings).validate(artifact.network).recall[1] > 4 / ITEMS
+
+
+def test_the_course_is_in_mlflow(tracking: Tracking, trained: TrainedVersion, period: TrainingPeriod) -> None:
+    runs = {run.info.run_name: run for run in tracking.client.search_runs([tracking.experiment(TRAINING)])}
+    assert set(runs) == {"toy_model 2026-01-01", "toy evaluation"}
+    run = runs["toy_model 2026-01-01"]
+    assert run.data.params["data.events"] == str(len(period.events))
+    assert run.data.metrics["epochs"] == trained.epochs
+    assert run.data.metrics["chosen_validation_recall_at_1"] == pytest.approx(trained.validation_recall)
+    assert run.data.tags["origin"] == "a test"
+    assert runs["toy evaluation"].data.tags["mlflow.parentRunId"] == trained.run_id
+    assert runs["toy evaluation"].data.params["epochs"] == str(trained.epochs)
+    assert sum(parameter.numel() for parameter in ToyNetwork().parameters()) == trained.parameters
