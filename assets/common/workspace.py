@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from settings import Settings
+from warehouse.as_of import items_as_of
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -28,6 +32,7 @@ class Workspace:
     settings: Settings
     _item_models: dict[Path, ModelArtifact] = field(default_factory=dict, repr=False, compare=False)
     _advertiser_models: dict[Path, AdvertiserArtifact] = field(default_factory=dict, repr=False, compare=False)
+    _catalogue: dict[tuple[object, ...], pl.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -52,6 +57,18 @@ class Workspace:
         from ml.versions.tracking import Tracking
 
         return Tracking(self.home.tracking_uri, self.home.artifacts)
+
+    def items_as_of(self, day: date) -> pl.DataFrame:
+        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does.
+
+        Several steps of a day ask for the same catalogue, which takes a pass over all events: the newest answer is kept
+        for as long as neither table changes.
+        """
+        state = (day, *self.tables.files("items"), *self.tables.files("events"))
+        if state not in self._catalogue:
+            self._catalogue.clear()
+            self._catalogue[state] = items_as_of(self.tables, self.landing, day)
+        return self._catalogue[state]
 
     def item_model(self, directory: Path) -> ModelArtifact:
         """Return the item model of a directory.

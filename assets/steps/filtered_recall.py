@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from assets.common.workspace import Workspace
 from assets.steps.encode import BuiltIndex, read_item_embeddings
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import items_as_of, users_as_of
+from warehouse.as_of import users_as_of
 from warehouse.eligibility import Eligibility, can_be_had
 
 ASKED_USERS = 100
@@ -56,9 +56,7 @@ def recall_under_filters(
 def _filters(
     workspace: Workspace, day: date, item_ids: pl.Series, embeddings: NDArray[np.float32]
 ) -> Mapping[str, Filter]:
-    attributes = items_as_of(workspace.tables, workspace.landing, day).select(
-        "item_id", "advertiser_id", "availability", "countries"
-    )
+    attributes = workspace.items_as_of(day).select("item_id", "advertiser_id", "availability", "countries")
     items = item_ids.alias("item_id").to_frame().join(attributes, on="item_id", how="left", maintain_order="left")
     rule = Eligibility.of(can_be_had(items["availability"]), items["countries"])
     advertiser = items["advertiser_id"].rank("dense").fill_null(0).to_numpy()

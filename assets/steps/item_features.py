@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from assets.common.workspace import Workspace
 from assets.steps.period import EVENT_COLUMNS
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import events_as_of, items_as_of
+from warehouse.as_of import events_as_of
 from warehouse.days import day_end
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> t
     from ml.features.items import build_item_features, catalogue_statistics
 
     artifact, tables, landing = workspace.item_model(version.deployed), workspace.tables, workspace.landing
-    items = items_as_of(tables, landing, day)
+    items = workspace.items_as_of(day)
     features = build_item_features(items, artifact.basis, artifact.settings.features)
     engaged = events_as_of(tables, landing, day, EVENT_COLUMNS).select("item_id", "event_time")
     statistics = catalogue_statistics(
@@ -39,11 +41,25 @@ def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> t
 
 
 def stored_features(workspace: Workspace, version: ModelVersion, day: date) -> tuple[ItemFeatures, NDArray[np.float32]]:
-    """The item features of a day, from the table where it has them."""
+    """Return the item features of a day, from the table where it has them."""
     from ml.features.items import ItemFeatures
 
+    frame = _stored_frame(workspace, version, day)
+    return features_of_day(workspace, version, day) if frame is None else ItemFeatures.from_frame(frame)
+
+
+def features_frame(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame:
+    """Return the item features of a day as the table holds them, sorted by item_id."""
+    frame = _stored_frame(workspace, version, day)
+    if frame is not None:
+        return frame
+    features, statistics = features_of_day(workspace, version, day)
+    return features.to_frame(statistics)
+
+
+def _stored_frame(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame | None:
     tables = workspace.tables
-    if day in tables.days("item_features", "day", {"model_version": version.name}):
-        frame = tables.read("item_features", {"model_version": version.name, "day": day}).sort("item_id")
-        return ItemFeatures.from_frame(frame)
-    return features_of_day(workspace, version, day)
+    if day not in tables.days("item_features", "day", {"model_version": version.name}):
+        return None
+    stored = tables.read("item_features", {"model_version": version.name, "day": day})
+    return stored.sort("item_id")

@@ -9,7 +9,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import events_as_of, items_as_of, users_as_of
+from warehouse.as_of import events_as_of, users_as_of
 from warehouse.days import day_end
 from warehouse.sequences import all_user_sequences
 from warehouse.states import write_candidates
@@ -27,7 +27,7 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
     frame = advertiser_embeddings(
         workspace.advertiser_model(version.deployed),
         events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
-        items_as_of(tables, landing, day),
+        workspace.items_as_of(day),
         day_end(day, landing.manifest.time_zone).timestamp(),
     )
     tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
@@ -50,7 +50,7 @@ def _predict(workspace: Workspace, version: ModelVersion, day: date, sequences: 
     tables = workspace.tables
     sequences = sequences.sort("user_id")
     index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
-    items, people = items_as_of(tables, workspace.landing, day), users_as_of(tables, day)
+    items, people = workspace.items_as_of(day), users_as_of(tables, day)
     users = user_vectors(
         workspace.advertiser_model(version.deployed), items, sequences, people, workspace.settings.inference
     )

@@ -15,11 +15,11 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps.item_features import stored_features
+from assets.steps.item_features import features_frame
 from assets.steps.versions import ModelVersion, serving_advertisers
 from ml.files import Unreadable
 from settings import SequenceSettings
-from warehouse.as_of import items_as_of, users_as_of
+from warehouse.as_of import users_as_of
 from warehouse.contracts import LandingTable
 from warehouse.days import day_end
 from warehouse.forget import forgotten_users
@@ -232,10 +232,10 @@ def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
 
 def _write_catalogue(workspace: Workspace, version: ModelVersion, publication: Publication) -> str:
     """Write the catalogue that the service reads; return its SHA-256."""
-    features, statistics = stored_features(workspace, version, publication.day)
-    attributes = items_as_of(workspace.tables, workspace.landing, publication.day)
+    features = features_frame(workspace, version, publication.day)
+    attributes = workspace.items_as_of(publication.day)
     content = io.BytesIO()
-    catalogue_frame(features.to_frame(statistics), attributes).write_parquet(content)
+    catalogue_frame(features, attributes).write_parquet(content)
     path = workspace.home.root / publication.catalogue
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
