@@ -16,7 +16,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check lint format types ui serve serve-proxied bench audit peers peers-split clean
+.PHONY: help install install-dev run test check lint format types hooks ui serve serve-proxied bench audit peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: $(LINT)/installed ## Format, lint, import direction (a small environment o
 format: $(LINT)/installed ## Format the code and mend what the linter can
 	$(LINT)/bin/ruff format .
 	$(LINT)/bin/ruff check --fix .
+
+hooks: $(LINT)/installed ## Check each commit before it is made (.pre-commit-config.yaml)
+	$(LINT)/bin/pre-commit install
 
 # Without torch, Dagster and Optuna mypy would take their values for Any, and find less than CI finds.
 types: install-dev ## Check the types against those of the dependencies
@@ -101,7 +104,7 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 
 # The versions stand in pyproject.toml, in the extra `lint`. pip would install adseq's dependencies beside an extra.
 $(LINT)/installed: pyproject.toml | $(LINT)/bin/python
-	@echo "Installing ruff and import-linter into $(LINT) (70 MB; ten seconds) ..."
+	@echo "Installing ruff, import-linter and pre-commit into $(LINT) (100 MB; twenty seconds) ..."
 	@$(LINT)/bin/python -m pip install --progress-bar off --requirement <($(LINT)/bin/python -c \
 		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lint"], sep="\n")' \
 		) | $(SHORTEN)

@@ -58,6 +58,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "venv" / "bin"
 
 
+def test_each_package_of_the_wheel_says_that_it_is_typed(installed: Path) -> None:
+    (site,) = installed.parent.glob("lib/python*/site-packages")
+    packages = {path.parent.name for path in site.glob("*/__init__.py")}
+    assert packages == {"pipelines", "assets", "serving", "ml", "warehouse"}
+    assert {path.parent.name for path in site.glob("*/py.typed")} == packages
+
+
 def test_a_day_of_the_tiny_world_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSEQ_", "PYTHON", "DAGSTER_"))}
     environment = {**kept, **SETTINGS, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
