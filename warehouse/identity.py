@@ -79,7 +79,14 @@ class UserKeys:
         return _text(hashlib.blake2b(user_id.encode(), digest_size=KEY_BYTES, key=self.secret).digest())
 
     def keys(self, user_ids: pl.Series) -> pl.Series:
-        """The keys of many, null where the id is."""
+        """The keys of many, null where the id is.
+
+        >>> keys = UserKeys(b"the secret of one home").keys(pl.Series(["ann", "bob", None, "ann"]))
+        >>> keys[0] == keys[3], keys[0] == keys[1], keys[2], keys.str.len_chars().max()
+        (True, False, None, 12)
+        >>> keys[0] == UserKeys(b"the secret of another home").key("ann")
+        False
+        """
         distinct = user_ids.drop_nulls().unique()
         keyed, hashes = hashlib.blake2b(digest_size=KEY_BYTES, key=self.secret), []
         for user_id in distinct.to_list():

@@ -28,6 +28,12 @@ def popularity_scores(
         cutoff: seconds; events at or after it are not counted.
         window_days: only events of so many days before the cut-off (their first instant included); None: all.
         items: size of the catalogue.
+
+    >>> times = [0, 5 * SECONDS_A_DAY, 9 * SECONDS_A_DAY, 10 * SECONDS_A_DAY]
+    >>> popularity_scores([0, 1, 1, 1], times, 10 * SECONDS_A_DAY, None, items=3).tolist()
+    [1.0, 2.0, 0.0]
+    >>> popularity_scores([0, 1, 1, 1], times, 10 * SECONDS_A_DAY, window_days=2, items=3).tolist()
+    [0.0, 1.0, 0.0]
     """
     rows, seconds = np.asarray(item_rows, np.int64), np.asarray(times, np.float64)
     counted = (rows != NO_ITEM) & (seconds < cutoff)
@@ -97,7 +103,14 @@ class ItemKNN:
         return sparse.csr_array(engaged @ self.similarity)
 
     def retrieve(self, history: Ragged, depth: int, exclude: Ragged | None = None) -> RankedLists:
-        """Lists for each history; a list ends where the neighbours end."""
+        """Lists for each history; a list ends where the neighbours end.
+
+        Items 0 and 1 go together for two users of six:
+
+        >>> model = ItemKNN.fit([0, 0, 1, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 3, 2, 3], items=4)
+        >>> model.retrieve(Ragged.from_pairs([0], [0], queries=1), depth=3).items.tolist()
+        [[1, -1, -1]]
+        """
         return search_scores(self._batches(history), history.queries, self.similarity.shape[0], depth, exclude)
 
     def _batches(self, history: Ragged) -> BatchScores:

@@ -122,6 +122,14 @@ def within(lists: RankedLists, positives: Ragged, kept: NDArray[np.bool_], depth
 
     Items outside ``kept`` [items] leave the lists and the rest moves up, before the lists are cut at ``depth``;
     positives outside it are not asked for.
+
+    Without item 1, item 2 becomes row 1:
+
+    >>> lists = RankedLists.from_rows([[1, 2, 0]], depth=3)
+    >>> kept = np.array([True, False, True])
+    >>> moved, wanted = within(lists, Ragged.from_pairs([0, 0], [1, 2], queries=1), kept, depth=2)
+    >>> moved.items.tolist(), wanted.items.tolist()
+    ([[1, 0]], [1])
     """
     position = positions(np.flatnonzero(kept), len(kept))
     inside = (lists.items >= 0) & kept[np.maximum(lists.items, 0)]

@@ -149,7 +149,12 @@ def evaluate(
 
 
 def recall_at(lists: RankedLists, positives: Positives, ks: Sequence[int]) -> dict[int, float]:
-    """Recall by K alone, for a curve over many K; NaN where there is no positive."""
+    """Recall by K alone, for a curve over many K; NaN where there is no positive.
+
+    >>> lists = RankedLists.from_rows([[3, 0, 1]], depth=3)
+    >>> recall_at(lists, Positives.from_pairs([0, 0], [0, 9], queries=1), ks=[1, 2, 3])  # 0 is second, 9 is absent
+    {1: 0.0, 2: 0.5, 3: 0.5}
+    """
     _check_shapes(lists, positives, max(ks))
     ranks = _ranks(lists.items, positives.items, positives.query_rows)
     return {k: float(np.mean(ranks <= k)) if len(ranks) else float("nan") for k in ks}
@@ -202,7 +207,12 @@ def paired_difference(
 ) -> Interval:
     """Recall@K of ``first`` minus that of ``second`` on the same queries, with a paired bootstrap over queries.
 
-    Far narrower than the two separate intervals: what is hard for both models cancels out.
+    The interval is far narrower than the two separate ones, because queries that are hard for both models cancel out.
+
+    >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
+    >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
+    >>> paired_difference(first, second, positives, k=1, samples=0).estimate  # two hits of two, one of two
+    0.5
     """
     first_hits, counts = _hits_and_counts(first, positives, k)
     second_hits, _ = _hits_and_counts(second, positives, k)
@@ -217,6 +227,11 @@ def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels,
 
     Returns:
         segment, queries, positives, recall; sorted by segment.
+
+    >>> lists = RankedLists.from_rows([[5], [5], [6]], depth=1)
+    >>> positives = Positives.from_pairs([0, 1, 2], [5, 6, 6], queries=3)
+    >>> recall_by_segment(lists, positives, ["DE", "DE", "FR"], k=1).rows()
+    [('DE', 2, 2, 0.5), ('FR', 1, 1, 1.0)]
     """
     labels = pl.Series("segment", segment)
     if len(labels) != positives.queries:

@@ -44,7 +44,12 @@ class Context:
         return Context(self.subject[rows], self.interests[rows], self.confidence[rows])
 
     def without(self, dropped: NDArray[np.bool_]) -> Context:
-        """The same with no context where ``dropped`` [queries]."""
+        """The same with no context where ``dropped`` [queries].
+
+        >>> seen = Context(np.array([5, 6]), np.array([[1], [2]]), np.array([[1.0], [0.5]], np.float32))
+        >>> seen.without(np.array([False, True])).present.tolist()
+        [True, False]
+        """
         return Context(
             np.where(dropped, NO_SUBJECT, self.subject),
             np.where(dropped[:, None], 0, self.interests),

@@ -108,6 +108,15 @@ def next_action_at(log: EventLog, cutoff: float, labels: Labels) -> Examples:
     """Each user's first positive of the K days after the cut-off, with the weight of that event.
 
     Of positives at one instant it is the first in the order of the log.
+
+    A user visits item 0 at second 0 and buys item 1 at second 10 and item 2 at second 20; the cut-off is at second 5:
+
+    >>> one, zeros = pl.Series(["ann"]), np.zeros((3, 1), int)
+    >>> log = EventLog(one, np.array([0, 3]), np.arange(3), np.array([1, 2, 2]), zeros, np.array([0.0, 10, 20]))
+    >>> rule = LabelRule(("checkout",), window_days=1, repeats_count=False, weights={"checkout": 3.0})
+    >>> examples = next_action_at(log, 5.0, Labels.of(log, rule, ["page_visit", "checkout"]))
+    >>> examples.item.tolist(), examples.history_end.tolist(), examples.weight.tolist()
+    ([1], [1], [3.0])
     """
     points = _at_cutoff(log, cutoff)
     flat, owner = labels.after(log, points)

@@ -56,6 +56,10 @@ def training_cutoffs(end: float, first: float, span_days: float, window_days: fl
     ``first``.
 
     Where the log is too short for that, the last one alone.
+
+    >>> days = training_cutoffs(end=100 * DAY, first=0.0, span_days=60, window_days=20, count=3) / DAY
+    >>> days.tolist()
+    [40.0, 60.0, 80.0]
     """
     last = end - window_days * DAY
     earliest = max(end - span_days * DAY, first + window_days * DAY / 4)
@@ -127,7 +131,12 @@ def _history_pairs(log: EventLog, users: pl.Series, known_until: NDArray[np.int6
 
 
 def ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The concatenation of ranges start..end, and for each position the number of its range."""
+    """The concatenation of ranges start..end, and for each position the number of its range.
+
+    >>> position, owner = ranges(np.array([4, 0]), np.array([6, 3]))
+    >>> position.tolist(), owner.tolist()
+    ([4, 5, 0, 1, 2], [0, 0, 1, 1, 1])
+    """
     lengths = end - start
     owner = np.repeat(np.arange(len(start)), lengths)
     within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -47,7 +47,16 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
 
 def co_engagement(log: EventLog, items: int, window: int, within_seconds: float = np.inf) -> sp.csr_array:
     """Symmetric counts [items, items] of pairs of different items of one user at most ``window`` events and less than
-    ``within_seconds`` apart."""
+    ``within_seconds`` apart.
+
+    One user engages with 0, 1 and 2 in this order; with a window of one event 0 and 2 make no pair:
+
+    >>> import polars as pl
+    >>> one = pl.Series(["ann"])
+    >>> log = EventLog(one, np.array([0, 3]), np.array([0, 1, 2]), np.ones(3, int), np.zeros((3, 1), int), np.zeros(3))
+    >>> co_engagement(log, items=3, window=1).toarray().astype(int).tolist()
+    [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    """
     user = log.user_of_event()
     counts = sp.csr_array((items, items), dtype=np.float32)
     for distance in range(1, window + 1):
@@ -62,5 +71,9 @@ def co_engagement(log: EventLog, items: int, window: int, within_seconds: float 
 
 
 def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to unit length; zero rows stay zero."""
+    """Rows scaled to unit length; zero rows stay zero.
+
+    >>> unit_rows(np.array([[3, 4], [0, 0]], np.float32)).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
     return (matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)).astype(np.float32)

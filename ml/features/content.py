@@ -144,7 +144,11 @@ def freeze(items: pl.DataFrame, graph: NDArray[np.float32]) -> ContentBasis:
 
 
 def category_nodes(category: pl.Series) -> pl.Series:
-    """Each category path as the list of its prefixes: ``A > B`` gives [``A``, ``A > B``]; null gives an empty list."""
+    """Each category path as the list of its prefixes; null gives an empty list.
+
+    >>> category_nodes(pl.Series(["Home > Kitchen", None])).to_list()
+    [['Home', 'Home > Kitchen'], []]
+    """
     unique = category.drop_nulls().unique()
     prefixes = [
         [SEPARATOR.join(parts[: depth + 1]) for depth in range(len(parts))]

@@ -62,7 +62,15 @@ def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, folds: in
 
 
 def rotated_onto(target: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``vectors`` [items, width] under the rotation that brings the rows known to both nearest to ``target``."""
+    """``vectors`` [items, width] under the rotation that brings the rows known to both nearest to ``target``.
+
+    The graph of the others has the same two items a quarter turn away, and a third:
+
+    >>> target = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
+    >>> turned = np.array([[0, 1], [-1, 0], [0, -1]], np.float32)
+    >>> rotated_onto(target, turned).round().astype(int).tolist()
+    [[1, 0], [0, 1], [-1, 0]]
+    """
     from scipy.linalg import orthogonal_procrustes
 
     both = target.any(axis=1) & vectors.any(axis=1)

@@ -21,7 +21,14 @@ GAP_BUCKETS = 26  # log2 of minutes up to about 32 years; 0 = no earlier event i
 
 @dataclass(frozen=True)
 class EventLog:
-    """Events of all users: user-major, each user's oldest first."""
+    """Events of all users: user-major, each user's oldest first.
+
+    user_ids   ann           bob
+    offsets    0             3        5
+    position   0   1   2     3   4
+    item       7   8   9     7   8
+    seconds    10  20  30    15  25
+    """
 
     user_ids: pl.Series  # [users], text
     offsets: NDArray[np.int64]  # [users + 1]
@@ -48,7 +55,12 @@ class EventLog:
         return np.repeat(np.arange(self.users), np.diff(self.offsets))
 
     def known_until(self, seconds: float) -> NDArray[np.int64]:
-        """For each user the flat position behind their last event before ``seconds`` [users]."""
+        """For each user the flat position behind their last event before ``seconds`` [users].
+
+        >>> log = _drawn_log()
+        >>> log.known_until(20).tolist()  # ann's first event, and bob's
+        [1, 4]
+        """
         before = np.concatenate(([0], np.cumsum(self.seconds < seconds)))
         return self.offsets[:-1] + before[self.offsets[1:]] - before[self.offsets[:-1]]
 
@@ -137,12 +149,24 @@ def _event_log(
 
 
 def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], length: int) -> Slices:
-    """The last ``length`` events of each of ``users`` before flat position ``end`` [users]."""
+    """The last ``length`` events of each of ``users`` before flat position ``end`` [users].
+
+    >>> log = _drawn_log()
+    >>> slices = newest(log, np.array([0, 1]), end=log.known_until(31), length=2)
+    >>> slices.start.tolist(), slices.end.tolist()
+    ([1, 3], [3, 5])
+    """
     return Slices(np.maximum(log.offsets[users], end - length), end)
 
 
 def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, since: float) -> Slices:
-    """The slices of ``users`` without events before ``since`` (seconds), as the daily sequences leave them out."""
+    """The slices of ``users`` without events before ``since`` (seconds), as the daily sequences leave them out.
+
+    >>> log, users = _drawn_log(), np.array([0, 1])
+    >>> whole = newest(log, users, end=log.known_until(31), length=9)
+    >>> within_lookback(log, users, whole, since=20).start.tolist()
+    [1, 4]
+    """
     return Slices(np.minimum(np.maximum(slices.start, log.known_until(since)[users]), slices.end), slices.end)
 
 
@@ -159,7 +183,12 @@ class PaddedEvents:
 
 
 def pad(log: EventLog, slices: Slices) -> PaddedEvents:
-    """Gather sequences into one padded batch, trimmed to its longest sequence (at least one position)."""
+    """Gather sequences into one padded batch, trimmed to its longest sequence (at least one position).
+
+    >>> batch = pad(_drawn_log(), Slices(start=np.array([0, 3]), end=np.array([3, 5])))
+    >>> batch.item.tolist(), batch.recency.tolist()
+    ([[7, 8, 9], [7, 8, -1]], [[2, 1, 0], [1, 0, 0]])
+    """
     lengths = slices.lengths
     position = np.arange(max(1, int(lengths.max(initial=1))))
     valid = position < lengths[:, None]
@@ -190,6 +219,9 @@ def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[
     sequences more than ``SPREAD`` times as long as its shortest.
 
     Trimmed batches of like lengths cost what the events cost, not rows x the longest sequence.
+
+    >>> [rows.tolist() for rows in length_buckets(np.array([2, 9, 3, 2]), tokens=9)]  # 3 rows x 3 positions, 1 x 9
+    [[0, 3, 2], [1]]
     """
     order = np.argsort(lengths, kind="stable")
     begin = 0
@@ -206,10 +238,26 @@ def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[
 
 
 def row_numbers(keys: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:
-    """For each wanted value its position in ``keys`` (unique); -1 where absent or null."""
+    """For each wanted value its position in ``keys`` (unique); -1 where absent or null.
+
+    >>> row_numbers(pl.Series(["a", "b"]), pl.Series(["b", None, "z", "a"])).tolist()
+    [1, -1, -1, 0]
+    """
     table = pl.DataFrame({"key": keys, "row": np.arange(len(keys))})
     found = wanted.alias("key").to_frame().join(table, on="key", how="left", maintain_order="left")
     return found["row"].fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _drawn_log() -> EventLog:
+    """The log that ``EventLog`` draws, for the examples."""
+    return EventLog(
+        user_ids=pl.Series(["ann", "bob"]),
+        offsets=np.array([0, 3, 5]),
+        item=np.array([7, 8, 9, 7, 8]),
+        name=np.ones(5, np.int64),
+        advertiser=np.zeros((5, 1), np.int64),
+        seconds=np.array([10.0, 20, 30, 15, 25]),
+    )
 
 
 def to_seconds(times: pl.Series) -> NDArray[np.float64]:

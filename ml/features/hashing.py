@@ -14,13 +14,21 @@ NONE = 0  # the bucket of a missing value; real values never land in it
 
 
 def bucket(value: str, buckets: int, salt: int) -> int:
-    """The bucket of one value in 1..buckets-1, the same on every machine and in every version."""
+    """The bucket of one value in 1..buckets-1, the same on every machine and in every version.
+
+    >>> bucket("Acme", buckets=1000, salt=0), bucket("Acme", buckets=1000, salt=1)
+    (64, 686)
+    """
     digest = blake2b(value.encode(), digest_size=8, salt=salt.to_bytes(8, "little")).digest()
     return 1 + int.from_bytes(digest, "little") % (buckets - 1)
 
 
 def hash_column(values: pl.Series, buckets: int, hashes: int = 1) -> NDArray[np.int64]:
-    """Buckets [rows, hashes] of a string column under ``hashes`` independent hashes; null gives ``NONE``."""
+    """Buckets [rows, hashes] of a string column under ``hashes`` independent hashes; null gives ``NONE``.
+
+    >>> hash_column(pl.Series(["Acme", None]), buckets=1000, hashes=2).tolist()
+    [[64, 686], [0, 0]]
+    """
     unique = values.drop_nulls().unique()
     table = pl.DataFrame({"value": unique}, schema={"value": pl.String})
     for salt in range(hashes):
@@ -31,5 +39,9 @@ def hash_column(values: pl.Series, buckets: int, hashes: int = 1) -> NDArray[np.
 
 
 def known_advertisers(ids: pl.Series) -> pl.Series:
-    """Advertiser ids with null for ``UNKNOWN_ADVERTISER``: not knowing two advertisers does not make them one."""
+    """Advertiser ids with null for ``UNKNOWN_ADVERTISER``: not knowing two advertisers does not make them one.
+
+    >>> known_advertisers(pl.Series(["Acme", "unknown"])).to_list()
+    ['Acme', None]
+    """
     return ids.set(ids == UNKNOWN_ADVERTISER, None)

@@ -29,6 +29,14 @@ class Ragged:
     Attributes:
         offsets: [queries + 1]; query q owns ``items[offsets[q]:offsets[q + 1]]``.
         items: [n] catalogue rows; -1 is an item outside the catalogue.
+
+    Query 0 has the items 5 and 6, query 1 none, query 2 the item 7:
+
+    >>> history = Ragged(offsets=np.array([0, 2, 2, 3]), items=np.array([5, 6, 7]))
+    >>> history.counts.tolist(), history.query_rows.tolist()
+    ([2, 0, 1], [0, 0, 2])
+    >>> history.take(np.array([2, 0])).items.tolist()
+    [7, 5, 6]
     """
 
     offsets: NDArray[np.int64]
@@ -51,6 +59,10 @@ class Ragged:
 
         Raises:
             ValueError: lengths differ, or a query row is out of range.
+
+        >>> pairs = Ragged.from_pairs(query_rows=[2, 0, 2], item_rows=[7, 5, 6], queries=3)
+        >>> pairs.offsets.tolist(), pairs.items.tolist()
+        ([0, 1, 1, 3], [5, 7, 6])
         """
         query_of, items = np.asarray(query_rows, np.int64), np.asarray(item_rows, np.int64)
         if len(query_of) != len(items):
@@ -87,7 +99,12 @@ class Ragged:
         return Ragged(offsets, self.items[source])
 
     def where(self, keep: NDArray[np.bool_]) -> Ragged:
-        """Only the items whose entry in ``keep`` [n] is true, for the same queries."""
+        """Only the items whose entry in ``keep`` [n] is true, for the same queries.
+
+        >>> history = Ragged.from_pairs([0, 0, 1], [5, 6, 6], queries=2)
+        >>> history.where(history.items != 6).counts.tolist()
+        [1, 0]
+        """
         return Ragged.from_pairs(self.query_rows[keep], self.items[keep], self.queries)
 
 
@@ -119,6 +136,9 @@ class RankedLists:
 
         Raises:
             ValueError: a list is longer than ``depth`` or holds an item twice.
+
+        >>> RankedLists.from_rows([[4, 2], [3]], depth=3).items.tolist()
+        [[4, 2, -1], [3, -1, -1]]
         """
         items = np.full((len(rows), depth), NO_ITEM, np.int64)
         for query, row in enumerate(rows):
@@ -162,6 +182,10 @@ def search(
 
     Raises:
         ValueError: widths differ, a score is not a number, or ``exclude`` has another number of queries.
+
+    >>> found = search([[1.0, 0.0]], [[0.0, 1.0], [0.5, 0.0], [1.0, 1.0]], depth=2)
+    >>> found.items.tolist(), found.scores.tolist()
+    ([[2, 1]], [[1.0, 0.5]])
     """
     left = torch.from_numpy(np.require(queries, np.float32, ["C", "W"]))
     right = torch.from_numpy(np.require(items, np.float32, ["C", "W"]))

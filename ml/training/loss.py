@@ -70,6 +70,12 @@ def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int
     Args:
         share: p_i, the share of the item among the training positives of the batch's cut-off [candidates].
         batch: B, rows of the batch. corpus_negatives: M. corpus: N, items that M is drawn from.
+
+    Of a batch of 5, four rows are another row's negatives. An item of half of the positives is expected twice among
+    them, and half a time among 10 draws from a corpus of 20:
+
+    >>> expected_count(torch.tensor([0.5, 0.0]), batch=5, corpus_negatives=10, corpus=20).tolist()
+    [2.5, 0.5]
     """
     return ((batch - 1) * share + corpus_negatives / max(corpus, 1)).clamp_min(1e-12)
 
@@ -80,6 +86,12 @@ def accidental_hits(candidates: Tensor, user: Tensor, positive_keys: Tensor, ite
     Args:
         candidates: item rows [candidates]. user: group of each row, a user at a cut-off [rows].
         positive_keys: sorted ``group * items + item`` of every positive of those groups.
+
+    User 0 has the positives 3 and 4, user 1 the positive 3:
+
+    >>> keys = torch.tensor([0 * 10 + 3, 0 * 10 + 4, 1 * 10 + 3])
+    >>> accidental_hits(torch.tensor([3, 4, 8]), user=torch.tensor([0, 1]), positive_keys=keys, items=10).int().tolist()
+    [[1, 1, 0], [1, 0, 0]]
     """
     hits = torch.zeros(len(user), len(candidates), dtype=torch.bool, device=candidates.device)
     pair, columns = _occurrences(positive_keys % items, candidates)
@@ -119,6 +131,15 @@ def sampled_softmax(
         A scalar.
     Raises:
         ValueError: the shapes do not fit each other.
+
+    One row, whose positive scores as much as its one negative: -log(1/2). Expected twice, that negative counts half:
+    -log(2/3).
+
+    >>> none, one = torch.zeros(1, 2, dtype=torch.bool), torch.ones(1)
+    >>> even = sampled_softmax(torch.zeros(1, 2), torch.tensor(1.0), torch.zeros(2), none, one, 0, 1)
+    >>> twice = sampled_softmax(torch.zeros(1, 2), torch.tensor(1.0), torch.tensor([0, 2.0]).log1p(), none, one, 0, 1)
+    >>> round(even.exp().item(), 3), round(twice.exp().item(), 3)
+    (2.0, 1.333)
     """
     rows, candidates = scores.shape
     if (

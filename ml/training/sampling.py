@@ -127,6 +127,11 @@ def positive_keys(
 
     Args:
         positives: (user, candidate) pairs of a cut-off, not only those in the batch. candidates: how many there are.
+
+    Of the users 7 and 9 the second has the candidates 3 and 4; user 8 is not asked for:
+
+    >>> positive_keys(np.array([7, 9]), (np.array([8, 9, 9]), np.array([3, 4, 3])), candidates=10).tolist()
+    [13, 14]
     """
     user, candidate = positives
     group = np.searchsorted(users, user)
