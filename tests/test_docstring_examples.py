@@ -1,6 +1,6 @@
 """The examples in docstrings are run: what a docstring shows is what the function gives.
 
-pytest's ``--doctest-modules`` would import every module to look for examples; only those are imported here that hold one.
+pytest's ``--doctest-modules`` imports every module to look for examples. This test imports only modules that hold one.
 """
 
 from __future__ import annotations

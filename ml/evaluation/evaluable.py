@@ -79,6 +79,12 @@ def subject_appended(asked: Asked, event_name: str) -> Asked:
     Each query gets a sequence of its own. The appended event has the name ``event_name`` and happens at the instant of
     the queries, or at the history's last event where that is later.
 
+        log         ann: 7 8 9          (items at the positions 0, 1, 2)
+        queries     ann, who looks at 5, as of behind position 1;  an unknown user, who looks at 6
+        offsets     0     3   4
+        source      0 1 3 |4            positions in the log; from 3 on the appended events
+        extended    7 8 5 |6
+
     Raises:
         ValueError: the model does not know ``event_name``.
     """

@@ -177,7 +177,13 @@ def category_neighbours(
 
 
 def _first_after(examples: Examples, log: EventLog, items: int) -> NDArray[np.int64]:
-    """The flat position of each example's positive: the user's first event with the item behind the history."""
+    """The flat position of each example's positive: the user's first event with the item behind the history.
+
+    position    0 1 2 3 4        one user
+    item        7 8 7 9 7
+    order       0 2 4 1 3        positions by item: 7 at 0, 2, 4; 8 at 1; 9 at 3
+    wanted      item 7 at or behind position 1 (``history_end``): position 2
+    """
     pair = np.where(log.item >= 0, log.user_of_event() * items + log.item, -1)
     order = np.argsort(pair, kind="stable")
     keys = pair[order] * log.events + order  # ascending by pair, then by position
@@ -186,7 +192,13 @@ def _first_after(examples: Examples, log: EventLog, items: int) -> NDArray[np.in
 
 
 def _draw_neighbours(rows: NDArray[np.int64], counts: sp.csr_array, random: np.random.Generator) -> NDArray[np.int64]:
-    """One column for each of ``rows``, drawn in proportion to the counts of that row; -1 for an empty row."""
+    """One column for each of ``rows``, drawn in proportion to the counts of that row; -1 for an empty row.
+
+    columns of a row      5     8   9
+    counts                2     1   1
+    cumulative        6      8   9   10     6 is the sum of the rows before
+    drawn             6 <= x < 8: 5;  x < 9: 8;  x < 10: 9
+    """
     cumulative = np.concatenate(([0.0], np.cumsum(counts.data, dtype=np.float64)))
     low, high = cumulative[counts.indptr[rows]], cumulative[counts.indptr[rows + 1]]
     drawn = low + random.random(len(rows)) * (high - low)

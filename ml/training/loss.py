@@ -87,11 +87,17 @@ def accidental_hits(candidates: Tensor, user: Tensor, positive_keys: Tensor, ite
         candidates: item rows [candidates]. user: group of each row, a user at a cut-off [rows].
         positive_keys: sorted ``group * items + item`` of every positive of those groups.
 
-    User 0 has the positives 3 and 4, user 1 the positive 3:
+    User 0 has the positives 3 and 4, user 1 the positive 3; candidate r is the positive of row r:
+
+                        candidate   3    4    8
+        row 0, user 0               hit  hit
+        row 1, user 1               hit
 
     >>> keys = torch.tensor([0 * 10 + 3, 0 * 10 + 4, 1 * 10 + 3])
     >>> accidental_hits(torch.tensor([3, 4, 8]), user=torch.tensor([0, 1]), positive_keys=keys, items=10).int().tolist()
     [[1, 1, 0], [1, 0, 0]]
+
+    The hit of a row with its own entry stays in the loss: ``sampled_softmax`` puts the positive there.
     """
     hits = torch.zeros(len(user), len(candidates), dtype=torch.bool, device=candidates.device)
     pair, columns = _occurrences(positive_keys % items, candidates)
@@ -101,8 +107,16 @@ def accidental_hits(candidates: Tensor, user: Tensor, positive_keys: Tensor, ite
 
 
 def _occurrences(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    """Every (place in ``wanted``, place in ``among``) with equal values. Comparing all with all would cost as much as a
-    layer of the encoder; hits are few."""
+    """Return every (place in ``wanted``, place in ``among``) with equal values.
+
+    Comparing all with all would cost as much as a layer of the encoder, and hits are few.
+
+        place       0  1           0  1  2  3
+        wanted      3  4    among  4  3  8  3
+        ordered     3  3  4  8     order  1  3  0  2
+        low, count  3: from 0, two times;  4: from 2, once
+        result      (0, 1)  (0, 3)  (1, 0)
+    """
     ordered, order = among.sort()
     low = torch.searchsorted(ordered, wanted)
     count = torch.searchsorted(ordered, wanted, right=True) - low

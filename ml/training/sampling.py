@@ -73,9 +73,19 @@ class EpochPlan:
         return [plan[number] for number in random.permutation(len(plan))[: len(self)]]
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
-        """A cell's batches: users in random order, each with all of their positives, so that a history is encoded once;
-        a batch ends with the user that fills it. Only a user of more positives than a batch holds is cut: there are
-        always as many batches as ``_batches_of`` says, because Lightning relies on ``__len__``."""
+        """Return a cell's batches: users in random order, each with all of their positives, so that a history is
+        encoded once.
+
+        A batch ends with the user that fills it. Only a user with more positives than a batch holds is cut: there are
+        always as many batches as ``_batches_of`` says, because Lightning relies on ``__len__``. Batches of 4:
+
+            position  0 1 2 3 4 5 6 7
+            ordered   c c c a a a b b     the positives of users a, b and c in the random order c, a, b
+            full      4, 8                8 positives make two batches
+            begins    0, 3, 6             where each user begins
+            ends      6, 8                the first begin at or behind each of ``full``, or the end
+            batches   c c c a a a | b b
+        """
         users, user = np.unique(self.user[rows], return_inverse=True)
         order = np.argsort(random.permutation(len(users))[user], kind="stable")
         ordered, owner = rows[order], user[order]

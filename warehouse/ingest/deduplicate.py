@@ -77,6 +77,12 @@ def combined_events(
 ) -> Iterator[pl.DataFrame]:
     """Yield events by user and time; of several with one key the earliest, and none that had arrived on an earlier day.
 
+        sequence  user  event  time
+        1         ann   a      10:05   left out: the same key at 10:03
+        2         ann   a      10:03   yielded
+        3         bob   a      10:04   yielded: the key is (user_id, event_id)
+        4         bob   b      09:00   left out: the key arrived on an earlier day
+
     Args:
         earlier: the files of the event table.
         begin: of the day; what happened before it is late. None for the history, which is of all days.
