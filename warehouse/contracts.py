@@ -1,4 +1,4 @@
-"""The one schema of every landing table (DESIGN §3) and what each costs when absent.
+"""The one schema of every landing table, and what the absence of each table costs.
 
 Names follow the Pinterest Conversions API and product-feed conventions. Validation is dataframely's; the rules below
 become the reasons in the quarantine tables, so their names are sentences that a person can act on.

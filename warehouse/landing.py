@@ -1,7 +1,8 @@
-"""The landing zone: what an export job, the synthetic world and every importer write (DESIGN §3).
+"""The landing zone: what an export job, the synthetic world and every importer write.
 
-``landing/<table>/history/`` holds what arrived before the first daily run, ``landing/<table>/date=YYYY-MM-DD/`` what
-arrived on a day, ``landing/manifest.toml`` what the files cannot say.
+``landing/<table>/history/`` holds the rows that arrived before the first daily run,
+``landing/<table>/date=YYYY-MM-DD/`` the rows that arrived on a day, ``landing/manifest.toml`` the facts that the files
+do not hold.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ManifestError(ValueError):
 
 
 class Manifest(BaseModel):
-    """What the landing files cannot say."""
+    """Facts that the landing files do not hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +52,7 @@ class Manifest(BaseModel):
     )
     time_zone: str = Field("UTC", description="Days begin at midnight of this zone.")
     interests_from: Literal["category", "given"] = Field(
-        "category", description="'category' or 'given' (the items' interests column)."
+        "category", description="Where interests come from: 'category' (the path) or 'given' (the items' column)."
     )
     synthetic: bool = Field(False, description="No row is about a person: users then have the same keys everywhere.")
     repeats_count: bool = Field(
@@ -97,10 +98,12 @@ class Manifest(BaseModel):
         return manifest
 
     def to_toml(self) -> str:
-        """The manifest as TOML text."""
-        lines = ["# What the landing files cannot say. See DESIGN, section 3."]
-        # A JSON string, number, boolean or list of them is TOML too.
-        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self]
+        """Return the manifest as TOML text, each field below its description."""
+        lines = ["# Facts that the landing files do not hold."]
+        for name, value in self:
+            # A JSON string, number, boolean or list of them is TOML too.
+            lines += ["", f"# {Manifest.model_fields[name].description}"]
+            lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}"]
         return "\n".join(lines) + "\n"
 
 

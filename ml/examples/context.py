@@ -1,9 +1,9 @@
 """Synthetic context augmentation: what the user might be looking at when they see the ad, invented from the label.
 
-Training has no onsite context, so it is derived from the positive. The post projects the positive's own interests; on
-real data that makes real context harmful, because there the subject is only loosely tied to the conversion. The default
-is therefore as noisy as the log: another item that this user engaged with within a day of the positive. The positive
-itself is never its own subject.
+Training has no onsite context, so the context is derived from the positive. The post that README.md names projects the
+positive's own interests. On real data this recipe makes real context harmful, because the subject of a real request is
+only loosely tied to the conversion. The default is therefore as noisy as the log: another item that this user engaged
+with within a day of the positive. The positive itself is never its own subject.
 """
 
 from __future__ import annotations

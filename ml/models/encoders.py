@@ -209,7 +209,7 @@ class PoolingEncoder(nn.Module, ABC):
 
 
 class MeanPooling(PoolingEncoder):
-    """The baseline of the post: the mean of the event embeddings."""
+    """The baseline of the post that README.md names: the mean of the event embeddings."""
 
     def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Return the mean over valid positions."""

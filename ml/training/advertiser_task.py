@@ -2,9 +2,9 @@
 
 The loss is that of ``ml.training.loss``: an advertiser is expected E_i = (B - 1) p_i + M / N times among a row's
 negatives, p_i its share of the positives of the cell that the batch is drawn from (``ml.training.sampling``). In-batch
-negatives alone (M = 0, as in the post) never show an advertiser that nobody converts with, and nothing says that it
-should not be listed to whoever remembers it. Each batch draws its own from the cell's pool: the whole corpus, or an
-even sample of it where it is large, which bounds the profiles that are held.
+negatives alone (M = 0, as in the post that README.md names) never show an advertiser that nobody converts with, so the
+loss does not keep it out of the lists of users who remember it. Each batch draws its corpus negatives from the cell's
+pool: the whole corpus, or an even sample of a large corpus, which bounds the number of profiles in memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The seeded synthetic world, the embedded default source, whose truth is known (DESIGN §7)."""
+"""The seeded synthetic world, the embedded default source, whose truth is known."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class Catalogue:
         return rows, factor[rows]
 
     def frame(self, rows: NDArray[np.int64], day: int) -> pl.DataFrame:
-        """The items table (DESIGN §3) of some items as of a day."""
+        """The items table (``warehouse.contracts``) of some items as of a day."""
         return _item_frame(self, rows, day)
 
 

@@ -51,7 +51,7 @@ class Arrivals:
 
 
 def log_sessions(world: World, sessions: Sessions, day: int) -> pl.DataFrame:
-    """The true event log of one day, one row an event, by session and then in time (DESIGN §3, events)."""
+    """The true event log of one day, one row an event, by session and then in time."""
     generator = world.settings.generator("times", day)
     count = len(sessions.rows)
     happened = _steps(sessions)

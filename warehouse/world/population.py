@@ -51,7 +51,7 @@ class Population:
         return identifiers("u", self.count)
 
     def frame(self, rows: NDArray[np.int64]) -> pl.DataFrame:
-        """The users table (DESIGN §3) of some users."""
+        """The users table (``warehouse.contracts``) of some users."""
         known = {
             "age": pl.Series(self.age[rows], dtype=pl.Int32),
             "gender": pl.Series(np.array(GENDERS)[self.gender[rows]]),
