@@ -22,9 +22,9 @@ from benchmarks.report import Table
 from warehouse.world import WorldSettings
 from warehouse.world.catalogue import unit
 from warehouse.world.dynamics import LAST_STAGE, SLOTS, Sessions, State, World
+from warehouse.world.names import STYLE_DIMENSIONS
 from warehouse.world.oracle import Knowledge, know, positive_probabilities
 from warehouse.world.simulation import build_world, live
-from warehouse.world.vocabulary import STYLE_DIMENSIONS
 
 WINDOW_DAYS = 28
 DEPTHS = (10, 100)

@@ -23,7 +23,7 @@ from serving.contracts import (
 )
 from serving.explain import explain
 from serving.generators import AdvertiserLists, Generator, ItemNeighbours, Popularity, Query, Scored, blend
-from serving.metrics import Stage, Stopwatch
+from serving.prometheus import Stage, Stopwatch
 from serving.publication import Served
 from serving.refresh import catch_up
 from serving.users import KnownUser, buckets_of, read_user

@@ -32,10 +32,10 @@ from serving.contracts import (
     HistoryResponse,
 )
 from serving.follow import Follower
-from serving.metrics import Metrics, Stopwatch
 from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
 from serving.middleware.load_shedding import Shedding
 from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
+from serving.prometheus import Metrics, Stopwatch
 from serving.publication import Served
 from serving.refresh import add_all
 from serving.take_events import sort_out

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from ml.files import Unreadable, first_line
-from serving.metrics import Metrics
+from serving.prometheus import Metrics
 from serving.publication import Served
 from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable
 from warehouse.online.publication import Publication, check

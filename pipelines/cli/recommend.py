@@ -17,7 +17,7 @@ from serving.contracts import (
     HistoryResponse,
     Surface,
 )
-from serving.metrics import Metrics, Stopwatch
+from serving.prometheus import Metrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from warehouse.home import Home

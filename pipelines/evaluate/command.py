@@ -27,9 +27,9 @@ from ml.retrieval.lists import RankedLists
 from ml.training.fit import fit
 from ml.training.item_task import ItemTask, choose_epochs
 from pipelines.cli.errors import RunRefused
+from pipelines.evaluate.answer_tables import Answer, Training, show
 from pipelines.evaluate.scoring import SCORED_DEPTH, Catalogue, Scoring
 from pipelines.evaluate.split import Split, export_lists, split_asked, training_period
-from pipelines.evaluate.tables import Answer, Training, show
 from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing

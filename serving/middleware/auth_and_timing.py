@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.metrics import Metrics
+from serving.prometheus import Metrics
 
 WITHOUT_TOKEN = JSONResponse(
     {"detail": "give the service's token: Authorization: Bearer TOKEN"},

@@ -11,7 +11,7 @@ import pytest
 
 from serving.answer import answer
 from serving.contracts import CandidateRequest
-from serving.metrics import Metrics, Stopwatch
+from serving.prometheus import Metrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import adseq

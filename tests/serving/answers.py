@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.answer import answer
 from serving.contracts import CandidateRequest, Surface
-from serving.metrics import Metrics, Stopwatch
+from serving.prometheus import Metrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import DAYS

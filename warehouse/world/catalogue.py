@@ -10,8 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from warehouse.contracts import CATEGORY_SEPARATOR
-from warehouse.world.settings import WorldSettings
-from warehouse.world.vocabulary import (
+from warehouse.world.names import (
     BRAND_FIRST,
     BRAND_LAST,
     CATEGORIES,
@@ -19,6 +18,7 @@ from warehouse.world.vocabulary import (
     STYLE_DIMENSIONS,
     STYLE_WORDS,
 )
+from warehouse.world.settings import WorldSettings
 
 LEAF_DIMENSIONS = 16
 CATEGORIES_PER_DEPARTMENT = 4

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warehouse.world.catalogue import Catalogue, unit
+from warehouse.world.names import STYLE_DIMENSIONS
 from warehouse.world.population import Population
 from warehouse.world.settings import WorldSettings
-from warehouse.world.vocabulary import STYLE_DIMENSIONS
 
 SLOTS = 3
 NONE = -1

@@ -19,7 +19,7 @@ from warehouse.contracts import STAGES, SURFACES
 from warehouse.world.catalogue import LEAVES_PER_CATEGORY, LEAVES_PER_DEPARTMENT
 from warehouse.world.dynamics import State, World
 from warehouse.world.log import EVENT_TIME, HOURLY_ACTIVITY
-from warehouse.world.vocabulary import STYLE_DIMENSIONS, STYLE_WORDS
+from warehouse.world.names import STYLE_DIMENSIONS, STYLE_WORDS
 
 RELATED_PINS, SEARCH, HOME_FEED = range(3)
 RETRIEVED, TRIMMED, RANKED, AUCTIONED, IMPRESSED, CLICKED, CONVERTED = range(7)

@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from warehouse.world.catalogue import Leaves, identifiers, unit
+from warehouse.world.names import COUNTRIES, COUNTRY_SHARES, GENDER_SHARES, GENDERS, STYLE_DIMENSIONS
 from warehouse.world.settings import WorldSettings
-from warehouse.world.vocabulary import COUNTRIES, COUNTRY_SHARES, GENDER_SHARES, GENDERS, STYLE_DIMENSIONS
 
 AGE_BANDS = (0, 25, 35, 50)
 

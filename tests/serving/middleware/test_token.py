@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.app import create_app
-from serving.metrics import Metrics
+from serving.prometheus import Metrics
 from settings import Settings
 
 TOKEN = "let me in"
