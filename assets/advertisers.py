@@ -72,7 +72,13 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     version = ModelVersion(trained.version, day, trained.run_id, models / trained.version)
     embeddings = write_embeddings(workspace, version, day)
     predicted = predict_day(workspace, version, day)
-    compact(workspace.tables, ADVERTISER_CANDIDATES, version.name, day, workspace.settings.inference.compaction_days)
+    compact(
+        workspace.tables,
+        ADVERTISER_CANDIDATES,
+        version.name,
+        day=day,
+        after_days=workspace.settings.inference.compaction_days,
+    )
     finite = all_finite(embeddings, predicted)
     if finite:
         advertiser_versions(workspace.tables, workspace.home).add(version.name, day, trained.run_id)
@@ -161,7 +167,13 @@ def advertiser_candidates(
         write_embeddings(workspace, version, version.trained_day)
         predict_day(workspace, version, version.trained_day)
     predicted = predict_day(workspace, version, day)
-    compact(workspace.tables, ADVERTISER_CANDIDATES, version.name, day, workspace.settings.inference.compaction_days)
+    compact(
+        workspace.tables,
+        ADVERTISER_CANDIDATES,
+        version.name,
+        day=day,
+        after_days=workspace.settings.inference.compaction_days,
+    )
     rebuild_views(workspace.home, workspace.tables)
     wanted = min(workspace.settings.advertisers.list_depth, len(index))
     lengths = predicted.filter(predicted["user_id"].is_in(active.implode()))["advertiser_ids"].list.len()

@@ -27,9 +27,9 @@ def alpha_sweep(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
         period.until(period.end - period.window),
         effective,
         workspace.tracking,
-        workspace.home.models,
-        f"{day}",
-        dagster_tags(context),
+        models=workspace.home.models,
+        name=f"{day}",
+        tags=dagster_tags(context),
     )
     table = points_frame(found.points)
     return dg.MaterializeResult(

@@ -41,7 +41,12 @@ def content_basis(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResul
     effective = workspace.settings
     period = training_period(workspace.tables, workspace.landing, day, effective)
     dataset = build_dataset(
-        period.events, period.items, period.users, effective.features, period.event_names, seed=effective.training.seed
+        period.events,
+        period.items,
+        period.users,
+        settings=effective.features,
+        event_names=period.event_names,
+        seed=effective.training.seed,
     )
     workspace.tables.write("content_basis", dataset.basis.to_frame(), {"as_of": day})
     catalogue, known = len(period.items), len(dataset.basis.items)

@@ -69,7 +69,9 @@ def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
         encode_day(workspace, version, earlier)
     inferred = encode_day(workspace, version, day)
     seconds = time.perf_counter() - started
-    behind = compact(workspace.tables, USER_STATES, version.name, day, workspace.settings.inference.compaction_days)
+    behind = compact(
+        workspace.tables, USER_STATES, version.name, day=day, after_days=workspace.settings.inference.compaction_days
+    )
     total = len(inferred_days(workspace.tables, version.name, day))
     log = {"model_version": version.name, "inferred": inferred, "active": inferred, "total": total, "seconds": seconds}
     workspace.tables.write("inference_log", pl.DataFrame([log]), {"day": day})

@@ -102,7 +102,7 @@ impressions = _daily_asset(LandingTable.impressions)
 def _ingest(workspace: Workspace, table: LandingTable, day: date | None) -> IngestReport:
     """Ingest; what the input's owner must mend is not tried again."""
     try:
-        return ingest(workspace.landing, workspace.tables, table, day, workspace.settings.data)
+        return ingest(workspace.landing, workspace.tables, table, day=day, settings=workspace.settings.data)
     except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 

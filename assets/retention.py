@@ -37,7 +37,7 @@ def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wor
     day, in_use = date.fromisoformat(context.partition_key), []
     if publication is not None:
         day, in_use = max(day, publication.day), [publication.index, publication.catalogue]
-    removed = sweep(workspace.home, workspace.tables, day, workspace.settings.data, in_use)
+    removed = sweep(workspace.home, workspace.tables, day, keep=workspace.settings.data, served=in_use)
     record_completed(workspace.tables, date.fromisoformat(context.partition_key))
     rebuild_views(workspace.home, workspace.tables)
     room = sizes(workspace.home)

@@ -39,7 +39,9 @@ def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
 
     day = date.fromisoformat(context.partition_key)
     shape = sequence_shape(workspace, day)
-    write_sequences(workspace.tables, workspace.landing, day, shape, workspace.settings.data.memory_gib)
+    write_sequences(
+        workspace.tables, workspace.landing, day, shape=shape, memory_gib=workspace.settings.data.memory_gib
+    )
     written = workspace.tables.scan("user_sequences").filter(pl.col("day") == day)
     lengths = written.select(pl.col("event_time").list.len()).collect()["event_time"]
     metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths)}

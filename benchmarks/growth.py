@@ -101,8 +101,8 @@ def prepare(home: Home, landing: Landing, tables: Tables, shape: Shape) -> Model
     landing.write(LandingTable.items, None, items)
     landing.write(LandingTable.events, DAY, events_of_day(shape, items["item_id"]))
     for table in LandingTable:
-        ingest(landing, tables, table, None, Settings().data)
-        ingest(landing, tables, table, DAY, Settings().data)
+        ingest(landing, tables, table, day=None, settings=Settings().data)
+        ingest(landing, tables, table, day=DAY, settings=Settings().data)
     sample = tables.scan("events").head(20_000).collect().sort("user_id", "event_time")
     version = ModelVersion("benchmark", DAY - timedelta(days=1), "", home.models / "benchmark")
     untrained_model(sample, items, version.directory / DEPLOYED)
@@ -135,10 +135,10 @@ def steps_of_day(
 
     def sequences() -> None:
         memory_gib = workspace.settings.data.memory_gib
-        write_sequences(tables, landing, DAY, sequence_shape(workspace, DAY), memory_gib)
+        write_sequences(tables, landing, DAY, shape=sequence_shape(workspace, DAY), memory_gib=memory_gib)
 
     return (
-        lambda: ingest(landing, tables, LandingTable.events, DAY, workspace.settings.data),
+        lambda: ingest(landing, tables, LandingTable.events, day=DAY, settings=workspace.settings.data),
         lambda: figures_by_day(tables, landing, DAY, workspace.settings.data.memory_gib),
         sequences,
         features,

@@ -64,7 +64,7 @@ def measure(world: World) -> InferenceSpeed:
     padded = pad_chunks(trimmed, POSITIONS, settings.batch_tokens)
 
     def whole(settings: InferenceSettings) -> NDArray[np.float32]:
-        return encode_states(network, catalogue, dataset.log, slices, settings)
+        return encode_states(network, catalogue, dataset.log, slices=slices, settings=settings)
 
     ways: dict[str, Callable[[], object]] = {
         "encoder": lambda: encode(network, trimmed, bfloat16=False),

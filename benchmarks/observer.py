@@ -57,7 +57,7 @@ class SeenUser:
     price_level: float = 0.0  # sum over visits
     visits: int = 0
 
-    def see(self, world: World, day: int, leaf: int, visited: NDArray[np.int64], cart: int, bought: bool) -> None:
+    def see(self, world: World, day: int, leaf: int, *, visited: NDArray[np.int64], cart: int, bought: bool) -> None:
         """One session: the items visited, the last one added to the cart (-1 for none), whether it was bought."""
         items = world.catalogue.items
         intent = next((each for each in self.intents if each.leaf == leaf), None)
@@ -104,7 +104,7 @@ def _session(sessions: Sessions, number: int) -> tuple[int, NDArray[np.int64], i
 
 
 def imagine(
-    world: World, person: NDArray[np.int64], users: list[SeenUser], day: int, random: np.random.Generator
+    world: World, person: NDArray[np.int64], users: list[SeenUser], *, day: int, random: np.random.Generator
 ) -> tuple[World, State]:
     """One world in which the users are as their sessions allow: lasting tastes, and the state at the end of ``day``."""
     settings, population = world.settings, world.population
@@ -149,9 +149,9 @@ def observed_probabilities(knowledge: Knowledge, futures: int) -> NDArray[np.flo
     total = np.zeros(knowledge.seen.shape)
     for future in track(range(futures), "Futures of the observer", transient=True):
         random = knowledge.world.settings.generator("observer", knowledge.day, future)
-        world, state = imagine(knowledge.world, person, users, knowledge.day, random)
+        world, state = imagine(knowledge.world, person, users, day=knowledge.day, random=random)
         imagined = replace(knowledge, world=world, state=state)
-        total += positive_probabilities(imagined, rows, WINDOW_DAYS, 1, first_future=future)
+        total += positive_probabilities(imagined, rows, WINDOW_DAYS, futures=1, first_future=future)
     return total / futures
 
 
@@ -186,7 +186,7 @@ def measure(settings: WorldSettings, users: int, futures: int) -> Table:
     ids = world.population.ids.gather(np.sort(chosen)).to_list()
     knowledge = know(settings, as_of, ids, WINDOW_DAYS)
     positive, rows = positives(knowledge), np.arange(len(ids))
-    oracle = recall(positive_probabilities(knowledge, rows, WINDOW_DAYS, futures), knowledge, positive)
+    oracle = recall(positive_probabilities(knowledge, rows, WINDOW_DAYS, futures=futures), knowledge, positive)
     observer = recall(observed_probabilities(knowledge, futures), knowledge, positive)
     shares = [seen / known for seen, known in zip(observer, oracle, strict=True)]
     named = (("oracle", oracle), ("observer", observer), ("observer / oracle", shares))

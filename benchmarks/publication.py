@@ -60,11 +60,11 @@ def publish(home: Home, console: Console) -> dict[int, float]:
     started = time.perf_counter()
     index = build_index(embeddings, Settings().index)
     console.print(f"  {type(index).__name__} in {time.perf_counter() - started:.0f} s")
-    save_index(home.indexes / "item-1", index, dataset.features.item_ids.to_list(), "item-1", DAY)
+    save_index(home.indexes / "item-1", index, dataset.features.item_ids.to_list(), model_version="item-1", day=DAY)
     home.served.mkdir(exist_ok=True)
     catalogue_frame(dataset.features.to_frame(statistics), items).write_parquet(home.served / "catalogue.parquet")
     store, publication = LmdbStore(home.online), _publication()
-    written = _fill(store, publication, network.state_width, items, midnight, console)
+    written = _fill(store, publication, network.state_width, items=items, midnight=midnight, console=console)
     store.turn_sign(publication.to_bytes())
     store.close()
     return written
@@ -86,7 +86,7 @@ def _publication() -> Publication:
 
 
 def _fill(
-    store: LmdbStore, publication: Publication, width: int, items: pl.DataFrame, midnight: datetime, console: Console
+    store: LmdbStore, publication: Publication, width: int, *, items: pl.DataFrame, midnight: datetime, console: Console
 ) -> dict[int, float]:
     """States of everybody and again of some, lists and sequences of a tenth. Returns the seconds of writing states."""
     random, stamp = np.random.default_rng(1), stamp_of(midnight)

@@ -152,7 +152,7 @@ def soak(home: Home, days: int, console: Console) -> tuple[list[Day], Asking]:
             seconds, memory = adseq(home, "run", "--days", str(day))
             if number == days // 2:
                 adseq(home, "run", "--days", str(day), "--retrain", "--again")
-            found.append(_after(home, day, seconds, memory, service))
+            found.append(_after(home, day, seconds, memory=memory, service=service))
             last = found[-1]
             total = sum(last.room.values()) / MEBIBYTE
             console.print(
@@ -166,7 +166,7 @@ def soak(home: Home, days: int, console: Console) -> tuple[list[Day], Asking]:
     return found, asking
 
 
-def _after(home: Home, day: date, seconds: float, memory: int, service: psutil.Process) -> Day:
+def _after(home: Home, day: date, seconds: float, *, memory: int, service: psutil.Process) -> Day:
     ready, tables = None, Tables(home.tables)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:  # the service looks every two seconds

@@ -76,9 +76,9 @@ def measure(tuning: Tuning, settings: Settings) -> list[Measured]:
 
 
 def _recall(network: TwoTower, asked: Asked, states: NDArray[np.float32], settings: Settings) -> dict[int, float]:
-    lists, queries = lists_of_states(network, asked, states, settings, max(KS)), asked.queries
+    lists, queries = lists_of_states(network, asked, states, settings=settings, depth=max(KS)), asked.queries
     nobody = np.full(len(queries.candidates), -1)
-    return dict(evaluate(lists, queries.positives, len(queries.candidates), nobody, KS).recall)
+    return dict(evaluate(lists, queries.positives, len(queries.candidates), advertisers=nobody, ks=KS).recall)
 
 
 def table(rows: list[Measured]) -> Table:

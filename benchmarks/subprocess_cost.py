@@ -51,7 +51,9 @@ def ingest_history(root: Path) -> Callable[[], object]:
     from warehouse.tables import Tables
 
     settings = Settings().data
-    return lambda: ingest(Landing(root / "landing"), Tables(root / "tables"), LandingTable.events, None, settings)
+    return lambda: ingest(
+        Landing(root / "landing"), Tables(root / "tables"), LandingTable.events, day=None, settings=settings
+    )
 
 
 def validate_all(root: Path) -> Callable[[], object]:
@@ -76,7 +78,9 @@ def all_sequences(root: Path) -> Callable[[], object]:
 
     def work() -> None:
         days = tables.days("events", "arrival_date")
-        batches = sequence_batches(tables, landing, days, settings.sequences, settings.data.memory_gib)
+        batches = sequence_batches(
+            tables, landing, days, settings=settings.sequences, memory_gib=settings.data.memory_gib
+        )
         schema = pl.Schema(SEQUENCE_SCHEMA)
         Tables(root / "sequences").write_batches("user_sequences", schema, batches, {"day": days[-1]})
 

@@ -25,7 +25,7 @@ def untrained_model(log: pl.DataFrame, items: pl.DataFrame, directory: Path) -> 
     settings = Settings()
     nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
     always = items.with_columns(listed_from=pl.lit(None, pl.Datetime("us", "UTC")))
-    dataset = build_dataset(log, always, nobody, settings.features, NAMES)
+    dataset = build_dataset(log, always, nobody, settings=settings.features, event_names=NAMES)
     network = new_network(dataset, settings).eval()
     ModelArtifact(network, dataset.basis, settings, NAMES, dataset.log.end).save(directory)
     return dataset, network

@@ -64,7 +64,7 @@ def written_world(console: Console) -> Iterator[World]:
         landing, tables = Landing(home.landing), Tables(home.tables)
         summary = write_world(landing, WorldSettings(), days=1)
         for table in INGESTED:
-            ingest(landing, tables, table, None, settings.data)
+            ingest(landing, tables, table, day=None, settings=settings.data)
         trained_day = summary.days[0] - timedelta(days=1)
         period = training_period(tables, landing, trained_day, settings)
         world = World(home, landing, tables, settings, period, prepare(period, settings), trained_day)

@@ -43,7 +43,7 @@ class Place:
 
 
 def answer(
-    served: Served, store: OnlineStore, request: CandidateRequest, settings: ServingSettings, watch: Stopwatch
+    served: Served, store: OnlineStore, request: CandidateRequest, *, settings: ServingSettings, watch: Stopwatch
 ) -> CandidateResponse:
     """Candidates for one request, under one publication."""
     with watch.stage(Stage.store):
@@ -66,9 +66,9 @@ def answer(
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
         query = Query(user, vector, allowed)
-        found = _generate(served, query, request.k, basis, settings)
+        found = _generate(served, query, request.k, basis=basis, settings=settings)
     with watch.stage(Stage.response):
-        return _response(served, request, query, place, basis, found)
+        return _response(served, request, query, place=place, basis=basis, found=found)
 
 
 def _place(served: Served, request: CandidateRequest) -> Place:
@@ -102,7 +102,7 @@ def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownU
     allowed[listed[listed >= 0]] = False
 
 
-def _generate(served: Served, query: Query, wanted: int, basis: Basis, settings: ServingSettings) -> list[Scored]:
+def _generate(served: Served, query: Query, wanted: int, *, basis: Basis, settings: ServingSettings) -> list[Scored]:
     if basis is Basis.popularity:
         return Popularity().generate(served, query, wanted)
     generators: tuple[Generator, Generator] = (ItemNeighbours(), AdvertiserLists(settings.advertiser_quota))
@@ -111,13 +111,17 @@ def _generate(served: Served, query: Query, wanted: int, basis: Basis, settings:
 
 
 def _response(
-    served: Served, request: CandidateRequest, query: Query, place: Place, basis: Basis, found: list[Scored]
+    served: Served, request: CandidateRequest, query: Query, *, place: Place, basis: Basis, found: list[Scored]
 ) -> CandidateResponse:
     publication, user = served.publication, query.user
     age = None
     if user.state is not None:
         age = max(0.0, datetime.now(UTC).timestamp() - user.state.stamp / 1e6)
-    reasons = explain(served, query, place.subject, place.interests, found) if request.explain else [None] * len(found)
+    reasons = (
+        explain(served, query, place.subject, interests=place.interests, found=found)
+        if request.explain
+        else [None] * len(found)
+    )
     return CandidateResponse(
         candidates=[_candidate(served, each, reason) for each, reason in zip(found, reasons, strict=True)],
         basis=basis,

@@ -163,7 +163,7 @@ def _routes(app: FastAPI) -> None:
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
         """The best ads for a user in a place."""
         watch = Stopwatch(service.metrics)
-        found = answer(service.served, service.store, request, service.settings.serving, watch)
+        found = answer(service.served, service.store, request, settings=service.settings.serving, watch=watch)
         service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
         if len(found.candidates) < request.k:
             service.metrics.short.inc()

@@ -17,7 +17,7 @@ NEAREST_EVENTS = 3
 
 
 def explain(
-    served: Served, query: Query, subject: int | None, interests: dict[str, float], found: list[Scored]
+    served: Served, query: Query, subject: int | None, *, interests: dict[str, float], found: list[Scored]
 ) -> list[Explanation]:
     """One explanation a candidate."""
     if not found:

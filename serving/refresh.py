@@ -41,7 +41,7 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
     since = stamp_of(now - timedelta(days=settings.lookback_days))
     for key, rows in of_user.items():
         try:
-            stamp, sequence = add(store, key, rows, stamp_of(now), since, settings.length)
+            stamp, sequence = add(store, key, rows, stamp=stamp_of(now), since=since, length=settings.length)
             if sequence:
                 record = infer(served, sequence, stamp, now)
                 _replace_state(served, store, key, record)
@@ -103,11 +103,13 @@ def infer(served: Served, rows: Sequence[Mapping[str, Any]], stamp: int, now: da
         frame,
         pl.Series(items, dtype=pl.String),
         artifact.event_names,
-        features.advertiser_buckets,
-        features.advertiser_hashes,
+        advertiser_buckets=features.advertiser_buckets,
+        advertiser_hashes=features.advertiser_hashes,
     )
     of_catalogue = np.array([*(catalogue.row_of[item] for item in items), NO_ITEM])
     log = replace(log, item=of_catalogue[log.item])
     slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
-    states = encode_states(artifact.network, catalogue.tensors, log, slices, artifact.settings.inference)
+    states = encode_states(
+        artifact.network, catalogue.tensors, log, slices=slices, settings=artifact.settings.inference
+    )
     return StateRecord(stamp, now.date(), len(rows), frame["event_time"][-1], states[0])

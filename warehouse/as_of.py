@@ -163,5 +163,5 @@ def _landed(landing: Landing, table: LandingTable, settings: DataSettings) -> It
     with TemporaryDirectory(prefix="adseq-landed-") as directory:
         tables = Tables(Home(Path(directory)).tables)
         for day in [None, *landing.dates()]:
-            ingest(landing, tables, table, day, settings)
+            ingest(landing, tables, table, day=day, settings=settings)
         yield tables

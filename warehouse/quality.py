@@ -210,8 +210,8 @@ def findings(figures: pl.DataFrame, landing: Landing, day: date, settings: Quali
     if events < settings.minimum_events:
         return found
     found += [
-        _above("lateness", "late", today, settings.late_warn, settings.late_stop),
-        _above("quarantine", "quarantined", today, settings.quarantined_warn, 1.0),
+        _above("lateness", "late", today, warn=settings.late_warn, stop=settings.late_stop),
+        _above("quarantine", "quarantined", today, warn=settings.quarantined_warn, stop=1.0),
     ]
     if int(week["events"].sum()) >= settings.minimum_events:
         found.append(_mix(today, week, settings))
@@ -257,7 +257,7 @@ def _newest(figures: pl.DataFrame, landing: Landing, day: date, settings: Qualit
     )
 
 
-def _above(name: str, figure: str, today: pl.DataFrame, warn: float, stop: float) -> Finding:
+def _above(name: str, figure: str, today: pl.DataFrame, *, warn: float, stop: float) -> Finding:
     value = today[figure][0]
     return Finding(
         name=name,

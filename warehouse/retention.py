@@ -32,7 +32,7 @@ class Removed:
     unfinished: int  # files that killed processes have left
 
 
-def sweep(home: Home, tables: Tables, day: date, keep: DataSettings, served: Collection[Path]) -> Removed:
+def sweep(home: Home, tables: Tables, day: date, *, keep: DataSettings, served: Collection[Path]) -> Removed:
     """Remove catalogues of days that lie ``keep_days`` before ``day`` or more, and data files of versions replaced
     ``keep_versions_days`` ago.
 

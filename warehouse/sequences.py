@@ -64,7 +64,7 @@ SEQUENCE_SCHEMA = {
 
 
 def user_sequences(
-    tables: Tables, landing: Landing, day: date, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
+    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
 ) -> pl.DataFrame:
     """Sequences as of ``day`` of the users with an event that arrived on ``day``, oldest event first.
 
@@ -79,11 +79,11 @@ def user_sequences(
     Raises:
         TableMissing: no events have been ingested.
     """
-    return _together(sequence_batches(tables, landing, [day], settings, memory_gib))
+    return _together(sequence_batches(tables, landing, [day], settings=settings, memory_gib=memory_gib))
 
 
 def all_user_sequences(
-    tables: Tables, landing: Landing, day: date, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
+    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
 ) -> pl.DataFrame:
     """Every user's sequence as of their own last active day on or before ``day``: what a full inference encodes.
 
@@ -92,11 +92,16 @@ def all_user_sequences(
     Returns and raises as ``user_sequences``.
     """
     arrival_days = [arrived for arrived in tables.days("events", "arrival_date") if arrived <= day]
-    return _together(sequence_batches(tables, landing, arrival_days, settings, memory_gib))
+    return _together(sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib))
 
 
 def sequence_batches(
-    tables: Tables, landing: Landing, days: Sequence[date], settings: SequenceSettings, memory_gib: float = MEMORY_GIB
+    tables: Tables,
+    landing: Landing,
+    days: Sequence[date],
+    *,
+    settings: SequenceSettings,
+    memory_gib: float = MEMORY_GIB,
 ) -> Iterator[pl.DataFrame]:
     """Sequences of the users who were active on any of ``days``, as of the last of these, some users at a time: what
     they need in memory does not grow with their number.
@@ -120,11 +125,11 @@ def sequence_batches(
         },
         schema={"day": pl.Date(), "window_start": pl.Datetime("us", "UTC"), "window_end": pl.Datetime("us", "UTC")},
     )
-    return _batches(files, windows, settings.length, tables.root, memory_gib)
+    return _batches(files, windows, settings.length, root=tables.root, memory_gib=memory_gib)
 
 
 def _batches(
-    files: Sequence[str], windows: pl.DataFrame, length: int, root: Path, memory_gib: float
+    files: Sequence[str], windows: pl.DataFrame, length: int, *, root: Path, memory_gib: float
 ) -> Iterator[pl.DataFrame]:
     with staging(root, memory_gib) as staged:
         staged.view("events", files)

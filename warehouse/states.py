@@ -40,7 +40,7 @@ CANDIDATE_SCHEMA = {
 def write_states(tables: Tables, model_version: str, day: date, states: pl.DataFrame) -> None:
     """Replace the states that ``model_version`` inferred on ``day``."""
     frame = states.select(list(STATE_SCHEMA)).cast(STATE_SCHEMA)  # type: ignore[arg-type]
-    _write(tables, USER_STATES, model_version, day, frame)
+    _write(tables, USER_STATES, model_version, day=day, frame=frame)
 
 
 def state_days(tables: Tables, model_version: str) -> list[date]:
@@ -65,7 +65,7 @@ def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
     Raises:
         TableMissing: no state was ever written.
     """
-    return _newest(tables, USER_STATES, model_version, day)
+    return _newest(tables, USER_STATES, model_version, day=day)
 
 
 def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -74,13 +74,13 @@ def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame
     Raises:
         TableMissing: no state was ever written.
     """
-    return _newest(tables, USER_STATES, model_version, day, ["user_id", "day"])
+    return _newest(tables, USER_STATES, model_version, day=day, columns=["user_id", "day"])
 
 
 def write_candidates(tables: Tables, model_version: str, day: date, candidates: pl.DataFrame) -> None:
     """Replace the advertisers that ``model_version`` predicted on ``day`` for the users active that day."""
     frame = candidates.select(list(CANDIDATE_SCHEMA)).cast(CANDIDATE_SCHEMA)  # type: ignore[arg-type]
-    _write(tables, ADVERTISER_CANDIDATES, model_version, day, frame)
+    _write(tables, ADVERTISER_CANDIDATES, model_version, day=day, frame=frame)
 
 
 def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -89,7 +89,7 @@ def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.Dat
     Raises:
         TableMissing: nothing was ever predicted.
     """
-    return _newest(tables, ADVERTISER_CANDIDATES, model_version, day)
+    return _newest(tables, ADVERTISER_CANDIDATES, model_version, day=day)
 
 
 def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr) -> pl.DataFrame:
@@ -98,7 +98,7 @@ def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr)
     return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()
 
 
-def compact(tables: Tables, name: str, model_version: str, day: date, after_days: int) -> int:
+def compact(tables: Tables, name: str, model_version: str, *, day: date, after_days: int) -> int:
     """Write down the snapshot of ``day`` if it rests on at least ``after_days`` partitions.
 
     Returns:
@@ -107,12 +107,12 @@ def compact(tables: Tables, name: str, model_version: str, day: date, after_days
     behind = _days_behind(tables, name, model_version, day)
     if len(behind) < after_days:
         return len(behind)
-    frame = _newest(tables, name, model_version, day).rename({"day": "inferred"})
+    frame = _newest(tables, name, model_version, day=day).rename({"day": "inferred"})
     tables.write(_compacted(name), frame, {"model_version": model_version, "day": day})
     return 0
 
 
-def _write(tables: Tables, name: str, model_version: str, day: date, frame: pl.DataFrame) -> None:
+def _write(tables: Tables, name: str, model_version: str, *, day: date, frame: pl.DataFrame) -> None:
     # First what is derived: killed in between, the snapshot is read from the partitions, which are never wrong.
     for later in tables.days(_compacted(name), "day", {"model_version": model_version}):
         if later >= day:
@@ -144,7 +144,9 @@ def _days_behind(tables: Tables, name: str, model_version: str, day: date) -> li
     return [each for each in tables.days(name, "day", {"model_version": model_version}) if base < each <= day]
 
 
-def _newest(tables: Tables, name: str, model_version: str, day: date, columns: list[str] | None = None) -> pl.DataFrame:
+def _newest(
+    tables: Tables, name: str, model_version: str, *, day: date, columns: list[str] | None = None
+) -> pl.DataFrame:
     base = _base(tables, name, model_version, day)
     since = tables.scan(name).filter(pl.col("model_version") == model_version, pl.col("day") <= day)
     rows = since.filter(pl.col("day") > (base or date.min)).drop("model_version")

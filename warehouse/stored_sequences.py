@@ -20,16 +20,19 @@ MAXIMUM_LENGTH, LOOKBACK_DAYS = "maximum_length", "lookback_days"
 SHAPE_SCHEMA = {MAXIMUM_LENGTH: pl.Int32(), LOOKBACK_DAYS: pl.Int32()}
 
 
-def write_sequences(tables: Tables, landing: Landing, day: date, shape: SequenceSettings, memory_gib: float) -> None:
+def write_sequences(tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float) -> None:
     """Write the sequences of the users who were active on ``day``; they need not fit into memory."""
     cut = {MAXIMUM_LENGTH: shape.length, LOOKBACK_DAYS: shape.lookback_days}
     columns = [pl.lit(value, SHAPE_SCHEMA[name]).alias(name) for name, value in cut.items()]
-    batches = (batch.with_columns(columns) for batch in sequence_batches(tables, landing, [day], shape, memory_gib))
+    batches = (
+        batch.with_columns(columns)
+        for batch in sequence_batches(tables, landing, [day], settings=shape, memory_gib=memory_gib)
+    )
     tables.write_batches(TABLE, pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA}), batches, {"day": day})
 
 
 def sequences_of_day(
-    tables: Tables, landing: Landing, day: date, shape: SequenceSettings, memory_gib: float
+    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
 ) -> pl.DataFrame:
     """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does: from the table, if it
     has them in this ``shape``."""
@@ -37,7 +40,7 @@ def sequences_of_day(
         stored = tables.read(TABLE, {"day": day})
         if len(stored) and _shapes(stored) == [(shape.length, shape.lookback_days)]:
             return stored.select(list(SEQUENCE_SCHEMA)).sort("user_id")
-    return user_sequences(tables, landing, day, shape, memory_gib)
+    return user_sequences(tables, landing, day, settings=shape, memory_gib=memory_gib)
 
 
 def _shapes(stored: pl.DataFrame) -> list[tuple[int, int]]:

@@ -108,7 +108,9 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
     window, found = manifest.prediction_window_days, 0
     for cutoff in reversed(rule.cutoffs(end.timestamp(), first.timestamp(), window)):
         begin = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff))
-        found += _examples_at(staged, begin, min(begin + timedelta(days=window), end), manifest, "item_id")
+        found += _examples_at(
+            staged, begin, min(begin + timedelta(days=window), end), manifest=manifest, named="item_id"
+        )
         if found >= rule.minimum_examples:
             return rule.minimum_examples
     return found
@@ -125,11 +127,13 @@ def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Man
     [(first,)] = staged.rows(f"SELECT min(event_time) FROM {LOG} WHERE in_history")
     window, named = timedelta(days=manifest.prediction_window_days), f"nullif(advertiser_id, '{UNKNOWN_ADVERTISER}')"
     chosen_on, repeats = end - 2 * window, manifest.model_copy(update={"repeats_count": True})
-    if first is None or not _examples_at(staged, chosen_on, end - window, repeats, named):
+    if first is None or not _examples_at(staged, chosen_on, end - window, manifest=repeats, named=named):
         return False
     cutoffs = rule.cutoffs(chosen_on.timestamp(), first.timestamp(), manifest.prediction_window_days)
     begins = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff)) for cutoff in cutoffs]
-    return any(_examples_at(staged, begin, min(begin + window, chosen_on), repeats, named) for begin in begins)
+    return any(
+        _examples_at(staged, begin, min(begin + window, chosen_on), manifest=repeats, named=named) for begin in begins
+    )
 
 
 def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> HistoryFigures:
@@ -149,7 +153,7 @@ def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> Histo
     return HistoryFigures(users, single, conversions, with_item, days, with_advertiser)
 
 
-def _examples_at(staged: Staging, begin: datetime, end: datetime, manifest: Manifest, named: str) -> int:
+def _examples_at(staged: Staging, begin: datetime, end: datetime, *, manifest: Manifest, named: str) -> int:
     """Count the distinct pairs of a user with events before ``begin`` and what they convert with until ``end``.
 
     Args:

@@ -209,10 +209,10 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
     for day in [None, *landing.dates()]:
         before, broken_before = (verdict.rows, verdict.quarantined), verdict.broken.copy()
         if table is LandingTable.items and width is None:
-            width = embedding_width([_readable(landing, table, day, settings, [])])
+            width = embedding_width([_readable(landing, table, day, settings=settings, unreadable=[])])
         rules = Rules(table, _latest(landing, day, settings), width, landing.root, _NOBODY)
         verdict.files += len(landing.files(table, day))
-        for arrival in _readable(landing, table, day, settings, verdict.unreadable):
+        for arrival in _readable(landing, table, day, settings=settings, unreadable=verdict.unreadable):
             judged = judge(arrival, rules)
             verdict.add(judged)
             stage_columns(staged, table, judged.accepted, in_history=day is None)
@@ -233,7 +233,7 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
 
 
 def _readable(
-    landing: Landing, table: LandingTable, day: date | None, settings: DataSettings, unreadable: list[str]
+    landing: Landing, table: LandingTable, day: date | None, *, settings: DataSettings, unreadable: list[str]
 ) -> Iterator[Arrival]:
     """Yield the rows of an arrival's files. Of a damaged file yield the rows before the damage, and append the error to
     ``unreadable``."""

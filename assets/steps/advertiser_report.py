@@ -52,7 +52,11 @@ def report_on(workspace: Workspace, tags: dict[str, str]) -> AdvertiserReport | 
     if not len(queries):
         return None
     figures = measure_advertisers(
-        comparison, period.event_names, evaluation.ks, evaluation.bootstrap_samples, effective.training.seed
+        comparison,
+        period.event_names,
+        evaluation.ks,
+        samples=evaluation.bootstrap_samples,
+        seed=effective.training.seed,
     )
     size = len(queries.index)
     subtitle = f"Conversions of the {period.rule.window_days:g} days up to {version.trained_day}; {size:,} advertisers"

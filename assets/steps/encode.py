@@ -58,7 +58,7 @@ def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
     """States of the users who were active on ``day``, as of its end. Returns how many."""
     shape = workspace.item_model(version.deployed).settings.sequences
     memory = workspace.settings.data.memory_gib
-    sequences = sequences_of_day(workspace.tables, workspace.landing, day, shape, memory)
+    sequences = sequences_of_day(workspace.tables, workspace.landing, day, shape=shape, memory_gib=memory)
     return _encode(workspace, version, day, sequences)
 
 
@@ -67,7 +67,7 @@ def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
     day = version.trained_day
     shape = workspace.item_model(version.deployed).settings.sequences
     memory = workspace.settings.data.memory_gib
-    sequences = all_user_sequences(workspace.tables, workspace.landing, day, shape, memory)
+    sequences = all_user_sequences(workspace.tables, workspace.landing, day, settings=shape, memory_gib=memory)
     return _encode(workspace, version, day, sequences)
 
 
@@ -112,7 +112,7 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
     random = np.random.default_rng(day.toordinal())
     earlier = days[int(random.integers(len(days)))]
     artifact = workspace.item_model(version.deployed)
-    sequences = user_sequences(tables, workspace.landing, earlier, artifact.settings.sequences)
+    sequences = user_sequences(tables, workspace.landing, earlier, settings=artifact.settings.sequences)
     sample = sequences.sample(min(CHECKED_USERS, len(sequences)), seed=day.toordinal())
     features, _ = stored_features(workspace, version, earlier)
     fresh = states_of_sequences(artifact, features, sample, workspace.settings.inference)
@@ -164,14 +164,14 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
     item_ids, embeddings = read_item_embeddings(workspace.tables, version, day)
     directory = workspace.home.indexes / version.name / day.isoformat()
     index = build_index(embeddings, workspace.settings.index)
-    save_index(directory, index, item_ids.to_list(), version.name, day)
+    save_index(directory, index, item_ids.to_list(), model_version=version.name, day=day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
     users, queries = snapshot_embeddings(workspace, version, day, RECALL_QUERIES)
     depth = min(SLOTS, len(item_ids))
     searched = len(queries) and len(item_ids)
     ever, own = _engagement(workspace, day, users, item_ids)
-    shown = search_index(loaded.index, queries, depth, own).items if searched else None
+    shown = search_index(loaded.index, queries, depth, exclude=own).items if searched else None
     return BuiltIndex(
         items=len(item_ids),
         kind=str(loaded.manifest.kind),
@@ -226,6 +226,10 @@ def snapshot_embeddings(
     features, _ = stored_features(workspace, version, day)
     demographics = users_as_of(workspace.tables, day)
     embeddings = user_embeddings(
-        workspace.item_model(version.deployed), features, vectors(states["state"]), states["user_id"], demographics
+        workspace.item_model(version.deployed),
+        features,
+        vectors(states["state"]),
+        user_ids=states["user_id"],
+        users=demographics,
     )
     return states["user_id"], embeddings

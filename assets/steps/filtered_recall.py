@@ -46,7 +46,7 @@ def recall_under_filters(
     found = []
     for name, allowed in _filters(workspace, day, item_ids, embeddings).items():
         recalls = [
-            allowed_recall(index, query, embeddings, allowed(country, query))
+            allowed_recall(index, query, embeddings, allowed=allowed(country, query))
             for query, country in zip(queries, known["country"], strict=True)
         ]
         found.append(FilteredRecall(name, float(np.mean(recalls or [1.0])), min(recalls, default=1.0)))

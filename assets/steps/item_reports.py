@@ -76,10 +76,10 @@ def oracle_lists(
         workspace.landing.root,
         version.trained_day - timedelta(days=int(window)),
         external.to_list(),
-        comparison.item_ids.to_list(),
-        window,
-        FUTURES,
-        min(max(100, *workspace.settings.evaluation.ks), len(comparison.item_ids)),
+        item_ids=comparison.item_ids.to_list(),
+        window_days=window,
+        futures=FUTURES,
+        depth=min(max(100, *workspace.settings.evaluation.ks), len(comparison.item_ids)),
     )
     rows = pl.DataFrame({"item_id": comparison.item_ids}).with_row_index("row")
     key_of = dict(zip(external, users, strict=True))
@@ -161,7 +161,7 @@ class Report:
         measured = self._measured()
         intervals = {
             model.value: confidence_interval(
-                lists, positives, self._k, evaluation.bootstrap_samples, self.effective.training.seed
+                lists, positives, self._k, samples=evaluation.bootstrap_samples, seed=self.effective.training.seed
             )
             for model, lists in self.lists.items()
         }
@@ -230,7 +230,7 @@ class Report:
 
         impressions = read_impressions(self.workspace.tables, self.version.trained_day)
         seed, maximum = self.effective.training.seed, self.effective.evaluation.maximum_users
-        evaluation = context_evaluation(self.comparison, self.period, impressions, maximum, seed)
+        evaluation = context_evaluation(self.comparison, self.period, impressions, maximum=maximum, seed=seed)
         if evaluation is None:
             return None
         results = context_results(self.comparison, evaluation, self.effective, self.period.items)

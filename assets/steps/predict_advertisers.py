@@ -38,9 +38,11 @@ def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> pl.Da
     """Candidates of the users who were active on ``day``, as of its end; on the version's training day those of
     everybody, each from their own last active day. Returns what was written."""
     shape = workspace.advertiser_model(version.deployed).settings.sequences
-    sequences_as_of = all_user_sequences if day == version.trained_day else sequences_of_day
-    memory = workspace.settings.data.memory_gib
-    sequences = sequences_as_of(workspace.tables, workspace.landing, day, shape, memory)
+    tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
+    if day == version.trained_day:
+        sequences = all_user_sequences(tables, landing, day, settings=shape, memory_gib=memory)
+    else:
+        sequences = sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory)
     return _predict(workspace, version, day, sequences)
 
 

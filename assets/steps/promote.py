@@ -60,8 +60,8 @@ def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersi
         period,
         workspace.item_model(candidate.directory / evaluation_part(ModelName.contextual)),
         workspace.item_model(champion.deployed),
-        effective,
-        (f"{candidate.name} (its twin of one window earlier)", f"{champion.name} (champion)"),
+        settings=effective,
+        names=(f"{candidate.name} (its twin of one window earlier)", f"{champion.name} (champion)"),
     )
     return Decision(candidate, verdict.passed, verdict.reason, verdict.table)
 

@@ -169,12 +169,14 @@ def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Public
     tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
     shape = _shape(workspace, publication)
     if news.since is None:
-        everybody = all_user_sequences(tables, landing, publication.day, shape, memory)
+        everybody = all_user_sequences(tables, landing, publication.day, settings=shape, memory_gib=memory)
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
         days = [day for day in tables.days("user_sequences", "day") if news.includes(day)]
-        of_days = [sequences_of_day(tables, landing, day, shape, memory).with_columns(day=day) for day in days]
+        of_days = [
+            sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory).with_columns(day=day) for day in days
+        ]
         sequences = pl.concat(of_days).unique("user_id", keep="last", maintain_order=True)
     told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
     rows = list(json_rows(told, COLUMNS))
@@ -209,7 +211,7 @@ def _merge_into_later(
         held = Held.of(store.get(SEQUENCES, key))
         if held.stamp is None or held.stamp > stamp_in(value):
             stamp = stamp_in(value) if held.stamp is None else held.stamp
-            add(store, key, events_in(json_in(value)), stamp, since, shape.length)
+            add(store, key, events_in(json_in(value)), stamp=stamp, since=since, length=shape.length)
 
 
 def _put_demographics(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> None:

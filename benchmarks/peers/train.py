@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    train(chosen.peer, peer_named(chosen.peer), chosen.split, chosen.out, chosen.seed)
+    train(chosen.peer, peer_named(chosen.peer), chosen.split, out=chosen.out, seed=chosen.seed)
     return 0
 
 
@@ -51,7 +51,7 @@ def peer_named(name: str) -> Peer[Any]:
     return sequential.sasrec() if name == "sasrec" else sequential.bert4rec()
 
 
-def train(name: str, peer: Peer[Any], directory: Path, out: Path, seed: int) -> PeerResult:
+def train(name: str, peer: Peer[Any], directory: Path, *, out: Path, seed: int) -> PeerResult:
     """Tune, fit, answer; the result is written last, so a result that is there is whole."""
     split = PeerSplit.read(directory)
     target = result_path(out, name)

@@ -42,7 +42,7 @@ class AdvertiserQueries:
 
 
 def advertiser_queries(
-    whole: AdvertiserPeriod, data: AdvertiserData, cutoff: float, settings: Settings, maximum: int, index_size: int
+    whole: AdvertiserPeriod, data: AdvertiserData, cutoff: float, *, settings: Settings, maximum: int, index_size: int
 ) -> AdvertiserQueries:
     """Users known before ``cutoff`` with positives in the window after it.
 
@@ -103,9 +103,9 @@ def query_lists(network: AdvertiserNetwork, queries: AdvertiserQueries, settings
         network,
         CatalogueTensors(queries.dataset.features),
         log,
-        within_lookback(log, queries.user, known, since),
-        queries.dataset.users_demographics(queries.user),
-        settings.inference,
+        slices=within_lookback(log, queries.user, known, since),
+        demographics=queries.dataset.users_demographics(queries.user),
+        settings=settings.inference,
     )
     advertisers = embed_advertisers(network, queries.advertisers.at(queries.as_of).take(queries.index))
     return search(users, advertisers, depth)

@@ -88,9 +88,9 @@ def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Sett
         whole,
         model.data(whole.until(cutoff)),
         cutoff,
-        model.settings,
-        settings.evaluation.maximum_users,
-        settings.advertisers.report_index_size,
+        settings=model.settings,
+        maximum=settings.evaluation.maximum_users,
+        index_size=settings.advertisers.report_index_size,
     )
     depth = max(DIVERSITY_DEPTH, *settings.evaluation.ks)
     lists = {
@@ -107,7 +107,9 @@ def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -
     the queries' instant."""
     statistics, size = queries.advertisers.statistics, len(queries.advertisers)
     counts = {
-        name: popularity_scores(statistics.item, statistics.seconds, queries.as_of, window, size)[queries.index]
+        name: popularity_scores(statistics.item, statistics.seconds, queries.as_of, window_days=window, items=size)[
+            queries.index
+        ]
         for name, window in (("popularity", None), ("recent_popularity", recent_days))
     }
     lists = {name: popularity_lists(each, len(queries), depth) for name, each in counts.items()}
@@ -136,11 +138,11 @@ def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float3
         np.maximum.at(dense, (query[own], column[own]), newness[own].astype(np.float32))
         return dense
 
-    return search_scores(scores, len(queries), len(queries.index), depth)
+    return search_scores(scores, len(queries), len(queries.index), depth=depth)
 
 
 def measure_advertisers(
-    comparison: AdvertiserComparison, event_names: list[str], ks: list[int], samples: int, seed: int
+    comparison: AdvertiserComparison, event_names: list[str], ks: list[int], *, samples: int, seed: int
 ) -> AdvertiserFigures:
     """Return all figures of every model; a K is left out where the index has no more than K advertisers.
 
@@ -157,7 +159,7 @@ def measure_advertisers(
     return AdvertiserFigures(
         metrics={name: evaluate(each, positives, size, ks=usable) for name, each in lists.items()},
         intervals={
-            name: {k: confidence_interval(each, positives, k, samples, seed) for k in bounded}
+            name: {k: confidence_interval(each, positives, k, samples=samples, seed=seed) for k in bounded}
             for name, each in lists.items()
         },
         segment_k=segment_k,

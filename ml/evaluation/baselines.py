@@ -18,7 +18,7 @@ SIMILARITIES_IN_MEMORY = 1 << 24  # non-zero products held at once while neighbo
 
 
 def popularity_scores(
-    item_rows: ArrayLike, times: ArrayLike, cutoff: float, window_days: float | None, items: int
+    item_rows: ArrayLike, times: ArrayLike, cutoff: float, *, window_days: float | None, items: int
 ) -> NDArray[np.float32]:
     """Events by item before the cut-off, [items].
 
@@ -30,7 +30,7 @@ def popularity_scores(
         items: size of the catalogue.
 
     >>> times = [0, 5 * SECONDS_A_DAY, 9 * SECONDS_A_DAY, 10 * SECONDS_A_DAY]
-    >>> popularity_scores([0, 1, 1, 1], times, 10 * SECONDS_A_DAY, None, items=3).tolist()
+    >>> popularity_scores([0, 1, 1, 1], times, 10 * SECONDS_A_DAY, window_days=None, items=3).tolist()
     [1.0, 2.0, 0.0]
     >>> popularity_scores([0, 1, 1, 1], times, 10 * SECONDS_A_DAY, window_days=2, items=3).tolist()
     [0.0, 1.0, 0.0]
@@ -47,7 +47,11 @@ def popularity_lists(
 ) -> RankedLists:
     """The same scores [items] for every query, without each query's excluded items."""
     return search_scores(
-        lambda start, stop: np.broadcast_to(scores, (stop - start, len(scores))), queries, len(scores), depth, exclude
+        lambda start, stop: np.broadcast_to(scores, (stop - start, len(scores))),
+        queries,
+        len(scores),
+        depth=depth,
+        exclude=exclude,
     )
 
 
@@ -71,7 +75,13 @@ class ItemKNN:
 
     @staticmethod
     def fit(
-        user_rows: ArrayLike, item_rows: ArrayLike, items: int, neighbours: int = 100, k1: float = 0.2, b: float = 0.5
+        user_rows: ArrayLike,
+        item_rows: ArrayLike,
+        items: int,
+        *,
+        neighbours: int = 100,
+        k1: float = 0.2,
+        b: float = 0.5,
     ) -> ItemKNN:
         """Neighbours from training events; repeated (user, item) events count once.
 
@@ -111,7 +121,9 @@ class ItemKNN:
         >>> model.retrieve(Ragged.from_pairs([0], [0], queries=1), depth=3).items.tolist()
         [[1, -1, -1]]
         """
-        return search_scores(self._batches(history), history.queries, self.similarity.shape[0], depth, exclude)
+        return search_scores(
+            self._batches(history), history.queries, self.similarity.shape[0], depth=depth, exclude=exclude
+        )
 
     def _batches(self, history: Ragged) -> BatchScores:
         def scores(start: int, stop: int) -> NDArray[np.float32]:

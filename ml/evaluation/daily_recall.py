@@ -21,6 +21,7 @@ def measure_day(
     log: pl.DataFrame,
     start: datetime,
     rule: LabelRule,
+    *,
     users: pl.Series,
     user_embeddings: NDArray[np.float32],
     item_ids: pl.Series,
@@ -66,11 +67,11 @@ def measure_day(
         row_numbers(item_ids, times["item_id"]),
         to_seconds(times["event_time"]),
         start.timestamp(),
-        min(rule.window_days, RECENT_DAYS),
-        len(item_ids),
+        window_days=min(rule.window_days, RECENT_DAYS),
+        items=len(item_ids),
     )
     lists = {
-        "contextual": search(user_embeddings[row_numbers(users, asked)], item_embeddings, depth, exclude),
+        "contextual": search(user_embeddings[row_numbers(users, asked)], item_embeddings, depth, exclude=exclude),
         "recent_popularity": popularity_lists(recent, len(asked), depth, exclude),
     }
     ever = _events_of_items(times["item_id"], item_ids)

@@ -64,7 +64,9 @@ def counted_lists(evaluable: Evaluable, asked: Asked, depth: int) -> RankedLists
     return baseline_lists(evaluable.model, asked, depth)
 
 
-def network_lists(evaluable: Evaluable, network: TwoTower, asked: Asked, settings: Settings, depth: int) -> RankedLists:
+def network_lists(
+    evaluable: Evaluable, network: TwoTower, asked: Asked, *, settings: Settings, depth: int
+) -> RankedLists:
     """Lists of a network that was trained under ``settings_of(evaluable.model, settings)``."""
     if evaluable is Evaluable.sequential_appended:
         asked = subject_appended(asked, asked.dataset.event_names[0])

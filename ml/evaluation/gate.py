@@ -32,6 +32,7 @@ def judge_pair(
     period: TrainingPeriod,
     candidate: ModelArtifact,
     champion: ModelArtifact,
+    *,
     settings: Settings,
     names: tuple[str, str],
 ) -> Verdict:
@@ -76,9 +77,9 @@ def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settin
         dataset,
         whole_log(period, model.settings),
         cutoff,
-        period.rule,
-        settings.evaluation.maximum_users,
-        settings.training.seed,
+        rule=period.rule,
+        maximum=settings.evaluation.maximum_users,
+        seed=settings.training.seed,
         only_candidates=True,
     )
     if len(queries.positives.items) < MINIMUM_POSITIVES:

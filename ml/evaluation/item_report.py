@@ -50,9 +50,9 @@ def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings)
         dataset,
         whole_log(period, one.settings),
         cutoff,
-        period.rule,
-        settings.evaluation.maximum_users,
-        settings.training.seed,
+        rule=period.rule,
+        maximum=settings.evaluation.maximum_users,
+        seed=settings.training.seed,
         only_candidates=False,
     )
     return Comparison(
@@ -110,9 +110,9 @@ def measure(comparison: Comparison, lists: RankedLists, ks: list[int]) -> Metric
         lists,
         comparison.asked.queries.positives,
         len(comparison.item_ids),
-        comparison.advertisers,
-        usable_ks(ks, len(comparison.item_ids)),
-        comparison.popularity,
+        advertisers=comparison.advertisers,
+        ks=usable_ks(ks, len(comparison.item_ids)),
+        popularity=comparison.popularity,
     )
 
 
@@ -150,7 +150,7 @@ class ContextEvaluation:
 
 
 def context_evaluation(
-    comparison: Comparison, period: TrainingPeriod, impressions: pl.DataFrame, maximum: int, seed: int
+    comparison: Comparison, period: TrainingPeriod, impressions: pl.DataFrame, *, maximum: int, seed: int
 ) -> ContextEvaluation | None:
     """Contextual queries from the impression log, or from baskets where there is no such log; None without either.
 
@@ -180,10 +180,10 @@ def context_evaluation(
         dataset,
         dataset.log,
         dataset.log.user_rows(requests["user_id"]),
-        day_starts(to_seconds(requests["request_time"]), period.end),
-        row_numbers(ids, requests["subject_item_id"]),
-        (row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
-        comparison.cutoff,
+        seconds=day_starts(to_seconds(requests["request_time"]), period.end),
+        subject=row_numbers(ids, requests["subject_item_id"]),
+        target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
+        cutoff=comparison.cutoff,
     )
     asked = Asked(dataset, queries, comparison.asked.learnt, period.rule.window_days)
     return ContextEvaluation(asked, source, requests)
@@ -235,7 +235,9 @@ def context_results(
     for name, ranked in lists.items():
         queries = asked.queries
         size = len(queries.candidates)
-        metrics = evaluate(ranked, queries.positives, size, comparison.advertisers, usable_ks(CONTEXT_KS, size))
+        metrics = evaluate(
+            ranked, queries.positives, size, advertisers=comparison.advertisers, ks=usable_ks(CONTEXT_KS, size)
+        )
         relevance = median_relevance(ranked, asked, paths)
         results.append(ContextResult(name, metrics, relevance, ranked))
     return results

@@ -101,6 +101,7 @@ def evaluate(
     lists: RankedLists,
     positives: Positives,
     catalogue_size: int,
+    *,
     advertisers: NDArray[np.int64] | None = None,
     ks: Sequence[int] = (10, 50, 100),
     popularity: ArrayLike | None = None,
@@ -190,16 +191,17 @@ def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> 
 
 
 def confidence_interval(
-    lists: RankedLists, positives: Positives, k: int, samples: int = 200, seed: int = 0, level: float = 0.95
+    lists: RankedLists, positives: Positives, k: int, *, samples: int = 200, seed: int = 0, level: float = 0.95
 ) -> Interval:
     """Recall@K with a percentile bootstrap over queries (users), all of a user's positives drawn together."""
-    return _bootstrap(*_hits_and_counts(lists, positives, k), samples, seed, level)
+    return _bootstrap(*_hits_and_counts(lists, positives, k), samples, seed=seed, level=level)
 
 
 def paired_difference(
     first: RankedLists,
     second: RankedLists,
     positives: Positives,
+    *,
     k: int,
     samples: int = 200,
     seed: int = 0,
@@ -216,7 +218,7 @@ def paired_difference(
     """
     first_hits, counts = _hits_and_counts(first, positives, k)
     second_hits, _ = _hits_and_counts(second, positives, k)
-    return _bootstrap(first_hits - second_hits, counts, samples, seed, level)
+    return _bootstrap(first_hits - second_hits, counts, samples, seed=seed, level=level)
 
 
 def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
@@ -335,7 +337,9 @@ def _hits_and_counts(lists: RankedLists, positives: Positives, k: int) -> tuple[
     return hits[positives.counts > 0], positives.counts[positives.counts > 0]
 
 
-def _bootstrap(gains: NDArray[np.int64], counts: NDArray[np.int64], samples: int, seed: int, level: float) -> Interval:
+def _bootstrap(
+    gains: NDArray[np.int64], counts: NDArray[np.int64], samples: int, *, seed: int, level: float
+) -> Interval:
     """Percentile interval of sum(gains) / sum(counts) when queries are drawn again with replacement."""
     estimate = float(gains.sum() / counts.sum())
     if not samples:

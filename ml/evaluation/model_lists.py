@@ -59,7 +59,7 @@ def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: in
 
     A network that was trained without context (``settings``) is asked without it: its context layer has learnt nothing.
     """
-    return lists_of_states(network, asked, states_of(network, asked, settings), settings, depth)
+    return lists_of_states(network, asked, states_of(network, asked, settings), settings=settings, depth=depth)
 
 
 def states_of(network: TwoTower, asked: Asked, settings: Settings) -> NDArray[np.float32]:
@@ -70,20 +70,24 @@ def states_of(network: TwoTower, asked: Asked, settings: Settings) -> NDArray[np
     end = np.where(known, queries.history_end, dataset.log.offsets[user])
     since = queries.as_of - settings.sequences.lookback_days * DAY
     slices = within_lookback(dataset.log, user, newest(dataset.log, user, end, settings.sequences.length), since)
-    return encode_states(network, CatalogueTensors(dataset.features), dataset.log, slices, settings.inference)
+    return encode_states(
+        network, CatalogueTensors(dataset.features), dataset.log, slices=slices, settings=settings.inference
+    )
 
 
 def lists_of_states(
-    network: TwoTower, asked: Asked, states: NDArray[np.float32], settings: Settings, depth: int
+    network: TwoTower, asked: Asked, states: NDArray[np.float32], *, settings: Settings, depth: int
 ) -> RankedLists:
     """The rest of ``trained_lists``: from stored states [queries, state_width] to lists."""
     if settings.context.recipe is ContextRecipe.none:
         asked = without_context(asked)
     dataset, queries = asked.dataset, asked.queries
     catalogue = CatalogueTensors(dataset.features)
-    users = embed_users(network, catalogue, states, queries.context, dataset.users_demographics(queries.user))
+    users = embed_users(
+        network, catalogue, states, context=queries.context, demographics=dataset.users_demographics(queries.user)
+    )
     items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
-    return search(users, items, depth, queries.exclude)
+    return search(users, items, depth, exclude=queries.exclude)
 
 
 def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
@@ -95,7 +99,9 @@ def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
     statistics = dataset.statistics
     if model in (ModelName.popularity, ModelName.recent_popularity):
         window = asked.recent_days if model is ModelName.recent_popularity else None
-        counts = popularity_scores(statistics.item, statistics.seconds, queries.as_of, window, len(dataset.features))
+        counts = popularity_scores(
+            statistics.item, statistics.seconds, queries.as_of, window_days=window, items=len(dataset.features)
+        )
         return popularity_lists(counts[queries.candidates], len(queries), depth, queries.exclude)
     knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
     history = _context_or_history(asked)
@@ -104,7 +110,7 @@ def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
         dense = knn.scores(history.slice(start, stop))[:, queries.candidates].toarray()
         return np.where(dense > 0, dense, -np.inf).astype(np.float32)
 
-    return search_scores(scores, len(queries), len(queries.candidates), depth, queries.exclude)
+    return search_scores(scores, len(queries), len(queries.candidates), depth=depth, exclude=queries.exclude)
 
 
 def without_context(asked: Asked) -> Asked:

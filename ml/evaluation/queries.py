@@ -54,7 +54,7 @@ def positions(candidates: NDArray[np.int64], items: int) -> NDArray[np.int64]:
 
 
 def future_queries(
-    dataset: Dataset, whole: EventLog, cutoff: float, rule: LabelRule, maximum: int, seed: int, only_candidates: bool
+    dataset: Dataset, whole: EventLog, cutoff: float, *, rule: LabelRule, maximum: int, seed: int, only_candidates: bool
 ) -> tuple[Queries, Dataset]:
     """Users known before ``cutoff`` with positives in the window after it, on the home feed.
 
@@ -109,6 +109,7 @@ def contextual_queries(
     dataset: Dataset,
     whole: EventLog,
     user: NDArray[np.int64],
+    *,
     seconds: NDArray[np.float64],
     subject: NDArray[np.int64],
     target: tuple[NDArray[np.int64], NDArray[np.int64]],
@@ -169,9 +170,9 @@ def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings
         prepared.dataset,
         whole_log(period, settings),
         period.end - period.window,
-        period.rule,
-        settings.training.validation_users,
-        settings.training.seed,
+        rule=period.rule,
+        maximum=settings.training.validation_users,
+        seed=settings.training.seed,
         only_candidates=True,
     )
     return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)

@@ -79,9 +79,17 @@ def advertiser_data(
     """Features and advertisers of a period, of which the content basis is made unless one is given; all users under the
     content that serves."""
     period, seed = known.period, settings.training.seed
-    dataset = build_dataset(period.events, period.items, period.users, settings.features, event_names, basis, seed)
+    dataset = build_dataset(
+        period.events,
+        period.items,
+        period.users,
+        settings=settings.features,
+        event_names=event_names,
+        basis=basis,
+        seed=seed,
+    )
     advertisers = build_advertisers(
-        dataset.features, period.events, period.items, known.advertiser_ids, settings.features
+        dataset.features, period.events, period.items, ids=known.advertiser_ids, settings=settings.features
     )
     log = by_advertiser(dataset.log, period.events, advertisers)
     return AdvertiserData(dataset, advertisers, log, uncrossed(dataset.features, dataset.log.users))
@@ -101,9 +109,20 @@ def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings:
     period, log = known.period, data.log
     first = float(log.seconds.min()) if log.events else period.end
     cutoffs = training_cutoffs(
-        period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
+        period.end,
+        first,
+        settings.examples.span_days,
+        window_days=period.rule.window_days,
+        count=settings.examples.cutoffs,
     )
-    examples = build_examples(log, cutoffs, known.rule, period.event_names, settings.examples, settings.training.seed)
+    examples = build_examples(
+        log,
+        cutoffs,
+        known.rule,
+        event_names=period.event_names,
+        settings=settings.examples,
+        seed=settings.training.seed,
+    )
     return on_listed(examples, data.advertisers.statistics, window=0.0)
 
 

@@ -97,6 +97,7 @@ def synthetic_subjects(
     examples: Examples,
     log: EventLog,
     features: ItemFeatures,
+    *,
     recipe: ContextRecipe,
     fold_of_user: NDArray[np.int64],
     seed: int,
@@ -118,7 +119,7 @@ def synthetic_subjects(
     random, items = np.random.default_rng(seed), len(features)
     if recipe is ContextRecipe.category_neighbour:
         return category_neighbours(examples.item, features, random)
-    neighbours = _co_engaged(examples, log, items, fold_of_user, random)
+    neighbours = _co_engaged(examples, log, items, fold_of_user=fold_of_user, random=random)
     if recipe is ContextRecipe.co_engaged:
         return neighbours
     mates = basket_mates(examples, log, items, random)
@@ -126,7 +127,7 @@ def synthetic_subjects(
 
 
 def _co_engaged(
-    examples: Examples, log: EventLog, items: int, fold_of_user: NDArray[np.int64], random: np.random.Generator
+    examples: Examples, log: EventLog, items: int, *, fold_of_user: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.int64]:
     neighbours, fold_of_event = np.full(len(examples), NO_SUBJECT), fold_of_user[log.user_of_event()]
     for fold in np.unique(fold_of_user):

@@ -82,6 +82,7 @@ def build_examples(
     log: EventLog,
     cutoffs: NDArray[np.float64],
     rule: LabelRule,
+    *,
     event_names: list[str],
     settings: ExampleSettings,
     seed: int,
@@ -97,7 +98,12 @@ def build_examples(
         ends = [*cutoffs[1:], cutoffs[-1]]
         parts = [
             dense_all_action_at(
-                log, float(cutoff), float(end), labels, settings.dense_positions, np.random.default_rng([seed, number])
+                log,
+                float(cutoff),
+                float(end),
+                labels=labels,
+                positions=settings.dense_positions,
+                random=np.random.default_rng([seed, number]),
             )
             for number, (cutoff, end) in enumerate(zip(cutoffs, ends, strict=True))
         ]
@@ -121,11 +127,11 @@ def next_action_at(log: EventLog, cutoff: float, labels: Labels) -> Examples:
     points = _at_cutoff(log, cutoff)
     flat, owner = labels.after(log, points)
     owner, first = np.unique(owner, return_index=True)
-    return _examples(log, cutoff, points, owner, flat[first], labels)
+    return _examples(log, cutoff, points, owner=owner, flat=flat[first], labels=labels)
 
 
 def dense_all_action_at(
-    log: EventLog, cutoff: float, end: float, labels: Labels, positions: int, random: np.random.Generator
+    log: EventLog, cutoff: float, end: float, *, labels: Labels, positions: int, random: np.random.Generator
 ) -> Examples:
     """One random positive item a user at the cut-off, and one at up to ``positions`` of their events in [cutoff, end).
 
@@ -150,7 +156,7 @@ def dense_all_action_at(
     owner, first, counts = np.unique(owner, return_index=True, return_counts=True)
     drawn = flat[first + (random.random(len(first)) * counts).astype(np.int64)]
     order = np.lexsort((points.history_end[owner], log.item[drawn], points.user[owner]))
-    return _examples(log, cutoff, points, owner[order], drawn[order], labels)
+    return _examples(log, cutoff, points, owner=owner[order], flat=drawn[order], labels=labels)
 
 
 def instants(log: EventLog, examples: Examples) -> NDArray[np.float64]:
@@ -177,6 +183,7 @@ def _examples(
     log: EventLog,
     cutoff: float,
     points: Points,
+    *,
     owner: NDArray[np.int64],
     flat: NDArray[np.int64],
     labels: Labels,

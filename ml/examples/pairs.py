@@ -51,7 +51,9 @@ class Examples:
         )
 
 
-def training_cutoffs(end: float, first: float, span_days: float, window_days: float, count: int) -> NDArray[np.float64]:
+def training_cutoffs(
+    end: float, first: float, span_days: float, *, window_days: float, count: int
+) -> NDArray[np.float64]:
     """``count`` instants, in seconds, evenly spaced over the span: the last one window before ``end``, none before
     ``first``.
 

@@ -92,7 +92,13 @@ def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | No
 def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
     """Features and examples of a training period, without contexts yet and under the content that serves."""
     dataset = build_dataset(
-        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
+        period.events,
+        period.items,
+        period.users,
+        settings=settings.features,
+        event_names=period.event_names,
+        basis=basis,
+        seed=settings.training.seed,
     )
     examples = period_examples(period, dataset, settings)
     return Prepared(
@@ -110,17 +116,26 @@ def content_folds(dataset: Dataset, period: TrainingPeriod, settings: Settings) 
     folds = settings.features.cross_fit_folds
     if folds == 1:
         return uncrossed(dataset.features, dataset.log.users)
-    return cross_fit(period.items.sort("item_id"), dataset.log, dataset.basis, folds, settings.training.seed)
+    return cross_fit(period.items.sort("item_id"), dataset.log, dataset.basis, folds=folds, seed=settings.training.seed)
 
 
 def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:
     """Return examples at evenly spaced cut-offs whose windows end within the period, on items listed in the window."""
     first = float(dataset.log.seconds.min()) if dataset.log.events else period.end
     cutoffs = training_cutoffs(
-        period.end, first, settings.examples.span_days, period.rule.window_days, settings.examples.cutoffs
+        period.end,
+        first,
+        settings.examples.span_days,
+        window_days=period.rule.window_days,
+        count=settings.examples.cutoffs,
     )
     examples = build_examples(
-        dataset.log, cutoffs, period.rule, period.event_names, settings.examples, settings.training.seed
+        dataset.log,
+        cutoffs,
+        period.rule,
+        event_names=period.event_names,
+        settings=settings.examples,
+        seed=settings.training.seed,
     )
     return on_listed(examples, dataset.statistics, period.window)
 
@@ -145,8 +160,8 @@ def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
         period.events,
         period.items["item_id"].sort(),
         period.event_names,
-        features.advertiser_buckets,
-        features.advertiser_hashes,
+        advertiser_buckets=features.advertiser_buckets,
+        advertiser_hashes=features.advertiser_hashes,
     )
 
 
@@ -157,9 +172,9 @@ def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
         prepared.examples,
         log,
         prepared.dataset.features,
-        settings.context.recipe,
-        deal_folds(log.users, settings.features.cross_fit_folds, seed),
-        seed,
+        recipe=settings.context.recipe,
+        fold_of_user=deal_folds(log.users, settings.features.cross_fit_folds, seed),
+        seed=seed,
     )
     return replace(prepared, subjects=subjects)
 
@@ -187,7 +202,13 @@ def examples_of_frame(
 ) -> Prepared:
     """The inverse of ``examples_to_frame`` under the same period; without subjects where the frame has none."""
     dataset = build_dataset(
-        period.events, period.items, period.users, settings.features, period.event_names, basis, settings.training.seed
+        period.events,
+        period.items,
+        period.users,
+        settings=settings.features,
+        event_names=period.event_names,
+        basis=basis,
+        seed=settings.training.seed,
     )
     frame = frame.sort("cutoff", "user_id", "item_id", "history_events")
     user, ids = dataset.log.user_rows(frame["user_id"]), dataset.features.item_ids

@@ -105,7 +105,7 @@ def advertiser_ids(events: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
 
 
 def build_advertisers(
-    features: ItemFeatures, events: pl.DataFrame, items: pl.DataFrame, ids: pl.Series, settings: FeatureSettings
+    features: ItemFeatures, events: pl.DataFrame, items: pl.DataFrame, *, ids: pl.Series, settings: FeatureSettings
 ) -> Advertisers:
     """The advertisers ``ids`` (from ``advertiser_ids``), with what their items and events say of them.
 
@@ -115,7 +115,7 @@ def build_advertisers(
     of_item = row_numbers(ids, items.sort("item_id")["advertiser_id"])
     item, seconds = row_numbers(features.item_ids, events["item_id"]), to_seconds(events["event_time"])
     windows = settings.statistics_windows_days
-    item_listed_from = build_item_statistics(item, seconds, features.listed_from, windows).listed_from
+    item_listed_from = build_item_statistics(item, seconds, features.listed_from, windows_days=windows).listed_from
     listed = np.full(len(ids), np.inf)
     np.minimum.at(listed, of_item[of_item >= 0], item_listed_from[of_item >= 0])
     row = advertiser_of_event(events["advertiser_id"], item, of_item, ids)
@@ -125,7 +125,7 @@ def build_advertisers(
         of_item=of_item,
         items=features,
         item_listed_from=item_listed_from,
-        statistics=build_item_statistics(row, seconds, listed, windows),
+        statistics=build_item_statistics(row, seconds, listed, windows_days=windows),
         category_buckets=settings.category_buckets,
     )
 

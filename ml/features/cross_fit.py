@@ -43,7 +43,7 @@ def deal_folds(users: int, folds: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, folds]).integers(0, folds, users)
 
 
-def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, folds: int, seed: int) -> CrossFit:
+def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, *, folds: int, seed: int) -> CrossFit:
     """Content without each fold's own users.
 
     Args:

@@ -37,6 +37,7 @@ def build_dataset(
     events: pl.DataFrame,
     items: pl.DataFrame,
     users: pl.DataFrame,
+    *,
     settings: FeatureSettings,
     event_names: list[str],
     basis: ContentBasis | None = None,
@@ -50,7 +51,11 @@ def build_dataset(
     """
     items = items.sort("item_id")
     log = build_event_log(
-        events, items["item_id"], event_names, settings.advertiser_buckets, settings.advertiser_hashes
+        events,
+        items["item_id"],
+        event_names,
+        advertiser_buckets=settings.advertiser_buckets,
+        advertiser_hashes=settings.advertiser_hashes,
     )
     basis = basis or build_content_basis(items, log, settings, seed)
     return Dataset(

@@ -88,7 +88,12 @@ class Slices:
 
 
 def build_event_log(
-    events: pl.DataFrame, item_ids: pl.Series, event_names: list[str], advertiser_buckets: int, advertiser_hashes: int
+    events: pl.DataFrame,
+    item_ids: pl.Series,
+    event_names: list[str],
+    *,
+    advertiser_buckets: int,
+    advertiser_hashes: int,
 ) -> EventLog:
     """An event log from rows sorted by user, then time.
 
@@ -100,7 +105,13 @@ def build_event_log(
     runs = events["user_id"].rle()
     lengths = runs.struct.field("len").to_numpy()
     return _event_log(
-        runs.struct.field("value"), lengths, events, item_ids, event_names, advertiser_buckets, advertiser_hashes
+        runs.struct.field("value"),
+        lengths,
+        events,
+        item_ids=item_ids,
+        event_names=event_names,
+        advertiser_buckets=advertiser_buckets,
+        advertiser_hashes=advertiser_hashes,
     )
 
 
@@ -108,6 +119,7 @@ def event_log_of_sequences(
     sequences: pl.DataFrame,
     item_ids: pl.Series,
     event_names: list[str],
+    *,
     advertiser_buckets: int,
     advertiser_hashes: int,
 ) -> EventLog:
@@ -121,7 +133,13 @@ def event_log_of_sequences(
     lengths = sequences["event_time"].list.len().to_numpy()
     events = sequences.select(columns).explode(columns)
     return _event_log(
-        sequences["user_id"], lengths, events, item_ids, event_names, advertiser_buckets, advertiser_hashes
+        sequences["user_id"],
+        lengths,
+        events,
+        item_ids=item_ids,
+        event_names=event_names,
+        advertiser_buckets=advertiser_buckets,
+        advertiser_hashes=advertiser_hashes,
     )
 
 
@@ -129,6 +147,7 @@ def _event_log(
     user_ids: pl.Series,
     lengths: NDArray[np.unsignedinteger],
     events: pl.DataFrame,
+    *,
     item_ids: pl.Series,
     event_names: list[str],
     advertiser_buckets: int,

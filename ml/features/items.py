@@ -243,9 +243,9 @@ def build_item_statistics(
     item: NDArray[np.int64],
     seconds: NDArray[np.float64],
     listed_from: NDArray[np.float64],
+    *,
     windows_days: list[float],
     groups: tuple[NDArray[np.int64], ...] = (),
-    *,
     born: NDArray[np.float64] | None = None,
 ) -> ItemStatistics:
     """Statistics from events in any order; ``item`` -1 (no item) is left out.
@@ -275,4 +275,6 @@ def catalogue_statistics(
     """
     listed_from, available_from = to_seconds(items["listed_from"]), to_seconds(items["available_from"])
     born = np.where(np.isfinite(available_from), available_from, listed_from)
-    return build_item_statistics(item, seconds, listed_from, windows_days, item_groups(items), born=born)
+    return build_item_statistics(
+        item, seconds, listed_from, windows_days=windows_days, groups=item_groups(items), born=born
+    )

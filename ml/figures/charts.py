@@ -57,7 +57,7 @@ class ContextLift:
 
 def recall_curve(by_model: Mapping[str, Mapping[int, float]], subtitle: str = "") -> Figure:
     """Recall against the list length K (log axis), one line a model, named at its end."""
-    figure, axes = canvas("Recall by list length", subtitle, "List length K", "Recall@K")
+    figure, axes = canvas("Recall by list length", subtitle, "List length K", y_label="Recall@K")
     for model, recall in by_model.items():
         ks = sorted(recall)
         axes.plot(
@@ -90,7 +90,7 @@ def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int
     """
     first = next(iter(by_model.values()))
     segments = first["segment"].to_list()
-    figure, axes = canvas(f"Recall@{k} by {lower_first(segment_name)}", subtitle, segment_name, f"Recall@{k}")
+    figure, axes = canvas(f"Recall@{k} by {lower_first(segment_name)}", subtitle, segment_name, y_label=f"Recall@{k}")
     width = 0.8 / len(by_model)
     for position, (model, frame) in enumerate(by_model.items()):
         recall = dict(frame.select("segment", "recall").iter_rows())
@@ -108,7 +108,7 @@ def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int
 def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, subtitle: str = "") -> Figure:
     """Diversity against recall: one named point a model, (diversity90, recall@K)."""
     note = subtitle or "Up and to the right is better"
-    figure, axes = canvas(f"Diversity and Recall@{k} by model", note, DIVERSITY, f"Recall@{k}")
+    figure, axes = canvas(f"Diversity and Recall@{k} by model", note, DIVERSITY, y_label=f"Recall@{k}")
     for model, (diversity, recall) in points.items():
         axes.scatter(diversity, recall, s=110, color=model_colour(model), edgecolor="white", linewidth=1.2, zorder=3)
     axes.set_xlim(0, 1.25 * max(diversity for diversity, _ in points.values()) or 1)
@@ -124,7 +124,7 @@ def pareto_scatter(
     points: Mapping[str, tuple[float, float]], front: Sequence[str], k: int = 100, subtitle: str = ""
 ) -> Figure:
     """Diversity against recall: one labelled point a setting, (diversity90, recall@K), and a line through ``front``."""
-    figure, axes = canvas(f"Diversity and Recall@{k}: the front", subtitle, DIVERSITY, f"Recall@{k}")
+    figure, axes = canvas(f"Diversity and Recall@{k}: the front", subtitle, DIVERSITY, y_label=f"Recall@{k}")
     percent_axis(axes)
     axes.xaxis.set_major_formatter(FuncFormatter(as_percent))
     axes.plot(*np.array(sorted(points[label] for label in front)).T, color=MODEL_COLOURS["contextual"], linewidth=1.8)
@@ -166,7 +166,7 @@ def daily_recall_curve(
         series: a value a day for each model; None leaves a gap.
     """
     note = subtitle or "Each day's positives, against the index of the day before"
-    figure, axes = canvas(f"Daily Recall@{k}", note, "Day", f"Recall@{k}")
+    figure, axes = canvas(f"Daily Recall@{k}", note, "Day", y_label=f"Recall@{k}")
     ends = {}
     for model, values in series.items():
         heights = np.array([np.nan if value is None else value for value in values], np.float64)
@@ -192,7 +192,7 @@ def shares_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | No
         days: ascending.
         series: a share a day for each name; None leaves a gap.
     """
-    figure, axes = canvas(title, "", "Day", "Share")
+    figure, axes = canvas(title, "", "Day", y_label="Share")
     highest = _lines_by_day(axes, days, series)
     percent_axis(axes)
     axes.set_ylim(0, min(1.05, 1.15 * highest) or 1)
@@ -201,7 +201,7 @@ def shares_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | No
 
 def scores_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
     """Inner products by day, a line a name; as ``shares_by_day``."""
-    figure, axes = canvas(title, "", "Day", "Score")
+    figure, axes = canvas(title, "", "Day", y_label="Score")
     _lines_by_day(axes, days, series)
     return figure
 
@@ -229,7 +229,7 @@ def counts_bar(
     """
     apart = min(((after - before).days for before, after in pairwise(days)), default=1)
     period = "week" if apart >= 7 else "day"
-    figure, axes = canvas(title, "", period.capitalize(), f"{unit} a {period}")
+    figure, axes = canvas(title, "", period.capitalize(), y_label=f"{unit} a {period}")
     bottom = np.zeros(len(days))
     for colour, (name, counts) in zip(other_colours(), by_name.items(), strict=False):
         axes.bar(np.array(days, "datetime64[D]"), counts, 0.8 * apart, bottom=bottom, color=colour, label=name)
@@ -253,7 +253,7 @@ def state_age_histogram(days: ArrayLike, subtitle: str = "") -> Figure:
 def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure:
     """Users a bucket of whole numbers; buckets of large ones double in width."""
     numbers = np.asarray(values, np.int64)
-    figure, axes = canvas(title, subtitle, axis, "Users")
+    figure, axes = canvas(title, subtitle, axis, y_label="Users")
     edges = [0, 1, 2, 3, 5, 9, 17, 33, 65, 129]
     edges = [edge for edge in edges if edge <= numbers.max(initial=0)]
     edges.append(int(numbers.max(initial=0)) + 1)
@@ -269,7 +269,9 @@ def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure
 def recall_interval_bars(by_model: Mapping[str, Interval], k: int, subtitle: str = "") -> Figure:
     """Recall@K by model with its bootstrap interval, from top to bottom in the order given."""
     note = subtitle or "Whiskers: 95 % bootstrap interval over users"
-    figure, axes = canvas(f"Recall@{k} by model", note, f"Recall@{k}", "", size=(8.2, 1.7 + 0.46 * len(by_model)))
+    figure, axes = canvas(
+        f"Recall@{k} by model", note, f"Recall@{k}", y_label="", size=(8.2, 1.7 + 0.46 * len(by_model))
+    )
     positions = np.arange(len(by_model))[::-1]
     furthest = 0.0
     for position, (model, interval) in zip(positions, by_model.items(), strict=True):

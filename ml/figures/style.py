@@ -64,7 +64,7 @@ def to_markdown_image(figure: Figure, description: str = "figure") -> str:
 
 
 def canvas(
-    title: str, subtitle: str, x_label: str, y_label: str, size: tuple[float, float] = (8.2, 4.6)
+    title: str, subtitle: str, x_label: str, *, y_label: str, size: tuple[float, float] = (8.2, 4.6)
 ) -> tuple[Figure, Axes]:
     """An empty figure with its titles, and its axes. ``size`` is in inches."""
     figure = Figure(figsize=size, dpi=RESOLUTION, facecolor="white")

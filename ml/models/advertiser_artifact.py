@@ -48,7 +48,7 @@ def advertiser_embeddings(
     """
     shape, ids = artifact.settings.features, advertiser_ids(events, items)
     features = build_item_features(items, artifact.basis, shape)
-    advertisers = build_advertisers(features, events, items, ids, shape)
+    advertisers = build_advertisers(features, events, items, ids=ids, settings=shape)
     known = advertisers.known(seconds)
     profiles = advertisers.at(seconds).take(known)
     vectors = embed_advertisers(artifact.network, profiles)
@@ -78,16 +78,16 @@ def user_vectors(
         sequences,
         items["item_id"],
         artifact.event_names,
-        features.advertiser_buckets,
-        features.advertiser_hashes,
+        advertiser_buckets=features.advertiser_buckets,
+        advertiser_hashes=features.advertiser_hashes,
     )
     return embed_histories(
         artifact.network,
         CatalogueTensors(build_item_features(items, artifact.basis, features)),
         log,
-        newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length),
-        demographic_buckets(users, log.user_ids),
-        settings,
+        slices=newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length),
+        demographics=demographic_buckets(users, log.user_ids),
+        settings=settings,
     )
 
 

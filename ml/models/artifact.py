@@ -189,5 +189,10 @@ class ModelArtifact(Artifact[TwoTower]):
     def dataset(self, known: TrainingPeriod) -> Dataset:
         """What ``known`` holds, under this model's basis and vocabulary."""
         return build_dataset(
-            known.events, known.items, known.users, self.settings.features, self.event_names, self.basis
+            known.events,
+            known.items,
+            known.users,
+            settings=self.settings.features,
+            event_names=self.event_names,
+            basis=self.basis,
         )

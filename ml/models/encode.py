@@ -37,7 +37,7 @@ class WithEncoder(Protocol):
 
 @torch.inference_mode()
 def encode_states(
-    network: WithEncoder, catalogue: CatalogueTensors, log: EventLog, slices: Slices, settings: InferenceSettings
+    network: WithEncoder, catalogue: CatalogueTensors, log: EventLog, *, slices: Slices, settings: InferenceSettings
 ) -> NDArray[np.float32]:
     """States [sequences, state_width], in the order of ``slices``. Length-sorted, trimmed batches."""
     network.eval()
@@ -56,6 +56,7 @@ def embed_users(
     network: TwoTower,
     catalogue: CatalogueTensors,
     states: NDArray[np.float32],
+    *,
     context: Context,
     demographics: NDArray[np.int64],
 ) -> NDArray[np.float32]:
@@ -107,12 +108,13 @@ def embed_histories(
     network: AdvertiserNetwork,
     catalogue: CatalogueTensors,
     log: EventLog,
+    *,
     slices: Slices,
     demographics: NDArray[np.int64],
     settings: InferenceSettings,
 ) -> NDArray[np.float32]:
     """User embeddings [sequences, W + D] of histories and demographics [sequences, 3]: one encode, one head."""
-    states = encode_states(network, catalogue, log, slices, settings)
+    states = encode_states(network, catalogue, log, slices=slices, settings=settings)
     device = network.log_temperature.device
     parts = [np.zeros((0, network.embedding_width), np.float32)]
     for begin in range(0, len(states), QUERY_BATCH):

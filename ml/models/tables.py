@@ -30,11 +30,11 @@ def states_of_sequences(
         sequences,
         features.item_ids,
         artifact.event_names,
-        shape.advertiser_buckets,
-        shape.advertiser_hashes,
+        advertiser_buckets=shape.advertiser_buckets,
+        advertiser_hashes=shape.advertiser_hashes,
     )
     slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
-    states = encode_states(artifact.network, CatalogueTensors(features), log, slices, settings)
+    states = encode_states(artifact.network, CatalogueTensors(features), log, slices=slices, settings=settings)
     return sequences.select(
         "user_id",
         events=pl.col("event_time").list.len().cast(pl.Int64),
@@ -53,10 +53,11 @@ def user_embeddings(
     artifact: ModelArtifact,
     features: ItemFeatures,
     states: NDArray[np.float32],
+    *,
     user_ids: pl.Series,
     users: pl.DataFrame,
 ) -> NDArray[np.float32]:
     """User embeddings [users, W] on the home feed (no context) from stored states [users, W]."""
     context = no_context(len(states), MAXIMUM_INTERESTS)
     demographics = demographic_buckets(users, user_ids)
-    return embed_users(artifact.network, CatalogueTensors(features), states, context, demographics)
+    return embed_users(artifact.network, CatalogueTensors(features), states, context=context, demographics=demographics)

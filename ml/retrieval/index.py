@@ -134,6 +134,7 @@ def search_index(
     index: ItemIndex,
     queries: NDArray[np.float32],
     depth: int,
+    *,
     exclude: Ragged | None = None,
     allowed: NDArray[np.bool_] | None = None,
 ) -> RankedLists:
@@ -147,14 +148,14 @@ def search_index(
     """
     own = exclude or Ragged.from_pairs([], [], len(queries))
     if allowed is not None:
-        return _search_among(index, queries, depth, own, allowed)
+        return _search_among(index, queries, depth, own=own, allowed=allowed)
     lists = _no_lists(len(queries), depth)
     for rows in _alike(own.counts, depth):
         found = _retrieved(index, queries[rows], depth, own.take(rows))
         lists.items[rows], lists.scores[rows] = found.items, found.scores
     ended = np.flatnonzero(lists.items[:, -1] == NO_ITEM)
     short = ended[[len(index) - len(_distinct(own, query)) > _held(lists, query) for query in ended.tolist()]]
-    return _searched_singly(index, queries, own, np.ones(len(index), bool), lists, short)
+    return _searched_singly(index, queries, own, allowed=np.ones(len(index), bool), lists=lists, chosen=short)
 
 
 def search_allowed(index: ItemIndex, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_]) -> Found:
@@ -207,6 +208,7 @@ def allowed_recall(
     index: ItemIndex,
     query: NDArray[np.float32],
     embeddings: NDArray[np.float32],
+    *,
     allowed: NDArray[np.bool_],
     k: int = 100,
 ) -> float:
@@ -294,7 +296,7 @@ def _items_of(
 
 
 def _search_among(
-    index: ItemIndex, queries: NDArray[np.float32], depth: int, own: Ragged, allowed: NDArray[np.bool_]
+    index: ItemIndex, queries: NDArray[np.float32], depth: int, *, own: Ragged, allowed: NDArray[np.bool_]
 ) -> RankedLists:
     """Return the lists of ``search_index`` among the allowed items: the exact search of an index of these, or, of a
     graph and of IVF-PQ, the search for one query after the other."""
@@ -302,13 +304,13 @@ def _search_among(
     if not len(kept):
         return lists
     if index_kind(index) is not IndexKind.exact:
-        return _searched_singly(index, queries, own, allowed, lists, np.arange(len(queries)))
+        return _searched_singly(index, queries, own, allowed=allowed, lists=lists, chosen=np.arange(len(queries)))
     narrow = faiss.IndexFlatIP(index.width)
     narrow.add(stored_vectors(index, kept))
     place = np.full(len(index) + 1, NO_ITEM)  # the last is the place of -1
     place[kept] = np.arange(len(kept))
     among = ItemIndex.of(narrow, np.arange(len(kept)))
-    found = search_index(among, queries, depth, Ragged(own.offsets, place[own.items]))
+    found = search_index(among, queries, depth, exclude=Ragged(own.offsets, place[own.items]))
     return RankedLists(np.where(found.items == NO_ITEM, NO_ITEM, kept[found.items]), found.scores)
 
 
@@ -316,6 +318,7 @@ def _searched_singly(
     index: ItemIndex,
     queries: NDArray[np.float32],
     own: Ragged,
+    *,
     allowed: NDArray[np.bool_],
     lists: RankedLists,
     chosen: NDArray[np.int64],

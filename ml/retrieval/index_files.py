@@ -49,7 +49,7 @@ class LoadedIndex:
 
 
 def save_index(
-    directory: Path, index: ItemIndex, item_ids: Sequence[str], model_version: str, day: date | str
+    directory: Path, index: ItemIndex, item_ids: Sequence[str], *, model_version: str, day: date | str
 ) -> Manifest:
     """Write the index into ``directory``, replacing the one there in one atomic step.
 

@@ -169,7 +169,7 @@ class RankedLists:
 
 
 def search(
-    queries: ArrayLike, items: ArrayLike, depth: int, exclude: Ragged | None = None, batch: int | None = None
+    queries: ArrayLike, items: ArrayLike, depth: int, *, exclude: Ragged | None = None, batch: int | None = None
 ) -> RankedLists:
     """The ``depth`` items with the highest inner product for each query, exactly.
 
@@ -195,11 +195,17 @@ def search(
     def scores(start: int, stop: int) -> NDArray[np.float32]:
         return (left[start:stop] @ right.T).numpy()
 
-    return search_scores(scores, len(left), len(right), depth, exclude, batch)
+    return search_scores(scores, len(left), len(right), depth=depth, exclude=exclude, batch=batch)
 
 
 def search_scores(
-    scores: BatchScores, queries: int, items: int, depth: int, exclude: Ragged | None = None, batch: int | None = None
+    scores: BatchScores,
+    queries: int,
+    items: int,
+    *,
+    depth: int,
+    exclude: Ragged | None = None,
+    batch: int | None = None,
 ) -> RankedLists:
     """``search`` for any scoring: ``scores(start, stop)`` gives [stop - start, items]; -inf is never retrieved."""
     if exclude is not None and exclude.queries != queries:

@@ -88,7 +88,7 @@ class AdvertiserTask:
             self.examples,
             cells,
             self.data.dataset,
-            self.settings,
+            settings=self.settings,
             candidates=self.candidates,
             features=_AdvertiserInputs(self.data, cells),
         )
@@ -183,7 +183,9 @@ def choose_epochs(
     before = known.until(cutoff)
     data = advertiser_data(before, settings, before.period.event_names)
     everyone = len(data.advertisers)
-    queries = advertiser_queries(known, data, cutoff, settings, settings.training.validation_users, everyone)
+    queries = advertiser_queries(
+        known, data, cutoff, settings=settings, maximum=settings.training.validation_users, index_size=everyone
+    )
     if not len(queries):
         raise NothingToLearn("no advertiser to predict in the validation window: nobody converts with one there.")
     examples = advertiser_examples(before, data, settings)

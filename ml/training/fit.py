@@ -96,7 +96,9 @@ def training_loss(task: Task[NetworkType], network: NetworkType, batch: SampledB
     """Return the sampled softmax of one batch."""
     temperature = cast(Tensor, network.temperature)
     scores = task.scores(network, batch)
-    return batch_loss(scores, temperature, batch, task.settings.training, task.candidates, batch.corpus)
+    return batch_loss(
+        scores, temperature, batch, settings=task.settings.training, candidates=task.candidates, corpus=batch.corpus
+    )
 
 
 class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
@@ -220,7 +222,7 @@ def fit(
     lightning.seed_everything(task.settings.training.seed, verbose=False)
     batches = task.batches()
     module = RetrievalModule(task, task.network(), epochs * len(batches))
-    summary = _optimise(module, batches, epochs, directory, logger=logger, progress=progress, resume=resume)
+    summary = _optimise(module, batches, epochs, directory=directory, logger=logger, progress=progress, resume=resume)
     return Fit(**vars(summary), network=module.network.cpu().eval())
 
 
@@ -228,8 +230,8 @@ def _optimise(
     module: RetrievalModule[NetworkType],
     batches: Epochs,
     epochs: int,
-    directory: Path,
     *,
+    directory: Path,
     logger: Logger | None,
     progress: bool,
     resume: Path | None,

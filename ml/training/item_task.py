@@ -81,7 +81,7 @@ class ItemTask:
             self.prepared.examples,
             self._cells(),
             self.prepared.dataset,
-            self.settings,
+            settings=self.settings,
             candidates=self.candidates,
             features=inputs,
         )

@@ -43,7 +43,7 @@ class Drawn(Protocol):
 
 
 def batch_loss(
-    scores: Tensor, temperature: Tensor, batch: Drawn, settings: TrainingSettings, candidates: int, corpus: int
+    scores: Tensor, temperature: Tensor, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int
 ) -> Tensor:
     """The sampled softmax of one batch from its scores [B, B + M].
 
@@ -57,10 +57,10 @@ def batch_loss(
         scores,
         temperature,
         expected.log(),
-        hits,
-        batch.weight,
-        settings.alpha_positive,
-        settings.alpha_negative,
+        hits=hits,
+        weight=batch.weight,
+        alpha_positive=settings.alpha_positive,
+        alpha_negative=settings.alpha_negative,
     )
 
 
@@ -129,6 +129,7 @@ def sampled_softmax(
     scores: Tensor,
     temperature: Tensor,
     log_expected: Tensor,
+    *,
     hits: Tensor,
     weight: Tensor,
     alpha_positive: float,
@@ -149,11 +150,12 @@ def sampled_softmax(
     One row, whose positive scores as much as its one negative: -log(1/2). Expected twice, that negative counts half:
     -log(2/3).
 
-    >>> none, one = torch.zeros(1, 2, dtype=torch.bool), torch.ones(1)
-    >>> even = sampled_softmax(torch.zeros(1, 2), torch.tensor(1.0), torch.zeros(2), none, one, 0, 1)
-    >>> twice = sampled_softmax(torch.zeros(1, 2), torch.tensor(1.0), torch.tensor([0, 2.0]).log1p(), none, one, 0, 1)
+    >>> same = {"hits": torch.zeros(1, 2).bool(), "weight": torch.ones(1), "alpha_positive": 0, "alpha_negative": 1}
+    >>> scores, temperature = torch.zeros(1, 2), torch.tensor(1.0)
+    >>> even = sampled_softmax(scores, temperature, torch.tensor([1.0, 1.0]).log(), **same)
+    >>> twice = sampled_softmax(scores, temperature, torch.tensor([1.0, 2.0]).log(), **same)
     >>> round(even.exp().item(), 3), round(twice.exp().item(), 3)
-    (2.0, 1.333)
+    (2.0, 1.5)
     """
     rows, candidates = scores.shape
     if (

@@ -113,7 +113,7 @@ class Histories:
 
 
 def batch_histories(
-    part: Examples, log: EventLog, catalogue: CatalogueTensors, settings: SequenceSettings, cold_share: float
+    part: Examples, log: EventLog, catalogue: CatalogueTensors, *, settings: SequenceSettings, cold_share: float
 ) -> Histories:
     """Histories of ``part``, the examples of one batch; ``cold_share`` of the events show content of a cold item."""
     users, group = np.unique(part.user, return_inverse=True)
@@ -211,8 +211,8 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
         examples: Examples,
         cells: Sequence[Cell],
         dataset: Dataset,
-        settings: Settings,
         *,
+        settings: Settings,
         candidates: int,
         features: CandidateFeatures[FeaturesType],
     ) -> None:
@@ -232,7 +232,9 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
     def _batch(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> SampledBatch[FeaturesType]:
         settings, part = self.settings, self.examples.take(rows)
         cold_share = settings.model.content_dropout
-        known = batch_histories(part, self.dataset.log, cell.catalogue, settings.sequences, cold_share)
+        known = batch_histories(
+            part, self.dataset.log, cell.catalogue, settings=settings.sequences, cold_share=cold_share
+        )
         negatives = random.choice(cell.pool, settings.training.corpus_negatives) if len(cell.pool) else cell.pool
         candidates = np.concatenate([part.item, negatives])
         context = self.features.context_of(cell, rows, random)

@@ -49,6 +49,7 @@ def sweep_alphas(
     period: TrainingPeriod,
     settings: Settings,
     tracking: Tracking,
+    *,
     models: Path,
     name: str,
     tags: dict[str, str],
@@ -76,7 +77,18 @@ def sweep_alphas(
         mlflow.log_params({**settings.flat(), "data.events": len(earlier.events), "queries": len(asked.queries)})
         for number, variant in enumerate(grid, start=1):
             directory = Path(checkpoints) / str(number)
-            points.append(_measure(earlier, prepared, asked, advertisers, variant, tracking, tags, directory))
+            points.append(
+                _measure(
+                    earlier,
+                    prepared,
+                    asked,
+                    advertisers=advertisers,
+                    settings=variant,
+                    tracking=tracking,
+                    tags=tags,
+                    directory=directory,
+                )
+            )
             _announce(f"point {number} of {len(grid)}, {_in_words(points[-1])}")
         best = most_diverse(points, settings.sweep.recall_tolerance)
         figure = front_figure(
@@ -113,6 +125,7 @@ def _measure(
     earlier: TrainingPeriod,
     prepared: Prepared,
     asked: Asked,
+    *,
     advertisers: NDArray[np.int64],
     settings: Settings,
     tracking: Tracking,
@@ -128,7 +141,7 @@ def _measure(
         fitted = fit(ItemTask.of(earlier, prepared, settings), settings.sweep.epochs, directory, logger=logger)
         lists = trained_lists(fitted.network, asked, settings, 100)
         size = len(queries.candidates)
-        metrics = evaluate(lists, queries.positives, size, advertisers, usable_ks(KS, size))
+        metrics = evaluate(lists, queries.positives, size, advertisers=advertisers, ks=usable_ks(KS, size))
         mlflow.log_metrics({**metrics.flat(), "fit_seconds": fitted.seconds})
     return SweepPoint(
         alpha_positive=training.alpha_positive,

@@ -127,7 +127,7 @@ class Tuning:
                     else "a search has nothing to tell trials apart by"
                 )
             )
-        in_context = _basket_queries(period, earlier.end, prepared, asked, base)
+        in_context = _basket_queries(period, earlier.end, prepared, asked=asked, settings=base)
         if objective.in_context and in_context is None:
             raise ValueError(
                 f"the objective {objective} needs days on which a user converts with several items; the last "
@@ -159,7 +159,7 @@ class Tuning:
             lists = trained_lists(fitted.network, asked, settings, 100)
             queries, size = asked.queries, len(asked.queries.candidates)
             advertisers = self.advertisers[queries.candidates]
-            return evaluate(lists, queries.positives, size, advertisers, usable_ks(VALIDATION_KS, size))
+            return evaluate(lists, queries.positives, size, advertisers=advertisers, ks=usable_ks(VALIDATION_KS, size))
 
         home = measured(self.asked)
         context = measured(self.in_context).recall if self.in_context else {}
@@ -182,7 +182,7 @@ class TrialLogger(MLFlowLogger):
     A trial is judged at each quarter of its epochs, against the others at theirs.
     """
 
-    def __init__(self, trial: optuna.Trial, epochs: int, metric: str, tracking_uri: str, run_id: str) -> None:
+    def __init__(self, trial: optuna.Trial, epochs: int, metric: str, *, tracking_uri: str, run_id: str) -> None:
         super().__init__(experiment_name=TUNING, tracking_uri=tracking_uri, run_id=run_id)
         self.trial, self.epochs, self.metric, self.stage, self.validated = trial, epochs, metric, 0, 0
 
@@ -234,6 +234,7 @@ def run_trials(
     tuning: Tuning,
     study: optuna.Study,
     trials: int,
+    *,
     tracking: Tracking,
     work: Path,
     told: Callable[[FrozenTrial], None],
@@ -249,7 +250,7 @@ def run_trials(
         with tracking.run(TUNING, f"trial {trial.number}", tags, nested=True) as run:
             mlflow.log_params({"data.hash": tuning.data, **settings.flat()})
             epochs, metric = settings.training.maximum_epochs, tuning.task(settings).monitor or ""
-            logger = TrialLogger(trial, epochs, metric, tracking.uri, run.info.run_id)
+            logger = TrialLogger(trial, epochs, metric, tracking_uri=tracking.uri, run_id=run.info.run_id)
             try:
                 with tempfile.TemporaryDirectory(prefix=".tune-", dir=work) as directory:
                     figures = tuning.measure(settings, Path(directory), logger)
@@ -295,7 +296,7 @@ def study_figures(study: optuna.Study) -> dict[str, Figure]:
 
 
 def _basket_queries(
-    period: TrainingPeriod, cutoff: float, prepared: Prepared, asked: Asked, settings: Settings
+    period: TrainingPeriod, cutoff: float, prepared: Prepared, *, asked: Asked, settings: Settings
 ) -> Asked | None:
     """The slice's days with several conversions as requests in context (a basket proxy); None without any."""
     pairs = baskets(period, cutoff)
@@ -309,10 +310,10 @@ def _basket_queries(
         prepared.dataset,
         log,
         log.user_rows(requests["user_id"]),
-        day_starts(to_seconds(requests["request_time"]), period.end),
-        row_numbers(ids, requests["subject_item_id"]),
-        (row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
-        cutoff,
+        seconds=day_starts(to_seconds(requests["request_time"]), period.end),
+        subject=row_numbers(ids, requests["subject_item_id"]),
+        target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
+        cutoff=cutoff,
     )
     if not (queries.positives.items >= 0).any():
         return None

@@ -69,7 +69,11 @@ def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.Da
     features = artifact.settings.features
     items = basis_items(artifact.basis)
     log = build_event_log(
-        frame, items["item_id"], artifact.event_names, features.advertiser_buckets, features.advertiser_hashes
+        frame,
+        items["item_id"],
+        artifact.event_names,
+        advertiser_buckets=features.advertiser_buckets,
+        advertiser_hashes=features.advertiser_hashes,
     )
     item_features = build_item_features(items, artifact.basis, features)
     statistics = catalogue_statistics(items, log.item, log.seconds, features.statistics_windows_days)
@@ -85,9 +89,9 @@ def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.Da
     catalogue = CatalogueTensors(dataset.features)
     users = np.arange(log.users)
     slices = newest(log, users, log.offsets[1:], artifact.settings.sequences.length)
-    states = encode_states(artifact.network, catalogue, log, slices, artifact.settings.inference)
+    states = encode_states(artifact.network, catalogue, log, slices=slices, settings=artifact.settings.inference)
     context = no_context(log.users, MAXIMUM_INTERESTS)
-    embeddings = embed_users(artifact.network, catalogue, states, context, dataset.demographics)
+    embeddings = embed_users(artifact.network, catalogue, states, context=context, demographics=dataset.demographics)
     return pd.DataFrame({"user_id": log.user_ids.to_list(), "embedding": [row.tolist() for row in embeddings]})
 
 

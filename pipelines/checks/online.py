@@ -86,21 +86,21 @@ def _record_faults(checked: Checked, store: OnlineStore, publication: Publicatio
     forgotten = forgotten_users(checked.tables).implode()
     states = snapshot(checked.tables, publication.model_version, publication.day)
     states = states.filter(~pl.col("user_id").is_in(forgotten))
-    faults = _fewer(checked, store, publication, publication.states, states.height)
+    faults = _fewer(checked, store, publication, shelf=publication.states, wanted=states.height)
     wrong = sum(not _is_whole(store, publication, row) for row in _sample(states).iter_rows(named=True))
     if wrong:
-        faults.append(_other(checked, publication, wrong, min(SAMPLE, states.height), "states"))
+        faults.append(_other(checked, publication, wrong, looked_at=min(SAMPLE, states.height), kind="states"))
     if publication.advertisers is None or publication.advertiser_version is None:
         return faults
     lists = candidates_snapshot(checked.tables, publication.advertiser_version, publication.day)
     lists = lists.filter(~pl.col("user_id").is_in(forgotten))
-    faults += _fewer(checked, store, publication, publication.advertisers, lists.height)
+    faults += _fewer(checked, store, publication, shelf=publication.advertisers, wanted=lists.height)
     wrong = 0
     for row in _sample(lists).iter_rows(named=True):
         held = store.get(publication.advertisers, row["user_id"].encode())
         wrong += held is None or _damaged_list(held, row["advertiser_ids"], _stamp(row["day"], publication))
     if wrong:
-        faults.append(_other(checked, publication, wrong, min(SAMPLE, lists.height), "advertiser lists"))
+        faults.append(_other(checked, publication, wrong, looked_at=min(SAMPLE, lists.height), kind="advertiser lists"))
     return faults
 
 
@@ -126,7 +126,7 @@ def _damaged_list(held: bytes, advertisers: list[str], stamp: int) -> bool:
         return True
 
 
-def _fewer(checked: Checked, store: OnlineStore, publication: Publication, shelf: str, wanted: int) -> list[Fault]:
+def _fewer(checked: Checked, store: OnlineStore, publication: Publication, *, shelf: str, wanted: int) -> list[Fault]:
     held = store.count(shelf)  # more is right: events that come in live make records of new users
     if held >= wanted:
         return []
@@ -134,7 +134,7 @@ def _fewer(checked: Checked, store: OnlineStore, publication: Publication, shelf
     return [Fault(what, _refill(checked, publication))]
 
 
-def _other(checked: Checked, publication: Publication, wrong: int, looked_at: int, kind: str) -> Fault:
+def _other(checked: Checked, publication: Publication, wrong: int, *, looked_at: int, kind: str) -> Fault:
     what = f"{wrong:,} of {looked_at:,} {kind} in the store are not those of the tables as of {publication.day}"
     return Fault(what, _refill(checked, publication))
 

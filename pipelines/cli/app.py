@@ -189,7 +189,7 @@ def serve(
     with readable():
         from pipelines.cli.serve import serve_candidates
 
-        serve_candidates(_readable_home(home), host, port, processes, console)
+        serve_candidates(_readable_home(home), host, port, processes=processes, console=console)
 
 
 @app.command()
@@ -219,7 +219,7 @@ def recommend(
     with readable():
         from pipelines.cli.recommend import show_candidates
 
-        show_candidates(_readable_home(home), user, subject, query, count, console)
+        show_candidates(_readable_home(home), user, subject, query=query, count=count, console=console)
 
 
 @app.command()

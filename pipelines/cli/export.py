@@ -63,10 +63,10 @@ def export_candidates(workspace: Workspace, out: Path, count: int, console: Cons
     if now is None:
         _export_advertisers(workspace, out, count, console)
     else:
-        _export_published(workspace, now, out, count, console)
+        _export_published(workspace, now, out, count=count, console=console)
 
 
-def _export_published(workspace: Workspace, now: Publication, out: Path, count: int, console: Console) -> None:
+def _export_published(workspace: Workspace, now: Publication, out: Path, *, count: int, console: Console) -> None:
     """Write items and advertisers of the version and day that are served."""
     tables, landing = workspace.tables, workspace.landing
     keys, embeddings = snapshot_embeddings(
@@ -95,7 +95,7 @@ def _export_published(workspace: Workspace, now: Publication, out: Path, count: 
             writer.write_table(both.sort("user_id", "kind", "rank").to_arrow().cast(writer.schema))
             rows += both.height
             progress.advance(task, len(some))
-    _tell(console, rows, len(keys), now.model_version, now.day, out=out)
+    _tell(console, rows, len(keys), version=now.model_version, day=now.day, out=out)
 
 
 def _export_advertisers(workspace: Workspace, out: Path, count: int, console: Console) -> None:
@@ -117,10 +117,10 @@ def _export_advertisers(workspace: Workspace, out: Path, count: int, console: Co
             advertisers = _advertisers(some, count)
             writer.write_table(advertisers.to_arrow().cast(writer.schema))
             rows += advertisers.height
-    _tell(console, rows, len(people), version.name, days[-1], out=out)
+    _tell(console, rows, len(people), version=version.name, day=days[-1], out=out)
 
 
-def _tell(console: Console, rows: int, users: int, version: str, day: date, *, out: Path) -> None:
+def _tell(console: Console, rows: int, users: int, *, version: str, day: date, out: Path) -> None:
     console.print(
         f"{rows:,} rows of {users:,} users, {version} as of the end of {day}, in {out}", highlight=False, markup=False
     )
@@ -143,7 +143,7 @@ def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibilit
     for country, rows in groups.group_by("country").agg("row").iter_rows():
         at = np.array(rows, np.int64)
         allowed = eligibility.mask(country)
-        found = search_index(index, users.embeddings[at], count, users.own.take(at), allowed)
+        found = search_index(index, users.embeddings[at], count, exclude=users.own.take(at), allowed=allowed)
         items[at], scores[at] = found.items, found.scores
     return RankedLists(items, scores)
 

@@ -28,7 +28,7 @@ SHOWN_EVENTS = 10
 
 
 def show_candidates(
-    home: Home, user_id: str, subject: str | None, query: str | None, count: int, console: Console
+    home: Home, user_id: str, subject: str | None, *, query: str | None, count: int, console: Console
 ) -> None:
     """Print the history, newest first, and the candidates with the context and without it.
 
@@ -41,7 +41,7 @@ def show_candidates(
         served = Served.newest(home.root, store)
 
         def asked(request: CandidateRequest) -> CandidateResponse:
-            return answer(served, store, request, settings.serving, Stopwatch(Metrics()))
+            return answer(served, store, request, settings=settings.serving, watch=Stopwatch(Metrics()))
 
         about = history(served, store, HistoryRequest(user_id=user_id, subject_item_id=subject))
         without = asked(CandidateRequest(user_id=user_id, k=count))

@@ -295,7 +295,7 @@ class Local:
             progress.close()
         failures = [event for event in result.all_events if event.is_step_failure]
         if not result.success and (not failures or {event.step_key for event in failures} - set(jobs.REPORTS)):
-            raise RunFailed(_closing_message(self.home, result, job, day, progress))
+            raise RunFailed(_closing_message(self.home, result, job, day=day, progress=progress))
         return [_failed_report(self.home, result.run_id, event, day) for event in failures]
 
 
@@ -305,7 +305,7 @@ def _listed(days: Sequence[date]) -> str:
 
 
 def _closing_message(
-    home: Home, result: dg.ExecuteInProcessResult, job: str, day: date | None, progress: Progress
+    home: Home, result: dg.ExecuteInProcessResult, job: str, *, day: date | None, progress: Progress
 ) -> str:
     """What failed, why, what stays, what to do."""
     failures = [event for event in result.all_events if event.is_step_failure]

@@ -22,7 +22,7 @@ from warehouse.tables import Tables
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def serve_candidates(home: Home, host: str, port: int, processes: int, console: Console) -> None:
+def serve_candidates(home: Home, host: str, port: int, *, processes: int, console: Console) -> None:
     """Serve in this process, or in several that share the port.
 
     Raises:

@@ -89,9 +89,9 @@ def tune(search: Search, console: Console) -> None:
                 tuning,
                 study,
                 search.trials,
-                tracking,
-                directory,
-                lambda trial: _tell(console, study, trial, search.trials),
+                tracking=tracking,
+                work=directory,
+                told=lambda trial: _tell(console, study, trial, search.trials),
             )
             found = tried(study)
             if found:

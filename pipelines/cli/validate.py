@@ -72,7 +72,9 @@ def _training_rule(settings: Settings) -> TrainingRule:
     examples = settings.examples
 
     def cutoffs(end: float, first: float, window_days: float) -> list[float]:
-        return training_cutoffs(end, first, examples.span_days, window_days, examples.cutoffs).tolist()
+        return training_cutoffs(
+            end, first, examples.span_days, window_days=window_days, count=examples.cutoffs
+        ).tolist()
 
     return TrainingRule(examples.minimum_examples, cutoffs)
 

@@ -61,7 +61,7 @@ FIGURES: Mapping[str, Callable[[Metrics], float | None]] = {
 """What is printed; every other figure is in MLflow."""
 
 
-def show(console: Console, split: str, scoring: Scoring, answers: Sequence[Answer], samples: int) -> None:
+def show(console: Console, split: str, scoring: Scoring, *, answers: Sequence[Answer], samples: int) -> None:
     """Print the tables of all answers, which stand together by model."""
     console = Console(file=console.file, width=max(console.width, WIDTH))
     for catalogue in Catalogue:

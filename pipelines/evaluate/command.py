@@ -80,22 +80,32 @@ def evaluate(evaluation: Evaluation) -> None:
         scoring = scoring or Scoring.of(split, asked, period, evaluation.minimum_train_events)
         # What is counted is the same for every seed.
         wanted = [each for each in evaluables if each.is_trained or seed == evaluation.seeds[0]]
-        for answer in _answers(wanted, period, prepared, asked, scoring, settings, evaluation.home, console):
+        for answer in _answers(
+            wanted,
+            period,
+            prepared,
+            asked=asked,
+            scoring=scoring,
+            settings=settings,
+            home=evaluation.home,
+            console=console,
+        ):
             answers.append(answer)
             path = evaluation.export_path(answer)
             rows = export_lists(split, asked, answer.lists, path)
-            _log(evaluation, split, period, answer, path)
+            _log(evaluation, split, period, answer=answer, export=path)
             written = f"{answer.name}: {rows:,} rows written to {path}"
             console.print(written, highlight=False, markup=False, soft_wrap=True)
     assert scoring is not None
     answers.sort(key=lambda answer: (evaluables.index(answer.evaluable), answer.seed))
-    show(console, split.name, scoring, answers, evaluation.settings.evaluation.bootstrap_samples)
+    show(console, split.name, scoring, answers=answers, samples=evaluation.settings.evaluation.bootstrap_samples)
 
 
 def _answers(
     evaluables: Sequence[Evaluable],
     period: TrainingPeriod,
     prepared: Prepared,
+    *,
     asked: Asked,
     scoring: Scoring,
     settings: Settings,
@@ -107,7 +117,7 @@ def _answers(
     def lists_of(evaluable: Evaluable, network: TwoTower | None, depth: int) -> RankedLists:
         if network is None:
             return counted_lists(evaluable, asked, depth)
-        return network_lists(evaluable, network, asked, settings, depth)
+        return network_lists(evaluable, network, asked, settings=settings, depth=depth)
 
     def answer(evaluable: Evaluable, training: Training | None, network: TwoTower | None) -> Answer:
         depth = max(settings.evaluation.depth, SCORED_DEPTH)
@@ -150,7 +160,7 @@ def _sweep(models: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, answer: Answer, export: Path) -> None:
+def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer: Answer, export: Path) -> None:
     """One MLflow run an answer: settings, both catalogues' figures, what was learnt from, where the lists are."""
     import mlflow
 

@@ -120,7 +120,7 @@ def split_landing(landing: Landing, cut: Cut, out: Path, settings: DataSettings)
     events = conversions(landing, cut.users, settings)
     cutoff = cut.instant(events["ts"], ZoneInfo(manifest.time_zone))
     advertisers = landed_items(landing, settings).select("item_id", brand="advertiser_id")
-    frames = cut_frames(events, advertisers, cut.protocol, cutoff, cut.window_days)
+    frames = cut_frames(events, advertisers, cut.protocol, cutoff=cutoff, window_days=cut.window_days)
     if frames.targets.is_empty():
         raise RunRefused(
             f"Nothing to ask: no user converts with a new item in the {cut.window_days:g} days from "
@@ -162,7 +162,7 @@ def conversions(landing: Landing, share: float, settings: DataSettings) -> pl.Da
 
 
 def cut_frames(
-    events: pl.DataFrame, advertisers: pl.DataFrame, protocol: Protocol, cutoff: int, window_days: float
+    events: pl.DataFrame, advertisers: pl.DataFrame, protocol: Protocol, *, cutoff: int, window_days: float
 ) -> Frames:
     """Return the frames of a split.
 

@@ -78,14 +78,14 @@ class Scoring:
         kept = self.kept(catalogue)
         scored, wanted = within(lists, self.positives, kept, SCORED_DEPTH)
         return evaluate(
-            scored, wanted, int(kept.sum()), self.advertisers[kept], KS
+            scored, wanted, int(kept.sum()), advertisers=self.advertisers[kept], ks=KS
         )  # the protocol's, however few items
 
     def difference(self, first: RankedLists, second: RankedLists, k: int, samples: int) -> Interval:
         """Recall@K of ``first`` minus that of ``second``, warm catalogue, with a paired bootstrap over queries."""
         one, wanted = within(first, self.positives, self.warm, SCORED_DEPTH)
         other, _ = within(second, self.positives, self.warm, SCORED_DEPTH)
-        return paired_difference(one, other, wanted, k, samples)
+        return paired_difference(one, other, wanted, k=k, samples=samples)
 
 
 def _rows(item_ids: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:

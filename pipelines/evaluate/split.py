@@ -114,8 +114,8 @@ def split_asked(split: Split, period: TrainingPeriod, known: Dataset, settings: 
         _events(history, period.items, period.event_names[0]),
         ids,
         period.event_names,
-        features.advertiser_buckets,
-        features.advertiser_hashes,
+        advertiser_buckets=features.advertiser_buckets,
+        advertiser_hashes=features.advertiser_hashes,
     )
     user = row_numbers(log.user_ids, pl.Series(np.arange(len(query_ids))).cast(pl.String))
     candidates = np.sort(row_numbers(ids, split.catalogue["item_id"]))

@@ -54,7 +54,7 @@ def largest_difference_to_full(
     workspace = Workspace(Settings(home=tables.root.parent))
     artifact = ModelArtifact.load(version.deployed)
     zone = landing.manifest.time_zone
-    sequences = all_user_sequences(tables, landing, day, artifact.settings.sequences)
+    sequences = all_user_sequences(tables, landing, day, settings=artifact.settings.sequences)
     events = tables.scan("events").filter(pl.col("arrival_date") <= day).select("user_id", "arrival_date", "event_time")
     ends = pl.DataFrame({"arrival_date": tables.days("events", "arrival_date")}).with_columns(
         end=pl.Series([day_end(each, zone) for each in tables.days("events", "arrival_date")])

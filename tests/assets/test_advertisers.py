@@ -67,7 +67,7 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
     stored = tables.read("advertiser_embeddings", where).sort("advertiser_id")
     assert_frame_equal(index, stored, abs_tol=1e-5)
 
-    sequences = user_sequences(tables, landing, day, artifact.settings.sequences)
+    sequences = user_sequences(tables, landing, day, settings=artifact.settings.sequences)
     users = user_vectors(artifact, items, sequences, users_as_of(tables, day), artifact.settings.inference)
     scores = users @ vectors(index["embedding"]).T
     found = tables.read("advertiser_candidates", where).sort("user_id")
@@ -83,8 +83,8 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
 def test_the_snapshot_holds_everybody_as_of_their_last_active_day(advertised: Ran) -> None:
     tables, landing = advertised.tables, advertised.landing
     shape = AdvertiserArtifact.load(advertised.version.deployed).settings.sequences
-    everyone = all_user_sequences(tables, landing, DAYS[1], shape)["user_id"]
-    active = {day: user_sequences(tables, landing, day, shape)["user_id"] for day in DAYS[:2]}
+    everyone = all_user_sequences(tables, landing, DAYS[1], settings=shape)["user_id"]
+    active = {day: user_sequences(tables, landing, day, settings=shape)["user_id"] for day in DAYS[:2]}
     newest = candidates_snapshot(tables, "advertiser-1", DAYS[1])
     assert newest["user_id"].equals(everyone.sort())
     assert set(newest.filter(day=DAYS[1])["user_id"]) == set(active[DAYS[1]])
@@ -113,7 +113,10 @@ def test_a_retrained_version_takes_over_after_the_days_that_another_served(adver
     assert served == {DAYS[0]: "advertiser-1", DAYS[1]: "advertiser-1", DAYS[2]: "advertiser-2"}
     assert tables.days("advertiser_candidates", "day", {"model_version": "advertiser-2"}) == [DAYS[1], DAYS[2]]
     everyone = all_user_sequences(
-        tables, Landing(home.landing), DAYS[1], AdvertiserArtifact.load(advertised.version.deployed).settings.sequences
+        tables,
+        Landing(home.landing),
+        DAYS[1],
+        settings=AdvertiserArtifact.load(advertised.version.deployed).settings.sequences,
     )["user_id"]
     first = tables.read("advertiser_candidates", {"model_version": "advertiser-2", "day": DAYS[1]})
     assert first["user_id"].sort().equals(everyone.sort())

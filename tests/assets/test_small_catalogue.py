@@ -62,7 +62,7 @@ def test_a_catalogue_of_three_items_is_trained_and_published(tmp_path: Path) -> 
         served = Served.newest(home.root, store)
         for user in ("u0", "nobody"):
             request = CandidateRequest(user_id=user, k=10, explain=True)
-            found = answer(served, store, request, Settings().serving, Stopwatch(Metrics())).candidates
+            found = answer(served, store, request, settings=Settings().serving, watch=Stopwatch(Metrics())).candidates
             assert {each.item_id for each in found} == {"i0", "i2"}
     finally:
         store.close()

@@ -17,9 +17,9 @@ def test_a_checkout_ends_an_intent_and_begins_its_complement() -> None:
     items, leaves = world.catalogue.items, world.catalogue.leaves
     user, chair = SeenUser(np.zeros(leaves.count)), np.array([5])
     leaf = int(items.leaf[5])
-    user.see(world, 3, leaf, chair, cart=5, bought=False)
+    user.see(world, 3, leaf, visited=chair, cart=5, bought=False)
     assert [(intent.leaf, intent.cart) for intent in user.intents] == [(leaf, 5)]
-    user.see(world, 4, leaf, chair, cart=5, bought=True)
+    user.see(world, 4, leaf, visited=chair, cart=5, bought=True)
     (lamp,) = user.intents
     assert (lamp.leaf, lamp.opened, lamp.advertiser) == (leaves.complement[leaf], 9, items.advertiser[5])
     np.testing.assert_allclose(lamp.handed_down, items.style[5])

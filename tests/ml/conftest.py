@@ -82,4 +82,4 @@ def fitted(
 
 @pytest.fixture(scope="session")
 def queries(planted: AdvertiserPeriod, data: AdvertiserData) -> AdvertiserQueries:
-    return advertiser_queries(planted, data, instant(85), SETTINGS, 1000, 1000)
+    return advertiser_queries(planted, data, instant(85), settings=SETTINGS, maximum=1000, index_size=1000)

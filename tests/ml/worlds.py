@@ -71,7 +71,9 @@ def user_frame(user_ids: list[str]) -> pl.DataFrame:
 
 
 def event_log(rows: list[Event], item_ids: list[str]) -> EventLog:
-    return build_event_log(event_frame(rows), pl.Series(item_ids, dtype=pl.String), EVENT_NAMES, 64, 2)
+    return build_event_log(
+        event_frame(rows), pl.Series(item_ids, dtype=pl.String), EVENT_NAMES, advertiser_buckets=64, advertiser_hashes=2
+    )
 
 
 def rule(window_days: float = 10.0, repeats_count: bool = True, **weights: float) -> LabelRule:

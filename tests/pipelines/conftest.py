@@ -73,7 +73,7 @@ class Flow:
             return
         tables, landing = Tables(self.ingesting.tables), Landing(self.ingesting.landing)
         if name in (jobs.HISTORY, "events"):
-            ingest(landing, tables, LandingTable.events, day, DataSettings())
+            ingest(landing, tables, LandingTable.events, day=day, settings=DataSettings())
         if name == jobs.DAILY[-1] and day is not None:
             record_completed(tables, day)
 

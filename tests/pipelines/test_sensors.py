@@ -139,7 +139,7 @@ def run_days(home: Home, days: Sequence[date | None]) -> None:
     """What the ingestion and the last asset of the days leave in the tables."""
     tables, landing = Tables(home.tables), Landing(home.landing)
     for day in days:
-        ingest(landing, tables, LandingTable.events, day, DataSettings(maximum_quarantine_share=1))
+        ingest(landing, tables, LandingTable.events, day=day, settings=DataSettings(maximum_quarantine_share=1))
         if day is not None:
             record_completed(tables, day)
 

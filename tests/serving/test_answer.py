@@ -80,7 +80,9 @@ def test_the_state_that_is_stored_and_the_head_are_the_whole_model(
     ):
         many = len(sequences)
         context = no_context(many, 4) if subject is None else subject_context(np.full(many, subject), features)
-        whole = embed_users(artifact.network, served.catalogue.tensors, matrix, context, demographics)
+        whole = embed_users(
+            artifact.network, served.catalogue.tensors, matrix, context=context, demographics=demographics
+        )
         for at in range(0, many, 7):
             answer = asked(client, user_id=users[at], k=10, **request)
             rows = served.catalogue.index_row_of[[served.catalogue.row_of[item] for item in ids(answer)]]
@@ -202,7 +204,7 @@ def test_everybody_can_be_told_why(
     vector = np.ones(served.index.width, np.float32)
     query = Query(KnownUser(None, False, [], past, Demographics()), vector, np.ones(len(served.index), bool))
     found = [Scored(row, 0.5, source) for row in range(wanted)]
-    reasons = explain(served, query, subject, interests, found)
+    reasons = explain(served, query, subject, interests=interests, found=found)
     assert len(reasons) == wanted
     for reason in reasons:
         assert {event.item_id for event in reason.events} <= {item for item, _ in named} & set(ids)

@@ -54,13 +54,13 @@ def test_live_sequences_are_the_daily_ones_whatever_ids_are_shared(requests: lis
             assert len(intake.new) + intake.known == len(arrived)
             for event in intake.new:
                 row = event.model_dump(include=set(COLUMNS)) | {"event_time": stamp_of(event.event_time)}
-                add(store, keys.key(event.user_id).encode(), [row], stamp_of(MORNING), 0, LENGTH)
-        report = ingest(landing, tables, LandingTable.events, DAY, DataSettings())
+                add(store, keys.key(event.user_id).encode(), [row], stamp=stamp_of(MORNING), since=0, length=LENGTH)
+        report = ingest(landing, tables, LandingTable.events, day=DAY, settings=DataSettings())
         assert (report.rows_read, report.duplicates) == (
             len({(e.user_id, e.event_id) for _, r in requests for e in r}),
             0,
         )
-        daily = user_sequences(tables, landing, DAY, SequenceSettings(length=LENGTH))
+        daily = user_sequences(tables, landing, DAY, settings=SequenceSettings(length=LENGTH))
         live = {user: Held.of(store.get(SEQUENCES, user.encode())).events for user in daily["user_id"]}
         store.close()
     assert {user: [event["event_id"] for event in found] for user, found in live.items()} == dict(

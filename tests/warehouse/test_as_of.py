@@ -20,7 +20,7 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 def arrive(landing: Landing, tables: Tables, table: LandingTable, day: date, rows: list[dict[str, object]]) -> None:
     landing.write(table, day, pl.DataFrame(rows, infer_schema_length=None))
-    ingest(landing, tables, table, day, DataSettings())
+    ingest(landing, tables, table, day=day, settings=DataSettings())
 
 
 def event(event_id: str, item_id: str | None, time: datetime, advertiser_id: str | None = None) -> dict[str, object]:

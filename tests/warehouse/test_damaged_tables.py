@@ -78,11 +78,11 @@ def test_a_day_whose_data_file_is_gone_is_made_again_by_its_ingestion(landing: L
     arrive(landing, [event("1"), event("2")])
     arrive(landing, [event("2"), event("3")], day=later)
     for day in (DAY, later):
-        ingest(landing, tables, EVENTS, day, TOLERANT)
+        ingest(landing, tables, EVENTS, day=day, settings=TOLERANT)
     before = tables.read("events", {"arrival_date": later})
     for path in [path for path in tables.files("events") if str(later) in path]:
         Path(path).unlink()
-    ingest(landing, tables, EVENTS, later, TOLERANT)
+    ingest(landing, tables, EVENTS, day=later, settings=TOLERANT)
     assert tables.read("events", {"arrival_date": later}).equals(before)
     assert before["event_id"].to_list() == ["3"]  # an event of an earlier day is still known
 
@@ -99,10 +99,10 @@ def test_an_arrival_whose_newest_commit_is_cut_is_made_again_by_its_ingestion(
     arrive(landing, [event("0")], day=None)
     arrive(landing, [event("0"), event("1")])
     for each in (None, DAY, day):
-        ingest(landing, tables, EVENTS, each, TOLERANT)
+        ingest(landing, tables, EVENTS, day=each, settings=TOLERANT)
     before = tables.scan("events").sort("event_id").collect()
     cut_newest_commit(tables, "events")
-    ingest(landing, tables, EVENTS, day, TOLERANT)
+    ingest(landing, tables, EVENTS, day=day, settings=TOLERANT)
     assert tables.scan("events").sort("event_id").collect().equals(before)
     assert before["event_id"].to_list() == ["0", "1"]
 
@@ -114,12 +114,12 @@ def test_a_day_whose_record_is_cut_runs_again(tmp_path: Path, name: str) -> None
     open_for_writing(home)
     arrive(landing, [event("0")], day=None)
     arrive(landing, [event("1")])
-    ingest(landing, tables, EVENTS, None, TOLERANT)
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=None, settings=TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     record_completed(tables, DAY)
     assert [each.up_to_date for each in standings(tables, landing)] == [True]
     arrive(landing, [event("2")], part="part-1")
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     record_completed(tables, DAY)
     cut_newest_commit(tables, name)
     with pytest.raises(TableDamaged, match=f"table '{name}'.*any run sets the commit aside"):

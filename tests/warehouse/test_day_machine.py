@@ -52,9 +52,9 @@ places = st.sampled_from([None, *DAYS])
 
 def run_day(landing: Landing, tables: Tables, day: date | None) -> None:
     """What the daily assets of the warehouse do."""
-    ingest(landing, tables, EVENTS, day, SETTINGS)
+    ingest(landing, tables, EVENTS, day=day, settings=SETTINGS)
     if day is not None:
-        tables.write("user_sequences", user_sequences(tables, landing, day, SHAPE), {"day": day})
+        tables.write("user_sequences", user_sequences(tables, landing, day, settings=SHAPE), {"day": day})
         record_completed(tables, day)
 
 
@@ -141,7 +141,7 @@ class DaysOfAHome(RuleBasedStateMachine):
 
     @rule(day=st.sampled_from(DAYS))
     def a_day_is_killed_after_its_ingestion(self, day: date) -> None:
-        ingest(self.landing, self.tables, EVENTS, day, SETTINGS)
+        ingest(self.landing, self.tables, EVENTS, day=day, settings=SETTINGS)
         self.ran.add(day)
 
     @rule()
@@ -202,7 +202,7 @@ def test_a_day_that_was_ingested_again_and_killed_is_not_up_to_date(landing: Lan
     for day in (None, DAY):
         run_day(landing, tables, day)
     landing.write(EVENTS, DAY, pl.DataFrame([event("2")]))
-    ingest(landing, tables, EVENTS, DAY, SETTINGS)  # and then it dies
+    ingest(landing, tables, EVENTS, day=DAY, settings=SETTINGS)  # and then it dies
     (standing,) = standings(tables, landing)
     assert not standing.changes
     assert not standing.up_to_date
@@ -220,7 +220,7 @@ def test_a_day_that_was_ingested_after_other_arrivals_and_killed_is_not_up_to_da
         run_day(landing, tables, day)
     landing.write(EVENTS, DAYS[0], pl.DataFrame([event(str(DAYS[1]))]))  # the id of the event of the day after
     run_day(landing, tables, DAYS[0])
-    ingest(landing, tables, EVENTS, DAYS[1], SETTINGS)  # which loses that event, and dies
+    ingest(landing, tables, EVENTS, day=DAYS[1], settings=SETTINGS)  # which loses that event, and dies
     landing.write(EVENTS, DAYS[0], pl.DataFrame([event(str(DAYS[0]))]))  # as it was
     run_day(landing, tables, DAYS[0])
     assert [each.up_to_date for each in standings(tables, landing)] == [True, False]

@@ -48,7 +48,7 @@ def test_text_loses_the_users_rows_and_is_otherwise_as_it_was(
     assert (path.stat().st_mtime, path.stat().st_mode & 0o777) == (1_000_000, 0o640)  # nothing takes it for an arrival
     assert content(path) == write([ROWS[0], ROWS[2]]).encode()
     assert forget_in_landing(landing, [GONE]).removed == {}
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     kept = tables.read("events", {"arrival_date": DAY}).sort("event_id")
     assert kept["search_string"][0] == ROWS[0]["search_string"]
 
@@ -173,7 +173,7 @@ def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Lan
     other = date(2026, 3, 11)
     arrive(landing, [event("6", user_id=GONE)], other)  # which becomes a day without events
     for day in (DAY, DAY, other):
-        ingest(landing, tables, EVENTS, day, TOLERANT)
+        ingest(landing, tables, EVENTS, day=day, settings=TOLERANT)
     before = {name: tables.scan(name).collect() for name in tables.names()}
     (orphan,) = list(tables.path("identities").glob(f"source=events/arrival_date={other}/*.parquet"))
     orphan.with_name("part-of-a-writer-that-died.parquet").write_bytes(orphan.read_bytes())
@@ -186,17 +186,17 @@ def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Lan
         on_disk = [str(path) for path in tables.path(name).rglob("*.parquet")]
         assert sorted(on_disk) == sorted(tables.files(name))
     # The file is ingested again, as an export that is sent twice.
-    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     assert (report.forgotten, report.rows_written, report.rows_quarantined) == (2, 2, 1)
     assert forget_in_tables(tables, gone) == {}
 
 
 def test_what_a_forgotten_user_sends_again_is_counted_once(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1"), event("2", user_id="v")])
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     bury(tables, pl.Series([UserKeys.of(tables, landing).key("u")]), DAY)
     arrive(landing, [event("1"), event("bad", value=-1.0), event("2", user_id="v"), event("2", user_id="v")])
-    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     assert (report.rows_read, report.rows_written, report.forgotten, report.duplicates) == (4, 1, 2, 1)
     assert report.quarantined == {}
     assert tables.read("quarantine_events", {"arrival_date": DAY}).is_empty()

@@ -40,20 +40,20 @@ def test_a_synthetic_log_has_the_same_keys_everywhere(landing: Landing, tables: 
 def test_a_lost_secret_is_not_replaced(landing: Landing, tables: Tables) -> None:
     """Nobody would be who they were, and who was forgotten would come back."""
     arrive(landing, [event("1")])
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     before = (tables.root / SECRET_FILE).read_bytes()
     (tables.root / SECRET_FILE).unlink()
     with pytest.raises(SecretMissing, match=f"{SECRET_FILE} is missing"):
-        ingest(landing, tables, EVENTS, DAY, TOLERANT)
+        ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     (tables.root / SECRET_FILE).write_bytes(before)
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
 
 
 def test_identities_lead_back_and_nothing_else_names_a_user(landing: Landing, tables: Tables) -> None:
     rows = [event("1", user_id="the-user-ann"), event("2", user_id="the-user-bob"), event("3", user_id="the-user-ann")]
     arrive(landing, [*rows, event("4", user_id="the-user-ann", value=-1.0)])  # which is quarantined
     for _ in range(2):
-        ingest(landing, tables, EVENTS, DAY, TOLERANT)
+        ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     stored = tables.read("events", {"arrival_date": DAY}).sort("event_id")
     assert external_ids(tables, stored["user_id"]).to_list() == [row["user_id"] for row in rows]
     assert external_ids(tables, pl.Series(["nobody's"])).to_list() == [None]
@@ -67,7 +67,7 @@ def test_identities_lead_back_and_nothing_else_names_a_user(landing: Landing, ta
 def test_no_log_holds_values_of_rows(landing: Landing, tables: Tables) -> None:
     """Delta's statistics would: and a log only grows."""
     arrive(landing, [event("1", user_id="the-user-ann", item_id="the-item"), event("the-event", value=-1.0)])
-    ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     logs = b"".join(path.read_bytes() for path in tables.root.rglob("_delta_log/*") if path.is_file())
     assert b"arrival_date" in logs
     assert not [word for word in (b"the-user", b"the-item", b"the-event") if word in logs]

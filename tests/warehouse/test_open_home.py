@@ -45,7 +45,7 @@ def ingested(home: Home, *, history: bool = True) -> Landing:
         arrive(landing, [event("0")], day=None)
     arrive(landing, [event("1")])
     for day in [None, DAY] if history else [DAY]:
-        ingest(landing, Tables(home.tables), EVENTS, day, TOLERANT)
+        ingest(landing, Tables(home.tables), EVENTS, day=day, settings=TOLERANT)
     record_path(home).unlink(missing_ok=True)
     return landing
 

@@ -67,7 +67,7 @@ def log(written: Path, tmp_path: Path) -> tuple[Landing, Tables]:
 
 def arrive(landing: Landing, tables: Tables, day: date | None) -> None:
     for table in LandingTable:
-        ingest(landing, tables, table, day, DataSettings())
+        ingest(landing, tables, table, day=day, settings=DataSettings())
 
 
 def judged(log: tuple[Landing, Tables], frame: pl.DataFrame, settings: QualitySettings = FEW) -> dict[str, Finding]:
@@ -182,7 +182,7 @@ def test_shared_event_ids_are_counted(landing: Landing, tables: Tables) -> None:
     landing.write(LandingTable.events, DAY, events(DAY, 6, event_id=ids, user_id=users))
     landing.write(LandingTable.events, DAY + timedelta(days=1), events(DAY, 1, event_id=["z"], user_id=["another"]))
     for day in (-1, 0, 1):
-        ingest(landing, tables, LandingTable.events, DAY + timedelta(days=day), DataSettings())
+        ingest(landing, tables, LandingTable.events, day=DAY + timedelta(days=day), settings=DataSettings())
     shared = shared_event_ids(tables, DAY, MEMORY)
     assert shared == 3  # b and twice x; z is shared from tomorrow on, and a is the same event again
     figures = pl.DataFrame({"day": [DAY], "events": [5]})

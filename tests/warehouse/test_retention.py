@@ -39,7 +39,7 @@ def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     served = [Path("indexes") / VERSION / str(old), Path("served") / VERSION / f"{old}.parquet"]
     left = home.served / VERSION / ".2026-01-01.parquet.4711.tmp"  # by a killed process
     left.write_bytes(b"half a catal")
-    removed = sweep(home, tables, DAY, DataSettings(keep_days=3), served)
+    removed = sweep(home, tables, DAY, keep=DataSettings(keep_days=3), served=served)
     assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0, unfinished=1)
     newest = [DAY - timedelta(days=back) for back in (2, 1, 0)]
     assert tables.days("item_embeddings", "day") == newest
@@ -47,11 +47,14 @@ def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     assert sorted(path.name for path in (home.indexes / VERSION).iterdir()) == [str(each) for each in [old, *newest]]
     assert sorted(path.stem for path in (home.served / VERSION).iterdir()) == [str(each) for each in [old, *newest]]
     assert len(tables.days("user_states", "day")) == 10
-    assert sweep(home, tables, DAY, DataSettings(keep_days=3), served) == Removed(0, 0, 0, 0, 0)
+    assert sweep(home, tables, DAY, keep=DataSettings(keep_days=3), served=served) == Removed(0, 0, 0, 0, 0)
 
 
 def test_an_old_day_that_runs_again_takes_nothing_of_later_ones(home: Home) -> None:
-    assert sweep(home, Tables(home.tables), DAY - timedelta(days=5), DataSettings(keep_days=3), []).partitions == 2
+    assert (
+        sweep(home, Tables(home.tables), DAY - timedelta(days=5), keep=DataSettings(keep_days=3), served=[]).partitions
+        == 2
+    )
     assert len(Tables(home.tables).days("item_embeddings", "day")) == 8
 
 
@@ -59,9 +62,9 @@ def test_replaced_versions_are_kept_for_a_week(home: Home) -> None:
     tables = Tables(home.tables)
     tables.write("user_states", pl.DataFrame({"user_id": ["v"]}), {"model_version": VERSION, "day": DAY})
     on_disk = len(list(tables.path("user_states").rglob("*.parquet")))
-    assert sweep(home, tables, DAY, DataSettings(), []).files == 0
+    assert sweep(home, tables, DAY, keep=DataSettings(), served=[]).files == 0
     assert len(list(tables.path("user_states").rglob("*.parquet"))) == on_disk
-    assert sweep(home, tables, DAY, DataSettings(keep_versions_days=0), []).files == 1
+    assert sweep(home, tables, DAY, keep=DataSettings(keep_versions_days=0), served=[]).files == 1
 
 
 def test_sizes_are_those_of_the_disk(home: Home) -> None:

@@ -83,7 +83,7 @@ def ingested(log: Log, root: Path) -> tuple[Landing, Tables]:
         schema = {**types, "event_time": pl.Datetime("us", "UTC"), "advertiser_id": pl.String}
         landing.write(LandingTable.events, log.days[number], pl.DataFrame(columns, schema_overrides=schema))
     for day in log.days:
-        ingest(landing, tables, LandingTable.events, day, DataSettings())
+        ingest(landing, tables, LandingTable.events, day=day, settings=DataSettings())
     return landing, tables
 
 
@@ -118,7 +118,7 @@ def test_sequences_equal_a_slow_reference_and_full_equals_incremental(log: Log) 
         newest: dict[str, list[tuple[object, ...]]] = {}
         for number, day in enumerate(log.days):
             expected = {keys.key(user): events for user, events in reference(log, number).items()}
-            daily = user_sequences(tables, landing, day, cut)
+            daily = user_sequences(tables, landing, day, settings=cut)
             assert as_dict(daily) == expected
             assert daily["user_id"].is_sorted()
             # A user whose every event left the window on their last active day has no sequence as of then.
@@ -128,7 +128,7 @@ def test_sequences_equal_a_slow_reference_and_full_equals_incremental(log: Log) 
             end = pd.Timestamp(day_end(day, log.time_zone))
             active = first_arrival[(first_arrival.arrival == number) & (first_arrival.event_time < end)].user_id
             newest = {key: row for key, row in newest.items() if key not in set(map(keys.key, active))} | expected
-            assert as_dict(all_user_sequences(tables, landing, day, cut)) == newest
+            assert as_dict(all_user_sequences(tables, landing, day, settings=cut)) == newest
 
 
 def write_events(tables: Tables, day: date, rows: list[tuple[str, str, datetime]]) -> None:
@@ -146,7 +146,7 @@ def test_the_edges_of_the_window_by_hand(landing: Landing, tables: Tables) -> No
     tick = timedelta(microseconds=1)
     times = [end - timedelta(days=2) - tick, end - timedelta(days=2), end - tick, end]
     write_events(tables, FIRST, [(str(number), "u", time) for number, time in enumerate(times)])
-    frame = user_sequences(tables, landing, FIRST, SequenceSettings(lookback_days=2))
+    frame = user_sequences(tables, landing, FIRST, settings=SequenceSettings(lookback_days=2))
     assert frame["event_time"].to_list() == [[times[1], times[2]]]
     assert frame.schema == pl.Schema(SEQUENCE_SCHEMA)
 
@@ -157,32 +157,32 @@ def test_ties_follow_the_event_id_and_the_cut_keeps_the_newest(landing: Landing,
     rows = pl.DataFrame({"item_id": ["item of b", "item of d", "item of a", "item of c"]})
     frame = tables.read("events", {"arrival_date": FIRST}).with_columns(rows["item_id"])
     tables.write("events", frame, {"arrival_date": FIRST})
-    sequences = user_sequences(tables, landing, FIRST, SequenceSettings(length=2))
+    sequences = user_sequences(tables, landing, FIRST, settings=SequenceSettings(length=2))
     assert sequences["item_id"].to_list() == [["item of c", "item of d"]]
 
 
 def test_an_old_day_gives_the_same_rows_after_later_days_arrived(landing: Landing, tables: Tables) -> None:
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     write_events(tables, FIRST, [("1", "u", noon), ("2", "v", noon)])
-    before = user_sequences(tables, landing, FIRST, SequenceSettings())
+    before = user_sequences(tables, landing, FIRST, settings=SequenceSettings())
     late = [("3", "u", noon - timedelta(hours=1)), ("4", "w", noon)]
     write_events(tables, FIRST + timedelta(days=1), late)
-    assert_frame_equal(user_sequences(tables, landing, FIRST, SequenceSettings()), before)
-    after = user_sequences(tables, landing, FIRST + timedelta(days=1), SequenceSettings())
+    assert_frame_equal(user_sequences(tables, landing, FIRST, settings=SequenceSettings()), before)
+    after = user_sequences(tables, landing, FIRST + timedelta(days=1), settings=SequenceSettings())
     assert after["user_id"].to_list() == ["u", "w"]
     assert after["event_time"].to_list()[0] == [noon - timedelta(hours=1), noon]
 
 
 def test_a_day_without_events_has_no_sequences(landing: Landing, tables: Tables) -> None:
     with pytest.raises(TableMissing):
-        user_sequences(tables, landing, FIRST, SequenceSettings())
-    ingest(landing, tables, LandingTable.events, FIRST, DataSettings())
+        user_sequences(tables, landing, FIRST, settings=SequenceSettings())
+    ingest(landing, tables, LandingTable.events, day=FIRST, settings=DataSettings())
     for build in (user_sequences, all_user_sequences):
-        frame = build(tables, landing, FIRST, SequenceSettings())
+        frame = build(tables, landing, FIRST, settings=SequenceSettings())
         assert frame.is_empty()
         assert frame.schema == pl.Schema(SEQUENCE_SCHEMA)
     write_events(tables, FIRST, [("1", "u", datetime(2026, 3, 1, 12, tzinfo=UTC))])
-    frame = user_sequences(tables, landing, FIRST + timedelta(days=1), SequenceSettings())
+    frame = user_sequences(tables, landing, FIRST + timedelta(days=1), settings=SequenceSettings())
     assert frame.is_empty()
     assert frame.schema == pl.Schema(SEQUENCE_SCHEMA)
 
@@ -193,8 +193,10 @@ def test_an_event_after_the_end_of_its_arrival_day_makes_nobody_active(landing: 
     write_events(tables, FIRST - timedelta(days=1), [("1", "u", end - timedelta(days=2))])
     write_events(tables, FIRST, [("2", "u", end)])
     cut = SequenceSettings()
-    assert user_sequences(tables, landing, FIRST, cut).is_empty()
-    assert all_user_sequences(tables, landing, FIRST, cut)["event_time"].to_list() == [[end - timedelta(days=2)]]
+    assert user_sequences(tables, landing, FIRST, settings=cut).is_empty()
+    assert all_user_sequences(tables, landing, FIRST, settings=cut)["event_time"].to_list() == [
+        [end - timedelta(days=2)]
+    ]
     write_events(tables, second, [("3", "u", end + timedelta(hours=1))])
-    times = user_sequences(tables, landing, second, cut)["event_time"].to_list()
+    times = user_sequences(tables, landing, second, settings=cut)["event_time"].to_list()
     assert times == [[end - timedelta(days=2), end, end + timedelta(hours=1)]]

@@ -75,7 +75,7 @@ def test_compaction_changes_no_snapshot(tmp_path_factory: pytest.TempPathFactory
         users = "".join(sorted(set(users)))
         write_states(tables, "item-1", day(number), states(users, number, value))
         written[number] = (users, value)
-        compact(tables, USER_STATES, "item-1", day(number), after)
+        compact(tables, USER_STATES, "item-1", day=day(number), after_days=after)
         for until in range(10):
             assert found(tables, until) == expected(written, until)
     assert state_days(tables, "item-1") == [day(number) for number, (users, _) in sorted(written.items()) if users]
@@ -86,7 +86,7 @@ def test_a_snapshot_reads_few_partitions(tmp_path: Path) -> None:
     behind = []
     for number in range(8):
         write_states(tables, "item-1", day(number), states("a", number, 0.5))
-        behind.append(compact(tables, USER_STATES, "item-1", day(number), after_days=3))
+        behind.append(compact(tables, USER_STATES, "item-1", day=day(number), after_days=3))
     assert behind == [1, 2, 0, 1, 2, 0, 1, 2]
 
 
@@ -94,8 +94,8 @@ def test_versions_are_compacted_apart(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     write_states(tables, "item-1", day(0), states("ab", 0, 0.25))
     write_states(tables, "item-2", day(0), states("b", 0, 0.75))
-    compact(tables, USER_STATES, "item-1", day(0), after_days=1)
-    compact(tables, USER_STATES, "item-2", day(0), after_days=1)
+    compact(tables, USER_STATES, "item-1", day=day(0), after_days=1)
+    compact(tables, USER_STATES, "item-2", day=day(0), after_days=1)
     write_states(tables, "item-2", day(1), states("c", 1, 0.5))
     assert snapshot(tables, "item-1", day(1))["user_id"].to_list() == ["a", "b"]
     assert snapshot(tables, "item-2", day(1))["user_id"].to_list() == ["b", "c"]
@@ -107,5 +107,5 @@ def test_candidates_are_compacted_too(tmp_path: Path) -> None:
         frame = pl.DataFrame({"user_id": ["ab"[number % 2]], "advertiser_ids": [[f"x{number}"]], "scores": [[1.0]]})
         write_candidates(tables, "advertiser-1", day(number), frame)
     before = candidates_snapshot(tables, "advertiser-1", day(2))
-    assert compact(tables, "advertiser_candidates", "advertiser-1", day(2), after_days=3) == 0
+    assert compact(tables, "advertiser_candidates", "advertiser-1", day=day(2), after_days=3) == 0
     assert_frame_equal(candidates_snapshot(tables, "advertiser-1", day(2)), before, check_column_order=False)

@@ -48,23 +48,23 @@ def tables(tmp_path: Path) -> Tables:
 def test_a_shape_has_its_own_sequences(
     landing: Landing, tables: Tables, stored: SequenceSettings, wanted: SequenceSettings
 ) -> None:
-    write_sequences(tables, landing, DAY, stored, MEMORY)
-    expected = user_sequences(tables, landing, DAY, wanted)
-    assert_frame_equal(sequences_of_day(tables, landing, DAY, wanted, MEMORY), expected)
+    write_sequences(tables, landing, DAY, shape=stored, memory_gib=MEMORY)
+    expected = user_sequences(tables, landing, DAY, settings=wanted)
+    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=wanted, memory_gib=MEMORY), expected)
 
 
 def test_the_stored_rows_are_read_where_their_shape_is_wanted(landing: Landing, tables: Tables) -> None:
-    write_sequences(tables, landing, DAY, SHAPES[0], MEMORY)
+    write_sequences(tables, landing, DAY, shape=SHAPES[0], memory_gib=MEMORY)
     tables.write("events", tables.read("events", {"arrival_date": DAY}).head(0), {"arrival_date": DAY})
-    assert len(sequences_of_day(tables, landing, DAY, SHAPES[0], MEMORY)) == 2
-    assert not len(sequences_of_day(tables, landing, DAY, SHAPES[1], MEMORY))
+    assert len(sequences_of_day(tables, landing, DAY, shape=SHAPES[0], memory_gib=MEMORY)) == 2
+    assert not len(sequences_of_day(tables, landing, DAY, shape=SHAPES[1], memory_gib=MEMORY))
 
 
 def test_rows_of_before_the_shape_was_stored_are_computed_anew(landing: Landing, tables: Tables) -> None:
-    expected = user_sequences(tables, landing, DAY, SHAPES[3])
-    tables.write(TABLE, user_sequences(tables, landing, DAY, SHAPES[0]), {"day": DAY})
-    assert_frame_equal(sequences_of_day(tables, landing, DAY, SHAPES[3], MEMORY), expected)
+    expected = user_sequences(tables, landing, DAY, settings=SHAPES[3])
+    tables.write(TABLE, user_sequences(tables, landing, DAY, settings=SHAPES[0]), {"day": DAY})
+    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], memory_gib=MEMORY), expected)
     later = DAY + timedelta(days=1)
-    write_sequences(tables, landing, later, SHAPES[0], MEMORY)  # the table has the columns from now on
+    write_sequences(tables, landing, later, shape=SHAPES[0], memory_gib=MEMORY)  # the table has the columns from now on
     assert tables.read(TABLE, {"day": DAY}).select(list(SHAPE_SCHEMA)).null_count().row(0) == (2, 2)
-    assert_frame_equal(sequences_of_day(tables, landing, DAY, SHAPES[3], MEMORY), expected)
+    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], memory_gib=MEMORY), expected)

@@ -31,7 +31,7 @@ def rule(minimum: int) -> TrainingRule:
     from ml.examples.pairs import training_cutoffs
 
     def cutoffs(end: float, first: float, window_days: float) -> list[float]:
-        return training_cutoffs(end, first, 365, window_days, 6).tolist()
+        return training_cutoffs(end, first, 365, window_days=window_days, count=6).tolist()
 
     return TrainingRule(minimum, cutoffs)
 
@@ -63,9 +63,9 @@ def test_examples_are_counted_as_training_makes_them(landing: Landing, seed: int
     log = pl.DataFrame(rows, infer_schema_length=None).sort("user_id", "event_time", "event_id")
     items = log["item_id"].drop_nulls().unique().sort()
     names = list(EVENT_NAMES)
-    events = build_event_log(log, items, names, 8, 1)
+    events = build_event_log(log, items, names, advertiser_buckets=8, advertiser_hashes=1)
     labels = LabelRule(("checkout", "add_to_cart", "signup"), 4, repeats_count, {})
-    cutoffs = training_cutoffs(end.timestamp(), float(events.seconds.min()), 365, 4, 6)
+    cutoffs = training_cutoffs(end.timestamp(), float(events.seconds.min()), 365, window_days=4, count=6)
     expected = sum(len(examples_at(events, float(cutoff), labels, names)) for cutoff in cutoffs)
     assert expected > 5
     assert f"{expected:,} examples" in checked(landing, expected + 1).problems[0]

@@ -29,7 +29,7 @@ def test_what_is_good_and_what_is_not_agrees_with_ingestion(landing: Landing, ta
     write_text(landing, "a.jsonl", '{"item_id": "i", "title": "Chair"}\n{"item_id": ""}\n', ITEMS)
     found = validate(landing, TOLERANT)
     for table in (EVENTS, ITEMS):
-        report, verdict = ingest(landing, tables, table, DAY, TOLERANT), found.verdicts[table]
+        report, verdict = ingest(landing, tables, table, day=DAY, settings=TOLERANT), found.verdicts[table]
         assert dict(verdict.broken) == report.quarantined
         assert (verdict.rows, verdict.files) == (report.rows_read, report.files)
         assert verdict.good - verdict.repeated == report.rows_written
@@ -47,7 +47,7 @@ def test_embeddings_are_held_against_the_same_length_as_ingestion_does(landing: 
     for name, row in zip("abc", rows, strict=True):
         write_text(landing, f"{name}.jsonl", row, ITEMS)
     found = validate(landing, TOLERANT).verdicts[ITEMS]
-    assert dict(found.broken) == ingest(landing, tables, ITEMS, DAY, TOLERANT).quarantined
+    assert dict(found.broken) == ingest(landing, tables, ITEMS, day=DAY, settings=TOLERANT).quarantined
     assert found.good == 2
 
 

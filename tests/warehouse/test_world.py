@@ -209,14 +209,16 @@ def test_oracle_ranks_candidates_without_what_the_user_knows(landing: Landing) -
     users = events["user_id"].unique().sort().head(40).to_list()
     items = read(landing, "items", None)["item_id"].sort().to_list()[::2]
     as_of = FIRST - timedelta(1)
-    ranking = oracle_ranking(landing.root, as_of, users, items, 28.0, futures=5, depth=30)
+    ranking = oracle_ranking(landing.root, as_of, users, item_ids=items, window_days=28.0, futures=5, depth=30)
     assert ranking.columns == ["user_id", "rank", "item_id"]
     assert set(ranking["user_id"]) == set(users)
     assert set(ranking["item_id"]) <= set(items)
     assert not ranking.select("user_id", "item_id").is_duplicated().any()
     assert ranking.group_by("user_id").agg((pl.col("rank").sort() == pl.int_range(1, pl.len() + 1)).all())["rank"].all()
     assert ranking.join(events, on=["user_id", "item_id"], how="semi").is_empty()
-    assert_frame_equal(ranking, oracle_ranking(landing.root, as_of, users, items, 28.0, futures=5, depth=30))
+    assert_frame_equal(
+        ranking, oracle_ranking(landing.root, as_of, users, item_ids=items, window_days=28.0, futures=5, depth=30)
+    )
 
 
 def test_bad_input_is_refused_with_what_to_do(landing: Landing, tmp_path: Path) -> None:
@@ -229,8 +231,8 @@ def test_bad_input_is_refused_with_what_to_do(landing: Landing, tmp_path: Path) 
     with pytest.raises(ValueError, match="0 or more"):
         write_world(Landing(tmp_path), SMALL, days=-1)
     with pytest.raises(FileNotFoundError, match="no synthetic world"):
-        oracle_ranking(tmp_path, FIRST, [], [], 28.0, futures=1, depth=1)
+        oracle_ranking(tmp_path, FIRST, [], item_ids=[], window_days=28.0, futures=1, depth=1)
     with pytest.raises(ValueError, match="'nobody'"):
-        oracle_ranking(landing.root, FIRST, ["nobody"], [], 28.0, futures=1, depth=1)
+        oracle_ranking(landing.root, FIRST, ["nobody"], item_ids=[], window_days=28.0, futures=1, depth=1)
     with pytest.raises(ValueError, match="the world begins on"):
-        oracle_ranking(landing.root, date(2020, 1, 1), [], [], 28.0, futures=1, depth=1)
+        oracle_ranking(landing.root, date(2020, 1, 1), [], item_ids=[], window_days=28.0, futures=1, depth=1)

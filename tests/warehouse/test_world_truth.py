@@ -69,7 +69,7 @@ def oracle(log: Log) -> Oracle:
     users = log.past["user_id"].unique().sort().sample(SAMPLED_USERS, seed=3, shuffle=True).to_list()
     knowledge = know(SETTINGS, AS_OF, users, WINDOW_DAYS)
     blocks = np.array_split(np.arange(len(users)), 2)
-    probability = np.concatenate([positive_probabilities(knowledge, rows, WINDOW_DAYS, 10) for rows in blocks])
+    probability = np.concatenate([positive_probabilities(knowledge, rows, WINDOW_DAYS, futures=10) for rows in blocks])
     probability[knowledge.seen] = 0.0
     row = {user: number for number, user in enumerate(users)}
     column = {item: number for number, item in enumerate(knowledge.world.catalogue.items.ids)}
@@ -163,7 +163,7 @@ def test_the_oracle_is_calibrated(oracle: Oracle) -> None:
     # The head too. Futures choose a head that they rate too high by luck, so others say what to expect of it.
     best = np.argsort(-oracle.probability, axis=1, kind="stable")[:, :10]
     rows = np.arange(SAMPLED_USERS)
-    others = positive_probabilities(oracle.knowledge, rows, WINDOW_DAYS, 4, first_future=1000)
+    others = positive_probabilities(oracle.knowledge, rows, WINDOW_DAYS, futures=4, first_future=1000)
     others[oracle.knowledge.seen] = 0.0
     expected_hits = np.take_along_axis(others, best, axis=1).sum(axis=1)
     hits = np.take_along_axis(oracle.positive, best, axis=1).sum(axis=1)

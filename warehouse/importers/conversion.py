@@ -21,7 +21,7 @@ _GROUPING = r"\s\x{00a0}\x{202f}'’"
 
 
 def expression(
-    source: Source, kind: pl.DataType, time_zone: str, names: Collection[str], *, plausible: bool = False
+    source: Source, kind: pl.DataType, time_zone: str, *, names: Collection[str], plausible: bool = False
 ) -> pl.Expr:
     """Return a column's values as text (of a time: in UTC, ISO 8601).
 

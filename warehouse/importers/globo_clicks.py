@@ -53,9 +53,9 @@ def import_globo_clicks(source: Path, landing: Landing, daily_days: int = 2) -> 
             sink(zone, LandingTable.events, day, _events(kept.filter(part)))
             progress.update()
         impressions = _impressions(kept)
-        write_by_day(zone, LandingTable.impressions, impressions, span.days)
+        write_by_day(zone, LandingTable.impressions, impressions, days=span.days)
         progress.update()
-        write_by_day(zone, LandingTable.users, users, span.days)
+        write_by_day(zone, LandingTable.users, users, days=span.days)
         zone.write(LandingTable.items, None, items)
         zone.write_manifest(
             Manifest(

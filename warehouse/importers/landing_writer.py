@@ -99,9 +99,9 @@ def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
     named = pl.concat([log.items["advertiser_id"], events["advertiser_id"]]).drop_nulls()
     items = log.items if "day" in log.items.columns else log.items.with_columns(day=pl.lit(None, pl.Date))
     with staged(landing) as zone:
-        write_by_day(zone, LandingTable.events, events, daily)
-        write_by_day(zone, LandingTable.items, items.with_columns(pl.col("day").fill_null(before)), daily)
-        write_by_day(zone, LandingTable.users, users.drop("first"), daily)
+        write_by_day(zone, LandingTable.events, events, days=daily)
+        write_by_day(zone, LandingTable.items, items.with_columns(pl.col("day").fill_null(before)), days=daily)
+        write_by_day(zone, LandingTable.users, users.drop("first"), days=daily)
         zone.write_manifest(log.manifest)
     return ImportSummary(
         events=events.height,
@@ -162,7 +162,7 @@ def sink(landing: Landing, table: LandingTable, day: date | None, frame: pl.Lazy
 
 
 def write_by_day(
-    landing: Landing, table: LandingTable, frame: pl.DataFrame, days: Sequence[date], day_column: str = "day"
+    landing: Landing, table: LandingTable, frame: pl.DataFrame, *, days: Sequence[date], day_column: str = "day"
 ) -> None:
     """Write rows to the daily partition of their ``day_column``; those before the first of ``days`` to the history."""
     landing.write(table, None, frame.filter(pl.col(day_column) < days[0]).drop(day_column))

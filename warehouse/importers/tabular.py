@@ -100,7 +100,9 @@ def import_tables(files: Sequence[Path], mapping: LogMapping, landing: Landing, 
         counted = _by_day(pieces)
         dated, undated = counted.drop_nulls(DAY), _undated(pieces, counted)
         days = _daily_days(dated, mapping.log.daily_days, undated)
-        written = {reading.table.into: _write(zone, reading.table.into, pieces, days, notes) for reading in readings}
+        written = {
+            reading.table.into: _write(zone, reading.table.into, pieces, days=days, notes=notes) for reading in readings
+        }
         zone.write_manifest(_manifest(mapping))
     return TabularSummary(
         rows=written,
@@ -186,7 +188,7 @@ class _Reading:
     def _columns(self, rows: pl.DataFrame, names: Sequence[str]) -> list[pl.Expr]:
         schema, required = pl.Schema(SCHEMAS[self.table.into]), REQUIRED_COLUMNS[self.table.into]
         columns = {
-            name: expression(source, schema[name], self.time_zone, rows.columns, plausible=name in required)
+            name: expression(source, schema[name], self.time_zone, names=rows.columns, plausible=name in required)
             for name, source in self.table.columns.items()
         }
         if self.table.into is LandingTable.events:
@@ -204,7 +206,7 @@ class _Reading:
             texts = written["event_time" if "event_time" in written.columns else "request_time"]
         else:
             kind = pl.Datetime("us", "UTC")
-            arrived = expression(self.table.arrived, kind, self.time_zone, rows.columns, plausible=True)
+            arrived = expression(self.table.arrived, kind, self.time_zone, names=rows.columns, plausible=True)
             texts = rows.with_columns(arrived.alias(DAY))[DAY]
         times = texts.str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
         return times.dt.convert_time_zone(self.time_zone).dt.date()
@@ -283,7 +285,7 @@ def _encoding(export: Export) -> str | None:
     return f"{export.path} is not UTF-8 and was read as {export.encoding}{guess}"
 
 
-def _write(zone: Landing, table: LandingTable, pieces: Staging, days: Sequence[date], notes: list[str]) -> int:
+def _write(zone: Landing, table: LandingTable, pieces: Staging, *, days: Sequence[date], notes: list[str]) -> int:
     """Write the history and each of ``days``. What arrived on another day, or nobody knows when, is history."""
     name = table.value
     if table is LandingTable.events:

@@ -99,7 +99,7 @@ class IngestReport:
 
 
 def ingest(
-    landing: Landing, tables: Tables, table: LandingTable, day: date | None, settings: DataSettings
+    landing: Landing, tables: Tables, table: LandingTable, *, day: date | None, settings: DataSettings
 ) -> IngestReport:
     """Replace one arrival day's partition of ``table`` by what its landing folder holds.
 
@@ -137,11 +137,15 @@ def ingest(
     )
     counted = _Counted()
     with staging(tables.root, settings.memory_gib) as staged:
-        found = _judge_files(files, rules, buried, settings, staged)
+        found = _judge_files(files, rules, buried, settings=settings, staged=staged)
         quarantined = staged.pieces(_REJECTED)
         tables.write_batches(f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), quarantined, partition)
         _stop_if_too_many(
-            found, table, arrived_on, settings, "" if day else f" {history_dated_by(landing, arrived_on)}"
+            found,
+            table,
+            arrived_on,
+            settings=settings,
+            dated_by="" if day else f" {history_dated_by(landing, arrived_on)}",
         )
         if day is None and found.rows > found.broken.total():
             record_history_day(tables, arrived_on)
@@ -214,7 +218,7 @@ class _Counted:
 
 
 def _judge_files(
-    files: Sequence[Path], rules: Rules, buried: pl.Series, settings: DataSettings, staged: Staging
+    files: Sequence[Path], rules: Rules, buried: pl.Series, *, settings: DataSettings, staged: Staging
 ) -> _Found:
     """Stage what the files hold: what is accepted, and what is not unless it is about users who were forgotten."""
     found, accepted, columns = _Found(), 0, accepted_columns(rules.table)
@@ -260,7 +264,7 @@ def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> d
 
 
 def _stop_if_too_many(
-    found: _Found, table: LandingTable, arrived_on: date, settings: DataSettings, dated_by: str
+    found: _Found, table: LandingTable, arrived_on: date, *, settings: DataSettings, dated_by: str
 ) -> None:
     rejected = found.broken.total()
     if not found.rows or rejected / found.rows <= settings.maximum_quarantine_share:

@@ -67,7 +67,7 @@ def merged(
 
 
 def add(
-    store: OnlineStore, key: bytes, new: Sequence[Mapping[str, Any]], stamp: int, since: int, length: int
+    store: OnlineStore, key: bytes, new: Sequence[Mapping[str, Any]], *, stamp: int, since: int, length: int
 ) -> tuple[int, list[dict[str, Any]]]:
     """Put events into one user's sequence.
 

@@ -202,7 +202,7 @@ def build_catalogue(settings: WorldSettings, last_day: int) -> Catalogue:
     level = generator.normal(0, 1, settings.advertisers)
     reach = generator.pareto(1.5, settings.advertisers) + 0.2
     batches = [
-        _item_batch(settings, leaves, sells, level, reach, day)
+        _item_batch(settings, leaves, sells, level=level, reach=reach, day=day)
         for day in range(last_day + 1)
         if day == 0 or settings.new_items_per_day
     ]
@@ -246,6 +246,7 @@ def _item_batch(
     settings: WorldSettings,
     leaves: Leaves,
     sells: NDArray[np.bool_],
+    *,
     level: NDArray[np.float64],
     reach: NDArray[np.float64],
     day: int,

@@ -74,6 +74,7 @@ class State:
         rows: NDArray[np.int64],
         slots: NDArray[np.int64],
         leaf: NDArray[np.int64],
+        *,
         style: NDArray[np.float64],
         when: int,
     ) -> None:
@@ -143,6 +144,7 @@ class World:
         log_popularity: NDArray[np.float64],
         person: NDArray[np.int64],
         leaf: NDArray[np.int64],
+        *,
         style: NDArray[np.float64],
         advertiser: NDArray[np.int64],
     ) -> Choice:
@@ -181,10 +183,12 @@ def step(world: World, state: State, day: int, generator: np.random.Generator) -
     probability = np.where(population.joined[state.person] <= day, probability, 0.0)
     rows = np.flatnonzero(generator.random(len(probability)) < probability)
 
-    slot, opened = _turn_to_an_intent(world, state, rows, day, generator)
+    slot, opened = _turn_to_an_intent(world, state, rows, day=day, generator=generator)
     person, leaf, stage = state.person[rows], state.leaf[rows, slot], state.stage[rows, slot]
     log_popularity = world.catalogue.log_popularity(day)
-    choice = world.choose(log_popularity, person, leaf, state.style[rows, slot], state.advertiser[rows, slot])
+    choice = world.choose(
+        log_popularity, person, leaf, style=state.style[rows, slot], advertiser=state.advertiser[rows, slot]
+    )
     visits = np.minimum(1 + generator.poisson(population.extra_visits[person]), MAXIMUM_VISITS)
     visits = np.where(choice.probability.any(axis=1), visits, 0)  # a leaf in which nothing ships to the user's country
     happened = np.arange(MAXIMUM_VISITS) < visits[:, None]
@@ -192,7 +196,9 @@ def step(world: World, state: State, day: int, generator: np.random.Generator) -
     visited[happened] = choice.sample(np.nonzero(happened)[0], generator.random(int(happened.sum())))
     cart_probability = np.array(settings.cart_probabilities)[stage]
     carted = happened & (generator.random(happened.shape) < cart_probability[:, None])
-    bought = _close_session(world, state, rows, slot, visited, visits, carted, day, generator)
+    bought = _close_session(
+        world, state, rows, slot=slot, visited=visited, visits=visits, carted=carted, day=day, generator=generator
+    )
     return Sessions(
         rows=rows,
         leaf=leaf,
@@ -209,7 +215,7 @@ def step(world: World, state: State, day: int, generator: np.random.Generator) -
 
 
 def _turn_to_an_intent(
-    world: World, state: State, rows: NDArray[np.int64], day: int, generator: np.random.Generator
+    world: World, state: State, rows: NDArray[np.int64], *, day: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The slot each session is about, and whether its intent opens now, unprompted."""
     settings, population, leaves = world.settings, world.population, world.catalogue.leaves
@@ -234,7 +240,7 @@ def _turn_to_an_intent(
     loyalty = settings.style_loyalty
     noise = unit(generator.normal(0, 1, (len(rows), STYLE_DIMENSIONS)))
     style = unit(loyalty * population.style[person] + np.sqrt(1 - loyalty**2) * noise)
-    state.open(rows[opened], slot[opened], leaf[opened], style[opened], 2 * day)
+    state.open(rows[opened], slot[opened], leaf[opened], style=style[opened], when=2 * day)
     return slot, opened
 
 
@@ -242,6 +248,7 @@ def _close_session(
     world: World,
     state: State,
     rows: NDArray[np.int64],
+    *,
     slot: NDArray[np.int64],
     visited: NDArray[np.int64],
     visits: NDArray[np.int64],
@@ -273,6 +280,6 @@ def _close_session(
     loyal = state.advertiser[rows, slot]
     ended = lost | (buys & ~goes_on)
     state.close(rows[ended], slot[ended])
-    state.open(rows[goes_on], slot[goes_on], complement[goes_on], style[goes_on], 2 * day + 1)
+    state.open(rows[goes_on], slot[goes_on], complement[goes_on], style=style[goes_on], when=2 * day + 1)
     state.advertiser[rows[goes_on], slot[goes_on]] = loyal[goes_on]
     return bought

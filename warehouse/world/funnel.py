@@ -79,18 +79,22 @@ def log_requests(world: World, state: State, day: int) -> pl.DataFrame:
         np.resize(np.array(WITHOUT_SUBJECT), width),
         np.resize(np.array(WITH_SUBJECT), width),
     )
-    leaf = _candidate_leaves(world, state, requests, recipes, day, generator)
-    item = _popular_items(world, np.repeat(state.person[requests.row], width), leaf.ravel(), day, generator)
+    leaf = _candidate_leaves(world, state, requests, recipes=recipes, day=day, generator=generator)
+    item = _popular_items(
+        world, np.repeat(state.person[requests.row], width), leaf.ravel(), day=day, generator=generator
+    )
     item = item.reshape(count, width)
     earlier = np.tril(np.ones((width, width), dtype=bool), -1)
     repeated = ((item[:, :, None] == item[:, None, :]) & earlier).any(axis=2)
     valid = (item >= 0) & ~repeated & (item != requests.subject[:, None])
     relevance = _relevance(world, requests, np.maximum(item, 0))
     affinity = _affinity(world, state, requests.row, np.maximum(item, 0))
-    stage = _run_funnel(requests.surface, valid, relevance, affinity, generator)
+    stage = _run_funnel(requests.surface, valid, relevance, affinity=affinity, generator=generator)
     second = (generator.choice(24, count, p=HOURLY_ACTIVITY / HOURLY_ACTIVITY.sum()) + generator.random(count)) * 3600
     request, slot = np.nonzero(valid)
-    return _frame(world, state, requests, day, second, request, item[request, slot]).with_columns(
+    return _frame(
+        world, state, requests, day=day, second=second, request=request, item=item[request, slot]
+    ).with_columns(
         source=SOURCES.gather(recipes[request, slot]),
         stage=pl.Series(STAGES).gather(stage[request, slot]),
         relevance=pl.Series(relevance[request, slot]),
@@ -144,7 +148,7 @@ def _draw_requests(world: World, state: State, day: int, generator: np.random.Ge
     leaf = np.where(from_intent, state.leaf[row, newest], explored)
     style = np.where(from_intent[:, None], state.style[row, newest], 0.0)
     advertiser = np.where(from_intent, state.advertiser[row, newest], -1)
-    choice = world.choose(world.catalogue.log_popularity(day), person, leaf, style, advertiser)
+    choice = world.choose(world.catalogue.log_popularity(day), person, leaf, style=style, advertiser=advertiser)
     possible = np.flatnonzero(choice.probability.any(axis=1))
     subject = np.full(count, -1)
     subject[possible] = choice.sample(possible, generator.random(len(possible)))
@@ -164,6 +168,7 @@ def _candidate_leaves(
     world: World,
     state: State,
     requests: Requests,
+    *,
     recipes: NDArray[np.int64],
     day: int,
     generator: np.random.Generator,
@@ -184,11 +189,13 @@ def _candidate_leaves(
 
 
 def _popular_items(
-    world: World, person: NDArray[np.int64], leaf: NDArray[np.int64], day: int, generator: np.random.Generator
+    world: World, person: NDArray[np.int64], leaf: NDArray[np.int64], *, day: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """One item a leaf by popularity and price (the legacy policy knows no style); -1 where nothing ships."""
     no_style = np.zeros((len(leaf), STYLE_DIMENSIONS))
-    choice = world.choose(world.catalogue.log_popularity(day), person, leaf, no_style, np.full(len(leaf), -1))
+    choice = world.choose(
+        world.catalogue.log_popularity(day), person, leaf, style=no_style, advertiser=np.full(len(leaf), -1)
+    )
     possible = np.flatnonzero(choice.probability.any(axis=1))
     item = np.full(len(leaf), -1)
     item[possible] = choice.sample(possible, generator.random(len(possible)))
@@ -231,6 +238,7 @@ def _run_funnel(
     surface: NDArray[np.int64],
     valid: NDArray[np.bool_],
     relevance: NDArray[np.float64],
+    *,
     affinity: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
@@ -266,6 +274,7 @@ def _frame(
     world: World,
     state: State,
     requests: Requests,
+    *,
     day: int,
     second: NDArray[np.float64],
     request: NDArray[np.int64],

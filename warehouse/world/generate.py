@@ -75,7 +75,7 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
             summary = replace(summary, relevance_labels=_write_labels(landing, world, impressions))
         if day.number >= first:
             recent = arrivals[-1 - LONGEST_DELAY_DAYS :]
-            summary = _count(summary, _write_daily(landing, world, day, recent, impressions[-1]))
+            summary = _count(summary, _write_daily(landing, world, day, arrivals=recent, impressions=impressions[-1]))
     manifest = Manifest(
         synthetic=True,
         name="synthetic world",
@@ -108,7 +108,7 @@ def write_day(landing: Landing, settings: WorldSettings, day: date) -> WorldSumm
             arrivals.append(deliver(world, log_sessions(world, lived.sessions, lived.number), lived.number))
         if lived.number == number:
             impressions = log_requests(world, lived.state, number)
-            summary = _count(summary, _write_daily(landing, world, lived, arrivals, impressions))
+            summary = _count(summary, _write_daily(landing, world, lived, arrivals=arrivals, impressions=impressions))
     return summary
 
 
@@ -143,7 +143,7 @@ def _write_history(
 
 
 def _write_daily(
-    landing: Landing, world: World, day: Day, arrivals: list[Arrivals], impressions: pl.DataFrame
+    landing: Landing, world: World, day: Day, *, arrivals: list[Arrivals], impressions: pl.DataFrame
 ) -> dict[LandingTable, int]:
     items, users = world.catalogue.items, world.population
     changed, _ = world.catalogue.price_changes(day.number)

@@ -41,6 +41,7 @@ def oracle_ranking(
     landing_root: Path,
     as_of: date,
     user_ids: list[str],
+    *,
     item_ids: list[str],
     window_days: float,
     futures: int,
@@ -72,7 +73,7 @@ def oracle_ranking(
     lists: list[NDArray[np.int64]] = []
     for first in range(0, len(user_ids), USERS_A_BLOCK):
         rows = np.arange(first, min(first + USERS_A_BLOCK, len(user_ids)))
-        probability = positive_probabilities(knowledge, rows, window_days, futures)
+        probability = positive_probabilities(knowledge, rows, window_days, futures=futures)
         value = (probability + _prior(knowledge))[:, candidates]
         value[knowledge.seen[rows][:, candidates]] = -1.0
         lists.extend(_best(value, length))
@@ -117,7 +118,7 @@ def know(settings: WorldSettings, as_of: date, user_ids: Sequence[str], window_d
 
 
 def positive_probabilities(
-    knowledge: Knowledge, rows: NDArray[np.int64], window_days: float, futures: int, first_future: int = 0
+    knowledge: Knowledge, rows: NDArray[np.int64], window_days: float, *, futures: int, first_future: int = 0
 ) -> NDArray[np.float64]:
     """(users, items) probability of a first add_to_cart within the window, items engaged with before included.
 

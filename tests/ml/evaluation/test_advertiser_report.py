@@ -29,14 +29,14 @@ NO_MATTER = item_frame(["an item of nobody"])
 def test_recall_on_a_hand_made_catalogue(shop: AdvertiserPeriod) -> None:
     """u goes on with a (known), b (known) and c (new, and unknown to everybody at day 30)."""
     data = data_of(shop.until(instant(30)))
-    queries = advertiser_queries(shop, data, instant(30), SETTINGS, 10, 10)
+    queries = advertiser_queries(shop, data, instant(30), settings=SETTINGS, maximum=10, index_size=10)
     assert queries.index.tolist() == [0, 1]  # c has neither event nor item before day 30
     assert queries.positives.items.tolist() == [0, 1, -1]
     assert queries.repeated.tolist() == [True, True, False]
     lists = baseline_lists(queries, 10.0, 100)
     assert lists["popularity"].items[0, :3].tolist() == [0, 1, -1]  # three events of a, one of b
     assert lists[RECENT_ADVERTISERS].items[0, :2].tolist() == [0, 1]  # a on day 20, b on day 3
-    figures = measure_advertisers(AdvertiserComparison(queries, lists, 2), NAMES, [1, 10], 5, 0)
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 2), NAMES, [1, 10], samples=5, seed=0)
     assert figures.metrics["popularity"].recall == {1: pytest.approx(1 / 3)}  # an index of two has no ten
     novelty = dict(figures.by_novelty["popularity"].select("segment", "recall").rows())
     assert novelty == {"known": 0.5, "new": 0.0}  # at 1: the list begins with a, and b is known, too
@@ -55,7 +55,9 @@ def test_recent_advertisers_come_in_the_order_of_their_newest_event_then_the_pop
         ("u", 31, "signup", None, "d"),
     ]
     known = period_of(rows, NO_MATTER)
-    queries = advertiser_queries(known, data_of(known.until(instant(30))), instant(30), SETTINGS, 10, 10)
+    queries = advertiser_queries(
+        known, data_of(known.until(instant(30))), instant(30), settings=SETTINGS, maximum=10, index_size=10
+    )
     shown = baseline_lists(queries, 40.0, 4)[RECENT_ADVERTISERS].items[0]
     assert queries.advertisers.advertiser_ids.gather(shown).to_list() == ["a", "b", "c", "d"]
 
@@ -64,7 +66,7 @@ def test_the_model_beats_popularity_where_histories_tell_the_future(
     fitted: Fit[AdvertiserNetwork], queries: AdvertiserQueries
 ) -> None:
     lists = {**baseline_lists(queries, 15.0, 100), MODEL: query_lists(fitted.network, queries, SETTINGS, 100)}
-    figures = measure_advertisers(AdvertiserComparison(queries, lists, 12), EVENT_NAMES, [1], 0, 0)
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 12), EVENT_NAMES, [1], samples=0, seed=0)
     assert figures.metrics[MODEL].recall[1] > 0.8 > 3 * figures.metrics["popularity"].recall[1]
 
 
@@ -86,8 +88,10 @@ def test_a_single_advertiser_is_reported_at_one() -> None:
         ("u", 31, "signup", None, "a"),
     ]
     known = period_of(rows, NO_MATTER)
-    queries = advertiser_queries(known, data_of(known.until(instant(30))), instant(30), SETTINGS, 10, 10)
+    queries = advertiser_queries(
+        known, data_of(known.until(instant(30))), instant(30), settings=SETTINGS, maximum=10, index_size=10
+    )
     lists = {"popularity": baseline_lists(queries, 10.0, 100)["popularity"]}
-    figures = measure_advertisers(AdvertiserComparison(queries, lists, 1), NAMES, [10, 100], 5, 0)
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 1), NAMES, [10, 100], samples=5, seed=0)
     assert figures.metrics["popularity"].recall == {1: 1.0}
     assert list(figures.intervals["popularity"]) == [1]

@@ -47,8 +47,8 @@ def events() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 def test_popularity_counts_events_before_the_cutoff_within_the_window() -> None:
     day = SECONDS_A_DAY
     items, times = [0, 0, 1, 2, 2, -1], [0, 9 * day, 3 * day, 10 * day, 2.9 * day, 1]
-    assert popularity_scores(items, times, 10 * day, None, 4).tolist() == [2, 1, 1, 0]
-    assert popularity_scores(items, times, 10 * day, 7, 4).tolist() == [1, 1, 0, 0]
+    assert popularity_scores(items, times, 10 * day, window_days=None, items=4).tolist() == [2, 1, 1, 0]
+    assert popularity_scores(items, times, 10 * day, window_days=7, items=4).tolist() == [1, 1, 0, 0]
 
 
 def test_popularity_lists_differ_only_by_what_is_excluded() -> None:
@@ -66,7 +66,7 @@ def test_similarities_equal_the_slow_reference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ml.evaluation.baselines, "SIMILARITIES_IN_MEMORY", in_memory)  # 60: many parts, some of one row
-    model = ItemKNN.fit(*events, 25, neighbours)
+    model = ItemKNN.fit(*events, 25, neighbours=neighbours)
     expected = slow_similarity(*events, 25, neighbours)
     assert np.allclose(model.similarity.toarray(), expected, atol=1e-5)
     assert np.diff(model.similarity.indptr).max() <= neighbours

@@ -41,7 +41,9 @@ def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: li
 def test_the_context_item_becomes_the_newest_event() -> None:
     rows = [("u", 1.0, "page_visit", "a"), ("u", 3.0, "checkout", "b"), ("u", 9.0, "checkout", "a")]
     items = item_frame(["a", "b", "c"], advertiser_id=["of a", "of b", "of c"])
-    dataset = build_dataset(event_frame(rows), items, user_frame(["u"]), small_settings().features, EVENT_NAMES)
+    dataset = build_dataset(
+        event_frame(rows), items, user_frame(["u"]), settings=small_settings().features, event_names=EVENT_NAMES
+    )
     prepared = Prepared(dataset, None, np.zeros(0), uncrossed(dataset.features, 1))  # type: ignore[arg-type]
     asked = asked_of(prepared, [0, -1, 0, -1, 0], [2, 0, 1, 0, 3], [2, 1, -1, -1, 2], instant(5.0))
     found = subject_appended(asked, "checkout")
@@ -86,9 +88,11 @@ def test_a_model_trained_without_context_is_not_asked_with_it(
     plain = trained_lists(trained.network, hidden, settings, 50).items
     assert np.array_equal(trained_lists(trained.network, asked, without, 50).items, plain)
     assert not np.array_equal(trained_lists(trained.network, asked, settings, 50).items, plain)
-    other = network_lists(Evaluable.contextual_without_context, trained.network, asked, settings, 50).items
+    other = network_lists(
+        Evaluable.contextual_without_context, trained.network, asked, settings=settings, depth=50
+    ).items
     assert np.array_equal(other, plain)
-    appended = network_lists(Evaluable.sequential_appended, trained.network, asked, settings, 50).items
+    appended = network_lists(Evaluable.sequential_appended, trained.network, asked, settings=settings, depth=50).items
     assert not np.array_equal(appended, plain)
 
 

@@ -32,7 +32,7 @@ def judge(
     period: TrainingPeriod, candidate: ModelArtifact, champion: ModelArtifact, settings: Settings, **gate: float
 ) -> Verdict:
     tolerant = settings.model_copy(update={"gate": settings.gate.model_copy(update=gate)})
-    return judge_pair(period, candidate, champion, tolerant, NAMES)
+    return judge_pair(period, candidate, champion, settings=tolerant, names=NAMES)
 
 
 def test_equal_models_pass(period: TrainingPeriod, artifact: ModelArtifact, settings: Settings) -> None:

@@ -31,7 +31,7 @@ def test_a_worked_example() -> None:
     positives = Positives.from_pairs([0, 0, 1, 1], [2, 5, -1, 0], queries=3)
     advertisers = np.array([0, 1, 1, 2, -1, 2, 1, -1])
     popularity = np.array([4, 2, 1, 1, 0, 0, 0, 0])  # with one added: 5 3 2 2 1 1 1 1, 16 in all
-    found = evaluate(lists, positives, 8, advertisers, ks=(1, 2, 3), popularity=popularity)
+    found = evaluate(lists, positives, 8, advertisers=advertisers, ks=(1, 2, 3), popularity=popularity)
 
     assert (found.queries, found.positives) == (2, 4)  # the third query has no positive and takes part in nothing
     assert found.recall == {1: 1 / 4, 2: 2 / 4, 3: 2 / 4}
@@ -68,9 +68,9 @@ def test_diversity_of_advertisers_counts_the_slots_of_their_items() -> None:
     advertisers = np.array([0, 0, 0, 1, 2, 3, -1, 1])
     positives = Positives.from_pairs([0, 1, 2], [0, 0, 0], 3)
     lists = RankedLists.from_rows([[0, 1, 2, 3], [0, 1, 2, 7], [0, 1, 2, 6]])
-    assert evaluate(lists, positives, 8, advertisers).advertiser_diversity90 == 2 / 4
+    assert evaluate(lists, positives, 8, advertisers=advertisers).advertiser_diversity90 == 2 / 4
     lists = RankedLists.from_rows([[0, 1, 2, 3], [0, 1, 2], [0, 1, 2, 6]])
-    assert evaluate(lists, positives, 8, advertisers).advertiser_diversity90 == 1 / 4
+    assert evaluate(lists, positives, 8, advertisers=advertisers).advertiser_diversity90 == 1 / 4
 
 
 def test_diversity_looks_at_the_first_hundred_only() -> None:
@@ -133,7 +133,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered = 0
     for seed in range(200):
         hit = generator.random(150) < 0.3
-        found = confidence_interval(RankedLists.from_rows([[0] if h else [1] for h in hit], 1), positives, 1, 200, seed)
+        found = confidence_interval(
+            RankedLists.from_rows([[0] if h else [1] for h in hit], 1), positives, 1, samples=200, seed=seed
+        )
         assert found.estimate == pytest.approx(hit.mean())
         covered += found.low <= 0.3 <= found.high
     assert 178 <= covered <= 199
@@ -154,12 +156,12 @@ def test_a_paired_difference_is_narrower_than_what_the_two_intervals_suggest() -
     better = easy | (generator.random(400) < 0.05)
     positives = Positives.from_pairs(range(400), [0] * 400, 400)
     first, second = (RankedLists.from_rows([[0] if hit else [1] for hit in hits], 1) for hits in (better, easy))
-    difference = paired_difference(first, second, positives, 1, samples=500)
+    difference = paired_difference(first, second, positives, k=1, samples=500)
     assert difference.estimate == pytest.approx(better.mean() - easy.mean())
     assert difference.low > 0  # every resample sees the better model ahead, though the single intervals overlap
     alone = confidence_interval(second, positives, 1, samples=500)
     assert difference.high - difference.low < 0.6 * (alone.high - alone.low)
-    same = paired_difference(first, first, positives, 1)
+    same = paired_difference(first, first, positives, k=1)
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
 
 
@@ -171,11 +173,15 @@ def test_figures_of_a_catalogue_of_any_size(size: int) -> None:
     positives = Positives.from_pairs(range(20), generator.integers(0, size, 20), 20)
     ks = usable_ks([10, 50, 100, 1000], size)
     assert ks == ([k for k in (10, 50, 100) if k < size] or [1])
-    found = evaluate(lists, positives, size, generator.integers(-1, 2, size), ks, np.ones(size))
+    found = evaluate(
+        lists, positives, size, advertisers=generator.integers(-1, 2, size), ks=ks, popularity=np.ones(size)
+    )
     assert set(found.recall) == set(ks)
     assert found.deepest == ks[-1]
     assert all(math.isfinite(value) for value in found.flat().values())
-    assert confidence_interval(lists, positives, found.deepest, 10).estimate == pytest.approx(found.recall[ks[-1]])
+    assert confidence_interval(lists, positives, found.deepest, samples=10).estimate == pytest.approx(
+        found.recall[ks[-1]]
+    )
 
 
 def test_what_cannot_be_evaluated_is_an_error() -> None:

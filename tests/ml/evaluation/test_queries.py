@@ -47,7 +47,11 @@ def known_and_whole(cutoff: float) -> tuple[Dataset, EventLog]:
     frame = event_frame(ROWS)
     known = frame.filter(pl.col("event_time").dt.timestamp("us") < instant(cutoff) * 1e6)
     dataset = build_dataset(
-        known, item_frame(CATALOGUE, listed_from=LISTED), user_frame(["u", "w"]), small_settings().features, EVENT_NAMES
+        known,
+        item_frame(CATALOGUE, listed_from=LISTED),
+        user_frame(["u", "w"]),
+        settings=small_settings().features,
+        event_names=EVENT_NAMES,
     )
     return dataset, event_log(ROWS, CATALOGUE)
 
@@ -55,7 +59,9 @@ def known_and_whole(cutoff: float) -> tuple[Dataset, EventLog]:
 def asked(only_candidates: bool, repeats_count: bool = True, maximum: int = 10) -> tuple[Queries, Dataset]:
     dataset, whole = known_and_whole(10.0)
     label_rule = rule(10.0, repeats_count)
-    return future_queries(dataset, whole, instant(10.0), label_rule, maximum, 0, only_candidates)
+    return future_queries(
+        dataset, whole, instant(10.0), rule=label_rule, maximum=maximum, seed=0, only_candidates=only_candidates
+    )
 
 
 def rows_of(ragged: Ragged) -> list[list[int]]:
@@ -92,8 +98,10 @@ def test_items_that_are_listed_after_the_cutoff_are_no_candidates() -> None:
     known = event_frame([row for row in ROWS if row[1] < 10.0])
     available = [None, None, START + timedelta(days=9), START + timedelta(days=10)]
     items = item_frame([*CATALOGUE], listed_from=available)
-    dataset = build_dataset(known, items, user_frame([]), small_settings().features, EVENT_NAMES)
-    queries, _ = future_queries(dataset, whole, instant(10.0), rule(10.0), 10, 0, True)
+    dataset = build_dataset(known, items, user_frame([]), settings=small_settings().features, event_names=EVENT_NAMES)
+    queries, _ = future_queries(
+        dataset, whole, instant(10.0), rule=rule(10.0), maximum=10, seed=0, only_candidates=True
+    )
     assert queries.candidates.tolist() == [0, 1, 2]
     assert [sorted(row) for row in rows_of(queries.positives)] == [[0, 2]]
 
@@ -108,10 +116,10 @@ def test_demographics_follow_the_users_to_the_longer_log() -> None:
 
 
 def test_a_sample_of_users_keeps_all_their_positives(prepared: Prepared) -> None:
-    arguments = (prepared.dataset, prepared.dataset.log, instant(60), rule(15.0))
-    every, _ = future_queries(*arguments, 10_000, 0, True)
-    some, _ = future_queries(*arguments, 20, 0, True)
-    again, _ = future_queries(*arguments, 20, 0, True)
+    arguments = (prepared.dataset, prepared.dataset.log, instant(60))
+    every, _ = future_queries(*arguments, rule=rule(15.0), maximum=10_000, seed=0, only_candidates=True)
+    some, _ = future_queries(*arguments, rule=rule(15.0), maximum=20, seed=0, only_candidates=True)
+    again, _ = future_queries(*arguments, rule=rule(15.0), maximum=20, seed=0, only_candidates=True)
     assert len(some) == 20 < len(every)
     assert some.user.tolist() == again.user.tolist()
     everyone = dict(zip(every.user.tolist(), rows_of(every.positives), strict=True))
@@ -153,10 +161,10 @@ def test_unknown_users_are_answered_without_anyones_history(
             dataset,
             dataset.log,
             user,
-            np.full(2, instant(80)),
-            np.array([-1, -1]),
-            (np.zeros(0, np.int64), np.zeros(0, np.int64)),
-            instant(85),
+            seconds=np.full(2, instant(80)),
+            subject=np.array([-1, -1]),
+            target=(np.zeros(0, np.int64), np.zeros(0, np.int64)),
+            cutoff=instant(85),
         )
         assert (queries.history_end == end).all()
         return trained_lists(trained.network, Asked(dataset, queries, dataset.log, 15.0), settings, 10).items.tolist()

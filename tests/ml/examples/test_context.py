@@ -67,7 +67,12 @@ def one_fold(log: EventLog) -> NDArray[np.int64]:
 def drawn_for(items: str, log: EventLog, recipe: ContextRecipe, seed: int = 0) -> list[int]:
     """Subjects of examples with these positives; whose they are does not matter to the recipe."""
     return synthetic_subjects(
-        asked([("u", 0, item) for item in items], log), log, FEATURES, recipe, one_fold(log), seed
+        asked([("u", 0, item) for item in items], log),
+        log,
+        FEATURES,
+        recipe=recipe,
+        fold_of_user=one_fold(log),
+        seed=seed,
     ).tolist()
 
 
@@ -83,7 +88,7 @@ def test_co_engaged_subjects_come_from_pairs_that_users_of_the_same_fold_made() 
     log = event_log(ROWS, CATALOGUE)
     fold = np.array([int(user == "w") for user in log.user_ids])
     positive = asked([("w", 0, "a"), ("u0", 0, "a"), ("w", 0, "b"), ("u1", 0, "c")], log)
-    drawn = synthetic_subjects(positive, log, FEATURES, ContextRecipe.co_engaged, fold, 0)
+    drawn = synthetic_subjects(positive, log, FEATURES, recipe=ContextRecipe.co_engaged, fold_of_user=fold, seed=0)
     assert drawn.tolist() == [2, 1, NO_SUBJECT, NO_SUBJECT]
 
 
@@ -116,14 +121,21 @@ MATES: list[Event] = [
 def test_basket_mates_are_other_items_of_the_user_within_a_day_of_the_positive() -> None:
     log = event_log(MATES, CATALOGUE)
     several = asked([("m", 1, "a")] * 2000, log)
-    mates = synthetic_subjects(several, log, FEATURES, ContextRecipe.basket_mate, one_fold(log), 0)
+    mates = synthetic_subjects(
+        several, log, FEATURES, recipe=ContextRecipe.basket_mate, fold_of_user=one_fold(log), seed=0
+    )
     np.testing.assert_allclose(np.bincount(mates, minlength=4) / 2000, [0, 0.5, 0.5, 0], atol=0.05)
 
 
 def test_without_a_basket_mate_the_subject_is_an_item_that_others_engaged_with_beside_the_positive() -> None:
     log = event_log(MATES, CATALOGUE)
     drawn = synthetic_subjects(
-        asked([("o", 1, "a")] * 50, log), log, FEATURES, ContextRecipe.basket_mate, one_fold(log), 0
+        asked([("o", 1, "a")] * 50, log),
+        log,
+        FEATURES,
+        recipe=ContextRecipe.basket_mate,
+        fold_of_user=one_fold(log),
+        seed=0,
     )
     assert set(drawn.tolist()) == {1, 2}
 
@@ -141,7 +153,9 @@ def test_a_category_neighbour_is_any_other_item_of_the_same_deepest_category() -
     features = build_item_features(three, freeze(three, np.zeros((4, 2), np.float32)), FeatureSettings())
     for item, others in (("a", (2, 3)), ("c", (0, 3)), ("d", (0, 2))):
         examples = asked([("u", 0, item)] * 2000, log)
-        drawn = synthetic_subjects(examples, log, features, ContextRecipe.category_neighbour, one_fold(log), 0)
+        drawn = synthetic_subjects(
+            examples, log, features, recipe=ContextRecipe.category_neighbour, fold_of_user=one_fold(log), seed=0
+        )
         assert set(drawn.tolist()) == set(others)
         assert np.mean(drawn == others[0]) == pytest.approx(0.5, abs=0.05)
 

@@ -64,7 +64,9 @@ assert (10, "u", 5) not in DENSE_NEW
 def built(rows: list[Event], objective: Objective, repeats: bool = True, positions: int = 8, seed: int = 0) -> Examples:
     settings = ExampleSettings(objective=objective, dense_positions=positions)
     log = event_log(rows, CATALOGUE)
-    return build_examples(log, CUTOFFS, rule(K, repeats, **WEIGHTS), EVENT_NAMES, settings, seed)
+    return build_examples(
+        log, CUTOFFS, rule(K, repeats, **WEIGHTS), event_names=EVENT_NAMES, settings=settings, seed=seed
+    )
 
 
 def in_words(rows: list[Event], examples: Examples) -> list[tuple[Point, str]]:

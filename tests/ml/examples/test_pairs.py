@@ -103,7 +103,7 @@ def test_no_positive_gives_no_example() -> None:
 @given(length=st.floats(1, 400), span=st.integers(1, 365), window=st.floats(0.5, 60), count=st.integers(1, 9))
 def test_windows_of_training_cutoffs_end_within_the_period(length: float, span: int, window: float, count: int) -> None:
     first, end = instant(0), instant(length)
-    cutoffs = training_cutoffs(end, first, span, window, count)
+    cutoffs = training_cutoffs(end, first, span, window_days=window, count=count)
     assert (cutoffs + window * DAY <= end + 1e-3).all()
     assert cutoffs[-1] == pytest.approx(end - window * DAY, abs=1e-3)
     assert (np.diff(cutoffs) > 0).all()

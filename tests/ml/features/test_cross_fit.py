@@ -26,7 +26,7 @@ def known(period: TrainingPeriod) -> TrainingPeriod:
 def folds_of(known: TrainingPeriod, prepared: Prepared, item: np.ndarray) -> CrossFit:
     """Cross-fitted content of the log with other items."""
     log = replace(prepared.dataset.log, item=item)
-    return cross_fit(known.items.sort("item_id"), log, prepared.dataset.basis, 3, 0)
+    return cross_fit(known.items.sort("item_id"), log, prepared.dataset.basis, folds=3, seed=0)
 
 
 def test_a_fold_sees_nothing_of_its_own_users_and_all_of_the_others(known: TrainingPeriod, prepared: Prepared) -> None:
@@ -46,7 +46,7 @@ def test_a_fold_sees_nothing_of_its_own_users_and_all_of_the_others(known: Train
 
 def test_folds_are_about_equal_and_follow_the_seed(known: TrainingPeriod, prepared: Prepared) -> None:
     items, log, basis = known.items.sort("item_id"), prepared.dataset.log, prepared.dataset.basis
-    first, again, other = (cross_fit(items, log, basis, 3, seed).fold_of_user for seed in (0, 0, 1))
+    first, again, other = (cross_fit(items, log, basis, folds=3, seed=seed).fold_of_user for seed in (0, 0, 1))
     assert np.bincount(first).min() > 0.2 * log.users
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -95,7 +95,7 @@ def test_cross_fitted_content_of_given_embeddings_keeps_them(
     log = prepared.dataset.log
     basis = build_content_basis(items, log, settings.features, 0)
     assert (basis.graph_width, basis.given_width) == (8, 5)
-    folds = cross_fit(items, log, basis, 2, 0)
+    folds = cross_fit(items, log, basis, folds=2, seed=0)
     whole, _ = basis.content_of(items)
     in_graph = whole[:, :8].any(axis=1)
     for content in folds.content:

@@ -109,7 +109,9 @@ def test_events_of_equal_time_keep_the_order_of_the_log() -> None:
     rows: list[Event] = [("u", 1.0, "checkout", item) for item in ("c", "a", "b")]
     assert event_log(rows, CATALOGUE).item.tolist() == [2, 0, 1]
     sequence = event_frame(rows).group_by("user_id", maintain_order=True).agg(pl.all())
-    assert event_log_of_sequences(sequence, pl.Series(CATALOGUE), EVENT_NAMES, 64, 2).item.tolist() == [2, 0, 1]
+    assert event_log_of_sequences(
+        sequence, pl.Series(CATALOGUE), EVENT_NAMES, advertiser_buckets=64, advertiser_hashes=2
+    ).item.tolist() == [2, 0, 1]
 
 
 @given(st.lists(st.tuples(st.sampled_from("uvw"), st.integers(0, 5), st.sampled_from("abcz")), min_size=1, max_size=30))
@@ -118,7 +120,9 @@ def test_the_log_of_sequences_is_the_log_of_their_rows(drawn: list[tuple[str, in
     sequences = event_frame(rows).group_by("user_id", maintain_order=True).agg(pl.all())
     of_rows, of_sequences = (
         event_log(rows, CATALOGUE),
-        event_log_of_sequences(sequences, pl.Series(CATALOGUE), EVENT_NAMES, 64, 2),
+        event_log_of_sequences(
+            sequences, pl.Series(CATALOGUE), EVENT_NAMES, advertiser_buckets=64, advertiser_hashes=2
+        ),
     )
     assert of_sequences.user_ids.to_list() == of_rows.user_ids.to_list()
     for name in ("offsets", "item", "name", "seconds"):
@@ -164,5 +168,7 @@ def test_row_numbers() -> None:
 
 def test_event_names_are_coded_by_their_place_in_the_vocabulary() -> None:
     frame = event_frame([("u", 1.0, "checkout", "a"), ("u", 2.0, "page_visit", "a")])
-    log: EventLog = build_event_log(frame, pl.Series(CATALOGUE), ["checkout"], 16, 1)
+    log: EventLog = build_event_log(
+        frame, pl.Series(CATALOGUE), ["checkout"], advertiser_buckets=16, advertiser_hashes=1
+    )
     assert log.name.tolist() == [1, 0]

@@ -46,7 +46,7 @@ def test_statistics_equal_a_slow_reference(
     since = [-np.inf if day is None else day * DAY / 2 for day in available]
     item, half_days = [item for item, _ in events], [day for _, day in events]
     seconds = np.array(half_days, np.float64) * DAY / 2
-    statistics = build_item_statistics(np.array(item, np.int64), seconds, np.array(since), WINDOWS)
+    statistics = build_item_statistics(np.array(item, np.int64), seconds, np.array(since), windows_days=WINDOWS)
     found = statistics.at(now * DAY / 2)
     frame = pd.DataFrame({"item": item, "seconds": seconds})
     assert found.shape == (ITEMS, statistics.width)
@@ -66,7 +66,9 @@ def test_who_is_listed_and_how_an_item_does_are_those_of_the_log_cut_at_the_inst
 
     def statistics(known: list[tuple[int, int]], since: NDArray[np.float64]) -> ItemStatistics:
         item = np.array([item for item, _ in known], np.int64)
-        return build_item_statistics(item, np.array([day * DAY for _, day in known], np.float64), since, WINDOWS)
+        return build_item_statistics(
+            item, np.array([day * DAY for _, day in known], np.float64), since, windows_days=WINDOWS
+        )
 
     whole = statistics(events, since)
     cut = statistics([event for event in events if event[1] < now], np.where(since < instant, since, np.inf))
@@ -81,15 +83,15 @@ def test_who_is_listed_and_how_an_item_does_are_those_of_the_log_cut_at_the_inst
 def test_the_edges_of_a_window() -> None:
     """An event one window ago counts, one at the instant does not."""
     item, seconds = np.array([0, 1, 2]), np.array([0.0, 7 * DAY, -1.0])
-    at = build_item_statistics(item, seconds, np.full(3, -np.inf), [7.0]).at(7 * DAY)
+    at = build_item_statistics(item, seconds, np.full(3, -np.inf), windows_days=[7.0]).at(7 * DAY)
     assert (at[:, 0] > 0).tolist() == [True, False, False]
     assert (at[:, 1] > 0).tolist() == [True, False, True]
 
 
 def test_windows_in_any_order_give_their_own_counts() -> None:
     item, seconds = np.zeros(6, np.int64), np.arange(6) * DAY
-    ascending = build_item_statistics(item, seconds, np.full(1, -np.inf), [1.0, 3.0]).at(6 * DAY)
-    descending = build_item_statistics(item, seconds, np.full(1, -np.inf), [3.0, 1.0]).at(6 * DAY)
+    ascending = build_item_statistics(item, seconds, np.full(1, -np.inf), windows_days=[1.0, 3.0]).at(6 * DAY)
+    descending = build_item_statistics(item, seconds, np.full(1, -np.inf), windows_days=[3.0, 1.0]).at(6 * DAY)
     np.testing.assert_allclose(ascending[0, :3], np.log1p([1, 3, 6]), rtol=1e-6)
     np.testing.assert_allclose(descending[0, :3], np.log1p([3, 1, 6]), rtol=1e-6)
 
@@ -161,7 +163,7 @@ def test_groups_count_what_their_items_did_together() -> None:
     item = np.array([0, 0, 0, 1, 2, 2])
     seconds = np.array([0.0, 9, 9.5, 9, 0, 9]) * DAY
     groups = (np.array([0, 0, 1]),)
-    statistics = build_item_statistics(item, seconds, np.full(3, -np.inf), [2.0], groups)
+    statistics = build_item_statistics(item, seconds, np.full(3, -np.inf), windows_days=[2.0], groups=groups)
     found = statistics.at(10 * DAY)
     assert found.shape == (3, statistics.width)
     whole, newest = 4 / 2**0.5, 3 / 2**0.5  # of the first advertiser: counts over the root of its two items
@@ -176,7 +178,9 @@ def test_items_of_unknown_advertisers_are_no_group() -> None:
     advertiser, category = item_groups(items)
     assert advertiser.tolist() == [0, -1, 0, -1, 1]
     assert category.tolist() == [0, 1, -1, 0, 0]
-    sold_out = build_item_statistics(np.arange(5), np.zeros(5), np.full(5, -np.inf), [7.0], (advertiser, category))
+    sold_out = build_item_statistics(
+        np.arange(5), np.zeros(5), np.full(5, -np.inf), windows_days=[7.0], groups=(advertiser, category)
+    )
     found = sold_out.at(DAY)[:, -4:]
     of_three, of_two, alone = np.log1p(3 / 3**0.5), np.log1p(2 / 2**0.5), np.log1p(1)
     np.testing.assert_allclose(found[:, 0], [of_two, 0, of_two, 0, alone], rtol=1e-5)

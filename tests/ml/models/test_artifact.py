@@ -26,9 +26,11 @@ def embeddings(artifact: ModelArtifact, period: TrainingPeriod, prepared: Prepar
     features = build_item_features(period.items.sort("item_id"), artifact.basis, settings.features)
     catalogue = CatalogueTensors(features)
     slices = newest(log, np.arange(log.users), log.offsets[1:], settings.sequences.length)
-    states = encode_states(artifact.network, catalogue, log, slices, settings.inference)
+    states = encode_states(artifact.network, catalogue, log, slices=slices, settings=settings.inference)
     context = subject_context(np.arange(log.users) % 240, features)
-    users = embed_users(artifact.network, catalogue, states, context, prepared.dataset.demographics)
+    users = embed_users(
+        artifact.network, catalogue, states, context=context, demographics=prepared.dataset.demographics
+    )
     return [states, users, embed_items(artifact.network, catalogue, prepared.dataset.statistics.at(instant(85)))]
 
 

@@ -48,7 +48,9 @@ def histories(prepared: Prepared, length: int = 12) -> Slices:
 
 def states(network: TwoTower, prepared: Prepared, slices: Slices, tokens: int = 4096) -> NDArray[np.float32]:
     catalogue = CatalogueTensors(prepared.dataset.features)
-    return encode_states(network, catalogue, prepared.dataset.log, slices, InferenceSettings(batch_tokens=tokens))
+    return encode_states(
+        network, catalogue, prepared.dataset.log, slices=slices, settings=InferenceSettings(batch_tokens=tokens)
+    )
 
 
 def event_batch(prepared: Prepared, slices: Slices) -> EventBatch:
@@ -97,7 +99,11 @@ def test_an_empty_history_is_a_zero_state_with_a_finite_embedding(prepared: Prep
     assert (alone[0] == 0).all()
     assert (found[1] != 0).any()
     users = embed_users(
-        network, CatalogueTensors(prepared.dataset.features), found, no_context(2, 4), np.zeros((2, 3), np.int64)
+        network,
+        CatalogueTensors(prepared.dataset.features),
+        found,
+        context=no_context(2, 4),
+        demographics=np.zeros((2, 3), np.int64),
     )
     assert np.isfinite(users).all()
     assert (np.linalg.norm(users, axis=1) > 0).all()
@@ -168,7 +174,7 @@ def test_the_query_sets_the_length_of_each_part_by_itself(prepared: Prepared) ->
     state = states(network, prepared, Slices(np.array([12]), np.array([18])))
 
     def lengths() -> NDArray[np.float32]:
-        parts = parts_of(network, embed_users(network, catalogue, state, no_context(1, 4), nobody))
+        parts = parts_of(network, embed_users(network, catalogue, state, context=no_context(1, 4), demographics=nobody))
         return np.array([np.linalg.norm(part) for part in parts])
 
     network.head.parts.weight.zero_()
@@ -212,7 +218,7 @@ def query_embeddings(prepared: Prepared, context: Context, content_of_nothing: f
     catalogue = CatalogueTensors(prepared.dataset.features)
     catalogue.content[-1] = content_of_nothing
     state = np.repeat(states(network, prepared, Slices(np.array([0]), np.array([6]))), len(context), axis=0)
-    return embed_users(network, catalogue, state, context, np.ones((len(context), 3), np.int64))
+    return embed_users(network, catalogue, state, context=context, demographics=np.ones((len(context), 3), np.int64))
 
 
 def test_absent_context_is_a_learned_vector_whatever_the_content_is(prepared: Prepared) -> None:
@@ -233,7 +239,9 @@ def test_different_subjects_give_different_queries(prepared: Prepared) -> None:
 def test_demographics_reach_the_query(prepared: Prepared) -> None:
     network, catalogue = network_of(prepared, UserEncoder.transformer), CatalogueTensors(prepared.dataset.features)
     state = np.zeros((2, network.state_width), np.float32)
-    found = embed_users(network, catalogue, state, no_context(2, 4), np.array([[0, 0, 0], [0, 0, 9]]))
+    found = embed_users(
+        network, catalogue, state, context=no_context(2, 4), demographics=np.array([[0, 0, 0], [0, 0, 9]])
+    )
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
@@ -241,8 +249,8 @@ def test_demographics_reach_the_query(prepared: Prepared) -> None:
 def test_bfloat16_states_point_the_same_way(prepared: Prepared, encoder: UserEncoder) -> None:
     network, slices = network_of(prepared, encoder), histories(prepared)
     catalogue, log = CatalogueTensors(prepared.dataset.features), prepared.dataset.log
-    exact = encode_states(network, catalogue, log, slices, InferenceSettings())
-    rounded = encode_states(network, catalogue, log, slices, InferenceSettings(bfloat16=True))
+    exact = encode_states(network, catalogue, log, slices=slices, settings=InferenceSettings())
+    rounded = encode_states(network, catalogue, log, slices=slices, settings=InferenceSettings(bfloat16=True))
     some = np.linalg.norm(exact, axis=1) > 0
     cosine = (exact[some] * rounded[some]).sum(1) / np.linalg.norm(exact[some], axis=1)
     cosine /= np.linalg.norm(rounded[some], axis=1)
@@ -285,7 +293,10 @@ def test_a_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepa
         parameter.zero_()
     slices, catalogue = Slices(np.array([12]), np.array([18])), CatalogueTensors(dataset.features)
     found = states(network, prepared, slices)
-    users = parts_of(network, embed_users(network, catalogue, found, no_context(1, 4), np.zeros((1, 3), np.int64)))
+    users = parts_of(
+        network,
+        embed_users(network, catalogue, found, context=no_context(1, 4), demographics=np.zeros((1, 3), np.int64)),
+    )
     items = parts_of(network, embed_items(network, catalogue, dataset.statistics.at(instant(50))))
     traits, events = network.encoder.traits, event_batch(prepared, slices)
     of_history = traits(events.content, events.category, events.advertiser)[0].mean(dim=0)
@@ -307,7 +318,7 @@ def test_the_memory_turns_to_what_is_looked_at_as_far_as_the_gate_opens(prepared
     network.head.towards.weight.zero_()
     for bias, towards_subject in ((30.0, True), (-30.0, False)):
         network.head.towards.bias.fill_(bias)
-        memory = parts_of(network, embed_users(network, catalogue, state, context, nobody))[1]
+        memory = parts_of(network, embed_users(network, catalogue, state, context=context, demographics=nobody))[1]
         assert (cosine(memory[1], graph[subject]) > 0.999) == towards_subject
         assert (cosine(memory[0], memory[1]) < 0.999) == towards_subject
 

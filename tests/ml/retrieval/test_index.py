@@ -40,7 +40,7 @@ def test_exact_equals_brute_force_with_exclusions() -> None:
     generator = np.random.default_rng(2)
     exclude = Ragged.from_pairs(generator.integers(0, 20, 200), generator.integers(-1, 200, 200), 20)
     index = build_index(vectors, IndexSettings())
-    found, expected = search_index(index, queries, 30, exclude), search(queries, vectors, 30, exclude)
+    found, expected = search_index(index, queries, 30, exclude=exclude), search(queries, vectors, 30, exclude=exclude)
     assert np.array_equal(found.items, expected.items)
     assert np.allclose(found.scores, expected.scores, atol=1e-6)
     assert ann_recall(index, queries, vectors) == 1
@@ -87,7 +87,10 @@ def test_lists_end_where_the_index_ends() -> None:
     vectors = embeddings(5)
     index = build_index(vectors, IndexSettings())
     exclude = Ragged.from_pairs([0, 0], [1, 2], 2)
-    found, expected = search_index(index, vectors[:2], 8, exclude), search(vectors[:2], vectors, 8, exclude)
+    found, expected = (
+        search_index(index, vectors[:2], 8, exclude=exclude),
+        search(vectors[:2], vectors, 8, exclude=exclude),
+    )
     assert np.array_equal(found.items, expected.items)
     assert (found.items[0] != -1).sum() == 3
 
@@ -128,7 +131,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, kind: IndexKind) -> None:
     vectors = embeddings(300)
     index = build_index(vectors, IndexSettings(kind=kind))
     ids = [f"item {row}" for row in range(300)]
-    written = save_index(tmp_path / "index", index, ids, "7", "2024-03-01")
+    written = save_index(tmp_path / "index", index, ids, model_version="7", day="2024-03-01")
     loaded = load_index(tmp_path / "index")
     assert loaded.manifest == written
     assert (written.kind, written.size, written.dimension) == (kind.value, 300, 16)
@@ -139,19 +142,35 @@ def test_what_is_saved_is_loaded(tmp_path: Path, kind: IndexKind) -> None:
 
 def test_saving_again_replaces_the_index_and_leaves_nothing_else(tmp_path: Path) -> None:
     for size in (40, 30):
-        save_index(tmp_path, build_index(embeddings(size), IndexSettings()), [str(i) for i in range(size)], "1", "d")
+        save_index(
+            tmp_path,
+            build_index(embeddings(size), IndexSettings()),
+            [str(i) for i in range(size)],
+            model_version="1",
+            day="d",
+        )
     assert len(load_index(tmp_path).index) == 30
     assert len(list(tmp_path.iterdir())) == 3
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    save_index(tmp_path, build_index(embeddings(30), IndexSettings()), [str(i) for i in range(30)], "1", "d")
+    save_index(
+        tmp_path, build_index(embeddings(30), IndexSettings()), [str(i) for i in range(30)], model_version="1", day="d"
+    )
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_crash_before_the_manifest_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_index(tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], "1", "d")
+    save_index(
+        tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], model_version="1", day="d"
+    )
     monkeypatch.setattr("ml.retrieval.index_files.Manifest", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        save_index(tmp_path, build_index(embeddings(30), IndexSettings()), [str(i) for i in range(30)], "2", "d")
+        save_index(
+            tmp_path,
+            build_index(embeddings(30), IndexSettings()),
+            [str(i) for i in range(30)],
+            model_version="2",
+            day="d",
+        )
     monkeypatch.undo()
     loaded = load_index(tmp_path)
     assert (len(loaded.index), loaded.manifest.model_version) == (40, "1")
@@ -160,7 +179,9 @@ def test_a_crash_before_the_manifest_leaves_the_old_index(tmp_path: Path, monkey
 def test_damage_is_found_on_loading(tmp_path: Path) -> None:
     with pytest.raises(UnreadableIndexError, match=r"manifest.json is no index manifest"):
         load_index(tmp_path)
-    manifest = save_index(tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], "1", "d")
+    manifest = save_index(
+        tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], model_version="1", day="d"
+    )
     for name in (manifest.index_file, manifest.items_file):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -182,6 +203,8 @@ def test_bad_embeddings_and_ids_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one item"):
         build_index(np.zeros((0, 4), np.float32), IndexSettings())
     with pytest.raises(ValueError, match="3 rows but 2 item ids"):
-        save_index(tmp_path, build_index(np.eye(3, dtype=np.float32), IndexSettings()), ["a", "b"], "1", "d")
+        save_index(
+            tmp_path, build_index(np.eye(3, dtype=np.float32), IndexSettings()), ["a", "b"], model_version="1", day="d"
+        )
     with pytest.raises(ValueError, match="at least one query"):
         ann_recall(build_index(np.eye(3, dtype=np.float32), IndexSettings()), embeddings(0, 3), embeddings(3, 3))

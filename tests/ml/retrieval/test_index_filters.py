@@ -101,7 +101,7 @@ def test_a_filter_takes_away_no_recall(name: str, kind: IndexKind, filter_: str)
         np.testing.assert_allclose(
             scores, catalogue.vectors[rows] @ query, atol=1e-2 if kind is IndexKind.ivf_pq else 1e-5
         )
-        recalls.append(allowed_recall(index, query, catalogue.vectors, allowed, 50))
+        recalls.append(allowed_recall(index, query, catalogue.vectors, allowed=allowed, k=50))
     assert np.mean(recalls) >= 0.98
     assert min(recalls) >= 0.9
 
@@ -110,8 +110,8 @@ def test_an_index_of_other_vectors_shows_under_a_filter() -> None:
     catalogue, _ = indexed("loose clusters", IndexKind.exact)
     other = build_index(catalogue.vectors[::-1], IndexSettings())
     query, allowed = catalogue.query(3, np.random.default_rng(7)), catalogue.lot < 0.5
-    assert allowed_recall(other, query, catalogue.vectors, allowed, 50) < 0.5
-    assert allowed_recall(other, query, catalogue.vectors, np.zeros(ITEMS, bool), 50) == 1
+    assert allowed_recall(other, query, catalogue.vectors, allowed=allowed, k=50) < 0.5
+    assert allowed_recall(other, query, catalogue.vectors, allowed=np.zeros(ITEMS, bool), k=50) == 1
 
 
 @pytest.mark.parametrize("name", CATALOGUES)
@@ -133,10 +133,10 @@ def test_lists_among_the_allowed_are_those_of_each_query_alone(kind: IndexKind, 
     own = [random.permutation(ITEMS)[:count] for count in (0, 3, 40, 1000, ITEMS)]
     exclude = Ragged.from_pairs(owners, np.concatenate([*own, [-1]]), 6)
     queries = np.stack([catalogue.query(cluster, random) for cluster in range(6)])
-    found = search_index(index, queries, 20, exclude, allowed)
+    found = search_index(index, queries, 20, exclude=exclude, allowed=allowed)
     hidden = [np.union1d(np.flatnonzero(~allowed), each) for each in [*own, []]]
     pairs = np.repeat(np.arange(6), [len(each) for each in hidden]), np.concatenate(hidden).astype(np.int64)
-    expected = search(queries, catalogue.vectors, 20, Ragged.from_pairs(*pairs, 6))
+    expected = search(queries, catalogue.vectors, 20, exclude=Ragged.from_pairs(*pairs, 6))
     assert np.array_equal(found.items == -1, expected.items == -1)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3 if kind is IndexKind.hnsw else 1e-6)
     for query in range(6):
@@ -163,7 +163,7 @@ def test_a_long_history_is_searched_for_its_own_user_only(monkeypatch: pytest.Mo
     for giant in (20, 4000):
         user = np.concatenate([np.zeros(giant, np.int64), np.repeat(np.arange(1, users), 20)])
         item = np.concatenate([random.permutation(ITEMS)[:giant], random.integers(0, ITEMS, 20 * (users - 1))])
-        search_index(index, queries, 50, Ragged.from_pairs(user, item, users))
+        search_index(index, queries, 50, exclude=Ragged.from_pairs(user, item, users))
     ordinary = users * (50 + 20)
     assert ordinary <= sum(retrieved[:1])
     assert sum(retrieved) <= 2 * ordinary + 50 + 2 * 4000
@@ -171,7 +171,7 @@ def test_a_long_history_is_searched_for_its_own_user_only(monkeypatch: pytest.Mo
 
 def test_equal_vectors_come_back_from_disk(tmp_path: Path) -> None:
     catalogue, index = indexed("twenty vectors", IndexKind.hnsw)
-    save_index(tmp_path, index, [f"item {row}" for row in range(ITEMS)], "1", "2024-03-01")
+    save_index(tmp_path, index, [f"item {row}" for row in range(ITEMS)], model_version="1", day="2024-03-01")
     loaded = load_index(tmp_path)
     assert (len(loaded.index), loaded.manifest.size, loaded.index.vectors.ntotal) == (ITEMS, ITEMS, CLUSTERS)
     rows = np.array([0, 17, ITEMS - 1])
@@ -186,7 +186,9 @@ def test_an_index_without_the_column_of_vectors_has_one_a_row(tmp_path: Path) ->
     import polars as pl
 
     vectors = made("loose clusters").vectors[:50]
-    manifest = save_index(tmp_path, build_index(vectors, IndexSettings()), [str(row) for row in range(50)], "1", "d")
+    manifest = save_index(
+        tmp_path, build_index(vectors, IndexSettings()), [str(row) for row in range(50)], model_version="1", day="d"
+    )
     items = tmp_path / manifest.items_file
     pl.read_parquet(items).select("item_id").write_parquet(items)
     changed = (tmp_path / "manifest.json").read_text().replace(manifest.items_sha256, checksum(items))

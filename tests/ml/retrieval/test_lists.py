@@ -49,13 +49,13 @@ def test_search_equals_sorting_the_inner_products_for_every_batch_size() -> None
     excluded = [set(generator.integers(0, 40, generator.integers(0, 8)).tolist()) for _ in range(23)]
     expected = slow_top_k(queries @ items.T, 15, excluded)
     for batch in (None, 1, 7, 23, 100):
-        lists = search(queries, items, 15, ragged(excluded), batch)
+        lists = search(queries, items, 15, exclude=ragged(excluded), batch=batch)
         assert lists.items.tolist() == expected
         assert np.array_equal(lists.scores, np.take_along_axis(queries @ items.T, lists.items, 1))
 
 
 def test_lists_end_where_the_catalogue_ends() -> None:
-    lists = search(np.eye(2), np.eye(2), 4, Ragged.from_pairs([0], [0], 2))
+    lists = search(np.eye(2), np.eye(2), 4, exclude=Ragged.from_pairs([0], [0], 2))
     assert lists.items.tolist() == [[1, -1, -1, -1], [1, 0, -1, -1]]
     assert np.isneginf(lists.scores[0, 1:]).all()
 
@@ -83,7 +83,7 @@ def test_scores_of_a_callable_are_asked_for_in_batches_that_cover_every_query_on
         asked.append((start, stop))
         return np.eye(5, dtype=np.float32)[start:stop]
 
-    assert search_scores(scores, 5, 5, 1, batch=2).items.ravel().tolist() == [0, 1, 2, 3, 4]
+    assert search_scores(scores, 5, 5, depth=1, batch=2).items.ravel().tolist() == [0, 1, 2, 3, 4]
     assert asked == [(0, 2), (2, 4), (4, 5)]
 
 
@@ -93,9 +93,9 @@ def test_bad_input_is_an_error_that_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="one width"):
         search(np.eye(2), np.eye(3), 1)
     with pytest.raises(ValueError, match="exclude is for 1 queries, but there are 2"):
-        search(np.eye(2), np.eye(2), 1, Ragged.from_pairs([], [], 1))
+        search(np.eye(2), np.eye(2), 1, exclude=Ragged.from_pairs([], [], 1))
     with pytest.raises(ValueError, match="outside the catalogue of 2 items"):
-        search(np.eye(2), np.eye(2), 1, Ragged.from_pairs([0], [2], 2))
+        search(np.eye(2), np.eye(2), 1, exclude=Ragged.from_pairs([0], [2], 2))
     with pytest.raises(ValueError, match=r"outside 0 \.\. 1"):
         Ragged.from_pairs([2], [0], 2)
     with pytest.raises(ValueError, match="they are pairs"):

@@ -62,7 +62,7 @@ def test_a_signup_trains(tmp_path: Path) -> None:
     examples = advertiser_examples(known, data, SETTINGS)
     assert len(examples) > 40
     fitted = fit(AdvertiserTask(data, examples, SETTINGS), 30, tmp_path, progress=False)
-    queries = advertiser_queries(known, data, instant(20), SETTINGS, 100, 100)
+    queries = advertiser_queries(known, data, instant(20), settings=SETTINGS, maximum=100, index_size=100)
     first = query_lists(fitted.network, queries, SETTINGS, 1).items[:, 0]
     assert len(queries) > 20
     assert (first == queries.positives.items[queries.positives.offsets[:-1]]).mean() > 0.9

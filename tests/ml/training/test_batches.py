@@ -262,10 +262,10 @@ def gradient_error(prepared: Prepared, batches: Batches[ItemBatch]) -> float:
                 sampled[user[:, None], batch.candidate_rows[None]],
                 torch.tensor(0.4),
                 expected.log(),
-                hits,
-                torch.ones(len(rows)),
-                0.0,
-                1.0,
+                hits=hits,
+                weight=torch.ones(len(rows)),
+                alpha_positive=0.0,
+                alpha_negative=1.0,
             )
             full_loss = full_loss + functional.cross_entropy(full[user] / 0.4, item)
     (one,) = torch.autograd.grad(sampled_loss, [sampled])

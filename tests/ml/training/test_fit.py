@@ -33,7 +33,13 @@ from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame
 def asked_after(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
     """The conversions of the window after ``TRAINED_UNTIL``."""
     queries, dataset = future_queries(
-        prepared.dataset, whole_log(period, settings), instant(TRAINED_UNTIL), period.rule, 10_000, 0, True
+        prepared.dataset,
+        whole_log(period, settings),
+        instant(TRAINED_UNTIL),
+        rule=period.rule,
+        maximum=10_000,
+        seed=0,
+        only_candidates=True,
     )
     return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
@@ -315,8 +321,10 @@ def order_share(encoder: UserEncoder, directory: Path) -> float:
     log = whole_log(other, settings)
     catalogue = CatalogueTensors(prepared.dataset.features)
     slices = Slices(log.offsets[:-1], log.offsets[:-1] + 2)
-    states = encode_states(fitted.network, catalogue, log, slices, settings.inference)
-    users = embed_users(fitted.network, catalogue, states, no_context(200, 4), np.zeros((200, 3), np.int64))
+    states = encode_states(fitted.network, catalogue, log, slices=slices, settings=settings.inference)
+    users = embed_users(
+        fitted.network, catalogue, states, context=no_context(200, 4), demographics=np.zeros((200, 3), np.int64)
+    )
     items = embed_items(fitted.network, catalogue, prepared.dataset.statistics.at(instant(30)))
     scores = users @ items.T
     return float(((scores[:, 2] > scores[:, 3]) == (np.arange(200) % 2 == 0)).mean())

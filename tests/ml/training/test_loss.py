@@ -50,10 +50,10 @@ def gradients(
             sampled[user[:, None], candidates[None]],
             torch.tensor(TEMPERATURE),
             expected.log(),
-            hits,
-            torch.ones(batch),
-            alpha_positive,
-            alpha_negative,
+            hits=hits,
+            weight=torch.ones(batch),
+            alpha_positive=alpha_positive,
+            alpha_negative=alpha_negative,
         )
         full_loss = full_loss + functional.cross_entropy(full[user] / TEMPERATURE, item)
     (sampled_gradient,) = torch.autograd.grad(sampled_loss / batches, [sampled])
@@ -118,10 +118,10 @@ def learnt_lists(alpha_positive: float, alpha_negative: float) -> Tensor:
             scores[user[:, None], candidates[None]],
             torch.tensor(1.0),
             expected_count(joint.sum(0)[candidates], 256, 64, ITEMS).log(),
-            accidental_hits(candidates, row, row * ITEMS + item, ITEMS),
-            torch.ones(256),
-            alpha_positive,
-            alpha_negative,
+            hits=accidental_hits(candidates, row, row * ITEMS + item, ITEMS),
+            weight=torch.ones(256),
+            alpha_positive=alpha_positive,
+            alpha_negative=alpha_negative,
         )
         optimizer.zero_grad()
         loss.backward()
@@ -155,10 +155,10 @@ def test_a_hand_worked_gradient(alpha_positive: float, alpha_negative: float) ->
         cosine,
         torch.tensor(0.5),
         torch.tensor([4.0, 2.0, 0.5]).log(),
-        torch.tensor([[True, False, False]]),
-        torch.ones(1),
-        alpha_positive,
-        alpha_negative,
+        hits=torch.tensor([[True, False, False]]),
+        weight=torch.ones(1),
+        alpha_positive=alpha_positive,
+        alpha_negative=alpha_negative,
     )
     (gradient,) = torch.autograd.grad(loss, [cosine])
     positive = math.exp(1.0) / 4**alpha_positive
@@ -173,11 +173,21 @@ def test_equal_weights_are_cross_entropy_over_corrected_logits() -> None:
     cosine = torch.rand(4, 9, generator=torch.Generator().manual_seed(3))
     log_expected, hits = torch.linspace(-2, 1, 9), torch.eye(4, 9, dtype=torch.bool)
     classical = functional.cross_entropy(cosine / 0.3 - log_expected, torch.arange(4))
-    loss = sampled_softmax(cosine, torch.tensor(0.3), log_expected, hits, torch.ones(4), 1.0, 1.0)
+    loss = sampled_softmax(
+        cosine, torch.tensor(0.3), log_expected, hits=hits, weight=torch.ones(4), alpha_positive=1.0, alpha_negative=1.0
+    )
     torch.testing.assert_close(loss, classical)
     plain = functional.cross_entropy(cosine / 0.3, torch.arange(4))
     for alpha in (0.0, 0.4, 1.0):
-        loss = sampled_softmax(cosine, torch.tensor(0.3), torch.full((9,), 1.7), hits, torch.ones(4), alpha, alpha)
+        loss = sampled_softmax(
+            cosine,
+            torch.tensor(0.3),
+            torch.full((9,), 1.7),
+            hits=hits,
+            weight=torch.ones(4),
+            alpha_positive=alpha,
+            alpha_negative=alpha,
+        )
         torch.testing.assert_close(loss, plain)
 
 
@@ -212,7 +222,15 @@ def masses(hits: Tensor) -> Tensor:
     positive that less one."""
     rows, candidates = hits.shape
     cosine = torch.randn(rows, candidates, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = sampled_softmax(cosine, torch.tensor(1.0), torch.zeros(candidates), hits, torch.full((rows,), 1.0), 0.0, 1.0)
+    loss = sampled_softmax(
+        cosine,
+        torch.tensor(1.0),
+        torch.zeros(candidates),
+        hits=hits,
+        weight=torch.full((rows,), 1.0),
+        alpha_positive=0.0,
+        alpha_negative=1.0,
+    )
     (gradient,) = torch.autograd.grad(loss, [cosine])
     return gradient * rows
 
@@ -237,10 +255,10 @@ def test_the_temperature_does_not_scale_the_correction() -> None:
             torch.full((1, 3), 0.3),
             torch.tensor(temperature),
             log_expected,
-            torch.tensor([[True, False, False]]),
-            torch.ones(1),
-            0.0,
-            1.0,
+            hits=torch.tensor([[True, False, False]]),
+            weight=torch.ones(1),
+            alpha_positive=0.0,
+            alpha_negative=1.0,
         )
         assert float(loss) == pytest.approx(math.log(1 + math.exp(-0.5) + math.exp(-1.5)), rel=1e-5)
 
@@ -250,8 +268,8 @@ def test_a_hand_worked_loss() -> None:
         torch.tensor([[0.5, 0.1, -0.2]]),
         torch.tensor(0.1),
         torch.tensor([math.log(4), math.log(2), math.log(0.5)]),
-        torch.tensor([[True, False, False]]),
-        torch.ones(1),
+        hits=torch.tensor([[True, False, False]]),
+        weight=torch.ones(1),
         alpha_positive=0.5,
         alpha_negative=1.0,
     )
@@ -264,14 +282,24 @@ def test_doubling_a_weight_equals_repeating_the_row() -> None:
     hits = torch.eye(3, 7, dtype=torch.bool)
     log_expected = torch.linspace(-1, 1, 7)
     arguments = (torch.tensor(0.2), log_expected)
-    doubled = sampled_softmax(cosine, *arguments, hits, torch.tensor([2.0, 1.0, 1.0]), 0.0, 1.0)
+    doubled = sampled_softmax(
+        cosine, *arguments, hits=hits, weight=torch.tensor([2.0, 1.0, 1.0]), alpha_positive=0.0, alpha_negative=1.0
+    )
     # The repeated row brings its positive along as a candidate: hidden from the others, so that only the row counts.
     order = [0, 1, 2, 0, 3, 4, 5, 6]
     repeated = cosine[[0, 1, 2, 0]][:, order]
     hidden = torch.zeros(4, 8, dtype=torch.bool)
     hidden[:, 3], hidden[3, 0] = True, True
     hidden |= torch.eye(4, 8, dtype=torch.bool)
-    again = sampled_softmax(repeated, torch.tensor(0.2), log_expected[order], hidden, torch.ones(4), 0.0, 1.0)
+    again = sampled_softmax(
+        repeated,
+        torch.tensor(0.2),
+        log_expected[order],
+        hits=hidden,
+        weight=torch.ones(4),
+        alpha_positive=0.0,
+        alpha_negative=1.0,
+    )
     torch.testing.assert_close(doubled, again)
 
 
@@ -281,8 +309,8 @@ def test_shapes_that_do_not_fit_are_named() -> None:
             torch.zeros(2, 5),
             torch.tensor(1.0),
             torch.zeros(5),
-            torch.zeros(2, 4, dtype=torch.bool),
-            torch.ones(2),
-            0.0,
-            1.0,
+            hits=torch.zeros(2, 4, dtype=torch.bool),
+            weight=torch.ones(2),
+            alpha_positive=0.0,
+            alpha_negative=1.0,
         )

@@ -103,7 +103,7 @@ def test_a_sweep_prepares_once_learns_nothing_of_its_window_and_reports_every_po
     monkeypatch.setattr(ml.tuning.alpha_sweep, "fit", spy)
     settings = small_settings(sweep={"alphas_positive": [0.0], "alphas_negative": [0.0, 1.0], "epochs": 2})
     tracking = Tracking(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
-    found = sweep_alphas(period, settings, tracking, tmp_path / "models", "test", {"tag": "value"})
+    found = sweep_alphas(period, settings, tracking, models=tmp_path / "models", name="test", tags={"tag": "value"})
     assert [(each.alpha_positive, each.alpha_negative) for each in found.points] == [(0.0, 0.0), (0.0, 1.0)]
     assert all(0 < each.recall_at_10 <= each.recall_at_100 <= 1 for each in found.points)
     assert all(0 < each.advertiser_hit_at_10 <= 1 and 0 < each.diversity90 <= 1 for each in found.points)

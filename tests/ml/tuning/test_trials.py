@@ -31,7 +31,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def validated_epochs(study: optuna.Study, epochs: int, recall: float) -> int:
     """Epochs until a trial with the same recall in each is given up, or all of them."""
-    logger = TrialLogger(study.ask(), epochs, "validation_recall_at_100", "", "")
+    logger = TrialLogger(study.ask(), epochs, "validation_recall_at_100", tracking_uri="", run_id="")
     for epoch in range(1, epochs + 1):
         try:
             logger.log_metrics({"validation_recall_at_100": recall})

@@ -31,7 +31,7 @@ def home(tmp_path: Path) -> Home:
     for day in (None, DAY):
         landing.write(EVENTS, day, pl.DataFrame([event(str(day), event_time=HAPPENED)]))
     for day in (None, DAY):
-        ingest(landing, Tables(home.tables), EVENTS, day, DataSettings())
+        ingest(landing, Tables(home.tables), EVENTS, day=day, settings=DataSettings())
     return home
 
 

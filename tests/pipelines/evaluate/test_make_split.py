@@ -68,8 +68,8 @@ def test_the_independent_script_cuts_the_same_log_alike(script: ModuleType, prot
         pl.from_pandas(log).with_columns(text),
         pl.from_pandas(brands).with_columns(pl.all().cast(pl.String)),
         protocol,
-        cutoff,
-        WINDOW_DAYS,
+        cutoff=cutoff,
+        window_days=WINDOW_DAYS,
     )
     mine = {name: frame.to_pandas() for name, frame in ours.by_name().items()}
     assert len(mine["queries"]) > 20

@@ -201,7 +201,7 @@ def test_imports_pass_the_contracts(reviews: Path, clicks: Path, tmp_path: Path)
         summary = importer(source, landing, 2)
         for day in (None, *summary.days):
             for table in LandingTable:
-                report = ingest(landing, tables, table, day, DataSettings(maximum_quarantine_share=0))
+                report = ingest(landing, tables, table, day=day, settings=DataSettings(maximum_quarantine_share=0))
                 assert report.rows_written == report.rows_read
                 assert report.ignored_columns == ()
 
@@ -213,7 +213,7 @@ def test_the_real_sports_log(tmp_path: Path, landing: Landing, tables: Tables) -
     written = 0
     for day in (None, *summary.days):
         for table in LandingTable:
-            report = ingest(landing, tables, table, day, DataSettings(maximum_quarantine_share=0))
+            report = ingest(landing, tables, table, day=day, settings=DataSettings(maximum_quarantine_share=0))
             written += report.rows_written if table is LandingTable.events else 0
     assert written == 296_337
     order = ["user_id", "item_id"]

@@ -63,7 +63,7 @@ def test_by_hand(export: Path, landing: Landing, tables: Tables) -> None:
     assert (summary.rows, summary.undated) == ({LandingTable.events: 5, LandingTable.items: 3}, 1)
     assert summary.days == (date(2026, 3, 3),)
     assert landing.manifest.time_zone == "Europe/Berlin"
-    reports = [ingest(landing, tables, LandingTable.events, day, LENIENT) for day in (None, *summary.days)]
+    reports = [ingest(landing, tables, LandingTable.events, day=day, settings=LENIENT) for day in (None, *summary.days)]
     assert [report.quarantined for report in reports] == [
         {"event_time can be read as a time (ISO 8601)": 1},
         {},
@@ -82,7 +82,7 @@ def test_by_hand(export: Path, landing: Landing, tables: Tables) -> None:
     assert events["advertiser_id"].to_list() == ["Nord", "Nord", "unknown", "unknown"]
     assert set(events["currency"]) == {"EUR"}
     assert events["event_id"].n_unique() == 4
-    ingest(landing, tables, LandingTable.items, None, LENIENT)
+    ingest(landing, tables, LandingTable.items, day=None, settings=LENIENT)
     items = dict(tables.scan("items").select("item_id", "category").collect().iter_rows())
     assert items == {"i1": "home > furniture > chair", "i2": None, "i3": "garden"}
 

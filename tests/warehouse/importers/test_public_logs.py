@@ -27,7 +27,7 @@ def ingested(landing: Landing, tables: Tables) -> dict[str, pl.DataFrame]:
     """Every table after all of its days; nothing may be quarantined."""
     for day in (None, *landing.dates()):
         for table in LandingTable:
-            report = ingest(landing, tables, table, day, DataSettings(maximum_quarantine_share=1))
+            report = ingest(landing, tables, table, day=day, settings=DataSettings(maximum_quarantine_share=1))
             assert report.quarantined == {}
     return {table.value: tables.scan(table.value).collect() for table in LandingTable if tables.exists(table.value)}
 

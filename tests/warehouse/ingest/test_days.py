@@ -33,7 +33,7 @@ def test_a_day_ingested_twice_has_equal_rows(landing: Landing, tables: Tables) -
     )
     reports, frames = [], []
     for _ in range(2):
-        reports.append(ingest(landing, tables, EVENTS, DAY, TOLERANT))
+        reports.append(ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT))
         frames.append([tables.read(name, {"arrival_date": DAY}) for name in ("events", "quarantine_events")])
     assert_frame_equal(frames[0][0], frames[1][0])
     assert_frame_equal(frames[0][1], frames[1][1])
@@ -52,8 +52,8 @@ def test_late_is_before_the_local_day_and_never_in_the_history(landing: Landing,
         ],
     )
     arrive(landing, [event("old", event_time=NOON - timedelta(days=99))], None)
-    assert ingest(landing, tables, EVENTS, None, DataSettings()).late == 0
-    assert ingest(landing, tables, EVENTS, DAY, DataSettings()).late == 1
+    assert ingest(landing, tables, EVENTS, day=None, settings=DataSettings()).late == 0
+    assert ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings()).late == 1
     late = dict(tables.scan("events").select("event_id", "late").collect().iter_rows())
     assert late == {"before": True, "after": False, "old": False}
     assert tables.days("events", "arrival_date") == [DAY - timedelta(days=1), DAY]
@@ -80,26 +80,28 @@ def test_events_within_the_tolerance_after_their_day_are_kept(landing: Landing, 
             event("2", event_time=datetime(2026, 3, 11, 1, 0, 1, tzinfo=UTC)),
         ],
     )
-    ingest(landing, tables, EVENTS, DAY, DataSettings(future_tolerance_hours=1, maximum_quarantine_share=1))
+    ingest(
+        landing, tables, EVENTS, day=DAY, settings=DataSettings(future_tolerance_hours=1, maximum_quarantine_share=1)
+    )
     assert ids(tables) == ["1"]
 
 
 def test_a_day_without_a_folder_is_an_empty_partition_of_every_table(landing: Landing, tables: Tables) -> None:
     for table in LandingTable:
-        report = ingest(landing, tables, table, DAY, DataSettings())
+        report = ingest(landing, tables, table, day=DAY, settings=DataSettings())
         assert (report.rows_read, report.rows_written, report.files) == (0, 0, 0)
         assert tables.read(table.value, {"arrival_date": DAY}).is_empty()
 
 
 def test_a_day_whose_files_went_away_becomes_empty(landing: Landing, tables: Tables) -> None:
     path = arrive(landing, [event("1")])
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     path.unlink()
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     assert tables.scan("events").collect().is_empty()
 
 
 def test_a_history_without_a_daily_folder_says_what_to_do(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1")], None)
     with pytest.raises(LandingError, match="no folder named date=YYYY-MM-DD"):
-        ingest(landing, tables, EVENTS, None, DataSettings())
+        ingest(landing, tables, EVENTS, day=None, settings=DataSettings())

@@ -56,9 +56,9 @@ def test_text_formats_give_the_rows_of_parquet(
     for each in (landing, other):
         each.write_manifest(Manifest(synthetic=True))  # the same keys in both
     arrive(landing, rows)
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     write_text(other, name, write(rows))
-    report = ingest(other, other_tables, EVENTS, DAY, DataSettings())
+    report = ingest(other, other_tables, EVENTS, day=DAY, settings=DataSettings())
     assert (report.rows_read, report.rows_written, report.files) == (3, 3, 1)
     expected = tables.read("events", {"arrival_date": DAY})
     assert_frame_equal(other_tables.read("events", {"arrival_date": DAY}), expected)
@@ -80,7 +80,7 @@ def test_times_as_text_are_utc_unless_they_say_otherwise(
     landing: Landing, tables: Tables, text: str, hour: float
 ) -> None:
     write_text(landing, "a.csv", f"event_id,user_id,event_time,event_name,item_id\n1,u,{text},checkout,i\n")
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     expected = datetime(2026, 3, 10, tzinfo=UTC) + timedelta(hours=hour)
     assert tables.read("events", {"arrival_date": DAY})["event_time"].to_list() == [expected]
 
@@ -90,7 +90,7 @@ def test_naive_and_zoned_parquet_times_become_utc(landing: Landing, tables: Tabl
     zoned = pl.DataFrame([event("zoned")]).with_columns(pl.col("event_time").dt.convert_time_zone("Asia/Tokyo"))
     landing.write(EVENTS, DAY, naive, "a")
     landing.write(EVENTS, DAY, zoned, "b")
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     assert tables.read("events", {"arrival_date": DAY})["event_time"].to_list() == [NOON, NOON]
 
 
@@ -98,7 +98,7 @@ def test_a_file_that_is_being_written_is_ignored(landing: Landing, tables: Table
     arrive(landing, [event("1")])
     write_text(landing, "part-1.parquet.tmp", "half a file")
     write_text(landing, ".part-2.csv", "half a file")
-    assert ingest(landing, tables, EVENTS, DAY, DataSettings()).files == 1
+    assert ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings()).files == 1
 
 
 def _truncated_parquet(path: Path) -> None:
@@ -150,10 +150,10 @@ def test_an_unusable_file_is_named_and_leaves_the_previous_partition(
     landing: Landing, tables: Tables, name: str, write: Callable[[Path], object], message: str
 ) -> None:
     path = arrive(landing, [event("1")])
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     write(path.parent / name)
     with pytest.raises(LandingError, match=message) as error:
-        ingest(landing, tables, EVENTS, DAY, DataSettings())
+        ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     assert str(path.parent / name) in str(error.value)
     assert ids(tables) == ["1"]
 
@@ -170,7 +170,7 @@ def test_an_unusable_file_is_named_and_leaves_the_previous_partition(
 def test_a_message_quotes_nothing_of_a_file(landing: Landing, tables: Tables, name: str, content: str) -> None:
     path = write_text(landing, name, content)
     with pytest.raises(LandingError) as error:
-        ingest(landing, tables, EVENTS, DAY, DataSettings())
+        ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     said = str(error.value).replace(str(path), "")
     assert "ann" not in said
     assert "4711" not in said
@@ -187,7 +187,7 @@ def test_items_lists_and_structs_of_text_are_json(landing: Landing, tables: Tabl
         {"item_id": "bare"},
     ]
     write_text(landing, "a.jsonl", "\n".join(map(json.dumps, rows)), ITEMS)
-    ingest(landing, tables, ITEMS, DAY, TOLERANT)
+    ingest(landing, tables, ITEMS, day=DAY, settings=TOLERANT)
     items = {row["item_id"]: row for row in tables.read("items", {"arrival_date": DAY}).to_dicts()}
     assert set(items) == {"good", "bare"}
     good = items["good"]
@@ -209,7 +209,7 @@ def test_parquet_fixed_size_embeddings_and_integer_ids_are_read(landing: Landing
         {"item_id": [7], "embedding": [[1.0, 2.0]]}, schema={"item_id": pl.Int64, "embedding": pl.Array(pl.Float64, 2)}
     )
     landing.write(ITEMS, DAY, frame)
-    ingest(landing, tables, ITEMS, DAY, DataSettings())
+    ingest(landing, tables, ITEMS, day=DAY, settings=DataSettings())
     row = tables.read("items", {"arrival_date": DAY}).row(0, named=True)
     assert (row["item_id"], row["embedding"], row["title"]) == ("7", [1.0, 2.0], None)
 
@@ -217,7 +217,7 @@ def test_parquet_fixed_size_embeddings_and_integer_ids_are_read(landing: Landing
 def test_ids_that_only_look_like_text_formulas_are_kept_as_they_are(landing: Landing, tables: Tables) -> None:
     rows = [{"item_id": "=1+1", "title": "<script>alert(1)</script>"}]
     landing.write(ITEMS, DAY, pl.DataFrame(rows))
-    ingest(landing, tables, ITEMS, DAY, DataSettings())
+    ingest(landing, tables, ITEMS, day=DAY, settings=DataSettings())
     assert tables.read("items", {"arrival_date": DAY})["title"].to_list() == ["<script>alert(1)</script>"]
 
 
@@ -225,7 +225,7 @@ def test_an_embedding_of_another_length_is_quarantined(landing: Landing, tables:
     """Most of the first arrival say how long they are, and the catalogue says it from then on."""
     lines = ['{"item_id": "a", "embedding": [1, 2]}', '{"item_id": "b", "embedding": [3, 4]}', '{"item_id": "c"}']
     write_text(landing, "a.jsonl", "\n".join([*lines, '{"item_id": "d", "embedding": [1, 2, 3]}']), ITEMS)
-    report = ingest(landing, tables, ITEMS, DAY, TOLERANT)
+    report = ingest(landing, tables, ITEMS, day=DAY, settings=TOLERANT)
     assert report.quarantined == {"embedding has 2 numbers, as the others have": 1}
     assert sorted(tables.read("items", {"arrival_date": DAY})["item_id"]) == ["a", "b", "c"]
     later = DAY + timedelta(days=1)
@@ -233,7 +233,7 @@ def test_an_embedding_of_another_length_is_quarantined(landing: Landing, tables:
     folder.mkdir(parents=True)
     same = [f'{{"item_id": "{name}", "embedding": [1, 2, 3]}}' for name in "ef"]
     (folder / "a.jsonl").write_text("\n".join(same))
-    assert ingest(landing, tables, ITEMS, later, TOLERANT).rows_written == 0
+    assert ingest(landing, tables, ITEMS, day=later, settings=TOLERANT).rows_written == 0
 
 
 def test_nan_and_a_byte_order_mark_cost_nothing_but_the_number(landing: Landing, tables: Tables) -> None:
@@ -241,7 +241,7 @@ def test_nan_and_a_byte_order_mark_cost_nothing_but_the_number(landing: Landing,
     folder = landing.folder(EVENTS, DAY)
     folder.mkdir(parents=True)
     (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "".join(rows).encode())
-    report = ingest(landing, tables, EVENTS, DAY, DataSettings())
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     values = dict(tables.read("events", {"arrival_date": DAY}).select("event_id", "value").iter_rows())
     assert values == {"1": 1.0, "2": 1.0, "3": None}
     assert report.rows_quarantined == 0
@@ -260,7 +260,7 @@ def test_an_optional_number_that_cannot_be_read_costs_the_number(landing: Landin
     users += [{"user_id": "d", "age": "unknown"}, {"user_id": "e", "age": "1000"}]
     text = pl.DataFrame(users).write_csv() if name.endswith(".csv") else pl.DataFrame(users).write_ndjson()
     write_text(landing, name, text, LandingTable.users)
-    report = ingest(landing, tables, LandingTable.users, DAY, TOLERANT)
+    report = ingest(landing, tables, LandingTable.users, day=DAY, settings=TOLERANT)
     assert report.lost_numbers == {"age": 2}
     assert report.quarantined == {"age is not above its maximum": 1}
     assert sorted(tables.read("users", {"arrival_date": DAY})["age"].drop_nulls()) == [25, 40]
@@ -269,5 +269,5 @@ def test_an_optional_number_that_cannot_be_read_costs_the_number(landing: Landin
 def test_a_time_that_stands_for_unknown_is_quarantined(landing: Landing, tables: Tables) -> None:
     times = [datetime(1970, 1, 1, tzinfo=UTC), NOON]
     arrive(landing, [event(str(n), event_time=time) for n, time in enumerate(times)])
-    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     assert report.quarantined == {"event_time is between 1990 and 2100": 1}

@@ -53,8 +53,8 @@ def test_batches_of_any_size_have_the_same_rows(
     for each, rows in ((tables, 10_000), (others, 3)):
         monkeypatch.setattr("warehouse.ingest.read._CHUNK_ROWS", rows)
         monkeypatch.setattr(DataSettings, "batch_bytes", 1)
-        ingest(landing, each, EVENTS, DAY - timedelta(days=1), TOLERANT)
-        reports.append(ingest(landing, each, EVENTS, DAY, TOLERANT))
+        ingest(landing, each, EVENTS, day=DAY - timedelta(days=1), settings=TOLERANT)
+        reports.append(ingest(landing, each, EVENTS, day=DAY, settings=TOLERANT))
     assert [(r.rows_read, r.rows_written, r.duplicates, r.rows_quarantined) for r in reports] == [(40, 28, 10, 2)] * 2
     for table in ("events", "quarantine_events", "identities"):
         assert_frame_equal(
@@ -124,7 +124,7 @@ def test_wide_rows_are_not_sorted(landing: Landing, tables: Tables) -> None:
     vectors = pl.Series(np.random.default_rng(0).random((rows, width), np.float32)).cast(pl.List(pl.Float32))
     numbers = [*range(rows - 1), 0]
     landing.write(ITEMS, DAY, pl.DataFrame({"item_id": [f"i{number}" for number in numbers], "embedding": vectors}))
-    report = ingest(landing, tables, ITEMS, DAY, DataSettings(memory_gib=0.25))
+    report = ingest(landing, tables, ITEMS, day=DAY, settings=DataSettings(memory_gib=0.25))
     assert (report.rows_written, report.duplicates) == (rows - 1, 1)
     first = tables.scan("items").filter(pl.col("item_id") == "i0").collect()["embedding"][0]
     assert first.to_list() == vectors[0].to_list()
@@ -134,7 +134,7 @@ def test_wide_rows_are_not_sorted(landing: Landing, tables: Tables) -> None:
 def test_many_cores_need_no_more_memory(landing: Landing, tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     landing.write(EVENTS, DAY, big(1_500_000))
-    assert ingest(landing, tables, EVENTS, DAY, DataSettings(memory_gib=0.25)).rows_written == 1_500_000
+    assert ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings(memory_gib=0.25)).rows_written == 1_500_000
 
 
 def test_too_little_memory_is_said(tables: Tables) -> None:
@@ -147,5 +147,5 @@ def test_what_a_killed_ingestion_has_left_is_removed(landing: Landing, tables: T
     left.mkdir(parents=True)
     (left / "accepted-000000.parquet").write_bytes(b"somebody's rows")
     arrive(landing, [event("1")])
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     assert list((tables.root / STAGING).iterdir()) == []

@@ -44,7 +44,7 @@ def test_a_bad_row_is_quarantined_with_its_reason_and_the_others_stay(
     landing: Landing, tables: Tables, bad: dict[str, Any], reason: str
 ) -> None:
     arrive(landing, [event("1"), bad, event("2")])
-    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     assert ids(tables) == ["1", "2"]
     assert report.quarantined == {reason: 1}
     assert report.quarantine_share == pytest.approx(1 / 3)
@@ -60,7 +60,7 @@ def test_every_broken_rule_of_a_row_is_named_and_unreadable_values_keep_their_te
 ) -> None:
     text = "event_id,user_id,event_time,event_name,item_id,value,colour\n1,,yesterday,bought,i,much,red\n"
     write_text(landing, "a.csv", text)
-    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     [row] = tables.read("quarantine_events", {"arrival_date": DAY}).to_dicts()
     for rule in ("event_time can be read as a time", "event_name is known", "user_id is not null"):
         assert rule in row["reason"]
@@ -73,7 +73,7 @@ def test_every_broken_rule_of_a_row_is_named_and_unreadable_values_keep_their_te
 def test_nothing_is_lost(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1"), event("1"), *[bad for bad, _ in BROKEN], event("2"), event("3")])
     arrive(landing, [event("2"), event("4", value=-1.0)], part="part-1")
-    report = ingest(landing, tables, EVENTS, DAY, TOLERANT)
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     assert report.rows_read == report.rows_written + report.duplicates + report.rows_quarantined == len(BROKEN) + 6
     assert report.duplicates == 2
     assert tables.read("quarantine_events", {"arrival_date": DAY}).height == report.rows_quarantined
@@ -81,15 +81,15 @@ def test_nothing_is_lost(landing: Landing, tables: Tables) -> None:
 
 def test_too_many_bad_rows_stop_the_day_and_leave_its_previous_rows(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1")])
-    ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     arrive(landing, [event("2"), event("bad", value=-5.0)])
     with pytest.raises(QuarantineExceeded) as error:
-        ingest(landing, tables, EVENTS, DAY, DataSettings(maximum_quarantine_share=0.49))
+        ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings(maximum_quarantine_share=0.49))
     for part in ("events/date=2026-03-10/part-0.parquet", "'value is not below its minimum'", "row 2", '"value":-5.0'):
         assert part in str(error.value)
     assert ids(tables) == ["1"]
     assert tables.read("quarantine_events", {"arrival_date": DAY}).height == 1
-    ingest(landing, tables, EVENTS, DAY, DataSettings(maximum_quarantine_share=0.5))
+    ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings(maximum_quarantine_share=0.5))
     assert ids(tables) == ["2"]
 
 
@@ -97,7 +97,7 @@ def test_of_duplicates_the_earliest_stays_then_the_first_read(landing: Landing, 
     arrive(landing, [event("1", value=1.0), event("2", value=1.0)], part="a")
     later, earlier = NOON, NOON - timedelta(hours=1)
     arrive(landing, [event("1", value=2.0, event_time=earlier), event("2", value=2.0, event_time=later)], part="b")
-    report = ingest(landing, tables, EVENTS, DAY, DataSettings())
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     rows = tables.read("events", {"arrival_date": DAY})
     assert dict(rows.select("event_id", "value").iter_rows()) == {"1": 2.0, "2": 1.0}
     assert report.duplicates == 2
@@ -110,8 +110,8 @@ def test_duplicates_resolve_to_the_earliest_arrival_whatever_the_order_of_ingest
     for day in days:
         arrive(landing, [event("same"), event(f"only {day}")], day)
     for day in (*days, *days):
-        ingest(landing, tables, EVENTS, day, DataSettings())
-        ingest(landing, tables, EVENTS, days[0], DataSettings())
+        ingest(landing, tables, EVENTS, day=day, settings=DataSettings())
+        ingest(landing, tables, EVENTS, day=days[0], settings=DataSettings())
     assert [ids(tables, day) for day in days] == [
         [f"only {days[0]}", "same"],
         [f"only {days[1]}"],
@@ -124,7 +124,7 @@ def test_users_share_an_event_id_and_lose_nothing(landing: Landing, tables: Tabl
     before = DAY - timedelta(days=1)
     arrive(landing, [event("1", user_id="ann"), event("1", user_id="bob"), event("1", user_id="ann")], before)
     arrive(landing, [event("1", user_id="ann"), event("1", user_id="cem"), event("2", user_id="ann")])
-    reports = [ingest(landing, tables, EVENTS, day, DataSettings()) for day in (before, DAY)]
+    reports = [ingest(landing, tables, EVENTS, day=day, settings=DataSettings()) for day in (before, DAY)]
     assert [(report.rows_written, report.duplicates) for report in reports] == [(2, 1), (2, 1)]
     keys = UserKeys.of(tables, landing)
     kept = tables.scan("events").select("user_id", "event_id").collect().rows()
@@ -136,8 +136,8 @@ def test_users_share_an_event_id_and_lose_nothing(landing: Landing, tables: Tabl
 def test_all_duplicates_leave_an_empty_day(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1"), event("2")], DAY - timedelta(days=1))
     arrive(landing, [event("1"), event("2"), event("2")])
-    ingest(landing, tables, EVENTS, DAY - timedelta(days=1), DataSettings())
-    report = ingest(landing, tables, EVENTS, DAY, DataSettings())
+    ingest(landing, tables, EVENTS, day=DAY - timedelta(days=1), settings=DataSettings())
+    report = ingest(landing, tables, EVENTS, day=DAY, settings=DataSettings())
     assert (report.rows_written, report.duplicates) == (0, 3)
 
 
@@ -147,5 +147,5 @@ def test_impressions_are_told_apart_by_request_and_item(landing: Landing, tables
     landing.write(
         LandingTable.impressions, DAY, pl.DataFrame([{"request_id": r, "item_id": i, **row} for r, i in keys])
     )
-    report = ingest(landing, tables, LandingTable.impressions, DAY, DataSettings())
+    report = ingest(landing, tables, LandingTable.impressions, day=DAY, settings=DataSettings())
     assert (report.rows_written, report.duplicates) == (3, 1)

@@ -62,7 +62,7 @@ def test_a_damaged_sequence_begins_anew_with_the_next_event(tmp_path: Path) -> N
     )
     store.put(SEQUENCES, [(key, b"\x7f" + record[1:])])  # a stamp of the far future
     assert Held.of(store.get(SEQUENCES, key)) == Held(None, [])
-    assert add(store, key, [event | {"event_id": "2"}], 10, 0, 5)[0] == 10
+    assert add(store, key, [event | {"event_id": "2"}], stamp=10, since=0, length=5)[0] == 10
     held = Held.of(store.get(SEQUENCES, key))
     assert (held.stamp, [each["event_id"] for each in held.events]) == (10, ["2"])
     store.close()
