@@ -1,7 +1,7 @@
 """Every setting of adseq in one typed place.
 
-Defaults live here. The environment overrides them (``ADSEQ_TRAINING__MAXIMUM_EPOCHS=3``), and Dagster's launchpad overrides
-the environment for one run (resource ``workspace``). Each training run logs the effective values to MLflow.
+Defaults live here. The environment overrides them (``ADSEQ_TRAINING__MAXIMUM_EPOCHS=3``), and Dagster's launchpad
+overrides the environment for one run (resource ``workspace``). Each training run logs the effective values to MLflow.
 """
 
 from __future__ import annotations
