@@ -178,8 +178,8 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
         ItemVersion(period, prepared, effective),
         workspace.tracking,
         workspace.home.models,
-        f"{day}",
-        dagster_tags(context),
+        name=f"{day}",
+        tags=dagster_tags(context),
     )
     item_versions(workspace.tables, workspace.home).add(trained.version, day, trained.run_id)
     return dg.MaterializeResult(

@@ -60,13 +60,7 @@ OF_A_FRAMEWORK = {
 """Functions whose signature a framework sets."""
 
 STILL_BY_POSITION = {
-    "assets/steps/encode.py:snapshot_embeddings",
     "assets/steps/history_page.py:_retrieved",
-    "ml/models/advertiser_artifact.py:candidates",
-    "ml/models/advertiser_artifact.py:user_vectors",
-    "ml/versions/tracking.py:Tracking.run",
-    "ml/versions/train.py:_Course._start",
-    "ml/versions/train.py:train_version",
 }
 
 

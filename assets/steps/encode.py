@@ -167,7 +167,7 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
     save_index(directory, index, item_ids.to_list(), model_version=version.name, day=day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
-    users, queries = snapshot_embeddings(workspace, version, day, RECALL_QUERIES)
+    users, queries = snapshot_embeddings(workspace, version, day, maximum=RECALL_QUERIES)
     depth = min(SLOTS, len(item_ids))
     searched = len(queries) and len(item_ids)
     ever, own = _engagement(workspace, day, users, item_ids)
@@ -208,6 +208,7 @@ def snapshot_embeddings(
     workspace: Workspace,
     version: ModelVersion,
     day: date,
+    *,
     maximum: int | None = None,
     users: pl.Series | None = None,
 ) -> tuple[pl.Series, NDArray[np.float32]]:

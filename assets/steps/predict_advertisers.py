@@ -53,11 +53,10 @@ def _predict(workspace: Workspace, version: ModelVersion, day: date, sequences: 
     sequences = sequences.sort("user_id")
     index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
     items, people = workspace.items_as_of(day), users_as_of(tables, day)
-    users = user_vectors(
-        workspace.advertiser_model(version.deployed), items, sequences, people, workspace.settings.inference
-    )
+    artifact = workspace.advertiser_model(version.deployed)
+    users = user_vectors(artifact, items, sequences, users=people, settings=workspace.settings.inference)
     depth = workspace.settings.advertisers.list_depth
-    frame = candidates(sequences["user_id"], users, index, vectors(index["embedding"]), depth)
+    frame = candidates(sequences["user_id"], users, index, vectors=vectors(index["embedding"]), depth=depth)
     write_candidates(tables, version.name, day, frame)
     return frame
 

@@ -65,6 +65,7 @@ def user_vectors(
     artifact: Artifact[AdvertiserNetwork],
     items: pl.DataFrame,
     sequences: pl.DataFrame,
+    *,
     users: pl.DataFrame,
     settings: InferenceSettings,
 ) -> NDArray[np.float32]:
@@ -92,7 +93,12 @@ def user_vectors(
 
 
 def candidates(
-    user_ids: pl.Series, users: NDArray[np.float32], index: pl.DataFrame, vectors: NDArray[np.float32], depth: int
+    user_ids: pl.Series,
+    users: NDArray[np.float32],
+    index: pl.DataFrame,
+    *,
+    vectors: NDArray[np.float32],
+    depth: int,
 ) -> pl.DataFrame:
     """Each user's best advertisers.
 

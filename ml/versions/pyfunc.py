@@ -99,7 +99,8 @@ def embed_events(artifact: Artifact[AdvertiserNetwork], events: pd.DataFrame) ->
     """User embeddings among the advertisers: columns user_id, embedding (list of W + D floats)."""
     sequences = event_rows(events).group_by("user_id", maintain_order=True).agg(pl.all())
     nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
-    vectors = user_vectors(artifact, basis_items(artifact.basis), sequences, nobody, artifact.settings.inference)
+    items, settings = basis_items(artifact.basis), artifact.settings.inference
+    vectors = user_vectors(artifact, items, sequences, users=nobody, settings=settings)
     return pd.DataFrame({"user_id": sequences["user_id"].to_list(), "embedding": [row.tolist() for row in vectors]})
 
 

@@ -57,7 +57,7 @@ class Tracking:
 
     @contextmanager
     def run(
-        self, experiment: str, name: str, tags: dict[str, str], nested: bool = False, system_metrics: bool = False
+        self, experiment: str, name: str, tags: dict[str, str], *, nested: bool = False, system_metrics: bool = False
     ) -> Iterator[Run]:
         """An MLflow run, tagged with the version of the code; a failure marks it as failed."""
         mlflow.set_tracking_uri(self.uri)

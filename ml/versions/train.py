@@ -110,7 +110,7 @@ class TrainedVersion:
 
 
 def train_version(
-    version_task: VersionTask[NetworkType], tracking: Tracking, models: Path, name: str, tags: dict[str, str]
+    version_task: VersionTask[NetworkType], tracking: Tracking, models: Path, *, name: str, tags: dict[str, str]
 ) -> TrainedVersion:
     """Train, log, register, and put the version's artefacts under ``models/<version>``.
 
@@ -171,13 +171,13 @@ class _Course(Generic[NetworkType]):
             The fit that chose the number of epochs, the one to deploy, and its artefact.
         """
         with fit_workers(self.version_task.settings.training.fits_at_once) as workers:
-            choosing = self._start(workers, "choice of epochs", "choice", self.version_task.choose_epochs())
+            choosing = self._start(workers, "choice of epochs", "choice", function=self.version_task.choose_epochs())
             # Prepared while the choice is made.
             comparisons, to_deploy = self.version_task.comparisons(), self.version_task.deployed()
             selection = choosing.result()
             epochs = selection.best_epoch
             running = [self._start_comparison(workers, planned, epochs) for planned in comparisons]
-            deploying = self._start(workers, "to deploy", DEPLOYED, partial(fit, to_deploy.task, epochs))
+            deploying = self._start(workers, "to deploy", DEPLOYED, function=partial(fit, to_deploy.task, epochs))
             for planned, comparison in zip(comparisons, running, strict=True):
                 self._keep_comparison(planned, comparison)
             deployed = deploying.result()
@@ -188,6 +188,7 @@ class _Course(Generic[NetworkType]):
         workers: FitWorkers,
         name: str,
         directory: str,
+        *,
         function: FitFunction[Fit[NetworkType]],
         run_id: str | None = None,
     ) -> RunningFit[Fit[NetworkType]]:
@@ -202,7 +203,7 @@ class _Course(Generic[NetworkType]):
         run_id = self.tracking.open_nested(TRAINING, name, {"purpose": "comparison"}, self.run_id)
         self.tracking.log_params_of(run_id, {**planned.task.settings.flat(), "epochs": epochs})
         function = partial(fit, planned.task, epochs)
-        return self._start(workers, planned.part, planned.part, function, run_id)
+        return self._start(workers, planned.part, planned.part, function=function, run_id=run_id)
 
     def _keep_comparison(self, planned: PlannedFit[NetworkType], running: RunningFit[Fit[NetworkType]]) -> None:
         """Wait for the fit, close its nested run and keep the network for the reports."""

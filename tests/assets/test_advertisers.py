@@ -68,7 +68,8 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
     assert_frame_equal(index, stored, abs_tol=1e-5)
 
     sequences = user_sequences(tables, landing, day, settings=artifact.settings.sequences)
-    users = user_vectors(artifact, items, sequences, users_as_of(tables, day), artifact.settings.inference)
+    people, settings = users_as_of(tables, day), artifact.settings.inference
+    users = user_vectors(artifact, items, sequences, users=people, settings=settings)
     scores = users @ vectors(index["embedding"]).T
     found = tables.read("advertiser_candidates", where).sort("user_id")
     assert found["user_id"].equals(sequences["user_id"])

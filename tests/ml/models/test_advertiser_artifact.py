@@ -41,9 +41,9 @@ def test_candidates_are_the_nearest_advertisers_best_first() -> None:
     index = pl.DataFrame({"advertiser_id": ["a", "b", "c"]})
     vectors = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
     users = np.array([[1, 0], [0, 1]], np.float32)
-    found = candidates(pl.Series(["u", "v"]), users, index, vectors, depth=2)
+    found = candidates(pl.Series(["u", "v"]), users, index, vectors=vectors, depth=2)
     assert found["user_id"].to_list() == ["u", "v"]
     assert found["advertiser_ids"].to_list() == [["a", "c"], ["b", "c"]]
     np.testing.assert_allclose(found["scores"].to_list(), [[1, 0.6], [1, 0.8]], rtol=1e-6)
-    none = candidates(pl.Series([], dtype=pl.String), np.zeros((0, 2), np.float32), index, vectors, depth=2)
+    none = candidates(pl.Series([], dtype=pl.String), np.zeros((0, 2), np.float32), index, vectors=vectors, depth=2)
     assert len(none) == 0

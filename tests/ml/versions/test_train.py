@@ -32,7 +32,7 @@ def trained(home: Path, tracking: Tracking, period: TrainingPeriod, prepared: Pr
     version = ToyVersion(period, prepared.dataset.basis, settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "OWN_PACKAGES", (*checkpoints.OWN_PACKAGES, "tests"))  # as if the toy were in ml
-        return train_version(version, tracking, home / "models", "2026-01-01", {"origin": "a test"})
+        return train_version(version, tracking, home / "models", name="2026-01-01", tags={"origin": "a test"})
 
 
 def test_a_third_kind_of_model_takes_the_same_course(home: Path, trained: TrainedVersion) -> None:
