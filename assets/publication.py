@@ -28,8 +28,8 @@ SHOWN_VERSIONS = 5  # the newest: a rollback goes to one of these
     owners=[DATA_PLATFORM],
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36)),
     description="The online store brought up to the day: states, advertiser lists, sequences and demographics of the "
-    "users with news, the catalogue, and at the end the sign that says which version, day and index are served. A new "
-    "version is filled completely before the sign turns to it.",
+    "users with news, the catalogue, and at the end the pointer to the version, day and index that are served. A new "
+    "version is filled completely before the pointer moves to it.",
     metadata=columns(
         states="one record a user and model version: what is known, and the encoder's output",
         advertisers="one list a user and advertiser model: the best advertisers and their scores",

@@ -28,7 +28,7 @@ from warehouse.world.catalogue import build_catalogue
 from warehouse.world.settings import WorldSettings
 
 DISK, HALF = 0, -1  # among the counts of states: no state, but as many bytes; everybody's in half precision
-HALF_SHELF = "states-half"
+HALF_NAMESPACE = "states-half"
 BLOCKS_A_COMMIT = 24  # megabytes that 20,000 states are
 CHANGED = (10_000, 100_000)  # states written again, as on a day
 ITEMS, USERS, LISTED = 100_000, 1_000_000, 100
@@ -65,7 +65,7 @@ def publish(home: Home, console: Console) -> dict[int, float]:
     catalogue_frame(dataset.features.to_frame(statistics), items).write_parquet(home.served / "catalogue.parquet")
     store, publication = LmdbStore(home.online), _publication()
     written = _fill(store, publication, network.state_width, items=items, midnight=midnight, console=console)
-    store.turn_sign(publication.to_bytes())
+    store.switch(publication.to_bytes())
     store.close()
     return written
 
@@ -103,9 +103,9 @@ def _fill(
     os.sync()  # what was built before is not to be written meanwhile
     seconds = {DISK: _disk_seconds(store.root, USERS * (STATE_HEADER.size + 4 * width))}
     started = time.perf_counter()
-    store.put(HALF_SHELF, state_rows(states, Precision.float16))
+    store.put(HALF_NAMESPACE, state_rows(states, Precision.float16))
     seconds[HALF] = time.perf_counter() - started
-    store.clear(HALF_SHELF)
+    store.clear(HALF_NAMESPACE)
     os.sync()
     for count in (USERS, *CHANGED):
         some = states if count == USERS else states.sample(count, seed=count)

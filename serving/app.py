@@ -108,7 +108,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
 
     Raises (when it starts):
         StoreUnreachable: the online store does not answer.
-        StoreDamaged: it lacks what its sign promises, or holds records of another format.
+        StoreDamaged: it lacks what its pointer promises, or holds records of another format.
     """
 
     @asynccontextmanager

@@ -27,7 +27,7 @@ def unreadable_catalogue(path: Path, why: str) -> Unreadable:
 
 
 def verify_catalogue(home: Path, publication: Publication) -> None:
-    """Check the catalogue file of a publication against the checksum in the sign.
+    """Check the catalogue file of a publication against the checksum in the pointer.
 
     Raises:
         Unreadable: the file is missing, or does not match.

@@ -1,4 +1,4 @@
-"""Follows the store's sign: loads what is newly published beside what answers, then answers from the new."""
+"""Follows the store's pointer: loads what is newly published beside what answers, then answers from the new."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Follower:
         self.home, self.store, self.metrics, self.every_seconds = home, store, metrics, every_seconds
         self.current: Served | None = None
         self.problem: str | None = None  # why the newest publication does not answer; None while it does
-        self._sign: bytes | None = None
+        self._pointer: bytes | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow publications", daemon=True)
 
@@ -49,23 +49,23 @@ class Follower:
         self._thread.join()
 
     def look(self) -> None:
-        """Load the publication that the sign names, if it is another one.
+        """Load the publication that the pointer names, if it is another one.
 
         One that cannot be loaded leaves the one before, is tried again at each look, and is told in ``problem``, in the
         metrics and, once, in the log.
         """
         try:
-            sign = self.store.sign()
-            if sign is None or sign == self._sign:
+            pointer = self.store.current()
+            if pointer is None or pointer == self._pointer:
                 self._tell(None)
                 return
-            publication = Publication.from_bytes(sign)
+            publication = Publication.from_bytes(pointer)
             check(self.store, publication)
             loaded = _loaded(self.home, publication)
         except Exception as error:
             self._tell(self._described(error))
             return
-        self.current, self._sign = loaded, sign
+        self.current, self._pointer = loaded, pointer
         self._tell(None)
         self.metrics.serve(publication.model_version, publication.day.isoformat())
         log.info("serving %s as of %s", publication.model_version, publication.day)

@@ -55,7 +55,7 @@ class Metrics:
         )
         self.store_faults = Counter(
             "adseq_store_faults",
-            "Damaged records that counted as missing, by shelf, and states that the store did not take (unwritten)",
+            "Damaged records that counted as missing, by namespace, and states that the store did not take (unwritten)",
             ["kind"],
             registry=self.registry,
         )
@@ -84,10 +84,10 @@ class Metrics:
                 self.served.labels(**sample.labels).set(0)
         self.served.labels(model_version, day).set(1)
 
-    def note_damaged(self, shelves: Iterable[str]) -> None:
+    def note_damaged(self, namespaces: Iterable[str]) -> None:
         """Count records that cannot be read."""
-        for shelf in shelves:
-            self.store_faults.labels(shelf).inc()
+        for namespace in namespaces:
+            self.store_faults.labels(namespace).inc()
 
     def note_unwritten(self, unwritten: bool) -> None:
         """Count a state that the store did not take."""

@@ -72,7 +72,7 @@ class Served:
 
         Raises:
             NothingPublished: no day has been published.
-            StoreDamaged: the store lacks what its sign promises, or holds records of another format.
+            StoreDamaged: the store lacks what its pointer promises, or holds records of another format.
             Unreadable, ValueError: see ``load``.
         """
         publication = served_whole(store)

@@ -81,12 +81,12 @@ def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> C
 
 def _replace_state(served: Served, store: OnlineStore, key: bytes, record: StateRecord) -> None:
     """Put a state into the store, also in the place of a damaged one, whose stamp says nothing."""
-    shelf, value = served.publication.states, record.to_bytes(served.publication.precision)
-    before = store.get(shelf, key)
+    namespace, value = served.publication.states, record.to_bytes(served.publication.precision)
+    before = store.get(namespace, key)
     if before is not None and is_damaged(before):
-        store.exchange(shelf, key, before, value)
+        store.exchange(namespace, key, before, value)
     else:
-        store.put(shelf, [(key, value)])
+        store.put(namespace, [(key, value)])
 
 
 def infer(served: Served, rows: Sequence[Mapping[str, Any]], stamp: int, now: datetime) -> StateRecord:

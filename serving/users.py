@@ -39,7 +39,7 @@ class KnownUser:
     advertisers: list[str]  # best first
     history: list[PastEvent]  # oldest first
     demographics: Demographics
-    damaged: tuple[str, ...] = ()  # shelves whose record cannot be read: it counts as missing
+    damaged: tuple[str, ...] = ()  # namespaces whose record cannot be read: it counts as missing
 
     @property
     def seen(self) -> set[str]:
@@ -48,19 +48,19 @@ class KnownUser:
 
 
 class _Reader:
-    """Reads the records of one user, and notes the shelves on which a record is damaged."""
+    """Reads the records of one user, and notes the namespaces in which a record is damaged."""
 
     def __init__(self, store: OnlineStore, key: bytes) -> None:
         self.store, self.key = store, key
         self.damaged: list[str] = []
 
-    def read(self, shelf: str | None, decode: Callable[[bytes], Content]) -> Content | None:
-        """Return the decoded record; None where the shelf has none that can be read."""
+    def read(self, namespace: str | None, decode: Callable[[bytes], Content]) -> Content | None:
+        """Return the decoded record; None where the namespace has none that can be read."""
         try:
-            value = None if shelf is None else self.store.get(shelf, self.key)
+            value = None if namespace is None else self.store.get(namespace, self.key)
             return None if value is None else decode(value)
         except DamagedRecord:
-            self.damaged.append(str(shelf))
+            self.damaged.append(str(namespace))
             return None
 
 

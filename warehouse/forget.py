@@ -44,7 +44,7 @@ class _Changed(Exception):
     """Somebody else has written the file meanwhile."""
 
 
-def bury(tables: Tables, keys: pl.Series, day: date) -> None:
+def add_tombstones(tables: Tables, keys: pl.Series, day: date) -> None:
     """Keep users out of every later ingestion."""
     before = tables.read(TOMBSTONES, {"day": day})[USER] if tables.exists(TOMBSTONES) else keys.head(0)
     tables.write(TOMBSTONES, pl.concat([before, keys]).alias(USER).unique().sort().to_frame(), {"day": day})

@@ -42,7 +42,7 @@ def why_advertisers_alone(tables: Tables) -> str | None:
 
 
 def why_nothing_published(tables: Tables) -> str:
-    """Return why the online store has no sign, and what to do."""
+    """Return why the online store has no pointer, and what to do."""
     if why := why_advertisers_alone(tables):
         return f"No item is published. {why} {WITHOUT_SERVICE}"
     return "Nothing is published yet: run a day (adseq run), which materializes online_states."

@@ -1,7 +1,7 @@
 """What the asset ``online_states`` does: bring the online store up to a day.
 
-A model version becomes visible in one step, when all of its shelves are filled. Within a version a day costs what its
-active users cost. A day that is run again writes its users again and never takes the store back to an older day.
+A model version becomes visible in one step, when all of its namespaces are filled. Within a version a day costs
+what its active users cost. A day that is run again writes its users again and never takes the store back to an older day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from warehouse.forget import forgotten_users
 from warehouse.home import write_atomically
 from warehouse.online import OnlineStore, StoreDamaged, open_store
 from warehouse.online.open import record_store
-from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, bury, check, served
+from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, add_tombstones, check, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, Held, add, events_in
 from warehouse.sequences import all_user_sequences
@@ -69,7 +69,7 @@ class News:
 
 
 def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion: str | None) -> Published:
-    """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the sign last.
+    """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the pointer last.
 
     Of another version than the one served, an earlier day is history and changes nothing; nor does any day unless the
     version is champion: a day run again with the version that once served it does not undo a rollback. A store that is
@@ -78,7 +78,7 @@ def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion
     started = time.perf_counter()
     store = open_store(workspace.settings.online.store, workspace.home)
     try:
-        before = _signed(store)
+        before = _current(store)
         same = before is not None and before.model_version == version.name
         if before is not None and not same and (before.day > day or version.name != champion):
             return Published(before, False, 0, 0, time.perf_counter() - started)
@@ -86,7 +86,7 @@ def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion
         if held is None:
             _clear_all(store)
         publication = _publication(workspace, version, max(day, before.day) if same and before else day)
-        bury(store, forgotten_users(workspace.tables))  # the store may be another one than they were buried in
+        add_tombstones(store, forgotten_users(workspace.tables))  # this store may be another one than before
         record_store(workspace.home, workspace.settings.online.store)
         news = News(held.day if held else None, day)
         lists_known = held is not None and held.advertiser_version == publication.advertiser_version
@@ -96,15 +96,15 @@ def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion
         _put_sequences(workspace, store, publication, news.unless(sequences_fit))
         _put_demographics(workspace, store, publication, news)
         publication = replace(publication, catalogue_sha256=_write_catalogue(workspace, version, publication))
-        store.turn_sign(publication.to_bytes())
-        _clear_shelves(store, publication, held)
+        store.switch(publication.to_bytes())
+        _clear_namespaces(store, publication, held)
         return Published(publication, held is None or not same, states, lists, time.perf_counter() - started)
     finally:
         store.close()
 
 
-def _signed(store: OnlineStore) -> Publication | None:
-    """Return the publication that the store's sign names; None where no sign can be read."""
+def _current(store: OnlineStore) -> Publication | None:
+    """Return the publication that the store's pointer names; None where no pointer can be read."""
     try:
         return served(store)
     except StoreDamaged:
@@ -112,7 +112,7 @@ def _signed(store: OnlineStore) -> Publication | None:
 
 
 def _is_whole(store: OnlineStore, publication: Publication | None) -> bool:
-    """Whether the store holds what its sign promises."""
+    """Whether the store holds what its pointer promises."""
     if publication is None:
         return False
     try:
@@ -123,9 +123,9 @@ def _is_whole(store: OnlineStore, publication: Publication | None) -> bool:
 
 
 def _clear_all(store: OnlineStore) -> None:
-    """Remove all shelves: nothing on them can be added to."""
-    for shelf in store.shelves():
-        store.clear(shelf)
+    """Remove all namespaces: nothing on them can be added to."""
+    for namespace in store.namespaces():
+        store.clear(namespace)
 
 
 def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publication:
@@ -251,11 +251,11 @@ def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame
     return features.join(attributes, on="item_id", how="left").sort("item_id")
 
 
-def _clear_shelves(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
-    """Keep the shelves of what is served and of what was served before, which a reader may still be on."""
+def _clear_namespaces(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
+    """Keep the namespaces of what is served and of what was served before, which a reader may still be on."""
     kept = {SEQUENCES, USERS, FORGOTTEN}
     for each in (publication, before):
         kept |= {each.states, each.advertisers or ""} if each else set()
-    for shelf in store.shelves():
-        if shelf not in kept:
-            store.clear(shelf)
+    for namespace in store.namespaces():
+        if namespace not in kept:
+            store.clear(namespace)

@@ -1,4 +1,4 @@
-"""Whether the online store holds what its sign says: files of the publication, and the users of the snapshot."""
+"""Whether the online store holds what its pointer says: files of the publication, and the users of the snapshot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOLERANCE = 1e-2  # relative; of states in half precision
 
 
 def online_part(checked: Checked) -> Part:
-    """Hold the store against its sign and against the snapshot of the day that the sign names."""
+    """Hold the store against its pointer and against the snapshot of the day that the pointer names."""
     name = Settings(home=checked.home.root).online.store
     notes = []
     recorded = recorded_store(checked.home)
@@ -48,14 +48,14 @@ def online_part(checked: Checked) -> Part:
 
 
 def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
-    sign = store.sign()
-    if sign is None:
+    pointer = store.current()
+    if pointer is None:
         return Part("online store", "nothing is published", [], notes)
     try:
-        publication = Publication.from_bytes(sign)
+        publication = Publication.from_bytes(pointer)
     except (ValueError, TypeError, KeyError) as error:
         return Part(
-            "online store", "the sign", [Fault(f"the sign is damaged ({error})", _refill(checked, None))], notes
+            "online store", "the pointer", [Fault(f"the pointer is damaged ({error})", _refill(checked, None))], notes
         )
     faults = [*_publication_faults(checked, publication)]
     try:
@@ -66,7 +66,7 @@ def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
 
 
 def _publication_faults(checked: Checked, publication: Publication) -> Iterator[Fault]:
-    """Faults of the files that the sign names."""
+    """Faults of the files that the pointer names."""
     from ml.files import Unreadable
     from ml.models.artifact import WEIGHTS
     from serving.catalogue import verify_catalogue
@@ -74,7 +74,7 @@ def _publication_faults(checked: Checked, publication: Publication) -> Iterator[
     again = checked.remedy_of_day(str(publication.day))
     for path in (publication.model / WEIGHTS, publication.index):
         if not (checked.home.root / path).exists():
-            yield Fault(f"{checked.home.root / path}, which the sign names, is missing", again)
+            yield Fault(f"{checked.home.root / path}, which the pointer names, is missing", again)
     try:
         verify_catalogue(checked.home.root, publication)
     except Unreadable as error:
@@ -86,7 +86,7 @@ def _record_faults(checked: Checked, store: OnlineStore, publication: Publicatio
     forgotten = forgotten_users(checked.tables).implode()
     states = snapshot(checked.tables, publication.model_version, publication.day)
     states = states.filter(~pl.col("user_id").is_in(forgotten))
-    faults = _fewer(checked, store, publication, shelf=publication.states, wanted=states.height)
+    faults = _fewer(checked, store, publication, namespace=publication.states, wanted=states.height)
     wrong = sum(not _is_whole(store, publication, row) for row in _sample(states).iter_rows(named=True))
     if wrong:
         faults.append(_other(checked, publication, wrong, looked_at=min(SAMPLE, states.height), kind="states"))
@@ -94,7 +94,7 @@ def _record_faults(checked: Checked, store: OnlineStore, publication: Publicatio
         return faults
     lists = candidates_snapshot(checked.tables, publication.advertiser_version, publication.day)
     lists = lists.filter(~pl.col("user_id").is_in(forgotten))
-    faults += _fewer(checked, store, publication, shelf=publication.advertisers, wanted=lists.height)
+    faults += _fewer(checked, store, publication, namespace=publication.advertisers, wanted=lists.height)
     wrong = 0
     for row in _sample(lists).iter_rows(named=True):
         held = store.get(publication.advertisers, row["user_id"].encode())
@@ -126,11 +126,13 @@ def _damaged_list(held: bytes, advertisers: list[str], stamp: int) -> bool:
         return True
 
 
-def _fewer(checked: Checked, store: OnlineStore, publication: Publication, *, shelf: str, wanted: int) -> list[Fault]:
-    held = store.count(shelf)  # more is right: events that come in live make records of new users
+def _fewer(
+    checked: Checked, store: OnlineStore, publication: Publication, *, namespace: str, wanted: int
+) -> list[Fault]:
+    held = store.count(namespace)  # more is right: events that come in live make records of new users
     if held >= wanted:
         return []
-    what = f"the shelf {shelf} holds {held:,} records, and the tables {wanted:,} users as of {publication.day}"
+    what = f"the namespace {namespace} holds {held:,} records, and the tables {wanted:,} users as of {publication.day}"
     return [Fault(what, _refill(checked, publication))]
 
 

@@ -15,14 +15,14 @@ from ml.figures.history_page import without_users
 from pipelines.cli.errors import RunFailed, RunRefused
 from settings import Settings
 from warehouse.day_records import record_rewritten, untouched_files
-from warehouse.forget import bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.forget import add_tombstones, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.home import Home, write_atomically
 from warehouse.identity import UserKeys, known_ids
 from warehouse.landing import Landing
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.open import recorded_store, without_password
 from warehouse.online.publication import FORGOTTEN
-from warehouse.online.publication import bury as bury_online
+from warehouse.online.publication import add_tombstones as add_online_tombstones
 from warehouse.tables import Tables
 from warehouse.views import rebuild_views
 
@@ -57,8 +57,8 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     with writing(home, "adseq forget"):
         store = open_store(address, home)
         try:
-            bury(tables, keys, datetime.now(UTC).date())
-            bury_online(store, forgotten_users(tables))
+            add_tombstones(tables, keys, datetime.now(UTC).date())
+            add_online_tombstones(store, forgotten_users(tables))
             begun = time.monotonic()
             untouched = untouched_files(tables, landing)
             files = forget_in_landing(landing, user_ids)
@@ -110,8 +110,8 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
 
 
 def _forget_online(store: OnlineStore, keys: pl.Series) -> int:
-    shelves = [shelf for shelf in store.shelves() if shelf != FORGOTTEN]
-    return sum(store.remove(shelf, [key.encode() for key in keys]) for shelf in shelves)
+    namespaces = [namespace for namespace in store.namespaces() if namespace != FORGOTTEN]
+    return sum(store.remove(namespace, [key.encode() for key in keys]) for namespace in namespaces)
 
 
 def _forget_in_reports(home: Home, keys: pl.Series) -> int:

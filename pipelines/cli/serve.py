@@ -27,7 +27,7 @@ def serve_candidates(home: Home, host: str, port: int, *, processes: int, consol
 
     Raises:
         RunRefused: others could reach the service and there is no token, or the address cannot be had.
-        StoreUnreachable: the online store does not answer, or lacks what its sign promises.
+        StoreUnreachable: the online store does not answer, or lacks what its pointer promises.
     """
     from serving.app import TOKEN_VARIABLE
     from serving.connections.processes import Workers, WorkersFailed

@@ -73,8 +73,8 @@ def main(day: str, steps: int = 1) -> int:
             killer = Killer(last)
             killer.within_writes()
             killer.around(os, "replace", lambda _, to: f"the replacement of {Path(to).name}")
-            killer.around(LmdbStore, "put", lambda _, shelf, rows: f"putting {shelf}")
-            killer.around(LmdbStore, "turn_sign", lambda *_: "turning the sign")
+            killer.around(LmdbStore, "put", lambda _, namespace, rows: f"putting {namespace}")
+            killer.around(LmdbStore, "switch", lambda *_: "turning the pointer")
             sys.stderr = sys.__stderr__ = open(os.devnull, "w")  # noqa: SIM115
             use_home(Home(Settings().home))
             from pipelines.cli.app import app

@@ -99,7 +99,7 @@ def test_days_run_again_leave_the_store_at_the_newest(again: Home) -> None:
 
 
 def test_a_publication_that_died_is_made_good(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Half of the states are missing and the sign is of the day before: what a killed publisher leaves."""
+    """Half of the states are missing and the pointer is of the day before: what a killed publisher leaves."""
     home = copy_of(ran.home, tmp_path_factory.mktemp("died") / "home")
     store = LmdbStore(home.online)
     now = served(store)
@@ -107,7 +107,7 @@ def test_a_publication_that_died_is_made_good(ran: Ran, tmp_path_factory: pytest
     before = Publication(**{**vars(now), "day": DAYS[1]})
     active = ran.tables.read("user_sequences", {"day": DAYS[2]})["user_id"].to_list()
     store.remove(now.states, [key.encode() for key in active[::2]])
-    store.turn_sign(before.to_bytes())
+    store.switch(before.to_bytes())
     store.close()
     execute(home, days_of([DAYS[2]]))
     assert_store_is(home, "item-1", DAYS[2])

@@ -42,11 +42,11 @@ def basis(client: TestClient, user: str) -> str:
     return str(response.json()["basis"])
 
 
-def spoil(store: LmdbStore, shelf: str, key: bytes) -> None:
+def spoil(store: LmdbStore, namespace: str, key: bytes) -> None:
     """Turn one byte of a record."""
-    before = store.get(shelf, key)
+    before = store.get(namespace, key)
     assert before is not None
-    assert store.exchange(shelf, key, before, before[:20] + bytes([before[20] ^ 255]) + before[21:])
+    assert store.exchange(namespace, key, before, before[:20] + bytes([before[20] ^ 255]) + before[21:])
 
 
 def test_a_damaged_record_counts_as_missing_and_is_counted(ran: Ran, client: TestClient, user: str) -> None:
@@ -59,13 +59,13 @@ def test_a_damaged_record_counts_as_missing_and_is_counted(ran: Ran, client: Tes
     value = store.get(publication.states, key)
     assert value is not None
     assert not is_damaged(value)
-    for shelf in (publication.advertisers, "users", SEQUENCES):
-        spoil(store, shelf, key)
+    for namespace in (publication.advertisers, "users", SEQUENCES):
+        spoil(store, namespace, key)
     assert basis(client, user) == "history"
     assert client.post("/history", json={"user_id": user}).json()["events"] == []
     text = client.get("/metrics").text
-    for shelf, times in ((publication.states, 1), (publication.advertisers, 1), ("users", 1), (SEQUENCES, 1)):
-        assert f'adseq_store_faults_total{{kind="{shelf}"}} {times}.0' in text
+    for namespace, times in ((publication.states, 1), (publication.advertisers, 1), ("users", 1), (SEQUENCES, 1)):
+        assert f'adseq_store_faults_total{{kind="{namespace}"}} {times}.0' in text
 
 
 def test_a_store_that_takes_no_write_is_answered_from(

@@ -31,11 +31,11 @@ def client_of(home: Home) -> TestClient:
 
 def broken(home: Home, kind: str) -> tuple[Path, bytes]:
     """Damage a file of the publication. Returns the file and what it was."""
-    sign = json.loads((home.online / "served.json").read_text())
+    pointer = json.loads((home.online / "served.json").read_text())
     path = {
-        "weights": home.root / sign["model"] / "weights.pt",
-        "index": next((home.root / sign["index"]).glob("*.faiss")),
-        "catalogue": home.root / sign["catalogue"],
+        "weights": home.root / pointer["model"] / "weights.pt",
+        "index": next((home.root / pointer["index"]).glob("*.faiss")),
+        "catalogue": home.root / pointer["catalogue"],
     }[kind]
     before = path.read_bytes()
     if kind == "weights":
@@ -84,9 +84,9 @@ def test_one_that_can_be_loaded_again_answers_without_a_restart(home: Home) -> N
 def test_the_one_before_goes_on_and_says_that_it_is_behind(home: Home) -> None:
     with client_of(home) as client:
         path, before = broken(home, "index")
-        store, sign = LmdbStore(home.online), (home.online / "served.json").read_bytes()
+        store, pointer = LmdbStore(home.online), (home.online / "served.json").read_bytes()
         try:
-            store.turn_sign(sign + b" ")  # another publication
+            store.switch(pointer + b" ")  # another publication
             client.app.state.service.follower.look()  # type: ignore[attr-defined]
             ready = client.get("/ready")
             assert ready.status_code == 200
@@ -95,5 +95,5 @@ def test_the_one_before_goes_on_and_says_that_it_is_behind(home: Home) -> None:
             assert client.post("/candidates", json={"user_id": "u"}).status_code == 200
         finally:
             path.write_bytes(before)
-            store.turn_sign(sign)
+            store.switch(pointer)
             store.close()

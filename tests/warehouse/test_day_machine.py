@@ -33,7 +33,7 @@ from warehouse.day_records import (
     unsettled_days,
     untouched_files,
 )
-from warehouse.forget import bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.forget import add_tombstones, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landed_files import ChangeKind, files_of
@@ -86,7 +86,7 @@ class DaysOfAHome(RuleBasedStateMachine):
             self.what_is_due_runs()
             fresh = Tables(Path(self.directory.name) / "fresh" / "tables")
             UserKeys.of(fresh, self.landing)
-            bury(fresh, forgotten_users(self.tables), DAY)  # whose rows may arrive again
+            add_tombstones(fresh, forgotten_users(self.tables), DAY)  # whose rows may arrive again
             for day in (None, *sorted(self.ran)):
                 run_day(self.landing, fresh, day)
             expected = content(fresh)
@@ -128,7 +128,7 @@ class DaysOfAHome(RuleBasedStateMachine):
         before = self.out_of_date()
         untouched = untouched_files(self.tables, self.landing)
         keys = UserKeys.of(self.tables, self.landing).keys(pl.Series("user_id", [user])).rename("user_id")
-        bury(self.tables, keys, DAY)
+        add_tombstones(self.tables, keys, DAY)
         removed = forget_in_landing(self.landing, [user]).removed
         forget_in_tables(self.tables, keys)
         record_rewritten(self.tables, self.landing, untouched & set(removed))

@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, as_csv, as_json_lines, event, write_text
 from warehouse.contracts import LandingTable
-from warehouse.forget import bury, forget_in_landing, forget_in_tables, forgotten_users
+from warehouse.forget import add_tombstones, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.ingest.read import text_in
@@ -177,7 +177,7 @@ def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Lan
     before = {name: tables.scan(name).collect() for name in tables.names()}
     (orphan,) = list(tables.path("identities").glob(f"source=events/arrival_date={other}/*.parquet"))
     orphan.with_name("part-of-a-writer-that-died.parquet").write_bytes(orphan.read_bytes())
-    bury(tables, gone, DAY)
+    add_tombstones(tables, gone, DAY)
     removed = forget_in_tables(tables, gone)
     assert removed == {"events": 2, "identities": 2, "quarantine_events": 1}
     for name in removed:
@@ -194,7 +194,7 @@ def test_tables_lose_the_rows_the_older_versions_and_take_none_back(landing: Lan
 def test_what_a_forgotten_user_sends_again_is_counted_once(landing: Landing, tables: Tables) -> None:
     arrive(landing, [event("1"), event("2", user_id="v")])
     ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
-    bury(tables, pl.Series([UserKeys.of(tables, landing).key("u")]), DAY)
+    add_tombstones(tables, pl.Series([UserKeys.of(tables, landing).key("u")]), DAY)
     arrive(landing, [event("1"), event("bad", value=-1.0), event("2", user_id="v"), event("2", user_id="v")])
     report = ingest(landing, tables, EVENTS, day=DAY, settings=TOLERANT)
     assert (report.rows_read, report.rows_written, report.forgotten, report.duplicates) == (4, 1, 2, 1)
@@ -204,9 +204,9 @@ def test_what_a_forgotten_user_sends_again_is_counted_once(landing: Landing, tab
 
 def test_tombstones_of_a_day_add_up(tables: Tables) -> None:
     assert forgotten_users(tables).to_list() == []
-    bury(tables, pl.Series("user_id", ["a"]), DAY)
-    bury(tables, pl.Series("user_id", ["b", "a"]), DAY)
-    bury(tables, pl.Series("user_id", ["c"]), date(2026, 3, 11))
+    add_tombstones(tables, pl.Series("user_id", ["a"]), DAY)
+    add_tombstones(tables, pl.Series("user_id", ["b", "a"]), DAY)
+    add_tombstones(tables, pl.Series("user_id", ["c"]), date(2026, 3, 11))
     assert sorted(forgotten_users(tables)) == ["a", "b", "c"]
 
 

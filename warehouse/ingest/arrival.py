@@ -127,7 +127,7 @@ def ingest(
     tables.make_readable(table.value, partition)  # what arrived earlier is read before the partition is written
     landed = files_of(landing, table, day, recorded_files(tables, table, arrived_on))
     files = [landing.folder(table, day) / file.name for file in landed]
-    keys, buried = UserKeys.of(tables, landing), forgotten_users(tables)
+    keys, tombstones = UserKeys.of(tables, landing), forgotten_users(tables)
     rules = Rules(
         table=table,
         latest=latest_event(arrived_on, landing.manifest.time_zone, settings),
@@ -137,7 +137,7 @@ def ingest(
     )
     counted = _Counted()
     with staging(tables.root, settings.memory_gib) as staged:
-        found = _judge_files(files, rules, buried, settings=settings, staged=staged)
+        found = _judge_files(files, rules, tombstones, settings=settings, staged=staged)
         quarantined = staged.pieces(_REJECTED)
         tables.write_batches(f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), quarantined, partition)
         _stop_if_too_many(
@@ -149,7 +149,7 @@ def ingest(
         )
         if day is None and found.rows > found.broken.total():
             record_history_day(tables, arrived_on)
-        forgotten = found.forgotten + name_users(staged, table, keys, buried)
+        forgotten = found.forgotten + name_users(staged, table, keys, tombstones)
         if USER in pl.Schema(SCHEMAS[table]):
             record_identities(tables, table.value, arrived_on, identities(staged))
         if table is LandingTable.events:
@@ -157,7 +157,7 @@ def ingest(
             begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
             rows = combined_events(staged, earlier, arrived_on, begin)
         else:
-            rows = combined(staged, table, keys, buried)
+            rows = combined(staged, table, keys, tombstones)
         tables.write_batches(table.value, written_columns(table), counted.through(rows), partition)
     record_arrival(tables, table, arrived_on, landed)
     return IngestReport(
@@ -218,7 +218,7 @@ class _Counted:
 
 
 def _judge_files(
-    files: Sequence[Path], rules: Rules, buried: pl.Series, *, settings: DataSettings, staged: Staging
+    files: Sequence[Path], rules: Rules, tombstones: pl.Series, *, settings: DataSettings, staged: Staging
 ) -> _Found:
     """Stage what the files hold: what is accepted, and what is not unless it is about users who were forgotten."""
     found, accepted, columns = _Found(), 0, accepted_columns(rules.table)
@@ -227,7 +227,7 @@ def _judge_files(
     for path in files:
         for arrival in read_arrival(path, rules.table, settings.batch_bytes):
             judged = judge(arrival, rules)
-            rejected = judged.rejected.filter(~pl.col(USER).is_in(buried.implode()).fill_null(False))
+            rejected = judged.rejected.filter(~pl.col(USER).is_in(tombstones.implode()).fill_null(False))
             found.add(judged, rejected)
             if len(rejected):
                 staged.add(_REJECTED, rejected.select(list(QUARANTINE_SCHEMA)))

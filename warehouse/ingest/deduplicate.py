@@ -29,7 +29,7 @@ def written_columns(table: LandingTable) -> pl.Schema:
     return pl.Schema({**schema, "late": pl.Boolean()}) if table is LandingTable.events else schema
 
 
-def name_users(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Series) -> int:
+def name_users(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: pl.Series) -> int:
     """Make view ``named``: the accepted rows under their users' keys, without those of users who were forgotten.
 
     Returns:
@@ -42,12 +42,12 @@ def name_users(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.
     ids = f"SELECT DISTINCT user_id AS external_id FROM {ACCEPTED}"
     for batch in staged.batches(ids, pl.Schema({"external_id": pl.String()})):
         pairs = batch.select(keys.keys(batch["external_id"]).alias(USER), "external_id")
-        staged.add("identities", pairs.filter(~pl.col(USER).is_in(buried.implode())))
+        staged.add("identities", pairs.filter(~pl.col(USER).is_in(tombstones.implode())))
     staged.execute(
         "CREATE VIEW named AS SELECT identities.user_id, accepted.* EXCLUDE (user_id) "
         f"FROM {ACCEPTED} AS accepted JOIN identities ON accepted.user_id = identities.external_id"
     )
-    if buried.is_empty():
+    if tombstones.is_empty():
         return 0
     theirs = f"SELECT count(*) FROM {ACCEPTED} WHERE user_id NOT IN (SELECT external_id FROM identities)"
     return int(staged.rows(theirs)[0][0])
@@ -58,7 +58,7 @@ def identities(staged: Staging) -> Iterator[pl.DataFrame]:
     return staged.batches("SELECT * FROM identities ORDER BY user_id", pl.Schema(IDENTITY_SCHEMA))
 
 
-def combined(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Series) -> Iterator[pl.DataFrame]:
+def combined(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: pl.Series) -> Iterator[pl.DataFrame]:
     """The accepted rows of other tables than events as they were read, of several with one key the first.
 
     Only their keys are sorted: rows may be wide, such as items with embeddings.
@@ -68,7 +68,7 @@ def combined(staged: Staging, table: LandingTable, keys: UserKeys, buried: pl.Se
         rows = piece.filter(~pl.col(SEQUENCE).is_in(staged.within("surplus", SEQUENCE, piece).implode()))
         if USER in rows.columns:
             rows = rows.with_columns(keys.keys(rows[USER]).alias(USER))
-            rows = rows.filter(~pl.col(USER).is_in(buried.implode()))
+            rows = rows.filter(~pl.col(USER).is_in(tombstones.implode()))
         yield rows.select(written_columns(table).names())
 
 

@@ -1,4 +1,4 @@
-"""The embedded store: an LMDB environment a shelf, and a file for the sign."""
+"""The embedded store: an LMDB environment a namespace, and a file for the pointer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from warehouse.online.store import (
 )
 
 ROWS_A_COMMIT = 20_000  # a commit waits for the disk; this many rows are a second's work at most
-SIGN, DATA = "served.json", "data.mdb"
-# An upper bound on a shelf, of address space and not of disk: LMDB maps it and fills the file as it grows.
+POINTER, DATA = "served.json", "data.mdb"
+# Address space that a namespace may take; of the disk it takes what it holds: LMDB fills the file as it grows.
 MAXIMUM_BYTES = 1 << 38
 MAXIMUM_READERS = 1024  # at the same moment, in all processes together
 REFILL = "run the newest day again (adseq run --days DAY --again), which fills the store anew"
@@ -38,7 +38,7 @@ REFILL = "run the newest day again (adseq run --days DAY --again), which fills t
 class Shared:
     """An open environment. LMDB allows a process to open it once: its stores share it, and the last one closes it.
 
-    ``inode`` is that of its file: another process may clear the shelf and fill it anew, in a new file.
+    ``inode`` is that of its file: another process may clear the namespace and fill it anew, in a new file.
     """
 
     environment: lmdb.Environment
@@ -57,92 +57,92 @@ class LmdbStore:
         self.root = root.absolute()
         self._held: dict[str, Shared] = {}
 
-    def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
+    def put(self, namespace: str, rows: Iterable[tuple[bytes, Value]]) -> int:
         stored = 0
-        with _no_garbage(), self._writing(shelf) as environment:
+        with _no_garbage(), self._writing(namespace) as environment:
             for batch in _batches(rows):
                 with environment.begin(write=True, buffers=True) as transaction:
                     stored += _put_batch(transaction, batch)
         return stored
 
-    def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
-        with self._writing(shelf) as environment, environment.begin(write=True) as transaction:
+    def exchange(self, namespace: str, key: bytes, before: bytes | None, after: bytes) -> bool:
+        with self._writing(namespace) as environment, environment.begin(write=True) as transaction:
             return transaction.get(key) == before and bool(transaction.put(key, after))
 
-    def get(self, shelf: str, key: bytes) -> bytes | None:
-        environment = self._shelf(shelf)
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        environment = self._namespace(namespace)
         if environment is None:
             return None
         try:
             with _reading(environment) as transaction:
                 return cast("bytes | None", transaction.get(key))
         except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise DamagedRecord(f"a page of {self.root / shelf} is damaged ({error}): {REFILL}") from error
+            raise DamagedRecord(f"a page of {self.root / namespace} is damaged ({error}): {REFILL}") from error
         except lmdb.Error as error:
-            raise StoreUnreachable(f"the online store at {self.root / shelf} cannot be read ({error})") from error
+            raise StoreUnreachable(f"the online store at {self.root / namespace} cannot be read ({error})") from error
 
-    def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
-        if self._shelf(shelf) is None:
+    def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
+        if self._namespace(namespace) is None:
             return 0
-        with self._writing(shelf) as environment, environment.begin(write=True) as transaction:
+        with self._writing(namespace) as environment, environment.begin(write=True) as transaction:
             return sum(transaction.delete(key) for key in keys)
 
-    def count(self, shelf: str) -> int:
-        environment = self._shelf(shelf)
+    def count(self, namespace: str) -> int:
+        environment = self._namespace(namespace)
         try:
             return 0 if environment is None else int(environment.stat()["entries"])
         except lmdb.Error as error:
-            raise StoreUnreachable(f"the online store at {self.root / shelf} cannot be read ({error})") from error
+            raise StoreUnreachable(f"the online store at {self.root / namespace} cannot be read ({error})") from error
 
-    def shelves(self) -> list[str]:
+    def namespaces(self) -> list[str]:
         return sorted(path.name for path in self.root.glob("*") if path.is_dir())
 
-    def clear(self, shelf: str) -> None:
+    def clear(self, namespace: str) -> None:
         with _opening:
-            self._let_go(shelf)
-            shutil.rmtree(self.root / shelf, ignore_errors=True)
+            self._let_go(namespace)
+            shutil.rmtree(self.root / namespace, ignore_errors=True)
 
-    def check(self, shelves: Iterable[str]) -> None:
-        for shelf in shelves:
-            if self._shelf(shelf) is None:
-                raise StoreDamaged(f"the online store lacks {self.root / shelf}: {REFILL}")
+    def check(self, namespaces: Iterable[str]) -> None:
+        for namespace in namespaces:
+            if self._namespace(namespace) is None:
+                raise StoreDamaged(f"the online store lacks {self.root / namespace}: {REFILL}")
 
-    def sign(self) -> bytes | None:
+    def current(self) -> bytes | None:
         try:
-            return (self.root / SIGN).read_bytes()
+            return (self.root / POINTER).read_bytes()
         except FileNotFoundError:
             return None
 
-    def turn_sign(self, content: bytes) -> None:
+    def switch(self, content: bytes) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.root / SIGN, content)
+        write_atomically(self.root / POINTER, content)
 
     def close(self) -> None:
         with _opening:
-            for shelf in list(self._held):
-                self._let_go(shelf)
+            for namespace in list(self._held):
+                self._let_go(namespace)
 
     @contextmanager
-    def _writing(self, shelf: str) -> Iterator[lmdb.Environment]:
-        """The shelf's environment, to write to."""
+    def _writing(self, namespace: str) -> Iterator[lmdb.Environment]:
+        """The namespace's environment, to write to."""
         try:
-            environment = self._shelf(shelf, create=True)
+            environment = self._namespace(namespace, create=True)
             assert environment is not None
             yield environment
         except lmdb.Error as error:
             raise StoreUnwritable(
-                f"the online store at {self.root / shelf} takes no write ({error}): make room on the disk, or "
+                f"the online store at {self.root / namespace} takes no write ({error}): make room on the disk, or "
                 "correct the rights of the directory, then try again"
             ) from error
 
-    def _shelf(self, shelf: str, create: bool = False) -> lmdb.Environment | None:
-        """The shelf's environment; None where there is no such shelf."""
-        path = self.root / shelf
-        held, inode = self._held.get(shelf), _inode(path)
+    def _namespace(self, namespace: str, create: bool = False) -> lmdb.Environment | None:
+        """The namespace's environment; None where there is no such namespace."""
+        path = self.root / namespace
+        held, inode = self._held.get(namespace), _inode(path)
         if held is not None and held.inode == inode:
             return held.environment
         with _opening:
-            self._held.pop(shelf, None)  # not closed where it was cleared: a thread may still read from it
+            self._held.pop(namespace, None)  # not closed where it was cleared: a thread may still read from it
             shared = _shared.get(path)
             if shared is None or shared.inode != _inode(path):
                 _shared.pop(path, None)
@@ -150,23 +150,23 @@ class LmdbStore:
                     return None
                 shared = _shared[path] = _opened(path, create)
             shared.holders += 1
-            self._held[shelf] = shared
+            self._held[namespace] = shared
             return shared.environment
 
-    def _let_go(self, shelf: str) -> None:
+    def _let_go(self, namespace: str) -> None:
         """To be called under the lock."""
-        held = self._held.pop(shelf, None)
+        held = self._held.pop(namespace, None)
         if held is None:
             return
         held.holders -= 1
         if held.holders == 0:
             held.environment.close()
-            if _shared.get(self.root / shelf) is held:
-                del _shared[self.root / shelf]
+            if _shared.get(self.root / namespace) is held:
+                del _shared[self.root / namespace]
 
 
 def _inode(path: Path) -> int:
-    """Of the shelf's file; -1 where there is none."""
+    """Of the namespace's file; -1 where there is none."""
     try:
         return (path / DATA).stat().st_ino
     except FileNotFoundError:
@@ -174,7 +174,7 @@ def _inode(path: Path) -> int:
 
 
 def _opened(path: Path, create: bool) -> Shared:
-    """Open a shelf; where its directory cannot be written, for reading.
+    """Open a namespace; where its directory cannot be written, for reading.
 
     Raises:
         StoreDamaged: the file is shorter than what was written into it.
@@ -225,7 +225,7 @@ def _refuse_cut_off(path: Path, environment: lmdb.Environment) -> None:
 
 
 def _length(path: Path) -> int:
-    """Bytes of the shelf's file; -1 where there is none."""
+    """Bytes of the namespace's file; -1 where there is none."""
     try:
         return (path / DATA).stat().st_size
     except FileNotFoundError:
@@ -248,7 +248,7 @@ def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, Value]]) 
     cursor, stored = transaction.cursor(), 0
     last = bytes(cursor.key()) if cursor.last() else b""
     if last < batch[0][0] and all(one[0] < next_one[0] for one, next_one in pairwise(batch)):
-        # A shelf that is filled in order, as a new version's is: full pages, and nothing is searched for.
+        # A namespace that is filled in order, as a new version's is: full pages, and nothing is searched for.
         cursor.putmulti(batch, append=True)
         return len(batch)
     for key, value in batch:

@@ -1,4 +1,4 @@
-"""What is served now: the sign of the online store.
+"""What is served now: the pointer of the online store.
 
 States, head and index belong to one model version. Within a version the states may be newer than the index.
 """
@@ -15,7 +15,7 @@ from settings import Precision
 from warehouse.online.records import RECORD_FORMAT
 from warehouse.online.store import STAMP, OnlineStore, StoreDamaged
 
-# Shelves that are the same for all versions. On the last are the users of whom nothing may be kept.
+# Namespaces that are the same for all versions. The last one holds the users of whom nothing may be kept.
 SEQUENCES, USERS, FORGOTTEN = "sequences", "users", "forgotten"
 
 
@@ -34,16 +34,16 @@ class Publication:
     repeats_count: bool  # whether an item of a user's own history may be a candidate again
     published_at: datetime
     record_format: int = RECORD_FORMAT
-    catalogue_sha256: str | None = None  # None in a sign of before
+    catalogue_sha256: str | None = None  # None in a pointer of before
 
     @property
     def states(self) -> str:
-        """The shelf of this version's user states."""
+        """The namespace of this version's user states."""
         return f"states-{self.model_version}"
 
     @property
     def advertisers(self) -> str | None:
-        """The shelf of the advertiser lists."""
+        """The namespace of the advertiser lists."""
         return None if self.advertiser_version is None else f"advertisers-{self.advertiser_version}"
 
     def to_bytes(self) -> bytes:
@@ -51,12 +51,12 @@ class Publication:
 
     @property
     def filled(self) -> tuple[str, ...]:
-        """The shelves that every publication fills."""
+        """The namespaces that every publication fills."""
         return (self.states, SEQUENCES, *([self.advertisers] if self.advertisers else []))
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Publication:
-        """Read a sign.
+        """Read a pointer.
 
         Raises:
             StoreDamaged: it is not what ``to_bytes`` made.
@@ -72,12 +72,12 @@ class Publication:
             return cls(**values)
         except (ValueError, TypeError, KeyError) as error:
             raise StoreDamaged(
-                f"the sign of the online store cannot be read ({type(error).__name__}): run the newest day again "
+                f"the pointer of the online store cannot be read ({type(error).__name__}): run the newest day again "
                 "(adseq run --days DAY --again), which writes the store anew"
             ) from error
 
 
-def bury(store: OnlineStore, keys: Iterable[str]) -> None:
+def add_tombstones(store: OnlineStore, keys: Iterable[str]) -> None:
     """Say of which users nothing may be kept."""
     rows = [(key.encode(), STAMP.pack(0)) for key in sorted(keys)]
     if rows:
@@ -88,10 +88,10 @@ def served(store: OnlineStore) -> Publication | None:
     """Return what the store says is served; None before the first publication.
 
     Raises:
-        StoreDamaged: the store's sign cannot be read.
+        StoreDamaged: the store's pointer cannot be read.
     """
-    sign = store.sign()
-    return None if sign is None else Publication.from_bytes(sign)
+    pointer = store.current()
+    return None if pointer is None else Publication.from_bytes(pointer)
 
 
 def served_whole(store: OnlineStore) -> Publication | None:

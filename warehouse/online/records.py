@@ -1,4 +1,4 @@
-"""What is on the shelves, as bytes. A user's key is that of the tables (``warehouse.identity``).
+"""What is in the namespaces, as bytes. A user's key is that of the tables (``warehouse.identity``).
 
 Every record ends with the CRC-32 of the bytes before, big-endian: who reads a record knows that it is whole.
 """

@@ -1,4 +1,4 @@
-"""The store on a Redis server: a hash a shelf, a string for the sign."""
+"""The store on a Redis server: a hash a namespace, a string for the pointer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warehouse.online.store import STAMP_BYTES, StoreUnreachable, Value
 READ_SECONDS, WRITE_SECONDS = 0.25, 5
 ROWS_A_CALL = 500  # the server does nothing else meanwhile
 PREFIX = "adseq:"
-SIGN = f"{PREFIX}served"
+POINTER = f"{PREFIX}served"
 # ARGV: key, value, key, value, ... Stamps are compared as bytes, which is why they are big-endian.
 PUT = f"""
 local stored = 0
@@ -61,50 +61,50 @@ class RedisStore:
                 "ADSEQ_ONLINE__STORE to another address"
             ) from error
 
-    def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
+    def put(self, namespace: str, rows: Iterable[tuple[bytes, Value]]) -> int:
         remaining, stored = iter(rows), 0
         with self._answering():
             while batch := list(islice(remaining, ROWS_A_CALL)):
-                stored += int(self._put(keys=[PREFIX + shelf], args=list(chain.from_iterable(batch))))
+                stored += int(self._put(keys=[PREFIX + namespace], args=list(chain.from_iterable(batch))))
         return stored
 
-    def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
+    def exchange(self, namespace: str, key: bytes, before: bytes | None, after: bytes) -> bool:
         arguments = [key, after] if before is None else [key, after, before]
         with self._answering():
-            return bool(self._exchange(keys=[PREFIX + shelf], args=arguments))
+            return bool(self._exchange(keys=[PREFIX + namespace], args=arguments))
 
-    def get(self, shelf: str, key: bytes) -> bytes | None:
+    def get(self, namespace: str, key: bytes) -> bytes | None:
         with self._answering():
-            return cast("bytes | None", self.reader.hget(PREFIX + shelf, key))
+            return cast("bytes | None", self.reader.hget(PREFIX + namespace, key))
 
-    def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
+    def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
         wanted = list(keys)
         with self._answering():
-            return int(self.client.hdel(PREFIX + shelf, *wanted)) if wanted else 0
+            return int(self.client.hdel(PREFIX + namespace, *wanted)) if wanted else 0
 
-    def count(self, shelf: str) -> int:
+    def count(self, namespace: str) -> int:
         with self._answering():
-            return int(self.client.hlen(PREFIX + shelf))
+            return int(self.client.hlen(PREFIX + namespace))
 
-    def shelves(self) -> list[str]:
+    def namespaces(self) -> list[str]:
         with self._answering():
             names = [key.decode().removeprefix(PREFIX) for key in self.client.scan_iter(f"{PREFIX}*", _type="hash")]
         return sorted(names)
 
-    def clear(self, shelf: str) -> None:
+    def clear(self, namespace: str) -> None:
         with self._answering():
-            self.client.unlink(PREFIX + shelf)
+            self.client.unlink(PREFIX + namespace)
 
-    def check(self, shelves: Iterable[str]) -> None:
-        """Check nothing: a server keeps a hash whole or not at all, and has none for a shelf without rows."""
+    def check(self, namespaces: Iterable[str]) -> None:
+        """Check nothing: a server keeps a hash whole or not at all, and has none for a namespace without rows."""
 
-    def sign(self) -> bytes | None:
+    def current(self) -> bytes | None:
         with self._answering():
-            return cast("bytes | None", self.client.get(SIGN))
+            return cast("bytes | None", self.client.get(POINTER))
 
-    def turn_sign(self, content: bytes) -> None:
+    def switch(self, content: bytes) -> None:
         with self._answering():
-            self.client.set(SIGN, content)
+            self.client.set(POINTER, content)
 
     def close(self) -> None:
         self.client.close()

@@ -32,7 +32,7 @@ class Held:
 
     @classmethod
     def of(cls, value: bytes | None) -> Held:
-        """Read a record of the shelf. A damaged one holds nothing: what is put in its place begins anew."""
+        """Read a record of the namespace. A damaged one holds nothing: what is put in its place begins anew."""
         if value is None:
             return cls(None, [])
         try:

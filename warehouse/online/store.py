@@ -1,9 +1,9 @@
 """What an online store does, whichever database it is.
 
-A store holds *shelves*: maps from a key to bytes, one shelf for each kind of record and model version, so that two
-versions never meet. Beside them stands one *sign*, a few bytes that say what is served now; it changes in one step.
-A version is made visible by filling its shelves first and turning the sign last: whoever is killed in between leaves
-what was served before as it was.
+A store holds *namespaces*: maps from a key to bytes, one namespace for each kind of record and model version, so that
+two versions never meet. Beside them stands one *pointer*: a few bytes that name the publication that is served now. The
+pointer changes in one step. A publisher fills the namespaces of a version first and moves the pointer last: a publisher
+that is killed in between leaves the earlier publication as it was.
 
 Every method raises ``StoreUnreachable`` where the store does not answer, and ``StoreUnwritable`` where it answers reads
 only.
@@ -37,7 +37,7 @@ class StoreUnwritable(StoreUnreachable):
 
 
 class StoreDamaged(StoreUnreachable):
-    """The online store lacks what its sign promises, or holds records of another format."""
+    """The online store lacks what its pointer promises, or holds records of another format."""
 
 
 class DamagedRecord(StoreError):
@@ -51,54 +51,54 @@ class NothingPublished(LookupError):
 class OnlineStore(Protocol):
     """A place that publications are written to and the service reads from, by several processes at once."""
 
-    def put(self, shelf: str, rows: Iterable[tuple[bytes, Value]]) -> int:
-        """Insert or replace values, each unless the shelf holds a later one. Returns how many were stored.
+    def put(self, namespace: str, rows: Iterable[tuple[bytes, Value]]) -> int:
+        """Insert or replace values, each unless the namespace holds a later one. Returns how many were stored.
 
         Durable when it returns; after a crash in between any part of the rows may be stored, each of them whole.
         """
         ...
 
-    def exchange(self, shelf: str, key: bytes, before: bytes | None, after: bytes) -> bool:
+    def exchange(self, namespace: str, key: bytes, before: bytes | None, after: bytes) -> bool:
         """Replace the value of a key if it still is ``before`` (None: there is none). Returns whether it was."""
         ...
 
-    def get(self, shelf: str, key: bytes) -> bytes | None:
-        """Return the value of a key; None where there is none, or no such shelf.
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        """Return the value of a key; None where there is none, or no such namespace.
 
         Raises:
             DamagedRecord: the value cannot be read, others can.
         """
         ...
 
-    def remove(self, shelf: str, keys: Iterable[bytes]) -> int:
+    def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Forget keys. Returns how many there were."""
         ...
 
-    def count(self, shelf: str) -> int:
-        """Keys on a shelf; 0 where there is no such shelf."""
+    def count(self, namespace: str) -> int:
+        """Keys in a namespace; 0 where there is no such namespace."""
         ...
 
-    def shelves(self) -> list[str]:
-        """The shelves that exist, in name order."""
+    def namespaces(self) -> list[str]:
+        """The namespaces that exist, in name order."""
         ...
 
-    def clear(self, shelf: str) -> None:
-        """Remove a shelf and all on it."""
+    def clear(self, namespace: str) -> None:
+        """Remove a namespace and all on it."""
         ...
 
-    def check(self, shelves: Iterable[str]) -> None:
-        """Check that shelves which were filled are there, and as long as they were written.
+    def check(self, namespaces: Iterable[str]) -> None:
+        """Check that namespaces which were filled are there, and as long as they were written.
 
         Raises:
             StoreDamaged: one of them is missing or cut off.
         """
         ...
 
-    def sign(self) -> bytes | None:
+    def current(self) -> bytes | None:
         """What is served now; None before the first publication."""
         ...
 
-    def turn_sign(self, content: bytes) -> None:
+    def switch(self, content: bytes) -> None:
         """Say what is served from now on. A reader sees the old or the new, never a part."""
         ...
 

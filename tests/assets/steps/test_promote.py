@@ -77,7 +77,7 @@ def test_a_retrain_on_the_same_data_is_not_promoted_whatever_the_tolerance(retra
 def test_the_store_serves_the_new_champion_also_after_an_old_day_was_run_again(retrained: Retrained) -> None:
     now = assert_store_is(retrained.home, "item-2", LATER)
     kept = LmdbStore(retrained.home.online)
-    assert {now.states, "states-item-1"} <= set(kept.shelves())  # a reader may still be on the one before
+    assert {now.states, "states-item-1"} <= set(kept.namespaces())  # a reader may still be on the one before
     kept.close()
 
 

@@ -191,35 +191,35 @@ def test_a_flipped_byte_of_an_index_is_named(home: Home, kind: str) -> None:
 
 
 def test_the_store_is_held_against_its_sign(home: Home) -> None:
-    sign = json.loads((home.online / "served.json").read_text())
-    catalogue = home.root / sign["catalogue"]
+    pointer = json.loads((home.online / "served.json").read_text())
+    catalogue = home.root / pointer["catalogue"]
     with damaged(catalogue, None):
         what, remedy = only_fault(online_part(Checked(home, deep=False)))
     assert str(catalogue) in what
     assert remedy == AGAIN
     with damaged(home.online / "served.json", b'{"model'):
         what, _ = only_fault(online_part(Checked(home, deep=False)))
-    assert "the sign of the online store cannot be read" in what
+    assert "the pointer of the online store cannot be read" in what
 
 
 def test_the_store_is_held_against_the_tables(home: Home) -> None:
     """Counts tell of lost records, a sample tells of others."""
-    shelf = "states-item-1"
+    namespace = "states-item-1"
     user = Tables(home.tables).scan("user_states").collect()["user_id"][0].encode()
     store = LmdbStore(home.online)
     try:
-        before = store.get(shelf, user)
+        before = store.get(namespace, user)
         assert before is not None
-        store.remove(shelf, [user])
+        store.remove(namespace, [user])
         what = [fault.what for fault in online_part(Checked(home, deep=False)).faults]
-        assert any(re.search(rf"{shelf} holds \d+ records, and the tables \d+ users", each) for each in what)
-        store.put(shelf, [(user, before[:-4] + b"\x00\x00\x80\x7f")])
+        assert any(re.search(rf"{namespace} holds \d+ records, and the tables \d+ users", each) for each in what)
+        store.put(namespace, [(user, before[:-4] + b"\x00\x00\x80\x7f")])
         what, remedy = only_fault(online_part(Checked(home, deep=False)))
         assert re.search(r"1 of \d+ states in the store are not those of the tables", what)
         assert f"move {home.online} away" in remedy
     finally:
-        store.remove(shelf, [user])
-        store.put(shelf, [(user, before)])
+        store.remove(namespace, [user])
+        store.put(namespace, [(user, before)])
         store.close()
     assert not online_part(Checked(home, deep=False)).faults
 

@@ -72,10 +72,10 @@ def test_no_byte_names_the_user(forgotten: tuple[Ran, str, str], ran: Ran) -> No
 def test_the_store_has_nothing_of_them_and_everything_of_others(forgotten: tuple[Ran, str, str], ran: Ran) -> None:
     home, key, _ = forgotten
     before, after = LmdbStore(ran.home.online), LmdbStore(home.home.online)
-    for shelf in set(before.shelves()) - {FORGOTTEN}:
-        had = before.get(shelf, key.encode()) is not None
-        assert after.get(shelf, key.encode()) is None
-        assert after.count(shelf) == before.count(shelf) - had
+    for namespace in set(before.namespaces()) - {FORGOTTEN}:
+        had = before.get(namespace, key.encode()) is not None
+        assert after.get(namespace, key.encode()) is None
+        assert after.count(namespace) == before.count(namespace) - had
     before.close()
     after.close()
 
@@ -106,7 +106,9 @@ def test_neither_a_day_nor_a_file_nor_a_request_brings_them_back(forgotten: tupl
         if name != TOMBSTONES and "user_id" in rows.collect_schema():
             assert rows.filter(pl.col("user_id") == key).collect().is_empty(), name
     store = LmdbStore(home.home.online)
-    assert [shelf for shelf in store.shelves() if store.get(shelf, key.encode()) is not None] == [FORGOTTEN]
+    assert [namespace for namespace in store.namespaces() if store.get(namespace, key.encode()) is not None] == [
+        FORGOTTEN
+    ]
     store.close()
 
 
@@ -178,5 +180,5 @@ def test_events_that_arrive_meanwhile_are_gone_too(ran: Ran, tmp_path: Path) -> 
     name = re.compile(rf"(?<!\w){user_id}(?!\w)".encode())
     assert not [path for path in home.home.landing.rglob("*") if path.is_file() and name.search(texts(path))]
     store, key = LmdbStore(home.home.online), ran.key(user_id)
-    assert [shelf for shelf in store.shelves() if store.get(shelf, key) is not None] == [FORGOTTEN]
+    assert [namespace for namespace in store.namespaces() if store.get(namespace, key) is not None] == [FORGOTTEN]
     store.close()

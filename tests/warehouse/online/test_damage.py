@@ -119,7 +119,7 @@ def test_a_file_that_is_damaged_anywhere_raises_the_store_s_own_errors_and_kills
     assert "page: DamagedRecord" in done.stdout
 
 
-def test_a_cut_off_or_missing_shelf_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_cut_off_or_missing_namespace_is_refused_with_what_to_do(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
     store.put("states-item-1", [(number.to_bytes(4, "big"), value(1, bytes(300))) for number in range(100)])
     with pytest.raises(StoreDamaged, match=r"lacks .*sequences: run the newest day again"):
@@ -136,11 +136,11 @@ def test_a_cut_off_or_missing_shelf_is_refused_with_what_to_do(tmp_path: Path) -
 
 def test_a_sign_of_another_format_or_of_no_sense_is_refused_with_what_to_do(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path)
-    for sign in (b"", b"{", b"[]", b'{"model_version": 3}', PUBLICATION.to_bytes()[:-9]):
-        store.turn_sign(sign)
-        with pytest.raises(StoreDamaged, match="the sign of the online store cannot be read"):
+    for pointer in (b"", b"{", b"[]", b'{"model_version": 3}', PUBLICATION.to_bytes()[:-9]):
+        store.switch(pointer)
+        with pytest.raises(StoreDamaged, match="the pointer of the online store cannot be read"):
             served(store)
-    store.turn_sign(PUBLICATION.to_bytes().replace(b', "record_format": %d' % RECORD_FORMAT, b""))
+    store.switch(PUBLICATION.to_bytes().replace(b', "record_format": %d' % RECORD_FORMAT, b""))
     before = served(store)
     assert before is not None
     with pytest.raises(StoreDamaged, match=r"records of format 1, .*adseq run --days 2026-03-02 --again"):
@@ -166,7 +166,7 @@ def test_when_all_places_of_readers_are_taken_it_says_so_and_goes_on_when_one_is
     monkeypatch.setattr(lmdb_store, "MAXIMUM_READERS", 2)
     store = LmdbStore(tmp_path)
     store.put("states", [(b"a", value(1))])
-    environment = store._shelf("states")
+    environment = store._namespace("states")
     assert environment is not None
     reading = [environment.begin() for _ in range(2)]
     with pytest.raises(StoreUnreachable, match="cannot be read"):

@@ -24,7 +24,7 @@ def test_what_is_put_is_found(store: OnlineStore) -> None:
     assert store.put("states", [(b"a", value(1)), (b"b", value(1, b"y"))]) == 2
     assert (store.get("states", b"a"), store.get("states", b"b")) == (value(1), value(1, b"y"))
     assert store.count("states") == 2
-    assert store.shelves() == ["states"]
+    assert store.namespaces() == ["states"]
 
 
 def test_what_is_not_there_is_none(store: OnlineStore) -> None:
@@ -53,13 +53,13 @@ def test_an_exchange_happens_only_if_nobody_was_faster(store: OnlineStore) -> No
     assert store.get("sequences", b"a") == value(6)
 
 
-def test_shelves_do_not_meet(store: OnlineStore) -> None:
+def test_namespaces_do_not_meet(store: OnlineStore) -> None:
     store.put("states-1", [(b"a", value(9))])
     store.put("states-2", [(b"a", value(1))])
     store.clear("states-1")
     assert store.get("states-1", b"a") is None
     assert store.get("states-2", b"a") == value(1)
-    assert store.shelves() == ["states-2"]
+    assert store.namespaces() == ["states-2"]
     store.put("states-1", [(b"b", value(1))])
     assert store.count("states-1") == 1
 
@@ -72,11 +72,11 @@ def test_keys_are_forgotten(store: OnlineStore) -> None:
 
 
 def test_the_sign_is_none_until_it_is_turned(store: OnlineStore) -> None:
-    assert store.sign() is None
-    store.turn_sign(b"one")
-    store.turn_sign(b"two")
-    assert store.sign() == b"two"
-    assert store.shelves() == []
+    assert store.current() is None
+    store.switch(b"one")
+    store.switch(b"two")
+    assert store.current() == b"two"
+    assert store.namespaces() == []
 
 
 def test_many_rows(store: OnlineStore) -> None:
@@ -116,8 +116,8 @@ store.put("states", [(b"b", (7).to_bytes(8, "big"))])
 """
 
 
-def test_a_shelf_that_another_process_filled_anew_is_seen(tmp_path: Path) -> None:
-    """A rollback brings a shelf back that had been cleared while a service held it open."""
+def test_a_namespace_that_another_process_filled_anew_is_seen(tmp_path: Path) -> None:
+    """A rollback brings a namespace back that had been cleared while a service held it open."""
     store = LmdbStore(tmp_path)
     store.put("states", [(b"a", value(1))])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -128,7 +128,7 @@ def test_a_shelf_that_another_process_filled_anew_is_seen(tmp_path: Path) -> Non
     assert LmdbStore(tmp_path).count("states") == 2
 
 
-def test_a_shelf_that_another_store_of_the_process_filled_anew_is_seen(tmp_path: Path) -> None:
+def test_a_namespace_that_another_store_of_the_process_filled_anew_is_seen(tmp_path: Path) -> None:
     first, second = LmdbStore(tmp_path), LmdbStore(tmp_path)
     first.put("states", [(b"a", value(1))])
     assert second.count("states") == 1
