@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.report import Table, at_most
-from pipelines.cli.ui import DAGSTER_PORT, HOST, Service, dagster_command, free_port, stop
+from pipelines.cli.ui import DAGSTER_PORT, HOST, UiProcess, dagster_command, free_port, stop
 from pipelines.instance import PROJECT, use_home
 from warehouse.home import Home
 
@@ -104,7 +104,7 @@ def dg_dev_answers(home: Home) -> float:
             cwd=home.root,
             start_new_session=True,
         )
-    service = Service("Dagster", f"http://{HOST}:{port}", log, process)
+    service = UiProcess("Dagster", f"http://{HOST}:{port}", log, process)
     try:
         while not service.answers():
             service.check()

@@ -63,7 +63,7 @@ _NOBODY = UserKeys(b"nothing is written")
 
 
 @dataclass
-class Verdict:
+class LandingVerdict:
     """One table."""
 
     table: LandingTable
@@ -123,7 +123,7 @@ class Verdict:
 class Validation:
     """A landing zone."""
 
-    verdicts: dict[LandingTable, Verdict]
+    verdicts: dict[LandingTable, LandingVerdict]
     days: int  # that land one by one
     first_event: str | None
     last_event: str | None
@@ -202,9 +202,9 @@ def _outlook(landing: Landing, manifest: Manifest, staged: Staging, training: Tr
     return TrainingOutlook((why_too_few(figures, examples, training.minimum_examples, window),))
 
 
-def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> Verdict:
+def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> LandingVerdict:
     """Judge one table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name."""
-    verdict, width = Verdict(table), None
+    verdict, width = LandingVerdict(table), None
     stage_nothing(staged, table)
     for day in [None, *landing.dates()]:
         before, broken_before = (verdict.rows, verdict.quarantined), verdict.broken.copy()
@@ -263,7 +263,7 @@ def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, 
     )
 
 
-def _availability_notes(items: Verdict) -> tuple[str, ...]:
+def _availability_notes(items: LandingVerdict) -> tuple[str, ...]:
     """Return a note on the words for availability whose meaning is not known, the most frequent ones first."""
     unknown = items.unknown_availability
     if not unknown:
@@ -276,7 +276,7 @@ def _availability_notes(items: Verdict) -> tuple[str, ...]:
     )
 
 
-def _problems(landing: Landing, verdicts: dict[LandingTable, Verdict], positives: int) -> list[str]:
+def _problems(landing: Landing, verdicts: dict[LandingTable, LandingVerdict], positives: int) -> list[str]:
     problems = [message for verdict in verdicts.values() for message in verdict.unreadable]
     problems += [text for verdict in verdicts.values() for text in verdict.mostly_broken]
     if not_past := why_not_past(landing):

@@ -1,7 +1,7 @@
 """What the asset ``online_states`` does: bring the online store up to a day.
 
-A model version becomes visible in one step, when all of its namespaces are filled. Within a version a day costs
-what its active users cost. A day that is run again writes its users again and never takes the store back to an older day.
+A model version becomes visible in one step, when all of its namespaces are filled. Within a version a day costs what
+its active users cost. A day that is run again writes its users again and never takes the store back to an older day.
 """
 
 from __future__ import annotations

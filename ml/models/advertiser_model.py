@@ -80,7 +80,7 @@ class Directions(nn.Module):
         return functional.normalize(bag(self.table, hashes), dim=-1)
 
 
-class StateEncoder(nn.Module):
+class AdvertiserStateEncoder(nn.Module):
     """events -> state [B, W + D]: the summary, and the memory of advertisers."""
 
     def __init__(
@@ -160,7 +160,7 @@ class AdvertiserNetwork(RetrievalNetwork):
         super().__init__()
         self.shape, self.embedding_width = shape, settings.width + settings.trait_dimensions
         shared, directions = SharedEmbeddings(features, settings.width), Directions(settings, features)
-        self.encoder = StateEncoder(shape, settings, shared, directions)
+        self.encoder = AdvertiserStateEncoder(shape, settings, shared, directions)
         self.head = UserHead(settings)
         self.advertiser_tower = AdvertiserTower(shape, settings, shared, directions)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())

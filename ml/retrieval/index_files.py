@@ -25,7 +25,7 @@ class UnreadableIndexError(Unreadable):
 
 
 @dataclass(frozen=True)
-class Manifest:
+class IndexManifest:
     """What an index directory holds; written last, so a directory with a manifest is complete."""
 
     kind: str
@@ -45,12 +45,12 @@ class LoadedIndex:
 
     index: ItemIndex
     item_ids: list[str]
-    manifest: Manifest
+    manifest: IndexManifest
 
 
 def save_index(
     directory: Path, index: ItemIndex, item_ids: Sequence[str], *, model_version: str, day: date | str
-) -> Manifest:
+) -> IndexManifest:
     """Write the index into ``directory``, replacing the one there in one atomic step.
 
     The files carry their checksum in their names and the manifest names the files, so replacing the manifest is the
@@ -68,7 +68,7 @@ def save_index(
     items = [pl.Series("item_id", item_ids, dtype=pl.String), pl.Series(VECTOR, index.vector_of)]
     pl.DataFrame(items).write_parquet(unnamed)
     items_file, items_sha256 = _named_by_checksum(unnamed, "items", "parquet")
-    manifest = Manifest(
+    manifest = IndexManifest(
         kind=index_kind(index).value,
         size=len(index),
         dimension=index.width,
@@ -103,7 +103,7 @@ def load_index(directory: Path) -> LoadedIndex:
     return LoadedIndex(ItemIndex.of(vectors, vector_of), items["item_id"].to_list(), manifest)
 
 
-def verify_index(directory: Path) -> Manifest:
+def verify_index(directory: Path) -> IndexManifest:
     """Check the files of an index against the checksums of its manifest; return the manifest. Loads no vector.
 
     Raises:
@@ -111,7 +111,7 @@ def verify_index(directory: Path) -> Manifest:
     """
     again = f"run its day again (adseq run --days {directory.name} --again)"
     try:
-        manifest = Manifest(**json.loads((directory / MANIFEST).read_text()))
+        manifest = IndexManifest(**json.loads((directory / MANIFEST).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UnreadableIndexError(f"{directory / MANIFEST} is no index manifest ({error}): {again}") from error
     checksums = {manifest.index_file: manifest.index_sha256, manifest.items_file: manifest.items_sha256}

@@ -33,7 +33,7 @@ PATIENCE = ((signal.SIGINT, 2.5), (signal.SIGTERM, 0.7), (signal.SIGKILL, 0.8))
 
 
 @dataclass(frozen=True)
-class Service:
+class UiProcess:
     """A running service, in a session (hence a process group) of its own."""
 
     name: str
@@ -72,7 +72,7 @@ def serve(home: Home, console: Console) -> None:
     _close_abandoned(home, console)
     dagster_port = free_port(DAGSTER_PORT)
     mlflow_port = free_port(MLFLOW_PORT, taken={dagster_port})
-    services: list[Service] = []
+    services: list[UiProcess] = []
     with _interruptible():
         try:
             services.append(_start("Dagster", dagster_command(dagster_port), dagster_port, home))
@@ -141,7 +141,7 @@ def free_port(preferred: int, taken: set[int] | frozenset[int] = frozenset()) ->
     )
 
 
-def _start(name: str, command: Sequence[str], port: int, home: Home) -> Service:
+def _start(name: str, command: Sequence[str], port: int, home: Home) -> UiProcess:
     log = home.root / "logs" / f"{name.lower()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONUNBUFFERED": "1"}
@@ -155,10 +155,10 @@ def _start(name: str, command: Sequence[str], port: int, home: Home) -> Service:
             env=environment,
             start_new_session=True,
         )
-    return Service(name, f"http://{HOST}:{port}", log, process)
+    return UiProcess(name, f"http://{HOST}:{port}", log, process)
 
 
-def stop(services: Sequence[Service]) -> None:
+def stop(services: Sequence[UiProcess]) -> None:
     """Stop the services and everything they started, at the same time; return when nothing of them is left."""
     sessions = [service.process.pid for service in services]
     families = [process for session in sessions for process in _family(session)]
@@ -186,7 +186,7 @@ def _alive(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.P
         time.sleep(0.05)
 
 
-def _await(services: Sequence[Service], console: Console) -> None:
+def _await(services: Sequence[UiProcess], console: Console) -> None:
     """Wait until every service answers; print each address when it does."""
     deadline = time.monotonic() + START_SECONDS
     waiting = list(services)

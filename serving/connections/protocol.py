@@ -34,7 +34,7 @@ FIRST_REQUEST_SECONDS = 0.5  # for a new connection's first request when the ser
 
 
 @dataclass(frozen=True)
-class Refusal:
+class ConnectionRefusal:
     """Why a connection cannot go on."""
 
     status: HTTPStatus
@@ -54,14 +54,16 @@ class Refusal:
 class BoundExceeded(Exception):
     """A request breaks a bound; raised through the parser."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: ConnectionRefusal) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
 
 
-NOT_HTTP = Refusal(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP/1.1 request")
-TOO_LATE = Refusal(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive whole in time")
-TOO_MANY = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "more connections than the service keeps: try again in a second")
+NOT_HTTP = ConnectionRefusal(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP/1.1 request")
+TOO_LATE = ConnectionRefusal(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive whole in time")
+TOO_MANY = ConnectionRefusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "more connections than the service keeps: try again in a second"
+)
 
 
 class HeldFlow(FlowControl):
@@ -207,7 +209,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
                 f"the head of a request has at most {self.limits.maximum_head_bytes} bytes and "
                 f"{self.limits.maximum_headers} headers"
             )
-            raise BoundExceeded(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, rule))
+            raise BoundExceeded(ConnectionRefusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, rule))
 
     # The parser's callbacks
 
@@ -325,7 +327,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         else:
             self.transport.close()
 
-    def _end(self, refusal: Refusal) -> None:
+    def _end(self, refusal: ConnectionRefusal) -> None:
         """Read nothing more: close after the answers to what was accepted, or refuse."""
         half = self._is_answering() and self.cycle.more_body and not self.cycle.response_started
         if self._is_answering() and (not half or self.pipeline):
@@ -334,7 +336,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         else:
             self._refuse(refusal)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ConnectionRefusal) -> None:
         """Say why, and close when the client has had the time to read it."""
         self._ended, self._unparsed = True, b""
         self._cancel_timers()

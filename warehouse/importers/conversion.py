@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from warehouse.contracts import CATEGORY_SEPARATOR, MAXIMUM_TIME, MINIMUM_TIME
-from warehouse.importers.mapping import Source
+from warehouse.importers.mapping import ColumnSource
 from warehouse.ingest.read import times_of_text
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%.fZ"  # as ``expression`` writes times
@@ -21,7 +21,7 @@ _GROUPING = r"\s\x{00a0}\x{202f}'’"
 
 
 def expression(
-    source: Source, kind: pl.DataType, time_zone: str, *, names: Collection[str], plausible: bool = False
+    source: ColumnSource, kind: pl.DataType, time_zone: str, *, names: Collection[str], plausible: bool = False
 ) -> pl.Expr:
     """Return a column's values as text (of a time: in UTC, ISO 8601).
 
@@ -67,7 +67,7 @@ def number_text(text: pl.Expr, decimal: str) -> pl.Expr:
     return text.str.extract(pattern, 1) + plain
 
 
-def times(texts: pl.Series, source: Source, time_zone: str, *, plausible: bool = True) -> pl.Series:
+def times(texts: pl.Series, source: ColumnSource, time_zone: str, *, plausible: bool = True) -> pl.Series:
     """Return texts as times in UTC; null where one is none, or no ``plausible`` one."""
     bounds = _PLAUSIBLE if plausible else _ANY_TIME
     frame, text = texts.alias("text").to_frame(), pl.col("text")
@@ -84,11 +84,11 @@ def _literally(text: str) -> str:
     return "".join(f"\\x{{{ord(character):x}}}" for character in text)
 
 
-def _filled(text: pl.Expr, source: Source) -> pl.Expr:
+def _filled(text: pl.Expr, source: ColumnSource) -> pl.Expr:
     return text if source.default is None else text.fill_null(source.default)
 
 
-def _time_text(texts: pl.Series, source: Source, time_zone: str, plausible: bool) -> pl.Series:
+def _time_text(texts: pl.Series, source: ColumnSource, time_zone: str, plausible: bool) -> pl.Series:
     """Texts as times in UTC, ISO 8601; what is none as it is written."""
     read = times(texts, source, time_zone, plausible=plausible).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     frame = pl.DataFrame({"read": read, "text": texts})
@@ -108,7 +108,7 @@ def _epoch(text: pl.Expr, unit: str, bounds: tuple[datetime, datetime]) -> pl.Ex
     return pl.from_epoch(pl.when(known).then(micros), "us").dt.replace_time_zone("UTC")
 
 
-def _written(text: pl.Expr, source: Source, time_zone: str) -> pl.Expr:
+def _written(text: pl.Expr, source: ColumnSource, time_zone: str) -> pl.Expr:
     if source.format is not None and "%z" in source.format.lower():
         return text.str.to_datetime(source.format, time_unit="us", strict=False).dt.convert_time_zone("UTC")
     if source.format is not None:

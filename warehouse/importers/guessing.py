@@ -11,7 +11,7 @@ import polars as pl
 
 from warehouse.contracts import EMPTY_WORDS
 from warehouse.importers.conversion import UNITS, number_text, times
-from warehouse.importers.mapping import Source
+from warehouse.importers.mapping import ColumnSource
 
 _ENOUGH = 0.9  # of the values that a guess has to read
 _DATES = ("%d.%m.%Y", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d", "%d %b %Y", "%b %d, %Y",
@@ -30,13 +30,16 @@ def time_words(column: pl.Series) -> list[str] | None:
     texts = column.drop_nulls()
     if not len(texts):
         return []
-    if not texts.cast(pl.Float64, strict=False).null_count() and _read(texts, Source(column="t", unit="auto")) > 0:
-        units = [unit for unit in UNITS if _read(texts, Source.model_validate({"column": "t", "unit": unit})) > 0]
+    if (
+        not texts.cast(pl.Float64, strict=False).null_count()
+        and _read(texts, ColumnSource(column="t", unit="auto")) > 0
+    ):
+        units = [unit for unit in UNITS if _read(texts, ColumnSource.model_validate({"column": "t", "unit": unit})) > 0]
         return [f'unit = "{units[0] if len(units) == 1 else "auto"}"']
-    if _read(texts, Source(column="t")) >= _ENOUGH:
+    if _read(texts, ColumnSource(column="t")) >= _ENOUGH:
         return []
     formats = [*("".join(parts) for parts in product(_DATES, _CLOCKS)), *_WHOLE_FORMATS]
-    read = {each: _read(texts, Source(column="t", format=each)) for each in formats}
+    read = {each: _read(texts, ColumnSource(column="t", format=each)) for each in formats}
     most = max(read.values())
     if most < _ENOUGH:
         return None
@@ -79,12 +82,12 @@ def _decimals(texts: pl.Series, sign: str) -> int:
 
 
 def _span(texts: pl.Series, format_: str) -> timedelta:
-    found = times(texts, Source(column="t", format=format_), "UTC")
+    found = times(texts, ColumnSource(column="t", format=format_), "UTC")
     first, last = found.min(), found.max()
     return last - first if isinstance(first, datetime) and isinstance(last, datetime) else timedelta.max
 
 
-def _read(texts: pl.Series, source: Source) -> float:
+def _read(texts: pl.Series, source: ColumnSource) -> float:
     """The share of texts that are times between 1990 and 2100."""
     try:
         read = times(texts, source, "UTC")

@@ -28,7 +28,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Source(_Strict):
+class ColumnSource(_Strict):
     """Where the values of one column come from. A column may be a path into a list or an object: ``items[].id``."""
 
     column: str | None = Field(None, description="A column of the export.")
@@ -75,10 +75,10 @@ class TableMapping(_Strict):
 
     into: LandingTable
     files: tuple[str, ...] = Field(("*",), description="Which of the given files: patterns of their names.")
-    arrived: Annotated[Source | None, BeforeValidator(_short)] = Field(
+    arrived: Annotated[ColumnSource | None, BeforeValidator(_short)] = Field(
         None, description="When a row arrived; events arrive when they happen, other tables with the history."
     )
-    columns: dict[str, Annotated[Source, BeforeValidator(_short)]]
+    columns: dict[str, Annotated[ColumnSource, BeforeValidator(_short)]]
 
     @model_validator(mode="after")
     def _of_the_contract(self) -> Self:
@@ -92,12 +92,12 @@ class TableMapping(_Strict):
         return self
 
     @property
-    def sources(self) -> list[tuple[str, Source]]:
+    def sources(self) -> list[tuple[str, ColumnSource]]:
         """Where values come from, with the column that they become."""
         return [*self.columns.items(), *([("arrived", self.arrived)] if self.arrived else [])]
 
     @property
-    def arrival(self) -> Source | None:
+    def arrival(self) -> ColumnSource | None:
         """The time by which rows are put into days."""
         return self.arrived or self.columns.get("event_time") or self.columns.get("request_time")
 

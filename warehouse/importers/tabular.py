@@ -23,8 +23,8 @@ from warehouse.importers.event_ids import content_id, given_or_content_id, with_
 from warehouse.importers.exports import Export, Rejected
 from warehouse.importers.formats import open_export
 from warehouse.importers.landing_writer import SourceError, sink, staged
+from warehouse.importers.mapping import ColumnSource, MappingError, TableMapping
 from warehouse.importers.mapping import Mapping as LogMapping
-from warehouse.importers.mapping import MappingError, Source, TableMapping
 from warehouse.importers.nesting import NestedPath, check_one_list, nested_path, with_nested
 from warehouse.importers.unread import UnreadNumbers
 from warehouse.ingest.read import SOURCE_FILE, SOURCE_ROW
@@ -144,7 +144,7 @@ class _Reading:
             check_one_list(reading.paths(export))
         return reading
 
-    def _check(self, where: str, name: str, source: Source, export: Export) -> None:
+    def _check(self, where: str, name: str, source: ColumnSource, export: Export) -> None:
         """See that a file has a needed column, or any file an optional one."""
         # A line of JSON lines leaves out what it does not have.
         needed = name in REQUIRED_COLUMNS[self.table.into] or (len(self.exports) == 1 and not export.may_leave_out)

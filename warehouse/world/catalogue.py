@@ -119,7 +119,7 @@ class LeafTables:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class WorldCatalogue:
     """Leaves, advertisers and items up to a horizon.
 
     Attributes:
@@ -185,7 +185,7 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
-def build_catalogue(settings: WorldSettings, last_day: int) -> Catalogue:
+def build_catalogue(settings: WorldSettings, last_day: int) -> WorldCatalogue:
     """The catalogue with every item that appears up to and including ``last_day`` (a day number)."""
     leaves = _build_leaves(settings)
     generator = settings.generator("advertisers")
@@ -207,7 +207,7 @@ def build_catalogue(settings: WorldSettings, last_day: int) -> Catalogue:
         if day == 0 or settings.new_items_per_day
     ]
     items = Items(**{name: np.concatenate([getattr(b, name) for b in batches]) for name in Items.__annotations__})
-    return Catalogue(settings, leaves, sells, level, items, _leaf_table(items, leaves.count))
+    return WorldCatalogue(settings, leaves, sells, level, items, _leaf_table(items, leaves.count))
 
 
 def _build_leaves(settings: WorldSettings) -> Leaves:
@@ -302,7 +302,7 @@ def brand_name(advertiser: int) -> str:
     return name if cycle == 0 else f"{name} {cycle + 1}"
 
 
-def _item_frame(catalogue: Catalogue, rows: NDArray[np.int64], day: int) -> pl.DataFrame:
+def _item_frame(catalogue: WorldCatalogue, rows: NDArray[np.int64], day: int) -> pl.DataFrame:
     items, leaves, settings = catalogue.items, catalogue.leaves, catalogue.settings
     strongest = np.abs(items.style[rows]).argmax(axis=1)
     positive = items.style[rows, strongest] > 0
@@ -350,7 +350,7 @@ def _item_frame(catalogue: Catalogue, rows: NDArray[np.int64], day: int) -> pl.D
     )
 
 
-def _interests(catalogue: Catalogue, rows: NDArray[np.int64]) -> list[list[dict[str, object]]]:
+def _interests(catalogue: WorldCatalogue, rows: NDArray[np.int64]) -> list[list[dict[str, object]]]:
     """The nodes of the category path with confidences, as an annotator would give them: some missed, some wrong."""
     settings, leaves = catalogue.settings, catalogue.leaves
     everything: list[list[dict[str, object]]] = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warehouse.world.catalogue import Catalogue, unit
+from warehouse.world.catalogue import WorldCatalogue, unit
 from warehouse.world.names import STYLE_DIMENSIONS
 from warehouse.world.population import Population
 from warehouse.world.settings import WorldSettings
@@ -90,7 +90,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ItemChoice:
     """What each session would visit: ``items`` (sessions, width) item indices padded with the number of items, and
     ``probability`` (sessions, width), rows sum to 1, padding has 0."""
 
@@ -121,7 +121,7 @@ class Sessions:
     rows: NDArray[np.int64]
     leaf: NDArray[np.int64]
     stage: NDArray[np.int64]
-    choice: Choice
+    choice: ItemChoice
     visits: NDArray[np.int64]
     visited: NDArray[np.int64]
     carted: NDArray[np.bool_]
@@ -136,7 +136,7 @@ class World:
     """Everything that does not change from day to day."""
 
     settings: WorldSettings
-    catalogue: Catalogue
+    catalogue: WorldCatalogue
     population: Population
 
     def choose(
@@ -147,7 +147,7 @@ class World:
         *,
         style: NDArray[np.float64],
         advertiser: NDArray[np.int64],
-    ) -> Choice:
+    ) -> ItemChoice:
         """Softmax over the items of the leaf: popularity, style match, price match, loyalty to the intent's advertiser.
 
         Args:
@@ -166,7 +166,7 @@ class World:
         weight = np.exp(logit - np.where(np.isfinite(highest), highest, 0.0))
         # cumsum, not sum: its result does not depend on how much padding follows, so horizons agree to the last bit.
         total = np.cumsum(weight, axis=1)[:, -1:]
-        return Choice(self.catalogue.leaf_items[leaf], weight / np.where(total > 0, total, 1.0))
+        return ItemChoice(self.catalogue.leaf_items[leaf], weight / np.where(total > 0, total, 1.0))
 
 
 def step(world: World, state: State, day: int, generator: np.random.Generator) -> Sessions:

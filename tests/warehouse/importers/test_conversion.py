@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warehouse.importers.conversion import TIME_FORMAT, expression, number_text
-from warehouse.importers.mapping import Source
+from warehouse.importers.mapping import ColumnSource
 from warehouse.ingest.read import times_of_text
 
 TIME = pl.Datetime("us", "UTC")
@@ -45,7 +45,9 @@ def test_what_is_no_number_with_a_decimal_comma_is_none(text: str) -> None:
 
 def read(source: dict[str, Any], texts: list[str], zone: str = "UTC") -> list[str | None]:
     rows = pl.DataFrame({"t": texts}, schema={"t": pl.String})
-    written = expression(Source.model_validate({"column": "t", **source}), TIME, zone, names=["t"], plausible=True)
+    written = expression(
+        ColumnSource.model_validate({"column": "t", **source}), TIME, zone, names=["t"], plausible=True
+    )
     return rows.select(written.alias("t"))["t"].to_list()
 
 
@@ -114,7 +116,7 @@ def test_local_times_are_what_the_clock_showed_also_in_the_hour_that_summer_time
 
 def test_whole_numbers_alternatives_and_defaults() -> None:
     rows = pl.DataFrame({"a": ["12.0", None, "x.0", "12.5"], "b": ["1", "2", None, None]})
-    ids = Source.model_validate({"any_of": ["a", "b", "not there"], "whole_number": True, "default": "none"})
+    ids = ColumnSource.model_validate({"any_of": ["a", "b", "not there"], "whole_number": True, "default": "none"})
     assert rows.select(expression(ids, pl.String(), "UTC", names=rows.columns).alias("x"))["x"].to_list() == [
         *("12", "2", "x.0", "12.5")
     ]
