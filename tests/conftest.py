@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.flow import landing, ran, shared  # noqa: F401 - fixtures
+from tests.processes import start_server
 
 # Before any test module imports assets.common.partitions, which reads the home when it is imported.
 _home = tempfile.TemporaryDirectory(prefix="adseq-tests-")  # removed when the interpreter ends
@@ -26,6 +27,11 @@ settings.register_profile("adseq", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("adseq")
 
 SHARED = Path(os.environ.get("ADSEQ_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_configure() -> None:
+    """Before xdist starts its workers, which share the server."""
+    start_server()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""Runs a day of a home again and again, killed with signal 9 each time some steps further, until it comes to its end:
-``python -m tests.assets.killing DAY [STEPS]``. Prints the points, one a line; by default every point there is.
+"""Runs a day of a home again and again, killed with signal 9 each time some steps further, until it comes to its end.
+Takes the day and the steps, by default one: every point there is. Prints the points, one a line.
 
-Every run is a process of its own, forked from one that has imported the libraries and used nothing of them.
+Every run is a process of its own, forked from one that has imported the libraries and used nothing of them: that is how
+``tests/processes.py`` starts this one.
 """
 
 from __future__ import annotations
@@ -65,8 +66,12 @@ class Killer:
         Tables.write_batches = killed  # type: ignore[method-assign]
 
 
-def main(day: str, steps: int = 1) -> int:
-    _import_libraries()
+def main() -> None:
+    """Kill the day that the process is given."""
+    sys.exit(_kill(sys.argv[1], *map(int, sys.argv[2:])))
+
+
+def _kill(day: str, steps: int = 1) -> int:
     for last in range(0, 1000, steps):
         process = os.fork()
         if not process:
@@ -85,15 +90,3 @@ def main(day: str, steps: int = 1) -> int:
         if not os.WIFSIGNALED(status):
             return os.waitstatus_to_exitcode(status)
     return 1
-
-
-def _import_libraries() -> None:
-    """Import what takes seconds; not the definitions, which read tables: Delta's threads do not survive a fork."""
-    import mlflow  # noqa: F401
-    import torch  # noqa: F401
-
-    import pipelines.cli.app  # noqa: F401
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))

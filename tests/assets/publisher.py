@@ -1,4 +1,4 @@
-"""Publishes a day of a home in a process that can be killed: ``python -m tests.assets.publisher DAY``.
+"""Publishes a day of a home in a process that can be killed. Takes the day.
 
 Prints ``ready`` when everything is imported and read, then publishes.
 """
@@ -14,7 +14,12 @@ from assets.steps.versions import serving
 from warehouse.online.store import StoreUnreachable
 
 
-def main(day: date) -> int:
+def main() -> None:
+    """Publish the day that the process is given."""
+    sys.exit(_publish(date.fromisoformat(sys.argv[1])))
+
+
+def _publish(day: date) -> int:
     workspace = Workspace.from_environment()
     version = serving(workspace.tables, workspace.home, day, "item-1")
     print("ready", flush=True)
@@ -25,7 +30,3 @@ def main(day: date) -> int:
         return 3
     print(f"published {published.states} states as of {published.publication.day}", flush=True)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(date.fromisoformat(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Runs jobs of one home in one process: ``python -m tests.assets.steps OUTPUT STEPS`` (see ``world.execute``)."""
+"""Runs jobs of one home in one process, for ``world.execute``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from settings import Settings
 from warehouse.home import Home
 
 
-def main(output: Path, steps: list[dict[str, Any]]) -> None:
+def main() -> None:
+    """Run the steps that the process is given."""
+    _run(Path(sys.argv[1]), json.loads(sys.argv[2]))
+
+
+def _run(output: Path, steps: list[dict[str, Any]]) -> None:
     use_home(Home(Settings().home))
     from pipelines.cli.run import QUIET
     from pipelines.definitions import defs
@@ -39,7 +44,3 @@ def main(output: Path, steps: list[dict[str, Any]]) -> None:
                 }
             )
     output.write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -15,10 +14,11 @@ import polars as pl
 import pytest
 
 from pipelines.cli.endings import FULL_DISK
+from tests import processes
 from tests.assets.compare import assert_same_day
 from tests.assets.killing import KILLED
 from tests.assets.test_publication import assert_store_is
-from tests.assets.world import LATER, PROJECT, adseq, copy_of, environment, start_adseq
+from tests.assets.world import LATER, adseq, copy_of, environment, start_adseq
 from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.tables import Tables
@@ -50,10 +50,10 @@ def assert_as_undisturbed(undisturbed: Home, home: Home) -> None:
 def test_a_day_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
     ran: Ran, undisturbed: Home, tmp_path: Path
 ) -> None:
-    """``python -m tests.assets.killing DAY`` dies at every point there is; here at every seventeenth."""
+    """``tests/assets/killing.py`` can kill it at every point there is; here at every seventeenth."""
     killed = copy_of(ran.home, tmp_path / "killed", with_day=LATER)
-    command = [sys.executable, "-m", "tests.assets.killing", LATER.isoformat(), "17"]
-    done = subprocess.run(command, cwd=PROJECT, env=environment(killed), capture_output=True, text=True, check=False)
+    code = "from tests.assets.killing import main; main()"
+    done = processes.run(code, LATER.isoformat(), "17", environment=environment(killed))
     assert done.returncode == 0, done.stdout[-4000:]
     points = [line for line in done.stdout.splitlines() if line.startswith(KILLED)]
     assert len(points) >= 5

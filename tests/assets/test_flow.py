@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 
@@ -28,7 +26,8 @@ from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING,
 from pipelines import jobs
 from pipelines.cli.summary import MODELS
 from settings import Settings
-from tests.assets.world import DAYS, PROJECT, SETTINGS, environment
+from tests import processes
+from tests.assets.world import DAYS, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_DAY
 from tests.flow import Ran
 from warehouse.as_of import items_as_of
@@ -233,14 +232,7 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], fin
 """
     tracking = Tracking(ran.home.tracking_uri, ran.home.artifacts)
     version = tracking.client.get_model_version_by_alias(ITEM_MODEL, CHAMPION)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=PROJECT,
-        env={**environment(ran.home), "MLFLOW_TRACKING_URI": ran.home.tracking_uri},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = processes.run(script, environment={**environment(ran.home), "MLFLOW_TRACKING_URI": ran.home.tracking_uri})
     assert done.returncode == 0, done.stderr[-4000:]
     *_, signature, answer = done.stdout.splitlines()
     assert signature == ("['user_id', 'item_id', 'advertiser_id', 'event_name', 'event_time'] ['user_id', 'embedding']")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.assets.graph import SNAPSHOT, UPDATE
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -42,9 +41,7 @@ print(json.dumps({"text": text, "assets": assets, "checks": checks}))
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, object]:
     """What a process that loads the definitions sees."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=PROJECT, env={**os.environ}, capture_output=True, text=True, check=False
-    )
+    done = processes.run(SCRIPT, environment=os.environ)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -18,8 +18,9 @@ from deltalake import DeltaTable
 from assets.steps.versions import item_versions
 from pipelines.cli.check import parts_of
 from tests.assets.compare import BY_DAY, TOLERANCE, assert_same_day, largest_difference_to_full
-from tests.assets.world import DAYS, PROJECT, TRAINED, copy_of, days_of, execute
+from tests.assets.world import DAYS, TRAINED, copy_of, days_of, execute
 from tests.flow import Ran
+from tests.processes import PROJECT
 from warehouse.delta_log import LOG
 from warehouse.home import Home
 from warehouse.states import snapshot

@@ -1,6 +1,7 @@
 """A tiny world, the settings under which its flow takes seconds, and ways to run it in processes of their own.
 
-``assets.common.partitions`` reads the home when it is imported, so every home needs its own process.
+``assets.common.partitions`` reads the home when it is imported, so every home needs its own process
+(``tests/processes.py`` starts them).
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests import processes
+from tests.processes import Process
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.world import WorldSettings, write_day
 
-PROJECT = Path(__file__).resolve().parents[2]
-ADSEQ = [sys.executable, "-u", "-c", "from pipelines.cli.app import app; app()"]
+ADSEQ = "from pipelines.cli.app import app; app()"
+"""The code of the ``adseq`` command."""
 
 WORLD = WorldSettings(
     history_days=90,
@@ -82,28 +84,21 @@ def environment(home: Home) -> dict[str, str]:
 
 def adseq(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The ``adseq`` command, to its end."""
-    return subprocess.run(
-        [*ADSEQ, *arguments], cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False
-    )
+    return processes.run(ADSEQ, *arguments, environment=environment(home))
 
 
-def start_adseq(home: Home, *arguments: str) -> subprocess.Popen[str]:
+def start_adseq(home: Home, *arguments: str) -> Process:
     """The ``adseq`` command, just started; its output is one stream."""
-    return subprocess.Popen(
-        [*ADSEQ, *arguments],
-        cwd=PROJECT,
-        env=environment(home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return processes.start(ADSEQ, *arguments, environment=environment(home), stderr=processes.STDOUT)
 
 
 def execute(home: Home, steps: Sequence[Step]) -> list[dict[str, dict[str, Any]]]:
     """Run the steps in one process; each must succeed. Returns, a step, each asset's metadata as plain values."""
     output = home.root / "steps.json"
-    command = [sys.executable, "-m", "tests.assets.steps", str(output), json.dumps([asdict(step) for step in steps])]
-    done = subprocess.run(command, cwd=PROJECT, env=environment(home), capture_output=True, text=True, check=False)
+    what = json.dumps([asdict(step) for step in steps])
+    done = processes.run(
+        "from tests.assets.steps import main; main()", str(output), what, environment=environment(home)
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
     return list(json.loads(output.read_text()))
 

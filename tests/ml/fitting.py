@@ -1,4 +1,4 @@
-"""A fit of some epochs in a process that can be killed: ``python -m tests.ml.fitting DIRECTORY``."""
+"""A fit of some epochs in a process that can be killed. Takes the directory."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ from tests.ml.worlds import instant, planted_period, small_settings
 EPOCHS = 4
 
 
-def main(directory: Path) -> None:
+def main() -> None:
+    directory = Path(sys.argv[1])
     torch.set_num_threads(1)
     settings, period = small_settings(), planted_period().until(instant(TRAINED_UNTIL))
     task = ItemTask.of(period, prepare(period, settings), settings)
     fitted = fitted_once(directory, lambda place, resume: fit(task, EPOCHS, place, resume=resume))
     torch.save(fitted.network.state_dict(), directory.with_suffix(".weights"))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""A training whose fit takes for ever: ``python -m tests.ml.waiting DIRECTORY``; and a fit that refuses."""
+"""A training whose fit takes for ever, in a process that takes the directory; and a fit that refuses."""
 
 from __future__ import annotations
 
@@ -27,13 +27,10 @@ def refuse(directory: Path, *, logger: Logger | None, resume: Path | None) -> No
     raise LookupError("nothing to learn here")
 
 
-def main(directory: Path) -> None:
+def main() -> None:
+    directory = Path(sys.argv[1])
     tracking = Tracking(f"sqlite:///{directory / 'mlflow.db'}", directory / "artifacts")
     run_id = tracking.client.create_run(tracking.experiment(TRAINING)).info.run_id
     with fit_workers(at_once=2) as workers:
         fit = partial(wait, directory / STARTED)
         workers.start(FitJob("waits", directory / "fit", fit, tracking, run_id)).result()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from assets.common.resources import WorkspaceResource, writing
 from assets.common.workspace import Workspace
 from settings import ContextRecipe, Group, IndexKind, Settings
+from tests import processes
 from warehouse.home import Home, HomeLocked
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -96,9 +95,7 @@ dg.materialize([probe], resources={"workspace": WorkspaceResource()},
         "ADSEQ_TRAINING__BATCH_SIZE": "9",
         "ADSEQ_TRAINING__SEED": "11",
     }
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
-    )
+    result = processes.run(script, environment=environment)
     default = Settings().training.patience
     assert f"seen 7 11 {default} {tmp_path}" in result.stdout
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.assets.world import PROJECT, SETTINGS, WORLD
+from tests.assets.world import SETTINGS, WORLD
+from tests.processes import PROJECT
 from warehouse.landing import Landing
 from warehouse.world import write_world
 

@@ -43,8 +43,9 @@ def make() -> object:
     return application
 
 
-def main(port: int, processes: int) -> None:
-    """Listen as `adseq serve` does."""
+def main() -> None:
+    """Listen as `adseq serve` does, on the port and with the processes that the process is given."""
+    port, processes = map(int, sys.argv[1:])
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
@@ -52,7 +53,3 @@ def main(port: int, processes: int) -> None:
         serve_on(listening, APPLICATION)
     else:
         Workers(listening, processes, Settings().serving.grace_seconds, APPLICATION).run()
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))

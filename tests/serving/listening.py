@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 
 from serving.connections.book import ConnectionBook
 from serving.connections.protocol import BoundedProtocol
 from settings import ServingSettings
+from tests.processes import DEVNULL, Process, start
 from tests.serving.few_lines import application
 from tests.serving.running import connects, free_port, wait_for
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -51,12 +47,12 @@ def server(**limits: float) -> Iterator[tuple[int, ConnectionBook]]:
 
 
 @contextmanager
-def process(processes: int = 1, **limits: object) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def process(processes: int = 1, **limits: object) -> Iterator[tuple[int, Process]]:
     """The port of a server in processes of its own, and the first of these."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.serving.few_lines", str(port), str(processes)]
+    code = "from tests.serving.few_lines import main; main()"
     environment = {**os.environ, **{f"ADSEQ_SERVING__{name.upper()}": str(value) for name, value in limits.items()}}
-    with subprocess.Popen(command, cwd=PROJECT, env=environment) as started:
+    with start(code, str(port), str(processes), environment=environment, stdout=DEVNULL, stderr=DEVNULL) as started:
         try:
             wait_for(lambda: connects(port))
             yield port, started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -12,18 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.assets.world import ADSEQ, PROJECT, environment
+from tests import processes
+from tests.assets.world import ADSEQ, environment
+from tests.processes import Process
 from warehouse.home import Home
 
 PATIENCE = 120.0  # seconds; for a busy machine
 
 
 @contextmanager
-def service(home: Home, port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def service(home: Home, port: int, *arguments: str) -> Iterator[Process]:
     """`adseq serve`, ready."""
-    command = [*ADSEQ, "serve", "--port", str(port), *arguments]
     variables = environment(home) | {"ADSEQ_SERVING__DRAIN_SECONDS": "0.1"}  # nobody has to learn of its end
-    with subprocess.Popen(command, cwd=PROJECT, env=variables, stdout=subprocess.DEVNULL) as process:
+    options = ("--port", str(port), *arguments)
+    with processes.start(
+        ADSEQ, "serve", *options, environment=variables, stdout=processes.DEVNULL, stderr=processes.DEVNULL
+    ) as process:
         try:
             wait_for(lambda: ask(port, "/ready") is not None)
             yield process

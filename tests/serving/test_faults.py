@@ -23,10 +23,12 @@ from fastapi.testclient import TestClient
 from serving.app import create_app
 from serving.publication import Served
 from settings import Settings
+from tests import processes
 from tests.assets.compare import assert_same_day
 from tests.assets.test_publication import assert_store_is
-from tests.assets.world import ADSEQ, DAYS, LATER, PROJECT, adseq, copy_of, environment
+from tests.assets.world import ADSEQ, DAYS, LATER, adseq, copy_of, environment
 from tests.flow import Ran
+from tests.processes import PROJECT, Process
 from tests.serving.answers import Answer, answers, answers_of, asking
 from tests.serving.running import PATIENCE, ask, connects, free_port, service, wait_for
 from warehouse.contracts import LandingTable
@@ -65,16 +67,10 @@ def unpublished(ran: Ran, undisturbed: Ran, tmp_path: Path) -> Ran:
     return Ran(home, "")
 
 
-def publisher(home: Home, **settings: str) -> subprocess.Popen[str]:
+def publisher(home: Home, **settings: str) -> Process:
     """A publication of the later day, about to begin."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.assets.publisher", LATER.isoformat()],
-        cwd=PROJECT,
-        env=environment(home) | settings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    code = "from tests.assets.publisher import main; main()"
+    process = processes.start(code, LATER.isoformat(), environment=environment(home) | settings)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -255,7 +251,7 @@ def test_the_clock_s_day_changes_nothing(
         pytest.skip("faketime is not installed (Debian: apt-get install faketime)")
     home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
     done = subprocess.run(
-        [program, "2031-12-31 23:59:50", *ADSEQ, "run"],
+        [program, "2031-12-31 23:59:50", sys.executable, "-c", ADSEQ, "run"],
         cwd=PROJECT,
         env=environment(home) | {"TZ": "UTC", "PATH": os.environ["PATH"]},
         capture_output=True,

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +19,8 @@ import polars as pl
 import pytest
 
 from serving.publication import Served
-from tests.assets.world import PROJECT
+from tests import processes
+from tests.assets.world import ADSEQ
 from tests.flow import Ran
 
 pytestmark = pytest.mark.slow
@@ -41,9 +41,8 @@ def address(ran: Ran) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", "serve", "--port", str(port)]
     environment = {**os.environ, "ADSEQ_HOME": str(ran.home.root)}
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE) as service:
+    with processes.start(ADSEQ, "serve", "--port", str(port), environment=environment) as service:
         try:
             yield _ready(f"http://127.0.0.1:{port}")
         finally:

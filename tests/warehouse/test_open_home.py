@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, event
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
@@ -21,8 +22,6 @@ from warehouse.landing import Landing, Manifest
 from warehouse.migrate_home import STEPS, MigrationImpossible
 from warehouse.open_home import OtherFormat, format_of, open_for_reading, open_for_writing
 from warehouse.tables import Tables
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +195,6 @@ def test_dagster_started_by_itself_refuses_another_format(home: Home) -> None:
     ingested(home)
     assert LandingTable.events.value in Tables(home.tables).names()
     environment = {**os.environ, "ADSEQ_HOME": str(home.root)}
-    command = [sys.executable, "-c", "import pipelines.definitions"]
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    done = processes.run("import pipelines.definitions", environment=environment)
     assert done.returncode != 0
     assert f"run `adseq migrate --home {home.root}`" in done.stderr

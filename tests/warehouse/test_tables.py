@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -13,6 +11,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from tests import processes
 from warehouse.tables import TableMissing, Tables, vector_column, vectors
 
 DAY, NEXT = date(2026, 1, 1), date(2026, 1, 2)
@@ -97,11 +96,9 @@ for attempt in range(100_000):
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_partitions(tmp_path: Path) -> None:
-    tables, root = Tables(tmp_path), Path(__file__).parents[2]
-    finished = -1
+    tables, finished = Tables(tmp_path), -1
     for delay in (0.0, 0.007, 0.013, 0.021):
-        command = [sys.executable, "-c", WRITER, str(tmp_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as writer:
+        with processes.start(WRITER, str(tmp_path), environment=os.environ) as writer:
             assert writer.stdout is not None
             for _ in range(4):
                 finished = int(writer.stdout.readline())

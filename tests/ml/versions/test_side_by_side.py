@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from ml.training.item_task import ItemTask
 from ml.versions.side_by_side import FitJob, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
 from settings import Settings
+from tests import processes
 from tests.ml.waiting import STARTED, refuse
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -66,8 +65,8 @@ def test_fits_in_workers_equal_fits_in_this_process_and_their_errors_arrive(
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_training(ending: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.ml.waiting", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    code = "from tests.ml.waiting import main; main()"
+    process = processes.start(code, str(tmp_path), environment=os.environ, stdout=processes.DEVNULL)
     deadline = time.monotonic() + PATIENCE
     while not (tmp_path / STARTED).exists():
         assert process.poll() is None, process.stderr and process.stderr.read()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,15 @@ from ml.training.checkpoints import last_checkpoint
 from ml.versions.tracking import Tracking
 from ml.versions.work_directory import ENDED, fingerprint_of, fitted_once, workplace
 from settings import Settings
+from tests import processes
+from tests.processes import Process
 
-PROJECT = Path(__file__).resolve().parents[3]
 PATIENCE = 240.0
 
 
-def start(directory: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.ml.fitting", str(directory)]
-    return subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def start(directory: Path) -> Process:
+    code = "from tests.ml.fitting import main; main()"
+    return processes.start(code, str(directory), environment=os.environ, stdout=processes.DEVNULL)
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:

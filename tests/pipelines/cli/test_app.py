@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.app import app
+from tests import processes
+from tests.assets.world import ADSEQ
 from warehouse.home import Home
 from warehouse.landing import Landing
 
@@ -48,14 +50,7 @@ def test_a_broken_manifest_is_one_message_and_exit_code_2(runner: CliRunner, tmp
     landing.mkdir()
     (landing / "manifest.toml").write_text("prediction_window_days = 0\n")
     environment = {**os.environ, "ADSEQ_HOME": str(tmp_path / "home")}
-    result = subprocess.run(
-        [sys.executable, "-c", "from pipelines.cli.app import app; app()", "run", "--landing", str(landing)],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = processes.run(ADSEQ, "run", "--landing", str(landing), environment=environment)
     assert result.returncode == 2
     assert "manifest.toml: field 'prediction_window_days'" in result.stderr
     assert "Traceback" not in result.stderr
@@ -63,14 +58,7 @@ def test_a_broken_manifest_is_one_message_and_exit_code_2(runner: CliRunner, tmp
 
 def test_a_broken_setting_in_the_environment_names_the_variable(tmp_path: Path) -> None:
     environment = {**os.environ, "ADSEQ_HOME": str(tmp_path), "ADSEQ_TRAINING__BATCH_SIZE": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", "from pipelines.cli.app import app; app()", "run"],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = processes.run(ADSEQ, "run", environment=environment)
     assert result.returncode == 2
     assert "ADSEQ_TRAINING__BATCH_SIZE: Input should be greater than or equal to 2" in result.stderr
     assert "Traceback" not in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from pipelines.cli import import_logs as cli_import
 from pipelines.cli.interruption import GRACE_SECONDS, sentence
 from pipelines.instance import COMMAND_TAGS, cancel_run
 from pipelines.jobs import RETRIES
-from tests.assets.world import DAYS, LATER, PROJECT, adseq, copy_of, environment
+from tests import processes
+from tests.assets.world import DAYS, LATER, adseq, copy_of, environment, start_adseq
 from tests.flow import Ran
+from tests.processes import PROJECT, Process
 from warehouse.home import Home
 from warehouse.tables import Tables
 
@@ -67,9 +70,7 @@ command(sys.argv[1])
     ],
 )
 def test_a_signal_ends_any_work_with_one_sentence_and_the_code_of_the_signal(kind: str, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, kind], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = processes.start(COMMAND, kind, environment=os.environ)
     assert process.stdout is not None
     process.stdout.readline()
     sent = time.monotonic()
@@ -110,9 +111,20 @@ def test_a_run_that_is_ended_again_and_again_is_never_retried_and_completes(ran:
     home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
     tables = Tables(home.tables)
     before = len(statuses(home))
-    end_when(home, signal.SIGTERM, lambda pid: "polars" in Path(f"/proc/{pid}/maps").read_text())
-    end_when(home, signal.SIGINT, lambda _: any(home.models.glob(".training-*/fit")), "--retrain")
-    end_when(home, signal.SIGTERM, lambda _: tables.days("events", "arrival_date")[-1] > DAYS[-1])
+    importing = subprocess.Popen(
+        [sys.executable, "-u", "-m", "pipelines", "run"],
+        cwd=PROJECT,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    maps = Path(f"/proc/{importing.pid}/maps")
+    end_when(importing, signal.SIGTERM, lambda: "polars" in maps.read_text())
+    retraining = start_adseq(home, "run", "--retrain")
+    end_when(retraining, signal.SIGINT, lambda: any(home.models.glob(".training-*/fit")))
+    in_a_day = start_adseq(home, "run")
+    end_when(in_a_day, signal.SIGTERM, lambda: tables.days("events", "arrival_date")[-1] > DAYS[-1])
     done = adseq(home, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "were killed" not in done.stdout
@@ -123,14 +135,10 @@ def test_a_run_that_is_ended_again_and_again_is_never_retried_and_completes(ran:
     assert set(found) <= {dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS}
 
 
-def end_when(home: Home, number: signal.Signals, condition: Callable[[int], bool], *options: str) -> None:
-    """Start `adseq run`, end the process as soon as ``condition`` of its id holds, and check how it ends."""
-    command = [sys.executable, "-u", "-m", "pipelines", "run", *options]
-    process = subprocess.Popen(
-        command, cwd=PROJECT, env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def end_when(process: subprocess.Popen[str] | Process, number: signal.Signals, condition: Callable[[], bool]) -> None:
+    """End `adseq run` as soon as ``condition`` holds, and check how it ends."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition(process.pid):
+    while not condition():
         assert process.poll() is None, process.stdout
         assert time.monotonic() < deadline
         time.sleep(0.02)

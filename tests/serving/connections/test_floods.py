@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from tests.assets.world import ADSEQ, PROJECT
+from tests import processes
+from tests.assets.world import ADSEQ
 from tests.serving.listening import ask
 from tests.serving.running import connects, free_port, wait_for
 from warehouse.home import Home
@@ -44,7 +44,9 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flooded]:
     home, port = tmp_path_factory.mktemp("home"), free_port()
     HomeRecord(format=HOME_FORMAT).write(Home(home))
     environment = {**os.environ, "ADSEQ_HOME": str(home), "ADSEQ_TOKEN": "secret", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*ADSEQ, "serve", "--port", str(port)], cwd=PROJECT, env=environment) as started:
+    with processes.start(
+        ADSEQ, "serve", "--port", str(port), environment=environment, stdout=processes.DEVNULL, stderr=processes.DEVNULL
+    ) as started:
         try:
             wait_for(lambda: connects(port))
             assert ask(port, HEALTH).startswith(b"HTTP/1.1 200")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from settings import Settings
+from tests import processes
 from warehouse.home import Home
 from warehouse.online import LmdbStore, OnlineStore, StoreUnreachable, open_store
 
@@ -120,8 +119,7 @@ def test_a_namespace_that_another_process_filled_anew_is_seen(tmp_path: Path) ->
     """A rollback brings a namespace back that had been cleared while a service held it open."""
     store = LmdbStore(tmp_path)
     store.put("states", [(b"a", value(1))])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", CLEARER, str(tmp_path)], check=True, env=environment)
+    assert processes.run(CLEARER, str(tmp_path), environment=os.environ).returncode == 0
     assert store.get("states", b"a") is None
     assert store.get("states", b"b") == value(7, b"")
     assert store.put("states", [(b"c", value(1))]) == 1
@@ -155,11 +153,9 @@ while True:
 
 def test_a_writer_killed_at_any_point_leaves_whole_values(tmp_path: Path) -> None:
     """Another process reads all the while, and each reader finds values that one writing made."""
-    path = os.pathsep.join(sys.path)
     reader = LmdbStore(tmp_path)
     for patience in (0.2, 0.5, 0.9):
-        arguments = [sys.executable, "-c", WRITER, str(tmp_path)]
-        with subprocess.Popen(arguments, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}) as writer:
+        with processes.start(WRITER, str(tmp_path), environment=os.environ) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()  # a whole round was written
             time.sleep(patience)

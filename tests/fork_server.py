@@ -1,0 +1,161 @@
+"""The process that forks the processes of ``tests/processes.py``: it imports what takes seconds and uses nothing of it.
+
+Threads do not survive a fork, so nothing may start one before: no table is read, no tensor is multiplied.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import selectors
+import shutil
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "dagster",
+    "dataframely",
+    "deltalake",
+    "duckdb",
+    "faiss",
+    "fastapi",
+    "lightning.pytorch",
+    "lmdb",
+    "matplotlib.pyplot",
+    "mlflow.pyfunc",
+    "optuna",
+    "pandas",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "redis",
+    "sklearn.cluster",
+    "torch",
+    "uvicorn",
+)
+PACKAGES = ("warehouse", "ml", "serving")
+NOT_MISSED = ("jemalloc_bg_thd", "polars-ooc-clea")
+"""Threads that imports start and that a forked process does without: they give memory and spilled files back early."""
+
+
+def main() -> None:
+    """Serve; in a process that was forked, run what was asked for."""
+    work = _serve(int(sys.argv[1]), Path(sys.argv[2]))
+    work()
+
+
+def _serve(descriptor: int, address: Path) -> Callable[[], None]:
+    """Fork whenever asked to. Return in the forked processes, with their work; this process ends here."""
+    children: dict[int, tuple[int, socket.socket]] = {}  # by the descriptor that tells of its end: process and asker
+    listening = socket.socket(fileno=descriptor)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listening, selectors.EVENT_READ)
+        selector.register(0, selectors.EVENT_READ)  # closes when the tests end
+        imported = False
+        while True:
+            for key, _ in selector.select():
+                if key.fd == 0:
+                    _end(children, address)
+                if key.fd in children:
+                    selector.unregister(key.fd)
+                    _tell_end(key.fd, *children.pop(key.fd))
+                    continue
+                connection, _ = listening.accept()
+                if not imported:
+                    _import_everything()
+                    imported = True
+                request, streams = _received(connection)
+                pid = os.fork()
+                if not pid:
+                    for each in (listening, connection, *(asker for _, asker in children.values())):
+                        each.close()
+                    for each in children:
+                        os.close(each)
+                    return lambda: _become(request, streams)
+                for stream in streams:
+                    os.close(stream)
+                with suppress(BrokenPipeError):
+                    connection.sendall(pid.to_bytes(8, "big", signed=True))
+                ends = os.pidfd_open(pid)
+                children[ends] = pid, connection
+                selector.register(ends, selectors.EVENT_READ)
+
+
+def _import_everything() -> None:
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    for package in PACKAGES:
+        paths = importlib.import_module(package).__path__
+        for module in pkgutil.walk_packages(paths, f"{package}."):
+            importlib.import_module(module.name)
+    importlib.import_module("pipelines.cli.app")
+    # Some modules of the assets read the home or its settings when they are imported: each process does so for itself.
+    assert "assets" not in sys.modules
+    threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+    missed = threads - {Path("/proc/self/comm").read_text().strip(), *NOT_MISSED}
+    assert not missed, f"imports have started {missed}, which a forked process would lack"
+    gc.freeze()  # so that no collection copies the pages of what was imported
+
+
+def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return what is asked for, and the standard streams."""
+    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    return json.loads(connection.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)), streams
+
+
+def _become(request: dict[str, Any], streams: list[int]) -> None:
+    """Be ``python -u -c CODE ARGUMENTS``."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _unbuffered(1)
+    sys.stderr = sys.__stderr__ = _unbuffered(2)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv[:] = ["-c", *request["arguments"]]
+    code = 0
+    try:
+        exec(compile(request["code"], "<string>", "exec"), sys.modules["__main__"].__dict__)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # What Python does at its end, except that it takes no module apart: that takes half a second.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    os._exit(code & 0xFF)
+
+
+def _unbuffered(descriptor: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", write_through=True)
+
+
+def _tell_end(ends: int, pid: int, asker: socket.socket) -> None:
+    os.close(ends)
+    _, status = os.waitpid(pid, 0)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        asker.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
+    asker.close()
+
+
+def _end(children: dict[int, tuple[int, socket.socket]], address: Path) -> None:
+    for pid, _ in children.values():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(address.parent)
+    os._exit(0)
