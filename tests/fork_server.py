@@ -24,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import configure_mappers
+
 LIBRARIES = (
     "dagster",
     "dataframely",
@@ -44,6 +46,31 @@ LIBRARIES = (
     "torch",
     "uvicorn",
 )
+FOUND_LATE = (
+    "PIL.PngImagePlugin",
+    "alembic.command",
+    "dagster._core.execution.execute_in_process",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.workspace.context",
+    "dagster._daemon.daemon",
+    "git",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store",
+    "mlflow.system_metrics.system_metrics_monitor",
+    "mlflow.tracing.export",
+    "networkx",
+    "rich.traceback",
+    "sqlalchemy.dialects.sqlite",
+    "structlog",
+    "torch._export.serde.serialize",
+    "torch._functorch.partitioners",
+    "torch.export._trace",
+    "torch.export.pt2_archive",
+    "watchdog.observers",
+)
+"""What libraries import when they are used. Where another version has no module of the name, it is imported then."""
+
 PACKAGES = ("warehouse", "ml", "serving")
 NOT_MISSED = ("jemalloc_bg_thd", "polars-ooc-clea")
 """Threads that imports start and that a forked process does without: they give memory and spilled files back early."""
@@ -99,6 +126,10 @@ def _import_everything() -> None:
         paths = importlib.import_module(package).__path__
         for module in pkgutil.walk_packages(paths, f"{package}."):
             importlib.import_module(module.name)
+    for name in FOUND_LATE:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    configure_mappers()  # of MLflow's tables: half a second
     importlib.import_module("pipelines.cli.app")
     # Some modules of the assets read the home or its settings when they are imported: each process does so for itself.
     assert "assets" not in sys.modules

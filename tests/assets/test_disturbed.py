@@ -28,17 +28,8 @@ DISK, LEFT = 100, (2_000,)  # MiB; KiB that are free, run after run
 LOCKED_SECONDS = 7.0  # longer than SQLite waits of itself
 
 
-@pytest.fixture(scope="module")
-def undisturbed(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """The next day, run in peace."""
-    home = copy_of(ran.home, tmp_path_factory.mktemp("undisturbed") / "home", with_day=LATER)
-    done = adseq(home, "run")
-    assert done.returncode == 0, done.stderr
-    return home
-
-
-def assert_as_undisturbed(undisturbed: Home, home: Home) -> None:
-    expected, actual = Tables(undisturbed.tables), Tables(home.tables)
+def assert_as_undisturbed(undisturbed: Ran, home: Home) -> None:
+    expected, actual = undisturbed.tables, Tables(home.tables)
     assert_same_day(expected, actual, LATER, ["item-1"])
     assert expected.names() == actual.names()
     for name in expected.names():
@@ -48,7 +39,7 @@ def assert_as_undisturbed(undisturbed: Home, home: Home) -> None:
 
 
 def test_a_day_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
-    ran: Ran, undisturbed: Home, tmp_path: Path
+    ran: Ran, day_later: Ran, tmp_path: Path
 ) -> None:
     """``tests/assets/killing.py`` can kill it at every point there is; here at every seventeenth."""
     killed = copy_of(ran.home, tmp_path / "killed", with_day=LATER)
@@ -58,7 +49,7 @@ def test_a_day_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
     points = [line for line in done.stdout.splitlines() if line.startswith(KILLED)]
     assert len(points) >= 5
     assert done.stdout.count("1 earlier run(s) were killed; marked as failed") >= len(points) - 1  # the first had none
-    assert_as_undisturbed(undisturbed, killed)
+    assert_as_undisturbed(day_later, killed)
     assert list(killed.root.glob("**/*.tmp*")) == []
 
 
@@ -80,7 +71,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_day_on_a_full_disk_says_so_and_is_whole_when_there_is_room(
-    ran: Ran, undisturbed: Home, small_disk: Path
+    ran: Ran, day_later: Ran, small_disk: Path
 ) -> None:
     home = copy_of(ran.home, small_disk / "home", with_day=LATER)
     filler = small_disk / "filler"
@@ -96,10 +87,10 @@ def test_a_day_on_a_full_disk_says_so_and_is_whole_when_there_is_room(
     filler.unlink()
     done = adseq(home, "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_as_undisturbed(undisturbed, home)
+    assert_as_undisturbed(day_later, home)
 
 
-def test_databases_that_are_locked_for_some_seconds_are_waited_for(ran: Ran, undisturbed: Home, tmp_path: Path) -> None:
+def test_databases_that_are_locked_for_some_seconds_are_waited_for(ran: Ran, day_later: Ran, tmp_path: Path) -> None:
     home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
     databases = [home.root / "mlflow" / "mlflow.db", *home.dagster.rglob("*.db")]
     running = start_adseq(home, "run")
@@ -116,4 +107,4 @@ def test_databases_that_are_locked_for_some_seconds_are_waited_for(ran: Ran, und
     finally:
         running.kill()
     assert running.returncode == 0, printed
-    assert_as_undisturbed(undisturbed, home)
+    assert_as_undisturbed(day_later, home)

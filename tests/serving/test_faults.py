@@ -43,25 +43,16 @@ DELAYS = (0.0, 0.01, 0.03, 0.08, 0.2)  # seconds from when a publication begins;
 
 
 @pytest.fixture(scope="module")
-def undisturbed(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """A home in which one more day went well."""
-    home = copy_of(ran.home, tmp_path_factory.mktemp("undisturbed") / "home", with_day=LATER)
-    done = adseq(home, "run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Ran(home, done.stdout)
-
-
-@pytest.fixture(scope="module")
-def expected(undisturbed: Ran) -> dict[str, Answer]:
-    found = answers(undisturbed)
+def expected(day_later: Ran) -> dict[str, Answer]:
+    found = answers(day_later)
     assert len({str(items) for _, _, items in found.values()}) > 10  # answers that differ can be told apart
     return found
 
 
 @pytest.fixture
-def unpublished(ran: Ran, undisturbed: Ran, tmp_path: Path) -> Ran:
-    """The undisturbed home with the store as it was before the day was published."""
-    home = copy_of(undisturbed.home, tmp_path / "home")
+def unpublished(ran: Ran, day_later: Ran, tmp_path: Path) -> Ran:
+    """The home of a day later with the store as it was before the day was published."""
+    home = copy_of(day_later.home, tmp_path / "home")
     shutil.rmtree(home.online)
     shutil.copytree(ran.home.online, home.online)
     return Ran(home, "")
@@ -187,11 +178,11 @@ def test_without_the_store_events_are_taken_and_the_rest_says_when_to_come_again
 
 
 def test_a_service_killed_under_load_keeps_every_event_that_it_took(
-    undisturbed: Ran, tmp_path: Path, expected: dict[str, Answer]
+    day_later: Ran, tmp_path: Path, expected: dict[str, Answer]
 ) -> None:
-    home, port = copy_of(undisturbed.home, tmp_path / "home"), free_port()
+    home, port = copy_of(day_later.home, tmp_path / "home"), free_port()
     ran, taken, stop = Ran(home, ""), [], threading.Event()
-    chair = undisturbed.tables.scan("items").select("item_id").sort("item_id").collect()["item_id"][0]
+    chair = day_later.tables.scan("items").select("item_id").sort("item_id").collect()["item_id"][0]
 
     def post(worker: int) -> None:
         number = 0
@@ -242,9 +233,7 @@ def test_a_day_without_events_is_published(ran: Ran, tmp_path: Path) -> None:
     assert {day for _, day, _ in after.values()} == {LATER.isoformat()}
 
 
-def test_the_clock_s_day_changes_nothing(
-    ran: Ran, undisturbed: Ran, expected: dict[str, Answer], tmp_path: Path
-) -> None:
+def test_the_clock_s_day_changes_nothing(ran: Ran, day_later: Ran, expected: dict[str, Answer], tmp_path: Path) -> None:
     """The run of a day goes over midnight, years later: what it does depends on the landing zone."""
     program = shutil.which("faketime")
     if program is None:
@@ -259,5 +248,5 @@ def test_the_clock_s_day_changes_nothing(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_same_day(undisturbed.tables, Tables(home.tables), LATER, ["item-1"])
+    assert_same_day(day_later.tables, Tables(home.tables), LATER, ["item-1"])
     assert answers(Ran(home, "")) == expected

@@ -67,7 +67,8 @@ def log(written: Path, tmp_path: Path) -> tuple[Landing, Tables]:
 
 def arrive(landing: Landing, tables: Tables, day: date | None) -> None:
     for table in LandingTable:
-        ingest(landing, tables, table, day=day, settings=DataSettings())
+        if landing.files(table, day) or not tables.exists(table.value):
+            ingest(landing, tables, table, day=day, settings=DataSettings())
 
 
 def judged(log: tuple[Landing, Tables], frame: pl.DataFrame, settings: QualitySettings = FEW) -> dict[str, Finding]:

@@ -108,7 +108,7 @@ def as_dict(frame: pl.DataFrame) -> dict[str, list[tuple[object, ...]]]:
     return {row["user_id"]: list(zip(*(row[name] for name in LISTS), strict=True)) for row in frame.to_dicts()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(log=logs())
 def test_sequences_equal_a_slow_reference_and_full_equals_incremental(log: Log) -> None:
     cut = SequenceSettings(length=log.length, lookback_days=log.lookback_days)

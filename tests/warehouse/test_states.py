@@ -59,7 +59,7 @@ def found(tables: Tables, until: int) -> dict[str, tuple[date, float]]:
 Action = tuple[int, str, float, int]
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.text(USERS, max_size=4), st.floats(0, 1, width=32), st.integers(1, 4)),
@@ -76,8 +76,9 @@ def test_compaction_changes_no_snapshot(tmp_path_factory: pytest.TempPathFactory
         write_states(tables, "item-1", day(number), states(users, number, value))
         written[number] = (users, value)
         compact(tables, USER_STATES, "item-1", day=day(number), after_days=after)
-        for until in range(10):
+        for until in {max(number - 1, 0), number, 9}:  # the others at the end: a snapshot that is lost stays lost
             assert found(tables, until) == expected(written, until)
+    assert [found(tables, until) for until in range(10)] == [expected(written, until) for until in range(10)]
     assert state_days(tables, "item-1") == [day(number) for number, (users, _) in sorted(written.items()) if users]
 
 

@@ -1,0 +1,49 @@
+"""Fast tests (``pytest --fast``) start no process and train nothing. One that tries is told to be marked slow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+TRAIN = {"ran", "day_later", "trained", "fitted"}
+"""Fixtures that train: whatever uses them is slow."""
+
+START_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+MARK = "is no thing for a fast test: mark the test slow"
+
+
+def mark_slow(items: Sequence[pytest.Item]) -> None:
+    """Mark what uses a fixture that trains."""
+    for item in items:
+        if TRAIN.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
+class Guard:
+    """Refuses processes and trainings while a test runs."""
+
+    def __init__(self) -> None:
+        self._testing = False
+        sys.addaudithook(self._refuse_processes)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        self._testing = True
+        try:
+            return (yield)
+        finally:
+            self._testing = False
+
+    @pytest.fixture(autouse=True)
+    def _no_training(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            pytest.fail(f"A training {MARK}")
+
+        if "lightning.pytorch" in sys.modules:
+            monkeypatch.setattr("lightning.pytorch.Trainer.fit", refuse)
+
+    def _refuse_processes(self, event: str, _: tuple[object, ...]) -> None:
+        if self._testing and event in START_A_PROCESS:
+            pytest.fail(f"A process ({event}) {MARK}")
