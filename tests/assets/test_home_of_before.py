@@ -1,7 +1,7 @@
 """A home that version 8ecf113 wrote: its models answer, and its days run on.
 
-``home-of-8ecf113.tar.xz`` is the home of a synthetic world with two daily days: the deployed model of each
-kind, tables, the newest index, the online store and the manifest. A change that ends this test needs another format of homes.
+``home-of-8ecf113.tar.xz`` is the home of a synthetic world with two daily days: the deployed model of each kind,
+tables, the newest index, the online store and the manifest. A change that breaks this test needs a new format of homes.
 """
 
 from __future__ import annotations
