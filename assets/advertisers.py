@@ -12,8 +12,7 @@ from assets.features import content_basis
 from assets.inference import FRESH
 from assets.ingest import events, history, items, users
 from assets.sequences import user_sequences
-from assets.steps.advertiser_report import report_on
-from assets.steps.item_reports import write_metrics
+from assets.steps.advertiser_report import report_advertisers
 from assets.steps.period import history_of, training_day, training_period
 from assets.steps.predict_advertisers import all_finite, predict_day, write_embeddings
 from assets.steps.versions import ModelVersion, advertiser_versions, serving_advertisers
@@ -207,25 +206,24 @@ def advertiser_candidates(
 def advertiser_recall_report(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
-    result = report_on(workspace, dagster_tags(context))
-    if result is None:
+    found = report_advertisers(workspace, dagster_tags(context))
+    if found is None:
         return dg.MaterializeResult(metadata={"users": 0, "why": "no advertiser model, or no conversion"})
-    write_metrics(workspace, "advertiser_recall", result.table)
     return dg.MaterializeResult(
         metadata={
-            **{f"{model}_recall@10": value for model, value in result.at(10).items()},
-            "index": result.index,
-            "known_advertisers": result.known,
-            "users": result.users,
-            "positives": result.positives,
-            "positives_on_advertisers_unknown_then": result.unknown_positives,
-            "recall": preview(result.wide()),
-            "curve": picture(result.curve, "recall by list length"),
-            "intervals": picture(result.intervals, "recall with intervals"),
-            "by_conversion": picture(result.by_conversion, "recall by conversion type"),
-            "by_novelty": picture(result.by_novelty, "recall of known and new advertisers"),
-            "diversity": picture(result.diversity, "diversity against recall"),
-            "mlflow_run": dg.MetadataValue.url(result.url),
+            **{f"{model}_recall@10": value for model, value in found.kept.at(10).items()},
+            "index": found.index,
+            "known_advertisers": found.known,
+            "users": found.users,
+            "positives": found.positives,
+            "positives_on_advertisers_unknown_then": found.unknown_positives,
+            "recall": preview(found.kept.wide("recall", "macro_recall", "diversity90", "coverage")),
+            "curve": picture(found.drawn["curve"], "recall by list length"),
+            "intervals": picture(found.drawn["intervals"], "recall with intervals"),
+            "by_conversion": picture(found.drawn["by_conversion"], "recall by conversion type"),
+            "by_novelty": picture(found.drawn["by_novelty"], "recall of known and new advertisers"),
+            "diversity": picture(found.drawn["diversity"], "diversity against recall"),
+            "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )
 

@@ -10,14 +10,11 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_embeddings, user_states
 from assets.ingest import events, impressions
+from assets.steps.comparison import evaluation_lists_of, newest_comparison, oracle_lists
+from assets.steps.context_report import report_context
 from assets.steps.daily_recall import prequential
-from assets.steps.item_reports import (
-    evaluation_lists_of,
-    newest_version,
-    open_report,
-    oracle_lists,
-    write_champion_metrics,
-)
+from assets.steps.diversity_report import report_diversity
+from assets.steps.recall_report import report_recall
 from assets.steps.without_items import needs_items
 from assets.training import champion, item_model
 
@@ -40,9 +37,9 @@ YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_
 )
 @needs_items
 def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    version, period, comparison = newest_version(workspace)
-    lists = evaluation_lists_of(workspace, comparison)
-    oracle = oracle_lists(workspace, version, period, comparison)
+    compared = newest_comparison(workspace)
+    version, comparison = compared.version, compared.comparison
+    lists, oracle = evaluation_lists_of(workspace, comparison), oracle_lists(workspace, compared)
     workspace.tables.write("evaluation_lists", lists, {"model_version": version.name})
     workspace.tables.write("oracle_lists", oracle, {"model_version": version.name})
     queries = comparison.asked.queries
@@ -68,16 +65,14 @@ def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeRe
 )
 @needs_items
 def recall_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    report = open_report(workspace, dagster_tags(context))
-    result = report.recall()
-    write_champion_metrics(workspace, "recall", result.table)
+    found = report_recall(workspace, dagster_tags(context))
     return dg.MaterializeResult(
         metadata={
-            **{f"{model}_recall@{result.k}": value for model, value in result.at(result.k).items()},
-            "recall": preview(result.wide()),
-            "curve": picture(result.curve, "recall by list length"),
-            "intervals": picture(result.intervals, "recall with intervals"),
-            "mlflow_run": dg.MetadataValue.url(result.url),
+            **{f"{model}_recall@{found.k}": value for model, value in found.kept.at(found.k).items()},
+            "recall": preview(found.kept.wide("recall", "macro_recall", "advertiser_hit")),
+            "curve": picture(found.curve, "recall by list length"),
+            "intervals": picture(found.intervals, "recall with intervals"),
+            "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )
 
@@ -93,14 +88,12 @@ def recall_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
 )
 @needs_items
 def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    report = open_report(workspace, dagster_tags(context))
-    result = report.diversity()
-    write_champion_metrics(workspace, "diversity", result.table)
+    found = report_diversity(workspace, dagster_tags(context))
     return dg.MaterializeResult(
         metadata={
-            "diversity": preview(result.wide()),
-            "scatter": picture(result.scatter, "diversity against recall"),
-            "mlflow_run": dg.MetadataValue.url(result.url),
+            "diversity": preview(found.kept.wide()),
+            "scatter": picture(found.scatter, "diversity against recall"),
+            "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )
 
@@ -116,19 +109,18 @@ def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
 )
 @needs_items
 def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    report = open_report(workspace, dagster_tags(context))
-    result = report.context()
-    if result is None:
-        return dg.MaterializeResult(metadata={"requests": 0, "why": "neither related_pins impressions nor baskets"})
-    write_champion_metrics(workspace, "context", result.table)
+    found = report_context(workspace, dagster_tags(context))
+    if found is None:
+        why = "neither impressions with a subject item nor baskets"
+        return dg.MaterializeResult(metadata={"requests": 0, "why": why})
     return dg.MaterializeResult(
         metadata={
-            "requests": result.requests,
-            "source": result.source,
-            f"lift_at_{result.k}": result.lift,
-            "context": preview(result.wide()),
-            "bars": picture(result.bars, "what the context adds"),
-            "mlflow_run": dg.MetadataValue.url(result.url),
+            "requests": found.requests,
+            "source": found.source,
+            f"lift@{found.k}": found.lift,
+            "context": preview(found.kept.wide("recall", "diversity90", "relevance")),
+            "bars": picture(found.bars, "what the context adds"),
+            "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
-from ml.evaluation.metrics import evaluate, recall_at
+from ml.evaluation.metrics import confidence_interval, evaluate
 from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import Asked, validation_slice
 from ml.examples.period import TrainingPeriod
@@ -102,7 +102,7 @@ def measure(name: str, period: TrainingPeriod, settings: Settings) -> Figures:
         unsold=float(copies[slots].mean()),
         never_engaged=found.never_engaged or 0.0,
         new_positives=len(new.items),
-        new_recall=recall_at(lists, new, [max(KS)])[max(KS)],
+        new_recall=confidence_interval(lists, new, max(KS), samples=0).estimate if len(new.items) else float("nan"),
     )
 
 

@@ -19,7 +19,6 @@ from serving.contracts import (
     HistoryEvent,
     HistoryRequest,
     HistoryResponse,
-    Surface,
 )
 from serving.explain import explain
 from serving.generators import AdvertiserLists, Generator, ItemNeighbours, Popularity, Query, Scored, blend
@@ -29,6 +28,7 @@ from serving.refresh import catch_up
 from serving.users import KnownUser, buckets_of, read_user
 from settings import ServingSettings
 from warehouse.online import OnlineStore
+from warehouse.surfaces import Carries
 
 SHOWN_EVENTS = 20
 
@@ -125,7 +125,7 @@ def _response(
     return CandidateResponse(
         candidates=[_candidate(served, each, reason) for each, reason in zip(found, reasons, strict=True)],
         basis=basis,
-        subject_known=None if request.surface is not Surface.related_pins else place.subject is not None,
+        subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
         model_version=publication.model_version,
         advertiser_version=publication.advertiser_version,

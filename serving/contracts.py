@@ -9,11 +9,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from warehouse.contracts import EVENT_NAMES, MAXIMUM_ID_BYTES, NEED_NOTHING
+from warehouse.surfaces import Carries, Surface
 
 MAXIMUM_CANDIDATES = 500
 MAXIMUM_BLOCKED = 1000
 MAXIMUM_GIVEN_INTERESTS = 20
 MAXIMUM_EVENTS = 100
+WITH_SUBJECT, WITH_QUERY = (" or ".join(Surface.carrying(carried)) for carried in (Carries.subject, Carries.query))
 
 
 def _short_enough(text: str) -> str:
@@ -49,14 +51,6 @@ class Refusal(Message):
     """Why a request is not answered, and what to do."""
 
     detail: str
-
-
-class Surface(StrEnum):
-    """Where the candidates will be shown."""
-
-    related_pins = "related_pins"  # beside an item
-    search = "search"  # below a query
-    home_feed = "home_feed"
 
 
 class Source(StrEnum):
@@ -116,8 +110,8 @@ class CandidateRequest(Message):
 
     user_id: Identifier
     surface: Surface = Surface.home_feed
-    subject_item_id: Identifier | None = Field(None, description="related_pins: the item that is looked at.")
-    query: str | None = Field(None, min_length=1, max_length=500, description="search: what was typed.")
+    subject_item_id: Identifier | None = Field(None, description=f"{WITH_SUBJECT}: the item that is looked at.")
+    query: str | None = Field(None, min_length=1, max_length=500, description=f"{WITH_QUERY}: what was typed.")
     interests: dict[Identifier, Weight] = Field(
         {},
         max_length=MAXIMUM_GIVEN_INTERESTS,
@@ -130,12 +124,13 @@ class CandidateRequest(Message):
 
     @model_validator(mode="after")
     def _context_of_the_surface(self) -> Self:
-        if self.subject_item_id is not None and self.surface is not Surface.related_pins:
-            raise ValueError("subject_item_id belongs to the surface related_pins")
-        if self.query is not None and self.surface is not Surface.search:
-            raise ValueError("query belongs to the surface search")
-        if self.surface is Surface.search and self.query is None and not self.interests:
-            raise ValueError("the surface search needs a query or interests")
+        carries = self.surface.carries
+        if self.subject_item_id is not None and carries is not Carries.subject:
+            raise ValueError(f"subject_item_id belongs to the surface {WITH_SUBJECT}")
+        if self.query is not None and carries is not Carries.query:
+            raise ValueError(f"query belongs to the surface {WITH_QUERY}")
+        if carries is Carries.query and self.query is None and not self.interests:
+            raise ValueError(f"the surface {self.surface} needs a query or interests")
         return self
 
 
@@ -269,7 +264,7 @@ class CandidateResponse(Message):
 
     candidates: list[Candidate]
     basis: Basis
-    subject_known: bool | None = Field(None, description="On related_pins: whether the catalogue has the subject.")
+    subject_known: bool | None = Field(None, description=f"On {WITH_SUBJECT}: whether the catalogue has the subject.")
     interests: dict[str, float] = Field(
         {}, description="Interests inferred from the query, plus those given in the request."
     )

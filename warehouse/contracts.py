@@ -12,6 +12,8 @@ from enum import StrEnum
 import dataframely as dy
 import polars as pl
 
+from warehouse.surfaces import Surface
+
 EVENT_NAMES = (
     "page_visit",
     "view_category",
@@ -26,7 +28,6 @@ EVENT_NAMES = (
 )
 NEED_NOTHING = ("search", "view_category", "custom")  # events that may name neither an item nor an advertiser
 DEFAULT_POSITIVES = ("checkout", "add_to_cart", "signup")
-SURFACES = ("related_pins", "search", "home_feed")
 STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted")
 CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
 CATEGORY_SEPARATOR = " > "
@@ -135,7 +136,7 @@ class Impression(dy.Schema):
 
     @dy.rule()
     def surface_is_known(cls) -> pl.Expr:
-        return pl.col("surface").is_in(SURFACES)
+        return pl.col("surface").is_in([surface.value for surface in Surface])
 
     @dy.rule()
     def stage_is_known(cls) -> pl.Expr:

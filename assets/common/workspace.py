@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import polars as pl
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ml.models.artifact import ModelArtifact
     from ml.versions.tracking import Tracking
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -33,6 +36,7 @@ class Workspace:
     _item_models: dict[Path, ModelArtifact] = field(default_factory=dict, repr=False, compare=False)
     _advertiser_models: dict[Path, AdvertiserArtifact] = field(default_factory=dict, repr=False, compare=False)
     _catalogue: dict[tuple[object, ...], pl.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[tuple[str, str], object] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -93,3 +97,9 @@ class Workspace:
         if directory not in self._advertiser_models:
             self._advertiser_models[directory] = AdvertiserArtifact.load(directory)
         return self._advertiser_models[directory]
+
+    def once(self, what: str, version: str, make: Callable[[], Made]) -> Made:
+        """Return what ``make`` makes of a version, made once a workspace: several assets of a run read it."""
+        if (what, version) not in self._made:
+            self._made[what, version] = make()
+        return cast(Made, self._made[what, version])

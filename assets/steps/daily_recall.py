@@ -34,6 +34,7 @@ class Prequential:
 def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Prequential:
     """Measure the snapshot and item embeddings of the day before against the positives that happened in ``day``."""
     from ml.evaluation.daily_recall import measure_day
+    from ml.evaluation.model_names import ModelName
     from ml.figures.charts import daily_recall_curve
     from ml.versions.tracking import DAILY
 
@@ -58,18 +59,20 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
         maximum_users=workspace.settings.evaluation.maximum_users,
     )
     curve = daily_recall_curve(*_curve(tables, day, rows))
-    headline = dict(rows.filter(model="contextual").drop_nulls("value").select("metric", "value").rows())
+    headline = dict(rows.filter(model=ModelName.contextual.value).drop_nulls("value").select("metric", "value").rows())
     url = None
     if headline:
         import mlflow
 
+        from ml.evaluation.report_rows import ReportRow
+        from ml.versions.report_runs import log_rows
         from ml.versions.tracking import log_figures
 
+        measured = [ReportRow(*row) for row in rows.select("model", "metric", "value").rows()]
         tracking.replace_run(DAILY, "day", str(day))
         with tracking.run(DAILY, f"daily_recall {day}", {**tags, "day": str(day)}) as run:
             mlflow.log_params({"day": str(day), "served_by": version.name, **workspace.settings.flat()})
-            for model, metric, value in rows.drop_nulls("value").select("model", "metric", "value").rows():
-                mlflow.log_metric(f"{model}_{metric.replace('@', '_at_')}", value, step=day.toordinal())
+            log_rows(measured, step=day.toordinal())
             log_figures({"recall_by_day": curve})
         url = tracking.url(run)
     first = rows.row(0, named=True)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ml.evaluation.item_report import Comparison, ContextEvaluation, ContextResult
+    from ml.evaluation.model_names import ModelName
     from ml.figures.history_page import ItemLine
 
 USERS = 6
@@ -18,10 +19,11 @@ ITEMS = 10
 def page(
     comparison: "Comparison",
     evaluation: "ContextEvaluation",
-    results: "Mapping[str, ContextResult]",
+    results: "Mapping[ModelName, ContextResult]",
     items: pl.DataFrame,
 ) -> str:
     """A self-contained page for the first requests of users with a history and a subject."""
+    from ml.evaluation.model_names import ModelName
     from ml.figures.history_page import UserExample, qualitative_page
 
     queries, log = evaluation.asked.queries, evaluation.asked.dataset.log
@@ -39,9 +41,9 @@ def page(
                 user_id=evaluation.requests["user_id"][int(query)],
                 history=[lines(int(item), False) for item in history if item >= 0],
                 without_context=_retrieved(
-                    results["contextual, context withheld"], int(query), comparison, wanted, lines
+                    results[ModelName.contextual_without_context], int(query), comparison, wanted, lines
                 ),
-                with_context=_retrieved(results["contextual"], int(query), comparison, wanted, lines),
+                with_context=_retrieved(results[ModelName.contextual], int(query), comparison, wanted, lines),
                 subject=lines(int(queries.context.subject[query]), False),
                 positives=[lines(int(queries.candidates[item]), True) for item in wanted if item >= 0],
             )

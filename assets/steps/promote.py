@@ -51,7 +51,7 @@ def judge(workspace: Workspace) -> Decision:
 
 def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersion) -> Decision:
     from ml.evaluation.gate import judge_pair
-    from ml.evaluation.model_lists import ModelName
+    from ml.evaluation.model_names import ModelName
     from ml.models.layout import evaluation_part
 
     effective = workspace.settings

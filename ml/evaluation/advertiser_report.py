@@ -24,6 +24,8 @@ from ml.evaluation.metrics import (
     recall_by_positive_segment,
     usable_ks,
 )
+from ml.evaluation.model_names import AdvertiserModelName as Name
+from ml.evaluation.report_rows import ReportRow, rows_of
 from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.examples.pairs import ranges
 from ml.models.advertiser_artifact import AdvertiserArtifact
@@ -31,9 +33,6 @@ from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLIN
 from ml.retrieval.lists import RankedLists, search_scores
 from settings import Settings
 
-MODEL = "advertiser_model"
-RECENT_ADVERTISERS = "recent_advertisers"
-NAMES = ("popularity", "recent_popularity", RECENT_ADVERTISERS, "mean_pooling", MODEL)
 INTERVAL_KS = (10, 100)
 SEGMENT_K = 10  # or the largest K below the size of a smaller index
 
@@ -57,20 +56,16 @@ class AdvertiserFigures:
     by_conversion: Mapping[str, pl.DataFrame]  # segment, queries, positives, recall at segment_k
     by_novelty: Mapping[str, pl.DataFrame]  # the same for "known" and "new" advertisers of the user
 
-    def rows(self) -> list[tuple[str, str, float]]:
-        """model, metric, value."""
-        found: list[tuple[str, str, float]] = []
+    def rows(self) -> list[ReportRow]:
+        """Every figure of every model."""
+        found: list[ReportRow] = []
         for model, metrics in self.metrics.items():
-            for name, by_k in (("recall", metrics.recall), ("macro_recall", metrics.macro_recall)):
-                found += [(model, f"{name}@{k}", value) for k, value in by_k.items()]
-            found += [(model, "diversity90", metrics.diversity90), (model, "coverage@10", metrics.coverage_at_10)]
+            found += rows_of(model, metrics.figures())
             for k, interval in self.intervals[model].items():
-                found += [(model, f"recall@{k} low", interval.low), (model, f"recall@{k} high", interval.high)]
+                found += rows_of(model, {f"recall@{k} low": interval.low, f"recall@{k} high": interval.high})
             for frame in (self.by_conversion[model], self.by_novelty[model]):
-                found += [
-                    (model, f"recall@{self.segment_k} {segment}", value)
-                    for segment, value in frame.select("segment", "recall").rows()
-                ]
+                recall = frame.select("segment", "recall").rows()
+                found += rows_of(model, {f"recall@{self.segment_k} {segment}": value for segment, value in recall})
         return found
 
 
@@ -96,8 +91,8 @@ def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Sett
     lists = {
         **baseline_lists(queries, whole.rule.window_days, depth),
         # Learnt from the same data under the same basis: the same queries serve both.
-        "mean_pooling": query_lists(pooling.network, queries, pooling.settings, depth),
-        MODEL: query_lists(model.network, queries, model.settings, depth),
+        Name.mean_pooling: query_lists(pooling.network, queries, pooling.settings, depth),
+        Name.advertiser_model: query_lists(model.network, queries, model.settings, depth),
     }
     return AdvertiserComparison(queries, lists, len(queries.advertisers.known(cutoff)))
 
@@ -110,10 +105,13 @@ def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -
         name: popularity_scores(statistics.item, statistics.seconds, queries.as_of, window_days=window, items=size)[
             queries.index
         ]
-        for name, window in (("popularity", None), ("recent_popularity", recent_days))
+        for name, window in (
+            (Name.popularity, None),
+            (Name.recent_popularity, recent_days),
+        )
     }
-    lists = {name: popularity_lists(each, len(queries), depth) for name, each in counts.items()}
-    lists[RECENT_ADVERTISERS] = recent_advertisers(queries, counts["recent_popularity"], depth)
+    lists: dict[str, RankedLists] = {name: popularity_lists(each, len(queries), depth) for name, each in counts.items()}
+    lists[Name.recent_advertisers] = recent_advertisers(queries, counts[Name.recent_popularity], depth)
     return lists
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sparse
 from numpy.typing import ArrayLike, NDArray
 
-from ml.retrieval.lists import NO_ITEM, BatchScores, Ragged, RankedLists, search_scores
+from ml.retrieval.lists import NO_ITEM, Ragged, RankedLists, search_scores
 
 SECONDS_A_DAY = 86_400
 SIMILARITIES_IN_MEMORY = 1 << 24  # non-zero products held at once while neighbours are chosen
@@ -112,27 +112,26 @@ class ItemKNN:
         engaged = _binary(history.query_rows[known], history.items[known], shape)
         return sparse.csr_array(engaged @ self.similarity)
 
-    def retrieve(self, history: Ragged, depth: int, exclude: Ragged | None = None) -> RankedLists:
-        """Lists for each history; a list ends where the neighbours end.
+    def lists(
+        self, history: Ragged, candidates: NDArray[np.int64], depth: int, exclude: Ragged | None = None
+    ) -> RankedLists:
+        """Lists for each history, in rows of ``candidates``; a list ends where the neighbours end.
 
         Items 0 and 1 go together for two users of six:
 
         >>> model = ItemKNN.fit([0, 0, 1, 1, 2, 3, 4, 5], [0, 1, 0, 1, 2, 3, 2, 3], items=4)
-        >>> model.retrieve(Ragged.from_pairs([0], [0], queries=1), depth=3).items.tolist()
+        >>> model.lists(Ragged.from_pairs([0], [0], queries=1), candidates=np.arange(4), depth=3).items.tolist()
         [[1, -1, -1]]
+
+        Args:
+            candidates: catalogue rows that are ranked. exclude: rows of the candidates that may not be retrieved.
         """
-        return search_scores(
-            self._batches(history), history.queries, self.similarity.shape[0], depth=depth, exclude=exclude
-        )
 
-    def _batches(self, history: Ragged) -> BatchScores:
         def scores(start: int, stop: int) -> NDArray[np.float32]:
-            found = self.scores(history.slice(start, stop)).tocoo()
-            dense = np.full(found.shape, -np.inf, np.float32)
-            dense[found.row, found.col] = found.data
-            return dense
+            dense = self.scores(history.slice(start, stop))[:, candidates].toarray()
+            return np.where(dense > 0, dense, -np.inf).astype(np.float32)
 
-        return scores
+        return search_scores(scores, history.queries, len(candidates), depth=depth, exclude=exclude)
 
 
 def _binary(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:

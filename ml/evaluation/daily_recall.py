@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml.evaluation.baselines import popularity_lists, popularity_scores
 from ml.evaluation.metrics import DIVERSITY_DEPTH, evaluate, usable_ks
+from ml.evaluation.model_names import ModelName
 from ml.examples.pairs import LabelRule
 from ml.features.event_log import row_numbers, to_seconds
 from ml.retrieval.lists import Ragged, search
@@ -71,16 +72,18 @@ def measure_day(
         items=len(item_ids),
     )
     lists = {
-        "contextual": search(user_embeddings[row_numbers(users, asked)], item_embeddings, depth, exclude=exclude),
-        "recent_popularity": popularity_lists(recent, len(asked), depth, exclude),
+        ModelName.contextual: search(
+            user_embeddings[row_numbers(users, asked)], item_embeddings, depth, exclude=exclude
+        ),
+        ModelName.recent_popularity: popularity_lists(recent, len(asked), depth, exclude),
     }
     ever = _events_of_items(times["item_id"], item_ids)
     rows = []
     for model, ranked in lists.items():
         metrics = evaluate(ranked, wanted, len(item_ids), ks=usable, popularity=ever)
-        figures: dict[str, float | None] = {f"recall@{k}": value for k, value in metrics.recall.items()}
-        figures |= {"diversity90": metrics.diversity90, "never_engaged@100": metrics.never_engaged}
-        rows += [(model, len(asked), len(positives), metric, value) for metric, value in figures.items()]
+        kept = [*(f"recall@{k}" for k in usable), "diversity90", "never_engaged@100"]
+        figures = metrics.figures()
+        rows += [(model.value, len(asked), len(positives), metric, figures[metric]) for metric in kept]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -107,4 +110,5 @@ def _events_of_items(engaged: pl.Series, item_ids: pl.Series) -> NDArray[np.int6
 
 
 def _nothing(users: int, positives: int) -> pl.DataFrame:
-    return pl.DataFrame([("contextual", users, positives, "recall@100", None)], schema=SCHEMA, orient="row")
+    row = (ModelName.contextual.value, users, positives, "recall@100", None)
+    return pl.DataFrame([row], schema=SCHEMA, orient="row")

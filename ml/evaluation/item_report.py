@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
-from ml.evaluation.model_lists import TRAINED, ModelName, all_lists, trained_lists, without_context
+from ml.evaluation.model_lists import all_lists, network_lists
+from ml.evaluation.model_names import ModelName
 from ml.evaluation.queries import Asked, contextual_queries, day_starts, future_queries
 from ml.examples.period import TrainingPeriod, whole_log
 from ml.features.content import category_nodes
 from ml.features.event_log import row_numbers, to_seconds
 from ml.models.artifact import ModelArtifact
-from ml.models.layout import evaluation_part
 from ml.retrieval.lists import RankedLists
 from settings import UNKNOWN_ADVERTISER, Settings
 
@@ -39,9 +38,10 @@ class Comparison:
     cutoff: float
 
 
-def load_comparison(period: TrainingPeriod, directory: Path, settings: Settings) -> Comparison:
+def load_comparison(
+    period: TrainingPeriod, artifacts: Mapping[ModelName, ModelArtifact], settings: Settings
+) -> Comparison:
     """The comparison models of a version, and users with conversions in the window after they learnt."""
-    artifacts = {model: ModelArtifact.load(directory / evaluation_part(model)) for model in TRAINED}
     one = artifacts[ModelName.contextual]
     cutoff = one.trained_until
     dataset = one.dataset(period.until(cutoff))
@@ -154,12 +154,12 @@ def context_evaluation(
 ) -> ContextEvaluation | None:
     """Contextual queries from the impression log, or from baskets where there is no such log; None without either.
 
-    Logged: related_pins requests after the cut-off; positives are the items that survived the funnel to an impression.
+    Logged: requests with a subject item after the cut-off; positives are the items that survived the funnel to an
+    impression.
     Basket proxy: the first item of a user's day is the context, the others of that day are the positives.
     """
     logged = impressions.filter(
-        (pl.col("surface") == "related_pins")
-        & pl.col("stage").is_in(SURVIVED)
+        pl.col("stage").is_in(SURVIVED)
         & pl.col("subject_item_id").is_not_null()
         & (pl.col("item_id") != pl.col("subject_item_id"))
         & (pl.Series(to_seconds(impressions["request_time"])) >= comparison.cutoff)
@@ -214,7 +214,7 @@ def baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
 class ContextResult:
     """One model on the contextual requests."""
 
-    name: str
+    model: ModelName
     metrics: Metrics
     relevance: float  # median relevance of the first ten candidates to the subject
     lists: RankedLists
@@ -225,21 +225,21 @@ def context_results(
 ) -> list[ContextResult]:
     """Every way of answering: item-kNN from the subject, popularity, the models without context, and with it."""
     depth = 100
-    asked, absent = evaluation.asked, without_context(evaluation.asked)
-    contextual = comparison.artifacts[ModelName.contextual]
+    asked, withheld = evaluation.asked, ModelName.contextual_without_context
     networks = {model: artifact.network for model, artifact in comparison.artifacts.items()}
-    lists = {f"{model.value}": found for model, found in all_lists(networks, asked, settings, depth).items()}
-    lists["contextual, context withheld"] = trained_lists(contextual.network, absent, contextual.settings, depth)
+    lists = all_lists(networks, asked, settings, depth)
+    trained_under = comparison.artifacts[withheld.base].settings
+    lists[withheld] = network_lists(withheld, networks[withheld.base], asked, settings=trained_under, depth=depth)
     paths = category_nodes(items.sort("item_id")["category"])
     results = []
-    for name, ranked in lists.items():
+    for model, ranked in lists.items():
         queries = asked.queries
         size = len(queries.candidates)
         metrics = evaluate(
             ranked, queries.positives, size, advertisers=comparison.advertisers, ks=usable_ks(CONTEXT_KS, size)
         )
         relevance = median_relevance(ranked, asked, paths)
-        results.append(ContextResult(name, metrics, relevance, ranked))
+        results.append(ContextResult(model, metrics, relevance, ranked))
     return results
 
 

@@ -6,7 +6,7 @@ miss. Every figure is a share between 0 and 1, novelty apart (bits).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,21 +61,43 @@ class Metrics:
         """The largest K of ``recall``."""
         return max(self.recall)
 
-    def flat(self) -> dict[str, float]:
-        """Every figure by a name that MLflow accepts, such as ``recall_at_100``."""
+    def figures(self) -> dict[str, float]:
+        """Every figure that was measured, by its name in tables and reports, such as ``recall@100``.
+
+        A new figure is named here and nowhere else.
+        """
+        by_k = {
+            "recall": self.recall,
+            "macro_recall": self.macro_recall,
+            "hit_rate": self.hit_rate,
+            "advertiser_hit": self.advertiser_hit,
+        }
         figures: dict[str, float | None] = {"queries": self.queries, "positives": self.positives}
-        for name in ("recall", "macro_recall", "hit_rate", "advertiser_hit"):
-            figures |= {f"{name}_at_{k}": value for k, value in getattr(self, name).items()}
-        for name in (
-            "ndcg_at_10",
-            "coverage_at_10",
-            "diversity90",
-            "advertiser_diversity90",
-            "novelty",
-            "never_engaged",
-        ):
-            figures[name] = getattr(self, name)
+        figures |= {f"{name}@{k}": value for name, values in by_k.items() for k, value in values.items()}
+        figures |= {
+            f"ndcg@{TOP}": self.ndcg_at_10,
+            f"coverage@{TOP}": self.coverage_at_10,
+            "diversity90": self.diversity90,
+            "advertiser_diversity90": self.advertiser_diversity90,
+            "novelty": self.novelty,
+            f"never_engaged@{DIVERSITY_DEPTH}": self.never_engaged,
+        }
         return {name: float(value) for name, value in figures.items() if value is not None}
+
+
+def mlflow_name(metric: str) -> str:
+    """Return the name of a metric in MLflow, whose names may not have an ``@`` (nor may those of Lightning's metrics,
+    which go there).
+
+    >>> mlflow_name("validation_recall@100")
+    'validation_recall_at_100'
+    """
+    return metric.replace("@", "_at_")
+
+
+def mlflow_metrics(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the figures that there are, by their names in MLflow."""
+    return {mlflow_name(name): value for name, value in figures.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -147,18 +169,6 @@ def evaluate(
         novelty=None if popularity is None else _novelty(first, np.asarray(popularity, np.float64)),
         never_engaged=None if popularity is None else share_never_engaged(slots, popularity),
     )
-
-
-def recall_at(lists: RankedLists, positives: Positives, ks: Sequence[int]) -> dict[int, float]:
-    """Recall by K alone, for a curve over many K; NaN where there is no positive.
-
-    >>> lists = RankedLists.from_rows([[3, 0, 1]], depth=3)
-    >>> recall_at(lists, Positives.from_pairs([0, 0], [0, 9], queries=1), ks=[1, 2, 3])  # 0 is second, 9 is absent
-    {1: 0.0, 2: 0.5, 3: 0.5}
-    """
-    _check_shapes(lists, positives, max(ks))
-    ranks = _ranks(lists.items, positives.items, positives.query_rows)
-    return {k: float(np.mean(ranks <= k)) if len(ranks) else float("nan") for k in ks}
 
 
 def share_for_90_percent(retrieved: ArrayLike, size: int) -> float:

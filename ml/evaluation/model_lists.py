@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores
-from ml.evaluation.queries import Asked, Queries
-from ml.examples.context import Context, no_context
+from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
+from ml.evaluation.queries import Asked, Queries, subject_appended, without_context
+from ml.examples.context import Context
 from ml.examples.pairs import ranges
 from ml.features.event_log import newest, within_lookback
-from ml.features.items import DAY, MAXIMUM_INTERESTS
+from ml.features.items import DAY
 from ml.models.encode import embed_items, embed_users, encode_states
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
-from ml.retrieval.lists import Ragged, RankedLists, search, search_scores
-from settings import ContextRecipe, Settings, UserEncoder
-
-
-class ModelName(StrEnum):
-    """In the order of the reports."""
-
-    popularity = "popularity"
-    recent_popularity = "recent_popularity"
-    item_knn = "item_knn"
-    mean_pooling = "mean_pooling"
-    max_pooling = "max_pooling"
-    sequential = "sequential"
-    contextual = "contextual"
-    oracle = "oracle"
-
-
-TRAINED = (ModelName.mean_pooling, ModelName.sequential, ModelName.contextual)
-"""What every training of a version trains for the reports; max pooling, for as much again, is for `adseq evaluate`."""
-POOLED = {ModelName.mean_pooling: UserEncoder.mean_pooling, ModelName.max_pooling: UserEncoder.max_pooling}
-BASELINES = (ModelName.popularity, ModelName.recent_popularity, ModelName.item_knn)
-
-
-def settings_of(model: ModelName, settings: Settings) -> Settings:
-    """The settings under which a comparison model is trained: the same but for what it is named after."""
-    if model is ModelName.contextual:
-        return settings
-    without_context = settings.model_copy(
-        update={"context": settings.context.model_copy(update={"recipe": ContextRecipe.none})}
-    )
-    if model not in POOLED:
-        return without_context
-    pooled = settings.model.model_copy(update={"encoder": POOLED[model]})
-    return without_context.model_copy(update={"model": pooled})
+from ml.retrieval.lists import Ragged, RankedLists, search
+from settings import ContextRecipe, Settings
 
 
 def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: int) -> RankedLists:
@@ -104,19 +71,16 @@ def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
         )
         return popularity_lists(counts[queries.candidates], len(queries), depth, queries.exclude)
     knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
-    history = _context_or_history(asked)
-
-    def scores(start: int, stop: int) -> NDArray[np.float32]:
-        dense = knn.scores(history.slice(start, stop))[:, queries.candidates].toarray()
-        return np.where(dense > 0, dense, -np.inf).astype(np.float32)
-
-    return search_scores(scores, len(queries), len(queries.candidates), depth=depth, exclude=queries.exclude)
+    return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
 
 
-def without_context(asked: Asked) -> Asked:
-    """The same queries on the home feed."""
-    absent = no_context(len(asked.queries), MAXIMUM_INTERESTS)
-    return replace(asked, queries=replace(asked.queries, context=absent))
+def network_lists(model: ModelName, network: TwoTower, asked: Asked, *, settings: Settings, depth: int) -> RankedLists:
+    """Lists of a network that was trained under ``model.settings(settings)``, asked in the model's way."""
+    if model is ModelName.sequential_appended:
+        asked = subject_appended(asked, asked.dataset.event_names[0])
+    if model is ModelName.contextual_without_context:
+        asked = without_context(asked)
+    return trained_lists(network, asked, model.settings(settings), depth)
 
 
 def all_lists(
@@ -126,7 +90,7 @@ def all_lists(
     lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
     for model in TRAINED:
         if model in networks:
-            lists[model] = trained_lists(networks[model], asked, settings_of(model, settings), depth)
+            lists[model] = network_lists(model, networks[model], asked, settings=settings, depth=depth)
     return lists
 
 

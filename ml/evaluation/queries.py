@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ml.examples.context import Context, no_context, subject_context
@@ -176,3 +177,59 @@ def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings
         only_candidates=True,
     )
     return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+
+
+def without_context(asked: Asked) -> Asked:
+    """The same queries on the home feed."""
+    absent = no_context(len(asked.queries), MAXIMUM_INTERESTS)
+    return replace(asked, queries=replace(asked.queries, context=absent))
+
+
+def subject_appended(asked: Asked, event_name: str) -> Asked:
+    """The same queries with the context item as the newest event of the history, and no context.
+
+    Each query gets a sequence of its own. The appended event has the name ``event_name`` and happens at the instant of
+    the queries, or at the history's last event where that is later.
+
+        log         ann: 7 8 9          (items at the positions 0, 1, 2)
+        queries     ann, who looks at 5, as of behind position 1;  an unknown user, who looks at 6
+        offsets     0     3   4
+        source      0 1 3 |4            positions in the log; from 3 on the appended events
+        extended    7 8 5 |6
+
+    Raises:
+        ValueError: the model does not know ``event_name``.
+    """
+    dataset, queries, log = asked.dataset, asked.queries, asked.dataset.log
+    known, user = queries.user >= 0, np.maximum(queries.user, 0)
+    start = np.where(known, log.offsets[user], 0)
+    end = np.where(known, queries.history_end, 0)
+    shown = np.flatnonzero(queries.context.subject >= 0)
+    subject = queries.context.subject[shown]
+    lengths = end - start
+    lengths[shown] += 1
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    # Positions in the log followed by the appended events: history first, then the subject.
+    source = np.full(offsets[-1], -1)
+    source[offsets[shown + 1] - 1] = log.events + np.arange(len(shown))
+    source[source < 0] = ranges(start, end)[0]
+    last = np.concatenate((log.seconds, [-np.inf]))[np.where(end > start, end - 1, -1)]
+    extended = EventLog(
+        user_ids=pl.Series(np.arange(len(queries))).cast(pl.String),
+        offsets=offsets,
+        item=np.concatenate((log.item, subject))[source],
+        name=np.concatenate((log.name, np.full(len(shown), dataset.event_names.index(event_name) + 1)))[source],
+        advertiser=np.concatenate((log.advertiser, dataset.features.advertiser[subject]))[source],
+        seconds=np.concatenate((log.seconds, np.maximum(queries.as_of, last[shown])))[source],
+    )
+    demographics = dataset.users_demographics(queries.user)
+    return replace(
+        asked,
+        dataset=replace(dataset, log=extended, demographics=demographics),
+        queries=replace(
+            queries,
+            user=np.arange(len(queries)),
+            history_end=offsets[1:],
+            context=no_context(len(queries), MAXIMUM_INTERESTS),
+        ),
+    )

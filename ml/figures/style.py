@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,29 +20,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # ml.evaluation.metrics loads torch, which drawing does not need
-    pass
+from ml.evaluation.model_names import LABELS, ModelName
 
-# A model has one name and one colour wherever it is drawn: greys for popularity, blues for the models without context.
-MODEL_LABELS = {
-    "popularity": "Popularity",
-    "recent_popularity": "Recent popularity",
-    "item_knn": "Item-kNN",
-    "mean_pooling": "Mean pooling",
-    "max_pooling": "Max pooling",
-    "sequential": "Sequential, no context",
-    "contextual": "Contextual",
-    "oracle": "Oracle",
-}
-MODEL_COLOURS = {
-    "popularity": "#9aa5b1",
-    "recent_popularity": "#6b7683",
-    "item_knn": "#d99a2b",
-    "mean_pooling": "#7fb2de",
-    "max_pooling": "#4f92c9",
-    "sequential": "#2a6fb0",
-    "contextual": "#d1435b",
-    "oracle": "#2b9a82",
+# A model has one colour wherever it is drawn: greys for popularity, blues for the models without context.
+MODEL_COLOURS: Mapping[str, str] = {
+    ModelName.popularity: "#9aa5b1",
+    ModelName.recent_popularity: "#6b7683",
+    ModelName.item_knn: "#d99a2b",
+    ModelName.mean_pooling: "#7fb2de",
+    ModelName.max_pooling: "#4f92c9",
+    ModelName.sequential: "#2a6fb0",
+    ModelName.contextual: "#d1435b",
+    ModelName.oracle: "#2b9a82",
 }
 OTHER_COLOURS = ("#2a6fb0", "#d1435b", "#d99a2b", "#2b9a82", "#7a5aa6", "#8c6d5a", "#6b7683", "#7fb2de")
 INK, QUIET, GRID = "#22303c", "#66727f", "#e4e8ec"
@@ -195,7 +184,8 @@ def model_colour(model: str) -> str:
 
 def model_label(model: str) -> str:
     """How people read a model's name."""
-    return MODEL_LABELS.get(model, model.replace("_", " ").capitalize())
+    label = LABELS.get(model, model.replace("_", " "))
+    return label[:1].upper() + label[1:]
 
 
 def lower_first(text: str) -> str:

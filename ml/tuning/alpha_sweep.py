@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ml.evaluation.item_report import advertiser_codes
-from ml.evaluation.metrics import evaluate, usable_ks
+from ml.evaluation.metrics import evaluate, mlflow_metrics, usable_ks
 from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import Asked, newest_window
 from ml.examples.period import Prepared, TrainingPeriod, prepare
@@ -142,7 +142,7 @@ def _measure(
         lists = trained_lists(fitted.network, asked, settings, 100)
         size = len(queries.candidates)
         metrics = evaluate(lists, queries.positives, size, advertisers=advertisers, ks=usable_ks(KS, size))
-        mlflow.log_metrics({**metrics.flat(), "fit_seconds": fitted.seconds})
+        mlflow.log_metrics(mlflow_metrics({**metrics.figures(), "fit_seconds": fitted.seconds}))
     return SweepPoint(
         alpha_positive=training.alpha_positive,
         alpha_negative=training.alpha_negative,

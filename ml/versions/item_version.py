@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from ml.evaluation.model_lists import TRAINED, ModelName, settings_of
+from ml.evaluation.model_names import TRAINED, ModelName
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.artifact import Artifact, ModelArtifact
 from ml.models.item_model import TwoTower
@@ -70,6 +70,6 @@ class ItemVersion:
         return self.period.until(self.period.end - self.period.window)
 
     def _comparison(self, model: ModelName, earlier: TrainingPeriod, known: Prepared) -> PlannedFit[TwoTower]:
-        settings = settings_of(model, self.settings)
+        settings = model.settings(self.settings)
         task = ItemTask.of(earlier, with_subjects(known, settings), settings)
         return PlannedFit(evaluation_part(model), task, earlier, known.dataset.basis)

@@ -15,7 +15,6 @@ from serving.contracts import (
     CandidateResponse,
     HistoryRequest,
     HistoryResponse,
-    Surface,
 )
 from serving.prometheus import Metrics, Stopwatch
 from serving.publication import Served
@@ -23,6 +22,7 @@ from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.online import open_store
+from warehouse.surfaces import Surface
 
 SHOWN_EVENTS = 10
 

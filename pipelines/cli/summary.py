@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ml.evaluation.model_names import AdvertiserModelName, ModelName
 from warehouse.home import Home
 from warehouse.item_trainings import WITHOUT_SERVICE, why_advertisers_alone
 from warehouse.tables import Tables
 
-MODELS: Mapping[str, str] = {
-    "popularity": "popularity, all time",
-    "recent_popularity": "popularity, recent",
-    "item_knn": "item-kNN",
-    "mean_pooling": "mean pooling",
-    "max_pooling": "max pooling",
-    "sequential": "sequential, no context",
-    "contextual": "contextual",
-    "oracle": "oracle (the world's truth)",
-}
-"""Model name -> what people read, in the order of every report."""
+ITEM_MODELS = tuple(model for model in ModelName if not model.needs_context)
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
-    "Recall@10": ("recall", "recall@10"),
-    "Recall@100": ("recall", "recall@100"),
-    "Diversity90": ("diversity", "diversity90"),
+    "recall@10": ("recall", "recall@10"),
+    "recall@100": ("recall", "recall@100"),
+    "diversity90": ("diversity", "diversity90"),
 }
 """Column -> (report, metric) in the table ``model_metrics``."""
 
-
-ADVERTISER_MODELS: Mapping[str, str] = {
-    "popularity": "popularity, all time",
-    "recent_popularity": "popularity, recent",
-    "recent_advertisers": "the user's own, newest first",
-    "mean_pooling": "mean pooling",
-    "advertiser_model": "advertiser model",
-}
-"""The same for the models of ``advertiser_recall_report``."""
-
 ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "Recall@10": ("advertiser_recall", "recall@10"),
-    "Recall@100": ("advertiser_recall", "recall@100"),
-    "Diversity90": ("advertiser_recall", "diversity90"),
+    "recall@10": ("advertiser_recall", "recall@10"),
+    "recall@100": ("advertiser_recall", "recall@100"),
+    "diversity90": ("advertiser_recall", "diversity90"),
 }
 
 
@@ -71,9 +52,9 @@ def show(home: Home, console: Console) -> None:
     if alone:
         console.print(f"[yellow]{escape(alone)} {WITHOUT_SERVICE}[/]", highlight=False, soft_wrap=True)
     else:
-        console.print(_models(tables, "Next conversion, whole catalogue ranked", MODELS, COLUMNS))
+        console.print(_models(tables, "Next conversion, whole catalogue ranked", ITEM_MODELS, COLUMNS))
     if "advertiser_recall" in {values["report"] for values in tables.partitions("model_metrics")}:
-        console.print(_models(tables, "Next advertiser", ADVERTISER_MODELS, ADVERTISER_COLUMNS))
+        console.print(_models(tables, "Next advertiser", tuple(AdvertiserModelName), ADVERTISER_COLUMNS))
     days = _days(tables)
     if days is not None:
         console.print(days)
@@ -84,7 +65,12 @@ def show(home: Home, console: Console) -> None:
         console.print(f"  {command:<36}{what}", highlight=False, soft_wrap=True)
 
 
-def _models(tables: Tables, title: str, models: Mapping[str, str], columns: Mapping[str, tuple[str, str]]) -> Table:
+def _models(
+    tables: Tables,
+    title: str,
+    models: Sequence[ModelName] | Sequence[AdvertiserModelName],
+    columns: Mapping[str, tuple[str, str]],
+) -> Table:
     """One row a model that any of the columns' reports knows."""
     values: dict[tuple[str, str, str], float] = {}
     if tables.exists("model_metrics"):
@@ -97,10 +83,10 @@ def _models(tables: Tables, title: str, models: Mapping[str, str], columns: Mapp
     for column in columns:
         table.add_column(column, justify="right")
     present = {model for _, model, _ in values}
-    for model, label in models.items():
-        if model in present or not present:
-            cells = [values.get((report, model, metric)) for report, metric in columns.values()]
-            table.add_row(label, *("–" if value is None else f"{value:.4f}" for value in cells))
+    for model in models:
+        if model.value in present or not present:
+            cells = [values.get((report, model.value, metric)) for report, metric in columns.values()]
+            table.add_row(model.label, *("–" if value is None else f"{value:.4f}" for value in cells))
     if not present:
         table.caption = "No report has run yet: adseq run"
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ml.evaluation.evaluable import Evaluable
 from ml.evaluation.metrics import Metrics, usable_ks
+from ml.evaluation.model_names import ModelName
 from ml.retrieval.lists import RankedLists
 from pipelines.evaluate.scoring import Catalogue, Scoring
 from settings import Settings
@@ -34,7 +34,7 @@ class Training:
 class Answer:
     """One model's lists for a split's queries, and what they are worth."""
 
-    evaluable: Evaluable
+    model: ModelName
     training: Training | None  # None: counted rather than trained, and so the same for every seed
     lists: RankedLists
     metrics: Mapping[Catalogue, Metrics]
@@ -47,17 +47,10 @@ class Answer:
 
     @property
     def name(self) -> str:
-        return self.evaluable.value + (f", seed {self.training.seed}" if self.training else "")
+        return self.model.value + (f", seed {self.training.seed}" if self.training else "")
 
 
-FIGURES: Mapping[str, Callable[[Metrics], float | None]] = {
-    "R@10": lambda metrics: metrics.recall.get(10),
-    "R@100": lambda metrics: metrics.recall.get(100),
-    "mean R@10 of users": lambda metrics: metrics.macro_recall.get(10),
-    "advertiser hit@10": lambda metrics: metrics.advertiser_hit.get(10),
-    "diversity90": lambda metrics: metrics.diversity90,
-    "advertiser diversity90": lambda metrics: metrics.advertiser_diversity90,
-}
+FIGURES = ("recall@10", "recall@100", "macro_recall@10", "advertiser_hit@10", "diversity90", "advertiser_diversity90")
 """What is printed; every other figure is in MLflow."""
 
 
@@ -69,9 +62,9 @@ def show(console: Console, split: str, scoring: Scoring, *, answers: Sequence[An
     if len({answer.training.seed for answer in answers if answer.training}) > 1:
         for catalogue in Catalogue:
             console.print(_spread(split, catalogue, answers))
-    if len({answer.evaluable for answer in answers}) > 1:
+    if len({answer.model for answer in answers}) > 1:
         console.print(_differences(scoring, answers, samples))
-    trainings = {(answer.evaluable.model, answer.training): None for answer in answers if answer.training}
+    trainings = {(answer.model.base, answer.training): None for answer in answers if answer.training}
     for model, training in trainings:
         assert training is not None
         console.print(
@@ -86,41 +79,43 @@ def _figures(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Tab
     title = f"{split}, {catalogue} catalogue: {metrics.positives:,} targets of {metrics.queries:,} queries"
     table = _table(title, ["Model", "Seed", *FIGURES])
     for answer in answers:
-        found = (figure(answer.metrics[catalogue]) for figure in FIGURES.values())
+        figures = answer.metrics[catalogue].figures()
         seed = str(answer.training.seed) if answer.training else ""
-        table.add_row(answer.evaluable.value, seed, *("–" if value is None else f"{value:.5f}" for value in found))
+        table.add_row(
+            answer.model.value, seed, *(f"{figures[name]:.5f}" if name in figures else "–" for name in FIGURES)
+        )
     return table
 
 
 def _spread(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Table:
     """Mean ± sample standard deviation over the seeds of each trained model."""
     table = _table(f"{split}, {catalogue} catalogue: mean ± standard deviation over seeds", ["Model", *FIGURES])
-    for evaluable, group in groupby(answers, key=lambda answer: answer.evaluable):
-        measured = [answer.metrics[catalogue] for answer in group]
+    for model, group in groupby(answers, key=lambda answer: answer.model):
+        measured = [answer.metrics[catalogue].figures() for answer in group]
         cells = []
-        for figure in FIGURES.values():
-            values = [value for value in map(figure, measured) if value is not None]
+        for name in FIGURES:
+            values = [figures[name] for figures in measured if name in figures]
             cells.append(_mean_and_deviation(values) if values else "–")
-        table.add_row(evaluable.value, *cells)
+        table.add_row(model.value, *cells)
     return table
 
 
 def _differences(scoring: Scoring, answers: Sequence[Answer], samples: int) -> Table:
     """Every other answer against those of the first model, seed by seed; a counted model stands against every seed."""
-    first = [answer for answer in answers if answer.evaluable is answers[0].evaluable]
+    first = [answer for answer in answers if answer.model is answers[0].model]
     compared = usable_ks(COMPARED_KS, int(scoring.warm.sum()))
     table = _table(
-        f"{first[0].evaluable.value} minus another model, warm catalogue: paired bootstrap over queries, 95 % interval",
-        ["Minus", "Seed", *(f"R@{k}" for k in compared)],
+        f"{first[0].model.value} minus another model, warm catalogue: paired bootstrap over queries, 95 % interval",
+        ["Minus", "Seed", *(f"recall@{k}" for k in compared)],
     )
     for other in answers:
         for one in first:
-            if other.evaluable is one.evaluable or (one.training and other.training and one.seed != other.seed):
+            if other.model is one.model or (one.training and other.training and one.seed != other.seed):
                 continue
             found = [scoring.difference(one.lists, other.lists, k, samples) for k in compared]
             cells = (f"{each.estimate:+.5f} ({each.low:+.5f} to {each.high:+.5f})" for each in found)
             seed = max(one.seed, other.seed)
-            table.add_row(other.evaluable.value, str(seed) if seed >= 0 else "", *cells)
+            table.add_row(other.model.value, str(seed) if seed >= 0 else "", *cells)
     return table
 
 

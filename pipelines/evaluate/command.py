@@ -18,8 +18,9 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from ml.evaluation.evaluable import Evaluable, counted_lists, network_lists
-from ml.evaluation.model_lists import ModelName, settings_of
+from ml.evaluation.metrics import mlflow_metrics
+from ml.evaluation.model_lists import baseline_lists, network_lists
+from ml.evaluation.model_names import EVALUABLE, ModelName
 from ml.evaluation.queries import Asked
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.item_model import TwoTower
@@ -55,7 +56,7 @@ class Evaluation:
         """``export``, with the model and the seed in its name where there are several."""
         parts = [self.export.stem]
         if len(set(self.models)) > 1:
-            parts.append(answer.evaluable.value)
+            parts.append(answer.model.value)
         if len(self.seeds) > 1 and answer.training:
             parts.append(f"seed{answer.training.seed}")
         return self.export.with_name("-".join(parts) + self.export.suffix)
@@ -68,9 +69,9 @@ def evaluate(evaluation: Evaluation) -> None:
         RunRefused: an unknown model, one that needs context items where there are none, a directory that is not a
             split, or no target that is to be scored.
     """
-    evaluables = _evaluables(evaluation.models)
+    models = _known_models(evaluation.models)
     split, console = Split.read(evaluation.split), Console()
-    _check_context(split, evaluables)
+    _check_context(split, models)
     period = training_period(split, evaluation.landing, evaluation.settings)
     answers, scoring = [], None
     for seed in evaluation.seeds:
@@ -79,7 +80,7 @@ def evaluate(evaluation: Evaluation) -> None:
         asked = split_asked(split, period, prepared.dataset, settings)
         scoring = scoring or Scoring.of(split, asked, period, evaluation.minimum_train_events)
         # What is counted is the same for every seed.
-        wanted = [each for each in evaluables if each.is_trained or seed == evaluation.seeds[0]]
+        wanted = [model for model in models if model.is_trained or seed == evaluation.seeds[0]]
         for answer in _answers(
             wanted,
             period,
@@ -97,12 +98,12 @@ def evaluate(evaluation: Evaluation) -> None:
             written = f"{answer.name}: {rows:,} rows written to {path}"
             console.print(written, highlight=False, markup=False, soft_wrap=True)
     assert scoring is not None
-    answers.sort(key=lambda answer: (evaluables.index(answer.evaluable), answer.seed))
+    answers.sort(key=lambda answer: (models.index(answer.model), answer.seed))
     show(console, split.name, scoring, answers=answers, samples=evaluation.settings.evaluation.bootstrap_samples)
 
 
 def _answers(
-    evaluables: Sequence[Evaluable],
+    models: Sequence[ModelName],
     period: TrainingPeriod,
     prepared: Prepared,
     *,
@@ -114,29 +115,29 @@ def _answers(
 ) -> Iterator[Answer]:
     """The answers under one seed, each network trained once."""
 
-    def lists_of(evaluable: Evaluable, network: TwoTower | None, depth: int) -> RankedLists:
+    def lists_of(model: ModelName, network: TwoTower | None, depth: int) -> RankedLists:
         if network is None:
-            return counted_lists(evaluable, asked, depth)
-        return network_lists(evaluable, network, asked, settings=settings, depth=depth)
+            return baseline_lists(model, asked, depth)
+        return network_lists(model, network, asked, settings=settings, depth=depth)
 
-    def answer(evaluable: Evaluable, training: Training | None, network: TwoTower | None) -> Answer:
+    def answer(model: ModelName, training: Training | None, network: TwoTower | None) -> Answer:
         depth = max(settings.evaluation.depth, SCORED_DEPTH)
-        lists = lists_of(evaluable, network, depth)
+        lists = lists_of(model, network, depth)
         # A model that likes new items fills its lists with them, and would have too few that can be scored as warm.
         while scoring.is_too_short(lists, depth):
             depth = min(2 * depth, len(asked.queries.candidates))
-            lists = lists_of(evaluable, network, depth)
+            lists = lists_of(model, network, depth)
         measured = {catalogue: scoring.measure(lists, catalogue) for catalogue in Catalogue}
-        return Answer(evaluable, training, lists, measured, settings_of(evaluable.model, settings))
+        return Answer(model, training, lists, measured, model.settings(settings))
 
-    for evaluable in evaluables:
-        if not evaluable.is_trained:
-            yield answer(evaluable, None, None)
-    for model in ModelName:
-        ways = [each for each in evaluables if each.is_trained and each.model is model]
+    for model in models:
+        if not model.is_trained:
+            yield answer(model, None, None)
+    for base in ModelName:
+        ways = [model for model in models if model.is_trained and model.base is base]
         if ways:
-            console.print(f"Training {model.value}, seed {settings.training.seed} ...", highlight=False)
-            network, training = _train(period, prepared, settings_of(model, settings), home)
+            console.print(f"Training {base.value}, seed {settings.training.seed} ...", highlight=False)
+            network, training = _train(period, prepared, base.settings(settings), home)
             yield from (answer(way, training, network) for way in ways)
 
 
@@ -168,39 +169,39 @@ def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer
     from ml.versions.work_directory import dataset_hash
 
     tracking = Tracking(evaluation.home.tracking_uri, evaluation.home.artifacts)
-    tags = {"model": answer.evaluable.value, "dataset_hash": dataset_hash(period), "lists": str(export.absolute())}
-    figures = answer.metrics[Catalogue.warm].flat()
-    figures |= {f"full_{name}": value for name, value in answer.metrics[Catalogue.full].flat().items()}
+    tags = {"model": answer.model.value, "dataset_hash": dataset_hash(period), "lists": str(export.absolute())}
+    figures = answer.metrics[Catalogue.warm].figures()
+    figures |= {f"full_{name}": value for name, value in answer.metrics[Catalogue.full].figures().items()}
     if answer.training:
         figures |= {"epochs": answer.training.epochs, "training_seconds": answer.training.seconds}
     with tracking.run(EVALUATIONS, f"{split.name}: {answer.name}", tags):
         mlflow.log_params(
             {
                 "split": split.name,
-                "model": answer.evaluable.value,
+                "model": answer.model.value,
                 "min_train_events": evaluation.minimum_train_events,
                 **answer.settings.flat(),
             }
         )
-        mlflow.log_metrics(figures)
+        mlflow.log_metrics(mlflow_metrics(figures))
 
 
-def _evaluables(models: Sequence[str]) -> list[Evaluable]:
+def _known_models(names: Sequence[str]) -> list[ModelName]:
     """The models in the order asked for, each once."""
-    known = [each.value for each in Evaluable]
-    for model in models:
-        if model not in known:
-            raise RunRefused(f"--model {model!r} is unknown; there are {', '.join(known)}.")
-    return [Evaluable(model) for model in dict.fromkeys(models)]
+    known = [model.value for model in EVALUABLE]
+    for name in names:
+        if name not in known:
+            raise RunRefused(f"--model {name!r} is unknown; there are {', '.join(known)}.")
+    return [ModelName[name] for name in dict.fromkeys(names)]
 
 
-def _check_context(split: Split, evaluables: Sequence[Evaluable]) -> None:
+def _check_context(split: Split, models: Sequence[ModelName]) -> None:
     """Refuse the other ways of asking where they would answer like the model itself."""
     if split.queries["context_item"].is_not_null().any():
         return
-    for each in evaluables:
-        if each.needs_context:
+    for model in models:
+        if model.needs_context:
             raise RunRefused(
-                f"--model {each.value} differs from {each.model.value} by the context item, and the queries of "
-                f"{split.name} have none. Use a split of the context protocol, or --model {each.model.value}."
+                f"--model {model.value} differs from {model.base.value} by the context item, and the queries of "
+                f"{split.name} have none. Use a split of the context protocol, or --model {model.base.value}."
             )

@@ -9,10 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.evaluable import within
 from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import Interval, Metrics, evaluate, paired_difference
-from ml.evaluation.queries import Asked
+from ml.evaluation.queries import Asked, positions
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers
 from ml.retrieval.lists import Ragged, RankedLists
@@ -86,6 +85,29 @@ class Scoring:
         one, wanted = within(first, self.positives, self.warm, SCORED_DEPTH)
         other, _ = within(second, self.positives, self.warm, SCORED_DEPTH)
         return paired_difference(one, other, wanted, k=k, samples=samples)
+
+
+def within(lists: RankedLists, positives: Ragged, kept: NDArray[np.bool_], depth: int) -> tuple[RankedLists, Ragged]:
+    """Lists and positives on a part of the catalogue, in its rows.
+
+    Items outside ``kept`` [items] leave the lists and the rest moves up, before the lists are cut at ``depth``;
+    positives outside it are not asked for.
+
+    Without item 1, item 2 becomes row 1:
+
+    >>> lists = RankedLists.from_rows([[1, 2, 0]], depth=3)
+    >>> kept = np.array([True, False, True])
+    >>> moved, wanted = within(lists, Ragged.from_pairs([0, 0], [1, 2], queries=1), kept, depth=2)
+    >>> moved.items.tolist(), wanted.items.tolist()
+    ([[1, 0]], [1])
+    """
+    position = positions(np.flatnonzero(kept), len(kept))
+    inside = (lists.items >= 0) & kept[np.maximum(lists.items, 0)]
+    order = np.argsort(~inside, axis=1, kind="stable")[:, :depth]
+    moved = np.take_along_axis(np.where(inside, position[np.maximum(lists.items, 0)], -1), order, axis=1)
+    scores = np.where(moved >= 0, np.take_along_axis(lists.scores, order, axis=1), -np.inf).astype(np.float32)
+    wanted = Ragged(positives.offsets, np.where(positives.items >= 0, position[np.maximum(positives.items, 0)], -1))
+    return RankedLists(moved, scores), wanted.where(wanted.items >= 0)
 
 
 def _rows(item_ids: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:

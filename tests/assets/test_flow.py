@@ -18,17 +18,18 @@ from assets.quality import CHECKS
 from assets.steps.period import training_period
 from assets.steps.versions import item_versions
 from ml.evaluation.item_report import Comparison, lists_of_frame, load_comparison, narrowed
-from ml.evaluation.model_lists import BASELINES, TRAINED, ModelName
+from ml.evaluation.metrics import mlflow_name
+from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
 from ml.models.artifact import ModelArtifact
+from ml.models.layout import evaluation_part
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
 from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
-from pipelines.cli.summary import MODELS
 from settings import Settings
 from tests import processes
 from tests.assets.world import DAYS, SETTINGS, environment
-from tests.assets.world import TRAINED as TRAINED_DAY
+from tests.assets.world import TRAINED as TRAINED_UNTIL
 from tests.flow import Ran
 from warehouse.as_of import items_as_of
 from warehouse.contracts import KEYS, LandingTable
@@ -50,7 +51,8 @@ def comparison(ran: Ran) -> Comparison:
     (version,) = item_versions(ran.tables, ran.home).all()
     settings = ModelArtifact.load(version.deployed).settings
     period = training_period(ran.tables, ran.landing, version.trained_day, settings)
-    return load_comparison(period, version.directory, settings)
+    artifacts = {model: ModelArtifact.load(version.directory / evaluation_part(model)) for model in TRAINED}
+    return load_comparison(period, artifacts, settings)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_landed_rows_are_in_the_tables_once_each(ran: Ran) -> None:
         landed = pl.concat([pl.read_parquet(ran.landing.files(table, day)) for day in arrivals], how="diagonal_relaxed")
         keys = KEYS[table]
         stored = ran.tables.scan(table.value).collect()
-        assert set(stored["arrival_date"]) == {TRAINED_DAY, *DAYS}, table
+        assert set(stored["arrival_date"]) == {TRAINED_UNTIL, *DAYS}, table
         if table in (LandingTable.items, LandingTable.users):  # versions by arrival
             assert stored.select(keys).unique().height == landed.select(keys).unique().height, table
         else:
@@ -207,11 +209,11 @@ def test_mlflow_has_the_runs_with_parameters_and_metrics(ran: Ran) -> None:
         runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         assert {run.info.status for run in runs} == {"FINISHED"}, experiment
         found[experiment] = {run.info.run_name: run for run in runs}
-    training = found[TRAINING][f"item_model {TRAINED_DAY}"]
+    training = found[TRAINING][f"item_model {TRAINED_UNTIL}"]
     assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_TRAINING__EPOCH_EXAMPLES"]
     assert training.data.metrics["epochs"] == 1
     assert training.data.tags["dagster_asset"] == "item_model"
-    names = {f"{report} {TRAINED_DAY}" for report in ("recall_report", "diversity_report", "context_report")}
+    names = {f"{report} {TRAINED_UNTIL}" for report in ("recall_report", "diversity_report", "context_report")}
     assert names | {model.value for model in COMPARED} <= set(found[REPORTS])
     assert set(found[DAILY]) == {f"daily_recall {day}" for day in DAYS}
 
@@ -243,7 +245,7 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], fin
 
 def test_the_closing_table_has_every_model_and_the_oracle(ran: Ran) -> None:
     for model in (*COMPARED, ModelName.oracle):
-        label = MODELS[model.value]
+        label = model.label
         row = re.search(rf"│ {re.escape(label)} +│ +(0\.\d{{4}}) │ +(0\.\d{{4}}) │ +(0\.\d{{4}}) │", ran.printed)
         assert row, f"no full row of {label} in {ran.printed}"
     shown = re.search(r"│ contextual +│ +(\S+) │ +(\S+) │ +(\S+) │", ran.printed)
@@ -292,9 +294,25 @@ def test_no_model_beats_the_oracle(oracle: tuple[Comparison, dict[str, RankedLis
 
 def test_the_context_report_compares_with_and_without(ran: Ran) -> None:
     table = ran.tables.read("model_metrics", {"report": "context"})
-    assert {"contextual", "contextual, context withheld"} <= set(table["model"])
+    assert {"contextual", "contextual_without_context"} <= set(table["model"])
     relevance = dict(table.filter(metric="relevance@10").select("model", "value").rows())
     assert all(0 <= value <= 1 for value in relevance.values())
     assert metric(ran, "context", "contextual", "recall@100") != metric(
-        ran, "context", "contextual, context withheld", "recall@100"
+        ran, "context", "contextual_without_context", "recall@100"
     )
+
+
+@pytest.mark.parametrize("report", ["recall", "diversity", "context", "advertiser_recall"])
+def test_the_table_of_a_report_and_its_runs_hold_the_same_figures(ran: Ran, report: str) -> None:
+    tracking = Tracking(ran.home.tracking_uri, ran.home.artifacts)
+    runs = {run.info.run_id: run for run in tracking.client.search_runs([tracking.experiment(REPORTS)])}
+    (of_report,) = [run for run in runs.values() if run.info.run_name == f"{report}_report {TRAINED_UNTIL}"]
+    logged = {
+        run.data.tags["model"]: run.data.metrics
+        for run in runs.values()
+        if run.data.tags.get("mlflow.parentRunId") == of_report.info.run_id
+    }
+    for model, name, value in ran.tables.read("model_metrics", {"report": report}).rows():
+        if value is not None:
+            in_run = logged[model] if logged else of_report.data.metrics
+            assert in_run[mlflow_name(name if logged else f"{model}_{name}")] == pytest.approx(value, nan_ok=True)

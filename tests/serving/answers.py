@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from serving.answer import answer
-from serving.contracts import CandidateRequest, Surface
+from serving.contracts import CandidateRequest
 from serving.prometheus import Metrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import DAYS
 from tests.flow import Ran
 from warehouse.online import OnlineStore, open_store
+from warehouse.surfaces import Surface
 
 Answer = tuple[str, str, list[tuple[str, float]]]
 

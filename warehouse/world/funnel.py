@@ -15,13 +15,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from warehouse.contracts import STAGES, SURFACES
+from warehouse.contracts import STAGES
+from warehouse.surfaces import Surface
 from warehouse.world.catalogue import LEAVES_PER_CATEGORY, LEAVES_PER_DEPARTMENT
 from warehouse.world.dynamics import State, World
 from warehouse.world.log import EVENT_TIME, HOURLY_ACTIVITY
 from warehouse.world.names import STYLE_DIMENSIONS, STYLE_WORDS
 
-RELATED_PINS, SEARCH, HOME_FEED = range(3)
+SURFACES = [surface.value for surface in (Surface.related_pins, Surface.search, Surface.home_feed)]
+RELATED_PINS, SEARCH, HOME_FEED = range(3)  # places in SURFACES
 RETRIEVED, TRIMMED, RANKED, AUCTIONED, IMPRESSED, CLICKED, CONVERTED = range(7)
 CATEGORY, SIBLING, COMPLEMENT, PROFILE, POPULAR = range(5)
 SOURCES = pl.Series(["category_match", "sibling_category", "complement", "profile", "popular"])

@@ -7,12 +7,11 @@ import pytest
 
 from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries, query_lists, sampled_index
 from ml.evaluation.advertiser_report import (
-    MODEL,
-    RECENT_ADVERTISERS,
     AdvertiserComparison,
     baseline_lists,
     measure_advertisers,
 )
+from ml.evaluation.model_names import AdvertiserModelName as Name
 from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.training.fit import Fit
@@ -35,9 +34,9 @@ def test_recall_on_a_hand_made_catalogue(shop: AdvertiserPeriod) -> None:
     assert queries.repeated.tolist() == [True, True, False]
     lists = baseline_lists(queries, 10.0, 100)
     assert lists["popularity"].items[0, :3].tolist() == [0, 1, -1]  # three events of a, one of b
-    assert lists[RECENT_ADVERTISERS].items[0, :2].tolist() == [0, 1]  # a on day 20, b on day 3
+    assert lists[Name.recent_advertisers].items[0, :2].tolist() == [0, 1]  # a on day 20, b on day 3
     figures = measure_advertisers(AdvertiserComparison(queries, lists, 2), NAMES, [1, 10], samples=5, seed=0)
-    assert figures.metrics["popularity"].recall == {1: pytest.approx(1 / 3)}  # an index of two has no ten
+    assert figures.metrics[Name.popularity].recall == {1: pytest.approx(1 / 3)}  # an index of two has no ten
     novelty = dict(figures.by_novelty["popularity"].select("segment", "recall").rows())
     assert novelty == {"known": 0.5, "new": 0.0}  # at 1: the list begins with a, and b is known, too
     conversion = dict(figures.by_conversion["popularity"].select("segment", "recall").rows())
@@ -58,16 +57,19 @@ def test_recent_advertisers_come_in_the_order_of_their_newest_event_then_the_pop
     queries = advertiser_queries(
         known, data_of(known.until(instant(30))), instant(30), settings=SETTINGS, maximum=10, index_size=10
     )
-    shown = baseline_lists(queries, 40.0, 4)[RECENT_ADVERTISERS].items[0]
+    shown = baseline_lists(queries, 40.0, 4)[Name.recent_advertisers].items[0]
     assert queries.advertisers.advertiser_ids.gather(shown).to_list() == ["a", "b", "c", "d"]
 
 
 def test_the_model_beats_popularity_where_histories_tell_the_future(
     fitted: Fit[AdvertiserNetwork], queries: AdvertiserQueries
 ) -> None:
-    lists = {**baseline_lists(queries, 15.0, 100), MODEL: query_lists(fitted.network, queries, SETTINGS, 100)}
+    lists = {
+        **baseline_lists(queries, 15.0, 100),
+        Name.advertiser_model: query_lists(fitted.network, queries, SETTINGS, 100),
+    }
     figures = measure_advertisers(AdvertiserComparison(queries, lists, 12), EVENT_NAMES, [1], samples=0, seed=0)
-    assert figures.metrics[MODEL].recall[1] > 0.8 > 3 * figures.metrics["popularity"].recall[1]
+    assert figures.metrics[Name.advertiser_model].recall[1] > 0.8 > 3 * figures.metrics[Name.popularity].recall[1]
 
 
 @pytest.mark.parametrize(("size", "expected"), [(50, 50), (3, 5), (1000, 100)])
@@ -93,5 +95,5 @@ def test_a_single_advertiser_is_reported_at_one() -> None:
     )
     lists = {"popularity": baseline_lists(queries, 10.0, 100)["popularity"]}
     figures = measure_advertisers(AdvertiserComparison(queries, lists, 1), NAMES, [10, 100], samples=5, seed=0)
-    assert figures.metrics["popularity"].recall == {1: 1.0}
+    assert figures.metrics[Name.popularity].recall == {1: 1.0}
     assert list(figures.intervals["popularity"]) == [1]

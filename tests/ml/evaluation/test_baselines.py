@@ -79,12 +79,15 @@ def test_scores_add_up_over_a_history_and_lists_end_with_the_neighbours(
     history = Ragged.from_pairs([0, 0, 0, 2, 2], [1, 4, 4, 3, -1], 4)
     dense = model.similarity.toarray()
     assert np.allclose(model.scores(history).toarray(), [dense[1] + dense[4], dense[0] * 0, dense[3], dense[0] * 0])
-    lists = model.retrieve(history, 30, exclude=history)
+    lists = model.lists(history, np.arange(30), 30, exclude=history)
     assert not {1, 4} & set(lists.items[0].tolist())
     assert (lists.items[[1, 3]] == -1).all()
     assert not np.isin(lists.items, range(25, 30)).any()
     best = lists.items[2, 0]
     assert dense[3, best] == dense[3].max()
+    some = np.arange(2, 30, 3)  # ranked among themselves, in their own rows
+    strongest = dense[3, some].max()
+    assert dense[3, some[model.lists(history, some, 5).items[2, 0]]] == strongest > 0
 
 
 def test_repeated_events_and_events_outside_the_catalogue_change_nothing(
@@ -98,7 +101,7 @@ def test_repeated_events_and_events_outside_the_catalogue_change_nothing(
 
 def test_no_events_give_a_model_that_retrieves_nothing() -> None:
     model = ItemKNN.fit([], [], 5)
-    assert (model.retrieve(Ragged.from_pairs([0], [2], 1), 3).items == -1).all()
+    assert (model.lists(Ragged.from_pairs([0], [2], 1), np.arange(5), 3).items == -1).all()
 
 
 def test_equal_neighbours_go_to_the_lower_row() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name
 
 from ml.evaluation.metrics import (
     confidence_interval,
     evaluate,
+    mlflow_metrics,
     paired_difference,
-    recall_at,
     recall_by_positive_segment,
     recall_by_segment,
     share_for_90_percent,
@@ -49,11 +52,28 @@ def test_a_worked_example() -> None:
     assert found.novelty == pytest.approx(sum(bits) / 6)
 
 
-def test_flat_names_are_what_mlflow_accepts_and_absent_figures_are_left_out() -> None:
-    flat = evaluate(RankedLists.from_rows([[0]]), Positives.from_pairs([0], [0], 1), 4, ks=(10,)).flat()
-    assert flat["recall_at_10"] == 1
-    assert flat["diversity90"] == 1 / 4
-    assert not {"novelty", "advertiser_diversity90", "advertiser_hit_at_10"} & set(flat)
+def test_figures_have_one_name_and_absent_ones_are_left_out() -> None:
+    figures = evaluate(RankedLists.from_rows([[0]]), Positives.from_pairs([0], [0], 1), 4, ks=(10,)).figures()
+    assert figures["recall@10"] == 1
+    assert figures["diversity90"] == 1 / 4
+    assert not {"novelty", "advertiser_diversity90", "advertiser_hit@10"} & set(figures)
+
+
+def test_mlflow_accepts_its_names_of_all_figures() -> None:
+    """And would not accept the names of the tables."""
+    found = evaluate(
+        RankedLists.from_rows([[0]]),
+        Positives.from_pairs([0], [0], 1),
+        4,
+        advertisers=np.zeros(4, np.int64),
+        ks=(10,),
+        popularity=np.ones(4),
+    )
+    assert len(found.figures()) == len(fields(found))
+    for name in mlflow_metrics(found.figures()):
+        _validate_metric_name(name)
+    with pytest.raises(MlflowException):
+        _validate_metric_name("recall@10")
 
 
 def test_diversity_takes_the_most_retrieved_first() -> None:
@@ -83,17 +103,17 @@ def test_the_order_of_queries_changes_nothing_and_depth_beyond_k_neither() -> No
     lists = random_lists(generator, 30, 300, depth=200)
     positives = Positives.from_pairs(generator.integers(0, 30, 80), generator.integers(-1, 300, 80), 30)
     order = generator.permutation(30)
-    whole = evaluate(lists, positives, 300).flat()
-    assert evaluate(lists.take(order), positives.take(order), 300).flat() == pytest.approx(whole)
+    whole = evaluate(lists, positives, 300).figures()
+    assert evaluate(lists.take(order), positives.take(order), 300).figures() == pytest.approx(whole)
     cut = RankedLists(lists.items[:, :100], lists.scores[:, :100])
-    assert evaluate(cut, positives, 300).flat() == whole
+    assert evaluate(cut, positives, 300).figures() == whole
 
 
-def test_recall_at_agrees_with_a_slow_count_and_rises_to_one() -> None:
+def test_recall_agrees_with_a_slow_count_and_rises_to_one() -> None:
     generator = np.random.default_rng(2)
     lists = random_lists(generator, 12, 60, depth=60)
     queries, items = generator.integers(0, 12, 40), generator.integers(0, 60, 40)
-    found = recall_at(lists, Positives.from_pairs(queries, items, 12), [1, 5, 20, 60])
+    found = evaluate(lists, Positives.from_pairs(queries, items, 12), 60, ks=[1, 5, 20, 60]).recall
     for k, value in found.items():
         hits = sum(item in lists.items[query, :k] for query, item in zip(queries, items, strict=True))
         assert value == hits / 40
@@ -110,7 +130,7 @@ def test_segments_add_up_to_the_whole() -> None:
     assert frame["positives"].sum() == 120
     assert frame["queries"].sum() == int((positives.counts > 0).sum())
     hits = (frame["recall"] * frame["positives"]).sum()
-    assert hits / 120 == pytest.approx(recall_at(lists, positives, [50])[50])
+    assert hits / 120 == pytest.approx(evaluate(lists, positives, 200, ks=[50]).recall[50])
 
 
 def test_segments_of_positives_and_left_out_labels() -> None:
@@ -178,7 +198,7 @@ def test_figures_of_a_catalogue_of_any_size(size: int) -> None:
     )
     assert set(found.recall) == set(ks)
     assert found.deepest == ks[-1]
-    assert all(math.isfinite(value) for value in found.flat().values())
+    assert all(math.isfinite(value) for value in found.figures().values())
     assert confidence_interval(lists, positives, found.deepest, samples=10).estimate == pytest.approx(
         found.recall[ks[-1]]
     )

@@ -16,11 +16,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from ml.evaluation.metrics import Interval
+from ml.evaluation.model_names import ModelName
 from ml.figures import charts as figures
 from ml.figures.charts import ContextLift
-from ml.figures.style import MODEL_COLOURS, MODEL_LABELS, png, to_markdown_image
+from ml.figures.style import MODEL_COLOURS, model_label, png, to_markdown_image
 
-MODELS = list(MODEL_LABELS)
+MODELS = [model.value for model in ModelName]
 DAYS = [date(2024, 2, 28) + timedelta(days=day) for day in range(20)]
 
 
@@ -98,7 +99,7 @@ def test_names_at_line_ends_do_not_overlap_and_keep_their_order() -> None:
     boxes = sorted(
         (text.get_window_extent().y0, text.get_window_extent().y1, text.get_text()) for text in figure.axes[0].texts
     )
-    assert [text for *_, text in boxes] == list(MODEL_LABELS.values())
+    assert [text for *_, text in boxes] == [model_label(model) for model in MODELS]
     assert all(below[1] <= above[0] + 1 for below, above in pairwise(boxes))
 
 

@@ -13,7 +13,8 @@ import torch
 import ml.training.fit
 import ml.training.item_task
 from ml.evaluation.metrics import evaluate
-from ml.evaluation.model_lists import ModelName, baseline_lists, trained_lists
+from ml.evaluation.model_lists import baseline_lists, trained_lists
+from ml.evaluation.model_names import ModelName
 from ml.evaluation.queries import Asked, future_queries
 from ml.examples.context import no_context, subject_context
 from ml.examples.period import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, whole_log

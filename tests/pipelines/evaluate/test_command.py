@@ -81,7 +81,7 @@ def evaluate(made: Made, tmp_path: Path) -> Evaluate:
 
 
 def printed(output: str, catalogue: str, model: str) -> list[float]:
-    """The first row of a model in a catalogue's table: R@10, R@100, users' R@10, advertiser hit, both diversities."""
+    """The first row of a model in a catalogue's table."""
     table = output[output.index(f"{catalogue} catalogue") :]
     row = re.search(rf"^ +{model} +(?:\d+ +)?((?:\d\.\d{{5}} *){{6}})$", table, re.MULTILINE)
     assert row, table

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ml.evaluation.evaluable import Evaluable, network_lists, subject_appended, within
-from ml.evaluation.model_lists import ModelName, settings_of, trained_lists
-from ml.evaluation.queries import Asked, Queries
+from ml.evaluation.model_lists import network_lists, trained_lists
+from ml.evaluation.model_names import EVALUABLE, LABELS, AdvertiserModelName, ModelName
+from ml.evaluation.queries import Asked, Queries, subject_appended
 from ml.examples.context import no_context, subject_context
 from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
 from ml.features.dataset import build_dataset
 from ml.features.event_log import newest, pad
 from ml.features.items import MAXIMUM_INTERESTS
-from ml.retrieval.lists import Ragged, RankedLists
+from ml.retrieval.lists import Ragged
 from ml.training.fit import Fit
 from settings import Settings
 from tests.ml.worlds import EVENT_NAMES, event_frame, instant, item_frame, small_settings, user_frame
@@ -84,30 +84,36 @@ def test_a_model_trained_without_context_is_not_asked_with_it(
     """Its context layer is as random as it was made."""
     asked = asked_of(prepared, [0, 1, 2], [4, 5, 6], [7, 8, 9], instant(80.0))
     hidden = replace(asked, queries=replace(asked.queries, context=no_context(3, MAXIMUM_INTERESTS)))
-    without = settings_of(ModelName.sequential, settings)
+    without = ModelName.sequential.settings(settings)
     plain = trained_lists(trained.network, hidden, settings, 50).items
     assert np.array_equal(trained_lists(trained.network, asked, without, 50).items, plain)
     assert not np.array_equal(trained_lists(trained.network, asked, settings, 50).items, plain)
     other = network_lists(
-        Evaluable.contextual_without_context, trained.network, asked, settings=settings, depth=50
+        ModelName.contextual_without_context, trained.network, asked, settings=settings, depth=50
     ).items
     assert np.array_equal(other, plain)
-    appended = network_lists(Evaluable.sequential_appended, trained.network, asked, settings=settings, depth=50).items
+    appended = network_lists(ModelName.sequential_appended, trained.network, asked, settings=settings, depth=50).items
     assert not np.array_equal(appended, plain)
 
 
 def test_every_model_of_the_reports_but_the_oracle_can_be_evaluated() -> None:
-    assert {each.model for each in Evaluable} == set(ModelName) - {ModelName.oracle}
-    assert [each.value for each in Evaluable if not each.needs_context] == [
-        model.value for model in ModelName if model is not ModelName.oracle
-    ]
+    assert {model.base for model in EVALUABLE} == {model.base for model in ModelName} - {ModelName.oracle}
+    assert [model.base.value for model in ModelName if model.needs_context] == ["sequential", "contextual"]
 
 
-def test_items_outside_a_catalogue_leave_the_lists_and_the_rest_moves_up() -> None:
-    lists = RankedLists.from_rows([[0, 3, 1, 4], [1, 2]], depth=4)
-    positives = Ragged.from_pairs([0, 0, 1, 1], [3, 4, 1, -1], 2)
-    scored, wanted = within(lists, positives, np.array([True, False, True, False, True]), depth=2)
-    assert scored.items.tolist() == [[0, 2], [1, -1]]  # rows of the part: 0, 2 and 4 are 0, 1 and 2 there
-    assert wanted.offsets.tolist() == [0, 1, 1]
-    assert wanted.items.tolist() == [2]
-    assert np.isneginf(scored.scores[1, 1])
+def test_models_are_trained_under_the_settings_but_for_what_they_are_named_after(settings: Settings) -> None:
+    changed = {
+        model.value: {
+            name: value for name, value in model.settings(settings).flat().items() if settings.flat()[name] != value
+        }
+        for model in EVALUABLE
+    }
+    withheld = {"context.recipe": "none"}
+    assert changed["contextual"] == changed["contextual_without_context"] == {}
+    assert changed["sequential"] == changed["sequential_appended"] == withheld
+    assert changed["mean_pooling"] == {**withheld, "model.encoder": "mean_pooling"}
+    assert changed["max_pooling"] == {**withheld, "model.encoder": "max_pooling"}
+
+
+def test_a_name_of_both_reports_is_read_the_same_way() -> None:
+    assert all(LABELS[model.value] == model.label for model in (*ModelName, *AdvertiserModelName))

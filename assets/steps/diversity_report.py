@@ -1,0 +1,40 @@
+"""The diversity report's work: diversity, coverage and novelty of every model, beside recall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assets.common.workspace import Workspace
+from assets.steps.comparison import measured, newest_comparison
+from assets.steps.keep_report import KeptReport, Report, keep_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FIGURES = ("diversity90", "advertiser_diversity90", "coverage@10", "novelty", "never_engaged@100")
+
+
+@dataclass(frozen=True)
+class DiversityReport:
+    """The figures, and the plot of the asset's page."""
+
+    kept: KeptReport
+    scatter: Figure
+
+
+def report_diversity(workspace: Workspace, tags: Mapping[str, str]) -> DiversityReport:
+    """Diversity against recall, in one MLflow run."""
+    from ml.evaluation.report_rows import ReportRow
+    from ml.figures.charts import diversity_scatter
+
+    compared = newest_comparison(workspace)
+    found, k = measured(workspace, compared), compared.headline_k
+    figures = {model: metrics.figures() for model, metrics in found.items()}
+    rows = [
+        ReportRow(model.value, name, figures[model].get(name)) for model in found for name in (*FIGURES, f"recall@{k}")
+    ]
+    scatter = diversity_scatter({model: (each.diversity90, each.recall[k]) for model, each in found.items()}, k)
+    report = Report("diversity", rows, {"diversity_against_recall": scatter}, runs_by_model=False)
+    return DiversityReport(keep_report(workspace, compared.version, compared.period, report=report, tags=tags), scatter)

@@ -1,0 +1,110 @@
+"""What every report does with what it found: a table of rows in ``model_metrics``, and the same rows in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from assets.common.workspace import Workspace
+from assets.steps.versions import ModelVersion, item_versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ml.evaluation.report_rows import ReportRow
+    from ml.examples.period import TrainingPeriod
+
+MODEL_METRICS = "model_metrics"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report found on a version.
+
+    Attributes:
+        name: of the report: its partition of ``model_metrics``; its run is ``<name>_report <day>``.
+        rows: every figure of every model.
+        figures: plots by the name of their file.
+        headline: figures of the report's own run, by name.
+        parameters: of its runs, beside the settings.
+        texts: files of its run by name.
+        runs_by_model: whether each model has a nested run, ``<run_prefix><model>``; else all rows are in the one run.
+    """
+
+    name: str
+    rows: Sequence[ReportRow]
+    figures: Mapping[str, Figure]
+    headline: Mapping[str, float | None] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    runs_by_model: bool = True
+    run_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class KeptReport:
+    """A report's figures, and where its run is."""
+
+    table: pl.DataFrame  # model, metric, value
+    url: str
+
+    def at(self, k: int) -> dict[str, float]:
+        """Recall@k by model."""
+        return dict(self.table.filter(metric=f"recall@{k}").select("model", "value").rows())
+
+    def wide(self, *kinds: str) -> pl.DataFrame:
+        """One row a model, of all figures or of these kinds: ``recall`` is recall at every K with its bounds."""
+        kind = pl.col("metric").str.extract(r"^(\w+)")
+        kept = self.table.filter(kind.is_in(kinds)) if kinds else self.table
+        return kept.pivot("metric", index="model", values="value", maintain_order=True)
+
+
+def keep_report(
+    workspace: Workspace, version: ModelVersion, period: TrainingPeriod, *, report: Report, tags: Mapping[str, str]
+) -> KeptReport:
+    """Log a report to MLflow, and write its rows unless the gate has refused the version.
+
+    Args:
+        version: that was measured, of either kind of model.
+        period: that the version was trained on.
+        tags: of the run, such as where it was started from.
+    """
+    import mlflow
+
+    from ml.evaluation.metrics import mlflow_metrics
+    from ml.evaluation.report_rows import rows_frame
+    from ml.versions.report_runs import log_rows, log_runs_by_model
+    from ml.versions.tracking import REPORTS, log_figures
+    from ml.versions.work_directory import dataset_hash
+
+    tracking = workspace.tracking
+    tags = {**tags, "model_version": version.name, "training_run_id": version.run_id}
+    with tracking.run(REPORTS, f"{report.name}_report {version.trained_day}", tags) as run:
+        mlflow.log_params({**workspace.settings.flat(), **report.parameters})
+        mlflow.set_tag("dataset_hash", dataset_hash(period))
+        mlflow.log_metrics(mlflow_metrics(report.headline))
+        log_figures(dict(report.figures))
+        for name, text in report.texts.items():
+            mlflow.log_text(text, name)
+        if report.runs_by_model:
+            log_runs_by_model(
+                tracking, REPORTS, report.rows, prefix=report.run_prefix, parameters=dict(report.parameters)
+            )
+        else:
+            log_rows(report.rows)
+    table = rows_frame(report.rows)
+    if not is_refused(workspace, version):
+        workspace.tables.write(MODEL_METRICS, table, {"report": report.name})
+    return KeptReport(table, tracking.url(run))
+
+
+def is_refused(workspace: Workspace, version: ModelVersion) -> bool:
+    """Whether the gate has refused an item model: the closing table then still shows the champion.
+
+    There is no gate between advertiser models.
+    """
+    items = {each.name for each in item_versions(workspace.tables, workspace.home).all()}
+    return version.name in items and version.name != workspace.tracking.champion()

@@ -1,0 +1,140 @@
+"""The models of the reports: their names, how people read them, and what each is. Imports nothing heavy.
+
+The names stand in tables, in MLflow and on the command line. A new model is one member; how its lists are made is in
+``ml.evaluation.model_lists``. Each member's name in the code is its value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from settings import ContextRecipe, Settings, UserEncoder
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A baseline that is counted rather than trained."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A two-tower network of its own.
+
+    Attributes:
+        encoder: in the place of the one of the settings.
+        context: whether it learns with context.
+        with_every_version: trained beside every version, for the reports; else only for ``adseq evaluate``.
+    """
+
+    encoder: UserEncoder | None = None
+    context: bool = True
+    with_every_version: bool = True
+
+
+@dataclass(frozen=True)
+class AskedAnotherWay:
+    """The network of another model, which is asked another way where there is a context item.
+
+    Attributes:
+        base: the name of the model whose network answers.
+    """
+
+    base: str
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a synthetic world knows of its users."""
+
+
+class ModelName(StrEnum):
+    """The models of the item reports and of ``adseq evaluate``, in the order of every report."""
+
+    popularity = "popularity", "popularity, all time", Counted()
+    recent_popularity = "recent_popularity", "popularity, recent", Counted()
+    item_knn = "item_knn", "item-kNN", Counted()
+    mean_pooling = "mean_pooling", "mean pooling", Trained(UserEncoder.mean_pooling, context=False)
+    max_pooling = (
+        "max_pooling",
+        "max pooling",
+        Trained(UserEncoder.max_pooling, context=False, with_every_version=False),
+    )
+    sequential = "sequential", "sequential, no context", Trained(context=False)
+    # The encoder runs again with the context item as the newest event: all that a sequential library could do online.
+    sequential_appended = "sequential_appended", "sequential, context item appended", AskedAnotherWay("sequential")
+    contextual_without_context = (
+        "contextual_without_context",
+        "contextual, context withheld",
+        AskedAnotherWay("contextual"),
+    )
+    contextual = "contextual", "contextual", Trained()
+    oracle = "oracle", "oracle (the world's truth)", Truth()
+
+    _value_: str
+    label: str  # what people read
+    kind: Counted | Trained | AskedAnotherWay | Truth
+
+    def __new__(cls, value: str, label: str, kind: Counted | Trained | AskedAnotherWay | Truth) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label = label
+        member.kind = kind
+        return member
+
+    @property
+    def base(self) -> ModelName:
+        """The model whose network answers; models of one base share one training."""
+        return ModelName[self.kind.base] if isinstance(self.kind, AskedAnotherWay) else self
+
+    @property
+    def is_trained(self) -> bool:
+        return isinstance(self.base.kind, Trained)
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether it is another name of its base where there are no context items."""
+        return isinstance(self.kind, AskedAnotherWay)
+
+    def settings(self, settings: Settings) -> Settings:
+        """Return the settings under which its network is trained: the same but for what it is named after."""
+        trained, changed = self.base.kind, settings
+        if not isinstance(trained, Trained) or not trained.context:
+            without = settings.context.model_copy(update={"recipe": ContextRecipe.none})
+            changed = changed.model_copy(update={"context": without})
+        if isinstance(trained, Trained) and trained.encoder:
+            changed = changed.model_copy(
+                update={"model": settings.model.model_copy(update={"encoder": trained.encoder})}
+            )
+        return changed
+
+
+BASELINES = tuple(model for model in ModelName if isinstance(model.kind, Counted))
+TRAINED = tuple(model for model in ModelName if isinstance(model.kind, Trained) and model.kind.with_every_version)
+"""What every training of a version trains for the reports."""
+EVALUABLE = tuple(model for model in ModelName if not isinstance(model.kind, Truth))
+"""What ``adseq evaluate`` can ask."""
+
+
+class AdvertiserModelName(StrEnum):
+    """The models of the advertiser report, in its order."""
+
+    popularity = "popularity", "popularity, all time"
+    recent_popularity = "recent_popularity", "popularity, recent"
+    recent_advertisers = "recent_advertisers", "the user's own, newest first"
+    mean_pooling = "mean_pooling", "mean pooling"
+    advertiser_model = "advertiser_model", "advertiser model"
+
+    _value_: str
+    label: str
+
+    def __new__(cls, value: str, label: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label = label
+        return member
+
+
+LABELS = {model.value: model.label for model in (*AdvertiserModelName, *ModelName)}
+"""Every name -> what people read. A name of both reports means the same in both."""

@@ -1,0 +1,51 @@
+"""The reports of a training share one comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ml.evaluation.item_report
+from assets.common.workspace import Workspace
+from assets.steps.comparison import evaluation_lists_of, newest_comparison
+from assets.steps.context_report import report_context
+from assets.steps.diversity_report import report_diversity
+from assets.steps.recall_report import report_recall
+from settings import Settings
+from tests.assets.world import SETTINGS, copy_of
+from tests.flow import Ran
+
+
+@pytest.mark.slow
+def test_four_reports_of_a_run_load_one_comparison_and_measure_each_model_once(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        function = getattr(ml.evaluation.item_report, name)
+
+        def counting(*arguments: Any) -> Any:
+            calls.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(ml.evaluation.item_report, name, counting)
+
+    counted("load_comparison")
+    counted("measure")
+    workspace = Workspace(Settings(home=copy_of(ran.home, tmp_path / "home").root))
+    lists = evaluation_lists_of(workspace, newest_comparison(workspace).comparison)
+    report_recall(workspace, {})
+    report_diversity(workspace, {})
+    assert report_context(workspace, {})
+    assert calls == ["load_comparison", *["measure"] * (lists["model"].n_unique() + 1)]  # and the oracle
+    stored = ran.tables.read("evaluation_lists", {"model_version": "item-1"})
+    assert lists.sort("model", "user_id")["items"].equals(stored.sort("model", "user_id")["items"])
+
+    another_run = Workspace(workspace.settings)
+    newest_comparison(another_run)
+    assert calls.count("load_comparison") == 2

@@ -1,0 +1,39 @@
+"""The surfaces: where candidates are shown, what a request on each carries, and how each is reported.
+
+A new surface is one member here. The landing zone's contract, the service and the context report know it then.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum
+from typing import Self
+
+
+class Carries(Enum):
+    """The context of a request on a surface."""
+
+    subject = "an item that is looked at: the context report measures such requests"
+    query = "what was typed, or interests: no report measures such requests yet"
+    nothing = "no context: measured as every user's next conversion"
+
+
+class Surface(StrEnum):
+    """Where the candidates will be shown."""
+
+    related_pins = "related_pins", Carries.subject  # beside an item
+    search = "search", Carries.query  # below a query
+    home_feed = "home_feed", Carries.nothing
+
+    _value_: str
+    carries: Carries
+
+    def __new__(cls, value: str, carries: Carries) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.carries = carries
+        return member
+
+    @classmethod
+    def carrying(cls, what: Carries) -> list[str]:
+        """Return the names of the surfaces whose requests carry ``what``."""
+        return [surface.value for surface in cls if surface.carries is what]
