@@ -166,7 +166,7 @@ def item_index(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
             "bytes": built.bytes,
             "seconds": built.seconds,
             "path": dg.MetadataValue.path(built.directory),
-            "never_engaged_at_100": built.never_engaged or 0.0,
+            "never_engaged@100": built.never_engaged or 0.0,
             "never_engaged_items": built.never_engaged_items,
             **_scores(drift),
             "model_version": version.name,
@@ -175,7 +175,7 @@ def item_index(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
             dg.AssetCheckResult(
                 check_name="recall_against_brute_force",
                 passed=built.recall >= bound,
-                metadata={f"recall_at_{min(100, built.items)}": built.recall, "bound": bound},
+                metadata={f"recall@{min(100, built.items)}": built.recall, "bound": bound},
             ),
             dg.AssetCheckResult(
                 check_name="recall_under_filters",

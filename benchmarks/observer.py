@@ -192,7 +192,7 @@ def measure(settings: WorldSettings, users: int, futures: int) -> Table:
     named = (("oracle", oracle), ("observer", observer), ("observer / oracle", shares))
     return Table(
         f"World {settings.seed}: {len(ids)} users, {positive.sum()} positives, {futures} futures a user",
-        ("", *(f"R@{k}" for k in DEPTHS)),
+        ("", *(f"recall@{k}" for k in DEPTHS)),
         tuple((name, *(f"{value:.4f}" for value in values)) for name, values in named),
     )
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks.report import Table
 from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import lists_of_states, states_of
-from ml.evaluation.queries import Asked
+from ml.evaluation.queries import EvaluationSet
 from ml.models.item_model import TwoTower
 from ml.training.fit import fit
 from ml.training.item_task import ItemTask
@@ -75,7 +75,9 @@ def measure(tuning: Tuning, settings: Settings) -> list[Measured]:
     return found
 
 
-def _recall(network: TwoTower, asked: Asked, states: NDArray[np.float32], settings: Settings) -> dict[int, float]:
+def _recall(
+    network: TwoTower, asked: EvaluationSet, states: NDArray[np.float32], settings: Settings
+) -> dict[int, float]:
     lists, queries = lists_of_states(network, asked, states, settings=settings, depth=max(KS)), asked.queries
     nobody = np.full(len(queries.candidates), -1)
     return dict(evaluate(lists, queries.positives, len(queries.candidates), advertisers=nobody, ks=KS).recall)

@@ -23,7 +23,7 @@ from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
 from ml.evaluation.metrics import confidence_interval, evaluate
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked, validation_slice
+from ml.evaluation.queries import EvaluationSet, validation_slice
 from ml.examples.period import TrainingPeriod
 from ml.features.items import DAY
 from ml.retrieval.lists import NO_ITEM
@@ -106,7 +106,7 @@ def measure(name: str, period: TrainingPeriod, settings: Settings) -> Figures:
     )
 
 
-def _newly_listed(asked: Asked) -> NDArray[np.bool_]:
+def _newly_listed(asked: EvaluationSet) -> NDArray[np.bool_]:
     """Return which candidates were listed in the last days before the queries' instant [candidates]."""
     queries, statistics = asked.queries, asked.dataset.statistics
     return ~statistics.listed(queries.as_of - NEW_DAYS * DAY)[queries.candidates]
@@ -124,8 +124,8 @@ def table_of(found: list[Figures]) -> Table:
         f"Recall@100 lower by {cost(each):.4f}, {at_most(cost(each), COST)}"
         for each in others
     )
-    new = f"R@100 of items new in {NEW_DAYS} days"
-    columns = ("", "R@10", "R@100", "diversity90", "copies", "their places", "never engaged with", new)
+    new = f"recall@100 of items new in {NEW_DAYS} days"
+    columns = ("", "recall@10", "recall@100", "diversity90", "copies", "their places", "never engaged with", new)
     rows = tuple(
         (
             each.name,

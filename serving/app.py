@@ -35,7 +35,7 @@ from serving.follow import Follower
 from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
 from serving.middleware.load_shedding import Shedding
 from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
-from serving.prometheus import Metrics, Stopwatch
+from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.publication import Served
 from serving.refresh import add_all
 from serving.take_events import sort_out
@@ -62,7 +62,7 @@ class Service:
 
     store: OnlineStore
     follower: Follower
-    metrics: Metrics
+    metrics: ServiceMetrics
     live: LiveEvents
     tables: Tables
     keys: UserKeys
@@ -119,7 +119,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         torch.set_num_threads(1)
         threadpool_limits(1)
         home = Home(settings.home)
-        store, metrics = open_store(settings.online.store, home), Metrics()
+        store, metrics = open_store(settings.online.store, home), ServiceMetrics()
         served_whole(store)
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from ml.files import Unreadable, first_line
-from serving.prometheus import Metrics
+from serving.prometheus import ServiceMetrics
 from serving.publication import Served
 from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable
 from warehouse.online.publication import Publication, check
@@ -31,7 +31,7 @@ class Follower:
     """Holds the publication that answers. A request takes ``current`` once and keeps to it: what it answers is of one
     version, also while another takes over."""
 
-    def __init__(self, home: Path, store: OnlineStore, metrics: Metrics, every_seconds: float) -> None:
+    def __init__(self, home: Path, store: OnlineStore, metrics: ServiceMetrics, every_seconds: float) -> None:
         self.home, self.store, self.metrics, self.every_seconds = home, store, metrics, every_seconds
         self.current: Served | None = None
         self.problem: str | None = None  # why the newest publication does not answer; None while it does

@@ -32,7 +32,7 @@ class Stage(StrEnum):
     response = "response"
 
 
-class Metrics:
+class ServiceMetrics:
     """One service's figures."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def _forget_the_dead(directory: Path) -> None:
 class Stopwatch:
     """Times the stages of one request."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: ServiceMetrics) -> None:
         self.metrics = metrics
 
     @contextmanager

@@ -80,6 +80,6 @@ def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int 
     return {
         "full_inference_users": users,
         "items": items,
-        f"index_recall_at_{min(100, built.items)}": built.recall,
+        f"index_recall@{min(100, built.items)}": built.recall,
         "all_finite": finite,
     }

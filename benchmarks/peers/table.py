@@ -10,7 +10,7 @@ from benchmarks.report import Table
 from ml.evaluation.metrics import Metrics
 
 MEBIBYTE = 2**20
-COLUMNS = ("model", "R@10", "R@100", "advertiser hit@10", "diversity90", "fit s", "answer s", "peak MiB")
+COLUMNS = ("model", "recall@10", "recall@100", "advertiser hit@10", "diversity90", "fit s", "answer s", "peak MiB")
 HOW = (
     "Warm catalogue, micro recall. A setting is chosen on the newest window of the training period by the geometric "
     "mean of recall@10 and recall@100, then fitted again on all of it: fit is that last fit. Answer goes from the "

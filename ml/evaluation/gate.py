@@ -8,7 +8,7 @@ import polars as pl
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked, future_queries
+from ml.evaluation.queries import EvaluationSet, future_queries
 from ml.examples.period import TrainingPeriod, whole_log
 from ml.features.items import DAY
 from ml.models.artifact import ModelArtifact
@@ -20,7 +20,7 @@ MINIMUM_POSITIVES = 30
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """The gate's answer."""
 
     passed: bool
@@ -35,7 +35,7 @@ def judge_pair(
     *,
     settings: Settings,
     names: tuple[str, str],
-) -> Verdict:
+) -> GateVerdict:
     """Compare two models on the period's conversions after both of their cut-offs.
 
     The candidate passes when recall and diversity90 are not lower than the champion's by more than the tolerances of
@@ -62,7 +62,7 @@ def judge_pair(
         }
     )
     outcome = "passes" if recall_holds and diversity_holds else "does not pass"
-    return Verdict(
+    return GateVerdict(
         recall_holds and diversity_holds,
         f"{names[0]} {outcome}: Recall@{k} {new.recall[k]:.4f} against {old.recall[k]:.4f} of {names[1]}, "
         f"diversity90 {new.diversity90:.4f} against {old.diversity90:.4f}, on {new.positives} conversions of "
@@ -84,12 +84,12 @@ def _measure(period: TrainingPeriod, model: ModelArtifact, cutoff: float, settin
     )
     if len(queries.positives.items) < MINIMUM_POSITIVES:
         return None
-    asked = Asked(reaching, queries, dataset.log, period.rule.window_days)
+    asked = EvaluationSet(reaching, queries, dataset.log, period.rule.window_days)
     lists = trained_lists(model.network, asked, model.settings, DEPTH)
     size = len(queries.candidates)
     return evaluate(lists, queries.positives, size, ks=usable_ks(KS, size))
 
 
-def _nothing_to_judge(names: tuple[str, str], reason: str) -> Verdict:
+def _nothing_to_judge(names: tuple[str, str], reason: str) -> GateVerdict:
     table = pl.DataFrame({"model": names, "recall@100": [None, None], "diversity90": [None, None], "positives": [0, 0]})
-    return Verdict(False, f"{names[0]} does not pass: {reason}. Try again when more has arrived.", table)
+    return GateVerdict(False, f"{names[0]} does not pass: {reason}. Try again when more has arrived.", table)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.evaluation.model_lists import all_lists, network_lists
 from ml.evaluation.model_names import ModelName
-from ml.evaluation.queries import Asked, contextual_queries, day_starts, future_queries
+from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, future_queries
 from ml.examples.period import TrainingPeriod, whole_log
 from ml.features.content import category_nodes
 from ml.features.event_log import row_numbers, to_seconds
@@ -29,7 +29,7 @@ HISTORY_BUCKETS = (1, 3, 6, 11, 26, 51)  # first lengths of the buckets of the r
 class Comparison:
     """Queries of the newest window and the models that learnt until it began."""
 
-    asked: Asked
+    asked: EvaluationSet
     artifacts: Mapping[ModelName, ModelArtifact]
     user_ids: pl.Series  # [queries]
     item_ids: pl.Series  # [candidates]
@@ -56,7 +56,7 @@ def load_comparison(
         only_candidates=False,
     )
     return Comparison(
-        asked=Asked(dataset, queries, learnt, period.rule.window_days),
+        asked=EvaluationSet(dataset, queries, learnt, period.rule.window_days),
         artifacts=artifacts,
         user_ids=dataset.log.user_ids.gather(queries.user),
         item_ids=dataset.features.item_ids.gather(queries.candidates),
@@ -144,7 +144,7 @@ def positive_name_segments(comparison: Comparison, event_names: list[str]) -> pl
 class ContextEvaluation:
     """Requests with a subject item after the cut-off."""
 
-    asked: Asked
+    asked: EvaluationSet
     source: str  # "logged impressions" or "basket proxy"
     requests: pl.DataFrame  # request_id, user_id, subject_item_id
 
@@ -185,7 +185,7 @@ def context_evaluation(
         target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
         cutoff=comparison.cutoff,
     )
-    asked = Asked(dataset, queries, comparison.asked.learnt, period.rule.window_days)
+    asked = EvaluationSet(dataset, queries, comparison.asked.learnt, period.rule.window_days)
     return ContextEvaluation(asked, source, requests)
 
 
@@ -243,7 +243,7 @@ def context_results(
     return results
 
 
-def median_relevance(lists: RankedLists, asked: Asked, paths: pl.Series, first: int = 10) -> float:
+def median_relevance(lists: RankedLists, asked: EvaluationSet, paths: pl.Series, first: int = 10) -> float:
     """Median over requests of the mean relevance of the first candidates to the subject.
 
     Relevance of an item to a subject is the share of the subject's category path that both have in common, 0..1: a

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores
 from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
-from ml.evaluation.queries import Asked, Queries, subject_appended, without_context
+from ml.evaluation.queries import EvaluationSet, Queries, subject_appended, without_context
 from ml.examples.context import Context
 from ml.examples.pairs import ranges
 from ml.features.event_log import newest, within_lookback
@@ -21,7 +21,7 @@ from ml.retrieval.lists import Ragged, RankedLists, search
 from settings import ContextRecipe, Settings
 
 
-def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: int) -> RankedLists:
+def trained_lists(network: TwoTower, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
     """Lists of a two-tower network, in rows of the candidates.
 
     A network that was trained without context (``settings``) is asked without it: its context layer has learnt nothing.
@@ -29,7 +29,7 @@ def trained_lists(network: TwoTower, asked: Asked, settings: Settings, depth: in
     return lists_of_states(network, asked, states_of(network, asked, settings), settings=settings, depth=depth)
 
 
-def states_of(network: TwoTower, asked: Asked, settings: Settings) -> NDArray[np.float32]:
+def states_of(network: TwoTower, asked: EvaluationSet, settings: Settings) -> NDArray[np.float32]:
     """What would be stored of each query's user [queries, state_width]."""
     dataset, queries = asked.dataset, asked.queries
     known = queries.user >= 0
@@ -43,7 +43,7 @@ def states_of(network: TwoTower, asked: Asked, settings: Settings) -> NDArray[np
 
 
 def lists_of_states(
-    network: TwoTower, asked: Asked, states: NDArray[np.float32], *, settings: Settings, depth: int
+    network: TwoTower, asked: EvaluationSet, states: NDArray[np.float32], *, settings: Settings, depth: int
 ) -> RankedLists:
     """The rest of ``trained_lists``: from stored states [queries, state_width] to lists."""
     if settings.context.recipe is ContextRecipe.none:
@@ -57,7 +57,7 @@ def lists_of_states(
     return search(users, items, depth, exclude=queries.exclude)
 
 
-def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
+def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:
     """Lists of a baseline that is counted rather than trained, from events before ``queries.as_of`` only.
 
     With a context, item-kNN answers from the context item alone.
@@ -74,7 +74,9 @@ def baseline_lists(model: ModelName, asked: Asked, depth: int) -> RankedLists:
     return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
 
 
-def network_lists(model: ModelName, network: TwoTower, asked: Asked, *, settings: Settings, depth: int) -> RankedLists:
+def network_lists(
+    model: ModelName, network: TwoTower, asked: EvaluationSet, *, settings: Settings, depth: int
+) -> RankedLists:
     """Lists of a network that was trained under ``model.settings(settings)``, asked in the model's way."""
     if model is ModelName.sequential_appended:
         asked = subject_appended(asked, asked.dataset.event_names[0])
@@ -84,7 +86,7 @@ def network_lists(model: ModelName, network: TwoTower, asked: Asked, *, settings
 
 
 def all_lists(
-    networks: Mapping[ModelName, TwoTower], asked: Asked, settings: Settings, depth: int
+    networks: Mapping[ModelName, TwoTower], asked: EvaluationSet, settings: Settings, depth: int
 ) -> dict[ModelName, RankedLists]:
     """Every baseline and every trained model, in the order of the reports."""
     lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
@@ -94,7 +96,7 @@ def all_lists(
     return lists
 
 
-def _context_or_history(asked: Asked) -> Ragged:
+def _context_or_history(asked: EvaluationSet) -> Ragged:
     """Catalogue rows that item-kNN starts from: the subject where there is one, else the history."""
     queries: Queries = asked.queries
     context: Context = queries.context

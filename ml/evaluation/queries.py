@@ -149,7 +149,7 @@ def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationSet:
     """Queries with the log that their histories lie in; the log may be newer than what the models learnt from."""
 
     dataset: Dataset  # features, basis and statistics of the training period; a log that reaches the queries
@@ -158,14 +158,14 @@ class Asked:
     recent_days: float  # window of the recent popularity
 
 
-def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, Asked]:
+def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, EvaluationSet]:
     """The period less its last window, prepared, and the conversions of that window to validate on."""
     earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
     return earlier, prepared, newest_window(period, prepared, settings)
 
 
-def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> EvaluationSet:
     """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
     queries, dataset = future_queries(
         prepared.dataset,
@@ -176,16 +176,16 @@ def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings
         seed=settings.training.seed,
         only_candidates=True,
     )
-    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+    return EvaluationSet(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
 
-def without_context(asked: Asked) -> Asked:
+def without_context(asked: EvaluationSet) -> EvaluationSet:
     """The same queries on the home feed."""
     absent = no_context(len(asked.queries), MAXIMUM_INTERESTS)
     return replace(asked, queries=replace(asked.queries, context=absent))
 
 
-def subject_appended(asked: Asked, event_name: str) -> Asked:
+def subject_appended(asked: EvaluationSet, event_name: str) -> EvaluationSet:
     """The same queries with the context item as the newest event of the history, and no context.
 
     Each query gets a sequence of its own. The appended event has the name ``event_name`` and happens at the instant of

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked, validation_slice
+from ml.evaluation.queries import EvaluationSet, validation_slice
 from ml.examples.context import Context
 from ml.examples.objectives import instants, window_positives
 from ml.examples.period import Prepared, TrainingPeriod, training_context
@@ -39,11 +39,11 @@ class ItemTask:
     prepared: Prepared
     settings: Settings
     window_days: float
-    validation: Asked | None = None
+    validation: EvaluationSet | None = None
 
     @classmethod
     def of(
-        cls, period: TrainingPeriod, prepared: Prepared, settings: Settings, validation: Asked | None = None
+        cls, period: TrainingPeriod, prepared: Prepared, settings: Settings, validation: EvaluationSet | None = None
     ) -> ItemTask:
         """Return the task of examples that were ``prepared`` from a period."""
         return cls(prepared, settings, period.rule.window_days, validation)

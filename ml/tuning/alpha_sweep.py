@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import evaluate, mlflow_metrics, usable_ks
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked, newest_window
+from ml.evaluation.queries import EvaluationSet, newest_window
 from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.figures.charts import pareto_scatter
 from ml.training.fit import fit
@@ -124,7 +124,7 @@ def front_figure(points: list[SweepPoint], subtitle: str) -> Figure:
 def _measure(
     earlier: TrainingPeriod,
     prepared: Prepared,
-    asked: Asked,
+    asked: EvaluationSet,
     *,
     advertisers: NDArray[np.int64],
     settings: Settings,

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ml.evaluation.item_report import advertiser_codes, baskets
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked, contextual_queries, day_starts, validation_slice
+from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, validation_slice
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
 from ml.training.fit import VALIDATION_KS, fit
@@ -93,8 +93,8 @@ class Tuning:
 
     earlier: TrainingPeriod  # what they learn from
     prepared: Prepared
-    asked: Asked  # the validation slice
-    in_context: Asked | None  # its baskets; None where there are none
+    asked: EvaluationSet  # the validation slice
+    in_context: EvaluationSet | None  # its baskets; None where there are none
     advertisers: NDArray[np.int64]  # [items] code, -1 = unknown
     base: Settings
     objective: Objective
@@ -155,7 +155,7 @@ class Tuning:
         """Train under ``settings`` with early stopping, and measure the best epoch."""
         fitted = fit(self.task(settings), settings.training.maximum_epochs, directory, logger=logger)
 
-        def measured(asked: Asked) -> Metrics:
+        def measured(asked: EvaluationSet) -> Metrics:
             lists = trained_lists(fitted.network, asked, settings, 100)
             queries, size = asked.queries, len(asked.queries.candidates)
             advertisers = self.advertisers[queries.candidates]
@@ -296,8 +296,8 @@ def study_figures(study: optuna.Study) -> dict[str, Figure]:
 
 
 def _basket_queries(
-    period: TrainingPeriod, cutoff: float, prepared: Prepared, *, asked: Asked, settings: Settings
-) -> Asked | None:
+    period: TrainingPeriod, cutoff: float, prepared: Prepared, *, asked: EvaluationSet, settings: Settings
+) -> EvaluationSet | None:
     """The slice's days with several conversions as requests in context (a basket proxy); None without any."""
     pairs = baskets(period, cutoff)
     requests = pairs.unique("request_id").sort("request_id")
@@ -317,4 +317,4 @@ def _basket_queries(
     )
     if not (queries.positives.items >= 0).any():
         return None
-    return Asked(dataset, queries, asked.learnt, asked.recent_days)
+    return EvaluationSet(dataset, queries, asked.learnt, asked.recent_days)

@@ -16,7 +16,7 @@ from serving.contracts import (
     HistoryRequest,
     HistoryResponse,
 )
-from serving.prometheus import Metrics, Stopwatch
+from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from warehouse.home import Home
@@ -41,7 +41,7 @@ def show_candidates(
         served = Served.newest(home.root, store)
 
         def asked(request: CandidateRequest) -> CandidateResponse:
-            return answer(served, store, request, settings=settings.serving, watch=Stopwatch(Metrics()))
+            return answer(served, store, request, settings=settings.serving, watch=Stopwatch(ServiceMetrics()))
 
         about = history(served, store, HistoryRequest(user_id=user_id, subject_item_id=subject))
         without = asked(CandidateRequest(user_id=user_id, k=count))

@@ -21,7 +21,7 @@ from rich.console import Console
 from ml.evaluation.metrics import mlflow_metrics
 from ml.evaluation.model_lists import baseline_lists, network_lists
 from ml.evaluation.model_names import EVALUABLE, ModelName
-from ml.evaluation.queries import Asked
+from ml.evaluation.queries import EvaluationSet
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
@@ -107,7 +107,7 @@ def _answers(
     period: TrainingPeriod,
     prepared: Prepared,
     *,
-    asked: Asked,
+    asked: EvaluationSet,
     scoring: Scoring,
     settings: Settings,
     home: Home,

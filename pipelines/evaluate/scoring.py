@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import Interval, Metrics, evaluate, paired_difference
-from ml.evaluation.queries import Asked, positions
+from ml.evaluation.queries import EvaluationSet, positions
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers
 from ml.retrieval.lists import Ragged, RankedLists
@@ -38,7 +38,7 @@ class Scoring:
     warm: NDArray[np.bool_]  # [candidates]
 
     @classmethod
-    def of(cls, split: Split, asked: Asked, period: TrainingPeriod, minimum_train_events: int) -> Scoring:
+    def of(cls, split: Split, asked: EvaluationSet, period: TrainingPeriod, minimum_train_events: int) -> Scoring:
         """The targets with at least ``minimum_train_events`` events in the split's training part.
 
         Raises:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.queries import Asked, Queries, positions
+from ml.evaluation.queries import EvaluationSet, Queries, positions
 from ml.examples.context import no_context, subject_context
 from ml.examples.pairs import LabelRule
 from ml.examples.period import TrainingPeriod
@@ -98,7 +98,7 @@ def training_period(split: Split, landing: Landing, settings: Settings) -> Train
     )
 
 
-def split_asked(split: Split, period: TrainingPeriod, known: Dataset, settings: Settings) -> Asked:
+def split_asked(split: Split, period: TrainingPeriod, known: Dataset, settings: Settings) -> EvaluationSet:
     """The split's queries with their histories as a log of their own (one user a query)."""
     ids = known.features.item_ids
     query_ids = split.queries["query_id"]
@@ -138,10 +138,10 @@ def split_asked(split: Split, period: TrainingPeriod, known: Dataset, settings: 
         as_of=split.end,
     )
     dataset = replace(known, log=log, demographics=np.zeros((log.users, 3), np.int64))
-    return Asked(dataset, queries, known.log, period.rule.window_days)
+    return EvaluationSet(dataset, queries, known.log, period.rule.window_days)
 
 
-def export_lists(split: Split, asked: Asked, lists: RankedLists, path: Path) -> int:
+def export_lists(split: Split, asked: EvaluationSet, lists: RankedLists, path: Path) -> int:
     """Write query_id, rank (1 = best), item_id; returns the number of rows."""
     query, rank = np.nonzero(lists.items >= 0)
     items = asked.dataset.features.item_ids.gather(asked.queries.candidates[lists.items[query, rank]])

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.prometheus import Metrics
+from serving.prometheus import ServiceMetrics
 
 WITHOUT_TOKEN = JSONResponse(
     {"detail": "give the service's token: Authorization: Bearer TOKEN"},
@@ -100,7 +100,7 @@ class Measured:
             seen = "500"
             raise
         finally:
-            metrics: Metrics = scope["app"].state.service.metrics
+            metrics: ServiceMetrics = scope["app"].state.service.metrics
             metrics.seconds.labels(_pattern(scope), seen).observe(time.perf_counter() - started)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from serving.answer import answer
 from serving.contracts import CandidateRequest
-from serving.prometheus import Metrics, Stopwatch
+from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import adseq
@@ -62,7 +62,9 @@ def test_a_catalogue_of_three_items_is_trained_and_published(tmp_path: Path) -> 
         served = Served.newest(home.root, store)
         for user in ("u0", "nobody"):
             request = CandidateRequest(user_id=user, k=10, explain=True)
-            found = answer(served, store, request, settings=Settings().serving, watch=Stopwatch(Metrics())).candidates
+            found = answer(
+                served, store, request, settings=Settings().serving, watch=Stopwatch(ServiceMetrics())
+            ).candidates
             assert {each.item_id for each in found} == {"i0", "i2"}
     finally:
         store.close()

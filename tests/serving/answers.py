@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.answer import answer
 from serving.contracts import CandidateRequest
-from serving.prometheus import Metrics, Stopwatch
+from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import DAYS
@@ -42,7 +42,7 @@ def answers_of(served: Served, store: OnlineStore, users: list[str]) -> dict[str
                 CandidateRequest(user_id=user, k=20, surface=Surface.related_pins, subject_item_id=subject),
             ),
         ):
-            answered = answer(served, store, request, settings=Settings().serving, watch=Stopwatch(Metrics()))
+            answered = answer(served, store, request, settings=Settings().serving, watch=Stopwatch(ServiceMetrics()))
             items = [(each.item_id, round(each.score, 4)) for each in answered.candidates]
             found[name] = (answered.basis.value, answered.day.isoformat(), items)
     return found

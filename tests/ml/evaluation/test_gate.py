@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ml.evaluation.gate
-from ml.evaluation.gate import Verdict, judge_pair
+from ml.evaluation.gate import GateVerdict, judge_pair
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.models.artifact import ModelArtifact
 from ml.training.item_task import new_network
@@ -30,7 +30,7 @@ def untrained(artifact: ModelArtifact, prepared: Prepared, settings: Settings) -
 
 def judge(
     period: TrainingPeriod, candidate: ModelArtifact, champion: ModelArtifact, settings: Settings, **gate: float
-) -> Verdict:
+) -> GateVerdict:
     tolerant = settings.model_copy(update={"gate": settings.gate.model_copy(update=gate)})
     return judge_pair(period, candidate, champion, settings=tolerant, names=NAMES)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ml.evaluation.model_lists import network_lists, trained_lists
 from ml.evaluation.model_names import EVALUABLE, LABELS, AdvertiserModelName, ModelName
-from ml.evaluation.queries import Asked, Queries, subject_appended
+from ml.evaluation.queries import EvaluationSet, Queries, subject_appended
 from ml.examples.context import no_context, subject_context
 from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
@@ -22,7 +22,7 @@ from settings import Settings
 from tests.ml.worlds import EVENT_NAMES, event_frame, instant, item_frame, small_settings, user_frame
 
 
-def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: list[int], as_of: float) -> Asked:
+def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: list[int], as_of: float) -> EvaluationSet:
     """Queries of users who are known for so many events, with a context item each (-1 = none)."""
     dataset = prepared.dataset
     user = np.array(users)
@@ -35,7 +35,7 @@ def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: li
         candidates=np.arange(len(dataset.features)),
         as_of=as_of,
     )
-    return Asked(dataset, queries, dataset.log, 10.0)
+    return EvaluationSet(dataset, queries, dataset.log, 10.0)
 
 
 def test_the_context_item_becomes_the_newest_event() -> None:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import Asked, Queries, contextual_queries, future_queries, positions
+from ml.evaluation.queries import EvaluationSet, Queries, contextual_queries, future_queries, positions
 from ml.examples.period import Prepared
 from ml.features.dataset import Dataset, build_dataset
 from ml.features.event_log import EventLog
@@ -167,7 +167,9 @@ def test_unknown_users_are_answered_without_anyones_history(
             cutoff=instant(85),
         )
         assert (queries.history_end == end).all()
-        return trained_lists(trained.network, Asked(dataset, queries, dataset.log, 15.0), settings, 10).items.tolist()
+        return trained_lists(
+            trained.network, EvaluationSet(dataset, queries, dataset.log, 15.0), settings, 10
+        ).items.tolist()
 
     unknown = lists(nobody, 0)
     assert unknown[0] == unknown[1]

@@ -15,7 +15,7 @@ import ml.training.item_task
 from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import baseline_lists, trained_lists
 from ml.evaluation.model_names import ModelName
-from ml.evaluation.queries import Asked, future_queries
+from ml.evaluation.queries import EvaluationSet, future_queries
 from ml.examples.context import no_context, subject_context
 from ml.examples.period import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, whole_log
 from ml.features.event_log import Slices
@@ -31,7 +31,7 @@ from tests.ml.conftest import TRAINED_UNTIL
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
 
 
-def asked_after(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> Asked:
+def asked_after(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> EvaluationSet:
     """The conversions of the window after ``TRAINED_UNTIL``."""
     queries, dataset = future_queries(
         prepared.dataset,
@@ -42,10 +42,10 @@ def asked_after(period: TrainingPeriod, prepared: Prepared, settings: Settings) 
         seed=0,
         only_candidates=True,
     )
-    return Asked(dataset, queries, prepared.dataset.log, period.rule.window_days)
+    return EvaluationSet(dataset, queries, prepared.dataset.log, period.rule.window_days)
 
 
-def recall(asked: Asked, lists: Any, k: int = 10) -> float:
+def recall(asked: EvaluationSet, lists: Any, k: int = 10) -> float:
     return evaluate(lists, asked.queries.positives, len(asked.queries.candidates), ks=[k]).recall[k]
 
 

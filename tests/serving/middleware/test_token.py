@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.app import create_app
-from serving.prometheus import Metrics
+from serving.prometheus import ServiceMetrics
 from settings import Settings
 
 TOKEN = "let me in"
@@ -50,7 +50,7 @@ class Spied:
 
     def __init__(self, app: FastAPI) -> None:
         self.app, self.reached, self.loop = app, list[str](), asyncio.new_event_loop()
-        app.state.service = SimpleNamespace(metrics=Metrics())
+        app.state.service = SimpleNamespace(metrics=ServiceMetrics())
         for route in app.routes:
             self._spy(route)
 
