@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from ml.evaluation.item_report import advertiser_codes, baskets
-from ml.evaluation.metrics import Metrics, evaluate, usable_ks
+from ml.evaluation.metrics import Metrics, evaluate, mlflow_name, usable_ks
 from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, validation_slice
 from ml.examples.period import Prepared, TrainingPeriod
@@ -47,10 +47,10 @@ STAGES = 4  # trials are compared at quarters of their epochs, because trials of
 class Objective(StrEnum):
     """What is searched for, on the validation slice."""
 
-    recall_at_100 = "recall_at_100"
-    recall_at_10 = "recall_at_10"
-    context_recall_at_100 = "context_recall_at_100"  # a basket proxy: the first item of a day is the context
-    context_recall_at_10 = "context_recall_at_10"
+    recall_at_100 = "recall@100"
+    recall_at_10 = "recall@10"
+    context_recall_at_100 = "context_recall@100"  # a basket proxy: the first item of a day is the context
+    context_recall_at_10 = "context_recall@10"
 
     @property
     def in_context(self) -> bool:
@@ -59,13 +59,17 @@ class Objective(StrEnum):
     @property
     def k(self) -> int:
         """The list length."""
-        return int(self.value.rpartition("_")[2])
+        return int(self.value.rpartition("@")[2])
+
+    def of(self, figures: Figures) -> float:
+        """Return the figure of a trial that is searched for."""
+        return float(getattr(figures, mlflow_name(self.value)))
 
 
 @dataclass(frozen=True)
 class Figures:
     """What a trial came to on the validation slice; NaN without baskets or advertisers there, and at a K that the
-    catalogue does not have."""
+    catalogue does not have. The fields have the figures' names in MLflow."""
 
     recall_at_10: float
     recall_at_100: float
@@ -139,7 +143,8 @@ class Tuning:
     @property
     def name(self) -> str:
         """Equal for equal data, settings, space and objective: the same search is gone on with, another is not."""
-        described = json.dumps([self.data, self.base.flat(), repr(self.space), self.objective], sort_keys=True)
+        objective = mlflow_name(self.objective)
+        described = json.dumps([self.data, self.base.flat(), repr(self.space), objective], sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()[:10]
 
     def defaults(self) -> dict[str, Any]:
@@ -259,7 +264,7 @@ def run_trials(
             else:
                 mlflow.log_metrics({name: value for name, value in asdict(figures).items() if value == value})
                 trial.set_user_attr(FIGURES, asdict(figures))
-                return float(getattr(figures, tuning.objective))
+                return tuning.objective.of(figures)
         raise optuna.TrialPruned
 
     study.optimize(objective, n_trials=missing, callbacks=[lambda _, trial: told(trial)])

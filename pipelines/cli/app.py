@@ -338,8 +338,8 @@ def tune_settings(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials in all; the same command goes on from the last one.")] = 20,
     objective: Annotated[
-        str, typer.Option(help="recall_at_100, recall_at_10, context_recall_at_100 or context_recall_at_10.")
-    ] = "recall_at_100",
+        str, typer.Option(help="recall@100, recall@10, context_recall@100 or context_recall@10.")
+    ] = "recall@100",
     assignments: Assignments = [],  # noqa: B006
 ) -> None:
     """Search for better settings on a validation slice inside the training period, starting from the present ones.

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from assets.steps import period as home_period
+from ml.evaluation.metrics import mlflow_name
 from ml.examples.period import TrainingPeriod
 from ml.tuning.space import SIGNIFICANT_DIGITS
 from ml.tuning.trials import DEFAULT, Figures, Objective, Tried, Tuning, open_study, run_trials, study_figures, tried
@@ -66,11 +67,12 @@ def tune(search: Search, console: Console) -> None:
         TableMissing: the home has no log yet.
     """
     known = [each.value for each in Objective]
-    if search.objective not in known:
+    wanted = search.objective.replace("_at_", "@")  # the spelling of before
+    if wanted not in known:
         raise RunRefused(f"--objective {search.objective!r} is unknown; there are {', '.join(known)}.")
     data, period = search.period()
     try:
-        tuning = Tuning.of(period, search.settings, Objective(search.objective), search.fixed)
+        tuning = Tuning.of(period, search.settings, Objective(wanted), search.fixed)
     except ValueError as error:
         raise RunRefused(f"adseq tune on {data}: {error}.") from None
     directory = search.home.root / "tuning"
@@ -95,7 +97,7 @@ def tune(search: Search, console: Console) -> None:
             )
             found = tried(study)
             if found:
-                mlflow.log_metrics({f"best_{search.objective}": getattr(found[0].figures, search.objective)})
+                mlflow.log_metrics({mlflow_name(f"best_{wanted}"): tuning.objective.of(found[0].figures)})
             log_figures(study_figures(study))
     if not found:
         raise RunRefused(f"No trial of {search.trials} was finished: ask for more --trials.")
@@ -175,7 +177,7 @@ def _trials(rows: Sequence[Tried], objective: Objective) -> Table:
     table = Table(title=f"Best trials by {objective}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("Trial")
     for field in fields(Figures):
-        table.add_column(field.name.replace("_", " "), justify="right")
+        table.add_column(field.name.replace("_at_", "@").replace("_", " "), justify="right")
     for row in rows:
         cells = (getattr(row.figures, field.name) for field in fields(Figures))
         name = f"{row.number} (present)" if row.is_default else str(row.number)

@@ -82,7 +82,7 @@ def test_what_cannot_be_searched_is_refused_with_what_to_do(made: Made, tmp_path
     split, home = made.splits / "tiny-temporal", tmp_path / "home"
     code, output = tune(home, made, split, "--objective", "profit")
     assert code == 2
-    assert "there are recall_at_100, recall_at_10, context_recall_at_100" in output
+    assert "there are recall@100, recall@10, context_recall@100" in output
     names = ("learning_rate", "temperature"), ("dropout", "content_dropout")
     values = {
         f"{group}.{name}": "0.1" for group, part in zip(("training", "model"), names, strict=True) for name in part
