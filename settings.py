@@ -73,21 +73,25 @@ class DataSettings(Group):
     """How the landing zone is read and when a day is stopped."""
 
     maximum_quarantine_share: float = Field(
-        0.05, ge=0, le=1, description="A table of a day stops the run above this share of quarantined rows."
+        0.05, ge=0, le=1, description="The run stops if a table of a day has a larger share of quarantined rows."
     )
     future_tolerance_hours: float = Field(
-        24.0, ge=0, description="An event later than the end of its arrival day plus this is quarantined."
+        24.0, ge=0, description="An event is quarantined if it is later than the end of its arrival day by more."
     )
     memory_gib: float = Field(
         1.0,
         ge=0.25,
-        description="What reading, checking and sorting an arrival may take; above it, the disk is used.",
+        description="Memory in GiB for reading, checking and sorting an arrival; a larger arrival uses the disk.",
     )
     keep_days: int = Field(
-        30, ge=2, description="Days of item features, embeddings and indexes that are kept; older ones are made anew."
+        30,
+        ge=2,
+        description="Days whose item features, embeddings and indexes are kept; older ones can be computed again.",
     )
     keep_versions_days: float = Field(
-        7.0, ge=0, description="How long the files of replaced and removed partitions stay, for who has to go back."
+        7.0,
+        ge=0,
+        description="Days for which the files of replaced and removed partitions stay, so that tables can be restored.",
     )
 
     @property
@@ -99,41 +103,61 @@ class DataSettings(Group):
 class QualitySettings(Group):
     """When the data of a day warn, and when they stop it before inference."""
 
-    minimum_events: int = Field(200, ge=1, description="Shares of fewer events are not judged.")
+    minimum_events: int = Field(200, ge=1, description="A share of fewer events is not judged.")
     volume_warn: float = Field(
-        0.5, gt=0, le=1, description="Warns below this many times the events of the same weekday, and above 1/this."
+        0.5,
+        gt=0,
+        le=1,
+        description="Warns if the day has fewer events than this share of the same weekday, or more than 1/this.",
     )
-    volume_stop: float = Field(0.0, ge=0, le=1, description="Stops likewise; 0 never: a day without events is a day.")
+    volume_stop: float = Field(
+        0.0, ge=0, le=1, description="Stops likewise; 0 never, so that a day without events passes."
+    )
     coverage_fall_warn: float = Field(
-        0.1, ge=0, le=1, description="A share of known items, traits or users may fall so far below the week before."
+        0.1,
+        ge=0,
+        le=1,
+        description="Warns if a share of known items, traits or users falls by more against the week before.",
     )
-    coverage_fall_stop: float = Field(0.5, ge=0, le=1, description="Stops above this fall.")
+    coverage_fall_stop: float = Field(0.5, ge=0, le=1, description="Stops if such a share falls by more.")
     mix_warn: float = Field(
-        0.2, ge=0, le=1, description="Share of events that would need another name to have the mix of the week before."
+        0.2,
+        ge=0,
+        le=1,
+        description="Warns if more of the events would need another name to have the mix of the week before.",
     )
-    mix_stop: float = Field(0.8, ge=0, le=1, description="Stops above this share.")
-    late_warn: float = Field(0.3, ge=0, le=1, description="Share of events that happened before their arrival day.")
-    late_stop: float = Field(1.0, ge=0, le=1, description="Stops above this share; 1 never.")
+    mix_stop: float = Field(0.8, ge=0, le=1, description="Stops if more of the events would need another name.")
+    late_warn: float = Field(
+        0.3, ge=0, le=1, description="Warns if more of the events happened before their arrival day."
+    )
+    late_stop: float = Field(1.0, ge=0, le=1, description="Stops if more of the events are late; 1 never.")
     quarantined_warn: float = Field(
-        0.01, ge=0, le=1, description="Share of quarantined events; data.maximum_quarantine_share stops the day."
+        0.01,
+        ge=0,
+        le=1,
+        description="Warns if more of the events are quarantined; data.maximum_quarantine_share stops the day.",
     )
     shared_ids_warn: float = Field(
-        0.01, ge=0, le=1, description="Share of events whose event_id belongs to an event of another user, too."
+        0.01, ge=0, le=1, description="Warns if more of the events have the event_id of another user's event."
     )
-    newest_hours_warn: float = Field(24.0, ge=0, description="Hours of the newest event before the end of its day.")
+    newest_hours_warn: float = Field(
+        24.0, ge=0, description="Warns if the newest event is more hours before the end of its day."
+    )
     never_engaged_warn: float = Field(
-        0.25, ge=0, le=1, description="Share of the first 100 slots on items that nobody has engaged with."
+        0.25, ge=0, le=1, description="Warns if more of the first 100 slots hold items that no user has engaged with."
     )
     score_shift_warn: float = Field(
-        0.5, ge=0, description="Shift of the median best score against the week before, in its 10 % to 90 % ranges."
+        0.5,
+        ge=0,
+        description="Warns if the median best score moves by more, in 10 % to 90 % ranges of the week before.",
     )
 
 
 class SequenceSettings(Group):
     """Shape of a user's behaviour sequence."""
 
-    length: int = Field(100, ge=1, description="At most this many of the newest events.")
-    lookback_days: int = Field(1825, ge=1, description="Events older than this, counted from the day, are left out.")
+    length: int = Field(100, ge=1, description="Maximum number of events; the newest are kept.")
+    lookback_days: int = Field(1825, ge=1, description="Days before the day; older events are left out.")
 
 
 class FeatureSettings(Group):
@@ -143,15 +167,17 @@ class FeatureSettings(Group):
     cross_fit_folds: int = Field(
         4,
         ge=1,
-        description="Training: a fold of users learns under the graph of the other folds; 1 = no cross-fitting.",
+        description="Folds of users in training; a fold learns under the graph of the others. 1: no cross-fitting.",
     )
     statistics_windows_days: list[float] = Field(
         [0.04, 0.25, 1, 7, 28, 90, 365],
-        description="Trailing windows of the as-of counts, in days, from an hour on; all time comes on top.",
+        description="Trailing windows of the as-of counts in days; .04 is an hour. All time is counted as well.",
     )
     category_buckets: int = Field(4096, ge=16, description="Hash buckets of category path nodes and interests.")
     advertiser_buckets: int = Field(4096, ge=16, description="Hash buckets of advertiser ids.")
-    advertiser_hashes: int = Field(2, ge=1, description="Independent hashes an advertiser id; their embeddings add up.")
+    advertiser_hashes: int = Field(
+        2, ge=1, description="Number of hashes of an advertiser id; their embeddings are added."
+    )
 
 
 class ExampleSettings(Group):
@@ -166,9 +192,10 @@ class ExampleSettings(Group):
     maximum_examples: int = Field(
         600_000, ge=1, description="Upper bound on examples; above it a seeded uniform sample is kept."
     )
-    minimum_examples: int = Field(1000, ge=1, description="Training stops with fewer: too few to learn from.")
+    minimum_examples: int = Field(1000, ge=1, description="Training stops if there are fewer examples.")
     label_weights: dict[str, float] = Field(
-        {"checkout": 1.0, "add_to_cart": 0.5, "signup": 1.0}, description="Weight of a positive by event name; else 1."
+        {"checkout": 1.0, "add_to_cart": 0.5, "signup": 1.0},
+        description="Weight of a positive by event name; 1 for other names.",
     )
 
 
@@ -177,7 +204,9 @@ class ContextSettings(Group):
 
     recipe: ContextRecipe = Field(ContextRecipe.basket_mate, description="Source of the synthetic context.")
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
-    interest_dropout: float = Field(0.0, ge=0, lt=1, description="Share of a shown context's interests left out.")
+    interest_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the interests of a context that is left out in training."
+    )
     confidence_jitter: float = Field(
         0.0, ge=0, description="Standard deviation of the noise on the log confidence of a shown interest."
     )
@@ -186,23 +215,27 @@ class ContextSettings(Group):
 class ModelSettings(Group):
     """The two-tower model."""
 
-    encoder: UserEncoder = UserEncoder.transformer
-    width: int = Field(64, ge=8)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    dropout: float = Field(0.3, ge=0, lt=1)
-    fusion: Fusion = Fusion.concat
-    fusion_events: int = Field(8, ge=1, description="cross_attention: newest encoded events that the state holds.")
-    trait_dimensions: int = Field(48, ge=2, description="Width of the memory's category and advertiser parts each.")
+    encoder: UserEncoder = Field(UserEncoder.transformer, description="Encoder of the user's events.")
+    width: int = Field(64, ge=8, description="Width of the encoder and of the learned part of embeddings.")
+    layers: int = Field(2, ge=1, description="Layers of the transformer.")
+    heads: int = Field(4, ge=1, description="Attention heads of a layer.")
+    dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of the networks in training.")
+    fusion: Fusion = Field(Fusion.concat, description="How the head combines the history with the context.")
+    fusion_events: int = Field(
+        8, ge=1, description="cross_attention: number of the newest encoded events that the state holds."
+    )
+    trait_dimensions: int = Field(
+        48, ge=2, description="Width of the category part and of the advertiser part of the memory."
+    )
     content_dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of items whose content is replaced, in training, by what a cold item gets."
+        0.1, ge=0, lt=1, description="Share of items that have the content of a cold item in training."
     )
 
 
 class TrainingSettings(Group):
     """Optimisation and the sampled softmax."""
 
-    seed: int = 0
+    seed: int = Field(0, description="Seed of everything that a training draws.")
     batch_size: int = Field(512, ge=2, description="Pairs (user at a cut-off, positive item) a step.")
     corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
@@ -210,12 +243,14 @@ class TrainingSettings(Group):
         1.0, description="Weight of the log-Q correction of the negatives; 1 is full softmax, less is more diverse."
     )
     temperature: float = Field(0.03, gt=0, description="Initial softmax temperature; learned.")
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
+    learning_rate: float = Field(2e-3, gt=0, description="Learning rate of AdamW.")
+    weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     epoch_examples: int = Field(40_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    maximum_epochs: int = Field(8, ge=1)
+    maximum_epochs: int = Field(8, ge=1, description="Maximum number of epochs.")
     patience: int = Field(3, ge=1, description="Epochs without a better validation recall before stopping.")
-    validation_users: int = Field(4000, ge=1, description="Users of the validation slice that are scored an epoch.")
+    validation_users: int = Field(
+        4000, ge=1, description="Number of users of the validation slice that are scored after each epoch."
+    )
     fits_at_once: int = Field(
         0,
         ge=0,
@@ -231,7 +266,10 @@ class SweepSettings(Group):
     alphas_negative: list[float] = Field([0.5, 0.75, 1.0], min_length=1, description="Weights tried for the negatives.")
     epochs: int = Field(3, ge=1, description="Epochs of each point's fit.")
     recall_tolerance: float = Field(
-        0.02, ge=0, le=1, description="The best point is the most diverse within this share of the best Recall@100."
+        0.02,
+        ge=0,
+        le=1,
+        description="The best point is the most diverse of those within this share of the best Recall@100.",
     )
 
 
@@ -243,23 +281,23 @@ class InferenceSettings(Group):
     compaction_days: int = Field(
         30,
         ge=1,
-        description="A snapshot that rests on as many daily partitions is written down, and later ones begin there.",
+        description="Number of daily partitions after which a snapshot is written; later snapshots begin there.",
     )
 
 
 class IndexSettings(Group):
     """The approximate nearest-neighbour index."""
 
-    kind: IndexKind = IndexKind.auto
+    kind: IndexKind = Field(IndexKind.auto, description="Family of the index; auto: exact or hnsw by exact_below.")
     exact_below: int = Field(100_000, ge=0, description="Catalogues below this many items are searched exactly.")
     minimum_recall: float = Field(
-        0.98, ge=0, le=1, description="Recall@100 against brute force below which a day stops."
+        0.98, ge=0, le=1, description="The day stops if Recall@100 of the index against brute force is lower."
     )
     minimum_filtered_recall: float = Field(
         0.95,
         ge=0,
         le=1,
-        description="The same among the items that filters of real users leave: a share of the true best.",
+        description="The day stops if the index finds a smaller share of the best items that pass real users' filters.",
     )
 
 
@@ -267,9 +305,13 @@ class EvaluationSettings(Group):
     """Reports."""
 
     ks: list[int] = Field([10, 50, 100, 1000], description="List lengths of Recall@K.")
-    depth: int = Field(300, ge=1, description="Length of exported lists; longer where they hold too few warm items.")
-    maximum_users: int = Field(5_000, ge=1, description="Evaluation users; above it a seeded sample.")
-    bootstrap_samples: int = Field(200, ge=0, description="Resamples of users behind a confidence interval.")
+    depth: int = Field(
+        300, ge=1, description="Length of exported lists; a list with too few warm items is made longer."
+    )
+    maximum_users: int = Field(
+        5_000, ge=1, description="Maximum number of evaluation users; of more, a seeded sample is taken."
+    )
+    bootstrap_samples: int = Field(200, ge=0, description="Number of resamples of users for a confidence interval.")
     oracle_users: int = Field(400, ge=1, description="Users for whom the synthetic world simulates futures.")
 
 
@@ -277,9 +319,11 @@ class GateSettings(Group):
     """When a new model may become champion."""
 
     recall_tolerance: float = Field(
-        0.02, ge=0, description="Relative loss of Recall@100 against the champion that still passes, at both cut-offs."
+        0.02, ge=0, description="Relative loss of Recall@100 against the champion up to which a new model passes."
     )
-    diversity_tolerance: float = Field(0.1, ge=0, description="The same for diversity90.")
+    diversity_tolerance: float = Field(
+        0.1, ge=0, description="Relative loss of diversity90 against the champion up to which a new model passes."
+    )
 
 
 class AdvertiserSettings(Group):
@@ -291,10 +335,12 @@ class AdvertiserSettings(Group):
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
     epoch_examples: int = Field(60_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    maximum_epochs: int = Field(4, ge=1)
+    maximum_epochs: int = Field(4, ge=1, description="Maximum number of epochs.")
     list_depth: int = Field(100, ge=1, description="Advertisers predicted for each active user a day.")
     report_index_size: int = Field(
-        10_000, ge=1, description="Advertisers of the report's index: all positives, filled up by a uniform sample."
+        10_000,
+        ge=1,
+        description="Number of advertisers in the report's index: all positives and a uniform sample of the others.",
     )
 
 
@@ -311,7 +357,7 @@ class OnlineSettings(Group):
     store: str = Field("lmdb", description="lmdb (in the home), or the address of a Redis server: redis://host:6379/0")
     precision: Precision = Field(
         Precision.float32,
-        description="Of stored states; float16 takes half the room (docs/performance.md: what it costs).",
+        description="Number format of stored states; float16 halves their size (docs/performance.md has the cost).",
     )
 
 
@@ -325,20 +371,28 @@ class ServingSettings(Group):
     maximum_wait_seconds: float = Field(
         2.0,
         gt=0,
-        description="Seconds that a request of a burst may wait for its turn; then it gets 503 with Retry-After.",
+        description="Seconds that a request of a burst may wait; after that the answer is 503 with Retry-After.",
     )
     overload_wait_seconds: float = Field(
         0.05,
         gt=0,
-        description="The same in seconds while requests have waited without a break for maximum_wait_seconds.",
+        description="The same bound once requests have waited without a break for maximum_wait_seconds.",
     )
-    maximum_waiting: int = Field(256, ge=1, description="Requests that may wait; what comes on top gets 503 at once.")
-    maximum_connections: int = Field(1024, ge=1, description="Connections of one process; the idlest makes room.")
-    maximum_connections_of_peer: int = Field(512, ge=1, description="Of these, connections of one address.")
-    maximum_head_bytes: int = Field(16_384, ge=1024, description="Bytes of a request's line and headers.")
-    maximum_headers: int = Field(100, ge=10, description="Headers of a request.")
-    request_seconds: float = Field(5.0, gt=0, description="Seconds in which a whole request must arrive (else 408).")
-    taking_seconds: float = Field(10.0, gt=0, description="Seconds in which a client must take an answer.")
+    maximum_waiting: int = Field(
+        256, ge=1, description="Maximum number of waiting requests; a further request gets 503 at once."
+    )
+    maximum_connections: int = Field(
+        1024, ge=1, description="Maximum connections of one process; a new one closes the one that is idle longest."
+    )
+    maximum_connections_of_peer: int = Field(
+        512, ge=1, description="Maximum connections of one process from one address."
+    )
+    maximum_head_bytes: int = Field(16_384, ge=1024, description="Maximum bytes of a request's line and headers.")
+    maximum_headers: int = Field(100, ge=10, description="Maximum number of headers of a request.")
+    request_seconds: float = Field(
+        5.0, gt=0, description="Seconds in which a request must have arrived as a whole; else 408."
+    )
+    taking_seconds: float = Field(10.0, gt=0, description="Seconds in which a client must have received an answer.")
     keep_alive_seconds: int = Field(30, ge=1, description="Seconds that a connection may be idle between requests.")
     drain_seconds: float = Field(
         2.0,
@@ -347,7 +401,7 @@ class ServingSettings(Group):
     )
     grace_seconds: float = Field(10.0, gt=0, description="Seconds after SIGTERM in which the process ends.")
     requests_per_second: float | None = Field(
-        None, ge=1, description="Of one process; what comes on top gets 429. Without a limit: as many as it can."
+        None, ge=1, description="Maximum requests per second of one process; further requests get 429. None: no limit."
     )
     follow_seconds: float = Field(2.0, gt=0, description="How often the service looks for a new publication.")
 

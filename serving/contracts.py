@@ -42,19 +42,19 @@ class Problem(Message):
 
 
 class Rejection(Message):
-    """Why a request is not valid (422). The input is not repeated."""
+    """The rules that a request breaks (422). The input is not repeated."""
 
     detail: list[Problem]
 
 
 class Refusal(Message):
-    """Why a request is not answered, and what to do."""
+    """The reason why a request is refused, and what to do."""
 
     detail: str
 
 
 class Source(StrEnum):
-    """Which generator a candidate came from."""
+    """The generator of a candidate."""
 
     item_neighbours = "item_neighbours"  # nearest items of the query embedding
     advertiser_lists = "advertiser_lists"  # best items of the advertisers predicted for the user
@@ -62,7 +62,7 @@ class Source(StrEnum):
 
 
 class Basis(StrEnum):
-    """What an answer rests on."""
+    """The knowledge that an answer uses."""
 
     history_and_context = "history_and_context"
     history = "history"  # no context was given, or the subject is not known
@@ -71,7 +71,7 @@ class Basis(StrEnum):
 
 
 class Demographics(Message):
-    """Overrides what the store knows of a user."""
+    """Values that replace those of the store for one request."""
 
     age: int | None = Field(None, ge=0, le=130)
     gender: str | None = Field(None, max_length=50)
@@ -79,11 +79,15 @@ class Demographics(Message):
 
 
 class Filters(Message):
-    """What a candidate must be."""
+    """Conditions that every candidate meets."""
 
     blocked_advertisers: list[Identifier] = Field([], max_length=MAXIMUM_BLOCKED)
-    country: str | None = Field(None, max_length=50, description="Only items that ship there. Default: the user's.")
-    minimum_price: float | None = Field(None, ge=0, description="In the item's currency; items without a price fail.")
+    country: str | None = Field(
+        None, max_length=50, description="Only items that ship to this country. Default: the country of the user."
+    )
+    minimum_price: float | None = Field(
+        None, ge=0, description="In the currency of the item. An item without a price is left out."
+    )
     maximum_price: float | None = Field(None, ge=0)
     include_unavailable: bool = False
 
@@ -96,7 +100,7 @@ class Filters(Message):
 
 
 class CandidateRequest(Message):
-    """A user in a place."""
+    """A request for candidates: the user, the surface and its context."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -110,17 +114,21 @@ class CandidateRequest(Message):
 
     user_id: Identifier
     surface: Surface = Surface.home_feed
-    subject_item_id: Identifier | None = Field(None, description=f"{WITH_SUBJECT}: the item that is looked at.")
-    query: str | None = Field(None, min_length=1, max_length=500, description=f"{WITH_QUERY}: what was typed.")
+    subject_item_id: Identifier | None = Field(
+        None, description=f"{WITH_SUBJECT}: the item that the user looks at."
+    )
+    query: str | None = Field(
+        None, min_length=1, max_length=500, description=f"{WITH_QUERY}: the text that the user typed."
+    )
     interests: dict[Identifier, Weight] = Field(
         {},
         max_length=MAXIMUM_GIVEN_INTERESTS,
-        description="Interest -> confidence; the model reads the four strongest.",
+        description="Confidence by interest; the model reads the four of highest confidence.",
     )
     demographics: Demographics | None = None
     k: int = Field(50, ge=1, le=MAXIMUM_CANDIDATES)
     filters: Filters = Filters()
-    explain: bool = Field(False, description="Say for every candidate what it is near to.")
+    explain: bool = Field(False, description="Add to every candidate the events and interests that it is near to.")
 
     @model_validator(mode="after")
     def _context_of_the_surface(self) -> Self:
@@ -137,7 +145,7 @@ class CandidateRequest(Message):
 class Event(Message):
     """A conversion event, as the landing zone's table ``events`` has it."""
 
-    event_id: Identifier = Field(description="The same id of the same user is the same event.")
+    event_id: Identifier = Field(description="Two events with one user_id and one event_id are the same event.")
     user_id: Identifier
     event_time: datetime = Field(description="ISO 8601; without a zone it is UTC.")
     event_name: Literal[EVENT_NAMES]  # type: ignore[valid-type]
@@ -189,17 +197,17 @@ class EventsRequest(Message):
 
 
 class EventsResponse(Message):
-    """What became of the events."""
+    """The number of events that were accepted, known already, or of forgotten users."""
 
-    accepted: int = Field(description="New events, durable in the landing zone.")
-    known: int = Field(0, description="Events that were sent before, by user_id and event_id: they change nothing.")
-    forgotten: int = Field(0, description="Events of users who asked to be forgotten: not kept anywhere.")
+    accepted: int = Field(description="New events, which are stored in the landing zone.")
+    known: int = Field(0, description="Events whose user_id and event_id were sent before. They change nothing.")
+    forgotten: int = Field(0, description="Events of users who were forgotten. They are not stored.")
     arrival_day: date
-    refreshed: bool = Field(description="Whether the next answer knows them; false before the first publication.")
+    refreshed: bool = Field(description="Whether the next answer uses the events; false before the first publication.")
 
 
 class HistoryRequest(Message):
-    """Whose history to show, beside which item."""
+    """A request for the history of a user, and for the description of the item that the user looks at."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "u000003", "subject_item_id": "i000001"}]})
 
@@ -208,7 +216,7 @@ class HistoryRequest(Message):
 
 
 class HistoryEvent(Message):
-    """An event of the history as people read it."""
+    """An event of the history, with the title and category of its item."""
 
     event_time: datetime
     event_name: str
@@ -218,10 +226,12 @@ class HistoryEvent(Message):
 
 
 class HistoryResponse(Message):
-    """A user's newest events, newest first, and what the subject is."""
+    """The newest events of a user, newest first, and the description of the subject."""
 
     events: list[HistoryEvent]
-    subject: str | None = Field(None, description="The subject's title and category; null where it is not known.")
+    subject: str | None = Field(
+        None, description="Title and category of the subject; null if the catalogue does not have it."
+    )
 
 
 class NearEvent(Message):
@@ -235,11 +245,13 @@ class NearEvent(Message):
 
 
 class Explanation(Message):
-    """Why a candidate: how the score comes about, and what it is near to."""
+    """The parts of a candidate's score, and the events and interests that the candidate is near to."""
 
-    parts: dict[str, float] = Field(description="The score by part of the embedding; none where popularity scored.")
+    parts: dict[str, float] = Field(
+        description="The score of each part of the embedding; empty for a candidate of popularity."
+    )
     events: list[NearEvent] = Field(description="The nearest events of the history, nearest first.")
-    subject_similarity: float | None = Field(None, description="Cosine to the subject item; null without one.")
+    subject_similarity: float | None = Field(None, description="Cosine to the subject item; null without a subject.")
     shared_interests: list[str] = Field(
         [], description="Interests of the context that lie on the item's category path."
     )
@@ -260,17 +272,19 @@ class Candidate(Message):
 
 
 class CandidateResponse(Message):
-    """The candidates, best first, and what produced them."""
+    """The candidates, best first, and the versions that produced them."""
 
     candidates: list[Candidate]
     basis: Basis
-    subject_known: bool | None = Field(None, description=f"On {WITH_SUBJECT}: whether the catalogue has the subject.")
+    subject_known: bool | None = Field(
+        None, description=f"{WITH_SUBJECT}: whether the catalogue has the subject item."
+    )
     interests: dict[str, float] = Field(
         {}, description="Interests inferred from the query, plus those given in the request."
     )
     model_version: str
     advertiser_version: str | None = None
-    day: date = Field(description="The catalogue and the index are as of its end.")
+    day: date = Field(description="The catalogue and the index are as of the end of this day.")
     state_age_seconds: float | None = Field(
         None,
         description="Age of the user's state in seconds: time since the last moment whose events the state includes.",

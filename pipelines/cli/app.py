@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from warehouse.home import Home
 
 app = typer.Typer(
-    help="Predict, every day, which advertiser and which product a user converts with next.",
+    help="Predict every day the advertiser and the product that a user converts with next.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 app.add_typer(cli_import.app, name="import")
-exports = typer.Typer(help="Write what was predicted into a file.", no_args_is_help=True)
+exports = typer.Typer(help="Write predictions into a file.", no_args_is_help=True)
 app.add_typer(exports, name="export")
 console = Console()
 
@@ -32,11 +32,17 @@ HomeOption = Annotated[
 ]
 LandingOption = Annotated[
     Path | None,
-    typer.Option("--landing", exists=True, file_okay=False, help="The landing zone [default: the one the home reads]."),
+    typer.Option(
+        "--landing", exists=True, file_okay=False, help="The landing zone.", show_default="the one that the home reads"
+    ),
 ]
 Assignments = Annotated[
     list[str],
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, as training.learning_rate=1e-3; lists as JSON."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting, such as training.learning_rate=1e-3; a list is JSON. Repeat it for more.",
+    ),
 ]
 DEFAULT_HOME = Path(".adseq")
 LOOPBACK = "127.0.0.1"
@@ -56,14 +62,14 @@ def common(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Predict, every day, which advertiser and which product a user converts with next."""
+    """Predict every day the advertiser and the product that a user converts with next."""
 
 
 @app.command()
 @stoppable
 def demo(
     home: HomeOption = DEFAULT_HOME,
-    days: Annotated[int, typer.Option(min=1, help="Daily partitions of a newly written world.")] = 3,
+    days: Annotated[int, typer.Option(min=1, help="Number of daily partitions of a new world.")] = 3,
 ) -> None:
     """Write the synthetic world into the home's landing zone, if there is none, and run the whole flow on it."""
     with readable():
@@ -84,8 +90,8 @@ def run(
     days: Annotated[
         str | None, typer.Option(help="Only these landed days: 2014-07-20 or 2014-07-20..2014-07-23.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Repeat days that are done already.")] = False,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train although there is a champion.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run days again that are done already.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train a model even if there is a champion.")] = False,
 ) -> None:
     """Bring a home up to date: the history and a model if they are missing, then every landed day in order."""
     with readable():
@@ -101,7 +107,7 @@ def validate(
     landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to look at.")],
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Say what a landing zone holds, what would be quarantined and why, and what is missing. Writes nothing.
+    """List the contents of a landing zone, rows that would be quarantined and why, and missing parts. Writes nothing.
 
     Of the landing zone of --home also: which files came, changed or went after their day ran.
     """
@@ -119,7 +125,7 @@ def validate(
 @app.command()
 @stoppable
 def summary(home: HomeOption = DEFAULT_HOME) -> None:
-    """Show the results of a home: the models, the days, where things lie."""
+    """Show the results of a home: the models, the days, and where its parts lie."""
     with readable():
         from pipelines.cli.summary import show
 
@@ -130,9 +136,9 @@ def summary(home: HomeOption = DEFAULT_HOME) -> None:
 @stoppable
 def check(
     home: HomeOption = DEFAULT_HOME,
-    deep: Annotated[bool, typer.Option("--deep", help="Read all rows of all tables, too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read all rows of all tables.")] = False,
 ) -> None:
-    """Prove a home whole, or name what is broken and the command that makes it again. Writes nothing."""
+    """Check that a home is complete, or name each damaged part and the command that rebuilds it. Writes nothing."""
     with readable():
         from pipelines.cli.check import check_home
         from pipelines.cli.homes import existing_home
@@ -144,7 +150,7 @@ def check(
 @app.command()
 @stoppable
 def migrate(home: HomeOption = DEFAULT_HOME) -> None:
-    """Bring a home that an earlier version of adseq wrote to the format of this version."""
+    """Migrate a home that an earlier version of adseq wrote to the format of this version."""
     with readable():
         from pipelines.cli.homes import existing_home, writable_home
         from pipelines.cli.migrate import migrate_home
@@ -166,9 +172,11 @@ def ui(home: HomeOption = DEFAULT_HOME) -> None:
 @stoppable
 def rollback(
     home: HomeOption = DEFAULT_HOME,
-    to: Annotated[str | None, typer.Option(help="A version that was champion, as item-3 [default: the last].")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="A former champion, such as item-3.", show_default="the last one")
+    ] = None,
 ) -> None:
-    """Put an earlier champion back: catch its states up, then serve it."""
+    """Make an earlier champion serve again, after its states have caught up."""
     with readable():
         from pipelines.cli.homes import existing_home
         from pipelines.cli.rollback import roll_back_home
@@ -181,11 +189,12 @@ def serve(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     host: Annotated[
-        str, typer.Option(help="Anything but loopback is reachable by others: set ADSEQ_TOKEN.")
+        str,
+        typer.Option(help="Address to listen on. Other machines reach every address but loopback: set ADSEQ_TOKEN."),
     ] = LOOPBACK,
-    processes: Annotated[int, typer.Option(min=1, help="One a core.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes; one per core is enough.")] = 1,
 ) -> None:
-    """Answer requests for candidates over HTTP, and follow what is published. Ctrl-C stops it."""
+    """Answer requests for candidates over HTTP, and follow new publications. Ctrl-C stops the service."""
     with readable():
         from pipelines.cli.serve import serve_candidates
 
@@ -210,12 +219,12 @@ def proxy(
 @stoppable
 def recommend(
     user: Annotated[str, typer.Argument(help="A user_id.")],
-    subject: Annotated[str | None, typer.Option(help="The item that the user looks at: its item_id.")] = None,
-    query: Annotated[str | None, typer.Option(help="What the user searches for.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The item_id of the item that the user looks at.")] = None,
+    query: Annotated[str | None, typer.Option(help="The text of the user's search.")] = None,
     count: Annotated[int, typer.Option("--count", "-k", min=1, max=100, help="Candidates to show.")] = 10,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Show a user's history and candidates, with the context and without, for a person to look at."""
+    """Show the history and the candidates of a user, with and without context, in the terminal."""
     with readable():
         from pipelines.cli.recommend import show_candidates
 
@@ -227,9 +236,9 @@ def recommend(
 def forget(
     users: Annotated[list[str], typer.Argument(help="The users' ids, as the landing zone has them.")],
     home: HomeOption = DEFAULT_HOME,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove users from everything that this home keeps, for good, and keep them out."""
+    """Delete users from the landing zone and from the home, for good, and refuse their later rows."""
     with readable():
         from pipelines.cli.forget import forget_users
         from pipelines.cli.homes import writable_home
@@ -244,23 +253,31 @@ def forget(
 @app.command("evaluate")
 @stoppable
 def evaluate_split(
-    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A directory that `adseq split` has made.")],
-    landing: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Where item attributes come from.")],
+    split: Annotated[Path, typer.Option(exists=True, file_okay=False, help="A directory that `adseq split` made.")],
+    landing: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="The landing zone that item attributes come from.")
+    ],
     export: Annotated[
         Path,
-        typer.Option(help="The ranked lists, for an outside scorer; of several, one file each.", dir_okay=False),
+        typer.Option(
+            help="File of the ranked lists, for an outside scorer. Several models or seeds: one file each.",
+            dir_okay=False,
+        ),
     ],
     home: HomeOption = DEFAULT_HOME,
     model: Annotated[
-        list[str], typer.Option(help="Which model answers. Repeat it to compare the first with the others.")
+        list[str], typer.Option(help="Model that answers. Repeat it to compare the first model with the others.")
     ] = ["contextual"],  # noqa: B006
-    seed: Annotated[str, typer.Option(help="Seed of the training; several, as 0,1,2, show the spread.")] = "0",
+    seed: Annotated[
+        str, typer.Option(help="Seed of the training. Several seeds, such as 0,1,2, show the spread.")
+    ] = "0",
     assignments: Assignments = [],  # noqa: B006
     minimum_train_events: Annotated[
-        int, typer.Option("--min-train-events", min=0, help="Score only targets with as many training events.")
+        int,
+        typer.Option("--min-train-events", min=0, help="Score only targets with at least this many training events."),
     ] = 0,
 ) -> None:
-    """Learn from a split's training part only, answer its queries, export the lists, print and log what they are worth.
+    """Learn from a split's training part only, answer its queries, export the lists, print and log the metrics.
 
     Models: popularity, recent_popularity, item_knn, mean_pooling, max_pooling, sequential, contextual; with context
     items also sequential_appended (the item appended to the history, the encoder run again) and
@@ -297,13 +314,15 @@ def split_log(
     landing: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The landing zone to cut.")],
     out: Annotated[Path, typer.Option("--out", help="The new directory of the split.")],
     protocol: Annotated[
-        str, typer.Option(help="temporal: a user's next items. context: the other items of a day, given the first.")
+        str,
+        typer.Option(help="temporal: the next items of a user. context: the other items of a day, given its first."),
     ] = "temporal",
     at: Annotated[
-        str, typer.Option(help="The cut-off: a quantile of the conversions' times, or a day or instant.")
+        str, typer.Option(help="The cut-off: a quantile of the times of conversions, a day, or an instant.")
     ] = "0.9",
     window_days: Annotated[
-        float | None, typer.Option(help="Days after the cut-off [default: the manifest's prediction_window_days].")
+        float | None,
+        typer.Option(help="Days after the cut-off.", show_default="prediction_window_days of the manifest"),
     ] = None,
     users: Annotated[float, typer.Option(help="Share of the users to keep.")] = 1.0,
 ) -> None:
@@ -331,14 +350,24 @@ def tune_settings(
     home: HomeOption = DEFAULT_HOME,
     split: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="A split's training part [default: the home's own log]."),
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="A split, of which the training part is used.",
+            show_default="the log of the home",
+        ),
     ] = None,
     landing: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="With --split: where item attributes come from.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="With --split: the landing zone that item attributes come from."
+        ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all; the same command goes on from the last one.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Number of trials in all. The same command continues after the last trial.")
+    ] = 20,
     objective: Annotated[
-        str, typer.Option(help="recall@100, recall@10, context_recall@100 or context_recall@10.")
+        str, typer.Option(help="Maximised: recall@100, recall@10, context_recall@100 or context_recall@10.")
     ] = "recall@100",
     assignments: Assignments = [],  # noqa: B006
 ) -> None:
@@ -365,10 +394,12 @@ def tune_settings(
 @stoppable
 def export_candidates(
     out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The file to write: .parquet or .csv.")],
-    count: Annotated[int, typer.Option("--count", "-k", min=1, max=1000, help="Items and advertisers a user.")] = 100,
+    count: Annotated[
+        int, typer.Option("--count", "-k", min=1, max=1000, help="Number of items and of advertisers per user.")
+    ] = 100,
     home: HomeOption = DEFAULT_HOME,
 ) -> None:
-    """Every user's best items and advertisers as of the newest day, best first."""
+    """Write the best items and advertisers of every user as of the newest day, best first."""
     with readable():
         from assets.common.workspace import Workspace
         from pipelines.cli.export import export_candidates as write

@@ -17,7 +17,7 @@ console = Console()
 Source = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The directory with the log's files.")]
 Out = Annotated[Path, typer.Option("--out", help="The landing zone to write.")]
 DailyDays = Annotated[
-    int, typer.Option(min=1, help="The log's last days, which land one by one; what is before them is the history.")
+    int, typer.Option(min=1, help="Number of last days that land one by one; the days before are the history.")
 ]
 
 
@@ -26,17 +26,20 @@ DailyDays = Annotated[
 def import_csv(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(exists=True, dir_okay=False, help="CSV and its kin, JSON lines (also .gz) or Parquet."),
+        typer.Argument(
+            exists=True, dir_okay=False, help="CSV or other separated text, JSON lines (each also .gz), or Parquet."
+        ),
     ] = None,
     mapping: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Which column is what: mapping.toml.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="mapping.toml, which says the meaning of each column."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The landing zone to write.")] = None,
     sketch: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Print a first mapping of this file, and stop.")
     ] = None,
 ) -> None:
-    """An export of your own, as a mapping says: names, units, times and values of any columns."""
+    """Your own export: a mapping gives the names, units, times and values of its columns."""
     with readable():
         from settings import Settings
         from warehouse.importers.mapping import Mapping

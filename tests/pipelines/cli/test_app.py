@@ -36,6 +36,11 @@ def test_help_names_every_command(runner: CliRunner) -> None:
         assert re.search(rf"\b{command}\b", result.output)
 
 
+def test_help_describes_arguments_and_the_defaults_that_a_home_decides(runner: CliRunner) -> None:
+    assert "A user_id." in runner.invoke(app, ["recommend", "--help"]).output
+    assert "the one that the home reads" in runner.invoke(app, ["run", "--help"]).output
+
+
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     script = (
         "import sys; from pipelines.cli.app import app; "
