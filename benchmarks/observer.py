@@ -92,7 +92,8 @@ def watch(world: World, person: NDArray[np.int64], last_day: int) -> list[SeenUs
         sessions = lived.sessions
         row = rows_of[sessions.rows]
         for number in np.flatnonzero((row >= 0) & (sessions.visits > 0)).tolist():
-            users[row[number]].see(world, lived.number, *_session(sessions, number))
+            leaf, visited, cart, bought = _session(sessions, number)
+            users[row[number]].see(world, lived.number, leaf, visited=visited, cart=cart, bought=bought)
     return users
 
 
