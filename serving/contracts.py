@@ -114,9 +114,7 @@ class CandidateRequest(Message):
 
     user_id: Identifier
     surface: Surface = Surface.home_feed
-    subject_item_id: Identifier | None = Field(
-        None, description=f"{WITH_SUBJECT}: the item that the user looks at."
-    )
+    subject_item_id: Identifier | None = Field(None, description=f"{WITH_SUBJECT}: the item that the user looks at.")
     query: str | None = Field(
         None, min_length=1, max_length=500, description=f"{WITH_QUERY}: the text that the user typed."
     )
@@ -276,9 +274,7 @@ class CandidateResponse(Message):
 
     candidates: list[Candidate]
     basis: Basis
-    subject_known: bool | None = Field(
-        None, description=f"{WITH_SUBJECT}: whether the catalogue has the subject item."
-    )
+    subject_known: bool | None = Field(None, description=f"{WITH_SUBJECT}: whether the catalogue has the subject item.")
     interests: dict[str, float] = Field(
         {}, description="Interests inferred from the query, plus those given in the request."
     )

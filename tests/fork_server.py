@@ -107,8 +107,8 @@ def _serve(descriptor: int, address: Path) -> Callable[[], None]:
                 if not pid:
                     for each in (listening, connection, *(asker for _, asker in children.values())):
                         each.close()
-                    for each in children:
-                        os.close(each)
+                    for end in children:
+                        os.close(end)
                     return lambda: _become(request, streams)
                 for stream in streams:
                     os.close(stream)
@@ -150,9 +150,9 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = _unbuffered(1)
-    sys.stderr = sys.__stderr__ = _unbuffered(2)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc] # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _unbuffered(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _unbuffered(2)  # type: ignore[misc]
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv[:] = ["-c", *request["arguments"]]

@@ -64,7 +64,7 @@ def start(
     environment: Mapping[str, str],
     stdout: int = PIPE,
     stderr: int = PIPE,
-) -> Process | subprocess.Popen[str]:
+) -> Started:
     """Start ``python -u -c CODE ARGUMENTS`` in the project's directory, with this environment and no other.
 
     Args:
@@ -103,8 +103,9 @@ class Process:
         finally:
             for descriptor in (nothing, out, error):
                 os.close(descriptor)
-        self.pid = self._receive(None)
-        assert self.pid is not None, "the fork server is gone"
+        pid = self._receive(None)
+        assert pid is not None, "the fork server is gone"
+        self.pid: int = pid
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the process runs."""
@@ -182,6 +183,10 @@ class Process:
         told = self._connection.recv(8, socket.MSG_WAITALL)
         assert len(told) == 8, "the fork server is gone"
         return int.from_bytes(told, "big", signed=True)
+
+
+Started = Process | subprocess.Popen[str]
+"""What ``start`` returns."""
 
 
 def _stream(kind: int) -> tuple[IO[str] | None, int]:

@@ -70,11 +70,11 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def _freshness(policy: object) -> str:
-    import dagster as dg
-
     if policy is None:
         return "-"
-    assert isinstance(policy, dg.FreshnessPolicy)
+    from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
+
+    assert isinstance(policy, TimeWindowFreshnessPolicy)
     return f"fails after {policy.fail_window.to_timedelta()}"
 
 

@@ -63,7 +63,7 @@ class Killer:
             original(tables, name, schema, ending(), partition)
             self.point(f"after {name}")
 
-        Tables.write_batches = killed  # type: ignore[method-assign]
+        Tables.write_batches = killed  # type: ignore[assignment, method-assign]
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def _kill(day: str, steps: int = 1) -> int:
             killer.around(os, "replace", lambda _, to: f"the replacement of {Path(to).name}")
             killer.around(LmdbStore, "put", lambda _, namespace, rows: f"putting {namespace}")
             killer.around(LmdbStore, "switch", lambda *_: "turning the pointer")
-            sys.stderr = sys.__stderr__ = open(os.devnull, "w")  # noqa: SIM115
+            sys.stderr = sys.__stderr__ = open(os.devnull, "w")  # type: ignore[misc] # noqa: SIM115
             use_home(Home(Settings().home))
             from pipelines.cli.app import app
 

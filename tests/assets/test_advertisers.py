@@ -63,7 +63,7 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
     events = events_as_of(tables, landing, day)
     end = day_end(day, landing.manifest.time_zone).timestamp()
     index = advertiser_embeddings(artifact, events, items, end)
-    where = {"model_version": "advertiser-1", "day": day}
+    where: dict[str, str | date] = {"model_version": "advertiser-1", "day": day}
     stored = tables.read("advertiser_embeddings", where).sort("advertiser_id")
     assert_frame_equal(index, stored, abs_tol=1e-5)
 
@@ -100,7 +100,7 @@ def test_a_day_run_again_and_out_of_order_has_the_same_rows(advertised: Ran, tmp
     execute(home, [day_of(DAYS[2]), day_of(DAYS[0])])
     again = Tables(home.tables)
     for name, key in (("advertiser_embeddings", "advertiser_id"), ("advertiser_candidates", "user_id")):
-        where = {"model_version": "advertiser-1", "day": DAYS[0]}
+        where: dict[str, str | date] = {"model_version": "advertiser-1", "day": DAYS[0]}
         one, other = (tables.read(name, where).sort(key) for tables in (advertised.tables, again))
         assert_frame_equal(one, other, abs_tol=1e-5)
 

@@ -23,7 +23,7 @@ def period(users: int, each: int, item: str | None, window_days: float) -> Train
     ]
     nothing = pl.DataFrame()
     rule = LabelRule(("signup",), window_days, True, {})
-    schema = {
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "user_id": pl.String,
         "event_time": pl.Datetime("us", "UTC"),
         "event_name": pl.String,

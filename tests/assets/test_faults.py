@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from ml.versions.work_directory import ENDED
 from tests.assets.compare import assert_same_day
 from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq
 from tests.flow import Ran
+from tests.processes import Started
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 PATIENCE = 240.0  # seconds; for a busy machine
 
 
-def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+def kill_when(process: Started, condition: Callable[[], bool]) -> None:
     """kill -9 as soon as ``condition`` holds.
 
     Raises:
@@ -43,7 +43,7 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
     assert process.returncode == -signal.SIGKILL
 
 
-def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+def wait_until(process: Started, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, f"it ended by itself: {process.stdout.read() if process.stdout else ''}"

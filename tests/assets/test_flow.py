@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import Counter
+from datetime import date
 from itertools import pairwise
 
 import dagster as dg
@@ -58,7 +59,7 @@ def comparison(ran: Ran) -> Comparison:
 @pytest.fixture(scope="module")
 def oracle(ran: Ran, comparison: Comparison) -> tuple[Comparison, dict[str, RankedLists]]:
     """The oracle's users, with the stored lists of every model and of the oracle for them."""
-    where = {"model_version": "item-1"}
+    where: dict[str, str | date] = {"model_version": "item-1"}
     stored = ran.tables.read("oracle_lists", where).sort("user_id")
     queries = np.flatnonzero(comparison.user_ids.is_in(stored["user_id"].implode()).to_numpy())
     few = narrowed(comparison, queries)
@@ -147,7 +148,7 @@ def test_landed_rows_are_in_the_tables_once_each(ran: Ran) -> None:
 
 def test_every_day_has_the_whole_catalogue_embedded_and_indexed(ran: Ran) -> None:
     for day in DAYS:
-        where = {"model_version": "item-1", "day": day}
+        where: dict[str, str | date] = {"model_version": "item-1", "day": day}
         catalogue = items_as_of(ran.tables, ran.landing, day)["item_id"]
         assert ran.tables.read("item_features", where).sort("item_id")["item_id"].equals(catalogue)
         embeddings = ran.tables.read("item_embeddings", where).sort("item_id")

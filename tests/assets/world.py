@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import processes
-from tests.processes import Process
+from tests.processes import Started
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.world import WorldSettings, write_day
@@ -87,7 +87,7 @@ def adseq(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return processes.run(ADSEQ, *arguments, environment=environment(home))
 
 
-def start_adseq(home: Home, *arguments: str) -> Process:
+def start_adseq(home: Home, *arguments: str) -> Started:
     """The ``adseq`` command, just started; its output is one stream."""
     return processes.start(ADSEQ, *arguments, environment=environment(home), stderr=processes.STDOUT)
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from benchmarks.peers.tasks import BOTH, CONTEXT, HISTORY, Log, PeerSplit, Queries, Task, validation
 from benchmarks.peers.tuning import DEPTH, Fitted, answer, refit_and_answer, tune
 
+Row = tuple[int, int, int, float]
 
-def task(
-    rows: list[tuple[int, int, int, float]], has_context: bool = False, candidates: Sequence[int] = range(6)
-) -> Task:
+
+def task(rows: list[Row], has_context: bool = False, candidates: Sequence[int] = range(6)) -> Task:
     """rows: user, session, item, day; the period ends with day 10, a window is 2 days."""
     user, session, item, day = map(np.array, zip(*rows, strict=True))
     log = Log(user, session, item, day * 86_400.0, 6)
@@ -86,8 +86,8 @@ def test_a_period_of_one_window_is_refused() -> None:
 
 
 def test_with_context_the_slice_asks_sessions_by_their_first_item() -> None:
-    before = [(7, 0, 0, 1), (8, 1, 1, 2), (8, 1, 2, 2), (8, 1, 3, 3)]
-    inside = [(7, 2, 1, 8), (7, 2, 2, 8), (7, 2, 0, 8), (7, 3, 3, 9), (9, 4, 5, 9), (9, 4, 1, 9)]
+    before: list[Row] = [(7, 0, 0, 1), (8, 1, 1, 2), (8, 1, 2, 2), (8, 1, 3, 3)]
+    inside: list[Row] = [(7, 2, 1, 8), (7, 2, 2, 8), (7, 2, 0, 8), (7, 3, 3, 9), (9, 4, 5, 9), (9, 4, 1, 9)]
     held_out = validation(task(before + inside, has_context=True), seed=0)
     queries = held_out.task.queries
     # Session 3 has one item. Item 5, the context of session 4, was not there before; 0 is in the history of session 2.
@@ -98,7 +98,7 @@ def test_with_context_the_slice_asks_sessions_by_their_first_item() -> None:
 
 
 def test_where_the_catalogue_is_of_the_moment_so_are_the_candidates_of_the_slice() -> None:
-    rows = [(7, 0, 0, 1), (7, 0, 1, 1), (8, 1, 2, 7), (8, 1, 3, 1), (7, 2, 3, 9), (8, 3, 1, 9)]
+    rows: list[Row] = [(7, 0, 0, 1), (7, 0, 1, 1), (8, 1, 2, 7), (8, 1, 3, 1), (7, 2, 3, 9), (8, 3, 1, 9)]
     assert validation(task(rows), seed=0).task.candidates.tolist() == [0, 1, 2, 3]
     assert validation(task(rows, candidates=[2, 3]), seed=0).task.candidates.tolist() == [1, 2, 3]
 
@@ -111,7 +111,7 @@ def test_lists_hold_candidates_only_and_never_the_history_or_the_context() -> No
 
 
 def test_a_query_that_the_peer_knows_nothing_of_gets_what_is_popular_now() -> None:
-    rows = [(7, 0, 0, 1)] * 5 + [(7, 0, 3, 9), (8, 1, 3, 9), (7, 0, 2, 9), (7, 0, 4, 1)]
+    rows: list[Row] = [*([(7, 0, 0, 1)] * 5), *[(7, 0, 3, 9), (8, 1, 3, 9), (7, 0, 2, 9), (7, 0, 4, 1)]]
     whole = task(rows)
     asked = replace(whole, queries=Queries([np.zeros(0, np.int64), np.array([2])], np.array([-1, -1]), False))
     assert answer(Always((1,)), asked, HISTORY)[:, :4].tolist() == [[3, 2, 0, 4], [1, -1, -1, -1]]
@@ -135,7 +135,7 @@ def test_tuning_waits_as_long_as_it_is_patient_and_the_best_is_fitted_on_everyth
 def test_each_way_to_ask_chooses_for_itself() -> None:
     """User 7 has no history, so what is popular answers, and the first setting will do; with the context item it takes
     the second."""
-    rows = [(8, 1, 3, 1), *((8, 1, item, 1) for item in range(5)), (7, 2, 0, 9), (7, 2, 3, 9)]
+    rows: list[Row] = [(8, 1, 3, 1), *((8, 1, item, 1) for item in range(5)), (7, 2, 0, 9), (7, 2, 3, 9)]
     whole = task(rows, has_context=True)
     best, _ = tune(Epochs((1, 3, 4), patience=None), validation(whole, seed=0), seed=0)
     assert set(best) == {HISTORY, CONTEXT, BOTH}

@@ -17,13 +17,13 @@ from settings import Settings
 
 EVENT_NAMES = ["page_visit", "add_to_cart", "checkout"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
-EVENT_SCHEMA: pl.Schema = pl.Schema(
+EVENT_SCHEMA = pl.Schema(
     {
-        "user_id": pl.String,
+        "user_id": pl.String(),
         "event_time": pl.Datetime("us", "UTC"),
-        "event_name": pl.String,
-        "item_id": pl.String,
-        "advertiser_id": pl.String,
+        "event_name": pl.String(),
+        "item_id": pl.String(),
+        "advertiser_id": pl.String(),
     }
 )
 

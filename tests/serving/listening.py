@@ -14,7 +14,7 @@ import uvicorn
 from serving.connections.book import ConnectionBook
 from serving.connections.protocol import BoundedProtocol
 from settings import ServingSettings
-from tests.processes import DEVNULL, Process, start
+from tests.processes import DEVNULL, Started, start
 from tests.serving.few_lines import application
 from tests.serving.running import connects, free_port, wait_for
 
@@ -40,14 +40,14 @@ def server(**limits: float) -> Iterator[tuple[int, ConnectionBook]]:
     finally:
         loop.call_soon_threadsafe(listening.close)
         for connection in list(book.connections):
-            loop.call_soon_threadsafe(connection.transport.abort)  # type: ignore[union-attr]
+            loop.call_soon_threadsafe(connection.transport.abort)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
 @contextmanager
-def process(processes: int = 1, **limits: object) -> Iterator[tuple[int, Process]]:
+def process(processes: int = 1, **limits: object) -> Iterator[tuple[int, Started]]:
     """The port of a server in processes of its own, and the first of these."""
     port = free_port()
     code = "from tests.serving.few_lines import main; main()"

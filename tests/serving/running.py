@@ -13,14 +13,14 @@ from typing import Any
 
 from tests import processes
 from tests.assets.world import ADSEQ, environment
-from tests.processes import Process
+from tests.processes import Started
 from warehouse.home import Home
 
 PATIENCE = 120.0  # seconds; for a busy machine
 
 
 @contextmanager
-def service(home: Home, port: int, *arguments: str) -> Iterator[Process]:
+def service(home: Home, port: int, *arguments: str) -> Iterator[Started]:
     """`adseq serve`, ready."""
     variables = environment(home) | {"ADSEQ_SERVING__DRAIN_SECONDS": "0.1"}  # nobody has to learn of its end
     options = ("--port", str(port), *arguments)

@@ -89,7 +89,7 @@ def test_a_store_that_takes_no_write_is_answered_from(
 
 
 def test_a_home_that_cannot_be_written_is_served(home: Home, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_store.os, "access", lambda *_: False)
+    monkeypatch.setattr("warehouse.online.lmdb_store.os.access", lambda *_: False)
 
     def refuse(*_: object) -> int:
         raise OSError(30, os.strerror(30))

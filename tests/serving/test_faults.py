@@ -28,7 +28,7 @@ from tests.assets.compare import assert_same_day
 from tests.assets.test_publication import assert_store_is
 from tests.assets.world import ADSEQ, DAYS, LATER, adseq, copy_of, environment
 from tests.flow import Ran
-from tests.processes import PROJECT, Process
+from tests.processes import PROJECT, Started
 from tests.serving.answers import Answer, answers, answers_of, asking
 from tests.serving.running import PATIENCE, ask, connects, free_port, service, wait_for
 from warehouse.contracts import LandingTable
@@ -58,7 +58,7 @@ def unpublished(ran: Ran, day_later: Ran, tmp_path: Path) -> Ran:
     return Ran(home, "")
 
 
-def publisher(home: Home, **settings: str) -> Process:
+def publisher(home: Home, **settings: str) -> Started:
     """A publication of the later day, about to begin."""
     code = "from tests.assets.publisher import main; main()"
     process = processes.start(code, LATER.isoformat(), environment=environment(home) | settings)

@@ -7,7 +7,7 @@ import pytest
 
 from serving.search_queries import InterestMatcher
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "title": pl.String,
     "category_path": pl.String,
     "stated_interests": pl.List(pl.Struct({"interest": pl.String, "confidence": pl.Float64})),

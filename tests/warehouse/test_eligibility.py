@@ -76,7 +76,7 @@ COUNTRY = st.sampled_from(["DE", "de", " De ", "US", "FR"])
     country=st.none() | COUNTRY | st.sampled_from(["nowhere", "", " "]),
     unavailable=st.booleans(),
 )
-def test_the_mask_is_what_a_person_would_say(items: list, country: str | None, unavailable: bool) -> None:  # type: ignore[type-arg]
+def test_the_mask_is_what_a_person_would_say(items: list, country: str | None, unavailable: bool) -> None:
     words = pl.Series([said[0] for said, _ in items], dtype=pl.String)
     places = pl.Series([ships for _, ships in items], dtype=pl.List(pl.String))
     mask = Eligibility.of(can_be_had(words), places).mask(country, include_unavailable=unavailable)

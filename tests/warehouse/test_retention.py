@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Home:
     tables = Tables(home.tables)
     for back in range(10):
         day = DAY - timedelta(days=back)
-        where = {"model_version": VERSION, "day": day}
+        where: dict[str, str | date] = {"model_version": VERSION, "day": day}
         tables.write("item_embeddings", pl.DataFrame({"item_id": ["i"], "embedding": [[float(back)]]}), where)
         tables.write("user_states", pl.DataFrame({"user_id": ["u"]}), where)
         (home.indexes / VERSION / str(day)).mkdir(parents=True)

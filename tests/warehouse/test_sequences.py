@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars._typing import PolarsDataType
 from polars.testing import assert_frame_equal
 
 from settings import DataSettings, SequenceSettings
@@ -80,7 +81,11 @@ def ingested(log: Log, root: Path) -> tuple[Landing, Tables]:
     for number in log.order:
         rows = log.rows[log.rows.arrival == number].drop(columns=["arrival", "hour"])
         columns = {name: [None if pd.isna(value) else value for value in rows[name]] for name in rows.columns}
-        schema = {**types, "event_time": pl.Datetime("us", "UTC"), "advertiser_id": pl.String}
+        schema: dict[str, PolarsDataType] = {
+            **types,
+            "event_time": pl.Datetime("us", "UTC"),
+            "advertiser_id": pl.String,
+        }
         landing.write(LandingTable.events, log.days[number], pl.DataFrame(columns, schema_overrides=schema))
     for day in log.days:
         ingest(landing, tables, LandingTable.events, day=day, settings=DataSettings())

@@ -36,7 +36,7 @@ def test_every_table_has_a_view_of_its_current_rows(home: Home) -> None:
 
 def test_a_table_without_rows_has_a_view_with_its_columns(home: Home) -> None:
     tables = Tables(home.tables)
-    schema = {"x": pl.Float64, "times": pl.List(pl.Datetime("us", "UTC"))}
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {"x": pl.Float64, "times": pl.List(pl.Datetime("us", "UTC"))}
     tables.write("empty", pl.DataFrame(schema=schema), {"day": DAY})
     rebuild_views(home, tables)
     assert ask(home, "SELECT * FROM empty") == []

@@ -19,7 +19,7 @@ from ml.features.items import MAXIMUM_INTERESTS
 from ml.retrieval.lists import Ragged
 from ml.training.fit import Fit
 from settings import Settings
-from tests.ml.worlds import EVENT_NAMES, event_frame, instant, item_frame, small_settings, user_frame
+from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, small_settings, user_frame
 
 
 def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: list[int], as_of: float) -> EvaluationSet:
@@ -39,7 +39,7 @@ def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: li
 
 
 def test_the_context_item_becomes_the_newest_event() -> None:
-    rows = [("u", 1.0, "page_visit", "a"), ("u", 3.0, "checkout", "b"), ("u", 9.0, "checkout", "a")]
+    rows: list[Event] = [("u", 1.0, "page_visit", "a"), ("u", 3.0, "checkout", "b"), ("u", 9.0, "checkout", "a")]
     items = item_frame(["a", "b", "c"], advertiser_id=["of a", "of b", "of c"])
     dataset = build_dataset(
         event_frame(rows), items, user_frame(["u"]), settings=small_settings().features, event_names=EVENT_NAMES

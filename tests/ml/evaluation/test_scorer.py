@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import pytest
 
 from ml.evaluation.metrics import evaluate

@@ -228,7 +228,7 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
 
     def spy(task: ItemTask, *_: Any, **__: Any) -> Fit[Any]:
         found.update(prepared=task.prepared, asked=task.validation)
-        return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)  # type: ignore[arg-type]
+        return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)
 
     monkeypatch.setattr(ml.training.item_task, "fit", spy)
     choose_epochs(period, settings, tmp_path)

@@ -59,9 +59,10 @@ def test_cold_items_get_the_mean_graph_content_of_their_attributes_and_their_own
         category=[None, "A > C > New", "A > New", None, "A > C"],
         embedding=[None, None, [0, 3.0, 0], [1.0, 1.0], None],  # that of p has another length
     )
-    by_x, a_c = unit_rows(np.array([[1.0, 1, 0]])), unit_rows(np.array([[0.0, 1, 1]]))
-    whole_a = unit_rows(np.ones((1, 3)))
-    graph = [by_x, unit_rows(a_c + np.array([[0.0, 0, 1]])), whole_a, np.zeros((1, 3)), unit_rows(by_x + a_c)]
+    by_x, a_c = unit_rows(np.array([[1, 1, 0]], np.float32)), unit_rows(np.array([[0, 1, 1]], np.float32))
+    whole_a = unit_rows(np.ones((1, 3), np.float32))
+    along_z, nothing = np.array([[0, 0, 1]], np.float32), np.zeros((1, 3), np.float32)
+    graph = [by_x, unit_rows(a_c + along_z), whole_a, nothing, unit_rows(by_x + a_c)]
     given = np.zeros((5, 3))
     given[2] = [0, 1, 0]
     content, cold = basis.content_of(new)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +89,7 @@ def test_the_edges_of_a_window() -> None:
 
 
 def test_windows_in_any_order_give_their_own_counts() -> None:
-    item, seconds = np.zeros(6, np.int64), np.arange(6) * DAY
+    item, seconds = np.zeros(6, np.int64), np.arange(6, dtype=np.float64) * DAY
     ascending = build_item_statistics(item, seconds, np.full(1, -np.inf), windows_days=[1.0, 3.0]).at(6 * DAY)
     descending = build_item_statistics(item, seconds, np.full(1, -np.inf), windows_days=[3.0, 1.0]).at(6 * DAY)
     np.testing.assert_allclose(ascending[0, :3], np.log1p([1, 3, 6]), rtol=1e-6)
@@ -133,7 +133,7 @@ def test_interests_are_the_given_ones_by_confidence_else_the_category_from_the_l
     assert found.interests.tolist() == [
         [bucket(name, 64, 0) for name in names] + [0] * (4 - len(names)) for names in expected
     ]
-    np.testing.assert_allclose(found.confidence, [[1, 0.5, 0, 0], [0.7, 0.3, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(found.confidence, np.array([[1, 0.5, 0, 0], [0.7, 0.3, 0, 0], [0, 0, 0, 0]]), rtol=1e-6)
 
 
 def test_the_price_is_standardised_and_an_unknown_one_says_so() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from ml.evaluation.metrics import Interval
 from ml.evaluation.model_names import ModelName
@@ -72,7 +73,7 @@ def test_the_front_is_drawn_through_its_points_and_every_point_has_its_label() -
     points = {"a": (0.3, 0.1), "b": (0.1, 0.2), "c": (0.1, 0.1)}
     axes = figures.pareto_scatter(points, ["a", "b"]).axes[0]
     assert axes.lines[0].get_xydata().tolist() == [[0.1, 0.2], [0.3, 0.1]]
-    assert {text.get_text(): text.xy for text in axes.texts} == points
+    assert {text.get_text(): text.xy for text in axes.texts if isinstance(text, Annotation)} == points
     drawn = [(dots.get_offsets()[0].tolist(), dots.get_facecolor()[0].tolist()) for dots in axes.collections]
     assert [tuple(place) for place, _ in drawn] == list(points.values())
     assert drawn[0][1] == drawn[1][1] != drawn[2][1]

@@ -55,7 +55,7 @@ def test_the_exported_head_gives_the_same(
             inputs[name] = random.integers(0, 2 if values.dtype == bool else 90, values.shape).astype(values.dtype)
     with torch.inference_mode():
         expected = QueryHead(network)(*map(torch.from_numpy, inputs.values())).numpy()
-    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "inputs.npz", allow_pickle=True, **inputs)
     paths = [str(tmp_path / name) for name in ("head.pt2", "inputs.npz", "found.npy")]
     subprocess.run([sys.executable, "-I", "-c", ALONE, *paths], check=True, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)
@@ -73,7 +73,7 @@ def test_mlflow_serves_the_head_by_its_signature(prepared: Prepared, settings: S
     with torch.inference_mode():
         expected = QueryHead(network)(*map(torch.from_numpy, inputs.values())).numpy()
     np.testing.assert_allclose(model.predict(inputs), expected, atol=1e-4)
-    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "inputs.npz", allow_pickle=True, **inputs)
     arguments = [tracking.uri, address, str(tmp_path / "inputs.npz"), str(tmp_path / "found.npy")]
     subprocess.run([sys.executable, "-I", "-c", LOADED_BY_MLFLOW, *arguments], check=True, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -76,7 +77,7 @@ def made(name: str) -> Catalogue:
     if name == "a third nearly identical":
         vectors[:third] = unit(vectors[0] + 1e-4 * random.normal(size=(third, WIDTH)))
     if name == "twenty vectors":
-        vectors = unit(centres)[cluster]
+        vectors = unit(centres.astype(np.float64))[cluster]
     return Catalogue(vectors, cluster, centres.astype(np.float64), random.random(ITEMS), spread)
 
 
@@ -134,7 +135,7 @@ def test_lists_among_the_allowed_are_those_of_each_query_alone(kind: IndexKind, 
     exclude = Ragged.from_pairs(owners, np.concatenate([*own, [-1]]), 6)
     queries = np.stack([catalogue.query(cluster, random) for cluster in range(6)])
     found = search_index(index, queries, 20, exclude=exclude, allowed=allowed)
-    hidden = [np.union1d(np.flatnonzero(~allowed), each) for each in [*own, []]]
+    hidden = [np.union1d(np.flatnonzero(~allowed), np.asarray(each, np.int64)) for each in [*own, []]]
     pairs = np.repeat(np.arange(6), [len(each) for each in hidden]), np.concatenate(hidden).astype(np.int64)
     expected = search(queries, catalogue.vectors, 20, exclude=Ragged.from_pairs(*pairs, 6))
     assert np.array_equal(found.items == -1, expected.items == -1)
@@ -155,7 +156,7 @@ def test_a_long_history_is_searched_for_its_own_user_only(monkeypatch: pytest.Mo
     retrieved: list[int] = []
     whole = faiss.IndexFlatIP.search
 
-    def counted(self: faiss.IndexFlatIP, x: NDArray[np.float32], k: int, **rest: object) -> object:
+    def counted(self: faiss.IndexFlatIP, x: NDArray[np.float32], k: int, **rest: Any) -> object:
         retrieved.append(len(x) * k)
         return whole(self, x, k, **rest)
 

@@ -74,7 +74,7 @@ def test_a_fit_that_has_ended_is_read_back(
         network=network,
     )
     fitted_once(tmp_path / "fit", lambda *_: fit)
-    again = fitted_once(tmp_path / "fit", lambda *_: pytest.fail("it had ended"))
+    again: Fit[torch.nn.Module] = fitted_once(tmp_path / "fit", lambda *_: pytest.fail("it had ended"))
     assert isinstance(again, Fit)
     assert again.best_epoch == 2
     assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in network.state_dict().items())

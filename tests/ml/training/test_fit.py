@@ -69,10 +69,10 @@ def test_the_same_seed_gives_the_same_weights(period: TrainingPeriod, prepared: 
     assert any(not torch.equal(other[name], value) for name, value in first.items())
 
 
-def mean_loss(network: torch.nn.Module, prepared: Prepared, settings: Settings) -> float:
+def mean_loss(network: TwoTower, prepared: Prepared, settings: Settings) -> float:
     task = ItemTask(prepared, settings, 15.0)
     with torch.inference_mode():
-        losses = [training_loss(task, network, batch) for batch in task.batches()]  # type: ignore[arg-type]
+        losses = [training_loss(task, network, batch) for batch in task.batches()]
     return float(torch.stack(losses).mean())
 
 

@@ -14,7 +14,7 @@ import ml.tuning.alpha_sweep
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.figures.style import png
 from ml.models.item_model import TwoTower
-from ml.training.fit import Fit
+from ml.training.fit import Fit, fit
 from ml.training.item_task import ItemTask
 from ml.tuning.alpha_sweep import sweep_alphas, variants
 from ml.tuning.pareto import SweepPoint, most_diverse, on_front, pareto_front, points_frame
@@ -94,7 +94,6 @@ def test_a_sweep_prepares_once_learns_nothing_of_its_window_and_reports_every_po
     period: TrainingPeriod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[tuple[Prepared, int]] = []
-    fit = ml.tuning.alpha_sweep.fit
 
     def spy(task: ItemTask, epochs: int, *rest: Any, **kept: Any) -> Fit[TwoTower]:
         seen.append((task.prepared, epochs))

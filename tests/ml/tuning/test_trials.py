@@ -6,8 +6,8 @@ from typing import Any
 
 import optuna
 import pytest
+from lightning.pytorch.loggers import MLFlowLogger
 
-import ml.tuning.trials
 from ml.tuning.trials import STAGES, Objective, TrialLogger, pruner_of
 
 
@@ -25,8 +25,8 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     def ignore(*_: Any, **__: Any) -> None:
         return None
 
-    monkeypatch.setattr(ml.tuning.trials.MLFlowLogger, "__init__", ignore)
-    monkeypatch.setattr(ml.tuning.trials.MLFlowLogger, "log_metrics", ignore)
+    monkeypatch.setattr(MLFlowLogger, "__init__", ignore)
+    monkeypatch.setattr(MLFlowLogger, "log_metrics", ignore)
 
 
 def validated_epochs(study: optuna.Study, epochs: int, recall: float) -> int:

@@ -16,12 +16,12 @@ from ml.versions.tracking import Tracking
 from ml.versions.work_directory import ENDED, fingerprint_of, fitted_once, workplace
 from settings import Settings
 from tests import processes
-from tests.processes import Process
+from tests.processes import Started
 
 PATIENCE = 240.0
 
 
-def start(directory: Path) -> Process:
+def start(directory: Path) -> Started:
     code = "from tests.ml.fitting import main; main()"
     return processes.start(code, str(directory), environment=os.environ, stdout=processes.DEVNULL)
 

@@ -207,15 +207,15 @@ def test_the_store_is_held_against_the_tables(home: Home) -> None:
     namespace = "states-item-1"
     user = Tables(home.tables).scan("user_states").collect()["user_id"][0].encode()
     store = LmdbStore(home.online)
+    before = store.get(namespace, user)
+    assert before is not None
     try:
-        before = store.get(namespace, user)
-        assert before is not None
         store.remove(namespace, [user])
         what = [fault.what for fault in online_part(Checked(home, deep=False)).faults]
         assert any(re.search(rf"{namespace} holds \d+ records, and the tables \d+ users", each) for each in what)
         store.put(namespace, [(user, before[:-4] + b"\x00\x00\x80\x7f")])
-        what, remedy = only_fault(online_part(Checked(home, deep=False)))
-        assert re.search(r"1 of \d+ states in the store are not those of the tables", what)
+        fault, remedy = only_fault(online_part(Checked(home, deep=False)))
+        assert re.search(r"1 of \d+ states in the store are not those of the tables", fault)
         assert f"move {home.online} away" in remedy
     finally:
         store.remove(namespace, [user])

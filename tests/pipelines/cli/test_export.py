@@ -83,12 +83,12 @@ def test_nobody_is_given_what_the_rule_does_not_allow(data: st.DataObject) -> No
     """Stock, countries and histories of any kind, against a user at a time by brute force."""
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     items, users, count = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12)), data.draw(st.integers(1, 8))
-    words = random.choice(["in stock", "OutOfStock", "0", "auf Lager", None], items).tolist()
+    words = random.choice(np.array(["in stock", "OutOfStock", "0", "auf Lager", None]), items).tolist()
     places = [None if random.random() < 0.4 else random.choice(["DE", "us", "FR"], 2).tolist() for _ in range(items)]
     rule = Eligibility.of(can_be_had(pl.Series(words, dtype=pl.String)), pl.Series(places, dtype=pl.List(pl.String)))
     vectors = random.normal(size=(items, 4)).astype(np.float32)
     own = Ragged.from_pairs(random.integers(0, users, 3 * users), random.integers(-1, items, 3 * users), users)
-    country = pl.Series(random.choice(["DE", "US", "", None], users).tolist(), dtype=pl.String)
+    country = pl.Series(random.choice(np.array(["DE", "US", "", None]), users).tolist(), dtype=pl.String)
     queries = random.normal(size=(users, 4)).astype(np.float32)
     found = lists_by_country(build_index(vectors, IndexSettings()), UserPlace(queries, own, country), rule, count)
     for user in range(users):

@@ -16,13 +16,13 @@ import typer
 
 from pipelines.cli import app as cli
 from pipelines.cli import import_logs as cli_import
-from pipelines.cli.interruption import GRACE_SECONDS, sentence
+from pipelines.cli.interruption import GRACE_SECONDS, sentence, stoppable
 from pipelines.instance import COMMAND_TAGS, cancel_run
 from pipelines.jobs import RETRIES
 from tests import processes
 from tests.assets.world import DAYS, LATER, adseq, copy_of, environment, start_adseq
 from tests.flow import Ran
-from tests.processes import PROJECT, Process
+from tests.processes import PROJECT, Started
 from warehouse.home import Home
 from warehouse.tables import Tables
 
@@ -92,7 +92,7 @@ def test_every_command_but_the_services_ends_at_a_signal() -> None:
 
 
 def test_a_command_hands_on_its_error_and_its_exit() -> None:
-    @cli.stoppable
+    @stoppable
     def command(error: BaseException | None) -> str:
         if error is not None:
             raise error
@@ -135,7 +135,7 @@ def test_a_run_that_is_ended_again_and_again_is_never_retried_and_completes(ran:
     assert set(found) <= {dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS}
 
 
-def end_when(process: subprocess.Popen[str] | Process, number: signal.Signals, condition: Callable[[], bool]) -> None:
+def end_when(process: Started, number: signal.Signals, condition: Callable[[], bool]) -> None:
     """End `adseq run` as soon as ``condition`` holds, and check how it ends."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():

@@ -107,7 +107,7 @@ def test_retrain_trains_again_without_the_history(local: Local, flow: Any) -> No
 def test_a_refused_model_is_named_with_the_gates_figures(local: Local) -> None:
     local.run()
     assert "not promoted" not in shown(local)
-    decision = {"candidate": "item-2", "promoted": False, "champion": "item-1"}
+    decision: dict[str, str | bool] = {"candidate": "item-2", "promoted": False, "champion": "item-1"}
     figures = "item-2 does not pass: Recall@100 0.1000 against 0.2000 of item-1 [champion]."
     decided = dg.AssetMaterialization("champion", metadata={**decision, "reason": figures})
     local.instance.report_runless_asset_event(decided)

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import pipelines.evaluate.command
 from ml.retrieval.lists import Ragged, RankedLists
+from ml.training.fit import fit
 from ml.versions.tracking import EVALUATIONS, Tracking
 from pipelines.cli.app import app
 from pipelines.evaluate.scoring import Scoring
@@ -130,7 +131,6 @@ def test_other_ways_of_asking_share_a_training_and_answer_differently(
     scorer: Any, made: Made, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    fit = pipelines.evaluate.command.fit
 
     def counting(task: Any, *rest: Any) -> Any:
         trained.append(task.settings.context.recipe.value)

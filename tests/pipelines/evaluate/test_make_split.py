@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
+from typer.testing import CliRunner
 
 from pipelines.cli.app import app
 from pipelines.evaluate.make_split import Protocol, cut_frames

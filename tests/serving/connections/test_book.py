@@ -140,7 +140,7 @@ def test_what_is_kept_for_all_that_do_not_read_is_bounded() -> None:
     with server() as (port, book):
         deaf = opened(port, 3 * UNSENT_BYTES // LARGE, b"GET /large HTTP/1.1\r\n" + HOST + b"\r\n")
         time.sleep(0.3)
-        assert sum(each.unsent_bytes() for each in list(book.connections)) <= UNSENT_BYTES  # type: ignore[union-attr]
+        assert sum(each.unsent_bytes() for each in list(book.connections)) <= UNSENT_BYTES
         assert ask(port).startswith(b"HTTP/1.1 200")
         for connection in deaf:
             connection.close()
@@ -153,7 +153,7 @@ def test_requests_sent_ahead_are_answered_in_order_and_few_are_held() -> None:
         found = b""
         while found.count(b"\r\n\r\nok") < count:
             found += connection.recv(1 << 16)
-            assert all(len(each.pipeline) < 20 for each in list(book.connections))  # type: ignore[union-attr]
+            assert all(len(each.pipeline) < 20 for each in list(book.connections))
         assert found.count(b"HTTP/1.1 200") == count
 
 
@@ -180,9 +180,9 @@ def test_a_request_that_comes_as_the_idle_connection_is_about_to_close_is_answer
         connection.sendall(GET)
         answer(connection)
         (idle,) = book.connections
-        loop = idle.loop  # type: ignore[union-attr]
+        loop = idle.loop
         loop.call_soon_threadsafe(time.sleep, 1.5)
-        loop.call_soon_threadsafe(idle.timeout_keep_alive_handler)  # type: ignore[union-attr]
+        loop.call_soon_threadsafe(idle.timeout_keep_alive_handler)
         time.sleep(0.3)
         connection.sendall(GET)
         assert answer(connection).startswith(b"HTTP/1.1 200")
@@ -194,5 +194,5 @@ def test_small_answers_do_not_wait_for_acknowledgements() -> None:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer(client).startswith(b"HTTP/1.1 200")
         (connection,) = book.connections
-        held = connection.transport.get_extra_info("socket")  # type: ignore[union-attr]
+        held = connection.transport.get_extra_info("socket")
         assert held.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

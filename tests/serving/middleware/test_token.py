@@ -77,7 +77,7 @@ class Spied:
             "client": ("127.0.0.1", 1),
             "headers": [(b"host", b"x"), *((name.encode(), value.encode()) for name, value in headers.items())],
             "state": {},
-            **({"method": method} if kind == "http" else {"subprotocols": []}),
+            **(dict[str, Any](method=method) if kind == "http" else dict[str, Any](subprotocols=[])),
         }
 
         async def receive() -> Message:

@@ -111,7 +111,7 @@ def events_of(tmp_path: Path) -> pl.DataFrame:
 def test_a_line_that_is_no_row_is_named_and_the_others_are_read(
     tmp_path: Path, bad: dict[str, str], sentence: str
 ) -> None:
-    summary = imported(tmp_path, "shop.csv", "\n".join(lines(**bad)))
+    summary = imported(tmp_path, "shop.csv", "\n".join(lines(60, **bad)))
     assert summary.rows == {LandingTable.events: 59}
     [note] = summary.notes
     assert sentence in note
@@ -190,7 +190,7 @@ def test_a_column_that_was_renamed_or_came_later_is_read_from_both(tmp_path: Pat
         imported(tmp_path, "c.csv", "when,who\n2026-03-01,u\n", rules)
 
 
-NESTED = [
+NESTED: list[dict[str, Any]] = [
     {"when": "2026-03-01", "id": "e1", "user": {"id": 7}, "items": [{"sku": "a", "cat": ["x"]}, {"sku": "b"}]},
     {"when": "2026-03-02", "id": "e2", "user": {"id": 8}, "items": [],
      "params": [{"key": "page", "value": "p"}, {"key": "query", "value": "shoes"}]},

@@ -167,7 +167,7 @@ def test_an_article_is_available_from_its_creation_or_first_click(clicks: Path, 
 @pytest.mark.parametrize("importer", [import_amazon_reviews, import_globo_clicks])
 def test_a_missing_source_file_is_named(importer: object, tmp_path: Path, landing: Landing) -> None:
     with pytest.raises(SourceError, match=r"parquet does not exist. The importer of .* looks for"):
-        importer(tmp_path, landing)  # type: ignore[operator]
+        importer(tmp_path, landing)
     assert not landing.root.exists()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -113,7 +115,7 @@ def test_retailrocket(tmp_path: Path, landing: Landing, tables: Tables) -> None:
         import_retailrocket(source, landing, 1)
 
 
-def conversion(name: str, day: int, event_id: str, user: dict[str, object], **custom: object) -> dict[str, object]:
+def conversion(name: str, day: int, event_id: str, user: Mapping[str, object], **custom: object) -> dict[str, object]:
     return {
         "event_name": name,
         "action_source": "web",
@@ -175,7 +177,7 @@ def test_what_is_no_conversion_is_named(tmp_path: Path, landing: Landing, name: 
     assert not landing.root.exists()
 
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "ids as text": {"content_ids": "s{n}"},
     "ids as JSON text": {"content_ids": '["s{n}"]'},
     "contents as JSON text": {"contents": '[{{"id": "s{n}"}}]'},

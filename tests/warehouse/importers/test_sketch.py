@@ -149,7 +149,7 @@ def test_times_that_no_format_reads_are_said(tmp_path: Path) -> None:
 
 
 def test_the_id_within_an_object_is_the_id_and_not_the_object(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"customer": {"id": n % 3, "orders": n}, "when": f"2026-03-{n + 1:02}", "product": {"id": n}} for n in range(9)
     ]
     found = of_rows(tmp_path / "a.jsonl", rows)
@@ -158,7 +158,7 @@ def test_the_id_within_an_object_is_the_id_and_not_the_object(tmp_path: Path) ->
 
 def test_a_column_fills_what_another_leaves_empty(tmp_path: Path) -> None:
     when = {"timestamp": "2026-03-20T10:00:00Z"}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"anonymousId": "a", "userId": "u", "properties": {"product_id": "s1"}, **when},
         {"anonymousId": "b", "userId": None, "properties": {"products": [{"product_id": "s2"}]}, **when},
     ]
@@ -168,7 +168,7 @@ def test_a_column_fills_what_another_leaves_empty(tmp_path: Path) -> None:
 
 
 def test_words_for_nothing_and_visits_of_no_item_are_told(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"user": "u", "time": "2026-03-20", "event": "page_view", "sku": "(not set)", "price": "N/A"},
         {"user": "u", "time": "2026-03-20", "event": "page_view", "sku": "null", "price": None},
         {"user": "u", "time": "2026-03-20", "event": "view_item", "sku": "s1", "price": "1.299,00 €"},

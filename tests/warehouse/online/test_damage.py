@@ -185,7 +185,9 @@ def test_a_directory_that_cannot_be_written_is_read_without_a_lock(
     writer.put("states", [(b"a", value(1))])
     writer.close()
     (root / "states" / "lock.mdb").unlink()
-    monkeypatch.setattr(lmdb_store.os, "access", lambda *_: False)  # as a mount that is read-only says, to root too
+    monkeypatch.setattr(
+        "warehouse.online.lmdb_store.os.access", lambda *_: False
+    )  # as on a read-only mount, for root too
     store = LmdbStore(root)
     assert (store.get("states", b"a"), store.count("states")) == (value(1), 1)
     for write in (
