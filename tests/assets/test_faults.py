@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from ml.evaluation.model_lists import TRAINED as MODELS
+from ml.evaluation.model_names import TRAINED as MODELS
 from ml.models.artifact import ModelArtifact
 from ml.models.layout import DEPLOYED, evaluation_part
 from ml.versions.work_directory import ENDED

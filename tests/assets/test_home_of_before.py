@@ -57,7 +57,8 @@ def test_its_versions_are_on_record(workspace: Workspace, version: ModelVersion)
 def test_its_item_model_gives_the_states_and_embeddings_that_it_gave(
     workspace: Workspace, version: ModelVersion
 ) -> None:
-    tables, where = workspace.tables, {"model_version": version.name, "day": DAY}
+    tables = workspace.tables
+    where: dict[str, str | date] = {"model_version": version.name, "day": DAY}
     assert not set(SHAPE_SCHEMA) & set(tables.read(TABLE, {"day": DAY}).columns)  # written before the shape was stored
     before, items_before = tables.read(USER_STATES, where).sort("user_id"), read_item_embeddings(tables, version, DAY)
     assert encode_day(workspace, version, DAY) == len(before) > 10
