@@ -53,7 +53,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     from ml.versions.train import train_version
 
     day, effective = training_day(workspace.tables), workspace.settings
-    known = AdvertiserPeriod.of(training_period(workspace.tables, workspace.landing, day, effective))
+    known = AdvertiserPeriod.of(training_period(workspace, day))
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     tracking, models = workspace.tracking, workspace.home.models
     try:

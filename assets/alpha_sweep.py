@@ -22,7 +22,7 @@ def alpha_sweep(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
     from ml.tuning.pareto import points_frame
 
     day, effective = training_day(workspace.tables), workspace.settings
-    period = training_period(workspace.tables, workspace.landing, day, effective)
+    period = training_period(workspace, day)
     found = sweep_alphas(
         period.until(period.end - period.window),
         effective,

@@ -39,7 +39,7 @@ def content_basis(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResul
 
     day = training_day(workspace.tables)
     effective = workspace.settings
-    period = training_period(workspace.tables, workspace.landing, day, effective)
+    period = training_period(workspace, day)
     dataset = build_dataset(
         period.events,
         period.items,

@@ -55,7 +55,7 @@ def training_examples(
     from ml.features.content import ContentBasis
 
     day, effective = training_day(workspace.tables), workspace.settings
-    period = training_period(workspace.tables, workspace.landing, day, effective)
+    period = training_period(workspace, day)
     why = why_advertisers_alone(history_of(period), period.rule.window_days)
     if why and not item_versions(workspace.tables, workspace.home).all():
         context.log.warning(why)
@@ -117,7 +117,7 @@ def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.Materializ
 
     day, effective = training_day(workspace.tables), workspace.settings
     require_items(workspace.tables, day)
-    period = training_period(workspace.tables, workspace.landing, day, effective)
+    period = training_period(workspace, day)
     examples = workspace.tables.read("training_examples", {"as_of": day})
     prepared = with_subjects(examples_of_frame(period, examples, effective), effective)
     frame = examples_to_frame(prepared, period.event_names)
@@ -170,7 +170,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
 
     day, effective = training_day(workspace.tables), workspace.settings
     require_items(workspace.tables, day)
-    period = training_period(workspace.tables, workspace.landing, day, effective)
+    period = training_period(workspace, day)
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     examples = workspace.tables.read("contextual_examples", {"as_of": day})
     prepared = examples_of_frame(period, examples, effective, basis)

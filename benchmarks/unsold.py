@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
+from assets.common.workspace import Workspace
 from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
 from ml.evaluation.metrics import confidence_interval, evaluate
@@ -31,9 +32,7 @@ from ml.training.fit import fit
 from ml.training.item_task import ItemTask
 from pipelines.evaluate import split as splits
 from settings import Settings
-from warehouse.home import Home
 from warehouse.landing import Landing
-from warehouse.tables import Tables
 
 PREFIX = "unsold-"
 OTHER_ADVERTISER = 0.25  # share of the copies that take the advertiser of another item
@@ -145,9 +144,8 @@ def table_of(found: list[Figures]) -> Table:
 def period_of(split: Path | None, landing: Path | None, home: Path | None, settings: Settings) -> TrainingPeriod:
     """Return the training period of a split with its landing zone, else of a home."""
     if home is not None:
-        place = Home(home)
-        tables = Tables(place.tables)
-        return training_period(tables, Landing(place.landing), training_day(tables), settings)
+        workspace = Workspace(settings.model_copy(update={"home": home}))
+        return training_period(workspace, training_day(workspace.tables))
     if split is None or landing is None:
         raise SystemExit("give --split and --landing, or --home")
     return splits.training_period(splits.Split.read(split), Landing(landing), settings)

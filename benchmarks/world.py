@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from assets.common.workspace import Workspace
 from assets.steps.period import training_period
 from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.features.event_log import Slices, newest
@@ -66,7 +67,7 @@ def written_world(console: Console) -> Iterator[World]:
         for table in INGESTED:
             ingest(landing, tables, table, day=None, settings=settings.data)
         trained_day = summary.days[0] - timedelta(days=1)
-        period = training_period(tables, landing, trained_day, settings)
+        period = training_period(Workspace(settings), trained_day)
         world = World(home, landing, tables, settings, period, prepare(period, settings), trained_day)
         console.print(
             f"Synthetic world: {summary.events:,} events of {summary.users:,} users, {summary.items:,} items; "

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
 from settings import Settings
 from warehouse.as_of import items_as_of
+from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.tables import Tables
 
 if TYPE_CHECKING:
     from ml.models.advertiser_artifact import AdvertiserArtifact
-    from ml.models.artifact import ModelArtifact
+    from ml.models.artifact import Artifact, ModelArtifact
     from ml.versions.tracking import Tracking
 
 Made = TypeVar("Made")
+Loaded = TypeVar("Loaded", bound="Artifact[Any]")
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,8 @@ class Workspace:
     """
 
     settings: Settings
-    _item_models: dict[Path, ModelArtifact] = field(default_factory=dict, repr=False, compare=False)
-    _advertiser_models: dict[Path, AdvertiserArtifact] = field(default_factory=dict, repr=False, compare=False)
-    _catalogue: dict[tuple[object, ...], pl.DataFrame] = field(default_factory=dict, repr=False, compare=False)
-    _made: dict[tuple[str, str], object] = field(default_factory=dict, repr=False, compare=False)
+    _artifacts: dict[Path, Artifact[Any]] = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict[str, tuple[Hashable, object]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -63,16 +63,17 @@ class Workspace:
         return Tracking(self.home.tracking_uri, self.home.artifacts)
 
     def items_as_of(self, day: date) -> pl.DataFrame:
-        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does.
+        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does, made once a day: it
+        takes a pass over all events."""
+        return self.once("catalogue", self.arrived_by(day), lambda: items_as_of(self.tables, self.landing, day))
 
-        Several steps of a day ask for the same catalogue, which takes a pass over all events: the newest answer is kept
-        for as long as neither table changes.
-        """
-        state = (day, *self.tables.files("items"), *self.tables.files("events"))
-        if state not in self._catalogue:
-            self._catalogue.clear()
-            self._catalogue[state] = items_as_of(self.tables, self.landing, day)
-        return self._catalogue[state]
+    def arrived_by(self, day: date) -> Hashable:
+        """Return a key that changes with ``day`` and with what the tables of the landing zone hold."""
+        ingested = [table for table in LandingTable if self.tables.exists(table)]
+        return (
+            day,
+            *(file for table in ingested for file in self.tables.files(table)),
+        )
 
     def item_model(self, directory: Path) -> ModelArtifact:
         """Return the item model of a directory.
@@ -82,9 +83,7 @@ class Workspace:
         """
         from ml.models.artifact import ModelArtifact
 
-        if directory not in self._item_models:
-            self._item_models[directory] = ModelArtifact.load(directory)
-        return self._item_models[directory]
+        return self._artifact(ModelArtifact, directory)
 
     def advertiser_model(self, directory: Path) -> AdvertiserArtifact:
         """Return the advertiser model of a directory.
@@ -94,12 +93,17 @@ class Workspace:
         """
         from ml.models.advertiser_artifact import AdvertiserArtifact
 
-        if directory not in self._advertiser_models:
-            self._advertiser_models[directory] = AdvertiserArtifact.load(directory)
-        return self._advertiser_models[directory]
+        return self._artifact(AdvertiserArtifact, directory)
 
-    def once(self, what: str, version: str, make: Callable[[], Made]) -> Made:
-        """Return what ``make`` makes of a version, made once a workspace: several assets of a run read it."""
-        if (what, version) not in self._made:
-            self._made[what, version] = make()
-        return cast(Made, self._made[what, version])
+    def once(self, what: str, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what ``make`` makes, and keep it until ``what`` is asked for under another key: several assets of a
+        run read it."""
+        if what not in self._kept or self._kept[what][0] != key:
+            self._kept.pop(what, None)  # not two at a time in memory
+            self._kept[what] = key, make()
+        return cast(Made, self._kept[what][1])
+
+    def _artifact(self, kind: type[Loaded], directory: Path) -> Loaded:
+        if directory not in self._artifacts:
+            self._artifacts[directory] = kind.load(directory)
+        return cast(Loaded, self._artifacts[directory])

@@ -40,7 +40,7 @@ def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> Adverti
     if not known:
         return None
     version, effective = known[-1], workspace.settings
-    period = training_period(workspace.tables, workspace.landing, version.trained_day, effective)
+    period = training_period(workspace, version.trained_day)
     whole = AdvertiserPeriod.of(period)
     comparison = compare_advertisers(whole, version.directory, effective)
     evaluation, queries = effective.evaluation, comparison.queries

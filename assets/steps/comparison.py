@@ -70,7 +70,7 @@ def _load(workspace: Workspace, version: ModelVersion) -> VersionComparison:
     from ml.models.layout import evaluation_part
 
     artifacts = {model: workspace.item_model(version.directory / evaluation_part(model)) for model in TRAINED}
-    period = training_period(workspace.tables, workspace.landing, version.trained_day, workspace.settings)
+    period = training_period(workspace, version.trained_day)
     return VersionComparison(version, period, load_comparison(period, artifacts, workspace.settings))
 
 

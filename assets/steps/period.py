@@ -6,8 +6,9 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from assets.common.workspace import Workspace
 from settings import UNKNOWN_ADVERTISER
-from warehouse.as_of import events_as_of, items_as_of, items_at, users_as_of
+from warehouse.as_of import events_as_of, items_at, users_as_of
 from warehouse.contracts import EVENT_NAMES
 from warehouse.days import day_end
 from warehouse.landing import Landing
@@ -49,16 +50,21 @@ def label_rule(landing: Landing, settings: Settings) -> LabelRule:
     )
 
 
-def training_period(tables: Tables, landing: Landing, day: date, settings: Settings) -> TrainingPeriod:
-    """Events, catalogue and users as of the end of ``day``."""
+def training_period(workspace: Workspace, day: date) -> TrainingPeriod:
+    """Return events, catalogue and users as of the end of ``day``, read once a run."""
+    return workspace.once("training period", workspace.arrived_by(day), lambda: _read(workspace, day))
+
+
+def _read(workspace: Workspace, day: date) -> TrainingPeriod:
     from ml.examples.period import TrainingPeriod
 
+    tables, landing = workspace.tables, workspace.landing
     return TrainingPeriod(
         events=events_as_of(tables, landing, day, EVENT_COLUMNS),
-        items=items_as_of(tables, landing, day),
+        items=workspace.items_as_of(day),
         users=users_as_of(tables, day),
         end=day_end(day, landing.manifest.time_zone).timestamp(),
-        rule=label_rule(landing, settings),
+        rule=label_rule(landing, workspace.settings),
         event_names=list(EVENT_NAMES),
         items_at=partial(_items_at, tables, landing),
     )

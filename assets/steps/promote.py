@@ -55,7 +55,7 @@ def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersi
     from ml.models.layout import evaluation_part
 
     effective = workspace.settings
-    period = training_period(workspace.tables, workspace.landing, candidate.trained_day, effective)
+    period = training_period(workspace, candidate.trained_day)
     verdict = judge_pair(
         period,
         workspace.item_model(candidate.directory / evaluation_part(ModelName.contextual)),

@@ -20,6 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from assets.common.workspace import Workspace
 from assets.steps import period as home_period
 from ml.evaluation.metrics import mlflow_name
 from ml.examples.period import TrainingPeriod
@@ -32,7 +33,6 @@ from pipelines.evaluate.split import training_period as split_period
 from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing
-from warehouse.tables import Tables
 
 SHOWN_TRIALS = 5
 
@@ -54,9 +54,9 @@ class Search:
         if self.split is not None:
             split = Split.read(self.split)
             return split.name, split_period(split, self.landing, self.settings)
-        tables = Tables(self.home.tables)
-        day = home_period.training_day(tables)
-        return f"the log until {day}", home_period.training_period(tables, self.landing, day, self.settings)
+        workspace = Workspace(self.settings.model_copy(update={"home": self.home.root}))
+        day = home_period.training_day(workspace.tables)
+        return f"the log until {day}", home_period.training_period(workspace, day)
 
 
 def tune(search: Search, console: Console) -> None:

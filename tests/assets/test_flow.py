@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from assets.common.workspace import Workspace
 from assets.quality import CHECKS
 from assets.steps.period import training_period
 from assets.steps.versions import item_versions
@@ -51,7 +52,7 @@ def comparison(ran: Ran) -> Comparison:
     """The queries of the newest window, made anew."""
     (version,) = item_versions(ran.tables, ran.home).all()
     settings = ModelArtifact.load(version.deployed).settings
-    period = training_period(ran.tables, ran.landing, version.trained_day, settings)
+    period = training_period(Workspace(settings.model_copy(update={"home": ran.home.root})), version.trained_day)
     artifacts = {model: ModelArtifact.load(version.directory / evaluation_part(model)) for model in TRAINED}
     return load_comparison(period, artifacts, settings)
 
@@ -162,7 +163,7 @@ def test_every_day_has_the_whole_catalogue_embedded_and_indexed(ran: Ran) -> Non
 
 def test_a_period_that_ends_earlier_knows_the_catalogue_of_then(ran: Ran) -> None:
     """Items that arrived later keep their rows, and nothing is known of them."""
-    period = training_period(ran.tables, ran.landing, DAYS[-1], Settings())
+    period = training_period(Workspace(Settings(home=ran.home.root)), DAYS[-1])
     end = day_end(DAYS[0], ran.landing.manifest.time_zone).timestamp()
     handed = pickle.loads(pickle.dumps(period))  # as to a process that fits
     earlier, then = handed.until(end).items, items_as_of(ran.tables, ran.landing, DAYS[0])
