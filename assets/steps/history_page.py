@@ -41,9 +41,9 @@ def page(
                 user_id=evaluation.requests["user_id"][int(query)],
                 history=[lines(int(item), False) for item in history if item >= 0],
                 without_context=_retrieved(
-                    results[ModelName.contextual_without_context], int(query), comparison, wanted, lines
+                    results[ModelName.contextual_without_context], int(query), comparison, wanted=wanted, lines=lines
                 ),
-                with_context=_retrieved(results[ModelName.contextual], int(query), comparison, wanted, lines),
+                with_context=_retrieved(results[ModelName.contextual], int(query), comparison, wanted=wanted, lines=lines),
                 subject=lines(int(queries.context.subject[query]), False),
                 positives=[lines(int(queries.candidates[item]), True) for item in wanted if item >= 0],
             )
@@ -52,7 +52,7 @@ def page(
 
 
 def _retrieved(
-    result: "ContextResult", query: int, comparison: "Comparison", wanted: set[int], lines: "_Lines"
+    result: "ContextResult", query: int, comparison: "Comparison", *, wanted: set[int], lines: "_Lines"
 ) -> "list[ItemLine]":
     candidates = comparison.asked.queries.candidates
     return [
