@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-TRAIN = {"ran", "day_later", "trained", "fitted"}
-"""Fixtures that train: whatever uses them is slow."""
+SLOW_FIXTURES = {"ran", "day_later", "trained", "fitted", "loaded", "read_only"}
+"""Fixtures that train or start a process: whatever uses them is slow."""
 
-START_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+START_A_PROCESS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "tests.processes.start"}
 MARK = "is no thing for a fast test: mark the test slow"
 
 
 def mark_slow(items: Sequence[pytest.Item]) -> None:
-    """Mark what uses a fixture that trains."""
+    """Mark what uses a slow fixture."""
     for item in items:
-        if TRAIN.intersection(getattr(item, "fixturenames", ())):
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
 
 

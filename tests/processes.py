@@ -70,6 +70,7 @@ def start(
     Args:
         stdout, stderr: ``PIPE``, ``DEVNULL`` or, of ``stderr``, ``STDOUT``. Pipes carry text.
     """
+    sys.audit("tests.processes.start")
     if ADDRESS not in os.environ:
         command = [sys.executable, "-u", "-c", code, *arguments]
         return subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=stdout, stderr=stderr, text=True)

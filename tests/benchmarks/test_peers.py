@@ -193,6 +193,7 @@ def test_variants_of_a_peer_are_rows_of_their_own(run, directory: Path, lists: P
     assert rows["ALS, context item"][0] == "0.6667"
 
 
+@pytest.mark.slow
 def test_the_peak_is_the_peers_own_and_not_what_its_parent_had() -> None:
     held = np.ones(2**27)  # a gibibyte
     code = "from benchmarks.peers.train import peak_bytes; print(peak_bytes())"

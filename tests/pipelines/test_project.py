@@ -27,6 +27,7 @@ print(json.dumps({"heavy": heavy, "jobs": sizes}))
 """
 
 
+@pytest.mark.slow
 def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
     environment = {**os.environ, "ADSEQ_HOME": str(tmp_path)}
     result = subprocess.run(

@@ -76,6 +76,7 @@ def test_a_value_that_breaks_the_settings_rule_fails_the_run_with_the_rule() -> 
     assert "greater than or equal to 2" in str(failure.value.__cause__)
 
 
+@pytest.mark.slow
 def test_the_environment_stands_behind_a_partial_override(tmp_path: Path) -> None:
     """The launchpad overrides one field of a group; another field of it keeps the environment's value."""
     script = """

@@ -18,6 +18,7 @@ with Home(Path(sys.argv[1])).writing("a daily run"):
 """
 
 
+@pytest.mark.slow
 def test_the_second_writer_is_told_who_holds_the_home(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     root = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ def test_the_second_writer_is_told_who_holds_the_home(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_holder_frees_the_home(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     root = Path(__file__).parents[2]

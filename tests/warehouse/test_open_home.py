@@ -61,6 +61,7 @@ def test_a_new_home_has_a_record_and_is_its_owner_s_only(home: Home) -> None:
     assert HomeRecord.read(home) == HomeRecord(format=HOME_FORMAT)
 
 
+@pytest.mark.slow
 def test_children_write_private_files_too(home: Home) -> None:
     """The web servers of Dagster and MLflow are children of ``adseq ui``."""
     open_for_writing(home)

@@ -95,6 +95,7 @@ for attempt in range(100_000):
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_whole_partitions(tmp_path: Path) -> None:
     tables, finished = Tables(tmp_path), -1
     for delay in (0.0, 0.007, 0.013, 0.021):

@@ -111,6 +111,7 @@ def test_a_markdown_image_carries_its_data() -> None:
     assert base64.b64decode(data).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_drawing_loads_neither_pyplot_nor_torch() -> None:
     code = "import sys, ml.figures.charts; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     root = Path(__file__).resolve().parents[3]

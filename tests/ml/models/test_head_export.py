@@ -39,6 +39,7 @@ numpy.save(sys.argv[4], model.predict(dict(numpy.load(sys.argv[3]))))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", list(Fusion))
 @pytest.mark.parametrize("queries", [1, 7])
 def test_the_exported_head_gives_the_same(
@@ -62,6 +63,7 @@ def test_the_exported_head_gives_the_same(
     assert np.abs(expected).max() > 0.01
 
 
+@pytest.mark.slow
 def test_mlflow_serves_the_head_by_its_signature(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
     network = new_network(prepared.dataset, settings).eval()
     tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")

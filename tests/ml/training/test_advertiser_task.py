@@ -46,6 +46,7 @@ def test_positives_are_distinct_advertisers_signups_and_repeats_included(shop: A
     assert [NAMES[code - 1] for code in found.name] == ["checkout", "add_to_cart", "signup"]
 
 
+@pytest.mark.slow
 def test_a_signup_trains(tmp_path: Path) -> None:
     """Whoever looks at left signs up with x, the others with y, neither of which has an item. Nobody converts with left
     or right, which everybody remembers."""
@@ -178,6 +179,7 @@ def test_nothing_to_learn_from_is_said(shop: AdvertiserPeriod, tmp_path: Path) -
         fit(AdvertiserTask(data, none, SETTINGS), 1, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
     planted: AdvertiserPeriod, data: AdvertiserData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

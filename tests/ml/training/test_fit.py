@@ -60,6 +60,7 @@ def short_fit(period: TrainingPeriod, prepared: Prepared, directory: Path, seed:
     return fit(ItemTask.of(period, prepared, settings), 2, directory)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(period: TrainingPeriod, prepared: Prepared, tmp_path: Path) -> None:
     first, again, other = (
         weights_of(short_fit(period, prepared, tmp_path / str(number), seed)) for number, seed in enumerate((0, 0, 1))
@@ -160,6 +161,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return script
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recalls", "best", "ran"),
     [([0.1, 0.5, 0.4, 0.3, 0.9], 2, 4), ([0.1, 0.2, 0.3, 0.4, 0.5], 5, 5), ([0.0, 0.0, 0.0, 0.0, 0.0], 1, 3)],
@@ -191,6 +193,7 @@ def test_without_validation_all_epochs_count(trained: Fit[TwoTower]) -> None:
     assert trained.sequences_per_second > 0
 
 
+@pytest.mark.slow
 def test_every_epoch_is_shuffled_anew(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +208,7 @@ def test_every_epoch_is_shuffled_anew(
     assert len({tuple(rows) for rows in seen}) == len(seen)
 
 
+@pytest.mark.slow
 @dataclass
 class Killed:
     """Kills a fit in the step after so many."""
@@ -250,6 +254,7 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
         torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_fit_is_resumed_from_its_own_checkpoint_only(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_the_variants_differ_in_the_two_weights_only() -> None:
         assert each.model_copy(update={"training": each.training.model_copy(update=alphas)}) == settings
 
 
+@pytest.mark.slow
 def test_a_sweep_prepares_once_learns_nothing_of_its_window_and_reports_every_point(
     period: TrainingPeriod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def test_help_describes_arguments_and_the_defaults_that_a_home_decides(runner: C
     assert "the one that the home reads" in runner.invoke(app, ["run", "--help"]).output
 
 
+@pytest.mark.slow
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     script = (
         "import sys; from pipelines.cli.app import app; "
@@ -50,6 +51,7 @@ def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT, check=True)
 
 
+@pytest.mark.slow
 def test_a_broken_manifest_is_one_message_and_exit_code_2(runner: CliRunner, tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     landing.mkdir()
@@ -61,6 +63,7 @@ def test_a_broken_manifest_is_one_message_and_exit_code_2(runner: CliRunner, tmp
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_setting_in_the_environment_names_the_variable(tmp_path: Path) -> None:
     environment = {**os.environ, "ADSEQ_HOME": str(tmp_path), "ADSEQ_TRAINING__BATCH_SIZE": "1"}
     result = processes.run(ADSEQ, "run", environment=environment)

@@ -42,7 +42,7 @@ def _answering(url: str) -> str:
     raise TimeoutError(f"redis-server does not answer at {url}")
 
 
-@pytest.fixture(params=["lmdb", "redis"])
+@pytest.fixture(params=["lmdb", pytest.param("redis", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnlineStore]:
     """An empty store of each kind."""
     made: OnlineStore

@@ -106,6 +106,7 @@ print(sorted(said))
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_is_damaged_anywhere_raises_the_store_s_own_errors_and_kills_nobody(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path / "whole")
     store.put("states", [(number.to_bytes(4, "big"), value(1, bytes(300))) for number in range(2000)])

@@ -115,6 +115,7 @@ store.put("states", [(b"b", (7).to_bytes(8, "big"))])
 """
 
 
+@pytest.mark.slow
 def test_a_namespace_that_another_process_filled_anew_is_seen(tmp_path: Path) -> None:
     """A rollback brings a namespace back that had been cleared while a service held it open."""
     store = LmdbStore(tmp_path)
@@ -151,6 +152,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_point_leaves_whole_values(tmp_path: Path) -> None:
     """Another process reads all the while, and each reader finds values that one writing made."""
     reader = LmdbStore(tmp_path)
