@@ -16,7 +16,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test check lint format types hooks ui serve serve-proxied bench audit peers peers-split clean
+.PHONY: help install install-dev run test test-fast check lint format types hooks ui serve serve-proxied bench audit peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ run: install ## Install, write the synthetic world, run the whole flow on it, sh
 # Two processes share the cores: threads of each would be in the other's way.
 test: install-dev ## Install, run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: install-dev ## Run the tests that start no process and train nothing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --fast
 
 check: lint types test ## What CI runs: format, lint, import direction, types, every test
 

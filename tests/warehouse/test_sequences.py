@@ -113,6 +113,7 @@ def as_dict(frame: pl.DataFrame) -> dict[str, list[tuple[object, ...]]]:
     return {row["user_id"]: list(zip(*(row[name] for name in LISTS), strict=True)) for row in frame.to_dicts()}
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(log=logs())
 def test_sequences_equal_a_slow_reference_and_full_equals_incremental(log: Log) -> None:

@@ -59,6 +59,7 @@ def found(tables: Tables, until: int) -> dict[str, tuple[date, float]]:
 Action = tuple[int, str, float, int]
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     st.lists(

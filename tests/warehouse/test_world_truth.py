@@ -15,6 +15,7 @@ from warehouse.world import WorldSettings, write_world
 from warehouse.world.oracle import Knowledge, know, positive_probabilities
 from warehouse.world.simulation import build_world
 
+pytestmark = pytest.mark.slow
 SETTINGS = WorldSettings()
 WINDOW_DAYS = 28
 AS_OF = SETTINGS.first_daily_day - timedelta(WINDOW_DAYS + 5)  # so that late events of the window are in the history

@@ -206,6 +206,7 @@ def test_imports_pass_the_contracts(reviews: Path, clicks: Path, tmp_path: Path)
                 assert report.ignored_columns == ()
 
 
+@pytest.mark.slow
 def test_the_real_sports_log(tmp_path: Path, landing: Landing, tables: Tables) -> None:
     source = real("amazon-sports")
     summary = import_amazon_reviews(source, landing)

@@ -63,6 +63,7 @@ def test_the_real_rees46_sample_is_read(tmp_path: Path, landing: Landing) -> Non
         import_rees46(real("rees46-sample"), landing, 1)
 
 
+@pytest.mark.slow
 def test_the_real_complete_journey(landing: Landing, tables: Tables) -> None:
     summary = import_complete_journey(real("complete-journey"), landing)
     assert (summary.events, summary.users, summary.items) == (77_102, 2_377, 92_331)
