@@ -43,7 +43,9 @@ def page(
                 without_context=_retrieved(
                     results[ModelName.contextual_without_context], int(query), comparison, wanted=wanted, lines=lines
                 ),
-                with_context=_retrieved(results[ModelName.contextual], int(query), comparison, wanted=wanted, lines=lines),
+                with_context=_retrieved(
+                    results[ModelName.contextual], int(query), comparison, wanted=wanted, lines=lines
+                ),
                 subject=lines(int(queries.context.subject[query]), False),
                 positives=[lines(int(queries.candidates[item]), True) for item in wanted if item >= 0],
             )
