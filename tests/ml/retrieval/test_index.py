@@ -162,7 +162,7 @@ def test_a_crash_before_the_manifest_leaves_the_old_index(tmp_path: Path, monkey
     save_index(
         tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], model_version="1", day="d"
     )
-    monkeypatch.setattr("ml.retrieval.index_files.Manifest", lambda **_: 1 / 0)
+    monkeypatch.setattr("ml.retrieval.index_files.IndexManifest", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_index(
             tmp_path,
