@@ -59,9 +59,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before xdist starts its workers, which share the server."""
-    start_server()
     if config.option.fast:
         config.pluginmanager.register(Guard())
+    else:
+        start_server()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

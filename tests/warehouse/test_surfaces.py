@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import warehouse.surfaces
 
 ADDED = '    closeup = "closeup", Carries.subject\n'
