@@ -47,6 +47,7 @@ print(read_impressions(tables, date(2026, 1, 1))["surface"].to_list())
 """
 
 
+@pytest.mark.slow
 def test_a_surface_more_is_one_line(tmp_path: Path) -> None:
     """The contract takes its impressions, the service its requests, and the context report counts both."""
     source = Path(warehouse.surfaces.__file__).read_text()

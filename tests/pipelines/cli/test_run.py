@@ -25,6 +25,7 @@ from warehouse.contracts import LandingTable
 from warehouse.home import Home, HomeLocked
 from warehouse.landing import Landing
 
+pytestmark = pytest.mark.slow  # a second each: Dagster runs every job
 ALL_DAYS = ["2014-07-20", "2014-07-21", "2014-07-23"]
 
 
@@ -229,7 +230,6 @@ def test_a_wrong_range_of_days_is_refused_by_its_text(text: str) -> None:
         Days.parse(text)
 
 
-@pytest.mark.slow
 def test_the_command_reads_no_partitions_before_the_home_is_chosen() -> None:
     """Importing ``assets.common.partitions`` reads the environment's home; ``adseq run`` sets another one later."""
     modules = "pipelines.cli.run, pipelines.cli.validate, pipelines.cli.forget"
