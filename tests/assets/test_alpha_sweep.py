@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ml.versions.tracking import SWEEPS, Tracking
 from tests.assets.world import TRAINED, Step, execute
 from warehouse.home import Home

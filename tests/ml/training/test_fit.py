@@ -208,7 +208,6 @@ def test_every_epoch_is_shuffled_anew(
     assert len({tuple(rows) for rows in seen}) == len(seen)
 
 
-@pytest.mark.slow
 @dataclass
 class Killed:
     """Kills a fit in the step after so many."""
@@ -227,6 +226,7 @@ class KilledFit(Exception):
     """The process is gone."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validated", [False, True])
 def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
     period: TrainingPeriod, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validated: bool

@@ -103,6 +103,7 @@ CHANGES: list[Callable[[TrainingPeriod, Settings], tuple[TrainingPeriod, Setting
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_training_begins_anew(
     period: TrainingPeriod,
