@@ -1,5 +1,5 @@
 """Runs a day of a home again and again, killed with signal 9 each time some steps further, until it comes to its end.
-Takes the day and the steps, by default one: every point there is. Prints the points, one a line.
+Takes the day, the steps and the first point, by default 1 and 0: every point there is. Prints the points, one a line.
 
 Every run is a process of its own, forked from one that has imported the libraries and used nothing of them: that is how
 ``tests/processes.py`` starts this one.
@@ -34,7 +34,7 @@ class Killer:
     def point(self, name: str) -> None:
         self.reached += 1
         if self.reached == self.last:
-            print(f"{KILLED} {name}", flush=True)
+            print(f"{KILLED} at point {self.last}, {name}", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def around(self, owner: Any, name: str, named: Callable[..., str]) -> None:
@@ -71,8 +71,8 @@ def main() -> None:
     sys.exit(_kill(sys.argv[1], *map(int, sys.argv[2:])))
 
 
-def _kill(day: str, steps: int = 1) -> int:
-    for last in range(0, 1000, steps):
+def _kill(day: str, steps: int = 1, first: int = 0) -> int:
+    for last in range(first, 1000, steps):
         process = os.fork()
         if not process:
             killer = Killer(last)

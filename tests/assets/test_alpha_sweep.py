@@ -14,6 +14,7 @@ from warehouse.landing import Landing
 SWEEP = {"sweep": {"alphas_positive": [0.0], "alphas_negative": [0.5, 1.0], "epochs": 1}}
 
 
+@pytest.mark.slow
 def test_a_sweep_reports_its_points_and_serves_nothing(landing: Landing, tmp_path: Path) -> None:
     home = Home(tmp_path / "home").create()
     home.use_landing(landing.root)

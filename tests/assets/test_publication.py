@@ -87,10 +87,10 @@ def test_the_store_holds_no_user_id(ran: Ran) -> None:
 
 
 @pytest.fixture(scope="module")
-def again(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Days run again out of order, then a new one."""
-    home = copy_of(ran.home, tmp_path_factory.mktemp("online") / "home", with_day=LATER)
-    execute(home, days_of([DAYS[1], DAYS[0], LATER, DAYS[2]]))
+def again(day_later: Ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Earlier days run again out of order after the newest one."""
+    home = copy_of(day_later.home, tmp_path_factory.mktemp("online") / "home")
+    execute(home, days_of([DAYS[2], DAYS[0]]))
     return home
 
 

@@ -136,6 +136,7 @@ def test_lists_that_are_absent_or_lack_a_column_are_refused(directory: Path, tmp
         score(tmp_path / "short.parquet", split)
 
 
+@pytest.mark.slow
 def test_one_table_of_the_peers_and_of_lists_given_as_files(run, lists: Path) -> None:  # type: ignore[no-untyped-def]
     code, rows, page = run("--models", "als", "--lists", f"adseq={lists}")
     assert code == 0
@@ -145,6 +146,7 @@ def test_one_table_of_the_peers_and_of_lists_given_as_files(run, lists: Path) ->
     assert "ALS: 64 factors, the best of 4 tried in 20 s." in page
 
 
+@pytest.mark.slow
 def test_a_failing_peer_does_not_hide_the_others(run) -> None:  # type: ignore[no-untyped-def]
     code, rows, page = run("--models", "sasrec", "cosine", "als")
     assert code == 1
@@ -153,6 +155,7 @@ def test_a_failing_peer_does_not_hide_the_others(run) -> None:  # type: ignore[n
     assert "exit code 3" in page
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_trained_again(run, directory: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def started() -> list[str]:
         return (tmp_path / "started").read_text().split()

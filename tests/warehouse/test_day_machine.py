@@ -170,7 +170,7 @@ TestDaysOfAHome = DaysOfAHome.TestCase
 TestDaysOfAHome.settings = settings(
     max_examples=5, stateful_step_count=7, deadline=None, suppress_health_check=list(HealthCheck)
 )
-TestDaysOfAHome = pytest.mark.slow(TestDaysOfAHome)
+pytest.mark.slow(TestDaysOfAHome)
 
 
 def test_a_file_that_comes_changes_or_goes_is_named_and_the_days_after_it_are_out_of_date(

@@ -158,6 +158,7 @@ def test_saving_again_replaces_the_index_and_leaves_nothing_else(tmp_path: Path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_crash_before_the_manifest_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_index(
         tmp_path, build_index(embeddings(40), IndexSettings()), [str(i) for i in range(40)], model_version="1", day="d"
