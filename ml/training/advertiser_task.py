@@ -33,7 +33,7 @@ from ml.features.advertisers import Profiles
 from ml.models.advertiser_model import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
 from ml.models.encoders import ModelShape
 from ml.models.item_model import ContextBatch
-from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit
+from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit, monitored
 from ml.training.sampling import Batches, Cell, SampledBatch, catalogue_views, history_states, split_into_cells
 from settings import Settings
 
@@ -65,7 +65,7 @@ class AdvertiserTask:
         hundred hold nearly everything."""
         if self.validation is None:
             return None
-        return f"validation_recall_at_{min(usable_ks(VALIDATION_KS, len(self.validation.index)))}"
+        return monitored(min(usable_ks(VALIDATION_KS, len(self.validation.index))))
 
     def network(self) -> AdvertiserNetwork:
         """Return an untrained network."""

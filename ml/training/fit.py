@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ml.evaluation.metrics import Metrics
+from ml.evaluation.metrics import Metrics, mlflow_name
 from ml.models.tensors import to_device
 from ml.training.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.training.loss import batch_loss
@@ -73,6 +73,11 @@ class Task(Protocol[NetworkType]):
         """Return the figures of the network on the validation slice."""
 
 
+def monitored(k: int) -> str:
+    """Return the name under which Lightning and MLflow know recall@k on the validation slice."""
+    return mlflow_name(f"validation_recall@{k}")
+
+
 @dataclass(frozen=True)
 class FitSummary:
     """How a training went."""
@@ -118,7 +123,7 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
         metrics = self.task.validate(self.network)
         self.log("validation_diversity90", metrics.diversity90, batch_size=1)
         for k, recall in metrics.recall.items():
-            name = f"validation_recall_at_{k}"
+            name = monitored(k)
             self.log(name, recall, prog_bar=name == self.task.monitor, batch_size=1)
 
     def configure_optimizers(self) -> Any:

@@ -21,7 +21,7 @@ from ml.features.dataset import Dataset
 from ml.features.items import DAY
 from ml.models.encoders import ModelShape
 from ml.models.item_model import ContextBatch, ItemBatch, TwoTower
-from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit
+from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit, monitored
 from ml.training.sampling import Batches, Cell, SampledBatch, catalogue_views, history_states, split_into_cells
 from settings import Objective, Settings
 
@@ -59,7 +59,7 @@ class ItemTask:
         smaller catalogue."""
         if self.validation is None:
             return None
-        return f"validation_recall_at_{max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates)))}"
+        return monitored(max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates))))
 
     def network(self) -> TwoTower:
         """Return an untrained network."""

@@ -6,6 +6,7 @@ same number of epochs, and is measured on [T - K, T). Only the loss differs.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -96,14 +97,13 @@ def sweep_alphas(
         )
         log_figures({"pareto_front": figure})
         mlflow.log_text(points_frame(points).write_csv(), "points.csv")
-        mlflow.log_metrics(
-            {
-                "best_alpha_positive": best.alpha_positive,
-                "best_alpha_negative": best.alpha_negative,
-                "best_diversity90": best.diversity90,
-                **({"best_recall_at_100": best.recall_at_100} if best.recall_at_100 == best.recall_at_100 else {}),
-            }
-        )
+        best_figures = {
+            "best_alpha_positive": best.alpha_positive,
+            "best_alpha_negative": best.alpha_negative,
+            "best_diversity90": best.diversity90,
+            "best_recall@100": None if math.isnan(best.recall_at_100) else best.recall_at_100,
+        }
+        mlflow.log_metrics(mlflow_metrics(best_figures))
     return Sweep(points, best, figure, tracking.url(run), len(asked.queries))
 
 

@@ -15,7 +15,7 @@ from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
 from ml.models.encoders import ModelShape
 from ml.models.layout import DEPLOYED
-from ml.training.fit import Fit, fit
+from ml.training.fit import Fit, fit, monitored
 from ml.versions.side_by_side import FitFunction
 from ml.versions.train import PlannedFit
 from settings import Settings
@@ -45,7 +45,7 @@ class ToyVersion:
         return {"events": len(self.period.events)}
 
     def choose_epochs(self) -> FitFunction[Fit[ToyNetwork]]:
-        return partial(fit, ToyTask(self.settings, monitor="validation_recall_at_1"), EPOCHS)
+        return partial(fit, ToyTask(self.settings, monitor=monitored(1)), EPOCHS)
 
     def comparisons(self) -> Sequence[PlannedFit[ToyNetwork]]:
         return [PlannedFit("evaluation", ToyTask(self.settings), self.period, self.basis)]
