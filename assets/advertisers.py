@@ -17,9 +17,9 @@ from assets.steps.period import history_of, training_day, training_period
 from assets.steps.predict_advertisers import all_finite, predict_day, write_embeddings
 from assets.steps.versions import ModelVersion, advertiser_versions, serving_advertisers
 from ml.examples.nothing_to_learn import NothingToLearn
+from warehouse.duckdb_views import rebuild_views
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
 from warehouse.trainability import why_advertisers_alone
-from warehouse.views import rebuild_views
 
 NO_MODEL = (
     "No advertiser model had been trained by {day}: nothing is predicted for it. The job `retrain` (or `adseq run "

@@ -13,8 +13,8 @@ from assets.ingest import events, history, items, users
 from assets.quality import data_quality
 from assets.steps.item_features import features_of_day
 from assets.steps.period import training_day, training_period
+from assets.steps.skip_without_items import needs_items
 from assets.steps.versions import item_versions, serving
-from assets.steps.without_items import needs_items
 
 if TYPE_CHECKING:
     pass

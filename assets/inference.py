@@ -22,11 +22,11 @@ from assets.steps.encode import (
 )
 from assets.steps.filtered_recall import recall_under_filters
 from assets.steps.score_drift import ScoreDrift, record_scores
+from assets.steps.skip_without_items import needs_items
 from assets.steps.versions import item_versions, serving
-from assets.steps.without_items import needs_items
 from assets.training import champion
+from warehouse.duckdb_views import rebuild_views
 from warehouse.states import USER_STATES, compact, inferred_days
-from warehouse.views import rebuild_views
 
 GROUP = "inference"
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36))

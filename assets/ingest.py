@@ -13,12 +13,12 @@ from assets.common.workspace import Workspace
 from warehouse.arrival_days import history_day, landing_of, why_not_past
 from warehouse.contracts import LandingTable
 from warehouse.day_records import landed_days
+from warehouse.duckdb_views import rebuild_views
 from warehouse.home_record import HomeRecordError
 from warehouse.ingest.arrival import IngestReport, QuarantineExceeded, ingest
 from warehouse.ingest.read import LandingError
 from warehouse.landing import ManifestError
 from warehouse.spill import MemoryTooSmall
-from warehouse.views import rebuild_views
 
 GROUP = "ingest"
 WITHIN_QUARANTINE = "quarantine_share_within_bound"

@@ -11,8 +11,8 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_index, user_states
 from assets.steps.publish import publish_day
+from assets.steps.skip_without_items import needs_items
 from assets.steps.versions import item_versions, serving
-from assets.steps.without_items import needs_items
 from warehouse.states import USER_STATES, inferred_days
 
 FRESH_DAYS = 2

@@ -11,6 +11,7 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import events, items, users
 from warehouse.contracts import EVENT_NAMES
+from warehouse.duckdb_views import rebuild_views
 from warehouse.quality import (
     COVERAGE,
     Finding,
@@ -19,7 +20,6 @@ from warehouse.quality import (
     judged_shared_ids,
     shared_event_ids,
 )
-from warehouse.views import rebuild_views
 
 CHECKS = {
     "volume": "As many events as on the same weekday of the weeks before.",

@@ -15,7 +15,7 @@ from assets.steps.context_report import report_context
 from assets.steps.daily_recall import prequential
 from assets.steps.diversity_report import report_diversity
 from assets.steps.recall_report import report_recall
-from assets.steps.without_items import needs_items
+from assets.steps.skip_without_items import needs_items
 from assets.training import champion, item_model
 
 GROUP = "reports"

@@ -9,10 +9,10 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.publication import online_states
 from warehouse.day_records import record_completed
+from warehouse.duckdb_views import rebuild_views
 from warehouse.online import open_store
 from warehouse.online.publication import served
 from warehouse.retention import sizes, sweep
-from warehouse.views import rebuild_views
 
 MEGABYTE = 1e6
 

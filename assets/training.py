@@ -9,8 +9,8 @@ from assets.common.workspace import Workspace
 from assets.features import content_basis
 from assets.ingest import events, history, items, users
 from assets.steps.period import history_of, training_day, training_period
+from assets.steps.skip_without_items import needs_items, require_items
 from assets.steps.versions import item_versions
-from assets.steps.without_items import needs_items, require_items
 from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.item_trainings import record_training_with_items, record_training_without_items
 from warehouse.trainability import why_advertisers_alone, why_too_few

@@ -23,7 +23,7 @@ from assets.steps.versions import ModelVersion
 from benchmarks.report import Table, at_most
 from benchmarks.world import World
 from ml.models.artifact import ModelArtifact
-from ml.models.layout import DEPLOYED
+from ml.models.version_directories import DEPLOYED
 from ml.training.item_task import new_network
 
 SHARES = (0.0, 0.005, 0.01, 0.02, 0.05)  # near the 1 % in question: with far more users a user gets cheaper

@@ -25,7 +25,7 @@ from assets.steps.versions import ModelVersion, sequence_shape
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
 from benchmarks.untrained import untrained_model
-from ml.models.layout import DEPLOYED
+from ml.models.version_directories import DEPLOYED
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.home import Home

@@ -15,7 +15,7 @@ from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least
 from benchmarks.world import POSITIONS, World
 from ml.features.event_log import length_buckets, pad
-from ml.models.encode import encode_states
+from ml.models.batched_forward import encode_states
 from ml.models.encoders import EventBatch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
@@ -33,7 +33,7 @@ class InferenceSpeed:
     encoder: float
     encoder_bfloat16: float
     encoder_padded: float
-    whole: float  # ml.models.encode.encode_states: gathering the batches included
+    whole: float  # ml.models.batched_forward.encode_states: gathering the batches included
     whole_bfloat16: float
     lowest_cosine: float
 

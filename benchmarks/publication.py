@@ -14,9 +14,9 @@ from rich.console import Console
 
 from assets.steps.publish import catalogue_frame
 from benchmarks.untrained import untrained_model
-from ml.models.encode import embed_items
-from ml.models.layout import DEPLOYED
+from ml.models.batched_forward import embed_items
 from ml.models.tensors import CatalogueTensors
+from ml.models.version_directories import DEPLOYED
 from ml.retrieval.index import build_index
 from ml.retrieval.index_files import save_index
 from settings import Precision, Settings

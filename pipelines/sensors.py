@@ -10,7 +10,7 @@ import dagster as dg
 
 from assets.common.partitions import daily as days
 from pipelines import jobs
-from pipelines.due import OutOfDate, Standing, standing_of
+from pipelines.due_days import OutOfDate, Standing, standing_of
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.day_records import landed_days

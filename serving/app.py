@@ -31,7 +31,7 @@ from serving.contracts import (
     HistoryRequest,
     HistoryResponse,
 )
-from serving.follow import Follower
+from serving.follow_publication import Follower
 from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
 from serving.middleware.load_shedding import Shedding
 from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ml.features.event_log import row_numbers
 from ml.features.items import ItemFeatures
-from ml.files import Unreadable, first_line, sha256_of
+from ml.file_integrity import Unreadable, first_line, sha256_of
 from ml.models.tensors import CatalogueTensors
 from serving.contracts import Filters
 from warehouse.eligibility import Eligibility, can_be_had

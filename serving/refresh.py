@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from ml.features.event_log import build_event_log, newest
-from ml.models.encode import encode_states
+from ml.models.batched_forward import encode_states
 from ml.retrieval.lists import NO_ITEM
 from serving.contracts import Event
 from serving.publication import Served

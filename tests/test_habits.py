@@ -24,7 +24,6 @@ SHARED_NAMES = {
     "alpha_sweep": STAGE,
     "advertiser_report": STAGE,
     "daily_recall": STAGE,
-    "encode": STAGE,
     "history_page": STAGE,
     "period": STAGE,
     "quality": STAGE,
@@ -43,7 +42,7 @@ SHARED_NAMES = {
     "contracts": "the shape of the input: of the landing zone, of the service",
     "home": "a home, and the check of a home",
     "settings": "the settings: of adseq, of the synthetic world",
-    "tables": "the Delta tables, the check of them, and the inference that reads and writes them",
+    "tables": "the Delta tables, and the check of them",
 }
 """Names that several modules have, each with the subject that those modules share."""
 

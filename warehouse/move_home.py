@@ -9,9 +9,9 @@ from pathlib import Path
 
 import duckdb
 
+from warehouse.duckdb_views import rebuild_views
 from warehouse.home import Home
 from warehouse.tables import TableDamaged, Tables
-from warehouse.views import rebuild_views
 
 logger = logging.getLogger(__name__)
 ARTIFACT_COLUMNS = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
-from assets.steps.keep_report import KeptReport, Report, keep_report
 from assets.steps.period import training_period
+from assets.steps.store_report import Report, StoredReport, store_report
 from assets.steps.versions import advertiser_versions
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class AdvertiserReport:
     """The figures of every model, and what the asset's page says."""
 
-    kept: KeptReport
+    kept: StoredReport
     drawn: Mapping[str, Figure]
     index: int  # advertisers that were ranked
     known: int  # advertisers known at the cut-off, of which the index is a sample
@@ -74,7 +74,7 @@ def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> Adverti
         run_prefix="advertisers ",
     )
     return AdvertiserReport(
-        kept=keep_report(workspace, version, period, report=report, tags=tags),
+        kept=store_report(workspace, version, period, report=report, tags=tags),
         drawn=drawn,
         index=size,
         known=comparison.known_advertisers,

@@ -13,8 +13,8 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.period import training_day, training_period
+from assets.steps.skip_without_items import require_items
 from assets.steps.versions import ModelVersion, item_versions
-from assets.steps.without_items import require_items
 from warehouse.identity import external_ids
 from warehouse.world import is_world, oracle_ranking
 
@@ -67,7 +67,7 @@ def newest_comparison(workspace: Workspace) -> VersionComparison:
 def _load(workspace: Workspace, version: ModelVersion) -> VersionComparison:
     from ml.evaluation.item_report import load_comparison
     from ml.evaluation.model_names import TRAINED
-    from ml.models.layout import evaluation_part
+    from ml.models.version_directories import evaluation_part
 
     artifacts = {model: workspace.item_model(version.directory / evaluation_part(model)) for model in TRAINED}
     period = training_period(workspace, version.trained_day)

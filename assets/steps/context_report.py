@@ -12,7 +12,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.comparison import newest_comparison
 from assets.steps.history_page import page
-from assets.steps.keep_report import KeptReport, Report, keep_report
+from assets.steps.store_report import Report, StoredReport, store_report
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.surfaces import Carries, Surface
 from warehouse.tables import Tables
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ContextReport:
     """The figures, and what the asset's page says."""
 
-    kept: KeptReport
+    kept: StoredReport
     bars: Figure
     requests: int
     source: str
@@ -72,7 +72,7 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
         parameters={"source": evaluation.source, "requests": requests},
         texts={"qualitative.html": page(compared.comparison, evaluation, by_model, compared.period.items)},
     )
-    kept = keep_report(workspace, compared.version, compared.period, report=report, tags=tags)
+    kept = store_report(workspace, compared.version, compared.period, report=report, tags=tags)
     return ContextReport(kept, bars, requests, evaluation.source, k, lift)
 
 

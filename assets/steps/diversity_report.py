@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
 from assets.steps.comparison import measured, newest_comparison
-from assets.steps.keep_report import KeptReport, Report, keep_report
+from assets.steps.store_report import Report, StoredReport, store_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ FIGURES = ("diversity90", "advertiser_diversity90", "coverage@10", "novelty", "n
 class DiversityReport:
     """The figures, and the plot of the asset's page."""
 
-    kept: KeptReport
+    kept: StoredReport
     scatter: Figure
 
 
@@ -37,4 +37,5 @@ def report_diversity(workspace: Workspace, tags: Mapping[str, str]) -> Diversity
     ]
     scatter = diversity_scatter({model: (each.diversity90, each.recall[k]) for model, each in found.items()}, k)
     report = Report("diversity", rows, {"diversity_against_recall": scatter}, runs_by_model=False)
-    return DiversityReport(keep_report(workspace, compared.version, compared.period, report=report, tags=tags), scatter)
+    stored = store_report(workspace, compared.version, compared.period, report=report, tags=tags)
+    return DiversityReport(stored, scatter)

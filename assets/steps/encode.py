@@ -85,7 +85,7 @@ def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
 
 
 def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
-    from ml.models.tables import states_of_sequences
+    from ml.models.daily_inference import states_of_sequences
 
     features, _ = stored_features(workspace, version, day)
     states = states_of_sequences(
@@ -102,7 +102,7 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
     arrivals; 0 before there is one. Another day's batches have other shapes, so this also says whether a state depends
     on whom it was encoded with.
     """
-    from ml.models.tables import states_of_sequences
+    from ml.models.daily_inference import states_of_sequences
 
     tables = workspace.tables
     settled = set(state_days(tables, version.name)) - unsettled_days(tables)
@@ -126,7 +126,7 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
 def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> tuple[int, int]:
     """Embed the items that are listed as of the end of ``day``. Returns items and width."""
     from ml.features.items import is_listed
-    from ml.models.tables import item_embeddings
+    from ml.models.daily_inference import item_embeddings
 
     features, statistics = stored_features(workspace, version, day)
     embeddings = item_embeddings(workspace.item_model(version.deployed), features, statistics)
@@ -217,7 +217,7 @@ def snapshot_embeddings(
     Args:
         maximum: at most so many, a sample that depends on the day only. users: only these.
     """
-    from ml.models.tables import user_embeddings
+    from ml.models.daily_inference import user_embeddings
 
     states = snapshot(workspace.tables, version.name, day)
     if users is not None:

@@ -9,8 +9,8 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.encode import encode_everyone, index_day, read_item_embeddings, write_item_embeddings
 from assets.steps.period import training_day, training_period
+from assets.steps.skip_without_items import require_items
 from assets.steps.versions import ModelVersion, item_versions, record_promotion
-from assets.steps.without_items import require_items
 from warehouse.states import snapshot
 from warehouse.tables import vectors
 
@@ -52,7 +52,7 @@ def judge(workspace: Workspace) -> Decision:
 def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersion) -> Decision:
     from ml.evaluation.gate import judge_pair
     from ml.evaluation.model_names import ModelName
-    from ml.models.layout import evaluation_part
+    from ml.models.version_directories import evaluation_part
 
     effective = workspace.settings
     period = training_period(workspace, candidate.trained_day)

@@ -17,7 +17,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.item_features import features_frame
 from assets.steps.versions import ModelVersion, serving_advertisers
-from ml.files import Unreadable
+from ml.file_integrity import Unreadable
 from settings import SequenceSettings
 from warehouse.as_of import users_as_of
 from warehouse.contracts import LandingTable

@@ -10,7 +10,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison, measured, newest_comparison, stored_lists
-from assets.steps.keep_report import KeptReport, Report, keep_report
+from assets.steps.store_report import Report, StoredReport, store_report
 from warehouse.as_of import users_as_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class RecallReport:
     """The figures, and the plots of the asset's page."""
 
-    kept: KeptReport
+    kept: StoredReport
     k: int  # of the intervals
     curve: Figure
     intervals: Figure
@@ -58,7 +58,7 @@ def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport
         headline=found[ModelName.contextual].figures(),
     )
     return RecallReport(
-        keep_report(workspace, compared.version, compared.period, report=report, tags=tags), k, curve, bars
+        store_report(workspace, compared.version, compared.period, report=report, tags=tags), k, curve, bars
     )
 
 

@@ -14,8 +14,8 @@ import dagster as dg
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps.without_items import require_items_by
-from ml.models.layout import DEPLOYED
+from assets.steps.skip_without_items import require_items_by
+from ml.models.version_directories import DEPLOYED
 from settings import SequenceSettings
 from warehouse.home import Home
 from warehouse.tables import Tables

@@ -16,7 +16,7 @@ from ml.features.dataset import Dataset
 from ml.features.event_log import EventLog, newest, within_lookback
 from ml.features.items import DAY
 from ml.models.advertiser_model import AdvertiserNetwork
-from ml.models.encode import embed_advertisers, embed_histories
+from ml.models.batched_forward import embed_advertisers, embed_histories
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.lists import Positives, Ragged, RankedLists, search
 from settings import Settings

@@ -29,7 +29,7 @@ from ml.evaluation.report_rows import ReportRow, rows_of
 from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.examples.pairs import ranges
 from ml.models.advertiser_artifact import AdvertiserArtifact
-from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING
+from ml.models.version_directories import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING
 from ml.retrieval.lists import RankedLists, search_scores
 from settings import Settings
 

@@ -14,7 +14,7 @@ from ml.examples.context import Context
 from ml.examples.pairs import ranges
 from ml.features.event_log import newest, within_lookback
 from ml.features.items import DAY
-from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.lists import Ragged, RankedLists, search

@@ -15,7 +15,7 @@ from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import build_item_features
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import Artifact
-from ml.models.encode import embed_advertisers, embed_histories
+from ml.models.batched_forward import embed_advertisers, embed_histories
 from ml.models.encoders import ModelShape
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.lists import NO_ITEM, search

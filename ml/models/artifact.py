@@ -21,7 +21,7 @@ import torch
 
 from ml.features.content import ContentBasis
 from ml.features.dataset import Dataset, build_dataset
-from ml.files import Unreadable, first_line, sha256_of
+from ml.file_integrity import Unreadable, first_line, sha256_of
 from ml.models.encoders import ModelShape
 from ml.models.item_model import TwoTower
 from settings import Settings

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import polars as pl
 
-from ml.files import Unreadable, sha256_of
+from ml.file_integrity import Unreadable, sha256_of
 from ml.retrieval.index import ItemIndex, index_kind
 
 MANIFEST = "manifest.json"

@@ -23,10 +23,10 @@ from ml.features.content import ContentBasis
 from ml.models.advertiser_artifact import AdvertiserArtifact
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import Artifact
-from ml.models.layout import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
+from ml.models.version_directories import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
 from ml.training.advertiser_task import AdvertiserTask, choose_epochs
 from ml.training.fit import Fit
-from ml.versions.pyfunc import embed_events, input_example
+from ml.versions.mlflow_models import embed_events, input_example
 from ml.versions.side_by_side import FitFunction
 from ml.versions.tracking import ADVERTISER_MODEL, log_pyfunc
 from ml.versions.train import PlannedFit

@@ -12,10 +12,10 @@ from ml.evaluation.model_names import TRAINED, ModelName
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.artifact import Artifact, ModelArtifact
 from ml.models.item_model import TwoTower
-from ml.models.layout import DEPLOYED, evaluation_part
+from ml.models.version_directories import DEPLOYED, evaluation_part
 from ml.training.fit import Fit
 from ml.training.item_task import ItemTask, choose_epochs
-from ml.versions.pyfunc import embed_sequences, input_example, log_head
+from ml.versions.mlflow_models import embed_sequences, input_example, log_head
 from ml.versions.side_by_side import FitFunction
 from ml.versions.tracking import ITEM_MODEL, log_pyfunc
 from ml.versions.train import PlannedFit

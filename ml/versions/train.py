@@ -22,7 +22,7 @@ import mlflow
 from ml.examples.period import TrainingPeriod
 from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
-from ml.models.layout import DEPLOYED
+from ml.models.version_directories import DEPLOYED
 from ml.training.fit import Fit, Task, fit
 from ml.versions.side_by_side import FitFunction, FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.tracking import TRAINING, Tracking

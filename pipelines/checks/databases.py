@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, unquote, urlparse
 
-from pipelines.checks.found import Checked, Fault, Part
+from pipelines.checks.fault import Checked, Fault, Part
 from warehouse.remedies import BACKUP
 
 

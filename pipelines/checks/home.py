@@ -6,7 +6,7 @@ import stat
 
 import polars as pl
 
-from pipelines.checks.found import Checked, Fault, Part
+from pipelines.checks.fault import Checked, Fault, Part
 from warehouse.home_record import HomeRecordError, record_path
 from warehouse.identity import IDENTITIES, SecretMismatch, SecretMissing, UserKeys, secret_path
 from warehouse.landing import ManifestError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.checks.found import Checked, Fault, Part
+from pipelines.checks.fault import Checked, Fault, Part
 from warehouse.remedies import BACKUP
 from warehouse.tables import TableDamaged
 
@@ -20,7 +20,7 @@ ADVERTISERS = "advertiser-"  # how the names of advertiser model versions begin
 def model_part(checked: Checked) -> Part:
     """Load every artefact of every version, which checks its checksums."""
     from ml.models.artifact import WEIGHTS
-    from ml.models.layout import DEPLOYED
+    from ml.models.version_directories import DEPLOYED
 
     versions = sorted(path for path in checked.home.models.glob("*") if not path.name.startswith("."))
     artefacts = {directory for version in versions for directory in version.iterdir() if directory.is_dir()}
@@ -31,7 +31,7 @@ def model_part(checked: Checked) -> Part:
 
 
 def _artefact_faults(directory: Path, weights: str) -> Iterator[Fault]:
-    from ml.files import Unreadable
+    from ml.file_integrity import Unreadable
     from ml.models.advertiser_artifact import AdvertiserArtifact
     from ml.models.artifact import ModelArtifact
 
@@ -66,7 +66,7 @@ def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
 
 def index_part(checked: Checked) -> Part:
     """Check every index against its manifest, and that every catalogue can be read."""
-    from ml.files import Unreadable
+    from ml.file_integrity import Unreadable
     from ml.retrieval.index_files import verify_index
 
     indexes = sorted(path for path in checked.home.indexes.glob("*/*") if path.is_dir())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipelines.checks.found import Checked, Fault, Part
+from pipelines.checks.fault import Checked, Fault, Part
 from settings import Settings
 from warehouse.days import day_end
 from warehouse.forget import forgotten_users
@@ -67,7 +67,7 @@ def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
 
 def _publication_faults(checked: Checked, publication: Publication) -> Iterator[Fault]:
     """Faults of the files that the pointer names."""
-    from ml.files import Unreadable
+    from ml.file_integrity import Unreadable
     from ml.models.artifact import WEIGHTS
     from serving.catalogue import verify_catalogue
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from pipelines.checks.found import Checked, Fault, Part
+from pipelines.checks.fault import Checked, Fault, Part
 from warehouse.contracts import LandingTable
 from warehouse.day_records import LANDED_FILES
 from warehouse.delta_log import LOG, damaged_commits, missing_versions

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.checks.databases import database_part, registry_part
-from pipelines.checks.found import Checked, Part
+from pipelines.checks.fault import Checked, Part
 from pipelines.checks.home import record_part, users_part
 from pipelines.checks.models import index_part, model_part
 from pipelines.checks.online import online_part

@@ -58,7 +58,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from ml.files import Unreadable
+    from ml.file_integrity import Unreadable
     from pipelines.cli.errors import RunFailed, RunRefused, ServiceFailed, denied_access, is_full_disk
     from warehouse.home import HomeLocked
     from warehouse.home_record import HomeRecordError

@@ -15,6 +15,7 @@ from ml.figures.history_page import without_users
 from pipelines.cli.errors import RunFailed, RunRefused
 from settings import Settings
 from warehouse.day_records import record_rewritten, untouched_files
+from warehouse.duckdb_views import rebuild_views
 from warehouse.forget import add_tombstones, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.home import Home, write_atomically
 from warehouse.identity import UserKeys, known_ids
@@ -24,7 +25,6 @@ from warehouse.online.open import recorded_store, without_password
 from warehouse.online.publication import FORGOTTEN
 from warehouse.online.publication import add_tombstones as add_online_tombstones
 from warehouse.tables import Tables
-from warehouse.views import rebuild_views
 
 GRACE_SECONDS = 1.0  # a request that began before the tombstone has long ended after them
 

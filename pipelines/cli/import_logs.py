@@ -43,7 +43,7 @@ def import_csv(
     with readable():
         from settings import Settings
         from warehouse.importers.mapping import Mapping
-        from warehouse.importers.sketch import sketch_of
+        from warehouse.importers.mapping_sketch import sketch_of
         from warehouse.importers.tabular import import_tables
         from warehouse.landing import Landing
 

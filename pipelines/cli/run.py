@@ -19,12 +19,12 @@ from rich.markup import escape
 
 from assets.common.resources import writing
 from pipelines import jobs
-from pipelines.checks.found import Checked, Fault
+from pipelines.checks.fault import Checked, Fault
 from pipelines.checks.tables import tables_part
 from pipelines.cli.errors import RunFailed, RunRefused
 from pipelines.cli.interruption import before_ending
 from pipelines.cli.progress import Progress, reason
-from pipelines.due import Standing, standing_of
+from pipelines.due_days import Standing, standing_of
 from pipelines.instance import COMMAND_TAGS, cancel_run, close_abandoned_runs
 from warehouse.arrival_days import listing_of, recorded_history_day
 from warehouse.day_records import landed_days

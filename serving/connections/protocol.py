@@ -1,8 +1,9 @@
 """HTTP/1.1 with bounds: uvicorn's protocol, and how much and for how long a client may keep of the service.
 
 Bounded are the head of a request (bytes, headers), the time until a whole request has arrived, the time until a client
-has taken an answer, the requests that are sent ahead of answers, and the connections (``serving.connections.book``).
-Bodies are bounded by ``serving.middleware.auth_and_timing``, which refuses them before they are read.
+has taken an answer, the requests that are sent ahead of answers, and the connections
+(``serving.connections.open_connections``). Bodies are bounded by
+``serving.middleware.auth_and_timing``, which refuses them before they are read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serving.connections.book import ConnectionBook, peer_of
+from serving.connections.open_connections import ConnectionBook, peer_of
 
 PIECE_BYTES = 512  # parsed at a time: a piece holds few requests
 DISCARDED_BYTES = 2 * 1024 * 1024  # of a body whose request is answered already

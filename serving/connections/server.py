@@ -25,8 +25,8 @@ from types import FrameType
 import uvicorn
 from uvicorn.server import Server
 
-from serving.connections.book import ConnectionBook
 from serving.connections.handshakes import HANDSHAKE_SECONDS, refuse_handshakes
+from serving.connections.open_connections import ConnectionBook
 from serving.connections.protocol import MAXIMUM_LINGERING, BoundedProtocol
 from settings import ServingSettings, Settings
 

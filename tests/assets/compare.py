@@ -12,7 +12,7 @@ from assets.common.workspace import Workspace
 from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion
 from ml.models.artifact import ModelArtifact
-from ml.models.tables import states_of_sequences
+from ml.models.daily_inference import states_of_sequences
 from settings import Settings
 from warehouse.days import day_end
 from warehouse.landing import Landing

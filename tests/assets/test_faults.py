@@ -15,7 +15,7 @@ import torch
 
 from ml.evaluation.model_names import TRAINED as MODELS
 from ml.models.artifact import ModelArtifact
-from ml.models.layout import DEPLOYED, evaluation_part
+from ml.models.version_directories import DEPLOYED, evaluation_part
 from ml.versions.work_directory import ENDED
 from tests.assets.compare import assert_same_day
 from tests.assets.world import DAYS, LATER, TRAINED, adseq, copy_of, start_adseq

@@ -23,7 +23,7 @@ from ml.evaluation.item_report import Comparison, lists_of_frame, load_compariso
 from ml.evaluation.metrics import mlflow_name
 from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
 from ml.models.artifact import ModelArtifact
-from ml.models.layout import evaluation_part
+from ml.models.version_directories import evaluation_part
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
 from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking

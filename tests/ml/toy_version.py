@@ -14,7 +14,7 @@ from ml.examples.period import TrainingPeriod
 from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
 from ml.models.encoders import ModelShape
-from ml.models.layout import DEPLOYED
+from ml.models.version_directories import DEPLOYED
 from ml.training.fit import Fit, fit, monitored
 from ml.versions.side_by_side import FitFunction
 from ml.versions.train import PlannedFit

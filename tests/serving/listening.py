@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from serving.connections.book import ConnectionBook
+from serving.connections.open_connections import ConnectionBook
 from serving.connections.protocol import BoundedProtocol
 from settings import ServingSettings
 from tests.processes import DEVNULL, Started, start

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from ml.examples.context import no_context, subject_context
 from ml.features.dataset import demographic_buckets
-from ml.models.encode import embed_users
-from ml.models.tables import states_of_sequences
+from ml.models.batched_forward import embed_users
+from ml.models.daily_inference import states_of_sequences
 from ml.retrieval.index import stored_vectors
 from serving.contracts import Demographics, Source
 from serving.explain import explain

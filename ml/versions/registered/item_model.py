@@ -3,6 +3,6 @@
 import mlflow
 
 from ml.models.artifact import ModelArtifact
-from ml.versions.pyfunc import UserTower, embed_sequences
+from ml.versions.mlflow_models import UserTower, embed_sequences
 
 mlflow.models.set_model(UserTower(ModelArtifact, embed_sequences))

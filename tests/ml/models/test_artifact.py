@@ -15,7 +15,7 @@ from ml.examples.period import Prepared, TrainingPeriod
 from ml.features.event_log import newest
 from ml.features.items import build_item_features
 from ml.models.artifact import BASIS, CHECKSUMS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
-from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.tensors import CatalogueTensors
 from tests.ml.worlds import instant
 

@@ -14,7 +14,7 @@ import torch
 from ml.examples.period import Prepared
 from ml.models.head_export import QueryHead, export_head, inputs_of
 from ml.training.item_task import new_network
-from ml.versions.pyfunc import log_head
+from ml.versions.mlflow_models import log_head
 from ml.versions.tracking import Tracking
 from settings import Fusion, Settings
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from ml.examples.context import Context, no_context, subject_context
 from ml.examples.period import Prepared
 from ml.features.event_log import Slices, newest, pad
+from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.blocks import Standardise
-from ml.models.encode import embed_items, embed_users, encode_states
 from ml.models.encoders import EventBatch, TransformerEncoder
 from ml.models.encoders import newest as newest_hidden
 from ml.models.item_model import TwoTower

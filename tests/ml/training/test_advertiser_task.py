@@ -23,7 +23,7 @@ from ml.examples.advertiser_period import (
 from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import examples_at
 from ml.models.advertiser_model import AdvertiserNetwork
-from ml.models.encode import embed_advertisers
+from ml.models.batched_forward import embed_advertisers
 from ml.training.advertiser_task import AdvertiserTask
 from ml.training.checkpoints import last_checkpoint
 from ml.training.fit import Fit, fit, training_loss

@@ -19,7 +19,7 @@ from ml.evaluation.queries import EvaluationSet, future_queries
 from ml.examples.context import no_context, subject_context
 from ml.examples.period import Prepared, TrainingPeriod, examples_of_frame, examples_to_frame, prepare, whole_log
 from ml.features.event_log import Slices
-from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.training.checkpoints import last_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ml.examples.period import Prepared, TrainingPeriod
-from ml.models.layout import DEPLOYED
+from ml.models.version_directories import DEPLOYED
 from ml.training import checkpoints
 from ml.versions.tracking import TRAINING, Tracking
 from ml.versions.train import TrainedVersion, train_version

@@ -15,7 +15,7 @@ from settings import DataSettings
 from warehouse.contracts import LandingTable
 from warehouse.importers.landing_writer import SourceError
 from warehouse.importers.mapping import Mapping, MappingError
-from warehouse.importers.sketch import sketch
+from warehouse.importers.mapping_sketch import sketch
 from warehouse.importers.tabular import import_tables
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing

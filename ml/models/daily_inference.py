@@ -11,7 +11,7 @@ from ml.features.dataset import demographic_buckets
 from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import MAXIMUM_INTERESTS, ItemFeatures
 from ml.models.artifact import ModelArtifact
-from ml.models.encode import embed_items, embed_users, encode_states
+from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.tensors import CatalogueTensors
 from settings import InferenceSettings
 

@@ -7,7 +7,7 @@ import logging
 import threading
 from pathlib import Path
 
-from ml.files import Unreadable, first_line
+from ml.file_integrity import Unreadable, first_line
 from serving.prometheus import ServiceMetrics
 from serving.publication import Served
 from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable

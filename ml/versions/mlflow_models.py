@@ -20,7 +20,7 @@ from ml.features.items import MAXIMUM_INTERESTS, build_item_features, catalogue_
 from ml.models.advertiser_artifact import user_vectors
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import Artifact, Network
-from ml.models.encode import embed_users, encode_states
+from ml.models.batched_forward import embed_users, encode_states
 from ml.models.head_export import export_head, inputs_of
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors

@@ -15,7 +15,7 @@ import pytest
 
 import ml.versions.work_directory
 from assets.common.workspace import Workspace
-from assets.steps.keep_report import Report, keep_report
+from assets.steps.store_report import Report, store_report
 from assets.steps.versions import advertiser_versions, item_versions
 from ml.evaluation.report_rows import rows_of
 from settings import Settings
@@ -59,7 +59,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def kept(workspace: Workspace, version: Any, value: float) -> list[float]:
     """What the table holds after a report."""
     report = Report("recall", rows_of("contextual", {"recall@10": value}), {})
-    keep_report(workspace, version, None, report=report, tags={})  # type: ignore[arg-type]
+    store_report(workspace, version, None, report=report, tags={})  # type: ignore[arg-type]
     return workspace.tables.read("model_metrics", {"report": "recall"})["value"].to_list()
 
 

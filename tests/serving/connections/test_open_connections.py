@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from serving.connections.book import UNSENT_BYTES, peer_of
+from serving.connections.open_connections import UNSENT_BYTES, peer_of
 from serving.connections.protocol import DISCARDED_BYTES
 from tests.serving.few_lines import LARGE
 from tests.serving.listening import answer, ask, server

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from warehouse.importers.mapping import Mapping
-from warehouse.importers.sketch import sketch_of
+from warehouse.importers.mapping_sketch import sketch_of
 from warehouse.importers.vocabulary import meaning
 
 

@@ -45,7 +45,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class KeptReport:
+class StoredReport:
     """A report's figures, and where its run is."""
 
     table: pl.DataFrame  # model, metric, value
@@ -62,9 +62,9 @@ class KeptReport:
         return kept.pivot("metric", index="model", values="value", maintain_order=True)
 
 
-def keep_report(
+def store_report(
     workspace: Workspace, version: ModelVersion, period: TrainingPeriod, *, report: Report, tags: Mapping[str, str]
-) -> KeptReport:
+) -> StoredReport:
     """Log a report to MLflow, and write its rows unless the gate has refused the version.
 
     Args:
@@ -98,7 +98,7 @@ def keep_report(
     table = rows_frame(report.rows)
     if not is_refused(workspace, version):
         workspace.tables.write(MODEL_METRICS, table, {"report": report.name})
-    return KeptReport(table, tracking.url(run))
+    return StoredReport(table, tracking.url(run))
 
 
 def is_refused(workspace: Workspace, version: ModelVersion) -> bool:

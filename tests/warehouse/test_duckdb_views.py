@@ -7,9 +7,9 @@ import duckdb
 import polars as pl
 import pytest
 
+from warehouse.duckdb_views import rebuild_views
 from warehouse.home import Home
 from warehouse.tables import Tables
-from warehouse.views import rebuild_views
 
 DAY, NEXT = date(2026, 1, 1), date(2026, 1, 2)
 
