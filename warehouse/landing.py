@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from warehouse.contracts import DEFAULT_POSITIVES, EVENT_NAMES, LandingTable
 from warehouse.home import write_atomically
@@ -38,6 +38,9 @@ class ManifestError(ValueError):
     """manifest.toml breaks a rule; the message names the field and what to do."""
 
 
+FIELDS_OF_BEFORE = {"interests_from"}
+
+
 class Manifest(BaseModel):
     """Facts that the landing files do not hold."""
 
@@ -51,13 +54,16 @@ class Manifest(BaseModel):
         28.0, gt=0, le=MAXIMUM_WINDOW_DAYS, description="K: a positive lies within K days of the cut-off."
     )
     time_zone: str = Field("UTC", description="Days begin at midnight of this zone.")
-    interests_from: Literal["category", "given"] = Field(
-        "category", description="Where interests come from: 'category' (the path) or 'given' (the items' column)."
-    )
     synthetic: bool = Field(False, description="No row is about a person: users then have the same keys everywhere.")
     repeats_count: bool = Field(
         True, description="Whether an item of the user's own history may be a positive and a candidate again."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_fields_of_before(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Drop fields that earlier versions wrote and nothing reads."""
+        return {name: value for name, value in values.items() if name not in FIELDS_OF_BEFORE}
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

@@ -80,7 +80,6 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
         synthetic=True,
         name="synthetic world",
         prediction_window_days=PREDICTION_WINDOW_DAYS,
-        interests_from="given",
         repeats_count=False,
     )
     landing.write_manifest(manifest)

@@ -138,7 +138,7 @@ MANIFESTS = {
     "prediction_window_days = 1e9": "prediction_window_days",
     "prediction_window_days = inf": "prediction_window_days",
     "positive_events = []": "positive_events",
-    'interests_from = "tags"': "interests_from",
+    'repeats_count = "tags"': "repeats_count",
     'time_zone = "Europe"': "time_zone",
 }
 
@@ -214,3 +214,8 @@ def test_ids_that_are_none_are_noted(tmp_path: Path, id_: str, said: str) -> Non
     (tmp_path / "a.csv").write_text("\n".join([HEADER, *LINES]).replace("s4", id_))
     imported(tmp_path / "a.csv", tmp_path / "landing")
     assert any(said in note for note in checked(tmp_path / "landing").notes)
+
+
+def test_a_manifest_of_before_is_read_without_what_nothing_reads(tmp_path: Path) -> None:
+    (tmp_path / "manifest.toml").write_text('interests_from = "given"\nname = "of before"\n')
+    assert Landing(tmp_path).manifest.name == "of before"
