@@ -154,10 +154,16 @@ class QualitySettings(Group):
 
 
 class SequenceSettings(Group):
-    """Shape of a user's behaviour sequence."""
+    """Shape of a user's behaviour sequence. A model keeps the shape that it was trained with: a change takes effect
+    with the next training."""
 
     length: int = Field(100, ge=1, description="Maximum number of events; the newest are kept.")
     lookback_days: int = Field(1825, ge=1, description="Days before the day; older events are left out.")
+
+    @property
+    def name(self) -> str:
+        """Return the shape in a few characters: equal names, equal sequences."""
+        return f"{self.length}-{self.lookback_days}"
 
 
 class FeatureSettings(Group):
@@ -362,7 +368,7 @@ class OnlineSettings(Group):
 
 
 class ServingSettings(Group):
-    """The candidate service."""
+    """The candidate service. Runs log these settings and use none of them."""
 
     advertiser_share: float = Field(
         0.2, ge=0, le=1, description="Share of an answer's places for items of the advertisers predicted for the user."

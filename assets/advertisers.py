@@ -15,7 +15,7 @@ from assets.sequences import user_sequences
 from assets.steps.advertiser_report import report_advertisers
 from assets.steps.period import history_of, training_day, training_period
 from assets.steps.predict_advertisers import all_finite, predict_day, write_embeddings
-from assets.steps.versions import ModelVersion, advertiser_versions, serving_advertisers
+from assets.steps.versions import ModelKind, ModelVersion, advertiser_versions, serving_advertisers
 from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.duckdb_views import rebuild_views
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
@@ -68,7 +68,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
             metadata={"why": str(reason)},
             check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=True)],
         )
-    version = ModelVersion(trained.version, day, trained.run_id, models / trained.version)
+    version = ModelVersion(ModelKind.advertiser, trained.version, day, trained.run_id, models / trained.version)
     embeddings = write_embeddings(workspace, version, day)
     predicted = predict_day(workspace, version, day)
     compact(

@@ -1,7 +1,6 @@
 """Item features: the frozen content basis of a training period, and each day's features under it."""
 
 from datetime import date
-from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -15,9 +14,6 @@ from assets.steps.item_features import features_of_day
 from assets.steps.period import training_day, training_period
 from assets.steps.skip_without_items import needs_items
 from assets.steps.versions import item_versions, serving
-
-if TYPE_CHECKING:
-    pass
 
 GROUP = "features"
 

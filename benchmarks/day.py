@@ -19,7 +19,7 @@ from rich.console import Console
 from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, encode_everyone
 from assets.steps.item_features import features_of_day
-from assets.steps.versions import ModelVersion
+from assets.steps.versions import ModelKind, ModelVersion
 from benchmarks.report import Table, at_most
 from benchmarks.world import World
 from ml.models.artifact import ModelArtifact
@@ -91,7 +91,7 @@ def measure(world: World) -> DayCost:
 def untrained_version(world: World) -> ModelVersion:
     """A model version on disk: weights do not change what encoding costs."""
     dataset = world.prepared.dataset
-    version = ModelVersion("benchmark", world.trained_day, "", world.home.models / "benchmark")
+    version = ModelVersion(ModelKind.item, "benchmark", world.trained_day, "", world.home.models / "benchmark")
     network = new_network(dataset, world.settings)
     artifact = ModelArtifact(network, dataset.basis, world.settings, dataset.event_names, world.period.end)
     artifact.save(version.directory / DEPLOYED)

@@ -21,7 +21,7 @@ from rich.console import Console
 from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, index_day, write_item_embeddings
 from assets.steps.item_features import features_of_day
-from assets.steps.versions import ModelVersion, sequence_shape
+from assets.steps.versions import ModelKind, ModelVersion, sequence_shape
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
 from benchmarks.untrained import untrained_model
@@ -104,7 +104,7 @@ def prepare(home: Home, landing: Landing, tables: Tables, shape: Shape) -> Model
         ingest(landing, tables, table, day=None, settings=Settings().data)
         ingest(landing, tables, table, day=DAY, settings=Settings().data)
     sample = tables.scan("events").head(20_000).collect().sort("user_id", "event_time")
-    version = ModelVersion("benchmark", DAY - timedelta(days=1), "", home.models / "benchmark")
+    version = ModelVersion(ModelKind.item, "benchmark", DAY - timedelta(days=1), "", home.models / "benchmark")
     untrained_model(sample, items, version.directory / DEPLOYED)
     return version
 

@@ -68,9 +68,11 @@ class CaughtUp:
 def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> CaughtUp:
     """Infer the state of the stored sequence, and put it into the store, if the store takes it."""
     held = Held.of(store.get(SEQUENCES, key))
-    if held.stamp is None or not held.events:
+    since = stamp_of(now - timedelta(days=served.artifact.settings.sequences.lookback_days))
+    events = [event for event in held.events if event["event_time"] >= since]  # another model's may be longer
+    if held.stamp is None or not events:
         return CaughtUp(None)
-    record = infer(served, held.events, held.stamp, now)
+    record = infer(served, events, held.stamp, now)
     try:
         _replace_state(served, store, key, record)
     except StoreError as error:

@@ -13,7 +13,6 @@ import polars as pl
 
 from settings import Settings
 from warehouse.as_of import items_as_of
-from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from ml.models.artifact import Artifact, ModelArtifact
     from ml.versions.tracking import Tracking
 
+HELD_ARTIFACTS = 3  # the item model, the advertiser model and one more; each may take gigabytes
+
 Made = TypeVar("Made")
 Loaded = TypeVar("Loaded", bound="Artifact[Any]")
 
@@ -31,7 +32,7 @@ Loaded = TypeVar("Loaded", bound="Artifact[Any]")
 class Workspace:
     """The effective settings of one run, and its places.
 
-    Model artefacts are read once a workspace: a version's directory does not change after its training.
+    The newest model artefacts are kept: a version's directory does not change after its training.
     """
 
     settings: Settings
@@ -63,17 +64,15 @@ class Workspace:
         return Tracking(self.home.tracking_uri, self.home.artifacts)
 
     def items_as_of(self, day: date) -> pl.DataFrame:
-        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does, made once a day: it
-        takes a pass over all events."""
-        return self.once("catalogue", self.arrived_by(day), lambda: items_as_of(self.tables, self.landing, day))
+        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does. It takes a pass over
+        all events, so the newest answer is kept."""
+        key = self.arrivals_key(day, "events", "items")
+        return self.once("catalogue", key, lambda: items_as_of(self.tables, self.landing, day))
 
-    def arrived_by(self, day: date) -> Hashable:
-        """Return a key that changes with ``day`` and with what the tables of the landing zone hold."""
-        ingested = [table for table in LandingTable if self.tables.exists(table)]
-        return (
-            day,
-            *(file for table in ingested for file in self.tables.files(table)),
-        )
+    def arrivals_key(self, day: date, *tables: str) -> Hashable:
+        """Return a key that changes with ``day`` and with what ``tables`` hold."""
+        ingested = [table for table in tables if self.tables.exists(table)]
+        return (day, *(file for table in ingested for file in self.tables.files(table)))
 
     def item_model(self, directory: Path) -> ModelArtifact:
         """Return the item model of a directory.
@@ -105,5 +104,7 @@ class Workspace:
 
     def _artifact(self, kind: type[Loaded], directory: Path) -> Loaded:
         if directory not in self._artifacts:
+            if len(self._artifacts) == HELD_ARTIFACTS:
+                self._artifacts.pop(next(iter(self._artifacts)))  # the one that was read first
             self._artifacts[directory] = kind.load(directory)
         return cast(Loaded, self._artifacts[directory])

@@ -51,8 +51,9 @@ def label_rule(landing: Landing, settings: Settings) -> LabelRule:
 
 
 def training_period(workspace: Workspace, day: date) -> TrainingPeriod:
-    """Return events, catalogue and users as of the end of ``day``, read once a run."""
-    return workspace.once("training period", workspace.arrived_by(day), lambda: _read(workspace, day))
+    """Return events, catalogue and users as of the end of ``day``; the newest period is kept for the next asset."""
+    key = workspace.arrivals_key(day, "events", "items", "users")
+    return workspace.once("training period", key, lambda: _read(workspace, day))
 
 
 def _read(workspace: Workspace, day: date) -> TrainingPeriod:

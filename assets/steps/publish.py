@@ -17,7 +17,6 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.item_features import features_frame
 from assets.steps.versions import ModelVersion, serving_advertisers
-from ml.file_integrity import Unreadable
 from settings import SequenceSettings
 from warehouse.as_of import users_as_of
 from warehouse.contracts import LandingTable
@@ -92,7 +91,9 @@ def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion
         lists_known = held is not None and held.advertiser_version == publication.advertiser_version
         states = _put_states(workspace, store, publication, news.unless(same))
         lists = _put_advertisers(workspace, store, publication, news.unless(lists_known))
-        sequences_fit = _sequences_fit(workspace, held, publication)
+        sequences_fit = held is not None and held.sequence_shape == publication.sequence_shape
+        if not sequences_fit and before is not None:  # they become a mixture: a publisher that is killed says so
+            store.switch(replace(before, sequence_shape=None).to_bytes())
         _put_sequences(workspace, store, publication, news.unless(sequences_fit))
         _put_demographics(workspace, store, publication, news)
         publication = replace(publication, catalogue_sha256=_write_catalogue(workspace, version, publication))
@@ -141,6 +142,7 @@ def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publ
         precision=workspace.settings.online.precision,
         time_zone=manifest.time_zone,
         repeats_count=manifest.repeats_count,
+        sequence_shape=workspace.item_model(version.deployed).settings.sequences.name,
         published_at=datetime.now(UTC),
     )
 
@@ -173,7 +175,10 @@ def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Public
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
-        days = [day for day in tables.days("user_sequences", "day") if news.includes(day)]
+        arrived = tables.days("events", "arrival_date")
+        days = [day for day in arrived if news.includes(day) and day <= publication.day]
+        if not days:
+            return
         of_days = [
             sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory).with_columns(day=day) for day in days
         ]
@@ -187,18 +192,6 @@ def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Public
 def _shape(workspace: Workspace, publication: Publication) -> SequenceSettings:
     """Return the shape of the sequences of a publication's model."""
     return workspace.item_model(workspace.home.root / publication.model).settings.sequences
-
-
-def _sequences_fit(workspace: Workspace, held: Publication | None, publication: Publication) -> bool:
-    """Whether the sequences in the store were cut as the model of ``publication`` wants them."""
-    if held is None:
-        return False
-    if held.model == publication.model:
-        return True
-    try:
-        return _shape(workspace, held) == _shape(workspace, publication)
-    except Unreadable:
-        return False
 
 
 def _merge_into_later(

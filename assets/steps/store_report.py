@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps.versions import ModelVersion, item_versions
+from assets.steps.versions import ModelKind, ModelVersion
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ class Report:
         headline: figures of the report's own run, by name.
         parameters: of its runs, beside the settings.
         texts: files of its run by name.
-        runs_by_model: whether each model has a nested run, ``<run_prefix><model>``; else all rows are in the one run.
+        run_prefix: each model has a nested run ``<run_prefix><model>`` with its figures.
     """
 
     name: str
@@ -40,7 +40,6 @@ class Report:
     headline: Mapping[str, float | None] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
-    runs_by_model: bool = True
     run_prefix: str = ""
 
 
@@ -76,7 +75,7 @@ def store_report(
 
     from ml.evaluation.metrics import mlflow_metrics
     from ml.evaluation.report_rows import rows_frame
-    from ml.versions.report_runs import log_rows, log_runs_by_model
+    from ml.versions.report_runs import log_runs_by_model
     from ml.versions.tracking import REPORTS, log_figures
     from ml.versions.work_directory import dataset_hash
 
@@ -89,12 +88,7 @@ def store_report(
         log_figures(dict(report.figures))
         for name, text in report.texts.items():
             mlflow.log_text(text, name)
-        if report.runs_by_model:
-            log_runs_by_model(
-                tracking, REPORTS, report.rows, prefix=report.run_prefix, parameters=dict(report.parameters)
-            )
-        else:
-            log_rows(report.rows)
+        log_runs_by_model(tracking, REPORTS, report.rows, prefix=report.run_prefix, parameters=dict(report.parameters))
     table = rows_frame(report.rows)
     if not is_refused(workspace, version):
         workspace.tables.write(MODEL_METRICS, table, {"report": report.name})
@@ -106,5 +100,4 @@ def is_refused(workspace: Workspace, version: ModelVersion) -> bool:
 
     There is no gate between advertiser models.
     """
-    items = {each.name for each in item_versions(workspace.tables, workspace.home).all()}
-    return version.name in items and version.name != workspace.tracking.champion()
+    return version.kind is ModelKind.item and version.name != workspace.tracking.champion()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +16,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.skip_without_items import require_items_by
+from ml.file_integrity import Unreadable
 from ml.models.version_directories import DEPLOYED
 from settings import SequenceSettings
 from warehouse.home import Home
@@ -23,10 +25,18 @@ from warehouse.tables import Tables
 PROMOTIONS = "promotions"
 
 
+class ModelKind(StrEnum):
+    """The kinds of models that have versions."""
+
+    item = "item"
+    advertiser = "advertiser"
+
+
 @dataclass(frozen=True)
 class ModelVersion:
-    """A trained version of an item or advertiser model."""
+    """A trained version of a model."""
 
+    kind: ModelKind
     name: str
     trained_day: date  # the newest day it learnt from; its full inference is as of this day
     run_id: str  # MLflow
@@ -47,6 +57,7 @@ class VersionRecords:
         versions, deployments: names of the tables.
     """
 
+    kind: ModelKind
     tables: Tables
     models: Path
     versions: str
@@ -63,7 +74,9 @@ class VersionRecords:
             return []
         rows = self.tables.scan(self.versions).collect().sort("created").rows(named=True)
         return [
-            ModelVersion(row["model_version"], row["trained_day"], row["run_id"], self.models / row["model_version"])
+            ModelVersion(
+                self.kind, row["model_version"], row["trained_day"], row["run_id"], self.models / row["model_version"]
+            )
             for row in rows
         ]
 
@@ -97,13 +110,13 @@ class VersionRecords:
 
 def item_versions(tables: Tables, home: Home) -> VersionRecords:
     """Return the records of the item model."""
-    return VersionRecords(tables, home.models, "model_versions", "deployments")
+    return VersionRecords(ModelKind.item, tables, home.models, "model_versions", "deployments")
 
 
 def advertiser_versions(tables: Tables, home: Home) -> VersionRecords:
     """Return the records of the advertiser model. A version is recorded once everybody's candidates are written: there
     is no gate between advertiser models."""
-    return VersionRecords(tables, home.models, "advertiser_versions", "advertiser_deployments")
+    return VersionRecords(ModelKind.advertiser, tables, home.models, "advertiser_versions", "advertiser_deployments")
 
 
 def record_promotion(tables: Tables, version: str) -> None:
@@ -140,14 +153,21 @@ def serving_advertisers(tables: Tables, home: Home, day: date) -> ModelVersion |
 
 
 def sequence_shape(workspace: Workspace, day: date) -> SequenceSettings:
-    """Return the shape of the day's sequences: that of the model which serves the day, the item model first; the
-    settings' where no model serves it."""
+    """Return the shape to store the day's sequences in: that of the model which serves the day, the item model first;
+    the settings' where no model serves it, or its description cannot be read. A reader of another shape computes the
+    sequences anew, so the choice costs or saves time and changes nothing else."""
+    from ml.models.artifact import read_description
+
     tables, home = workspace.tables, workspace.home
-    if version := _promoted_by(tables, home, day, workspace.tracking.champion()):
-        return workspace.item_model(version.deployed).settings.sequences
-    if version := serving_advertisers(tables, home, day):
-        return workspace.advertiser_model(version.deployed).settings.sequences
-    return workspace.settings.sequences
+    recorded = item_versions(tables, home).deployed_on(day)
+    champion = None if recorded or not tables.exists(PROMOTIONS) else workspace.tracking.champion()
+    version = _promoted_by(tables, home, day, champion) or serving_advertisers(tables, home, day)
+    if version is None:
+        return workspace.settings.sequences
+    try:
+        return SequenceSettings.model_validate(read_description(version.deployed)["settings"]["sequences"])
+    except (Unreadable, KeyError):
+        return workspace.settings.sequences
 
 
 def _promoted_by(tables: Tables, home: Home, day: date, champion: str | None) -> ModelVersion | None:

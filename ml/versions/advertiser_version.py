@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ class AdvertiserVersion:
     """
 
     kind: ClassVar[str] = "advertiser"
-    artifact: ClassVar[type[AdvertiserArtifact]] = AdvertiserArtifact
+    artifact_class: ClassVar[type[AdvertiserArtifact]] = AdvertiserArtifact
 
     known: AdvertiserPeriod
     data: AdvertiserData
@@ -92,13 +92,13 @@ class AdvertiserVersion:
     def deployed(self) -> PlannedFit[AdvertiserNetwork]:
         data = cross_fitted(self.data, self.known, self.settings)
         task = AdvertiserTask(data, self.examples, self.settings)
-        return PlannedFit(DEPLOYED, task, self.period, data.dataset.basis)
+        return PlannedFit("to deploy", DEPLOYED, task, self.period, data.dataset.basis)
 
     def register(self, artifact: Artifact[AdvertiserNetwork], work: Path) -> str:
         example = input_example(self.period.events)
         return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, embed_events(artifact, example))
 
-    @property
+    @cached_property
     def _earlier(self) -> AdvertiserPeriod:
         return self.known.until(self.period.end - self.period.window)
 
@@ -107,7 +107,7 @@ class AdvertiserVersion:
         part: str, known: AdvertiserPeriod, data: AdvertiserData, settings: Settings
     ) -> PlannedFit[AdvertiserNetwork]:
         task = AdvertiserTask(data, advertiser_examples(known, data, settings), settings)
-        return PlannedFit(part, task, known.period, data.dataset.basis)
+        return PlannedFit(f"advertisers {part}", part, task, known.period, data.dataset.basis)
 
 
 def pooled(settings: Settings) -> Settings:

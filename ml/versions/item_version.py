@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,7 +34,7 @@ class ItemVersion:
     """
 
     kind: ClassVar[str] = "item"
-    artifact: ClassVar[type[ModelArtifact]] = ModelArtifact
+    artifact_class: ClassVar[type[ModelArtifact]] = ModelArtifact
 
     period: TrainingPeriod
     prepared: Prepared
@@ -58,18 +58,18 @@ class ItemVersion:
     def deployed(self) -> PlannedFit[TwoTower]:
         prepared = cross_fitted(self.prepared, self.period, self.settings)
         task = ItemTask.of(self.period, prepared, self.settings)
-        return PlannedFit(DEPLOYED, task, self.period, prepared.dataset.basis)
+        return PlannedFit("to deploy", DEPLOYED, task, self.period, prepared.dataset.basis)
 
     def register(self, artifact: Artifact[TwoTower], work: Path) -> str:
         log_head(artifact.network, self.settings.features, work / HEAD)
         example = input_example(self.period.events)
         return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, embed_sequences(artifact, example))
 
-    @property
+    @cached_property
     def _earlier(self) -> TrainingPeriod:
         return self.period.until(self.period.end - self.period.window)
 
     def _comparison(self, model: ModelName, earlier: TrainingPeriod, known: Prepared) -> PlannedFit[TwoTower]:
         settings = model.settings(self.settings)
         task = ItemTask.of(earlier, with_subjects(known, settings), settings)
-        return PlannedFit(evaluation_part(model), task, earlier, known.dataset.basis)
+        return PlannedFit(model.value, evaluation_part(model), task, earlier, known.dataset.basis)

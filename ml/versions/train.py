@@ -37,11 +37,13 @@ class PlannedFit(Generic[NetworkType]):
     """One model of a version: what the model learns, and what its artefact keeps beside the weights.
 
     Attributes:
+        name: of the model: of its nested run in MLflow, and of its progress.
         part: its directory within the version.
         task: what it learns.
         period: what the task was made of. basis: the content basis of the task's features.
     """
 
+    name: str
     part: str
     task: Task[NetworkType]
     period: TrainingPeriod
@@ -72,7 +74,7 @@ class VersionTask(Protocol[NetworkType]):
         """Return how much there is to learn from, by name: for the run's parameters."""
 
     @property
-    def artifact(self) -> type[Artifact[NetworkType]]:
+    def artifact_class(self) -> type[Artifact[NetworkType]]:
         """Return the class of the artefacts."""
 
     def choose_epochs(self) -> FitFunction[Fit[NetworkType]]:
@@ -181,7 +183,7 @@ class _Course(Generic[NetworkType]):
             for planned, comparison in zip(comparisons, running, strict=True):
                 self._keep_comparison(planned, comparison)
             deployed = deploying.result()
-            return selection, deployed, to_deploy.artifact(self.version_task.artifact, deployed.network)
+            return selection, deployed, to_deploy.artifact(self.version_task.artifact_class, deployed.network)
 
     def _start(
         self,
@@ -199,15 +201,15 @@ class _Course(Generic[NetworkType]):
         self, workers: FitWorkers, planned: PlannedFit[NetworkType], epochs: int
     ) -> RunningFit[Fit[NetworkType]]:
         """Open a nested run and hand the fit over."""
-        name = f"{self.version_task.kind} {planned.part}"
-        run_id = self.tracking.open_nested(TRAINING, name, {"purpose": "comparison"}, self.run_id)
+        tags = {"model": planned.name, "purpose": "comparison"}
+        run_id = self.tracking.open_nested(TRAINING, planned.name, tags, self.run_id)
         self.tracking.log_params_of(run_id, {**planned.task.settings.flat(), "epochs": epochs})
         function = partial(fit, planned.task, epochs)
-        return self._start(workers, planned.part, planned.part, function=function, run_id=run_id)
+        return self._start(workers, planned.name, planned.part, function=function, run_id=run_id)
 
     def _keep_comparison(self, planned: PlannedFit[NetworkType], running: RunningFit[Fit[NetworkType]]) -> None:
         """Wait for the fit, close its nested run and keep the network for the reports."""
         fitted = running.result()
         figures = {"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second}
         self.tracking.close_nested(running.job.run_id, figures)
-        planned.artifact(self.version_task.artifact, fitted.network).save(self.work / planned.part)
+        planned.artifact(self.version_task.artifact_class, fitted.network).save(self.work / planned.part)

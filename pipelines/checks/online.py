@@ -14,7 +14,7 @@ from pipelines.checks.fault import Checked, Fault, Part
 from settings import Settings
 from warehouse.days import day_end
 from warehouse.forget import forgotten_users
-from warehouse.online import DamagedRecord, OnlineStore, StateRecord, StoreUnreachable, open_store
+from warehouse.online import DamagedRecord, OnlineStore, StateRecord, StoreDamaged, StoreUnreachable, open_store
 from warehouse.online.open import LMDB, recorded_store
 from warehouse.online.publication import Publication
 from warehouse.online.records import json_in, stamp_in, stamp_of
@@ -53,10 +53,8 @@ def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
         return Part("online store", "nothing is published", [], notes)
     try:
         publication = Publication.from_bytes(pointer)
-    except (ValueError, TypeError, KeyError) as error:
-        return Part(
-            "online store", "the pointer", [Fault(f"the pointer is damaged ({error})", _refill(checked, None))], notes
-        )
+    except StoreDamaged as error:
+        return Part("online store", "the pointer", [Fault(str(error), _refill(checked, None))], notes)
     faults = [*_publication_faults(checked, publication)]
     try:
         faults += _record_faults(checked, store, publication)

@@ -316,5 +316,4 @@ def test_the_table_of_a_report_and_its_runs_hold_the_same_figures(ran: Ran, repo
     }
     for model, name, value in ran.tables.read("model_metrics", {"report": report}).rows():
         if value is not None:
-            in_run = logged[model] if logged else of_report.data.metrics
-            assert in_run[mlflow_name(name if logged else f"{model}_{name}")] == pytest.approx(value, nan_ok=True)
+            assert logged[model][mlflow_name(name)] == pytest.approx(value, nan_ok=True)

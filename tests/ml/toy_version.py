@@ -34,7 +34,7 @@ class ToyArtifact(Artifact[ToyNetwork]):
 @dataclass(frozen=True)
 class ToyVersion:
     kind: ClassVar[str] = "toy"
-    artifact: ClassVar[type[ToyArtifact]] = ToyArtifact
+    artifact_class: ClassVar[type[ToyArtifact]] = ToyArtifact
 
     period: TrainingPeriod
     basis: ContentBasis
@@ -48,10 +48,10 @@ class ToyVersion:
         return partial(fit, ToyTask(self.settings, monitor=monitored(1)), EPOCHS)
 
     def comparisons(self) -> Sequence[PlannedFit[ToyNetwork]]:
-        return [PlannedFit("evaluation", ToyTask(self.settings), self.period, self.basis)]
+        return [PlannedFit("toy evaluation", "evaluation", ToyTask(self.settings), self.period, self.basis)]
 
     def deployed(self) -> PlannedFit[ToyNetwork]:
-        return PlannedFit(DEPLOYED, ToyTask(self.settings), self.period, self.basis)
+        return PlannedFit("to deploy", DEPLOYED, ToyTask(self.settings), self.period, self.basis)
 
     def register(self, artifact: Artifact[ToyNetwork], work: Path) -> str:
         mlflow.log_artifacts(str(work / DEPLOYED), "model")

@@ -35,6 +35,7 @@ class Publication:
     published_at: datetime
     record_format: int = RECORD_FORMAT
     catalogue_sha256: str | None = None  # None in a pointer of before
+    sequence_shape: str | None = None  # of all sequences; None: not known, as while they are written in another shape
 
     @property
     def states(self) -> str:
@@ -62,7 +63,7 @@ class Publication:
             StoreDamaged: it is not what ``to_bytes`` made.
         """
         try:
-            # Signs say the format of the records since the second.
+            # Pointers say the format of the records since the second.
             values = {"record_format": 1} | json.loads(content)
             for name in ("model", "index", "catalogue"):
                 values[name] = Path(values[name])

@@ -67,7 +67,7 @@ class WorldSettings(BaseModel):
         0.1, ge=0, le=1, description="Share of each demographic that is unknown; users need not say."
     )
 
-    # WorldCatalogue
+    # Catalogue
     departments: int = Field(12, ge=1, le=12, description="Departments, of 4 categories with 3 leaves each.")
     initial_items: int = Field(4000, ge=1, description="Items on the first day of the history.")
     new_items_per_day: int = Field(4, ge=0, description="A fifth of the catalogue is new within eight months.")

@@ -86,7 +86,8 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 root = Path(sys.argv[1])
 landing = Landing(root / "landing")
-ingest(landing, Tables(root / "tables"), LandingTable.events, day=landing.dates()[0], settings=DataSettings(memory_gib=0.25))
+settings = DataSettings(memory_gib=0.25)
+ingest(landing, Tables(root / "tables"), LandingTable.events, day=landing.dates()[0], settings=settings)
 print(peak / 2**20)
 """
 
