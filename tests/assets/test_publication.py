@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from assets.steps.versions import serving_advertisers
+from assets.common.workspace import Workspace
+from assets.steps.publish import publish_day
+from assets.steps.versions import serving, serving_advertisers
+from settings import Settings
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.days import day_end
@@ -16,7 +21,7 @@ from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.online import LmdbStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication, served
-from warehouse.online.records import json_in, stamp_of
+from warehouse.online.records import json_in, json_value, stamp_in, stamp_of
 from warehouse.states import candidates_snapshot, snapshot
 from warehouse.tables import Tables
 
@@ -111,3 +116,73 @@ def test_a_publication_that_died_is_made_good(ran: Ran, tmp_path_factory: pytest
     store.close()
     execute(home, days_of([DAYS[2]]))
     assert_store_is(home, "item-1", DAYS[2])
+
+
+@pytest.fixture
+def workspace(ran: Ran, tmp_path: Path) -> Workspace:
+    """A copy of the home, published as of its newest day."""
+    return Workspace(Settings(home=copy_of(ran.home, tmp_path / "home").root))
+
+
+def publish(workspace: Workspace) -> Publication:
+    version = serving(workspace.tables, workspace.home, DAYS[-1], "item-1")
+    return publish_day(workspace, version, DAYS[-1], version.name).publication
+
+
+def quiet_user(workspace: Workspace) -> bytes:
+    """Somebody who has a sequence, and was not active on the newest day."""
+    active = workspace.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"]
+    everybody = snapshot(workspace.tables, "item-1", DAYS[-1])["user_id"]
+    return str(everybody.filter(~everybody.is_in(active.implode()))[0]).encode()
+
+
+@pytest.mark.parametrize("written_as", [None, "7-20"])
+def test_sequences_of_another_shape_or_half_rewritten_are_written_anew(
+    workspace: Workspace, written_as: str | None
+) -> None:
+    store, key = LmdbStore(workspace.home.online), quiet_user(workspace)
+    now = served(store)
+    assert now is not None
+    assert now.sequence_shape == "30-1825"
+    whole = store.get(SEQUENCES, key)
+    assert whole is not None
+    content = json_in(whole)
+    assert len(content["event_id"]) > 1
+    cut = json_value(stamp_in(whole), {name: values[-1:] for name, values in content.items()})
+    store.put(SEQUENCES, [(key, cut)])
+    publish(workspace)
+    assert store.get(SEQUENCES, key) == cut  # the shape fits: only active users cost anything
+    store.switch(replace(now, sequence_shape=written_as).to_bytes())
+    assert publish(workspace).sequence_shape == "30-1825"
+    assert store.get(SEQUENCES, key) == whole
+    store.close()
+
+
+def test_a_publisher_that_dies_among_sequences_of_another_shape_says_so(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LmdbStore(workspace.home.online)
+    now = served(store)
+    assert now is not None
+    store.switch(replace(now, sequence_shape="7-20").to_bytes())
+    monkeypatch.setattr("assets.steps.publish.all_user_sequences", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        publish(workspace)
+    left = served(store)
+    assert left is not None
+    assert (left.model_version, left.sequence_shape) == ("item-1", None)
+    store.close()
+
+
+def test_a_day_whose_sequences_were_not_stored_is_published(workspace: Workspace) -> None:
+    """Its quality check may have stopped the day after its events had been ingested."""
+    expected = workspace.tables.read("user_sequences", {"day": DAYS[-1]})
+    workspace.tables.remove("user_sequences", {"day": DAYS[-1]})
+    store = LmdbStore(workspace.home.online)
+    keys = [key.encode() for key in expected["user_id"]]
+    store.remove(SEQUENCES, keys)
+    publish(workspace)
+    assert [len(json_in(store.get(SEQUENCES, key) or b"")["event_id"]) for key in keys] == [
+        len(row) for row in expected["event_id"]
+    ]
+    store.close()
