@@ -50,7 +50,7 @@ def _items(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _events(events: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """Events in contract columns."""
+    """Return the events in contract columns."""
     position = pl.col("position").cast(pl.String).str.zfill(_POSITION_DIGITS)
     event_time = pl.from_epoch("timestamp", time_unit="s").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
     return (

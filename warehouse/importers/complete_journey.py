@@ -59,7 +59,10 @@ def _baskets(source: Path, maker: pl.DataFrame) -> pl.DataFrame:
 
 
 def _redemptions(source: Path, maker: pl.DataFrame) -> pl.DataFrame:
-    """A coupon is for many products, of one manufacturer as a rule: the commonest one."""
+    """Return the redemptions of coupons as events.
+
+    A coupon is for many products, as a rule of one manufacturer: the event names the commonest manufacturer.
+    """
     coupons = pl.read_parquet(source / "coupons.parquet", glob=False).with_columns(pl.col("product_id").cast(pl.String))
     counted = coupons.join(maker, on="product_id").group_by("coupon_upc", "advertiser_id").len()
     of_coupon = counted.sort("len", "advertiser_id", descending=[True, False]).unique("coupon_upc", keep="first")

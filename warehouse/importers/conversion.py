@@ -23,14 +23,14 @@ _GROUPING = r"\s\x{00a0}\x{202f}'’"
 def expression(
     source: ColumnSource, kind: pl.DataType, time_zone: str, *, names: Collection[str], plausible: bool = False
 ) -> pl.Expr:
-    """Return a column's values as text (of a time: in UTC, ISO 8601).
+    """Return a column's values as text (a time: in UTC, ISO 8601).
 
-    What cannot be converted stays as it is written: ingestion quarantines the row and says why, or goes without the
-    number.
+    A value that cannot be converted stays as it is written: ingestion then quarantines the row and says why, or drops
+    the number.
 
     Args:
-        names: the columns that there are; one that is not there is empty.
-        plausible: whether a time before 1990 or after 2100 is none.
+        names: the columns that there are; a column that is not among them is empty.
+        plausible: whether a time before 1990 or after 2100 is no time.
     """
     if source.constant is not None:
         return pl.lit(source.constant)
@@ -58,7 +58,7 @@ def expression(
 
 
 def number_text(text: pl.Expr, decimal: str) -> pl.Expr:
-    """Return numbers as people write them ("1.299,00 €", "USD 12.99") as plain ones; null where a text is none."""
+    """Return numbers as people write them ("1.299,00 €", "USD 12.99") as plain numbers; null for another text."""
     grouping = rf"[{_GROUPING}{',' if decimal == '.' else '.'}]"
     digits = rf"(?:\d{{1,3}}(?:{grouping}\d{{3}})+|\d+)(?:{_literally(decimal)}\d+)?"
     currency = r"[\p{L}\p{Sc}.\s\x{00a0}\x{202f}]*?"
@@ -68,7 +68,7 @@ def number_text(text: pl.Expr, decimal: str) -> pl.Expr:
 
 
 def times(texts: pl.Series, source: ColumnSource, time_zone: str, *, plausible: bool = True) -> pl.Series:
-    """Return texts as times in UTC; null where one is none, or no ``plausible`` one."""
+    """Return texts as times in UTC; null for a text that is no time, or no ``plausible`` time."""
     bounds = _PLAUSIBLE if plausible else _ANY_TIME
     frame, text = texts.alias("text").to_frame(), pl.col("text")
     if source.unit == "auto":
@@ -89,7 +89,7 @@ def _filled(text: pl.Expr, source: ColumnSource) -> pl.Expr:
 
 
 def _time_text(texts: pl.Series, source: ColumnSource, time_zone: str, plausible: bool) -> pl.Series:
-    """Texts as times in UTC, ISO 8601; what is none as it is written."""
+    """Return texts as times in UTC, in ISO 8601. A text that is no time stays as it is written."""
     read = times(texts, source, time_zone, plausible=plausible).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     frame = pl.DataFrame({"read": read, "text": texts})
     # Ingestion would take a text like "2026-03-01 10:00" for UTC, whatever the mapping says.
@@ -99,7 +99,7 @@ def _time_text(texts: pl.Series, source: ColumnSource, time_zone: str, plausible
 
 
 def _epoch(text: pl.Expr, unit: str, bounds: tuple[datetime, datetime]) -> pl.Expr:
-    """Numbers since 1970 UTC as times, with or without decimals."""
+    """Return numbers since 1970 UTC, with or without decimals, as times."""
     per_second = UNITS[unit]
     fraction, whole = text.cast(pl.Float64, strict=False), text.cast(pl.Int64, strict=False)
     exact = whole * (10**6 // per_second) if per_second <= 10**6 else whole // (per_second // 10**6)
@@ -121,8 +121,11 @@ def _written(text: pl.Expr, source: ColumnSource, time_zone: str) -> pl.Expr:
 
 
 def _in_zone(local: pl.Expr, time_zone: str) -> pl.Expr:
-    """Local times as UTC: of an hour that comes twice the first; one that summer time leaves out is counted from the
-    clock before the change, so that 02:23 is 03:23."""
+    """Return local times as UTC.
+
+    Of an hour that comes twice the first one counts. A time that summer time leaves out is counted from the clock
+    before the change, so that 02:23 is 03:23.
+    """
     day = pl.duration(days=1)
     found = _clock(local, time_zone)
     left_out = pl.when(found.is_null()).then(local)

@@ -60,7 +60,7 @@ class DelimitedExport:
 
     @property
     def encoding(self) -> str:
-        """Of the file's text."""
+        """Return the encoding of the file's text."""
         return self.text.encoding
 
     @cached_property
@@ -68,7 +68,7 @@ class DelimitedExport:
         return _read_through(self)
 
     def batches(self, rejected: Rejected) -> Iterator[pl.DataFrame]:
-        """As ``Export`` says."""
+        """Yield the rows as ``Export.batches`` says."""
         found = self._found
         for line, reason in found.rejected.items():
             rejected.add(self.path, line, reason)
@@ -91,7 +91,7 @@ class DelimitedExport:
             yield placed(nothing, label, pl.Series([], dtype=pl.Int64))
 
     def _without_header(self, rows: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
-        """``rows`` without those that are the header again, as in files that were put together from several."""
+        """Return ``rows`` without the rows that repeat the header, as in files that were put together from several."""
         again = pl.all_horizontal(pl.col(name) == text for name, text in zip(self.names, self.header, strict=True))
         found = rows.select(again.fill_null(False).alias("again"))["again"]
         for line in rows[SOURCE_ROW].filter(found):
@@ -118,7 +118,7 @@ class _Found:
     first: int
 
     def records(self, before: int, rows: int) -> pl.Series:
-        """The records that ``rows`` rows after the first ``before`` rows are."""
+        """Return the record numbers of the ``rows`` rows that follow the first ``before`` rows."""
         numbers = np.arange(before, before + rows) + self.first
         # Each bad record up to a row moves it on by one: of the k-th bad one, k rows and bad ones lie before it.
         shifts = self.bad - np.arange(len(self.bad))
@@ -155,7 +155,10 @@ def open_delimited(path: Path, text: TextFile) -> DelimitedExport:
 
 
 def _own_values(header: Sequence[str], rows: Iterator[list[str]]) -> list[str]:
-    """Those of a header's names that are values of their own column, too: of two or more, it is a row like others."""
+    """Return the names of a header that are also values of their own columns; nothing for fewer than two names.
+
+    Where two or more names are values, the header is a row like others.
+    """
     found: dict[str, None] = {}
     try:
         for row in rows:
@@ -191,7 +194,7 @@ def _dialect(path: Path, text: TextFile, head: str) -> Dialect:
 
 
 def _sniffed(path: Path, skipped: int) -> tuple[str, str, str] | None:
-    """Delimiter, quote and escape as DuckDB finds them below the first lines; None where it does not."""
+    """Return delimiter, quote and escape as DuckDB finds them below the first lines; None where DuckDB finds none."""
     try:
         with duckdb.connect() as connection:
             found = connection.execute(
@@ -206,7 +209,7 @@ def _sniffed(path: Path, skipped: int) -> tuple[str, str, str] | None:
 
 
 def _agreeing(lines: Sequence[str], delimiter: str) -> float:
-    """The share of the first rows that have as many fields as the header, or an empty one more."""
+    """Return the share of the first rows that have as many fields as the header, or one empty field more."""
     try:
         header, *rows = csv.reader(lines[:_COMPARED], delimiter=delimiter)
     except csv.Error:  # a field that is too large: what is wrong with a row is told where it is read
@@ -216,7 +219,7 @@ def _agreeing(lines: Sequence[str], delimiter: str) -> float:
 
 
 def _columns_below(lines: Sequence[str], above: int) -> int | None:
-    """How many lines, of a title and the like, stand above the one that all others agree with; None without any."""
+    """Return how many lines, of a title and the like, stand above the line that fits all others; None for no lines."""
     if len([text for text in re.split(f"[{_DELIMITERS}]", lines[above]) if text.strip()]) > 1:
         return None  # a header, though an odd one
     for skipped in range(above + 1, min(above + _ABOVE_HEADER, len(lines) - 1)):
@@ -227,7 +230,7 @@ def _columns_below(lines: Sequence[str], above: int) -> int | None:
 
 
 def _why_no_dialect(path: Path) -> str:
-    """Why a file's dialect cannot be found out, and what to do, to be read behind the file's name."""
+    """Return why a file's dialect cannot be found out, and what to do. The text is read behind the file's name."""
     with opened(path) as file:
         for line, content in enumerate(file, 1):
             if len(content) > _LINE_BYTES:
@@ -242,7 +245,7 @@ def _why_no_dialect(path: Path) -> str:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that tell columns apart: one without a name has its number, one that is there twice, too."""
+    """Return names that tell columns apart. A name that is missing or repeated gets the number of its column."""
     found: list[str] = []
     for number, name in enumerate((name.strip() for name in names), 1):
         known = {each.lower() for each in found}  # DuckDB's columns are not told apart by case
@@ -253,7 +256,7 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 def _query(
     connection: duckdb.DuckDBPyConnection, export: DelimitedExport, select: str, more: str = ""
 ) -> duckdb.DuckDBPyRelation:
-    """The rows; what is none is in ``reject_errors`` afterwards.
+    """Return the query of the rows. After it, ``reject_errors`` has the lines that are no rows.
 
     ``ignore_errors`` alone loses rows behind a value with a quote within.
     """
@@ -272,7 +275,7 @@ def _query(
 
 
 def _frames(connection: duckdb.DuckDBPyConnection, export: DelimitedExport, more: str) -> Iterator[pl.DataFrame]:
-    """The rows, batch by batch.
+    """Yield the rows, batch by batch.
 
     Raises:
         SourceError: the file cannot be read.
@@ -285,7 +288,7 @@ def _frames(connection: duckdb.DuckDBPyConnection, export: DelimitedExport, more
 
 
 def _read_through(export: DelimitedExport) -> _Found:
-    """Read all rows, to know which lines are none.
+    """Read all rows, to find the lines that are no rows.
 
     Raises:
         SourceError: a quote opens that does not close, or the file cannot be read.
@@ -324,7 +327,7 @@ def _reason(message: str, columns: int) -> str:
 
 
 def _lines_at(path: Path, positions: Sequence[int]) -> list[int]:
-    """The lines that begin at byte positions, ascending."""
+    """Return the numbers of the lines that begin at byte positions, ascending."""
     lines, line, place = [], 1, 0
     with opened(path) as file:
         for position in positions:

@@ -79,7 +79,7 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def _announced(path: Path) -> str | None:
-    """Return the Unicode encoding that the first bytes show; None where they show none."""
+    """Return the Unicode encoding that the first bytes show; None where the first bytes show none."""
     with opened(path) as file:
         head = file.read(_HEAD_BYTES)
     for mark, encoding in _BYTE_ORDER_MARKS:
@@ -101,7 +101,7 @@ def _decoded(path: Path, encoding: str, errors: str = "strict") -> Iterator[str]
 
 
 def _without_unicode(path: Path) -> str:
-    """Return the encoding of a file that is not UTF-8: cp1252, or Latin-1 where a byte has no meaning in cp1252.
+    """Return the encoding of a file that is not UTF-8: cp1252, or Latin-1 where cp1252 has no meaning for a byte.
 
     Raises:
         SourceError: most characters beyond ASCII are UTF-8, so that cp1252 would spoil them.
@@ -143,7 +143,7 @@ def _transcoded(path: Path, encoding: str, copy: Path) -> Iterator[str]:
 
 
 def _lines(blocks: Iterable[str]) -> int:
-    """Return the number of lines, one without an end at the file's end included."""
+    """Return the number of lines. A last line without a line end counts, too."""
     lines, last = 0, "\n"
     for block in blocks:
         lines += block.count("\n")

@@ -15,18 +15,18 @@ _SAYS = ("event_name", "item_id", "event_time")
 
 
 def content_id(names: Sequence[str]) -> pl.Expr:
-    """Return 128 bits of what a row says: an event is there twice where its row is there twice."""
+    """Return 128 bits of the content of a row: an event is there twice where its row is there twice."""
     return _hashed([*names, ELEMENT])
 
 
 def given_or_content_id(given: pl.Expr, names: Sequence[str]) -> pl.Expr:
-    """Return the given id, of an element of a list with its number; what the row says where there is none."""
+    """Return the given id (for an element of a list, with the element's number); without an id the ``content_id``."""
     of_element = pl.when(pl.col(ELEMENT).is_null()).then(given).otherwise(pl.format("{}-{}", given, pl.col(ELEMENT)))
     return pl.coalesce(of_element, content_id(names))
 
 
 def with_distinct_ids(pieces: Staging, sequence: str) -> tuple[str, list[str]]:
-    """Tell staged events apart that have one key and another name or item: the id is that of an order or a session.
+    """Tell staged events apart that share a key and differ in name or item: the id is the id of an order or a session.
 
     Args:
         sequence: the column that numbers the staged rows.

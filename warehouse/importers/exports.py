@@ -23,7 +23,7 @@ class Rejected:
     lines: dict[Path, dict[int, str]] = field(default_factory=dict)  # reason by line
 
     def add(self, path: Path, line: int, reason: str) -> None:
-        """Note a line, once however often its file is read."""
+        """Note a line. A line counts once, however often its file is read."""
         self.lines.setdefault(path, {})[line] = reason
 
     def described(self) -> list[str]:
@@ -85,5 +85,5 @@ class Export(Protocol):
 
 
 def placed(rows: pl.DataFrame, label: str, numbers: pl.Series | pl.Expr) -> pl.DataFrame:
-    """``rows`` with their places: ``label`` says what the numbers count in which file."""
+    """Return ``rows`` with their places. ``label`` says in which file, and what, ``numbers`` count."""
     return rows.with_columns(pl.lit(label).alias(SOURCE_FILE), numbers.cast(pl.Int64).alias(SOURCE_ROW))

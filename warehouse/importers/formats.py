@@ -94,7 +94,7 @@ class ParquetExport:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the columns.
+        """Return the names of the columns.
 
         Raises:
             SourceError: the file cannot be read.
@@ -105,7 +105,7 @@ class ParquetExport:
             raise _unreadable(self.path, error) from error
 
     def batches(self, rejected: Rejected) -> Iterator[pl.DataFrame]:
-        """As ``Export`` says."""
+        """Yield the rows as ``Export.batches`` says."""
         rows, read = pl.scan_parquet(self.path, glob=False, hive_partitioning=False), 0
         try:
             for batch in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True, lazy=True):
@@ -129,7 +129,7 @@ def _as_text(batch: pl.DataFrame) -> pl.DataFrame:
 
 
 def _json_text(column: pl.Series) -> pl.Series:
-    """A list or struct column as JSON text."""
+    """Return a list or struct column as JSON text."""
     wrapped = column.to_frame().select(pl.struct(pl.all()).struct.json_encode().alias(column.name))[column.name]
     inner = wrapped.str.slice(len(column.name.encode()) + 4).str.head(-1)  # {"name":…}
     return pl.select(pl.when(column.is_null()).then(None).otherwise(inner).alias(column.name))[column.name]
@@ -146,7 +146,7 @@ class JsonExport:
     may_leave_out: bool = True
 
     def batches(self, rejected: Rejected) -> Iterator[pl.DataFrame]:
-        """As ``Export`` says."""
+        """Yield the rows as ``Export.batches`` says."""
         broken: list[BrokenLine] = []
         read = 0
         for numbers, rows in json_batches(self.text, self.names, BATCH_ROWS, broken):

@@ -92,7 +92,7 @@ class _Span:
 
 
 def _clicks(path: Path) -> pl.LazyFrame:
-    """The clicks with ``row`` (in the file), ``time`` (UTC) and ``day`` (local)."""
+    """Return the clicks with ``row`` (in the file), ``time`` (UTC) and ``day`` (local)."""
     time = pl.from_epoch("click_timestamp", time_unit="ms").dt.cast_time_unit("us").dt.replace_time_zone("UTC")
     return pl.scan_parquet(path, glob=False).select(
         "user_id",
@@ -129,7 +129,10 @@ def _events(clicks: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _impressions(clicks: pl.LazyFrame) -> pl.DataFrame:
-    """Consecutive clicks a -> b of a session, a other than b: b was clicked on a's page. Plus ``day``, that of b."""
+    """Return an impression for consecutive clicks a -> b of a session, a other than b: b was clicked on a's page.
+
+    The column ``day`` is the day of click b.
+    """
     ordered = clicks.select("session_id", "row", "user_id", "item_id", "time", "day").sort("session_id", "time", "row")
     same_session = pl.col("session_id") == pl.col("session_id").shift(1)
     pairs = ordered.with_columns(subject=pl.when(same_session).then(pl.col("item_id").shift(1)))
@@ -170,7 +173,7 @@ def _items(path: Path, clicks: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _users(clicks: pl.LazyFrame) -> pl.DataFrame:
-    """Users with the country code of their first click, and its ``day``."""
+    """Return the users with the country code and the ``day`` of their first click."""
     first = pl.col("time").arg_min()
     return (
         clicks.group_by("user_id")

@@ -22,10 +22,10 @@ _LEVEL_SEPARATORS = (">", "/", "|", ".", ";")
 
 
 def time_words(column: pl.Series) -> list[str] | None:
-    """Return what a mapping has to say about a column of times: a unit, a format, or nothing; None where no format is
-    known that reads them.
+    """Return the words that a mapping needs for a column of times: a unit, a format, or nothing.
 
-    Of formats that read as many, like 03/04/2026, the one counts by which the log is the shortest.
+    Return None where no known format reads the texts. Where several formats read equally many texts, like 03/04/2026,
+    the format counts by which the log is the shortest.
     """
     texts = column.drop_nulls()
     if not len(texts):
@@ -48,7 +48,7 @@ def time_words(column: pl.Series) -> list[str] | None:
 
 
 def decimal_sign(column: pl.Series) -> str | None:
-    """Return the decimal sign of numbers as people write them; None where they are plain numbers, or none."""
+    """Return the decimal sign of numbers as people write them; None for plain numbers or for no numbers."""
     texts = column.drop_nulls()
     if not len(texts) or not texts.cast(pl.Float64, strict=False).null_count():
         return None
@@ -59,7 +59,7 @@ def decimal_sign(column: pl.Series) -> str | None:
 
 
 def empty_words(column: pl.Series) -> list[str]:
-    """Return the words among the values that stand for nothing, as databases and analytics write it."""
+    """Return the words among the values that stand for nothing, as databases and analytics tools write them."""
     return [word for word in EMPTY_WORDS if (column == word).any()]
 
 
@@ -70,14 +70,14 @@ def is_whole(column: pl.Series) -> bool:
 
 
 def level_separator(values: Sequence[str]) -> str | None:
-    """Return what stands between the levels of category paths; None where it is the contract's, or there is none."""
+    """Return the text between the levels of category paths; None where it is the contract's, or there is none."""
     counts = {each: sum(each in value for value in values) for each in _LEVEL_SEPARATORS}
     best = max(counts, key=lambda each: counts[each])
     return best if values and counts[best] >= 0.3 * len(values) and best != ">" else None
 
 
 def _decimals(texts: pl.Series, sign: str) -> int:
-    """How many texts end with one or two digits behind the sign, as prices do."""
+    """Return how many texts end with one or two digits behind the sign, as prices do."""
     return int(texts.str.contains(rf"\{sign}\d{{1,2}}\D*$").sum())
 
 
@@ -88,7 +88,7 @@ def _span(texts: pl.Series, format_: str) -> timedelta:
 
 
 def _read(texts: pl.Series, source: ColumnSource) -> float:
-    """The share of texts that are times between 1990 and 2100."""
+    """Return the share of texts that are times between 1990 and 2100."""
     try:
         read = times(texts, source, "UTC")
     except pl.exceptions.PolarsError:  # a format that no text can have

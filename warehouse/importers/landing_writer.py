@@ -46,7 +46,7 @@ class ImportSummary:
     left_out: Mapping[str, int]
 
     def lines(self) -> list[str]:
-        """The summary for people, a fact a line."""
+        """Return the summary for people, a fact a line."""
         lines = [
             f"{self.events:,} events of {self.users:,} users, {self.first_time:%Y-%m-%d} to {self.last_time:%Y-%m-%d}",
             f"{self.items:,} items of {self.advertisers:,} known advertisers",
@@ -78,8 +78,9 @@ class Log:
 
 
 def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
-    """Write a log into an empty or new landing zone: its last ``daily_days`` days with events one by one, what is
-    before them as the history.
+    """Write a log into an empty or new landing zone.
+
+    The last ``daily_days`` days with events become daily partitions, everything before them the history.
 
     Raises:
         SourceError: the log has too few days, or the landing zone is not empty.
@@ -133,7 +134,7 @@ def require_files(source: Path, names: Sequence[str], what: str) -> None:
 
 @contextmanager
 def staged(landing: Landing) -> Iterator[Landing]:
-    """A landing zone beside the wanted one, renamed to it when the block ends well: never half an import.
+    """Yield a landing zone beside the wanted one, renamed to it when the block ends well: never half an import.
 
     Raises:
         SourceError: there is something at the target already; an import never mixes with other data, nor deletes it.
@@ -153,7 +154,7 @@ def staged(landing: Landing) -> Iterator[Landing]:
 
 
 def sink(landing: Landing, table: LandingTable, day: date | None, frame: pl.LazyFrame) -> None:
-    """Stream rows to one Parquet file of a day (None: the history), without holding them in memory."""
+    """Stream rows to one Parquet file of a day (None: the history). The rows are never all in memory."""
     folder = landing.folder(table, day)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".part-0.{os.getpid()}.tmp"
@@ -164,7 +165,7 @@ def sink(landing: Landing, table: LandingTable, day: date | None, frame: pl.Lazy
 def write_by_day(
     landing: Landing, table: LandingTable, frame: pl.DataFrame, *, days: Sequence[date], day_column: str = "day"
 ) -> None:
-    """Write rows to the daily partition of their ``day_column``; those before the first of ``days`` to the history."""
+    """Write rows to the daily partition of their ``day_column``; rows before the first of ``days`` to the history."""
     landing.write(table, None, frame.filter(pl.col(day_column) < days[0]).drop(day_column))
     for day in days:
         landing.write(table, day, frame.filter(pl.col(day_column) == day).drop(day_column))

@@ -59,12 +59,12 @@ class ColumnSource(_Strict):
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The export's columns that are read."""
+        """Return the export's columns that are read."""
         return self.columns or self.any_of or ((self.column,) if self.column is not None else ())
 
 
 def _short(value: Any) -> Any:
-    """``user_id = "customer"`` is short for ``{column = "customer"}``, a list of names for ``{any_of = …}``."""
+    """Return the long form of a source: ``"customer"`` is ``{column = "customer"}``, a list is ``{any_of = …}``."""
     if isinstance(value, list):
         return {"any_of": value}
     return {"column": value} if isinstance(value, str) else value
@@ -93,12 +93,12 @@ class TableMapping(_Strict):
 
     @property
     def sources(self) -> list[tuple[str, ColumnSource]]:
-        """Where values come from, with the column that they become."""
+        """Return each column, and ``arrived``, with the source of its values."""
         return [*self.columns.items(), *([("arrived", self.arrived)] if self.arrived else [])]
 
     @property
     def arrival(self) -> ColumnSource | None:
-        """The time by which rows are put into days."""
+        """Return the source of the time by which rows are put into days."""
         return self.arrived or self.columns.get("event_time") or self.columns.get("request_time")
 
 
@@ -166,7 +166,7 @@ class Mapping(_Strict):
         """Read ``mapping.toml``.
 
         Raises:
-            MappingError: it is missing, no TOML, or breaks a rule.
+            MappingError: the file is missing, is no TOML, or breaks a rule.
         """
         try:
             return cls.model_validate(tomllib.loads(path.read_text("utf-8-sig")))

@@ -44,8 +44,10 @@ class _Sample:
     rows: pl.DataFrame  # every column as text, and every path into one
 
     def column(self, wanted: str) -> str | None:
-        """Return the export's column that is most likely the wanted one: with values rather than empty, and a column
-        by itself rather than a value in one."""
+        """Return the export's column that is most likely the wanted column.
+
+        A column with values is likelier than an empty column, and a column by itself likelier than a value in a column.
+        """
         order = {name: place for place, name in reversed(list(enumerate(NAMES[wanted])))}
         places = {name: [order[form] for form in forms(name) if form in order] for name in self.rows.columns}
         fitting = [name for name in self.rows.columns if places[name] and not self._is_nested(name)]
@@ -58,7 +60,7 @@ class _Sample:
         )
 
     def columns(self, wanted: str) -> list[str]:
-        """Return the most likely column, and those that say the same where that one is empty."""
+        """Return the most likely column, and the columns of the same meaning where the most likely column is empty."""
         first = self.column(wanted)
         if first is None or wanted not in FILLED:
             return [] if first is None else [first]
@@ -77,7 +79,7 @@ class _Sample:
         return list(counted[column].head(_SHOWN_VALUES))
 
     def levels(self, column: str) -> list[str]:
-        """Return the columns of the category levels that ``column`` is one of, the root first."""
+        """Return the columns of the category levels to which ``column`` belongs, the root first."""
         found = category_level(column)
         if found is None:
             return []
@@ -112,10 +114,10 @@ class _Sample:
 
 
 def sketch(path: Path) -> str:
-    """Return the text of a mapping for ``path``: what could be guessed, what is missing, and what is not used.
+    """Return the text of a mapping for ``path``, with the guessed, the missing and the unused columns.
 
     Raises:
-        SourceError: the file's format is unknown, or it cannot be read.
+        SourceError: the file's format is unknown, or the file cannot be read.
     """
     return sketch_of(path).text
 
@@ -124,7 +126,7 @@ def sketch_of(path: Path) -> Sketch:
     """Return a mapping for ``path``.
 
     Raises:
-        SourceError: the file's format is unknown, or it cannot be read.
+        SourceError: the file's format is unknown, or the file cannot be read.
     """
     with TemporaryDirectory(prefix="adseq-sketch-") as directory:
         sample = _sample(open_export(path, Path(directory)))
@@ -198,7 +200,7 @@ def _missing(table: LandingTable, name: str) -> list[str]:
 
 
 def _source(sample: _Sample, name: str, columns: Sequence[str], levels: Sequence[str]) -> str:
-    """Return what stands right of the equals sign."""
+    """Return the text right of the equals sign."""
     if levels:
         return f"{{columns = {json.dumps(levels, ensure_ascii=False)}}}"
     column = sample.rows.select(pl.coalesce(columns).alias(columns[0]))[columns[0]]
@@ -209,7 +211,7 @@ def _source(sample: _Sample, name: str, columns: Sequence[str], levels: Sequence
 
 
 def _words(sample: _Sample, name: str, values: Sequence[str], column: pl.Series) -> list[str]:
-    """Return what a mapping has to say about the values of a column."""
+    """Return the words of a mapping about the values of a column."""
     empty = empty_words(column) if name in (*FILLED, "value", "price") else []
     if empty:
         without = _words(sample, name, values, column.replace(dict.fromkeys(empty)))
@@ -235,7 +237,7 @@ def _words(sample: _Sample, name: str, values: Sequence[str], column: pl.Series)
 
 
 def _named(sample: _Sample, word: str) -> str:
-    """The contract's event name for an export's word. A visit that names nothing, as of a home page, is ``custom``."""
+    """Return the contract's event name for an export's word. A visit without an item (a home page) is ``custom``."""
     name = meaning(word) or "custom"
     return "custom" if name == "page_visit" and sample.without_item(word) else name
 

@@ -37,7 +37,7 @@ class NestedPath:
 
     @property
     def listed(self) -> tuple[str, ...] | None:
-        """The names up to the list whose elements become rows; None without one."""
+        """Return the names up to the list whose elements become rows; None for a path without a list."""
         for number, step in enumerate(self.steps):
             if step.each:
                 return (self.column, *(each.name for each in self.steps[1 : number + 1]))
@@ -45,7 +45,7 @@ class NestedPath:
 
 
 def nested_path(text: str, columns: Collection[str]) -> NestedPath | None:
-    """Return the path that ``text`` is; None where it is a column by itself, or none of its beginnings is one."""
+    """Return ``text`` as a path; None where ``text`` is a column by itself, or begins with no column."""
     if text in columns:
         return None
     for column in sorted(columns, key=len, reverse=True):
@@ -68,7 +68,7 @@ def _steps(text: str) -> tuple[_Step, ...]:
 
 
 def check_one_list(paths: Sequence[NestedPath]) -> None:
-    """See that the elements of one list only become rows.
+    """Check that only the elements of one list become rows.
 
     Raises:
         MappingError: two paths go through the elements of different lists, or one through two.
@@ -83,7 +83,8 @@ def check_one_list(paths: Sequence[NestedPath]) -> None:
 def with_nested(rows: pl.DataFrame, paths: Sequence[NestedPath]) -> pl.DataFrame:
     """Return ``rows`` with a text column for each path, named as the path, and ``ELEMENT``.
 
-    A row becomes one for each element of the list that paths with ``[]`` go through; without elements it stays one.
+    A row becomes one row for each element of the list that paths with ``[]`` go through; a row without elements stays
+    one row.
     """
     if not paths:
         return rows.with_columns(pl.lit(None, pl.Int64).alias(ELEMENT))
@@ -114,7 +115,7 @@ def _decoded(text: str | None) -> Any:
 
 
 def _reached(document: Any, path: NestedPath) -> list[str | None]:
-    """The values at a path: one for each element of its list, else one."""
+    """Return the values at a path: one for each element of the path's list, else one."""
     reached = [document]
     for number, step in enumerate(path.steps):
         if number:
@@ -128,7 +129,7 @@ def _reached(document: Any, path: NestedPath) -> list[str | None]:
 
 
 def _unwrapped(value: Any) -> Any:
-    """A list as some Parquet writers nest it, ``{"list": [{"element": …}]}``, as a list."""
+    """Return a list that a Parquet writer nested, ``{"list": [{"element": …}]}``, as a plain list."""
     if isinstance(value, dict) and list(value) == ["list"] and isinstance(value["list"], list):
         return [
             each["element"] if isinstance(each, dict) and list(each) == ["element"] else each for each in value["list"]
@@ -152,7 +153,9 @@ def _text(value: Any) -> str | None:
 
 
 def paths_within(rows: pl.DataFrame, is_known: Callable[[str], bool]) -> list[str]:
-    """Return the paths into the nested values of a sample; of several lists those of the one with most known names."""
+    """Return the paths into the nested values of a sample; of several lists the paths of the list with most known
+    names.
+    """
     found: dict[str, None] = {}
     for column in rows.columns:
         for text in rows[column].drop_nulls().head(_SAMPLED_VALUES):

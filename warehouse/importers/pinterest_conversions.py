@@ -39,7 +39,7 @@ def import_pinterest_conversions(
     """Write all JSON files of ``source`` into an empty or new landing zone.
 
     Raises:
-        SourceError: there is none, one is not JSON or holds something else, or the log has too few days.
+        SourceError: there is no file, a file is not JSON or holds something else, or the log has too few days.
     """
     files = sorted(path for path in source.iterdir() if path.name.endswith(SUFFIXES))
     if not files:
@@ -70,10 +70,10 @@ class _Event:
     place: str
 
     def object(self, name: str) -> Mapping[str, Any]:
-        """A field that holds an object, or its JSON text.
+        """Return a field that holds an object, or the JSON text of an object.
 
         Raises:
-            SourceError: it holds something else.
+            SourceError: the field holds something else.
         """
         value = _parsed_text(self.fields.get(name)) or {}
         if not isinstance(value, dict):
@@ -81,10 +81,10 @@ class _Event:
         return value
 
     def time(self) -> datetime | None:
-        """The time of the event; None where it is before 1990 or after 2100.
+        """Return the time of the event; None for a time before 1990 or after 2100.
 
         Raises:
-            SourceError: it is none.
+            SourceError: the field is no time.
         """
         value = self.fields["event_time"]
         try:
@@ -101,13 +101,15 @@ class _Event:
         return time.astimezone(UTC) if MINIMUM_TIME <= time <= MAXIMUM_TIME else None
 
     def wrong(self, name: str, expected: str, value: Any) -> SourceError:
-        """What to raise about a field."""
+        """Return the error to raise about a field."""
         return SourceError(f"{self.place}: {name} is {expected}; found {str(value)[:80]!r}. Correct the export.")
 
 
 def _plausible(number: float) -> datetime | None:
-    """A number since 1970 as a time: seconds as the API has them, or milliseconds and finer, whichever is between 1990
-    and 2100."""
+    """Return a number since 1970 as a time; None where no unit makes it a time between 1990 and 2100.
+
+    The number counts seconds, as in the API, or milliseconds or finer: the first unit that fits.
+    """
     for per_second in UNITS.values():
         if MINIMUM_TIME.timestamp() <= number / per_second <= MAXIMUM_TIME.timestamp():
             return datetime.fromtimestamp(number / per_second, UTC)
@@ -125,7 +127,7 @@ def _events_in(path: Path) -> Iterator[_Event]:
 
 
 def _documents(path: Path) -> Iterator[tuple[str, Any]]:
-    """The JSON documents of a file: it is one, or each of its lines is."""
+    """Yield the JSON documents of a file: the whole file is one document, or each line is one."""
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -152,7 +154,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
 
 
 def _parsed_text(value: Any) -> Any:
-    """A value, or what its JSON text says."""
+    """Return a value; where the value is JSON text, the content of the JSON text."""
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -171,7 +173,7 @@ def _user_of(user: Mapping[str, Any]) -> str | None:
 
 
 def _contents(event: _Event, custom: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What an event says of its products, one entry each; a single empty one where it names none.
+    """Return the products of an event, one entry each; a single empty entry where the event names none.
 
     Raises:
         SourceError: ``contents`` or ``content_ids`` is no list of products.
@@ -196,7 +198,7 @@ def _contents(event: _Event, custom: Mapping[str, Any]) -> list[Mapping[str, Any
 def _rows(
     event: _Event, user: str, time: datetime, advertiser_id: str
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """An event's rows, one a product, and what is said of the product."""
+    """Yield a row for each product of an event, and the facts about the product."""
     custom = event.object("custom_data")
     contents = _contents(event, custom)
     given_name = str(event.fields["event_name"])
@@ -237,7 +239,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number, also with commas between its thousands; None where there is none."""
+    """Return a value as a number, also with commas between thousands; None for a value that is no number."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", value.strip()):
         value = value.replace(",", "")
     try:

@@ -21,7 +21,7 @@ NAMES = {"view": "page_visit", "cart": "add_to_cart", "remove_from_cart": "remov
 
 
 def mapping(daily_days: int) -> Mapping:
-    """What the columns of the public files are."""
+    """Return the mapping of the public files' columns."""
     events = {
         "user_id": "user_id",
         "event_time": "event_time",

@@ -45,7 +45,7 @@ def _events(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _items(source: Path, events: pl.DataFrame) -> pl.DataFrame:
-    """One row an item and day on which something was stated of it: all that is known by then."""
+    """Return one row for each item and each day on which a fact was stated of the item: all facts known by that day."""
     stated = pl.concat(
         [
             pl.scan_csv(source / name, infer_schema=False)
@@ -73,7 +73,7 @@ def _items(source: Path, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths(source: Path) -> dict[str, str]:
-    """Category -> path from the root."""
+    """Return the path from the root of each category."""
     tree = pl.read_csv(source / "category_tree.csv", infer_schema=False)
     parent = dict(tree.select("categoryid", "parentid").iter_rows())
 

@@ -60,7 +60,7 @@ class TabularSummary:
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The summary for people, a fact a line."""
+        """Return the summary for people, a fact a line."""
         lines = [f"{rows:,} {table.value}" for table, rows in self.rows.items()]
         first, last = (time.astimezone(ZoneInfo(self.time_zone)) for time in (self.first_time, self.last_time))
         lines.append(f"{first:%Y-%m-%d} to {last:%Y-%m-%d}")
@@ -126,10 +126,10 @@ class _Reading:
 
     @classmethod
     def of(cls, table: TableMapping, exports: Sequence[Export], time_zone: str) -> _Reading:
-        """Choose a table's files, and hold the mapping against their columns.
+        """Choose a table's files, and check the mapping against their columns.
 
         Raises:
-            MappingError: no file is of the table's patterns, or a column that is read is in none of them.
+            MappingError: no file is of the table's patterns, or no such file has a column that is read.
         """
         where = f"[[table]] into = {table.into.value!r}"
         chosen = [each for each in exports if any(fnmatch(each.path.name, pattern) for pattern in table.files)]
@@ -145,7 +145,7 @@ class _Reading:
         return reading
 
     def _check(self, where: str, name: str, source: ColumnSource, export: Export) -> None:
-        """See that a file has a needed column, or any file an optional one."""
+        """Check that a file has a needed column, or any file an optional column."""
         # A line of JSON lines leaves out what it does not have.
         needed = name in REQUIRED_COLUMNS[self.table.into] or (len(self.exports) == 1 and not export.may_leave_out)
         there = [export] if needed else self.exports
@@ -165,20 +165,20 @@ class _Reading:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The columns and paths that are read."""
+        """Return the columns and paths that are read."""
         return tuple(dict.fromkeys(column for _, source in self.table.sources for column in source.read))
 
     def paths(self, export: Export) -> list[NestedPath]:
-        """Those of the read columns that are paths into a column of the file."""
+        """Return the read columns that are paths into a column of the file."""
         found = [nested_path(name, export.names) for name in self.read]
         return [path for path in found if path is not None]
 
     def absent(self, export: Export) -> list[str]:
-        """Those of the read columns that the file does not have."""
+        """Return the read columns that the file does not have."""
         return [name for name in self.read if not _has(export, name)]
 
     def batches(self, export: Export, rejected: Rejected) -> Iterator[pl.DataFrame]:
-        """A file's rows in the table's columns, with their places and the day of arrival."""
+        """Yield a file's rows in the table's columns, with their places and the day of arrival."""
         paths = self.paths(export)
         for batch in export.batches(rejected):
             rows = with_nested(batch, paths)
@@ -199,7 +199,7 @@ class _Reading:
         return [column.alias(name) for name, column in columns.items()]
 
     def _days(self, rows: pl.DataFrame, written: pl.DataFrame) -> pl.Series:
-        """The days of arrival; null where a row arrives with the history, or nobody knows when."""
+        """Return the days of arrival; null where a row arrives with the history or the day is unknown."""
         if self.table.arrival is None:
             return pl.Series([None], dtype=pl.Date).new_from_index(0, rows.height)
         if self.table.arrived is None:  # events and impressions arrive when they happen
@@ -217,7 +217,7 @@ def _has(export: Export, column: str) -> bool:
 
 
 def _stage(pieces: Staging, reading: _Reading, rejected: Rejected) -> list[str]:
-    """Read the files of a table, once each, in order. Returns what became of rows, in sentences."""
+    """Read the files of a table, once each, in order. Return sentences about changed or lost rows."""
     table, read, nameless, numbers = reading.table.into, 0, 0, UnreadNumbers(reading.table.into)
     keys = KEYS[table] if table in (LandingTable.items, LandingTable.users) else ()
     notes = []
@@ -237,14 +237,14 @@ def _stage(pieces: Staging, reading: _Reading, rejected: Rejected) -> list[str]:
 
 
 def _by_day(pieces: Staging) -> pl.DataFrame:
-    """Rows, first and last time of each day with events."""
+    """Return the number of rows, and the first and last time, of each day with events."""
     time = pl.col("event_time").str.to_datetime(TIME_FORMAT, time_unit="us", time_zone="UTC", strict=False)
     days = pieces.scan(LandingTable.events.value).group_by(DAY).agg(rows=pl.len(), first=time.min(), last=time.max())
     return days.collect(engine="streaming")
 
 
 def _undated(pieces: Staging, counted: pl.DataFrame) -> str | None:
-    """A sentence about the events whose time cannot be read, with the first of them."""
+    """Return a sentence about the events whose time cannot be read, with the first such event; None without any."""
     undated = int(counted.filter(pl.col(DAY).is_null())["rows"].sum())
     if not undated:
         return None
@@ -258,7 +258,7 @@ def _undated(pieces: Staging, counted: pl.DataFrame) -> str | None:
 
 
 def _daily_days(dated: pl.DataFrame, wanted: int, undated: str | None) -> list[date]:
-    """The days that land one by one."""
+    """Return the days that land one by one."""
     if dated.is_empty() and undated:
         raise SourceError(f"No event has a time that can be read: {undated}.")
     if len(dated) <= wanted:
@@ -271,7 +271,10 @@ def _daily_days(dated: pl.DataFrame, wanted: int, undated: str | None) -> list[d
 
 
 def _gap(days: Sequence[date]) -> str | None:
-    """A sentence about days without events among the last ones: the days after them may be dated wrongly."""
+    """Return a sentence about days without events among the last days; None without any.
+
+    The days after such a gap may be dated wrongly.
+    """
     for before, after in pairwise(days):
         if (after - before).days > _GAP_DAYS:
             return f"nothing happens from {before} to {after}: are the times of {after} right?"
@@ -286,7 +289,7 @@ def _encoding(export: Export) -> str | None:
 
 
 def _write(zone: Landing, table: LandingTable, pieces: Staging, *, days: Sequence[date], notes: list[str]) -> int:
-    """Write the history and each of ``days``. What arrived on another day, or nobody knows when, is history."""
+    """Write the history and each of ``days``. Rows that arrived on another day, or on an unknown day, are history."""
     name = table.value
     if table is LandingTable.events:
         name, distinct = with_distinct_ids(pieces, SEQUENCE)
@@ -302,7 +305,7 @@ def _write(zone: Landing, table: LandingTable, pieces: Staging, *, days: Sequenc
 
 
 def _last(table: LandingTable, pieces: Staging, days: Sequence[date]) -> str:
-    """Stage the last row of each key in each arrival. Returns the name. Only keys are sorted: rows may be wide."""
+    """Stage the last row of each key in each arrival. Return the name. Only keys are sorted: rows may be wide."""
     listed = ", ".join(f"DATE '{day}'" for day in days)
     arrival = f"CASE WHEN {DAY} IN ({listed}) THEN {DAY} END"
     place = f"row_number() OVER (PARTITION BY {', '.join(KEYS[table])}, {arrival} ORDER BY {SEQUENCE} DESC)"
@@ -326,7 +329,7 @@ def _manifest(mapping: LogMapping) -> Manifest:
 
 
 def _unused(exports: Sequence[Export], readings: Sequence[_Reading]) -> tuple[str, ...]:
-    """The columns of the export that no table reads, not even through a path."""
+    """Return the columns of the export that no table reads, not even through a path."""
     unused = set()
     for export in exports:
         read = {name for reading in readings if export in reading.exports for name in reading.read}

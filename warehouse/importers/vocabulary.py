@@ -11,7 +11,7 @@ _ID = ("id", "uid", "key", "number", "no", "nr", "code", "hash", "")
 
 
 def _each(subjects: Iterable[str], endings: Iterable[str] = _ID, beginnings: Iterable[str] = ("",)) -> list[str]:
-    """Every beginning, subject and ending together, the names with the first endings first."""
+    """Return every combination of beginning, subject and ending, ordered by ending first."""
     return [f"{start}{subject}{end}" for end, start, subject in product(endings, beginnings, subjects)]
 
 
@@ -143,24 +143,24 @@ _MEANINGS = tuple(
 
 
 def plain(name: str) -> str:
-    """Return a name without case and without what is no letter or digit; of a path its last name."""
+    """Return a name in lower case, its letters and digits only; for a path its last name."""
     last = re.split(r"[.\]]", name)[-1] or name
     return re.sub(r"[\W_]+", "", last.lower())
 
 
 def forms(name: str) -> tuple[str, ...]:
-    """Return what a column may be called without case and separators: of ``customer.id`` also ``customerid``."""
+    """Return the possible names of a column, in lower case without separators: for ``customer.id``, ``customerid``."""
     steps = [step for step in re.split(r"[.\[\]]+", name) if step]
     return tuple(dict.fromkeys((plain("".join(steps[-2:])), plain(name))))
 
 
 def category_level(name: str) -> tuple[str, int] | None:
-    """Return what a column of category levels is called, and the level; None where it is none."""
+    """Return the name of a column of category levels, and the level; None for another column."""
     found = _LEVEL.fullmatch(plain(name))
     return (found[1], int(found[2])) if found else None
 
 
 def meaning(word: str) -> str | None:
-    """Return the contract's event name for an export's word; None where nothing says what it means."""
+    """Return the contract's event name for an export's word; None where no pattern fits the word."""
     written = re.sub(r"(?<=[a-z])2(?=[a-z])", "to", re.sub(r"[\W_]+", "", word.lower()))
     return next((name for pattern, name in _MEANINGS if pattern.search(written)), None)
