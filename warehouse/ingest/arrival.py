@@ -94,14 +94,14 @@ class IngestReport:
 
     @property
     def quarantine_share(self) -> float:
-        """Quarantined over read rows; 0 where nothing was read."""
+        """Return quarantined over read rows; 0 where no row was read."""
         return self.rows_quarantined / self.rows_read if self.rows_read else 0.0
 
 
 def ingest(
     landing: Landing, tables: Tables, table: LandingTable, *, day: date | None, settings: DataSettings
 ) -> IngestReport:
-    """Replace one arrival day's partition of ``table`` by what its landing folder holds.
+    """Replace one arrival day's partition of ``table`` by the rows of the day's landing folder.
 
     Args:
         landing: the landing zone; its manifest names the time zone of days.
@@ -186,14 +186,16 @@ class _Found:
     ignored_columns: set[str] = field(default_factory=set)
 
     def by_rule(self) -> dict[str, int]:
-        """Rows, most first, in the order of the rules' names where there are equally many."""
+        """Return the number of rows of each broken rule: most rows first, equal numbers in the order of the rules'
+        names.
+        """
         rules: Counter[str] = Counter()
         for (_, rule), rows in self.broken.items():
             rules[rule] += rows
         return {rule: rules[rule] for rule in sorted(rules, key=lambda rule: (-rules[rule], rule))}
 
     def add(self, judged: Judged, rejected: pl.DataFrame) -> None:
-        """Count a batch, ``rejected`` being those of its rejected rows that are not about forgotten users."""
+        """Count a batch. ``rejected`` has the rejected rows of the batch that are not about forgotten users."""
         self.rows += judged.rows
         self.forgotten += judged.rejected.height - rejected.height
         self.ignored_columns |= set(judged.ignored_columns)
@@ -220,7 +222,7 @@ class _Counted:
 def _judge_files(
     files: Sequence[Path], rules: Rules, tombstones: pl.Series, *, settings: DataSettings, staged: Staging
 ) -> _Found:
-    """Stage what the files hold: what is accepted, and what is not unless it is about users who were forgotten."""
+    """Stage the accepted rows of the files, and the rejected rows unless they are about users who were forgotten."""
     found, accepted, columns = _Found(), 0, accepted_columns(rules.table)
     staged.add(ACCEPTED, pl.DataFrame(schema=columns))
     staged.add(_REJECTED, pl.DataFrame(schema=QUARANTINE_SCHEMA))
@@ -243,9 +245,9 @@ def _embedding_width(files: Sequence[Path], tables: Tables, arrived_on: date, se
 
 
 def known_embedding_width(tables: Tables, before: date) -> int | None:
-    """Return how many numbers the first embeddings have that arrived before a day; None where there were none.
+    """Return how many numbers the first embeddings before a day have; None where no embedding arrived before.
 
-    Later arrivals have no say: a day that is ingested again is judged as it was the first time.
+    Later arrivals have no say: a day that is ingested again is judged as at the first time.
     """
     if not tables.exists(LandingTable.items.value):
         return None
@@ -259,7 +261,7 @@ def known_embedding_width(tables: Tables, before: date) -> int | None:
 
 
 def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> datetime:
-    """No event that arrives on a day happens after this."""
+    """Return the last moment at which an event that arrives on ``arrival_day`` may have happened."""
     return day_end(arrival_day, time_zone) + timedelta(hours=settings.future_tolerance_hours)
 
 
@@ -282,8 +284,10 @@ def _stop_if_too_many(
 
 
 def _shown(content: str) -> str:
-    """A row's content for a message, which is kept where nobody looks for users: only what the contract knows, and
-    without what says who did what."""
+    """Return a row's content for a message: only the contract's columns, without the personal ones.
+
+    The message is kept in places that nobody searches for users.
+    """
     known = {name for schema in SCHEMAS.values() for name in pl.Schema(schema)} - PERSONAL
     shown = {name: value for name, value in json.loads(content).items() if name in known}
     return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[:_EXAMPLE_CHARACTERS]

@@ -10,9 +10,9 @@ from typing import IO, cast
 
 
 def broken_csv_line(path: Path) -> str | None:
-    """Return the first line of a CSV file, plain or gzip, that is no row, and why; None where none is found.
+    """Return the first line of a CSV file, plain or gzip, that is no row, and the reason; None where no line is found.
 
-    The text quotes nothing of the line: that may be a user's id.
+    The text quotes nothing of the line: the line may hold a user's id.
     """
     try:
         with _opened(path) as binary:

@@ -19,12 +19,12 @@ _IS_FIRST = f"{SEQUENCE} NOT IN (SELECT {SEQUENCE} FROM surplus)"
 
 
 def accepted_columns(table: LandingTable) -> pl.Schema:
-    """The columns of what is staged as ``accepted``."""
+    """Return the columns of the rows that are staged as ``accepted``."""
     return pl.Schema({SEQUENCE: pl.Int64(), **pl.Schema(SCHEMAS[table])})
 
 
 def written_columns(table: LandingTable) -> pl.Schema:
-    """The columns of a partition."""
+    """Return the columns of a partition."""
     schema = pl.Schema(SCHEMAS[table])
     return pl.Schema({**schema, "late": pl.Boolean()}) if table is LandingTable.events else schema
 
@@ -54,14 +54,14 @@ def name_users(staged: Staging, table: LandingTable, keys: UserKeys, tombstones:
 
 
 def identities(staged: Staging) -> Iterator[pl.DataFrame]:
-    """Who is who among the users of an arrival, by key."""
+    """Yield the key and the external id of each user of an arrival, by key."""
     return staged.batches("SELECT * FROM identities ORDER BY user_id", pl.Schema(IDENTITY_SCHEMA))
 
 
 def combined(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: pl.Series) -> Iterator[pl.DataFrame]:
-    """The accepted rows of other tables than events as they were read, of several with one key the first.
+    """Yield the accepted rows of tables other than events in the order of reading; of several with one key the first.
 
-    Only their keys are sorted: rows may be wide, such as items with embeddings.
+    Only the keys are sorted: rows may be wide, such as items with embeddings.
     """
     _find_repeated(staged, table, SEQUENCE)
     for piece in staged.pieces(ACCEPTED):
@@ -75,7 +75,8 @@ def combined(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: p
 def combined_events(
     staged: Staging, earlier: Sequence[str], arrival_day: date, begin: datetime | None
 ) -> Iterator[pl.DataFrame]:
-    """Yield events by user and time; of several with one key the earliest, and none that had arrived on an earlier day.
+    """Yield events by user and time; of several with one key the earliest, and none whose key arrived on an earlier
+    day.
 
         sequence  user  event  time
         1         ann   a      10:05   left out: the same key at 10:03
@@ -105,7 +106,7 @@ def combined_events(
 
 
 def _find_repeated(staged: Staging, table: LandingTable, order: str) -> None:
-    """Make table ``surplus``: the sequence of each row but the first in ``order`` of those with one key."""
+    """Make table ``surplus``: the sequence numbers of all rows of a key but the first row in ``order``."""
     place = f"row_number() OVER (PARTITION BY {', '.join(KEYS[table])} ORDER BY {order})"
     staged.execute(
         f"CREATE TABLE surplus AS SELECT {SEQUENCE} FROM "

@@ -40,14 +40,14 @@ def field_names(path: Path, lines: int) -> list[str]:
 
 
 def first_broken(path: Path) -> BrokenLine | None:
-    """Return the first line that is no JSON object; None where there is none."""
+    """Return the first line that is no JSON object; None without such a line."""
     with _opened(path) as file:
         found = (_object(line, number) for number, line in enumerate(_without_mark(file), 1) if line.strip())
         return next((each for each in found if isinstance(each, BrokenLine)), None)
 
 
 def mentioned(path: Path, names: Collection[str]) -> set[str]:
-    """Return those of ``names`` that some line has between quotes; reads until all are found."""
+    """Return the ``names`` that some line has between quotes. Reading stops when all names are found."""
     missing = set(names)
     with _opened(path) as file:
         for line in file if missing else ():
@@ -121,7 +121,7 @@ def _object(line: bytes, number: int) -> dict[str, Any] | BrokenLine:
 
 
 def _text(value: Any) -> str | None:
-    """A value as Polars reads it into a text column."""
+    """Return a value as Polars reads the value into a text column."""
     if value is None or value != value:  # NaN is not itself
         return None
     if isinstance(value, str):
@@ -134,7 +134,7 @@ def _text(value: Any) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    """A nested value as Polars reads it: without NaN, and 12.0 is 12."""
+    """Return a nested value as Polars reads the value: without NaN, and 12.0 is 12."""
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -86,7 +86,7 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
 
 
 def _other_dialect(columns: Sequence[str]) -> str | None:
-    """What a CSV file is, in words, whose header is no list of names with commas between them; None if it is one."""
+    """Return how a CSV file's header differs from names with commas between them; None for such a header."""
     if any("\0" in name for name in columns):
         return "the file has to be UTF-8, and looks like UTF-16"
     found = [sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0]]
@@ -94,7 +94,7 @@ def _other_dialect(columns: Sequence[str]) -> str | None:
 
 
 def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.DataFrame:
-    """``raw`` in the contract's columns, with ``row`` (after the rows ``before``), ``unreadable`` and ``lost``."""
+    """Return ``raw`` in contract columns, with ``row`` (after the rows ``before``), ``unreadable`` and ``lost``."""
     columns, unreadable, lost = [], [], []
     for name, kind in schema.items():
         if name not in raw.columns:
@@ -117,7 +117,7 @@ def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.
 
 
 def text_in(path: Path, column: str) -> pl.Series | None:
-    """One column of a landing file as ingestion reads it, as text; None where the file does not have it.
+    """Return one column of a landing file, as text that ingestion reads; None where the file has no such column.
 
     Raises:
         LandingError: as ``read_arrival``.
@@ -131,7 +131,7 @@ def text_in(path: Path, column: str) -> pl.Series | None:
 
 
 def json_rows(raw: pl.DataFrame) -> pl.Series:
-    """Each row as JSON text; types that JSON lacks become text."""
+    """Return each row as JSON text; types that JSON lacks become text."""
     plain = raw.with_columns(
         cs.binary().bin.encode("base64"), (cs.decimal() | cs.duration() | cs.time() | cs.categorical()).cast(pl.String)
     )
@@ -139,12 +139,12 @@ def json_rows(raw: pl.DataFrame) -> pl.Series:
 
 
 def format_of(path: Path) -> str | None:
-    """The format that a file's name says; None for what is no data."""
+    """Return the format that a file's name says; None for a name of no data file."""
     return next((suffix for suffix in FORMATS if path.name.lower().endswith(suffix)), None)
 
 
 def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_bytes: int) -> Iterator[pl.DataFrame]:
-    """The rows of a file as they were written; at least one batch, with all columns."""
+    """Yield the rows of a file as they were written; at least one batch, with all columns."""
     suffix = format_of(path)
     if not is_utf8(path):
         raise LandingError(f"{shown(path)}: the name is not UTF-8. Rename the file, or the folder that it lies in.")
@@ -176,10 +176,10 @@ def _batches(path: Path, schema: pl.Schema, required: Collection[str], batch_byt
 
 
 def read_through(path: Path) -> None:
-    """See that a gzip file is whole and as it was written: Polars takes one that ends early for one that ends.
+    """Check that a gzip file is whole and undamaged: Polars reads a file that ends early without an error.
 
     Raises:
-        EOFError, zlib.error, OSError: it is not.
+        EOFError, zlib.error, OSError: the file is not whole, or damaged.
     """
     with gzip.open(path) as file:
         while file.read(_BLOCK_BYTES):
@@ -187,13 +187,13 @@ def read_through(path: Path) -> None:
 
 
 def _scanned(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """The chunks of a query, at the end an empty one."""
+    """Yield the chunks of a query, and an empty chunk at the end."""
     yield from rows.collect_batches(chunk_size=_CHUNK_ROWS, maintain_order=True, lazy=True)
     yield rows.collect_schema().to_frame()
 
 
 def _in_batches(chunks: Iterable[pl.DataFrame], batch_bytes: int) -> Iterator[pl.DataFrame]:
-    """Hold chunk by chunk until there is a batch: how wide rows are shows only then. There is at least one batch."""
+    """Yield batches of chunks, at least one: the width of the rows, and so of a batch, shows only in the chunks."""
     held: list[pl.DataFrame] = []
     size = batches = 0
     for chunk in chunks:
@@ -207,7 +207,7 @@ def _in_batches(chunks: Iterable[pl.DataFrame], batch_bytes: int) -> Iterator[pl
 
 
 def _json_lines(path: Path, schema: pl.Schema, required: Collection[str], batch_bytes: int) -> Iterator[pl.DataFrame]:
-    """Read all fields as text (nested ones as JSON text), so that one odd value costs its row and not the file.
+    """Yield all fields as text (nested fields as JSON text): one odd value then costs its row and not the file.
 
     A field that the contract does not know is read where the first lines have it.
 
@@ -223,7 +223,7 @@ def _json_lines(path: Path, schema: pl.Schema, required: Collection[str], batch_
 
 
 def _whole_lines(path: Path, names: Sequence[str]) -> Iterator[pl.DataFrame]:
-    """Yield the fields ``names`` of a file's lines, chunk by chunk, as far as all lines are JSON objects.
+    """Yield the fields ``names`` of a file's lines, chunk by chunk, as long as all lines are JSON objects.
 
     Raises:
         ValueError: a line is no JSON object.
@@ -236,7 +236,7 @@ def _whole_lines(path: Path, names: Sequence[str]) -> Iterator[pl.DataFrame]:
 
 
 def _cast(column: pl.Series, kind: pl.DataType, path: Path) -> pl.Series:
-    """Cast a column; a value that cannot be read becomes null, a column that never could raises."""
+    """Return a column in the contract's type; an unreadable value becomes null, a column of no fitting type raises."""
     source = column.dtype
     if kind.is_numeric() and (source.is_numeric() or isinstance(source, pl.Boolean)):
         return _number(column.cast(pl.Float64, strict=False), kind)
@@ -259,7 +259,7 @@ def _cast(column: pl.Series, kind: pl.DataType, path: Path) -> pl.Series:
 
 
 def _number(column: pl.Series, kind: pl.DataType) -> pl.Series:
-    """Numbers as the contract has them: 25.0 is the whole number 25, and 25.5 is none; NaN stands for a missing one."""
+    """Return numbers as the contract has them: 25.0 is the whole number 25, and 25.5 is no number; NaN becomes null."""
     number = column.fill_nan(None)
     if kind.is_integer():
         number = number.set(number != number.round(), None)
@@ -267,7 +267,9 @@ def _number(column: pl.Series, kind: pl.DataType) -> pl.Series:
 
 
 def _times(column: pl.Series) -> pl.Series:
-    """Times in microseconds UTC from text (ISO 8601, also with a space, ``UTC`` or a date alone), dates or times."""
+    """Return times in microseconds UTC from text (ISO 8601, also with a space, ``UTC`` or a date alone), dates or
+    times.
+    """
     if isinstance(column.dtype, pl.String):
         return column.to_frame().select(times_of_text(pl.col(column.name)))[column.name]
     times = column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))
@@ -276,7 +278,7 @@ def _times(column: pl.Series) -> pl.Series:
 
 
 def times_of_text(column: pl.Expr) -> pl.Expr:
-    """Return text as times in microseconds UTC; null where it is none."""
+    """Return text as times in microseconds UTC; null for a text that is no time."""
     text = column.str.strip_chars()
     text = text.str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1} 00:00:00").str.replace(r"^(\d{4}-\d\d-\d\d)[Tt]", "${1} ")
     text = text.str.replace(r"^(\S+ \d\d:\d\d)($|[+\-Zz ])", "${1}:00${2}").str.replace(r" ?(UTC|[Zz])$", "+00:00")

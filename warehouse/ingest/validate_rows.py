@@ -96,7 +96,10 @@ class Judged:
 
 
 def embedding_width(files: Iterable[Iterable[Arrival]]) -> int | None:
-    """How many numbers most embeddings of an arrival's files have, of equally many the fewer; None without any."""
+    """Return how many numbers most embeddings of an arrival's files have; None without embeddings.
+
+    Of equally frequent widths the smaller one counts.
+    """
     counted: Counter[int] = Counter()
     for arrival in (arrival for file in files for arrival in takewhile(_has_embeddings, file)):
         counted.update(dict(arrival.typed["embedding"].list.len().drop_nulls().value_counts().iter_rows()))
@@ -108,7 +111,7 @@ def _has_embeddings(arrival: Arrival) -> bool:
 
 
 def judge(arrival: Arrival, rules: Rules) -> Judged:
-    """Split rows of a file into those that keep the contract and those that break it, with the rules they break."""
+    """Split rows of a file into the rows that keep the contract and the rows that break it, with the broken rules."""
     typed = arrival.typed
     broken = _broken_rules(typed.drop(UNREADABLE, LOST), rules.table)
     judged = (
@@ -139,7 +142,7 @@ def judge(arrival: Arrival, rules: Rules) -> Judged:
 
 
 def _places(arrival: Arrival, file: str) -> pl.Series:
-    """Where each row is, for people."""
+    """Return the place of each row, for people."""
     landed = arrival.typed.select(pl.format("{}, row {}", pl.lit(file), ROW).alias("place"))["place"]
     if not {SOURCE_FILE, SOURCE_ROW} <= set(arrival.raw.columns):
         return landed
@@ -148,7 +151,7 @@ def _places(arrival: Arrival, file: str) -> pl.Series:
 
 
 def _lost(arrival: Arrival, accepted: pl.Series, places: pl.Series) -> tuple[LostNumber, ...]:
-    """The numbers that accepted rows go without, by column."""
+    """Return the numbers that accepted rows lost, by column."""
     names = arrival.typed[LOST].filter(accepted).explode().drop_nulls().unique().sort()
     found = []
     for name in names:
@@ -159,7 +162,7 @@ def _lost(arrival: Arrival, accepted: pl.Series, places: pl.Series) -> tuple[Los
 
 
 def _beyond_the_row(rules: Rules) -> pl.Expr:
-    """The rule that a row breaks by what else is known; null where it breaks none."""
+    """Return the rule that a row breaks by other known values (the latest time, the width); null for no rule."""
     if rules.table is LandingTable.events:
         return pl.when(pl.col("event_time") > rules.latest).then(pl.lit(NOT_AFTER_ARRIVAL))
     if rules.table is LandingTable.items and rules.width is not None:
@@ -169,7 +172,7 @@ def _beyond_the_row(rules: Rules) -> pl.Expr:
 
 
 def _broken_rules(frame: pl.DataFrame, table: LandingTable) -> pl.DataFrame:
-    """``row`` and ``rules`` (the broken rules in words, joined by ``; ``) of the rows that break the schema."""
+    """Return ``row`` and ``rules`` (the broken rules in words, joined by ``; ``) of the rows that break the schema."""
     schema = _numbered_schema(table)
     _, failure = schema.filter(frame)
     details = failure.details()
@@ -180,14 +183,17 @@ def _broken_rules(frame: pl.DataFrame, table: LandingTable) -> pl.DataFrame:
 
 @cache
 def _numbered_schema(table: LandingTable) -> type[dy.Schema]:
-    """The table's schema plus the row number, which the validation would otherwise drop."""
+    """Return the table's schema plus the row number, which the validation would otherwise drop."""
     schema: Any = SCHEMAS[table]
     numbered: type[dy.Schema] = type(schema)(f"Numbered{schema.__name__}", (schema,), {ROW: dy.Int64(nullable=False)})
     return numbered
 
 
 def _in_words(rule: str, table: LandingTable) -> str:
-    """``user_id|nullability`` -> ``user_id is not null``; ``event_name_is_known`` -> ``event_name is known``."""
+    """Return a rule in words: ``user_id|nullability`` is ``user_id is not null``.
+
+    ``event_name_is_known`` is ``event_name is known``.
+    """
     column, separator, kind = rule.partition("|")
     if separator and kind.startswith("inner_"):
         known = (text for name, text in _RULE_TEXTS.items() if kind.endswith(f"_{name}"))
