@@ -124,7 +124,7 @@ class LmdbStore:
 
     @contextmanager
     def _writing(self, namespace: str) -> Iterator[lmdb.Environment]:
-        """The namespace's environment, to write to."""
+        """Yield the namespace's environment, to write to."""
         try:
             environment = self._namespace(namespace, create=True)
             assert environment is not None
@@ -136,7 +136,7 @@ class LmdbStore:
             ) from error
 
     def _namespace(self, namespace: str, create: bool = False) -> lmdb.Environment | None:
-        """The namespace's environment; None where there is no such namespace."""
+        """Return the namespace's environment; None where there is no such namespace."""
         path = self.root / namespace
         held, inode = self._held.get(namespace), _inode(path)
         if held is not None and held.inode == inode:
@@ -154,7 +154,7 @@ class LmdbStore:
             return shared.environment
 
     def _let_go(self, namespace: str) -> None:
-        """To be called under the lock."""
+        """Give up the namespace's environment, and close it when nobody else holds it. The caller holds the lock."""
         held = self._held.pop(namespace, None)
         if held is None:
             return
@@ -166,7 +166,7 @@ class LmdbStore:
 
 
 def _inode(path: Path) -> int:
-    """Of the namespace's file; -1 where there is none."""
+    """Return the inode of the namespace's file; -1 without a file."""
     try:
         return (path / DATA).stat().st_ino
     except FileNotFoundError:
@@ -174,11 +174,11 @@ def _inode(path: Path) -> int:
 
 
 def _opened(path: Path, create: bool) -> Shared:
-    """Open a namespace; where its directory cannot be written, for reading.
+    """Open a namespace; for reading only, where its directory cannot be written.
 
     Raises:
         StoreDamaged: the file is shorter than what was written into it.
-        StoreUnreachable: it cannot be opened.
+        StoreUnreachable: the file cannot be opened.
     """
     if create:
         _make(path)
@@ -216,7 +216,7 @@ def _refuse_cut_off(path: Path, environment: lmdb.Environment) -> None:
     """Close an environment whose file ends before its last page: to read there would kill the process.
 
     Raises:
-        StoreDamaged: it does.
+        StoreDamaged: the file ends before its last page.
     """
     needed, length = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"], _length(path)
     if length < needed:
@@ -225,7 +225,7 @@ def _refuse_cut_off(path: Path, environment: lmdb.Environment) -> None:
 
 
 def _length(path: Path) -> int:
-    """Bytes of the namespace's file; -1 where there is none."""
+    """Return the length of the namespace's file in bytes; -1 without a file."""
     try:
         return (path / DATA).stat().st_size
     except FileNotFoundError:
@@ -234,7 +234,7 @@ def _length(path: Path) -> int:
 
 @contextmanager
 def _reading(environment: lmdb.Environment) -> Iterator[lmdb.Transaction]:
-    """A transaction to read in. Places of readers that were killed are freed when all places are taken."""
+    """Yield a transaction to read in. When all reader places are taken, the places of killed readers are freed."""
     try:
         transaction = environment.begin()
     except lmdb.ReadersFullError:
@@ -261,8 +261,11 @@ def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, Value]]) 
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Without the garbage collector, which would walk over all objects of the process again and again for the millions
-    of rows made here, none of them garbage: a third of the time in a process that has imported much."""
+    """Switch the garbage collector off within the block.
+
+    The collector would walk over all objects of the process again and again for the millions of rows made here, none of
+    them garbage: a third of the time in a process that has imported much.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -273,7 +276,7 @@ def _no_garbage() -> Iterator[None]:
 
 
 def _batches(rows: Iterable[tuple[bytes, Value]]) -> Iterator[list[tuple[bytes, Value]]]:
-    """The next batch is made while the disk takes the one before."""
+    """Yield batches of rows. The next batch is made while the disk takes the batch before."""
     remaining = iter(rows)
 
     def take() -> list[tuple[bytes, Value]]:

@@ -14,19 +14,19 @@ RECORD = "online.store"  # a file of the home
 
 
 def record_store(home: Home, name: str) -> None:
-    """Say in the home which store it publishes to."""
+    """Record in the home the store that the home publishes to."""
     if recorded_store(home) != without_password(name):
         write_atomically(home.root / RECORD, without_password(name).encode())
 
 
 def recorded_store(home: Home) -> str | None:
-    """The store that the home publishes to, without a password; None before the first publication."""
+    """Return the store that the home publishes to, without a password; None before the first publication."""
     path = home.root / RECORD
     return path.read_text() if path.is_file() else None
 
 
 def without_password(name: str) -> str:
-    """A store's name as it may be shown.
+    """Return a store's name without its password, as it may be shown.
 
     >>> without_password("redis://user:secret@host:6379/0")
     'redis://host:6379/0'
@@ -36,11 +36,11 @@ def without_password(name: str) -> str:
 
 
 def open_store(name: str, home: Home) -> OnlineStore:
-    """The store of ``online.store``: ``lmdb`` (in the home) or the address of a Redis server (``redis://…``).
+    """Return the store of ``online.store``: ``lmdb`` (in the home) or the address of a Redis server (``redis://…``).
 
     Raises:
-        StoreUnreachable: it does not answer.
-        ValueError: neither of them.
+        StoreUnreachable: the server does not answer.
+        ValueError: the name is neither of them.
     """
     if name == LMDB:
         return LmdbStore(home.online)

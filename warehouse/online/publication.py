@@ -39,12 +39,12 @@ class Publication:
 
     @property
     def states(self) -> str:
-        """The namespace of this version's user states."""
+        """Return the namespace of this version's user states."""
         return f"states-{self.model_version}"
 
     @property
     def advertisers(self) -> str | None:
-        """The namespace of the advertiser lists."""
+        """Return the namespace of the advertiser lists; None without an advertiser version."""
         return None if self.advertiser_version is None else f"advertisers-{self.advertiser_version}"
 
     def to_bytes(self) -> bytes:
@@ -52,7 +52,7 @@ class Publication:
 
     @property
     def filled(self) -> tuple[str, ...]:
-        """The namespaces that every publication fills."""
+        """Return the namespaces that every publication fills."""
         return (self.states, SEQUENCES, *([self.advertisers] if self.advertisers else []))
 
     @classmethod
@@ -60,7 +60,7 @@ class Publication:
         """Read a pointer.
 
         Raises:
-            StoreDamaged: it is not what ``to_bytes`` made.
+            StoreDamaged: the bytes are not what ``to_bytes`` made.
         """
         try:
             # Pointers say the format of the records since the second.
@@ -79,14 +79,14 @@ class Publication:
 
 
 def add_tombstones(store: OnlineStore, keys: Iterable[str]) -> None:
-    """Say of which users nothing may be kept."""
+    """Write tombstones into the store: of these users the store may keep nothing."""
     rows = [(key.encode(), STAMP.pack(0)) for key in sorted(keys)]
     if rows:
         store.put(FORGOTTEN, rows)
 
 
 def served(store: OnlineStore) -> Publication | None:
-    """Return what the store says is served; None before the first publication.
+    """Return the publication that the store's pointer names; None before the first publication.
 
     Raises:
         StoreDamaged: the store's pointer cannot be read.
@@ -96,10 +96,10 @@ def served(store: OnlineStore) -> Publication | None:
 
 
 def served_whole(store: OnlineStore) -> Publication | None:
-    """As ``served``, of a store that holds what it promises.
+    """Return the publication as ``served`` does, after a check that the store holds everything of it.
 
     Raises:
-        StoreDamaged: it does not.
+        StoreDamaged: the pointer cannot be read, or something is missing in the store.
     """
     publication = served(store)
     if publication is not None:
@@ -111,7 +111,7 @@ def check(store: OnlineStore, publication: Publication) -> None:
     """Check that the store holds what ``publication`` needs, in records that this version reads.
 
     Raises:
-        StoreDamaged: it does not; the message says how the store is made again.
+        StoreDamaged: the store does not hold it; the message says how the store is made again.
     """
     if publication.record_format != RECORD_FORMAT:
         raise StoreDamaged(

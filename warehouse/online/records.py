@@ -59,7 +59,7 @@ def is_damaged(value: bytes) -> bool:
 
 
 def stamp_of(instant: datetime) -> int:
-    """Microseconds since 1970 UTC."""
+    """Return ``instant`` in microseconds since 1970 UTC."""
     return round(instant.timestamp() * 1e6)
 
 
@@ -98,9 +98,10 @@ class StateRecord:
 
 
 def state_rows(states: pl.DataFrame, precision: Precision) -> Iterator[tuple[bytes, memoryview]]:
-    """Keys and values of states (user_id, stamp, day, events, last_event_time, state), as ``StateRecord`` writes them.
+    """Yield keys and values of states (user_id, stamp, day, events, last_event_time, state), as ``StateRecord`` writes.
 
-    Packed some thousands at a time, a column at a time, in the order of keys, in which a tree is written fastest.
+    The values are packed some thousands at a time, a column at a time, in the order of keys: the store writes a tree
+    fastest in that order.
     """
     if not len(states):
         return
@@ -128,13 +129,13 @@ def state_rows(states: pl.DataFrame, precision: Precision) -> Iterator[tuple[byt
 
 
 def _checksums(packed: NDArray[Any]) -> list[int]:
-    """The checksum of each record: of all of its bytes before the checksum itself."""
+    """Return the checksum of each record, over all bytes of the record before its checksum."""
     content, size = memoryview(packed.tobytes()), packed.itemsize
     return [zlib.crc32(content[start : start + size - CHECKSUM.size]) for start in range(0, len(content), size)]
 
 
 def _within(state: NDArray[np.float32], numbers: str) -> NDArray[Any]:
-    """In fewer bits, and the largest number there is in them where one would be infinite."""
+    """Return states in fewer bits; a value too large for these bits becomes the largest number."""
     limit = np.finfo(numbers).max
     return np.clip(state, -limit, limit).astype(numbers)
 
@@ -147,12 +148,12 @@ def json_rows(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[tuple[byt
 
 
 def json_value(stamp: int, content: Mapping[str, Any]) -> bytes:
-    """One value as ``json_rows`` makes them."""
+    """Return one value as ``json_rows`` makes values."""
     return sealed(STAMP.pack(stamp) + json.dumps(content, ensure_ascii=False).encode())
 
 
 def json_in(value: bytes) -> dict[str, Any]:
-    """Return what ``json_rows`` wrote after the stamp.
+    """Return the columns that ``json_rows`` wrote after the stamp.
 
     Raises:
         DamagedRecord: the value is not what ``json_rows`` or ``json_value`` made.
@@ -162,5 +163,5 @@ def json_in(value: bytes) -> dict[str, Any]:
 
 
 def stamp_in(value: bytes) -> int:
-    """The stamp that a value begins with."""
+    """Return the stamp that a value begins with."""
     return int.from_bytes(value[:STAMP_BYTES], "big", signed=True)

@@ -32,7 +32,7 @@ class Held:
 
     @classmethod
     def of(cls, value: bytes | None) -> Held:
-        """Read a record of the namespace. A damaged one holds nothing: what is put in its place begins anew."""
+        """Read a record of the namespace. A damaged record holds nothing: its successor begins anew."""
         if value is None:
             return cls(None, [])
         try:
@@ -47,14 +47,14 @@ def known_ids(store: OnlineStore, key: bytes) -> set[str]:
 
 
 def events_in(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """One dictionary an event."""
+    """Return the events of a sequence's columns, one dictionary an event."""
     return [dict(zip(COLUMNS, row, strict=True)) for row in zip(*(columns[name] for name in COLUMNS), strict=True)]
 
 
 def merged(
     held: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], since: int, length: int
 ) -> list[dict[str, Any]]:
-    """The newest ``length`` events of both in the order of the daily sequences: event_time, then event_id.
+    """Return the newest ``length`` events of both in the order of the daily sequences: event_time, then event_id.
 
     Args:
         held, new: events; of two with one event_id the first counts. since: microseconds; earlier events are left out.
@@ -72,11 +72,11 @@ def add(
     """Put events into one user's sequence.
 
     Returns:
-        The sequence's stamp, and its events; none where the new ones change nothing, because they are known or earlier
-        than what a sequence holds: nothing is stored then.
+        The sequence's stamp, and its events. The events are empty, and nothing is stored, where the new events change
+        nothing: the sequence has them already, or they are too old for the sequence.
 
     Raises:
-        Contended: the user was changed by others all the time.
+        Contended: other writers changed the user's sequence all the time.
     """
     for _ in range(TRIES):
         before = store.get(SEQUENCES, key)

@@ -52,54 +52,55 @@ class OnlineStore(Protocol):
     """A place that publications are written to and the service reads from, by several processes at once."""
 
     def put(self, namespace: str, rows: Iterable[tuple[bytes, Value]]) -> int:
-        """Insert or replace values, each unless the namespace holds a later one. Returns how many were stored.
+        """Insert or replace values, each unless the namespace holds a later one. Return how many were stored.
 
-        Durable when it returns; after a crash in between any part of the rows may be stored, each of them whole.
+        The rows are durable when the call returns; after a crash before that any part of the rows may be stored, each
+        row whole.
         """
         ...
 
     def exchange(self, namespace: str, key: bytes, before: bytes | None, after: bytes) -> bool:
-        """Replace the value of a key if it still is ``before`` (None: there is none). Returns whether it was."""
+        """Replace the value of a key if the value still is ``before`` (None: no value). Return whether it was."""
         ...
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
-        """Return the value of a key; None where there is none, or no such namespace.
+        """Return the value of a key; None where the key or the namespace does not exist.
 
         Raises:
-            DamagedRecord: the value cannot be read, others can.
+            DamagedRecord: the value cannot be read; other values can.
         """
         ...
 
     def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
-        """Forget keys. Returns how many there were."""
+        """Remove keys. Return how many of the keys there were."""
         ...
 
     def count(self, namespace: str) -> int:
-        """Keys in a namespace; 0 where there is no such namespace."""
+        """Return the number of keys in a namespace; 0 where there is no such namespace."""
         ...
 
     def namespaces(self) -> list[str]:
-        """The namespaces that exist, in name order."""
+        """Return the namespaces that exist, in name order."""
         ...
 
     def clear(self, namespace: str) -> None:
-        """Remove a namespace and all on it."""
+        """Remove a namespace and all its keys."""
         ...
 
     def check(self, namespaces: Iterable[str]) -> None:
-        """Check that namespaces which were filled are there, and as long as they were written.
+        """Check that filled namespaces exist, and are as long as they were written.
 
         Raises:
-            StoreDamaged: one of them is missing or cut off.
+            StoreDamaged: a namespace is missing or cut off.
         """
         ...
 
     def current(self) -> bytes | None:
-        """What is served now; None before the first publication."""
+        """Return the pointer; None before the first publication."""
         ...
 
     def switch(self, content: bytes) -> None:
-        """Say what is served from now on. A reader sees the old or the new, never a part."""
+        """Set the pointer. A reader sees the old or the new pointer, never a part."""
         ...
 
     def close(self) -> None:
