@@ -54,7 +54,7 @@ class Leaves:
         return self.paths[leaf].rsplit(CATEGORY_SEPARATOR, 1)[1]
 
     def weight_on(self, day: int) -> NDArray[np.float64]:
-        """Interest in each leaf on a day: the power law with seasons of a year, sums to 1."""
+        """Return the interest in each leaf on a day: the power law with seasons of a year, sums to 1."""
         weight = self.weight * np.exp(0.4 * np.sin(2 * np.pi * day / 365 + self.phase))
         share: NDArray[np.float64] = weight / weight.sum()
         return share
@@ -143,7 +143,7 @@ class WorldCatalogue:
         return LeafTables.gather(self.items, self.leaf_items)
 
     def log_popularity(self, day: int) -> NDArray[np.float64]:
-        """(items,) log-popularity on a day: power law, swing and launch boost; -inf before the item appears."""
+        """Return the log-popularity (items,) on a day: power law, swing, launch boost; -inf before an item appears."""
         items, settings = self.items, self.settings
         age = day - items.first_day
         value = items.popularity + settings.popularity_drift * np.sin(
@@ -154,7 +154,7 @@ class WorldCatalogue:
         return np.where(age >= 0, value, -np.inf)
 
     def prices(self, day: int) -> NDArray[np.float64]:
-        """(items,) price on a day, after the changes of the daily days up to it."""
+        """Return the prices (items,) on a day, after the changes of the daily days up to that day."""
         price = self.items.price.copy()
         for changed_day in range(self.settings.history_days, day + 1):
             rows, factor = self.price_changes(changed_day)
@@ -162,7 +162,7 @@ class WorldCatalogue:
         return np.round(price, 2)
 
     def price_changes(self, day: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Items (older than the day) whose price changes on a daily day, and the factors."""
+        """Return the items (older than the day) whose price changes on a daily day, and the factors."""
         generator = self.settings.generator("price changes", day)
         older = int(np.searchsorted(self.items.first_day, day, side="left"))
         draw, factor = generator.random(older), generator.uniform(0.8, 1.1, older)
@@ -170,23 +170,23 @@ class WorldCatalogue:
         return rows, factor[rows]
 
     def frame(self, rows: NDArray[np.int64], day: int) -> pl.DataFrame:
-        """The items table (``warehouse.contracts``) of some items as of a day."""
+        """Return the items table (``warehouse.contracts``) of some items as of a day."""
         return _item_frame(self, rows, day)
 
 
 def identifiers(prefix: str, count: int) -> pl.Series:
-    """``i000000``, ``i000001``, …, to gather from by row."""
+    """Return ``count`` identifiers, ``i000000``, ``i000001``, … for the prefix ``i``, to gather from by row."""
     return (prefix + pl.int_range(count, eager=True).cast(pl.String).str.zfill(6)).alias("id")
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows scaled to norm 1."""
+    """Return the rows scaled to norm 1."""
     scaled: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     return scaled
 
 
 def build_catalogue(settings: WorldSettings, last_day: int) -> WorldCatalogue:
-    """The catalogue with every item that appears up to and including ``last_day`` (a day number)."""
+    """Return the catalogue with every item that appears up to and including ``last_day`` (a day number)."""
     leaves = _build_leaves(settings)
     generator = settings.generator("advertisers")
     department = np.arange(settings.advertisers) % settings.departments
@@ -251,7 +251,7 @@ def _item_batch(
     reach: NDArray[np.float64],
     day: int,
 ) -> Items:
-    """The items that appear on one day (day 0: the initial catalogue)."""
+    """Return the items that appear on one day (day 0: the initial catalogue)."""
     generator = settings.generator("items", day)
     count = settings.initial_items if day == 0 else settings.new_items_per_day
     leaf = generator.choice(leaves.count, count, p=leaves.weight)
@@ -295,7 +295,7 @@ def _leaf_table(items: Items, leaves: int) -> NDArray[np.int64]:
 
 
 def brand_name(advertiser: int) -> str:
-    """``Nordwick``; beyond 144 advertisers the names repeat with a number."""
+    """Return the name of an advertiser, like ``Nordwick``; beyond 144 advertisers the names repeat with a number."""
     cycle, number = divmod(advertiser, len(BRAND_FIRST) * len(BRAND_LAST))
     first, last = BRAND_FIRST[number % len(BRAND_FIRST)], BRAND_LAST[number // len(BRAND_FIRST)]
     name = f"{first} {last}" if last.startswith("and ") else first + last
@@ -351,7 +351,7 @@ def _item_frame(catalogue: WorldCatalogue, rows: NDArray[np.int64], day: int) ->
 
 
 def _interests(catalogue: WorldCatalogue, rows: NDArray[np.int64]) -> list[list[dict[str, object]]]:
-    """The nodes of the category path with confidences, as an annotator would give them: some missed, some wrong."""
+    """Return the nodes of each category path with confidences, as an annotator would: some missed, some wrong."""
     settings, leaves = catalogue.settings, catalogue.leaves
     everything: list[list[dict[str, object]]] = []
     for row in rows:

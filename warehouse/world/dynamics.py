@@ -49,23 +49,23 @@ class State:
 
     @classmethod
     def empty(cls, person: NDArray[np.int64]) -> State:
-        """Walkers without intents."""
+        """Return walkers without intents."""
         shape = (len(person), SLOTS)
         leaf, stage, opened, advertiser, cart = (np.full(shape, NONE, dtype=np.int64) for _ in range(5))
         style = np.zeros((*shape, STYLE_DIMENSIONS))
         return cls(person.copy(), leaf, stage, opened, advertiser, cart, style)
 
     def take(self, rows: NDArray[np.int64]) -> State:
-        """A copy of some walkers, repeats allowed."""
+        """Return a copy of some walkers, repeats allowed."""
         return State(**{name: getattr(self, name)[rows] for name in State.__annotations__})
 
     def newest(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Slot of the newest living intent of each row (slot 0 where there is none)."""
+        """Return the slot of the newest living intent of each row (slot 0 where there is none)."""
         slot: NDArray[np.int64] = np.where(self.leaf[rows] >= 0, self.opened[rows], NONE).argmax(axis=1)
         return slot
 
     def join(self, other: State) -> State:
-        """These walkers, then the others."""
+        """Return these walkers, then the others."""
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in State.__annotations__}
         return State(**{name: np.concatenate(pair) for name, pair in pairs.items()})
 
@@ -98,7 +98,7 @@ class ItemChoice:
     probability: NDArray[np.float64]
 
     def sample(self, rows: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
-        """One item index a uniform number, from the choice of the session in ``rows`` beside it; both (draws,)."""
+        """Draw an item index (draws,) for each uniform number (draws,), from the choice of the session in ``rows``."""
         cumulative = np.cumsum(self.probability, axis=1)
         # Scaled by the last value rather than to 1, so that padding can never be drawn.
         position = (uniform[:, None] * cumulative[rows, -1:] >= cumulative[rows]).sum(axis=1)
@@ -148,7 +148,10 @@ class World:
         style: NDArray[np.float64],
         advertiser: NDArray[np.int64],
     ) -> ItemChoice:
-        """Softmax over the items of the leaf: popularity, style match, price match, loyalty to the intent's advertiser.
+        """Return the softmax over the items of the leaf.
+
+        The logit adds popularity, style match, price match and loyalty to the intent's advertiser. An item that does
+        not ship to the person's country has probability 0.
 
         Args:
             log_popularity: (items,) of the day, -inf where an item does not exist yet.
@@ -170,7 +173,7 @@ class World:
 
 
 def step(world: World, state: State, day: int, generator: np.random.Generator) -> Sessions:
-    """Live through one day: ``state`` becomes that of the day's end.
+    """Live through one day: ``state`` becomes the state at the day's end.
 
     Returns:
         The day's sessions, in the order of the walkers.
@@ -217,7 +220,7 @@ def step(world: World, state: State, day: int, generator: np.random.Generator) -
 def _turn_to_an_intent(
     world: World, state: State, rows: NDArray[np.int64], *, day: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The slot each session is about, and whether its intent opens now, unprompted."""
+    """Return the slot of each session's intent, and whether the intent opens now, unprompted."""
     settings, population, leaves = world.settings, world.population, world.catalogue.leaves
     living = state.leaf[rows] >= 0
     newest = state.newest(rows)
@@ -256,7 +259,7 @@ def _close_session(
     day: int,
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Deepen, buy, move on. Returns the item bought by each session, -1 for none."""
+    """Deepen, buy, move on. Return the item bought by each session, -1 for none."""
     settings, catalogue = world.settings, world.catalogue
     first = (state.advertiser[rows, slot] < 0) & (visits > 0)
     advertiser = catalogue.items.advertiser[np.minimum(visited[:, 0], catalogue.items.count - 1)]

@@ -68,7 +68,7 @@ class Requests:
 
 
 def log_requests(world: World, state: State, day: int) -> pl.DataFrame:
-    """The impression log of one day: ``IMPRESSION_SCHEMA`` plus ``relevance``, the truth behind raters' labels (0..1).
+    """Return the impression log of one day: ``IMPRESSION_SCHEMA`` plus ``relevance``, the truth behind labels (0..1).
 
     Args:
         state: at the end of the day; it is read only.
@@ -104,7 +104,7 @@ def log_requests(world: World, state: State, day: int) -> pl.DataFrame:
 
 
 def rate(world: World, impressions: pl.DataFrame) -> pl.DataFrame:
-    """Five-point labels of two raters for a sample of (subject or query, candidate) pairs, with rater noise.
+    """Draw five-point labels of two raters, with rater noise, for a sample of (subject or query, candidate) pairs.
 
     Args:
         impressions: of ``log_requests``, with its ``relevance``.
@@ -175,7 +175,7 @@ def _candidate_leaves(
     day: int,
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """(requests, candidates) the leaf that each candidate is drawn from."""
+    """Return the leaf from which each candidate is drawn (requests, candidates)."""
     leaves, population = world.catalogue.leaves, world.population
     own = np.broadcast_to(requests.leaf[:, None], recipes.shape)
     offset = generator.integers(1, LEAVES_PER_CATEGORY, recipes.shape)
@@ -193,7 +193,7 @@ def _candidate_leaves(
 def _popular_items(
     world: World, person: NDArray[np.int64], leaf: NDArray[np.int64], *, day: int, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """One item a leaf by popularity and price (the legacy policy knows no style); -1 where nothing ships."""
+    """Draw an item for each leaf by popularity and price (the legacy policy knows no style); -1 where nothing ships."""
     no_style = np.zeros((len(leaf), STYLE_DIMENSIONS))
     choice = world.choose(
         world.catalogue.log_popularity(day), person, leaf, style=no_style, advertiser=np.full(len(leaf), -1)
@@ -205,7 +205,10 @@ def _popular_items(
 
 
 def _relevance(world: World, requests: Requests, item: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(requests, candidates) true relevance to the subject or query in 0..1; 0.5 on home_feed, where there is none."""
+    """Return the true relevance to the subject or query in 0..1; 0.5 on home_feed, which has neither.
+
+    The shape is (requests, candidates).
+    """
     items, leaves = world.catalogue.items, world.catalogue.leaves
     leaf, own = items.leaf[item], requests.leaf[:, None]
     closeness = np.select(
@@ -225,7 +228,10 @@ def _relevance(world: World, requests: Requests, item: NDArray[np.int64]) -> NDA
 
 
 def _affinity(world: World, state: State, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(requests, candidates) how much the user likes a candidate: living intents, lasting style, price level."""
+    """Return the affinity of the user to each candidate (requests, candidates).
+
+    Living intents, favourite leaves, lasting style and price level count.
+    """
     items, population = world.catalogue.items, world.population
     person, leaf = state.person[row], items.leaf[item]
     wanted = (leaf[:, :, None] == state.leaf[row][:, None, :]).any(axis=2)
@@ -244,7 +250,7 @@ def _run_funnel(
     affinity: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """(requests, candidates) the furthest stage that each valid candidate reached."""
+    """Return the furthest stage that each valid candidate reached (requests, candidates)."""
     shape = valid.shape
     stage = np.full(shape, RETRIEVED)
     considered = valid & (generator.random(shape) >= OVER_BUDGET_SHARE)
@@ -267,7 +273,7 @@ def _run_funnel(
 
 
 def _position(score: NDArray[np.float64], among: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Rank (0 is best) of each entry of a row among the marked ones; the others come last."""
+    """Return the rank (0 is best) of each entry of a row among the marked entries; the others come last."""
     order = np.argsort(-np.where(among, score, -np.inf), axis=1, kind="stable")
     return np.argsort(order, axis=1, kind="stable")
 
@@ -282,7 +288,7 @@ def _frame(
     request: NDArray[np.int64],
     item: NDArray[np.int64],
 ) -> pl.DataFrame:
-    """The columns up to ``item_id``, one row a candidate."""
+    """Return the columns up to ``item_id``, one row a candidate."""
     catalogue, population = world.catalogue, world.population
     nouns = [catalogue.leaves.noun(leaf).lower() for leaf in range(catalogue.leaves.count)]
     words = [word.lower() for pair in STYLE_WORDS for word in pair]

@@ -41,7 +41,7 @@ def is_world(landing_root: Path) -> bool:
 
 
 def read_settings(landing_root: Path) -> WorldSettings:
-    """The settings a landing zone was generated with.
+    """Return the settings with which a landing zone was generated.
 
     Raises:
         FileNotFoundError: the landing zone holds no synthetic world.
@@ -88,7 +88,7 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
 
 
 def write_day(landing: Landing, settings: WorldSettings, day: date) -> WorldSummary:
-    """Write one daily partition, the same rows that ``write_world`` writes for it; no other partition is touched.
+    """Write one daily partition with the same rows as ``write_world``; touch no other partition.
 
     Raises:
         ValueError: the day belongs to the history, or the landing zone holds a world with other settings.
@@ -160,7 +160,10 @@ def _write_daily(
 
 
 def _write_labels(landing: Landing, world: World, impressions: list[pl.DataFrame]) -> int:
-    """The raters' table has no daily arrivals and no schema in ``contracts``: a report reads it as a whole."""
+    """Write the raters' table and return its number of rows.
+
+    The table has no daily arrivals and no schema in ``contracts``: a report reads the table as a whole.
+    """
     if not impressions:
         return 0
     labels = rate(world, pl.concat(impressions))

@@ -45,13 +45,13 @@ class Arrivals:
     frames: tuple[pl.DataFrame, ...]
 
     def on(self, day: int) -> pl.DataFrame:
-        """What of this day arrives on ``day`` (an empty frame when nothing can)."""
+        """Return the events of this day that arrive on ``day`` (an empty frame when none can)."""
         delay = day - self.day
         return self.frames[delay] if 0 <= delay < len(self.frames) else pl.DataFrame(schema=EVENT_SCHEMA)
 
 
 def log_sessions(world: World, sessions: Sessions, day: int) -> pl.DataFrame:
-    """The true event log of one day, one row an event, by session and then in time."""
+    """Return the true event log of one day, one row an event, by session and then in time."""
     generator = world.settings.generator("times", day)
     count = len(sessions.rows)
     happened = _steps(sessions)
@@ -96,7 +96,7 @@ def log_sessions(world: World, sessions: Sessions, day: int) -> pl.DataFrame:
 
 
 def deliver(world: World, log: pl.DataFrame, day: int) -> Arrivals:
-    """When the events of a day arrive: most at once, some late, a few twice (again at once or a day later)."""
+    """Return the arrivals of a day's events: most at once, some late, a few twice (again at once or a day later)."""
     generator = world.settings.generator("delivery", day)
     late = generator.random(log.height) < world.settings.late_share
     delay = np.where(late, generator.integers(1, LONGEST_DELAY_DAYS + 1, log.height), 0)
@@ -112,7 +112,7 @@ def deliver(world: World, log: pl.DataFrame, day: int) -> Arrivals:
 
 
 def _steps(sessions: Sessions) -> NDArray[np.bool_]:
-    """(sessions, steps) what happened."""
+    """Return whether each step of each session happened (sessions, steps)."""
     happened = np.zeros((len(sessions.rows), STEPS), dtype=bool)
     happened[:, SIGNUP], happened[:, SEARCH] = sessions.signed_up, sessions.searched
     happened[:, FIRST_VISIT:CHECKOUT:2] = np.arange(MAXIMUM_VISITS) < sessions.visits[:, None]
@@ -122,7 +122,7 @@ def _steps(sessions: Sessions) -> NDArray[np.bool_]:
 
 
 def _items(sessions: Sessions) -> NDArray[np.int64]:
-    """(sessions, steps) item indices; -1 for the steps without an item."""
+    """Return the item indices (sessions, steps); -1 for the steps without an item."""
     item = np.full((len(sessions.rows), STEPS), -1, dtype=np.int64)
     item[:, FIRST_VISIT:CHECKOUT:2] = sessions.visited
     item[:, FIRST_VISIT + 1 : CHECKOUT : 2] = sessions.visited
@@ -131,7 +131,7 @@ def _items(sessions: Sessions) -> NDArray[np.int64]:
 
 
 def _advertisers(world: World, sessions: Sessions) -> NDArray[np.int64]:
-    """(sessions, steps) advertiser of the item; of the first visited item where a step has none."""
+    """Return the advertiser of the item (sessions, steps); of the first visited item where a step has no item."""
     of_item = np.append(world.catalogue.items.advertiser, 0)
     advertiser = of_item[_items(sessions)]
     advertiser[:, [SIGNUP, SEARCH]] = of_item[sessions.visited[:, :1]]

@@ -47,10 +47,10 @@ def oracle_ranking(
     futures: int,
     depth: int,
 ) -> pl.DataFrame:
-    """Items by the true probability that they become positives of the user within the window, best first.
+    """Return items by the true probability that they become positives of the user within the window, best first.
 
     A positive is an add_to_cart or checkout of an item that the user has not engaged with by the cut-off (the world's
-    manifest says ``repeats_count = false``), so such items are left out.
+    manifest says ``repeats_count = false``), so items with earlier engagement are left out.
 
     Args:
         landing_root: a landing zone that ``write_world`` wrote.
@@ -120,10 +120,11 @@ def know(settings: WorldSettings, as_of: date, user_ids: Sequence[str], window_d
 def positive_probabilities(
     knowledge: Knowledge, rows: NDArray[np.int64], window_days: float, *, futures: int, first_future: int = 0
 ) -> NDArray[np.float64]:
-    """(users, items) probability of a first add_to_cart within the window, items engaged with before included.
+    """Return the probability of a first add_to_cart within the window (users, items), items engaged with before
+    included.
 
-    Every checkout follows an add_to_cart, so these are the positives. Within one future the rates of an item add up
-    over sessions; the probability is ``1 - exp(-rate)``, averaged over the futures.
+    Every checkout follows an add_to_cart, so these add_to_carts are the positives. Within one future the rates of an
+    item add up over sessions; the probability is ``1 - exp(-rate)``, averaged over the futures.
 
     Args:
         rows: users, as rows of ``knowledge.state``.
@@ -158,7 +159,7 @@ def _add_rates(world: World, sessions: Sessions, rate: NDArray[np.float32], shar
 
 
 def _prior(knowledge: Knowledge) -> NDArray[np.float64]:
-    """(items,) a vanishing preference for what is popular on the day of the cut-off."""
+    """Return a vanishing preference for popular items on the day of the cut-off (items,)."""
     catalogue = knowledge.world.catalogue
     weight = np.exp(catalogue.log_popularity(knowledge.day)) * catalogue.leaves.weight[catalogue.items.leaf]
     prior: NDArray[np.float64] = PRIOR * weight / weight.sum()
@@ -166,13 +167,13 @@ def _prior(knowledge: Knowledge) -> NDArray[np.float64]:
 
 
 def _best(value: NDArray[np.float64], length: int) -> list[NDArray[np.int64]]:
-    """Columns of the highest values of each row, best first, ties by column; negative values never appear."""
+    """Return the columns of the highest values of each row, best first, ties by column; never of a negative value."""
     order = np.argsort(-value, axis=1, kind="stable")[:, :length]
     return [columns[values[columns] >= 0] for columns, values in zip(order, value, strict=True)]
 
 
 def _indices(names: Sequence[str], known: pl.Series, kind: str) -> NDArray[np.int64]:
-    """Rows of the named users or items.
+    """Return the rows of the named users or items.
 
     Raises:
         ValueError: a name that the world does not have by the end of the window.

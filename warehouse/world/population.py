@@ -51,7 +51,7 @@ class Population:
         return identifiers("u", self.count)
 
     def frame(self, rows: NDArray[np.int64]) -> pl.DataFrame:
-        """The users table (``warehouse.contracts``) of some users."""
+        """Return the users table (``warehouse.contracts``) of some users."""
         known = {
             "age": pl.Series(self.age[rows], dtype=pl.Int32),
             "gender": pl.Series(np.array(GENDERS)[self.gender[rows]]),
@@ -65,7 +65,7 @@ class Population:
 
 
 def build_population(settings: WorldSettings, leaves: Leaves, last_day: int) -> Population:
-    """Everybody who joins up to and including ``last_day`` (a day number)."""
+    """Return all users who join up to and including ``last_day`` (a day number)."""
     affinity = _demographic_affinity(settings, leaves.count)
     batches = [
         _user_batch(settings, leaves, affinity, day)
@@ -78,7 +78,7 @@ def build_population(settings: WorldSettings, leaves: Leaves, last_day: int) -> 
 
 
 def _demographic_affinity(settings: WorldSettings, leaves: int) -> NDArray[np.float64]:
-    """(countries, genders, age bands, leaves) log affinity, additive in the three."""
+    """Return the log affinity (countries, genders, age bands, leaves), a sum of country, gender and age parts."""
     generator, spread = settings.generator("demographics"), settings.demographic_spread / np.sqrt(3)
     country = generator.normal(0, spread, (len(COUNTRIES), 1, 1, leaves))
     gender = generator.normal(0, spread, (1, len(GENDERS), 1, leaves))
@@ -87,7 +87,7 @@ def _demographic_affinity(settings: WorldSettings, leaves: int) -> NDArray[np.fl
 
 
 def _user_batch(settings: WorldSettings, leaves: Leaves, affinity: NDArray[np.float64], day: int) -> Population:
-    """The users who join on one day (day 0: the initial ones)."""
+    """Return the users who join on one day (day 0: the initial users)."""
     generator = settings.generator("users", day)
     count = settings.initial_users if day == 0 else settings.new_users_per_day
     country = generator.choice(len(COUNTRIES), count, p=COUNTRY_SHARES)

@@ -149,20 +149,23 @@ class WorldSettings(BaseModel):
 
     @property
     def start(self) -> date:
-        """The first day of the history; day number 0."""
+        """Return the first day of the history; day number 0."""
         return self.first_daily_day - timedelta(days=self.history_days)
 
     def day_number(self, day: date) -> int:
-        """Days since the start of the world."""
+        """Return the number of days since the start of the world."""
         return (day - self.start).days
 
     def day_date(self, number: int) -> date:
         return self.start + timedelta(days=number)
 
     def midnight(self, number: int) -> datetime:
-        """The UTC instant at which a day begins."""
+        """Return the UTC instant at which a day begins."""
         return datetime.combine(self.day_date(number), datetime.min.time(), tzinfo=UTC)
 
     def generator(self, purpose: str, day: int = 0, stream: int = 0) -> np.random.Generator:
-        """The random stream of one purpose on one day, independent of all others, so that any day can be redone."""
+        """Return the random stream of one purpose on one day.
+
+        The stream is independent of all others, so that any day can be redone.
+        """
         return np.random.default_rng([self.seed, zlib.crc32(purpose.encode()), day, stream])

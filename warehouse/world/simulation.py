@@ -23,13 +23,13 @@ class Day:
 
 
 def build_world(settings: WorldSettings, last_day: int) -> World:
-    """The world with everybody and everything that appears up to and including ``last_day`` (a day number)."""
+    """Return the world with all users and items that appear up to and including ``last_day`` (a day number)."""
     catalogue = build_catalogue(settings, last_day)
     return World(settings, catalogue, build_population(settings, catalogue.leaves, last_day))
 
 
 def live(world: World, last_day: int) -> Iterator[Day]:
-    """The days 0 … ``last_day``. What happens on a day does not depend on how far the world was built beyond it."""
+    """Yield the days 0 … ``last_day``. How many later days the world was built for changes no event of a day."""
     joined = world.population.joined
     state = State.empty(np.arange(0))
     for number in range(last_day + 1):
