@@ -15,7 +15,7 @@ from warehouse.tables import Tables
 
 
 def landing_of(tables: Tables, landing: Landing) -> Landing:
-    """Return the landing zone as the home of the tables reads it: with the day that the home recorded.
+    """Return the landing zone as the home of the tables reads it, with the day that the home recorded.
 
     Raises:
         HomeRecordError: the record of the home cannot be read.
@@ -24,8 +24,10 @@ def landing_of(tables: Tables, landing: Landing) -> Landing:
 
 
 def history_day(tables: Tables, landing: Landing) -> date | None:
-    """Return the day that the history counts as: the recorded one, or before the first ingestion the day before the
-    first daily folder, or None where nothing has landed.
+    """Return the day that the history counts as.
+
+    Return the recorded day. Before the first ingestion return the day before the first daily folder, or None where
+    nothing has landed.
 
     Raises:
         HomeRecordError: the record of the home cannot be read.
@@ -34,7 +36,7 @@ def history_day(tables: Tables, landing: Landing) -> date | None:
 
 
 def recorded_history_day(tables: Tables) -> date | None:
-    """Return the day that the home recorded when it ingested its history; None before.
+    """Return the day that the home recorded when it ingested its history; None before that ingestion.
 
     Raises:
         HomeRecordError: the record of the home cannot be read.

@@ -53,7 +53,7 @@ def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
 
 
 def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFrame:
-    """Return the catalogue as of the newest day that had ended by ``instant``, as ``items_as_of``.
+    """Return the catalogue as of the newest day that had ended by ``instant``, with the columns of ``items_as_of``.
 
     Before the end of the day of the first feed it is the catalogue of that feed: nothing older is known of its items.
     """
@@ -63,12 +63,12 @@ def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFram
 
 
 def users_as_of(tables: Tables, day: date) -> pl.DataFrame:
-    """Demographics as of ``day``: contract columns of users, the newest version a user, sorted by ``user_id``."""
+    """Return the users as of ``day``: contract columns, the newest version of each user, sorted by ``user_id``."""
     return _newest(tables, LandingTable.users, "user_id", day).sort("user_id")
 
 
 def events_as_of(tables: Tables, landing: Landing, day: date, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """Events that arrived on or before ``day`` and happened before its end.
+    """Return the events that arrived on or before ``day`` and happened before the end of ``day``.
 
     Returns:
         The columns asked for (default: all of the contract, ``late`` and ``arrival_date``), sorted by user_id,
@@ -82,7 +82,7 @@ def events_as_of(tables: Tables, landing: Landing, day: date, columns: Sequence[
 
 
 def engaged_items(tables: Tables, landing: Landing, day: date) -> pl.Series:
-    """Return the ids of the items that anybody has engaged with by the end of ``day``, each once."""
+    """Return the ids of the items that any user has engaged with by the end of ``day``, each id once."""
     named = _events(tables, landing, day).select("item_id").drop_nulls()
     return named.unique().collect(engine="streaming")["item_id"]
 
@@ -99,7 +99,7 @@ def _events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
 
 
 def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
-    """Return since when the feed holds each item: item_id, arrived (the start of the day of its first arrival).
+    """Return when each item first arrived: item_id, arrived (the start of the day of the first arrival).
 
     ``arrived`` is null for the items of the first feed, such as the history's: the feed has held them for longer than
     anything is known of it.
@@ -116,7 +116,7 @@ def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
 
 
 def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.DataFrame:
-    """The newest version of every row; no rows where the (optional) table was never ingested."""
+    """Return the newest version of every row as of ``day``; no rows where the (optional) table was never ingested."""
     schema = pl.Schema(SCHEMAS[table])
     if not tables.exists(table.value):
         return pl.DataFrame(schema=schema)
@@ -125,8 +125,10 @@ def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.Data
 
 
 def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
-    """The newest version of every item of a landing zone, validated like any arrival, without a home: contract columns,
-    one row an item, sorted by ``item_id``.
+    """Return the newest version of every item of a landing zone: contract columns, one row an item, sorted by
+    ``item_id``.
+
+    The rows are validated like any arrival. No home is needed.
 
     Raises:
         LandingError, QuarantineExceeded: as ``ingest``.
@@ -136,7 +138,7 @@ def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
 
 
 def landed_positives(landing: Landing, settings: DataSettings) -> pl.DataFrame:
-    """Return the conversions with items of a landing zone, validated like any arrival, without a home.
+    """Return the conversions with items of a landing zone. The rows are validated like any arrival; no home is needed.
 
     Returns:
         user_id (as the landing zone has it), event_time, event_id, item_id; in no particular order.
@@ -159,7 +161,7 @@ def landed_positives(landing: Landing, settings: DataSettings) -> pl.DataFrame:
 
 @contextmanager
 def _landed(landing: Landing, table: LandingTable, settings: DataSettings) -> Iterator[Tables]:
-    """One table of a landing zone, ingested into a directory that goes afterwards."""
+    """Yield tables with one table of a landing zone, ingested into a directory that is removed afterwards."""
     with TemporaryDirectory(prefix="adseq-landed-") as directory:
         tables = Tables(Home(Path(directory)).tables)
         for day in [None, *landing.dates()]:

@@ -84,7 +84,7 @@ def is_shown(word: pl.Expr) -> pl.Expr:
 
 
 def unknown_words(words: pl.Series) -> dict[str, int]:
-    """Return the words without a meaning here and how many rows have each."""
+    """Return the words without a meaning here, and how many rows have each word."""
     counted = words.drop_nulls().value_counts()
     column = words.name
     unknown = counted.filter(meaning(pl.col(column)) == Availability.unknown.value)

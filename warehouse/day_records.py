@@ -84,7 +84,7 @@ class DayStanding:
 
 
 def set_damaged_records_aside(tables: Tables) -> None:
-    """Set the newest commits of both tables aside where these are damaged: the days that they told of run again."""
+    """Set damaged newest commits of both tables aside. The days that these commits recorded then run again."""
     for name in OF_DAYS:
         tables.set_damaged_aside(name, lambda _: True)
 
@@ -103,13 +103,13 @@ def record_arrival(tables: Tables, table: LandingTable, day: date, files: Sequen
 
 
 def recorded_files(tables: Tables, table: LandingTable, day: date) -> tuple[LandedFile, ...]:
-    """Return the files that an arrival was made of at its last ingestion; none where it was never ingested."""
+    """Return the files of an arrival at its last ingestion; none where the arrival was never ingested."""
     found = (record.files for record in read_records(tables) if (record.table, record.day) == (table, day))
     return next(found, ())
 
 
 def record_completed(tables: Tables, day: date) -> None:
-    """Record that every step of ``day`` has run on what the arrivals up to that day are now."""
+    """Record that every step of ``day`` has run on the present arrivals up to that day."""
     made_of = _chain_before(read_records(tables), date.fromordinal(day.toordinal() + 1))
     row = pl.DataFrame([{"day": day, "made_of": made_of}], schema=_COMPLETED_SCHEMA)
     kept = _month_of(tables, COMPLETED_DAYS, day, _COMPLETED_SCHEMA).filter(pl.col("day") != day)
@@ -117,19 +117,19 @@ def record_completed(tables: Tables, day: date) -> None:
 
 
 def recorded_days(tables: Tables) -> list[date]:
-    """Return the days whose arrival was made of at least one file when it was ingested, ascending; not the history."""
+    """Return the days whose arrival had at least one file when the day was ingested, ascending; not the history."""
     history = recorded_history_day(tables)
     return sorted({record.day for record in read_records(tables) if record.files and record.day != history})
 
 
 def landed_days(home: Home) -> list[date]:
-    """Return the days that can run, ascending: those with a folder, and those that were ingested before theirs went."""
+    """Return the days that can run, ascending: days with a folder, and days ingested before their folder went."""
     tables = Tables(home.tables)
     return sorted({*listing_of(tables, Landing(home.landing)).days, *recorded_days(tables)})
 
 
 def standings(tables: Tables, landing: Landing, new_days: Collection[date] = ()) -> list[DayStanding]:
-    """Compare each day that was ever ingested, the history not among them, with the landing zone.
+    """Compare each day that was ever ingested, except the history, with the landing zone.
 
     Args:
         tables: of the home.
@@ -160,18 +160,18 @@ def history_changes(tables: Tables, landing: Landing) -> list[FileChange]:
 
 
 def chain_of(tables: Tables, day: date) -> str:
-    """Return the chain of everything that had arrived by ``day``, as it was ingested."""
+    """Return the chain of everything that had arrived by ``day``, as the home ingested it."""
     return _chain_before(read_records(tables), date.fromordinal(day.toordinal() + 1))
 
 
 def chains_by_day(tables: Tables) -> dict[date, str]:
-    """Return for each recorded day, the history's included, the chain of everything that had arrived by that day."""
+    """Return for each recorded day, including the history's, the chain of everything that had arrived by that day."""
     by_day = groupby(read_records(tables), key=lambda record: record.day)
     return {day: _recorded_chain(list(group)) for day, group in by_day}
 
 
 def unsettled_days(tables: Tables) -> set[date]:
-    """Return the recorded days that were ingested before an earlier day's arrivals became others."""
+    """Return the recorded days that were ingested before the arrivals of an earlier day changed."""
     found: set[date] = set()
     chain = _NOTHING
     for day, group in groupby(read_records(tables), key=lambda record: record.day):
@@ -183,7 +183,7 @@ def unsettled_days(tables: Tables) -> set[date]:
 
 
 def untouched_files(tables: Tables, landing: Landing) -> set[Path]:
-    """Return the landing files that are as they were ingested."""
+    """Return the landing files that have not changed since they were ingested."""
     history, found = recorded_history_day(tables), set()
     for record in read_records(tables):
         day = None if record.day == history else record.day
@@ -210,7 +210,9 @@ def adopt_arrivals(tables: Tables, landing: Landing, history: date | None) -> No
 
 
 def record_rewritten(tables: Tables, landing: Landing, paths: Collection[Path]) -> None:
-    """Record files as they are now without making their days out of date: their rows were removed from the tables, too.
+    """Record rewritten files without making their days out of date.
+
+    The rows that left the files were removed from the tables, too.
 
     Args:
         paths: files that were as they were ingested until they were rewritten.
@@ -266,7 +268,7 @@ def _write_records(tables: Tables, records: Sequence[ArrivalRecord]) -> None:
 def _against_landing(
     landing: Landing, known: Sequence[ArrivalRecord], day: date | None
 ) -> tuple[list[FileChange], list[tuple[str, str]]]:
-    """Return the changes of a day's files, and the version that each of its tables would have if ingested now."""
+    """Return the changes of a day's files, and the version that each of the day's tables would have if ingested now."""
     differing, versions = [], []
     for table in LandingTable:
         record = next((record for record in known if record.table is table), None)
@@ -287,13 +289,15 @@ def _chain_before(records: Iterable[ArrivalRecord], day: date) -> str:
 
 
 def _recorded_chain(of_day: Sequence[ArrivalRecord]) -> str:
-    """Return the chain of one day, of which there is at least one record."""
+    """Return the chain of one day. ``of_day`` has at least one record."""
     versions = [(record.table.value, record.version) for record in of_day]
     return _chain({record.after for record in of_day}, versions)
 
 
 def _chain(after: Collection[str], versions: Iterable[tuple[str, str]]) -> str:
-    """Return the chain of a day; a day without a file, and all of it ingested after one chain, adds nothing to that.
+    """Return the chain of a day.
+
+    A day without a file adds nothing to the chain before, if all its tables were ingested after one chain.
 
     Args:
         after: the chains that its tables were ingested after: one, unless an earlier day ran in between.

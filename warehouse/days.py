@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 
 def day_end(day: date, time_zone: str) -> datetime:
-    """The first moment after ``day`` in ``time_zone``, in UTC.
+    """Return the first moment after ``day`` in ``time_zone``, in UTC.
 
     >>> day_end(date(2026, 3, 28), "Europe/Berlin").isoformat(), day_end(date(2026, 3, 29), "Europe/Berlin").isoformat()
     ('2026-03-28T23:00:00+00:00', '2026-03-29T22:00:00+00:00')

@@ -29,7 +29,7 @@ class DamagedCommit:
 
 
 def damaged_commits(table: Path) -> list[DamagedCommit]:
-    """Return the damaged commits that the newest version of ``table`` rests on, oldest first."""
+    """Return the damaged commits on which the newest version of ``table`` rests, oldest first."""
     commits = _commits(table)
     found = []
     for path in commits:
@@ -40,7 +40,7 @@ def damaged_commits(table: Path) -> list[DamagedCommit]:
 
 
 def newest_commit_fault(table: Path) -> str | None:
-    """Return what is wrong with the newest commit of ``table``; None where it is whole or there is none.
+    """Return a description of the fault of the newest commit of ``table``; None for a whole commit or for no commit.
 
     delta-rs reads past an empty commit, and past one that lost its last lines, as if nothing had been written.
     """
@@ -49,7 +49,10 @@ def newest_commit_fault(table: Path) -> str | None:
 
 
 def set_aside(commit: DamagedCommit) -> None:
-    """Take the newest commit out of the log: the table is as it was before the commit. The file is kept beside it."""
+    """Take the newest commit out of the log and keep its file beside the log.
+
+    The table is then as it was before the commit.
+    """
     commit.path.replace(commit.path.with_name(f"{commit.path.name}.damaged"))
 
 
@@ -60,7 +63,7 @@ def missing_versions(table: Path) -> list[int]:
 
 
 def _commits(table: Path) -> list[Path]:
-    """The commits after the newest checkpoint, which holds what the earlier ones say."""
+    """Return the commits after the newest checkpoint. The checkpoint holds the content of the earlier commits."""
     log = table / LOG
     checkpoints = (CHECKPOINT.fullmatch(path.name) for path in log.glob("*.parquet"))
     since = max((int(match[1]) for match in checkpoints if match), default=-1)
@@ -69,7 +72,7 @@ def _commits(table: Path) -> list[Path]:
 
 
 def _fault(path: Path) -> str | None:
-    """What is wrong with a commit; None for a whole one."""
+    """Return a description of the fault of a commit; None for a whole commit."""
     try:
         actions = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
@@ -86,8 +89,10 @@ def _fault(path: Path) -> str | None:
 
 
 def _partition(table: Path, commit: Path, commits: list[Path]) -> Mapping[str, str] | None:
-    """The partition that a damaged commit replaced: by what is left of the commit, or by the data files that it
-    brought, which no other commit names."""
+    """Return the partition that a damaged commit replaced; {} for a vacuum, None where nothing tells the partition.
+
+    The partition is read from the rest of the commit, or from the data files that no other commit names.
+    """
     left = commit.read_text(errors="replace")
     if '"operation":"VACUUM' in left:
         return {}

@@ -43,8 +43,11 @@ class Eligibility:
         return cls(available, countries.is_null().to_numpy(), ships_to)
 
     def mask(self, country: str | None, *, include_unavailable: bool = False) -> NDArray[np.bool_]:
-        """Return whether each item [items] may be shown to a user in ``country``. None or a blank: the country is not
-        known, and every item that can be had may be shown. Codes are compared without capitals and outer spaces."""
+        """Return whether each item [items] may be shown to a user in ``country``.
+
+        None or a blank means an unknown country: every available item may be shown. Codes are compared without capitals
+        and outer spaces.
+        """
         mask = np.ones(len(self.available), bool) if include_unavailable else self.available.copy()
         if code := (country or "").strip().upper():
             mask &= self.unrestricted | self.ships_to.get(code, False)

@@ -45,25 +45,25 @@ class _Changed(Exception):
 
 
 def add_tombstones(tables: Tables, keys: pl.Series, day: date) -> None:
-    """Keep users out of every later ingestion."""
+    """Write tombstones that keep users out of every later ingestion."""
     before = tables.read(TOMBSTONES, {"day": day})[USER] if tables.exists(TOMBSTONES) else keys.head(0)
     tables.write(TOMBSTONES, pl.concat([before, keys]).alias(USER).unique().sort().to_frame(), {"day": day})
 
 
 def forgotten_users(tables: Tables) -> pl.Series:
-    """The keys of users who were forgotten."""
+    """Return the keys of the users who were forgotten."""
     if not tables.exists(TOMBSTONES):
         return pl.Series(USER, [], dtype=pl.String)
     return tables.scan(TOMBSTONES).select(USER).unique().collect()[USER]
 
 
 def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> InLanding:
-    """Rewrite the landing files that have rows of these users, whose ids are read as ingestion reads them.
+    """Rewrite the landing files that have rows of these users. The ids are read as ingestion reads them.
 
     Files in folders that ingestion does not read are rewritten, too. A file is replaced in one step, byte for byte what
-    it was but for the rows (Parquet: row for row), with its owner, mode and the time of its last change, so that
-    nothing takes it for an arrival. A file that is still being written is left alone: its writer would go on in what
-    is no longer there.
+    the file was but for the rows (Parquet: row for row), with its owner, mode and the time of its last change, so that
+    nothing takes the file for an arrival. A file that is still being written is left alone: its writer would go on in a
+    file that is no longer there.
     """
     found, wanted = InLanding(), frozenset(user_ids)
     for path in _files(landing):
@@ -87,7 +87,10 @@ def forget_in_landing(landing: Landing, user_ids: Collection[str]) -> InLanding:
 
 
 def forget_in_tables(tables: Tables, keys: pl.Series) -> dict[str, int]:
-    """Remove users' rows, and older versions of the tables, from the disk. Returns the rows removed, a table."""
+    """Remove the rows of users, and older versions of the tables, from the disk.
+
+    Return the number of rows removed from each table that had any.
+    """
     sweep_staging(tables.root)
     removed = {}
     for name in tables.names():
@@ -98,26 +101,26 @@ def forget_in_tables(tables: Tables, keys: pl.Series) -> dict[str, int]:
 
 @contextmanager
 def _alone_with(path: Path) -> Iterator[os.stat_result]:
-    """Hold a file against the service that appends to it; how it was found."""
+    """Hold a file against the service that appends to the file; yield the file's status."""
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield os.fstat(file.fileno())
 
 
 def _files(landing: Landing) -> list[Path]:
-    """Return all files of the landing zone but its own, those in linked folders of an arrival among them."""
+    """Return all files of the landing zone except its own files. Files in linked folders of an arrival are included."""
     paths = {*landing.root.rglob("*"), *landing.root.glob("*/*/*")}  # rglob follows no link
     return sorted(path for path in paths if path.is_file() and path.name not in FILES_OF_THE_ROOT)
 
 
 def _names_nobody(relative: Path) -> bool:
-    """Whether the table of a file (a path within the landing zone) has no users by its contract."""
+    """Whether the contract of a file's table has no users. ``relative`` is the file's path within the landing zone."""
     table = relative.parts[0]
     return table in set(LandingTable) and USER not in pl.Schema(SCHEMAS[LandingTable(table)])
 
 
 def _forget_in_file(path: Path, user_ids: frozenset[str]) -> pl.Series:
-    """Remove the rows of these users; return the user of each row that was removed."""
+    """Remove the rows of these users; return the user of each removed row."""
     for _ in range(3):
         with _alone_with(path) as found:
             users = text_in(path, USER)
@@ -160,7 +163,7 @@ def _parquet_less(path: Path, theirs: pl.Series) -> bytes:
 
 
 def _text_less(path: Path, theirs: pl.Series) -> bytes:
-    """CSV or JSON lines without some rows; the others as they are.
+    """Return a file of CSV or JSON lines without the rows of ``theirs``; the other rows are unchanged.
 
     Raises:
         LandingError: the file does not fall into as many records as ingestion finds rows.
@@ -179,12 +182,12 @@ def _text_less(path: Path, theirs: pl.Series) -> bytes:
 
 
 def _lines(raw: bytes) -> list[bytes]:
-    """Lines with their ends."""
+    """Return the lines with their line ends."""
     return io.BytesIO(raw).readlines()
 
 
 def _csv_records(raw: bytes) -> list[bytes]:
-    """Records with their ends; a line end between quotes ends none."""
+    """Return the CSV records with their line ends. A line end between quotes does not end a record."""
     records, within_quotes = [b""], False
     for line in _lines(raw):
         records[-1] += line

@@ -32,7 +32,7 @@ class Home:
 
     @property
     def landing(self) -> Path:
-        """The landing zone: ``landing`` under the home, unless ``use_landing`` pointed the home elsewhere."""
+        """Return the landing zone: ``landing`` under the home, unless ``use_landing`` pointed the home elsewhere."""
         pointer = self.root / LANDING_POINTER
         return self.root / pointer.read_text().strip() if pointer.is_file() else self.root / "landing"
 
@@ -50,12 +50,12 @@ class Home:
 
     @property
     def online(self) -> Path:
-        """The embedded online store."""
+        """Return the directory of the embedded online store."""
         return self.root / "online"
 
     @property
     def served(self) -> Path:
-        """Catalogues as the service reads them."""
+        """Return the directory of the catalogues that the service reads."""
         return self.root / "served"
 
     @property
@@ -75,14 +75,14 @@ class Home:
         return self.root / "mlflow" / "artifacts"
 
     def create(self) -> Home:
-        """Make the directories that other tools expect to exist. The home is its owner's only."""
+        """Make the directories that other tools expect. Only the owner of the home may read the home."""
         self.make_root()
         for directory in (self.tables, self.models, self.indexes, self.dagster, self.artifacts):
             directory.mkdir(parents=True, exist_ok=True)
         return self
 
     def use_landing(self, landing: Path) -> None:
-        """Read the landing zone at ``landing`` from now on. One inside the home moves with the home."""
+        """Read the landing zone at ``landing`` from now on. A landing zone inside the home moves with the home."""
         self.make_root()
         chosen = landing.expanduser().absolute()
         if chosen.is_relative_to(self.root):
@@ -90,7 +90,7 @@ class Home:
         write_atomically(self.root / LANDING_POINTER, f"{chosen}\n".encode())
 
     def make_root(self) -> None:
-        """Make the directory of the home. A new one, or an empty one, is closed to group and world."""
+        """Make the directory of the home. A new or empty directory is closed to group and world."""
         if not self.root.exists():
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not any(self.root.iterdir()):

@@ -31,13 +31,13 @@ class HomeRecord(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_a_later_format(cls, fields: Any) -> Any:
-        """Keep only the format of a record of a later one: its other fields are not known here."""
+        """Keep only the format of a record of a later format, whose other fields are unknown here."""
         found = fields.get("format") if isinstance(fields, dict) else None
         return {"format": found} if type(found) is int and found > HOME_FORMAT else fields
 
     @classmethod
     def read(cls, home: Home) -> HomeRecord | None:
-        """Read the record of ``home``. Returns None where the home has none.
+        """Read the record of ``home``. Return None where the home has no record.
 
         Raises:
             HomeRecordError: the file cannot be read.

@@ -49,8 +49,8 @@ class UserKeys:
     def of(cls, tables: Tables, landing: Landing) -> UserKeys:
         """Return the keys of a home. The secret is made before the first table.
 
-        A synthetic log has the same keys everywhere, so that its figures are the same everywhere: users are sorted by
-        key, and training draws them in that order.
+        A synthetic log has the same keys in every home, so that its figures are the same in every home: users are
+        sorted by key, and training draws users in that order.
 
         Raises:
             SecretMissing: there are tables, and the secret of their keys is gone or damaged.
@@ -75,11 +75,11 @@ class UserKeys:
         return cls.of(Tables(home.tables), Landing(home.landing))
 
     def key(self, user_id: str) -> str:
-        """The key of one user."""
+        """Return the key of one user."""
         return _text(hashlib.blake2b(user_id.encode(), digest_size=KEY_BYTES, key=self.secret).digest())
 
     def keys(self, user_ids: pl.Series) -> pl.Series:
-        """The keys of many, null where the id is.
+        """Return the keys of many users; null where the id is null.
 
         >>> keys = UserKeys(b"the secret of one home").keys(pl.Series(["ann", "bob", None, "ann"]))
         >>> keys[0] == keys[3], keys[0] == keys[1], keys[2], keys.str.len_chars().max()
@@ -127,14 +127,13 @@ def _check_secret(path: Path, secret: bytes, landing: Landing) -> None:
 
 
 def record_identities(tables: Tables, source: str, arrival_date: date, pairs: Iterable[pl.DataFrame]) -> None:
-    """Say whose keys (user_id, external_id; each pair once) an arrival's are; replaces what was said of the same
-    arrival."""
+    """Replace the identities of an arrival: pairs of user_id (the key) and external_id, each pair once."""
     partition: dict[str, str | date] = {"source": source, "arrival_date": arrival_date}
     tables.write_batches(IDENTITIES, pl.Schema(IDENTITY_SCHEMA), pairs, partition)
 
 
 def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:
-    """The ids behind keys, in their order; null where nobody has the key."""
+    """Return the external ids of keys, in the order of the keys; null for an unknown key."""
     if not tables.exists(IDENTITIES):
         return pl.Series([None] * len(keys), dtype=pl.String)
     wanted = keys.alias("user_id").to_frame()
@@ -144,7 +143,7 @@ def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:
 
 
 def known_ids(tables: Tables, ids: pl.Series) -> set[str]:
-    """Return which of ``ids``, as the landing zone has them, an ingested row names."""
+    """Return the ``ids``, as the landing zone has them, that an ingested row names."""
     if not tables.exists(IDENTITIES):
         return set()
     named = tables.scan(IDENTITIES).filter(pl.col("external_id").is_in(ids.implode()))
@@ -152,7 +151,10 @@ def known_ids(tables: Tables, ids: pl.Series) -> set[str]:
 
 
 def _text(content: bytes) -> str:
-    """Base64 for URLs; nine bytes are twelve characters, so texts of several keys fall into those of each."""
+    """Return bytes as Base64 for URLs.
+
+    Nine bytes are twelve characters, so the text of several keys can be cut into the texts of the keys.
+    """
     return binascii.b2a_base64(content, newline=False).translate(_URL_SAFE).decode()
 
 

@@ -16,25 +16,25 @@ WITHOUT_SERVICE = (
 
 
 def record_training_without_items(tables: Tables, day: date, why: str) -> None:
-    """Remember why the training as of ``day`` had no item to learn."""
+    """Record why the training as of ``day`` had no item to learn."""
     row = {"why": why, "created": datetime.now(UTC)}
     tables.write(WITHOUT_ITEMS, pl.DataFrame([row]), {"as_of": day})
 
 
 def record_training_with_items(tables: Tables, day: date) -> None:
-    """Forget what an earlier training as of ``day`` lacked: this one has examples of items."""
+    """Remove the reason that an earlier training as of ``day`` recorded: this training has examples of items."""
     tables.remove(WITHOUT_ITEMS, {"as_of": day})
 
 
 def why_without_items(tables: Tables, day: date) -> str | None:
-    """Return why the training as of ``day`` had no item to learn; None where it had some, or there was none."""
+    """Return why the training as of ``day`` had no item to learn; None for a training with items, or no training."""
     if day not in tables.days(WITHOUT_ITEMS, "as_of"):
         return None
     return str(tables.read(WITHOUT_ITEMS, {"as_of": day})["why"][0])
 
 
 def why_advertisers_alone(tables: Tables) -> str | None:
-    """Return why a home has an advertiser model and no item model; None where it has one, or nothing was trained."""
+    """Return why a home has an advertiser model and no item model; None with an item model, or without any training."""
     days = tables.days(WITHOUT_ITEMS, "as_of")
     if not days or tables.partitions("model_versions") or not tables.partitions("advertiser_versions"):
         return None

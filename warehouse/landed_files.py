@@ -109,7 +109,7 @@ def changes(folder: Path, before: Sequence[LandedFile], now: Sequence[LandedFile
 
 
 def _look_at(path: Path, known: LandedFile | None) -> LandedFile | None:
-    """Return the file as it is now; None where it has gone meanwhile."""
+    """Return the file in its present state; None where the file has gone meanwhile."""
     now = time.time_ns()
     try:
         found = path.stat()
@@ -128,7 +128,9 @@ def _look_at(path: Path, known: LandedFile | None) -> LandedFile | None:
 
 @lru_cache(maxsize=100_000)
 def _hash_settled(path: Path, size: int, written_ns: int, changed_ns: int) -> str:
-    """Return the digest of a file, hashed once for each state of it: the sensor looks at every file twice a minute."""
+    """Return the digest of a file, hashed once for each state of the file: the sensor looks at every file twice a
+    minute.
+    """
     del size, written_ns, changed_ns
     return _hash(path)
 

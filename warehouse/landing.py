@@ -115,7 +115,7 @@ class Manifest(BaseModel):
 
 @lru_cache(maxsize=16)
 def _manifest(path: Path, _: tuple[int, ...]) -> Manifest:
-    """A manifest, read once for each state of its file: each request to the service asks for the time zone."""
+    """Return a manifest, read once for each state of its file: each request to the service asks for the time zone."""
     return Manifest.parse(path)
 
 
@@ -160,11 +160,11 @@ class Landing:
         return dates[0] - timedelta(days=1) if dates else None
 
     def folder(self, table: LandingTable, day: date | None) -> Path:
-        """The folder of a table's arrivals: of ``day``, or the history for None."""
+        """Return the folder of a table's arrivals on ``day``; the folder of the history for None."""
         return self.root / table / (HISTORY if day is None else f"date={day.isoformat()}")
 
     def files(self, table: LandingTable, day: date | None) -> list[Path]:
-        """Data files in name order. Hidden and temporary names (a file still being written) are not data."""
+        """Return the data files in name order. Hidden and temporary names (a file still being written) are not data."""
         folder = self.folder(table, day)
         if not folder.is_dir():
             return []
@@ -189,7 +189,7 @@ class Landing:
 
 
 def day_of_folder(name: str) -> date | None:
-    """Return the arrival day that a folder's name states, or None where the name is not that of a daily folder."""
+    """Return the arrival day that a folder's name states; None for a name that is not the name of a daily folder."""
     named = _DAY.fullmatch(name)
     if named is None:
         return None
@@ -206,7 +206,7 @@ def shown(path: Path) -> str:
 
 
 def is_utf8(path: Path) -> bool:
-    """Return whether a path is UTF-8: no other one can be opened by what reads data files."""
+    """Return whether a path is UTF-8. The libraries that read data files can open no other path."""
     return shown(path) == str(path)
 
 

@@ -60,7 +60,7 @@ class Listing:
 
 
 def list_landing(landing: Landing) -> Listing:
-    """List a landing zone; a missing one is empty. Reads names only, never the content of a file."""
+    """List a landing zone; a missing zone is empty. Read only names, never the content of a file."""
     unread = list(_unread(landing)) if landing.root.is_dir() else []
     return Listing(tuple(landing.dates()), tuple(unread))
 

@@ -48,11 +48,12 @@ class LiveEvents:
         self._written: dict[bytes, None] = {}  # digests of events that are on the disk, oldest first
 
     def append(self, events: Sequence[Mapping[str, Any]], arrived: datetime) -> Appended:
-        """Append events that arrived together, but for those that this writer has written before.
+        """Append events that arrived together, except events that this writer has written before.
 
         Raises:
             OSError: the disk is full or cannot be written; none of the events counts as taken.
-            ManifestError: the manifest of the landing zone, which says where days begin, breaks a rule; likewise.
+            ManifestError: the manifest of the landing zone, which says where days begin, breaks a rule; none of the
+                events counts as taken.
         """
         day = arrived.astimezone(ZoneInfo(self.landing.manifest.time_zone)).date()
         with self._writing:
@@ -79,13 +80,13 @@ class LiveEvents:
 
 
 def _digest(event: Mapping[str, Any]) -> bytes:
-    """What tells an event apart, in 16 bytes."""
+    """Return 16 bytes that tell an event apart from other events."""
     key = json.dumps([event[name] for name in KEYS[LandingTable.events]])
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 def _opened(path: Path) -> int:
-    """The file, to append to, held against whoever rewrites it to forget a user."""
+    """Open the file to append to it, and lock the file against a process that rewrites the file to forget a user."""
     while True:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -98,7 +99,7 @@ def _opened(path: Path) -> int:
 
 
 def _write_whole(descriptor: int, content: bytes) -> None:
-    """Write everything, or leave the file as it was."""
+    """Write the whole content, or leave the file as it was."""
     before = os.fstat(descriptor).st_size
     try:
         written = 0

@@ -48,7 +48,7 @@ class LogFigures:
 
 
 def stage_columns(staged: Staging, table: LandingTable, rows: pl.DataFrame, *, in_history: bool) -> None:
-    """Stage what is asked of a table's good rows, under its name; of users a hash and not their ids."""
+    """Stage the needed columns of a table's good rows, under the table's name; of users a hash and not their ids."""
     kept = rows.select(list(dict.fromkeys(_COLUMNS[table])))
     if "user_id" in kept.columns:
         kept = kept.with_columns(pl.col("user_id").hash().cast(pl.String))
@@ -61,7 +61,7 @@ def stage_nothing(staged: Staging, table: LandingTable) -> None:
 
 
 def repeated_rows(staged: Staging, table: LandingTable) -> int:
-    """How many staged rows have a key that another one has."""
+    """Return how many staged rows repeat the key of another row."""
     key = ", ".join(KEYS[table])
     [(rows, keys)] = staged.rows(
         f"SELECT (SELECT count(*) FROM {table.value}), "
@@ -71,7 +71,7 @@ def repeated_rows(staged: Staging, table: LandingTable) -> int:
 
 
 def log_figures(staged: Staging, time_zone: str) -> LogFigures:
-    """Look at the staged tables together. Stages ``LOG``."""
+    """Return findings from the staged tables together. Stage ``LOG``."""
     key = ", ".join(KEYS[LandingTable.events])
     staged.execute(
         f"CREATE TABLE {LOG} AS "
@@ -111,7 +111,7 @@ def _of_users(staged: Staging) -> list[str | None]:
 
 
 def _of_ids(staged: Staging) -> Iterator[str]:
-    """Yield what is odd about the ids of items themselves."""
+    """Yield findings on the ids of items."""
     words = ", ".join(f"'{word}'" for word in EMPTY_WORDS)
     [(events, example)] = staged.rows(f"SELECT count(*), min(item_id) FROM {LOG} WHERE item_id IN ({words})")
     if events:

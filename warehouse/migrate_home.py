@@ -22,7 +22,7 @@ class MigrationImpossible(HomeRecordError):
 
 
 def _record(home: Home) -> str:
-    """0 -> 1: the home has a record, with the day that its history counts as."""
+    """Migrate a home from format 0 to 1: write the record with the day that the history counts as."""
     tables, landing = Tables(home.tables), Landing(home.landing)
     if not secret_path(tables).exists() and not tables.exists(IDENTITIES):
         raise MigrationImpossible(
@@ -45,10 +45,10 @@ STEPS: Mapping[int, Callable[[Home], str]] = {0: _record}
 
 
 def _history_day(tables: Tables, landing: Landing) -> date | None:
-    """The day that the history was ingested as; None where nothing was.
+    """Return the day that the history was ingested as; None where nothing was ingested.
 
-    The history is the first arrival. Where it has no files, nothing of it is in the tables, and the first arrival is
-    the first daily day, unless a model was trained as of an earlier one.
+    The history is the first arrival. Where the history has no files, the tables hold no row of the history, and the
+    first arrival is the first daily day, unless a model was trained as of an earlier day.
     """
     arrivals = [day for table in LandingTable for day in tables.days(table.value, "arrival_date")]
     trained = []

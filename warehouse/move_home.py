@@ -27,10 +27,11 @@ LOCK_SECONDS = 30.0  # MLflow's own server may be writing
 
 
 def follow_home(home: Home) -> list[str]:
-    """Point MLflow's database and the views at the files of ``home``, where they name those of another place.
+    """Replace addresses of another place, in MLflow's database and in the views, by addresses in ``home``.
 
     MLflow writes artefacts to absolute addresses. A copied home would write into the original, and fail when the
-    original is gone. One transaction, so that an interruption leaves the old addresses, and the next call goes on.
+    original is gone. The addresses change in one transaction, so that an interruption leaves the old addresses, and the
+    next call goes on.
 
     Returns:
         The addresses of artefacts that were replaced; none where the home has not moved.
@@ -64,9 +65,10 @@ def _move_artifacts(database: Path, artifacts: Path) -> list[str]:
 
 
 def _earlier_places(connection: sqlite3.Connection, artifacts: Path) -> list[str]:
-    """Addresses of directories of artefacts that experiments name and that are not ``artifacts``.
+    """Return the addresses of artefact directories that experiments name and that are not ``artifacts``.
 
-    Every experiment of adseq lies in such a directory, which ends as that of every home does: mlflow/artifacts.
+    Every experiment of adseq lies in such a directory. The address ends like the address in every home:
+    mlflow/artifacts.
     """
     if ARTIFACT_COLUMNS[0] not in _present(connection):
         return []
@@ -77,7 +79,7 @@ def _earlier_places(connection: sqlite3.Connection, artifacts: Path) -> list[str
 
 
 def _present(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """The columns of ``ARTIFACT_COLUMNS`` that the database has; an empty database has none."""
+    """Return the columns of ``ARTIFACT_COLUMNS`` that the database has; an empty database has none."""
     found = []
     for table, column in ARTIFACT_COLUMNS:
         columns = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

@@ -27,7 +27,7 @@ def keep_private() -> None:
 
 
 def open_for_reading(home: Home) -> None:
-    """Check that this code can read ``home``. Writes nothing; a directory that is not a home yet passes.
+    """Check that this code can read ``home``. Write nothing; a directory that is not a home yet passes.
 
     Raises:
         OtherFormat: the home is of another format.
@@ -42,7 +42,7 @@ def open_for_reading(home: Home) -> None:
 
 
 def open_for_writing(home: Home) -> None:
-    """Check that this code can work on ``home``, and make its directories and its record where it has none.
+    """Check that this code can work on ``home``, and make the directories and the record of a home without them.
 
     Raises:
         OtherFormat, HomeRecordError, SecretMissing, SecretMismatch, ManifestError: see ``open_for_reading``.

@@ -152,7 +152,7 @@ class Finding:
 
 
 def figures_by_day(tables: Tables, landing: Landing, day: date, memory_gib: float) -> pl.DataFrame:
-    """The figures of ``day`` and of the ``SHOWN_DAYS`` before, a row a day that has any event.
+    """Return the figures of ``day`` and of the ``SHOWN_DAYS`` before, one row for each day that has an event.
 
     Returns:
         ``FIGURES_SCHEMA``: events, those that name an item (``naming``), users, events by name; the shares of
@@ -176,7 +176,7 @@ def figures_by_day(tables: Tables, landing: Landing, day: date, memory_gib: floa
 
 
 def shared_event_ids(tables: Tables, day: date, memory_gib: float) -> int:
-    """Count the events of ``day`` whose event_id an event of another user has, of that day or of a day before."""
+    """Count the events of ``day`` whose event_id an event of another user has, on that day or on a day before."""
     files = tables.files("events")
     if not files:
         return 0
@@ -187,7 +187,7 @@ def shared_event_ids(tables: Tables, day: date, memory_gib: float) -> int:
 
 
 def judged_shared_ids(shared: int, figures: pl.DataFrame, day: date, settings: QualitySettings) -> Finding:
-    """Hold the number of ``shared_event_ids`` of ``day`` against its events; it warns and never stops."""
+    """Compare ``shared``, the count of ``shared_event_ids`` of ``day``, with the day's events; warn, but never stop."""
     events = int(figures.filter(day=day)["events"].sum())
     enough = events >= settings.minimum_events
     return Finding(
@@ -202,7 +202,7 @@ def judged_shared_ids(shared: int, figures: pl.DataFrame, day: date, settings: Q
 
 
 def findings(figures: pl.DataFrame, landing: Landing, day: date, settings: QualitySettings) -> list[Finding]:
-    """Hold ``day`` against the week before it and the same weekday of the weeks before."""
+    """Compare ``day`` with the week before the day and with the same weekday of the weeks before."""
     today = figures.filter(day=day)
     week = figures.filter(pl.col("day").is_between(day - timedelta(days=WEEK), day - timedelta(days=1)))
     events = int(today["events"].sum())
@@ -220,7 +220,7 @@ def findings(figures: pl.DataFrame, landing: Landing, day: date, settings: Quali
 
 
 def _enough(name: str, today: pl.DataFrame, week: pl.DataFrame, settings: QualitySettings) -> bool:
-    """Whether a share is of enough to be judged, today and in the week before."""
+    """Whether a share has enough rows to be judged, today and in the week before."""
     return min(int(part[COVERAGE[name]].sum()) for part in (today, week)) >= settings.minimum_events
 
 
@@ -271,7 +271,7 @@ def _above(name: str, figure: str, today: pl.DataFrame, *, warn: float, stop: fl
 
 
 def _mix(today: pl.DataFrame, week: pl.DataFrame, settings: QualitySettings) -> Finding:
-    """The total variation distance: the share of events that would have to have another name."""
+    """Return a finding on the total variation distance: the share of events that would need another name."""
     shares = [[int(part[name].sum()) / int(part["events"].sum()) for name in EVENT_NAMES] for part in (today, week)]
     distance = sum(abs(now - before) for now, before in zip(*shares, strict=True)) / 2
     return Finding(

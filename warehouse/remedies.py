@@ -25,12 +25,12 @@ SET_ASIDE = "any run sets the commit aside"
 
 
 def command_for_day(day: str) -> str:
-    """Return the command that makes what belongs to a day again."""
+    """Return the command that makes the data of a day again."""
     return f"adseq run --days {day} --again"
 
 
 def remedy(table: str, partition: Mapping[str, str] | None) -> str:
-    """Return what makes a partition of ``table`` again: a command, or a restore where no command does.
+    """Return how a partition of ``table`` is made again: a command, or a restore where no command makes it.
 
     Args:
         partition: column -> value, as text; None where it is not known which partition is damaged.
@@ -44,7 +44,7 @@ def remedy(table: str, partition: Mapping[str, str] | None) -> str:
 
 
 def remedy_of_commit(table: str, partition: Mapping[str, str] | None) -> str:
-    """Return what makes ``table`` whole whose newest commit is damaged.
+    """Return how ``table`` is repaired when its newest commit is damaged.
 
     Args:
         partition: what the commit replaced, as text: {} for a vacuum; None where nothing tells it.

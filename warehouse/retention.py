@@ -33,7 +33,9 @@ class Removed:
 
 
 def sweep(home: Home, tables: Tables, day: date, *, keep: DataSettings, served: Collection[Path]) -> Removed:
-    """Remove catalogues of days that lie ``keep_days`` before ``day`` or more, and data files of versions replaced
+    """Remove old catalogues, data files of old table versions, and unfinished files.
+
+    Catalogues go whose day lies ``keep_days`` before ``day`` or more, and data files of versions that were replaced
     ``keep_versions_days`` ago.
 
     Args:
@@ -61,7 +63,7 @@ def sweep(home: Home, tables: Tables, day: date, *, keep: DataSettings, served: 
 
 
 def sizes(home: Home) -> dict[str, int]:
-    """Bytes on the disk by part of the home; the landing zone only where it lies in the home."""
+    """Return the bytes on the disk of each part of the home; the landing zone only where it lies in the home."""
     parts = sorted(path for path in home.root.iterdir() if path.is_dir() and not path.name.startswith("."))
     return {part.name: sum(_bytes(path) for path in part.rglob("*")) for part in parts}
 
@@ -74,7 +76,10 @@ def _drop_before(tables: Tables, name: str, first: date) -> int:
 
 
 def _bytes(path: Path) -> int:
-    """Blocks rather than length: a file of LMDB has holes. 0 for what has gone meanwhile."""
+    """Return the size of a file's blocks in bytes; 0 for a file that has gone meanwhile.
+
+    Blocks count rather than the length, because a file of LMDB has holes.
+    """
     try:
         return path.stat().st_blocks * 512 if path.is_file() else 0
     except FileNotFoundError:

@@ -66,9 +66,9 @@ SEQUENCE_SCHEMA = {
 def user_sequences(
     tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
 ) -> pl.DataFrame:
-    """Sequences as of ``day`` of the users with an event that arrived on ``day``, oldest event first.
+    """Return the sequences, as of ``day``, of the users with an event that arrived on ``day``; oldest event first.
 
-    An event that happened after the end of ``day`` makes nobody active and is in no sequence. A user whose every
+    An event that happened after the end of ``day`` makes no user active and is in no sequence. A user whose every
     visible event lies before the look-back window (``settings.lookback_days`` of 24 hours before the end of ``day``)
     has no row.
 
@@ -85,9 +85,12 @@ def user_sequences(
 def all_user_sequences(
     tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
 ) -> pl.DataFrame:
-    """Every user's sequence as of their own last active day on or before ``day``: what a full inference encodes.
+    """Return the sequence of every user as of the user's last active day on or before ``day``, for a full inference.
 
-    A user's row equals that of ``user_sequences`` on their last active day, so incremental can equal full.
+    A user's row equals the row of ``user_sequences`` on the user's last active day, so that an incremental inference
+    can equal a full one.
+
+    Returns and raises as ``user_sequences``.
 
     Returns and raises as ``user_sequences``.
     """
@@ -103,8 +106,10 @@ def sequence_batches(
     settings: SequenceSettings,
     memory_gib: float = MEMORY_GIB,
 ) -> Iterator[pl.DataFrame]:
-    """Sequences of the users who were active on any of ``days``, as of the last of these, some users at a time: what
-    they need in memory does not grow with their number.
+    """Return the sequences of the users who were active on any of ``days``, some users at a time.
+
+    Each sequence is as of the last of ``days`` on which its user was active. The memory that the batches need does not
+    grow with the number of users.
 
     Returns:
         Batches as ``user_sequences``; all of them together are sorted by user_id.
@@ -147,7 +152,7 @@ def _batches(
 
 
 def _lists(events: pl.DataFrame, length: int) -> pl.DataFrame:
-    """A row a user of events sorted by user, with the newest ``length`` of each."""
+    """Return a row for each user of ``events``, which are sorted by user, with the user's newest ``length`` events."""
     lists = events.group_by("user_id", maintain_order=True).agg(pl.all().tail(length))
     return lists.cast(SEQUENCE_SCHEMA)  # type: ignore[arg-type]
 

@@ -41,7 +41,7 @@ class Staging:
     _new: set[str] = field(default_factory=set)  # names whose view does not know all of their pieces yet
 
     def add(self, name: str, frame: pl.DataFrame) -> None:
-        """Append rows. The first piece of a name says what columns it has, and may be empty."""
+        """Append rows. The first piece of a name sets the columns, and may be empty."""
         pieces = self._pieces.setdefault(name, [])
         if frame.is_empty() and pieces:
             return
@@ -61,12 +61,12 @@ class Staging:
         self.connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{_listed(files)}], {partition})")
 
     def pieces(self, name: str) -> Iterator[pl.DataFrame]:
-        """The rows of a name as they were added."""
+        """Yield the rows of a name piece by piece, as they were added."""
         for path in self._pieces[name]:
             yield pl.read_parquet(path, glob=False, hive_partitioning=False)
 
     def within(self, table: str, column: str, piece: pl.DataFrame) -> pl.Series:
-        """Those numbers of a table's ``column`` that lie in the range of the piece's: few, however many there are."""
+        """Return the numbers of a table's ``column`` in the piece's range: few, even where the table has many."""
         numbers = piece[column]
         if numbers.is_empty():
             return numbers
@@ -77,7 +77,7 @@ class Staging:
         return pl.Series(column, [number for (number,) in found.fetchall()], dtype=numbers.dtype)
 
     def scan(self, name: str) -> pl.LazyFrame:
-        """The rows of a name as they were added, lazily."""
+        """Return the rows of a name as they were added, lazily."""
         return pl.scan_parquet(self._pieces[name], glob=False, hive_partitioning=False)
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
@@ -87,16 +87,16 @@ class Staging:
     def batches(
         self, sql: str, schema: pl.Schema, parameters: Mapping[str, Any] | None = None
     ) -> Iterator[pl.DataFrame]:
-        """What a query finds, batch by batch, in the columns of ``schema``; rows may be added meanwhile."""
+        """Yield the rows of a query, batch by batch, in the columns of ``schema``; rows may be added meanwhile."""
         for batch in self._queried().cursor().sql(sql, params=parameters).to_arrow_reader(BATCH_ROWS):
             yield pl.DataFrame(batch).select(schema.names()).cast(schema)
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """The few rows that a query finds."""
+        """Return the rows of a query; for queries with few rows."""
         return self._queried().execute(sql).fetchall()
 
     def _queried(self) -> duckdb.DuckDBPyConnection:
-        """The connection, with every view as of now."""
+        """Return the connection, after an update of every view that has new pieces."""
         for name in self._new:
             files = _listed(self._pieces[name])
             self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
@@ -106,7 +106,7 @@ class Staging:
 
 @contextmanager
 def staging(root: Path, memory_gib: float) -> Iterator[Staging]:
-    """A place for pieces under ``root``, gone afterwards. What killed processes have left there goes, too.
+    """Yield a place for pieces under ``root``, removed afterwards. Pieces of killed processes are removed, too.
 
     Args:
         memory_gib: of the process, half of which the queries may take.
@@ -169,10 +169,10 @@ def _alone(directory: Path) -> Iterator[None]:
 
 
 def _lock(directory: Path) -> int:
-    """Hold a directory for as long as this process lives.
+    """Lock a directory until the returned descriptor is closed or this process ends.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds the directory.
     """
     held = os.open(directory, os.O_RDONLY)
     try:

@@ -44,7 +44,7 @@ def write_states(tables: Tables, model_version: str, day: date, states: pl.DataF
 
 
 def state_days(tables: Tables, model_version: str) -> list[date]:
-    """Days with states of ``model_version``, ascending; the first is its full inference."""
+    """Return the days with states of ``model_version``, ascending; the first is the version's full inference."""
     return tables.days(USER_STATES, "day", {"model_version": model_version})
 
 
@@ -60,7 +60,8 @@ def outdated_days(tables: Tables, name: str, model_version: str) -> list[date]:
 
 
 def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
-    """The newest state of every user as of ``day``: ``STATE_SCHEMA`` and the ``day`` it was inferred, by user_id.
+    """Return the newest state of every user as of ``day``: ``STATE_SCHEMA`` and the ``day`` of its inference, by
+    user_id.
 
     Raises:
         TableMissing: no state was ever written.
@@ -69,7 +70,7 @@ def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
 
 
 def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
-    """When the newest state of every user as of ``day`` was inferred: user_id and day. Reads no state.
+    """Return the day of the newest state of every user as of ``day``: user_id and day. Read no state.
 
     Raises:
         TableMissing: no state was ever written.
@@ -84,25 +85,28 @@ def write_candidates(tables: Tables, model_version: str, day: date, candidates: 
 
 
 def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
-    """The newest prediction for every user as of ``day``: ``CANDIDATE_SCHEMA`` and the ``day`` of it, by user_id.
+    """Return the newest prediction for every user as of ``day``: ``CANDIDATE_SCHEMA`` and its ``day``, by user_id.
 
     Raises:
-        TableMissing: nothing was ever predicted.
+        TableMissing: no prediction was ever written.
     """
     return _newest(tables, ADVERTISER_CANDIDATES, model_version, day=day)
 
 
 def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr) -> pl.DataFrame:
-    """The newest row of each user among the partitions that ``days`` chooses by the column ``day``; reads no others."""
+    """Return the newest row of each user among the partitions whose ``day`` the expression ``days`` chooses.
+
+    Other partitions are not read.
+    """
     rows = tables.scan(name).filter(pl.col("model_version") == model_version, days).drop("model_version")
     return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()
 
 
 def compact(tables: Tables, name: str, model_version: str, *, day: date, after_days: int) -> int:
-    """Write down the snapshot of ``day`` if it rests on at least ``after_days`` partitions.
+    """Write the snapshot of ``day`` if the snapshot is made from at least ``after_days`` partitions.
 
     Returns:
-        The partitions that a snapshot of ``day`` reads from now on, the written one not counted.
+        The number of partitions that a snapshot of ``day`` reads from now on, besides the written snapshot.
     """
     behind = _days_behind(tables, name, model_version, day)
     if len(behind) < after_days:
@@ -134,7 +138,7 @@ def _compacted(name: str) -> str:
 
 
 def _base(tables: Tables, name: str, model_version: str, day: date) -> date | None:
-    """The newest written snapshot up to ``day``."""
+    """Return the day of the newest written snapshot up to ``day``; None without such a snapshot."""
     written = tables.days(_compacted(name), "day", {"model_version": model_version})
     return max((each for each in written if each <= day), default=None)
 

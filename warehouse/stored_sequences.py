@@ -21,7 +21,7 @@ SHAPE_SCHEMA = {MAXIMUM_LENGTH: pl.Int32(), LOOKBACK_DAYS: pl.Int32()}
 
 
 def write_sequences(tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float) -> None:
-    """Write the sequences of the users who were active on ``day``; they need not fit into memory."""
+    """Write the sequences of the users who were active on ``day``; the sequences need not fit into memory."""
     cut = {MAXIMUM_LENGTH: shape.length, LOOKBACK_DAYS: shape.lookback_days}
     columns = [pl.lit(value, SHAPE_SCHEMA[name]).alias(name) for name, value in cut.items()]
     batches = (
@@ -34,8 +34,10 @@ def write_sequences(tables: Tables, landing: Landing, day: date, *, shape: Seque
 def sequences_of_day(
     tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
 ) -> pl.DataFrame:
-    """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does: from the table, if it
-    has them in this ``shape``."""
+    """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does.
+
+    The sequences come from the table if the table has the day in this ``shape``.
+    """
     if day in tables.days(TABLE, "day"):
         stored = tables.read(TABLE, {"day": day})
         if len(stored) and _shapes(stored) == [(shape.length, shape.lookback_days)]:
@@ -44,7 +46,7 @@ def sequences_of_day(
 
 
 def _shapes(stored: pl.DataFrame) -> list[tuple[int, int]]:
-    """Return the shapes that the rows were cut to; none for rows of before the table held the shape."""
+    """Return the shapes to which the rows were cut; none for rows written before the table held the shape."""
     if not set(SHAPE_SCHEMA) <= set(stored.columns):
         return []
     return stored.select(list(SHAPE_SCHEMA)).unique().rows()

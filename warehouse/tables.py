@@ -63,7 +63,7 @@ class Tables:
         """Check that the table exists.
 
         Raises:
-            TableMissing: nothing has written it yet.
+            TableMissing: the table was never written.
         """
         if not self.exists(name):
             raise TableMissing(
@@ -71,11 +71,11 @@ class Tables:
             )
 
     def names(self) -> list[str]:
-        """The tables that exist, in name order."""
+        """Return the tables that exist, in name order."""
         return sorted(path.name for path in self.root.glob("*") if path.is_dir() and self.exists(path.name))
 
     def partition_columns(self, name: str) -> list[str]:
-        """The columns that the table's directories stand for, outermost first."""
+        """Return the columns that the table's directories stand for, outermost first."""
         return list(self._opened(name).metadata().partition_columns)
 
     def write(self, name: str, frame: pl.DataFrame, partition: Mapping[str, PartitionValue]) -> None:
@@ -91,7 +91,7 @@ class Tables:
     def write_batches(
         self, name: str, schema: pl.Schema, batches: Iterable[pl.DataFrame], partition: Mapping[str, PartitionValue]
     ) -> None:
-        """As ``write``, of rows that come batch by batch and are never all in memory.
+        """Replace one partition as ``write`` does, by rows that come in batches and are never all in memory.
 
         Args:
             schema: columns of the batches.
@@ -123,14 +123,15 @@ class Tables:
         )
 
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
-        """Remove one partition in one atomic commit; nothing happens where it, or the table, is not there."""
+        """Remove one partition in one atomic commit; do nothing where the partition or the table does not exist."""
         if self.exists(name):
             self._opened(name).delete(_predicate(partition))
 
     def drop_users(self, name: str, user_ids: pl.Series) -> int:
-        """Remove the rows of users from a table, and every older version of it from the disk. Returns their number.
+        """Remove the rows of users from a table, and every older version of the table from the disk.
 
-        A partition without these users stays as it is; one that has no others becomes an empty one.
+        Return the number of removed rows. A partition without these users stays as it is; a partition with no other
+        users becomes empty.
         """
         columns = self.partition_columns(name)
         theirs = self.scan(name).filter(pl.col("user_id").is_in(user_ids.implode()))
@@ -143,18 +144,20 @@ class Tables:
         return int(touched["len"].sum())
 
     def vacuum(self, name: str, keep: timedelta) -> int:
-        """Remove data files that no version younger than ``keep`` reads, those of writers that died among them. Returns
-        how many there were. To be called while nobody else writes to the home."""
+        """Remove data files that no version younger than ``keep`` reads, including the files of writers that died.
+
+        Return the number of removed files. Call this only while no other process writes to the home.
+        """
         hours = int(keep / timedelta(hours=1))
         table = self._opened(name)
         return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
 
     def scan(self, name: str) -> pl.LazyFrame:
-        """The table, lazily.
+        """Return the table, lazily.
 
         Raises:
-            TableMissing: nothing has written it yet.
-            TableDamaged: its log cannot be read.
+            TableMissing: the table was never written.
+            TableDamaged: the table's log cannot be read.
         """
         self.require(name)
         self._opened(name)
@@ -174,16 +177,16 @@ class Tables:
         ).select(schema.names())
 
     def read(self, name: str, partition: Mapping[str, PartitionValue]) -> pl.DataFrame:
-        """One partition, without its partition columns."""
+        """Return one partition, without its partition columns."""
         conditions = [pl.col(column) == value for column, value in partition.items()]
         return self.scan(name).filter(*conditions).drop(list(partition)).collect()
 
     def partitions(self, name: str) -> list[dict[str, str]]:
-        """The partition values present (each as text); empty for a missing table."""
+        """Return the values of each partition (as text); empty for a missing table."""
         return self._opened(name).partitions() if self.exists(name) else []
 
     def days(self, name: str, column: str, where: Mapping[str, PartitionValue] | None = None) -> list[date]:
-        """The days present in partition column ``column``, ascending, among partitions that match ``where``."""
+        """Return the days in partition column ``column``, ascending, among partitions that match ``where``."""
         wanted = {key: _text(value) for key, value in (where or {}).items()}
         return sorted(
             {
@@ -194,7 +197,7 @@ class Tables:
         )
 
     def files(self, name: str) -> list[str]:
-        """The current data files (for DuckDB, which cannot load its Delta extension everywhere)."""
+        """Return the current data files (for DuckDB, which cannot load its Delta extension everywhere)."""
         table = self._opened(name)
         # A URI spells what is below the table as the disk does, but percent-encodes the table's own path.
         depth = len(table.metadata().partition_columns) + 1
@@ -207,15 +210,17 @@ class Tables:
         return [path for path in self.files(name) if early & set(Path(path).parts)] if early else []
 
     def make_readable(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
-        """Set a damaged newest commit of a table aside if it wrote ``partition``, which is about to be replaced."""
+        """Set a damaged newest commit of a table aside if the commit wrote ``partition`` (about to be replaced) or
+        none.
+        """
         replaced = {column: _text(value) for column, value in partition.items()}
         self.set_damaged_aside(name, lambda written: written == replaced)
 
     def set_damaged_aside(self, name: str, replaced: Callable[[Mapping[str, str]], bool]) -> None:
-        """Take a damaged newest commit out of a table if the partition that the commit wrote is about to be replaced.
+        """Take a damaged newest commit out of a table if the caller replaces the partition that the commit wrote.
 
-        The table is then as it was before the commit. Nothing happens where another commit is damaged, too: whoever
-        opens the table is told.
+        A commit that wrote no partition (a vacuum) is taken out, too. The table is then as it was before the commit.
+        Nothing happens where another commit is damaged, too: opening the table then raises.
 
         Args:
             replaced: whether the caller replaces a partition (column -> value, as text).
@@ -231,10 +236,10 @@ class Tables:
             )
 
     def _opened(self, name: str) -> DeltaTable:
-        """The table at its newest version.
+        """Return the table at its newest version.
 
         Raises:
-            TableDamaged: its log cannot be read.
+            TableDamaged: the table's log cannot be read.
         """
         path = self.path(name)
         if newest_commit_fault(path) is not None:
@@ -255,14 +260,14 @@ def _what_is_damaged(table: Path, error: Exception) -> str:
 
 
 def told_damaged(commit: DamagedCommit, table: str) -> str:
-    """Return one sentence about a damaged commit: the file, what is wrong, what to do."""
+    """Return one sentence about a damaged commit: the file, the fault, the remedy."""
     healed = remedy_of_commit(table, commit.partition if commit.newest else None)
     wrote = f", which wrote {spelt(commit.partition)}," if commit.partition else ""
     return f"table {table!r}: the commit {commit.path}{wrote} is damaged ({commit.why}): {healed}."
 
 
 def vectors(column: pl.Series) -> NDArray[np.float32]:
-    """A ``List(Float32)`` column of equal lengths as a matrix [rows, width]; zero rows give [0, 0]."""
+    """Return a ``List(Float32)`` column of equal lengths as a matrix [rows, width]; zero rows give [0, 0]."""
     if not len(column):
         return np.zeros((0, 0), np.float32)
     flat = column.explode().cast(pl.Float32).to_numpy()
@@ -270,7 +275,7 @@ def vectors(column: pl.Series) -> NDArray[np.float32]:
 
 
 def vector_column(name: str, matrix: NDArray[np.float32]) -> pl.Series:
-    """A matrix [rows, width] as a ``List(Float32)`` column."""
+    """Return a matrix [rows, width] as a ``List(Float32)`` column."""
     return pl.Series(name, np.ascontiguousarray(matrix, np.float32)).cast(pl.List(pl.Float32))
 
 
@@ -283,7 +288,7 @@ def _text(value: PartitionValue) -> str:
 
 
 def _storable(frame: pl.DataFrame) -> pl.DataFrame:
-    """Types that Delta knows: Array -> List, Categorical/Enum -> String, unsigned -> signed."""
+    """Return ``frame`` in types that Delta knows: Array -> List, Categorical/Enum -> String, unsigned -> signed."""
     casts: dict[str, pl.DataType] = {}
     unsigned: Sequence[tuple[pl.DataType, pl.DataType]] = (
         (pl.UInt8(), pl.Int16()),

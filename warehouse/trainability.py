@@ -50,7 +50,7 @@ class HistoryFigures:
 
 
 def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days: float) -> str:
-    """Return why a history gives fewer examples than are wanted, and what helps."""
+    """Return why a history gives too few examples, and what helps."""
     few = f"{examples:,} examples to learn from, at least {wanted:,} are wanted: "
     if not figures.conversions:
         return few + "no event of the history is a conversion. Say in manifest.toml what counts (positive_events)."
@@ -68,7 +68,7 @@ def why_too_few(figures: HistoryFigures, examples: int, wanted: int, window_days
 
 
 def why_advertisers_alone(figures: HistoryFigures, window_days: float) -> str | None:
-    """Return why the advertiser model is trained and the item model is not; None where that is not so."""
+    """Return why the advertiser model alone is trained, without the item model; None in all other cases."""
     if figures.conversions_with_item or not figures.conversions_with_advertiser or _obstacle(figures, window_days):
         return None
     return (
@@ -78,7 +78,7 @@ def why_advertisers_alone(figures: HistoryFigures, window_days: float) -> str | 
 
 
 def _obstacle(figures: HistoryFigures, window_days: float) -> str | None:
-    """Return what keeps every model from learning from the history, in words; None where nothing does."""
+    """Return in words why no model can learn from the history; None where nothing prevents learning."""
     if figures.single_event_users >= _MOSTLY * figures.users:
         return (
             f"{figures.single_event_users:,} of {figures.users:,} users have one event, and the model learns what "
@@ -95,8 +95,9 @@ def _obstacle(figures: HistoryFigures, window_days: float) -> str | None:
 
 
 def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> int:
-    """Count the examples of the first training, as ``ml.examples.pairs.examples_at`` makes them; at most as many as are
-    wanted.
+    """Count the examples of the first training as ``ml.examples.pairs.examples_at`` makes them.
+
+    The count stops at ``rule.minimum_examples``.
 
     Args:
         staged: knows ``LOG``.
@@ -117,8 +118,10 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
 
 
 def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> bool:
-    """Return whether the advertiser model has examples to choose its epochs by, in the last window but one, and
-    examples to learn from before that window.
+    """Return whether the advertiser model has enough examples.
+
+    The last window but one must have examples to choose the epochs by, and the time before that window examples to
+    learn from.
 
     Args:
         staged: knows ``LOG``.
@@ -137,7 +140,7 @@ def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Man
 
 
 def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> HistoryFigures:
-    """Look at the events of the history."""
+    """Return figures of the history's events."""
     names = _listed(manifest.positive_events)
     [(users, single)] = staged.rows(
         f"SELECT count(*), count(*) FILTER (WHERE events = 1) FROM "
@@ -154,7 +157,10 @@ def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> Histo
 
 
 def _examples_at(staged: Staging, begin: datetime, end: datetime, *, manifest: Manifest, named: str) -> int:
-    """Count the distinct pairs of a user with events before ``begin`` and what they convert with until ``end``.
+    """Count the distinct pairs of a user and an item (or advertiser) of the user's conversions from ``begin`` to
+    ``end``.
+
+    Only users with events before ``begin`` count.
 
     Args:
         named: the SQL of what an event names: its item or its advertiser, null where it has none.

@@ -82,7 +82,7 @@ class LandingVerdict:
 
     @property
     def missing(self) -> list[str]:
-        """What the log goes without, in words."""
+        """Return the missing parts of the log, in words."""
         if not self.good:
             return [WITHOUT_TABLE[self.table]] if self.table in WITHOUT_TABLE else []
         columns = WITHOUT_COLUMN.get(self.table, {})
@@ -98,7 +98,7 @@ class LandingVerdict:
 
     @property
     def quarantined(self) -> int:
-        """Rows that break a rule."""
+        """Return the number of rows that break a rule."""
         return self.rows - self.good
 
     def add(self, judged: Judged) -> None:
@@ -203,7 +203,7 @@ def _outlook(landing: Landing, manifest: Manifest, staged: Staging, training: Tr
 
 
 def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged: Staging) -> LandingVerdict:
-    """Judge one table, arrival by arrival. Stages what is asked of its good rows afterwards, under its name."""
+    """Judge one table, arrival by arrival. Then stage the needed columns of its good rows, under the table's name."""
     verdict, width = LandingVerdict(table), None
     stage_nothing(staged, table)
     for day in [None, *landing.dates()]:
@@ -245,7 +245,10 @@ def _readable(
 
 
 def _latest(landing: Landing, day: date | None, settings: DataSettings) -> datetime:
-    """The last moment that an event of an arrival may have happened in; any where nothing dates the history yet."""
+    """Return the last moment at which an event of an arrival may have happened.
+
+    Where nothing dates the history yet, the moment is ``MAXIMUM_TIME``.
+    """
     arrived_on = day or landing.history_day()
     return latest_event(arrived_on, landing.manifest.time_zone, settings) if arrived_on else MAXIMUM_TIME
 
