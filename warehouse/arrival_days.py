@@ -1,4 +1,4 @@
-"""Which day each arrival counts as, in a home: the home records the day of its history, and no folder changes that."""
+"""The day that each arrival counts as, in a home: the home records the day of its history, and no folder changes it."""
 
 from __future__ import annotations
 

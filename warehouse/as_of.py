@@ -1,4 +1,4 @@
-"""What a day sees: the newest items and users that had arrived by then, and the events that had happened by then."""
+"""The data that a day sees: the newest items and users that had arrived, and the events that had happened, by then."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NEVER = datetime(9999, 12, 31, tzinfo=UTC)  # ``listed_from`` of an item that on
 def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
     """Return the catalogue as of the end of ``day``, one row an item, sorted by ``item_id``.
 
-    An item's newest version that arrived on or before ``day``. Items that only events know are added with their id and
-    the advertiser of their first event that names one.
+    The row of an item is the newest version that arrived on or before ``day``. Items that only events know are added
+    with their id and the advertiser of their first event that names an advertiser.
 
     Returns:
         The contract columns of items and ``listed_from``: the instant from which the feed lists the item, the later of
@@ -125,10 +125,9 @@ def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.Data
 
 
 def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
-    """Return the newest version of every item of a landing zone: contract columns, one row an item, sorted by
-    ``item_id``.
+    """Return the newest version of every item of a landing zone, sorted by ``item_id``, in contract columns.
 
-    The rows are validated like any arrival. No home is needed.
+    There is one row an item. The rows are validated like any arrival. No home is needed.
 
     Raises:
         LandingError, QuarantineExceeded: as ``ingest``.

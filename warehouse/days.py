@@ -1,4 +1,4 @@
-"""When a day ends, in the log's time zone."""
+"""The end of a day in the log's time zone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commits of a Delta table as files: which of them are damaged, and which partition each of these wrote."""
+"""The commits of a Delta table as files: the damaged commits, and the partition that each of them wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which items of a catalogue a user may be shown: one rule for the service, the export and the measured index."""
+"""The items of a catalogue that a user may be shown: one rule for the service, the export and the measured index."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from warehouse.availability import is_shown
 
 @dataclass(frozen=True)
 class Eligibility:
-    """Of each item of a catalogue, by row: whether it can be had, and where it ships.
+    """The availability and the countries of each item of a catalogue, by row.
 
     Attributes:
-        available: [items] whether the item's word for its availability lets it be shown.
-        unrestricted: [items] whether the item names no countries, so that it ships everywhere.
-        ships_to: country -> [items] whether the item names it.
+        available: [items] whether the item's word for its availability lets the item be shown.
+        unrestricted: [items] whether the item names no countries, so that the item ships everywhere.
+        ships_to: country -> [items] whether the item names the country.
     """
 
     available: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What a home remembers of itself: the format that it is written in, and the day that its history counts as."""
+"""The record of a home: the format that the home is written in, and the day that the home's history counts as."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class SecretMismatch(RuntimeError):
 
 @dataclass(frozen=True)
 class UserKeys:
-    """Turns a user's id into their key."""
+    """The function from a user's id to the user's key."""
 
     secret: bytes = field(repr=False)
 

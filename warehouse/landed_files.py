@@ -128,9 +128,7 @@ def _look_at(path: Path, known: LandedFile | None) -> LandedFile | None:
 
 @lru_cache(maxsize=100_000)
 def _hash_settled(path: Path, size: int, written_ns: int, changed_ns: int) -> str:
-    """Return the digest of a file, hashed once for each state of the file: the sensor looks at every file twice a
-    minute.
-    """
+    """Return the digest of a file, hashed once for each state: the sensor looks at every file twice a minute."""
     del size, written_ns, changed_ns
     return _hash(path)
 

@@ -1,4 +1,4 @@
-"""The landing zone: what an export job, the synthetic world and every importer write.
+"""The landing zone: an export job, the synthetic world and every importer write it.
 
 ``landing/<table>/history/`` holds the rows that arrived before the first daily run,
 ``landing/<table>/date=YYYY-MM-DD/`` the rows that arrived on a day, ``landing/manifest.toml`` the facts that the files

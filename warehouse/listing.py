@@ -1,4 +1,4 @@
-"""What a landing zone holds, by name: the days that are read, and each folder and file that nothing reads, with why."""
+"""The contents of a landing zone by name: the days that are read, and each unread folder and file, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the good rows of a landing zone say together: after deduplication, across tables."""
+"""Findings from the good rows of a landing zone together: after deduplication, across tables."""
 
 from __future__ import annotations
 

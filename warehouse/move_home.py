@@ -1,4 +1,4 @@
-"""A home that was moved, copied or restored: places that other tools keep as absolute paths follow it."""
+"""A home that was moved, copied or restored: absolute paths in other tools' files are changed to the new place."""
 
 from __future__ import annotations
 

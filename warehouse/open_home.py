@@ -1,4 +1,4 @@
-"""How a home is opened: what is checked before anything is read or written, and what a new home begins with."""
+"""The opening of a home: the checks before anything is read or written, and the first files of a new home."""
 
 from __future__ import annotations
 

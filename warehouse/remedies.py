@@ -1,4 +1,4 @@
-"""Which command makes a damaged part of a table again."""
+"""The command that makes a damaged part of a table again."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CATALOGUES = ("item_features", "item_embeddings", "advertiser_embeddings")
 
 @dataclass(frozen=True)
 class Removed:
-    """What a sweep took away."""
+    """The numbers of removed things of a sweep."""
 
     partitions: int
     indexes: int
@@ -35,8 +35,8 @@ class Removed:
 def sweep(home: Home, tables: Tables, day: date, *, keep: DataSettings, served: Collection[Path]) -> Removed:
     """Remove old catalogues, data files of old table versions, and unfinished files.
 
-    Catalogues go whose day lies ``keep_days`` before ``day`` or more, and data files of versions that were replaced
-    ``keep_versions_days`` ago.
+    A catalogue is removed if its day lies ``keep_days`` or more before ``day``; a data file, if its version was
+    replaced ``keep_versions_days`` ago.
 
     Args:
         day: the newest day.

@@ -91,8 +91,6 @@ def all_user_sequences(
     can equal a full one.
 
     Returns and raises as ``user_sequences``.
-
-    Returns and raises as ``user_sequences``.
     """
     arrival_days = [arrived for arrived in tables.days("events", "arrival_date") if arrived <= day]
     return _together(sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib))

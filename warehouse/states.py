@@ -60,8 +60,7 @@ def outdated_days(tables: Tables, name: str, model_version: str) -> list[date]:
 
 
 def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
-    """Return the newest state of every user as of ``day``: ``STATE_SCHEMA`` and the ``day`` of its inference, by
-    user_id.
+    """Return the newest state of every user as of ``day``, by user_id: ``STATE_SCHEMA`` and the ``day`` of inference.
 
     Raises:
         TableMissing: no state was ever written.

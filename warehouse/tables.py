@@ -210,8 +210,9 @@ class Tables:
         return [path for path in self.files(name) if early & set(Path(path).parts)] if early else []
 
     def make_readable(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
-        """Set a damaged newest commit of a table aside if the commit wrote ``partition`` (about to be replaced) or
-        none.
+        """Set a damaged newest commit of a table aside if ``partition`` replaces everything that the commit wrote.
+
+        That is so if the commit wrote this partition, or none (a vacuum).
         """
         replaced = {column: _text(value) for column, value in partition.items()}
         self.set_damaged_aside(name, lambda written: written == replaced)

@@ -30,7 +30,7 @@ class TrainingRule:
 
 @dataclass(frozen=True)
 class HistoryFigures:
-    """What an explanation of too few examples looks at.
+    """The figures of a history that explain too few examples.
 
     Attributes:
         users: with events.
@@ -157,10 +157,9 @@ def history_figures(staged: Staging, manifest: Manifest, end: datetime) -> Histo
 
 
 def _examples_at(staged: Staging, begin: datetime, end: datetime, *, manifest: Manifest, named: str) -> int:
-    """Count the distinct pairs of a user and an item (or advertiser) of the user's conversions from ``begin`` to
-    ``end``.
+    """Count the distinct pairs of a user and an item (or advertiser) in conversions from ``begin`` until ``end``.
 
-    Only users with events before ``begin`` count.
+    Only users with events before ``begin`` count. Unless repeats count, a pair with an event before ``begin`` does not.
 
     Args:
         named: the SQL of what an event names: its item or its advertiser, null where it has none.

@@ -1,5 +1,7 @@
-"""What a landing zone holds, before anything runs: what is good, what would be quarantined and why, what is missing and
-what that costs. Nothing is written."""
+"""The contents of a landing zone, judged before anything runs. Nothing is written.
+
+The verdict names good rows, rows that would be quarantined and why, and missing parts and their costs.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ _NOBODY = UserKeys(b"nothing is written")
 
 @dataclass
 class LandingVerdict:
-    """One table."""
+    """The verdict on one table."""
 
     table: LandingTable
     files: int = 0
@@ -121,7 +123,7 @@ class LandingVerdict:
 
 @dataclass(frozen=True)
 class Validation:
-    """A landing zone."""
+    """The verdict on a landing zone."""
 
     verdicts: dict[LandingTable, LandingVerdict]
     days: int  # that land one by one
@@ -171,11 +173,11 @@ def validate(landing: Landing, settings: DataSettings, training: TrainingRule | 
 
 @dataclass(frozen=True)
 class TrainingOutlook:
-    """What the first training would do.
+    """The outlook on the first training.
 
     Attributes:
-        problems: why it would stop; empty where it would not, or where no day has landed yet.
-        notes: what it would go without.
+        problems: the reasons why the training would stop; empty where it would not, or where no day has landed yet.
+        notes: the parts that the training would go without.
     """
 
     problems: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""CSV and its kin: DuckDB finds out the dialect, reads the rows, and says which lines are none."""
+"""CSV and its kin: DuckDB finds out the dialect, reads the rows, and names the lines that are no rows."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ class DelimitedExport:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a first reading has found.
+    """The results of a first reading.
 
     Attributes:
-        rows: how many rows there are.
+        rows: the number of rows.
         counted: "line" where each record is a line, else "record".
         bad: the records that are no rows, ascending, the header being record 1.
-        rejected: why, by line.
+        rejected: the reason for each line that is no row.
         first: the record of the first row.
     """
 

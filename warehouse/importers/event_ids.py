@@ -1,4 +1,4 @@
-"""Ids of events, where an export has none, not everywhere, or gives one to several events."""
+"""Ids of events for exports that give no ids, give ids to some events only, or give one id to several events."""
 
 from __future__ import annotations
 

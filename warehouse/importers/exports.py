@@ -54,9 +54,9 @@ class Export(Protocol):
     """A file of an export.
 
     Attributes:
-        path: as it was given.
-        names: of its columns.
-        encoding: of its text; empty for Parquet.
+        path: the path as the user gave it.
+        names: the names of the columns.
+        encoding: the encoding of the text; empty for Parquet.
         may_leave_out: whether a row may leave out a column, so that a column may be in no row.
     """
 

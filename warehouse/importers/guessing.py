@@ -1,4 +1,4 @@
-"""What the values of a sample are: units and formats of times, decimal signs, levels of categories."""
+"""Guesses from the values of a sample: units and formats of times, decimal signs, levels of categories."""
 
 from __future__ import annotations
 

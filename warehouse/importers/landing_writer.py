@@ -1,4 +1,4 @@
-"""What importers share: a landing zone that appears whole or not at all, and the summary of an import."""
+"""The shared part of importers: a landing zone that appears whole or not at all, and the summary of an import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import wrote.
+    """The rows and days that an import wrote.
 
     Attributes:
         events, users, items, impressions: rows written.

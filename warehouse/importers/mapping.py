@@ -1,7 +1,8 @@
-"""How an export of anybody's becomes the landing zone's tables: ``mapping.toml``, typed.
+"""The mapping of any export to the landing zone's tables: ``mapping.toml``, typed.
 
-For each table which columns of the export its columns come from, with units, formats and values. What the mapping does
-not say is not there; what it cannot convert stays as it is written, and ingestion says which row breaks which rule.
+For each table the mapping names the export's columns that its columns come from, with units, formats and values. A
+column without a mapping is absent. A value that cannot be converted stays as it is written, and ingestion says which
+row breaks which rule.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Strict(BaseModel):
 
 
 class ColumnSource(_Strict):
-    """Where the values of one column come from. A column may be a path into a list or an object: ``items[].id``."""
+    """The source of one column's values. A column may be a path into a list or an object: ``items[].id``."""
 
     column: str | None = Field(None, description="A column of the export.")
     any_of: tuple[str, ...] = Field(
@@ -103,7 +104,7 @@ class TableMapping(_Strict):
 
 
 class LogMapping(_Strict):
-    """What is true of the whole log; most of it goes into the manifest."""
+    """Facts about the whole log; most of them go into the manifest."""
 
     name: str = "my log"
     time_zone: str = Field("UTC", description="Of times without a zone, and of days.")

@@ -30,7 +30,7 @@ _SHOWN_VALUES = 20
 
 @dataclass(frozen=True)
 class Sketch:
-    """A mapping's text, and which of the columns that a log needs were not found."""
+    """The text of a mapping, and the columns that a log needs and the sketch did not find."""
 
     text: str
     missing: tuple[str, ...]
@@ -38,7 +38,7 @@ class Sketch:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What the first rows of a file show."""
+    """The first rows of a file."""
 
     name: str
     rows: pl.DataFrame  # every column as text, and every path into one

@@ -153,8 +153,9 @@ def _text(value: Any) -> str | None:
 
 
 def paths_within(rows: pl.DataFrame, is_known: Callable[[str], bool]) -> list[str]:
-    """Return the paths into the nested values of a sample; of several lists the paths of the list with most known
-    names.
+    """Return the paths into the nested values of a sample.
+
+    Of several lists, the paths of the list with most known names are returned.
     """
     found: dict[str, None] = {}
     for column in rows.columns:

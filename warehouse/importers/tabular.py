@@ -1,7 +1,7 @@
 """Any CSV, JSON-lines or Parquet export -> landing zone, as a mapping says.
 
-An export is read once a table, batch by batch, into a staging directory; what arrives on which day is decided there, so
-that memory does not grow with it.
+An export is read once a table, batch by batch, into a staging directory. The days of arrival are decided there, so
+that memory does not grow with the export.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers that ingestion will not be able to read, told while their owner still can say how they are written."""
+"""Numbers that ingestion will not be able to read. Their owner hears of them while the mapping can still be changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How exports call what the contracts call something else: names of columns, and words for what happened."""
+"""The vocabulary of exports: their names of the contracts' columns, and their words for events."""
 
 from __future__ import annotations
 

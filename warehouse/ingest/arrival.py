@@ -176,7 +176,7 @@ def ingest(
 
 @dataclass
 class _Found:
-    """What the files of an arrival held."""
+    """The contents of an arrival's files."""
 
     rows: int = 0
     forgotten: int = 0  # of the rows that break a rule
@@ -186,9 +186,7 @@ class _Found:
     ignored_columns: set[str] = field(default_factory=set)
 
     def by_rule(self) -> dict[str, int]:
-        """Return the number of rows of each broken rule: most rows first, equal numbers in the order of the rules'
-        names.
-        """
+        """Return the number of rows of each broken rule, most rows first, equal numbers by the rule's name."""
         rules: Counter[str] = Counter()
         for (_, rule), rows in self.broken.items():
             rules[rule] += rows

@@ -1,4 +1,4 @@
-"""Which line of a CSV file is none: what the reader of the files does not say."""
+"""The line of a CSV file that is no row: the reader of the files does not say which line that is."""
 
 from __future__ import annotations
 

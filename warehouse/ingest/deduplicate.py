@@ -75,8 +75,7 @@ def combined(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: p
 def combined_events(
     staged: Staging, earlier: Sequence[str], arrival_day: date, begin: datetime | None
 ) -> Iterator[pl.DataFrame]:
-    """Yield events by user and time; of several with one key the earliest, and none whose key arrived on an earlier
-    day.
+    """Yield events by user and time, of one key the earliest; leave out keys that arrived on an earlier day.
 
         sequence  user  event  time
         1         ann   a      10:05   left out: the same key at 10:03

@@ -267,9 +267,7 @@ def _number(column: pl.Series, kind: pl.DataType) -> pl.Series:
 
 
 def _times(column: pl.Series) -> pl.Series:
-    """Return times in microseconds UTC from text (ISO 8601, also with a space, ``UTC`` or a date alone), dates or
-    times.
-    """
+    """Return times in microseconds UTC, from dates, times or text (ISO 8601, also a space, ``UTC``, a date alone)."""
     if isinstance(column.dtype, pl.String):
         return column.to_frame().select(times_of_text(pl.col(column.name)))[column.name]
     times = column.cast(pl.Datetime("us", getattr(column.dtype, "time_zone", None)))

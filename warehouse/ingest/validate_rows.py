@@ -1,4 +1,4 @@
-"""Which rows of an arrival keep their table's contract, and which rule each of the others breaks."""
+"""The rows of an arrival that keep their table's contract, and the rule that each other row breaks."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _RULE_TEXTS = {
 
 @dataclass(frozen=True)
 class Rules:
-    """What the rows of an arrival are held against beside their table's contract, and how they are spoken of.
+    """The rules for the rows of an arrival beside their table's contract, and the names in messages about the rows.
 
     Attributes:
-        table: whose contract.
-        latest: no event happens after it.
-        width: numbers in the embeddings of items; None where nothing is known.
-        root: of the landing zone: files are named from there.
-        keys: under which a quarantined row is about somebody.
+        table: the table whose contract the rows have to keep.
+        latest: no event happens after this moment.
+        width: numbers in the embeddings of items; None where no width is known.
+        root: the landing zone: messages name files from there.
+        keys: the keys of users in quarantined rows.
     """
 
     table: LandingTable
@@ -60,13 +60,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class LostNumber:
-    """An optional number that cannot be read: its row is accepted without it.
+    """An optional number that cannot be read: its row is accepted without the number.
 
     Attributes:
-        column: whose values.
-        rows: how many of them.
-        place: of the first.
-        text: what the first says.
+        column: the column of the number.
+        rows: the number of such rows.
+        place: the place of the first such row.
+        text: the text of the first such number.
     """
 
     column: str

@@ -36,9 +36,11 @@ REFILL = "run the newest day again (adseq run --days DAY --again), which fills t
 
 @dataclass
 class Shared:
-    """An open environment. LMDB allows a process to open it once: its stores share it, and the last one closes it.
+    """An open environment.
 
-    ``inode`` is that of its file: another process may clear the namespace and fill it anew, in a new file.
+    LMDB allows a process to open an environment once: the process's stores share it, and the last one closes it.
+    ``inode`` is the inode of the environment's file: another process may clear the namespace and fill it anew, in a new
+    file.
     """
 
     environment: lmdb.Environment
@@ -51,7 +53,7 @@ _opening = threading.Lock()
 
 
 class LmdbStore:
-    """See ``OnlineStore``. Processes on one machine share it, and threads of a process."""
+    """See ``OnlineStore``. Processes on one machine, and threads of a process, share the store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()

@@ -1,4 +1,4 @@
-"""What is served now: the pointer of the online store.
+"""The publication that is served now: the pointer of the online store.
 
 States, head and index belong to one model version. Within a version the states may be newer than the index.
 """

@@ -1,6 +1,6 @@
-"""What is in the namespaces, as bytes. A user's key is that of the tables (``warehouse.identity``).
+"""The records in the namespaces, as bytes. A user has the same key as in the tables (``warehouse.identity``).
 
-Every record ends with the CRC-32 of the bytes before, big-endian: who reads a record knows that it is whole.
+Every record ends with the CRC-32 of the bytes before, big-endian: a reader of a record can check that it is whole.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def stamp_of(instant: datetime) -> int:
 
 @dataclass(frozen=True)
 class StateRecord:
-    """A user's state and what it knows."""
+    """A user's state and the events that the state knows."""
 
     stamp: int  # microseconds; every event known by then is in it
     day: date  # of the inference

@@ -23,8 +23,8 @@ class Held:
     """The sequence that a store holds of one user.
 
     Attributes:
-        stamp: of the record; None where there is none, or where it is damaged.
-        events: oldest first; none likewise.
+        stamp: of the record; None without a record, or for a damaged one.
+        events: oldest first; none without a record, or for a damaged one.
     """
 
     stamp: int | None
@@ -57,7 +57,8 @@ def merged(
     """Return the newest ``length`` events of both in the order of the daily sequences: event_time, then event_id.
 
     Args:
-        held, new: events; of two with one event_id the first counts. since: microseconds; earlier events are left out.
+        held, new: events; of two events with one event_id the first counts.
+        since: microseconds; earlier events are left out.
     """
     rows: dict[str, dict[str, Any]] = {}
     for event in (*held, *new):

@@ -45,7 +45,7 @@ class DamagedRecord(StoreError):
 
 
 class NothingPublished(LookupError):
-    """There is nothing to answer from yet; says what to do."""
+    """There is no publication to answer from yet; the message says what to do."""
 
 
 class OnlineStore(Protocol):

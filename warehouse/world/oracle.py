@@ -120,11 +120,11 @@ def know(settings: WorldSettings, as_of: date, user_ids: Sequence[str], window_d
 def positive_probabilities(
     knowledge: Knowledge, rows: NDArray[np.int64], window_days: float, *, futures: int, first_future: int = 0
 ) -> NDArray[np.float64]:
-    """Return the probability of a first add_to_cart within the window (users, items), items engaged with before
-    included.
+    """Return the probability of a first add_to_cart of each item within the window (users, items).
 
-    Every checkout follows an add_to_cart, so these add_to_carts are the positives. Within one future the rates of an
-    item add up over sessions; the probability is ``1 - exp(-rate)``, averaged over the futures.
+    Items engaged with before are included. Every checkout follows an add_to_cart, so these add_to_carts are the
+    positives. Within one future the rates of an item add up over sessions; the probability is ``1 - exp(-rate)``,
+    averaged over the futures.
 
     Args:
         rows: users, as rows of ``knowledge.state``.

@@ -15,7 +15,9 @@ from warehouse.world.settings import WorldSettings
 
 @dataclass(frozen=True)
 class Day:
-    """One lived day. ``state`` is that of its end and changes when the next day is lived: use it before, or copy it."""
+    """One lived day. ``state`` is the state at the day's end and changes when the next day is lived: use or copy it
+    before.
+    """
 
     number: int
     sessions: Sessions
