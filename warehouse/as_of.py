@@ -55,7 +55,8 @@ def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
 def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFrame:
     """Return the catalogue as of the newest day that had ended by ``instant``, with the columns of ``items_as_of``.
 
-    Before the end of the day of the first feed it is the catalogue of that feed: nothing older is known of its items.
+    Before the end of the day of the first feed the result is that feed's catalogue: nothing older is known
+    of its items.
     """
     days = tables.days(LandingTable.items.value, "arrival_date") or tables.days("events", "arrival_date")
     local = instant.astimezone(ZoneInfo(landing.manifest.time_zone)).date()
@@ -101,8 +102,8 @@ def _events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
 def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
     """Return when each item first arrived: item_id, arrived (the start of the day of the first arrival).
 
-    ``arrived`` is null for the items of the first feed, such as the history's: the feed has held them for longer than
-    anything is known of it.
+    ``arrived`` is null for the items of the first feed, such as the history's: the feed may have held
+    these items for any time before.
     """
     schema = {"item_id": pl.String(), "arrived": pl.Datetime("us", "UTC")}
     days = tables.days(LandingTable.items.value, "arrival_date")

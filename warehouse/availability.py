@@ -1,4 +1,4 @@
-"""What a feed's word for an item's availability means.
+"""The meaning of a feed's word for an item's availability.
 
 The tables keep each word as the feed has it, and it is read here: a day that is run again gives the same rows, and a
 word that is learnt later counts for every day. Sources of the words: the product feed specifications of Google

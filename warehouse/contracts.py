@@ -1,4 +1,4 @@
-"""The one schema of every landing table, and what the absence of each table costs.
+"""The one schema of every landing table, and the costs of each table's absence.
 
 Names follow the Pinterest Conversions API and product-feed conventions. Validation is dataframely's; the rules below
 become the reasons in the quarantine tables, so their names are sentences that a person can act on.

@@ -1,4 +1,4 @@
-"""What each day was made of, so that a file that comes, changes or goes after its day ran is noticed.
+"""The files that each day was made of, so that a file that comes, changes or goes after its day ran is noticed.
 
 Table ``landed_files`` has a row for each arrival day of each landing table: the files that were ingested, the version
 of that set, and the chain of the arrivals before it. A chain is a digest over a day's versions and the chain before:
@@ -54,7 +54,7 @@ class ArrivalRecord:
     """One arrival day of one landing table, as it was ingested.
 
     Attributes:
-        files: what was read, in name order.
+        files: the files that were read, in name order.
         version: of the files when they were ingested; forgetting a user changes files and not the version.
         after: the chain of the newest earlier day, as it was then.
     """
@@ -68,13 +68,13 @@ class ArrivalRecord:
 
 @dataclass(frozen=True)
 class DayStanding:
-    """A recorded day against what lies in the landing zone now.
+    """A recorded day compared with the present landing zone.
 
     Attributes:
         day: the arrival day.
-        changes: its files that came, changed or went after it ran.
-        made_of: the chain that the day has once it and the days before are up to date.
-        up_to_date: whether its last ingestion and its last whole run were made of that.
+        changes: the day's files that came, changed or went after the day ran.
+        made_of: the chain that the day has once the day and the days before are up to date.
+        up_to_date: whether the day's last ingestion and last whole run were made of that chain.
     """
 
     day: date
@@ -93,7 +93,7 @@ def record_arrival(tables: Tables, table: LandingTable, day: date, files: Sequen
     """Record the files that the partition of ``day`` was just made of.
 
     Args:
-        files: as they were before they were read, so that a change while they were read is noticed afterwards.
+        files: in their state before they were read, so that a change during the reading is noticed afterwards.
     """
     records = read_records(tables)
     known = next((record for record in records if (record.table, record.day) == (table, day)), None)

@@ -42,7 +42,7 @@ def damaged_commits(table: Path) -> list[DamagedCommit]:
 def newest_commit_fault(table: Path) -> str | None:
     """Return a description of the fault of the newest commit of ``table``; None for a whole commit or for no commit.
 
-    delta-rs reads past an empty commit, and past one that lost its last lines, as if nothing had been written.
+    delta-rs reads past an empty commit, and past a commit that lost its last lines, without an error.
     """
     commits = _commits(table)
     return _fault(commits[-1]) if commits else None

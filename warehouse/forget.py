@@ -32,7 +32,7 @@ USER = "user_id"
 
 @dataclass
 class InLanding:
-    """What became of the landing zone's files."""
+    """The rows removed from each file of the landing zone, their users, and the files that were not searched."""
 
     removed: dict[Path, int] = field(default_factory=dict)  # rows
     users: set[str] = field(default_factory=set)  # who had rows

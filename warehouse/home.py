@@ -1,4 +1,4 @@
-"""Where everything of one adseq home lies, and the lock that keeps it to one writer."""
+"""The places of all data of one adseq home, and the lock that keeps the home to one writer."""
 
 from __future__ import annotations
 

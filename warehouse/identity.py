@@ -1,4 +1,4 @@
-"""Who is who: in everything that adseq derives, a user is a key; their id is in the landing zone and in ``identities``.
+"""User keys: derived data names users by keys; the ids are in the landing zone and in ``identities`` only.
 
 The key is a keyed hash of the id (BLAKE2b, RFC 7693). Whoever has the tables and not the home's secret cannot tell
 whose rows they are; table ``identities`` leads back for those who may, and loses a user who is forgotten.

@@ -47,7 +47,7 @@ class LandedFile:
 
 
 class ChangeKind(StrEnum):
-    """What happened to a file after its day ran."""
+    """The kind of a file's change after its day ran."""
 
     came = "came"
     changed = "changed"

@@ -27,7 +27,7 @@ REMEMBERED = 50_000  # of the newest events, 16 bytes each
 
 @dataclass(frozen=True)
 class Appended:
-    """What ``LiveEvents.append`` did.
+    """The result of ``LiveEvents.append``.
 
     Attributes:
         day: the day on which the events arrived.

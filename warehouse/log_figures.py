@@ -33,12 +33,12 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class LogFigures:
-    """The deduplicated events and what the other tables know of them.
+    """Figures of the deduplicated events, and notes on how the other tables fit them.
 
     Attributes:
         first_day, last_day: of the events, in the log's time zone; None without events.
         by_name: events, the commonest name first.
-        notes: what is odd about them, in sentences.
+        notes: oddities, a sentence each.
     """
 
     first_day: str | None

@@ -1,4 +1,4 @@
-"""How a home of one format becomes one of the next. Each step can be repeated; its last act is to write the record."""
+"""The steps from one format of a home to the next. Each step can be repeated, and writes the record last."""
 
 from __future__ import annotations
 

@@ -130,16 +130,16 @@ FIGURES_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure of a day against what was to be expected.
+    """One figure of a day compared with an expected figure.
 
     Attributes:
-        name: of the check that it belongs to.
-        figure: what was measured.
-        value: of the day; None where there is nothing to measure.
-        expected: by the days before; None where there are too few.
-        warns: it is beyond the bound that deserves a look.
-        stops: it is beyond the bound that inference must not pass.
-        bound: the one it is held against, in words.
+        name: the name of the check.
+        figure: the measured quantity, in words.
+        value: the value of the day; None where there is nothing to measure.
+        expected: the value that the days before let expect; None where there are too few days.
+        warns: the value is beyond the bound that deserves a look.
+        stops: the value is beyond the bound that inference must not pass.
+        bound: the bound of the value, in words.
     """
 
     name: str

@@ -47,7 +47,7 @@ def remedy_of_commit(table: str, partition: Mapping[str, str] | None) -> str:
     """Return how ``table`` is repaired when its newest commit is damaged.
 
     Args:
-        partition: what the commit replaced, as text: {} for a vacuum; None where nothing tells it.
+        partition: the partition that the commit replaced, as text: {} for a vacuum; None where it is unknown.
     """
     return SET_ASIDE if is_dispensable(table, partition) else remedy(table, partition)
 

@@ -1,4 +1,4 @@
-"""What a home keeps: whole catalogues, one a day, are removed after some time; whatever needs an old one makes it anew.
+"""The retention of a home: whole catalogues, one a day, are removed after some time, and made anew when needed.
 
 What says what happened (events, sequences, states, candidates, measurements) is never removed here.
 """

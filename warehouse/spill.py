@@ -1,4 +1,4 @@
-"""Rows on the disk between two passes over them, so that memory is bounded by a setting and not by what arrives.
+"""Rows on the disk between two passes over them, so that memory is bounded by a setting and not by the arrivals.
 
 The first pass adds rows piece by piece; the second reads them in DuckDB, which sorts and joins within a limit and on
 the disk beyond it.
@@ -27,7 +27,7 @@ _THREAD_MIB = 64  # that a thread of a sort needs, or it fails
 
 
 class MemoryTooSmall(RuntimeError):
-    """What has to be sorted does not fit into the memory that it may take, not even with the disk's help."""
+    """The rows that have to be sorted do not fit into the permitted memory, not even with the disk's help."""
 
 
 @dataclass

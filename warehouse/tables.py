@@ -98,7 +98,7 @@ class Tables:
             batches: making them opens no table; delta-rs, which asks for them from within, cannot do both at once.
 
         Raises:
-            TableDamaged: the log of the table cannot be read, and this write does not replace what is damaged.
+            TableDamaged: the log of the table cannot be read, and this write does not replace the damaged partition.
         """
         literals = {column: pl.lit(value) for column, value in partition.items()}
 

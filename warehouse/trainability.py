@@ -1,4 +1,4 @@
-"""Whether a log has enough to learn from, and if not, why."""
+"""Whether a log has enough examples to learn from, and the reason if not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOSTLY = 0.99
 
 @dataclass(frozen=True)
 class TrainingRule:
-    """What the first training asks of the history.
+    """The demands of the first training on the history.
 
     Attributes:
-        minimum_examples: fewer stop it.
+        minimum_examples: fewer examples stop the training.
         cutoffs: the instants that it learns at, ascending in seconds since 1970, of the end of the history, its first
             event (both in seconds) and the prediction window in days.
     """
@@ -162,7 +162,7 @@ def _examples_at(staged: Staging, begin: datetime, end: datetime, *, manifest: M
     Only users with events before ``begin`` count. Unless repeats count, a pair with an event before ``begin`` does not.
 
     Args:
-        named: the SQL of what an event names: its item or its advertiser, null where it has none.
+        named: the SQL of an event's item or advertiser, null where the event has none.
     """
     new_item = (
         ""

@@ -139,7 +139,7 @@ def validate(landing: Landing, settings: DataSettings, training: TrainingRule | 
     """Read everything as ingestion would.
 
     Args:
-        training: what the first training asks of the history; without it nothing is said about that.
+        training: the demands of the first training on the history; None: the first training is not judged.
 
     Raises:
         ManifestError: manifest.toml breaks a rule.

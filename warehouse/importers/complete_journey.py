@@ -26,7 +26,7 @@ AGES = {"19-24": 22, "25-34": 30, "35-44": 40, "45-54": 50, "55-64": 60, "65+": 
 
 
 def import_complete_journey(source: Path, landing: Landing, daily_days: int = 3) -> ImportSummary:
-    """Write ``source`` into an empty or new landing zone; what was bought before may be bought again.
+    """Write ``source`` into an empty or new landing zone; an item may be bought repeatedly.
 
     Raises:
         SourceError: a source file is missing, the log has too few days, or the landing zone is not empty.

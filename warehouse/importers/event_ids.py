@@ -32,7 +32,7 @@ def with_distinct_ids(pieces: Staging, sequence: str) -> tuple[str, list[str]]:
         sequence: the column that numbers the staged rows.
 
     Returns:
-        The name under which the events are staged now, and what was done, in sentences.
+        The name under which the events are staged now, and sentences about the changed ids.
     """
     there = pieces.scan(_EVENTS).collect_schema().names()
     key = ", ".join(KEYS[LandingTable.events])

@@ -67,7 +67,7 @@ def _refuse_other_content(path: Path) -> None:
     """Refuse a file that is named like a text and begins like something else.
 
     Raises:
-        SourceError: naming what it is and what to do.
+        SourceError: the content is of another format; the message names the format and the remedy.
     """
     with path.open("rb") as file:
         head = file.read(max(map(len, _OTHER_CONTENT)))

@@ -18,7 +18,7 @@ from warehouse.landing import Landing, Manifest
 
 
 class SourceError(ValueError):
-    """The source or the target of an import is not usable; the message says what was looked for and what to do."""
+    """The source or the target of an import is not usable; the message says why, and names a remedy."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Log:
         events: the events' columns.
         items, users: their columns, and ``day`` where a row arrived on a day of its own; without it, or null: with the
             history (items), with the first event (users).
-        manifest: what the files cannot say; its time zone makes the days.
+        manifest: facts that the files do not hold; the manifest's time zone makes the days.
         left_out: as ``ImportSummary`` has it.
     """
 
@@ -122,7 +122,7 @@ def require_files(source: Path, names: Sequence[str], what: str) -> None:
     """Check that the source folder holds the files of the log.
 
     Raises:
-        SourceError: naming the file that was looked for.
+        SourceError: a file is missing; the message names the file.
     """
     for name in names:
         if not (source / name).is_file():
@@ -137,7 +137,7 @@ def staged(landing: Landing) -> Iterator[Landing]:
     """Yield a landing zone beside the wanted one, renamed to it when the block ends well: never half an import.
 
     Raises:
-        SourceError: there is something at the target already; an import never mixes with other data, nor deletes it.
+        SourceError: the target is not empty; an import never mixes with other data, nor deletes other data.
     """
     root = landing.root
     if root.exists() and (not root.is_dir() or any(root.iterdir())):

@@ -71,7 +71,7 @@ def check_one_list(paths: Sequence[NestedPath]) -> None:
     """Check that only the elements of one list become rows.
 
     Raises:
-        MappingError: two paths go through the elements of different lists, or one through two.
+        MappingError: two paths go through the elements of different lists, or one path goes through two lists.
     """
     lists = {path.listed: path for path in paths if path.listed is not None}
     twice = [path for path in paths if sum(step.each for step in path.steps) > 1]

@@ -38,16 +38,16 @@ _GAP_DAYS = 30  # between two of the days that land one by one: then one of thei
 
 @dataclass(frozen=True)
 class TabularSummary:
-    """What an import wrote.
+    """The rows and days that an import wrote.
 
     Attributes:
         rows: written, by table.
         undated: events whose time cannot be read; in the history, where ingestion quarantines them.
         first_time, last_time: of the events whose time can be read, UTC.
-        days: that land one by one.
+        days: the days that land one by one.
         unused: columns of the export that the mapping does not read.
         time_zone: of the log.
-        notes: what else became of the rows, a sentence each.
+        notes: further facts about the rows, a sentence each.
     """
 
     rows: dict[LandingTable, int]

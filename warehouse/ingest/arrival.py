@@ -62,7 +62,7 @@ class QuarantineExceeded(RuntimeError):
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of one arrival day of one table.
+    """The results of the ingestion of one arrival day of one table.
 
     Attributes:
         rows_read: rows in all files.
@@ -119,7 +119,7 @@ def ingest(
         LandingError: a file cannot be read, the landing zone has a history but no daily folder, or ``day`` is on or
             before the day of the history.
         QuarantineExceeded: the quarantine table is written, the data partition is not.
-        MemoryTooSmall: what has to be sorted does not fit into ``settings.memory_gib``; the data partition stays.
+        MemoryTooSmall: the rows to sort do not fit into ``settings.memory_gib``; the data partition stays.
     """
     started = perf_counter()
     arrived_on = arrival_day(tables, landing, day)

@@ -30,10 +30,10 @@ def written_columns(table: LandingTable) -> pl.Schema:
 
 
 def name_users(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: pl.Series) -> int:
-    """Make view ``named``: the accepted rows under their users' keys, without those of users who were forgotten.
+    """Make view ``named``: the accepted rows under their users' keys, without the rows of forgotten users.
 
     Returns:
-        How many accepted rows are of users who were forgotten.
+        The number of accepted rows of forgotten users.
     """
     if USER not in pl.Schema(SCHEMAS[table]):
         staged.execute(f"CREATE VIEW named AS SELECT * FROM {ACCEPTED}")
@@ -85,7 +85,7 @@ def combined_events(
 
     Args:
         earlier: the files of the event table.
-        begin: of the day; what happened before it is late. None for the history, which is of all days.
+        begin: the begin of the day; an event before it is late. None for the history, where no event is late.
     """
     _find_repeated(staged, LandingTable.events, f"event_time, {SEQUENCE}")
     if earlier:

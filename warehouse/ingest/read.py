@@ -86,7 +86,7 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
 
 
 def _other_dialect(columns: Sequence[str]) -> str | None:
-    """Return how a CSV file's header differs from names with commas between them; None for such a header."""
+    """Return the fault of a CSV header in UTF-16 or with another separator than commas; None without such a fault."""
     if any("\0" in name for name in columns):
         return "the file has to be UTF-8, and looks like UTF-16"
     found = [sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0]]

@@ -1,4 +1,4 @@
-"""What an online store does, whichever database it is.
+"""The protocol of online stores, for every database.
 
 A store holds *namespaces*: maps from a key to bytes, one namespace for each kind of record and model version, so that
 two versions never meet. Beside them stands one *pointer*: a few bytes that name the publication that is served now. The
@@ -41,7 +41,7 @@ class StoreDamaged(StoreUnreachable):
 
 
 class DamagedRecord(StoreError):
-    """One value, or the page that holds it, is not what was written."""
+    """One value, or the page that holds the value, differs from the written bytes."""
 
 
 class NothingPublished(LookupError):

@@ -34,7 +34,7 @@ class Leaves:
         paths: ``Home > Furniture > Armchair``, one a leaf.
         weight: interest in a leaf, a power law in random order, sums to 1.
         complement: the leaf that a completed intent leads to. A permutation made of cycles of four leaves, one of each
-            category of a department: a user who went round has a bag of leaves that does not tell where they stand.
+            category of a department: the bag of leaves of a user after a round does not tell which leaf is next.
         vectors: (leaves, 16) latent position, unit norm; siblings are close, complements are not closer than others of
             their department.
         phase: of the seasonal swing of interest.
@@ -123,7 +123,8 @@ class WorldCatalogue:
     """Leaves, advertisers and items up to a horizon.
 
     Attributes:
-        advertiser_leaves: (advertisers, leaves) bool, what each sells; advertiser_level: (advertisers,) price level.
+        advertiser_leaves: (advertisers, leaves) bool, whether each sells a leaf.
+        advertiser_level: (advertisers,) price level.
         leaf_items: (leaves, width) item indices of each leaf in order of appearance, padded with ``items.count``.
     """
 

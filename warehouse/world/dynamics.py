@@ -91,8 +91,12 @@ class State:
 
 @dataclass(frozen=True)
 class ItemChoice:
-    """What each session would visit: ``items`` (sessions, width) item indices padded with the number of items, and
-    ``probability`` (sessions, width), rows sum to 1, padding has 0."""
+    """The items that each session may visit.
+
+    Attributes:
+        items: (sessions, width) item indices, padded with the number of items.
+        probability: (sessions, width), rows sum to 1, padding has 0.
+    """
 
     items: NDArray[np.int64]
     probability: NDArray[np.float64]
@@ -108,11 +112,11 @@ class ItemChoice:
 
 @dataclass(frozen=True)
 class Sessions:
-    """What happened on one day, one row a session; a walker has at most one session a day.
+    """The sessions of one day, one row a session; a walker has at most one session a day.
 
     Attributes:
         rows: (sessions,) walkers. leaf: of the intent. stage: as the session began.
-        choice: what a page visit would show. visits: number of page visits.
+        choice: the items of a page visit, with probabilities. visits: number of page visits.
         visited: (sessions, 12) item indices, beyond ``visits`` the number of items. carted: (sessions, 12) bool.
         bought: (sessions,) item of the checkout, -1 for none.
         opened: (sessions,) whether the intent began here unprompted. signed_up, searched: bool.

@@ -52,7 +52,7 @@ IMPRESSION_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class Requests:
-    """One row a request: the walker, the surface, and what it shows.
+    """One row a request: the walker, the surface, and the subject or query that the request shows.
 
     ``subject`` is an item index (-1 without), ``leaf`` the leaf of the subject or query (-1 on home_feed), ``style``
     (requests, 8) that of the subject or of the query's adjective (0 without), ``word`` the adjective's index (-1

@@ -29,7 +29,7 @@ PRIOR = 1e-9
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What the oracle knows at the cut-off: the latent state of some users, and what they have engaged with."""
+    """The oracle's knowledge at the cut-off: the latent state of some users, and the items of their earlier events."""
 
     world: World
     state: State

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class WorldSettings(BaseModel):
-    """What a world is made from: equal settings give equal worlds, row for row."""
+    """The settings of a world: equal settings give equal worlds, row for row."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
