@@ -6,7 +6,7 @@ from pipelines.cli.interruption import ending_at_signals
 
 
 def main() -> None:
-    """Run the command that the arguments name; a signal during the first imports ends it with a sentence, too."""
+    """Run the command that the arguments name; a signal during the first imports also ends the command in words."""
     with ending_at_signals():
         from pipelines.cli.app import app
     app()

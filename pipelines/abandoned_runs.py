@@ -21,7 +21,7 @@ def abandoned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Close the unfinished runs of the command, if the home's write lock is free.
 
     The command makes its runs under the lock, so a free lock proves that the process is gone. The lock is held while
-    the runs are closed: no new command can begin one meanwhile.
+    the runs are closed: no new command can begin a run meanwhile.
     """
     if not unfinished_runs(context.instance, COMMAND_TAGS):
         return dg.SkipReason("No run of `adseq run` is unfinished.")

@@ -51,10 +51,10 @@ class Standing:
 
 
 def standing_of(home: Home, done: Collection[date], new_days: Sequence[date] = ()) -> Standing:
-    """Compare what ran with what lies in the landing zone.
+    """Compare the files that the days ran on with the files in the landing zone.
 
     Args:
-        home: whose tables record what each day was made of.
+        home: the home; its tables record the files of each day.
         done: the days that have run to their end before.
         new_days: days that are about to run for the first time: the days after them are out of date.
     """

@@ -23,7 +23,7 @@ UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.Dags
 def use_home(home: Home) -> None:
     """Make this process and its children work on ``home``: directories, record, ``dagster.yaml``, environment.
 
-    To be called before ``pipelines.definitions`` is imported, which reads the home's landing zone.
+    Call this function before ``pipelines.definitions`` is imported: that module reads the home's landing zone.
 
     Raises:
         OtherFormat, HomeRecordError, SecretMissing, SecretMismatch, ManifestError: see ``open_for_reading``.
@@ -56,15 +56,15 @@ def _point_at(home: Home) -> None:
 
 
 def instance() -> dg.DagsterInstance:
-    """The instance of the home that ``use_home`` chose."""
+    """Return the Dagster instance of the home that ``use_home`` chose."""
     return dg.DagsterInstance.get()
 
 
 def close_abandoned_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> int:
-    """Mark as failed the runs whose process is gone, and return how many there were.
+    """Mark the runs without a live process as failed, and return the number of such runs.
 
     A killed ``adseq run`` cannot report its own end, and a run that seems to go on blocks the queue, which takes
-    one run at a time. Only for the holder of the home's write lock: every live run holds the lock, too.
+    one run at a time. The caller must hold the home's write lock: every live run holds the lock, too.
 
     Args:
         tags: close only runs with these tags; by default every run.
@@ -76,7 +76,7 @@ def close_abandoned_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | N
 
 
 def unfinished_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None = None) -> Sequence[dg.DagsterRun]:
-    """Return the runs that have begun and have not ended, of those with ``tags`` or of all."""
+    """Return the runs that have begun and have not ended: those with ``tags``, or all."""
     return opened.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=tags))
 
 

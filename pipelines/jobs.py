@@ -62,7 +62,10 @@ class ErrorRetryPolicy(dg.RetryPolicy):
     """
 
     def calculate_delay(self, attempt_num: int) -> float:
-        """Return the seconds until the next attempt; raise the interruption that is being handled, if it is one."""
+        """Return the seconds until the next attempt; during an interruption, raise the interruption again.
+
+        An interruption is Ctrl-C or the end of the run by Dagster.
+        """
         handled = sys.exc_info()[1]
         if isinstance(handled, KeyboardInterrupt | DagsterExecutionInterruptedError):
             raise handled

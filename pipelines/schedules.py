@@ -38,7 +38,7 @@ def daily_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Request a run for the day before the scheduled time.
 
     Raises:
-        NotLanded: that day has no folder in the landing zone.
+        NotLanded: the day has no folder in the landing zone.
     """
     home = Home(Settings().home)
     today = context.scheduled_execution_time.astimezone(ZoneInfo(days.timezone)).date()

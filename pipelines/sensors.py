@@ -31,10 +31,11 @@ QUIET_SECONDS = 60
 def new_landing_dates(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Request a run for each landed day that has none, and for the first day that is out of date.
 
-    What is done is asked of Dagster (materialized partitions of the flow's last asset). The run key makes the daemon
-    launch each day once: a day that lands late, before days that are done, is found all the same, and a day that failed
-    is not launched again and again (re-execute it from the UI once it is mended). The run key of a day that is out of
-    date names what it is going to be made of. The cursor holds the run keys of the last look: each is observed once.
+    Dagster says which days are done (materialized partitions of the flow's last asset). The run key makes the daemon
+    launch each day once. A day that lands late, before days that are done, is found all the same. A day that failed is
+    not launched again and again (re-execute the day from the UI once its cause is mended). The run key of a day that is
+    out of date names the files that the day is going to be made of. The cursor holds the run keys of the last look:
+    each is observed once.
     """
     if context.instance.get_latest_materialization_event(dg.AssetKey("champion")) is None:
         return dg.SkipReason("There is no champion model yet: launch the job `bootstrap` (or `adseq run`) first.")
@@ -87,7 +88,8 @@ def not_ready(landing: Landing, day: date, partitions: dg.DailyPartitionsDefinit
 
 
 def changing(landing: Landing, day: date, now: float) -> str | None:
-    """Return a sentence if files of a day changed so lately that more of them may come; None otherwise."""
+    """Return a sentence if files of a day changed so lately that more files may come
+    ; None otherwise."""
     if (landing.folder(LandingTable.events, day) / "_SUCCESS").exists():
         return None
     age = now - _last_change(landing, day)
@@ -121,7 +123,7 @@ def _observation(each: OutOfDate) -> dg.AssetObservation:
 
 
 def _said(standing: Standing) -> Sequence[str]:
-    """Sentences on what nobody would see otherwise."""
+    """Return sentences on facts that nobody would see otherwise."""
     said = [str(each) for each in standing.out_of_date]
     if standing.history:
         changed = "; ".join(map(str, standing.history))

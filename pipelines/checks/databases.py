@@ -57,9 +57,9 @@ def _integrity(path: Path) -> Iterator[Fault]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A connection that writes nothing, not even the files that SQLite keeps beside a database with a log of its own.
+    """Return a connection that writes nothing, not even the files that SQLite keeps beside a database with a log.
 
-    Where such a log is there, somebody has the database open, and the log is part of the database.
+    Where such a log is there, another process has the database open, and the log is part of the database.
     """
     log = path.with_name(f"{path.name}-wal")
     how = "mode=ro" if log.is_file() and log.stat().st_size else "immutable=1"

@@ -46,7 +46,7 @@ class Checked:
 
     @cached_property
     def landing(self) -> Landing:
-        """The landing zone as the home reads it."""
+        """Return the landing zone as the home reads it."""
         return landing_of(self.tables, Landing(self.home.landing))
 
     @property
@@ -55,14 +55,14 @@ class Checked:
 
     @cached_property
     def landed(self) -> frozenset[date]:
-        """The days that a daily run can make again."""
+        """Return the days that a daily run can make again."""
         return frozenset(self.landing.dates())
 
     def remedy(self, table: str, partition: Mapping[str, str] | None) -> str:
-        """Return what makes a partition of a table again.
+        """Return the command or the advice that makes a partition of a table again.
 
         Args:
-            partition: column -> value, as text; None where it is not known which partition is damaged.
+            partition: column -> value, as text; None where nobody knows which partition is damaged.
         """
         if table in RECORDS or partition is None:
             return BACKUP
@@ -71,13 +71,16 @@ class Checked:
         return self.remedy_of_day(partition["day"]) if "day" in partition else remedy(table, partition)
 
     def remedy_of_day(self, day: str) -> str:
-        """Return what makes the results of a day again: its run, or a training where no files of the day landed."""
+        """Return the command that makes a day's results again: its run, or a training where no file of the day came."""
         if day in {str(landed) for landed in self.landed}:
             return command_for_day(day)
         return "adseq run --retrain (a new model version has states and an index of its own)"
 
     def _remedy_of_arrival(self, day: date) -> str:
-        """Return what ingests an arrival again; without its files that would leave an empty one."""
+        """Return the remedy that ingests an arrival again.
+
+        Without the day's folders an ingestion would leave an empty arrival; the remedy is then a backup or new files.
+        """
         of_landing = None if day == self.history_day else day
         folders = [self.landing.folder(table, of_landing) for table in LandingTable]
         if any(folder.is_dir() for folder in folders):

@@ -18,7 +18,7 @@ SAMPLE = 1000  # users whose keys are made again
 
 
 def record_part(checked: Checked) -> Part:
-    """Check ``home.json``, the permissions of the home, and that its landing zone is there."""
+    """Check ``home.json``, the permissions of the home, and whether the home's landing zone is there."""
     faults, notes = [], []
     try:
         require_format(checked.home)
@@ -38,7 +38,7 @@ def record_part(checked: Checked) -> Part:
 
 
 def users_part(checked: Checked) -> Part:
-    """Check that the secret is the one that the users' keys were made with."""
+    """Check that the secret is the one that made the users' keys."""
     tables, path = checked.tables, secret_path(checked.tables)
     try:
         if not tables.names():

@@ -18,7 +18,7 @@ ADVERTISERS = "advertiser-"  # how the names of advertiser model versions begin
 
 
 def model_part(checked: Checked) -> Part:
-    """Load every artefact of every version, which checks its checksums."""
+    """Load every artefact of every version; a load checks the checksums of the artefact."""
     from ml.models.artifact import WEIGHTS
     from ml.models.version_directories import DEPLOYED
 
@@ -50,7 +50,7 @@ def _artefact_faults(directory: Path, weights: str) -> Iterator[Fault]:
 
 
 def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
-    """Versions that the tables know, and whose directory is gone."""
+    """Return a fault for each version that the tables know and that has no directory."""
     found = []
     for table in ("model_versions", "advertiser_versions"):
         try:
@@ -65,7 +65,7 @@ def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
 
 
 def index_part(checked: Checked) -> Part:
-    """Check every index against its manifest, and that every catalogue can be read."""
+    """Check every index against its manifest, and read every catalogue."""
     from ml.file_integrity import Unreadable
     from ml.retrieval.index_files import verify_index
 

@@ -26,7 +26,7 @@ TOLERANCE = 1e-2  # relative; of states in half precision
 
 
 def online_part(checked: Checked) -> Part:
-    """Hold the store against its pointer and against the snapshot of the day that the pointer names."""
+    """Check the store against its pointer and against the snapshot of the day that the pointer names."""
     name = Settings(home=checked.home.root).online.store
     notes = []
     recorded = recorded_store(checked.home)
@@ -64,7 +64,7 @@ def _published(checked: Checked, store: OnlineStore, notes: list[str]) -> Part:
 
 
 def _publication_faults(checked: Checked, publication: Publication) -> Iterator[Fault]:
-    """Faults of the files that the pointer names."""
+    """Yield the faults of the files that the pointer names."""
     from ml.file_integrity import Unreadable
     from ml.models.artifact import WEIGHTS
     from serving.catalogue import verify_catalogue
@@ -80,7 +80,7 @@ def _publication_faults(checked: Checked, publication: Publication) -> Iterator[
 
 
 def _record_faults(checked: Checked, store: OnlineStore, publication: Publication) -> list[Fault]:
-    """Faults of counts, and of a sample of records beside the tables."""
+    """Return the faults of the record counts, and of a sample of records compared with the tables."""
     forgotten = forgotten_users(checked.tables).implode()
     states = snapshot(checked.tables, publication.model_version, publication.day)
     states = states.filter(~pl.col("user_id").is_in(forgotten))
@@ -103,7 +103,7 @@ def _record_faults(checked: Checked, store: OnlineStore, publication: Publicatio
 
 
 def _is_whole(store: OnlineStore, publication: Publication, row: Mapping[str, Any]) -> bool:
-    """Whether a stored state is that of the snapshot, or a later one that an event of today made."""
+    """Whether a stored state is the state of the snapshot, or a later state that an event of today made."""
     held = store.get(publication.states, row["user_id"].encode())
     if held is None:
         return False

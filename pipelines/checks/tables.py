@@ -39,7 +39,7 @@ def _names(checked: Checked) -> list[str]:
 
 
 def _absent(checked: Checked, names: list[str]) -> list[Fault]:
-    """Tables that ingestion always writes, and that are not there."""
+    """Return a fault for each missing table that ingestion always writes."""
     if not names:
         return []
     day = checked.history_day
@@ -49,7 +49,7 @@ def _absent(checked: Checked, names: list[str]) -> list[Fault]:
 
 
 def _table(checked: Checked, name: str) -> tuple[list[Fault], int, int]:
-    """Faults, data files and rows of one table."""
+    """Return the faults, the number of data files and the number of rows of one table."""
     path = checked.tables.path(name)
     if faults := _log_faults(checked, path):
         return faults, 0, 0
@@ -90,7 +90,7 @@ def _partition(action: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rows(file: Path, size: int, deep: bool) -> tuple[int, str | None]:
-    """The rows of a data file, and what is wrong with the file."""
+    """Return the number of rows of a data file, and the fault of the file or None."""
     try:
         found = file.stat().st_size
     except FileNotFoundError:

@@ -410,7 +410,7 @@ def export_candidates(
 
 
 def _home(root: Path, landing: Path | None) -> Home:
-    """The home, ready to be written, reading ``landing``."""
+    """Return the home, ready to be written, with ``landing`` as its landing zone."""
     from pipelines.cli.errors import RunRefused
     from pipelines.cli.homes import writable_home
     from pipelines.instance import use_home
@@ -432,7 +432,7 @@ def _home(root: Path, landing: Path | None) -> Home:
 
 
 def _readable_home(root: Path) -> Home:
-    """Return the home at ``root``, checked to be one that this version can read."""
+    """Return the home at ``root`` after a check that this version can read the home."""
     from pipelines.cli.homes import existing_home
     from warehouse.open_home import open_for_reading
 
@@ -442,7 +442,7 @@ def _readable_home(root: Path) -> Home:
 
 
 def _run(home: Home, days: Days | None, *, again: bool, retrain: bool) -> None:
-    """Run the flow and close with the tables. The home is in the environment before the definitions are loaded."""
+    """Run the flow and print the closing tables. The home is in the environment before the definitions are loaded."""
     from pipelines.cli.run import Local
     from pipelines.cli.summary import show
     from pipelines.definitions import defs

@@ -22,7 +22,7 @@ PARTS = (record_part, users_part, tables_part, model_part, index_part, online_pa
 
 
 def check_home(home: Home, deep: bool, console: Console) -> bool:
-    """Print what was looked at and what is broken. Returns whether nothing is.
+    """Print the checked parts and the damaged ones. Returns whether nothing is damaged.
 
     Raises:
         RunRefused: there is no home at this place.
@@ -36,7 +36,7 @@ def check_home(home: Home, deep: bool, console: Console) -> bool:
 
 
 def parts_of(home: Home, deep: bool) -> list[Part]:
-    """Return what each check of ``PARTS`` found.
+    """Return the findings of each check of ``PARTS``.
 
     Args:
         deep: whether every row of every table is read, too.

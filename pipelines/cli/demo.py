@@ -27,7 +27,7 @@ DEMO_SETTINGS = {
 
 
 def use_demo_settings(console: Console) -> None:
-    """Put the demo's settings into the environment; to be called before settings are read."""
+    """Put the demo's settings into the environment; call this function before settings are read."""
     for name, value in DEMO_SETTINGS.items():
         os.environ.setdefault(name, value)
     chosen = ", ".join(f"{name}={os.environ[name]}" for name in DEMO_SETTINGS)
@@ -37,7 +37,7 @@ def use_demo_settings(console: Console) -> None:
 def ensure_world(landing: Landing, days: int, console: Console) -> None:
     """Write the world with ``days`` daily partitions unless the landing zone holds one already.
 
-    It is written beside the landing zone and renamed, so that an interrupted run leaves no half of a world.
+    The world is written beside the landing zone and renamed, so that an interrupted run leaves no half of a world.
 
     Raises:
         RunRefused: the landing zone holds something else.

@@ -27,7 +27,10 @@ FULL_DISK = (
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """What the user can mend ends as one message without a traceback: exit code 2, or 1 for a run that failed."""
+    """End the command with one message and no traceback where the user can mend the error.
+
+    The exit code is 2, or 1 for a run that failed.
+    """
     try:
         _check_environment()
         yield
@@ -54,7 +57,7 @@ def _check_environment() -> None:
 
 
 def ending_of(error: Exception) -> tuple[int, str] | None:
-    """Exit code and message of an error that is not a fault of adseq."""
+    """Return exit code and message of an error that is not a fault of adseq; None for a fault of adseq."""
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
@@ -94,7 +97,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
 def damaged_file(error: BaseException) -> str | None:
     """Return the sentence for a data file of a table that is missing or damaged; None for another error.
 
-    Polars and DuckDB name the end of the path of a missing file, and no path of a damaged one.
+    Polars and DuckDB name the end of the path of a missing file, and name no path of a damaged file.
     """
     from polars.exceptions import ComputeError
 

@@ -20,7 +20,7 @@ class ServiceFailed(RuntimeError):
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, is that a disk has no room (which SQLite also calls an I/O error)."""
+    """Whether an error, or an error behind the error, means that a disk is full (SQLite also says I/O error)."""
     said = ("no space left on device", "disk is full", "disk i/o error", "disk quota exceeded", "failed to offload")
     return any(text in str(each).lower() for each in _led_to(error) for text in said)
 
@@ -29,7 +29,10 @@ IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 def denied_access(error: BaseException) -> str | None:
-    """Return the sentence of an error, or of one that led to it, that the file system's rules caused; else None."""
+    """Return the sentence of an error that the file system's rules caused; None for another error.
+
+    The errors that led to the error count as well.
+    """
     for each in _led_to(error):
         said = str(each).lower()
         name = getattr(each, "filename", None)
@@ -57,7 +60,7 @@ def _user() -> str:
 
 
 def _led_to(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and the errors that led to it, the last first."""
+    """Yield an error and the errors that led to the error, the last first."""
     led: BaseException | None = error
     while led is not None:
         yield led

@@ -47,16 +47,17 @@ SCHEMA = pl.Schema(
 
 
 def export_candidates(workspace: Workspace, out: Path, count: int, console: Console) -> None:
-    """Write each user's ``count`` best items and as many advertisers, best first, of the version and day that are
-    served.
+    """Write each user's ``count`` best items and ``count`` best advertisers, best first.
 
-    Items are those that the home feed may show without a context: they can be had, they ship to the user's country, and
-    they are not of the user's own history unless the manifest says that repeats count. A home without an item model has
+    Version and day are those that the service serves.
+
+    Items are those that the home feed may show without a context: each is available and ships to the user's country,
+    and none is of the user's own history unless the manifest says that repeats count. A home without an item model has
     advertisers alone, of the newest day that ran. The file appears whole or not at all.
 
     Raises:
         NothingPublished: no day has been published.
-        StoreUnreachable: the online store, which says what is served, does not answer.
+        StoreUnreachable: the online store, which names the served publication, does not answer.
         RunRefused: the file's name says no format.
     """
     now = _published(workspace)
@@ -67,7 +68,7 @@ def export_candidates(workspace: Workspace, out: Path, count: int, console: Cons
 
 
 def _export_published(workspace: Workspace, now: Publication, out: Path, *, count: int, console: Console) -> None:
-    """Write items and advertisers of the version and day that are served."""
+    """Write items and advertisers of the version and the day that the service serves."""
     tables, landing = workspace.tables, workspace.landing
     keys, embeddings = snapshot_embeddings(
         workspace, item_versions(tables, workspace.home).named(now.model_version), now.day
@@ -136,7 +137,7 @@ class UserPlace:
 
 
 def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibility, count: int) -> RankedLists:
-    """Return the lists of ``count`` of each user, among the items that may be shown in the user's country."""
+    """Return each user's list of ``count`` items, among the items that may be shown in the user's country."""
     items = np.full((len(users.embeddings), count), NO_ITEM, np.int64)
     scores = np.full((len(users.embeddings), count), -np.inf, np.float32)
     groups = pl.DataFrame({"country": users.country}).with_row_index("row")
@@ -157,7 +158,7 @@ def _published(workspace: Workspace) -> Publication | None:
 
 
 def _own_items(workspace: Workspace, now: Publication, users: pl.Series, item_ids: pl.Series) -> Ragged:
-    """Index rows of the items of each user's history; none where repeats count."""
+    """Return the index rows of the items in each user's history; no rows where repeats count."""
     if now.repeats_count:
         return Ragged.from_pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), len(users))
     events = events_as_of(workspace.tables, workspace.landing, now.day, ["user_id", "item_id"])
@@ -168,7 +169,7 @@ def _own_items(workspace: Workspace, now: Publication, users: pl.Series, item_id
 
 
 def _lists(workspace: Workspace, now: Publication) -> pl.DataFrame:
-    """user_id (keys), advertiser_ids and scores; no rows before the first advertiser model."""
+    """Return user_id (keys), advertiser_ids and scores; no rows before the first advertiser model."""
     if now.advertiser_version is None:
         lists = {"advertiser_ids": pl.List(pl.String()), "scores": pl.List(pl.Float32())}
         return pl.DataFrame(schema={"user_id": pl.String(), **lists})
@@ -176,7 +177,7 @@ def _lists(workspace: Workspace, now: Publication) -> pl.DataFrame:
 
 
 def _items(users: pl.Series, found: RankedLists, items: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a user and listed item; ``items`` is in the order of the index."""
+    """Return one row for each user and listed item; ``items`` is in the order of the index."""
     depth = found.items.shape[1]
     frame = pl.DataFrame(
         {
@@ -190,7 +191,7 @@ def _items(users: pl.Series, found: RankedLists, items: pl.DataFrame) -> pl.Data
 
 
 def _advertisers(lists: pl.DataFrame, count: int) -> pl.DataFrame:
-    """One row a user and advertiser of their list."""
+    """Return one row for each user and advertiser in the user's list."""
     columns = {"advertiser_id": "advertiser_ids", "score": "scores"}
     best = lists.select("user_id", **{name: pl.col(source).list.head(count) for name, source in columns.items()})
     flat = best.explode("advertiser_id", "score").drop_nulls("advertiser_id")
@@ -204,7 +205,10 @@ def _rows(frame: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 @contextmanager
 def _written(out: Path) -> Iterator[pq.ParquetWriter]:
-    """A Parquet file beside its place, renamed when all is written; as CSV where the name says so."""
+    """Yield a writer of a Parquet file beside ``out``, and rename the file when all rows are written.
+
+    A name that ends in .csv makes a CSV file.
+    """
     if out.suffix not in FORMATS:
         raise RunRefused(f"--out {out}: name it {' or '.join(FORMATS)}")
     out.parent.mkdir(parents=True, exist_ok=True)

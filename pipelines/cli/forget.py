@@ -33,12 +33,12 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     """Remove users from the landing zone, the tables and their older versions, the online store and the reports.
 
     The tombstones come first, in the tables and in the store, so that neither a day that runs again nor a running
-    service brings anything back; what requests under way still wrote is removed after a moment. Interrupted, the same
-    command goes on.
+    service brings anything back. Records that requests under way still wrote are removed after a moment. After an
+    interruption the same command goes on.
 
     Raises:
         HomeLocked: another process writes to the home.
-        RunRefused: there is no such home, or it publishes to another store than the settings name.
+        RunRefused: there is no such home, or the home publishes to another store than the settings name.
         StoreUnreachable: the online store does not answer; nothing was removed.
         RunFailed: a landing file cannot be read; all else was removed.
     """
@@ -115,7 +115,7 @@ def _forget_online(store: OnlineStore, keys: pl.Series) -> int:
 
 
 def _forget_in_reports(home: Home, keys: pl.Series) -> int:
-    """Take users' sections out of the pages that show histories. Returns how many pages had one."""
+    """Remove the users' sections from the pages that show histories. Returns how many pages had a section."""
     changed = 0
     for path in sorted(home.artifacts.rglob("*.html")):
         page = path.read_text()

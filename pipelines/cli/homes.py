@@ -17,7 +17,7 @@ def existing_home(root: Path) -> Home:
     """Return the home at ``root``. Writes nothing.
 
     Raises:
-        RunRefused: there is none.
+        RunRefused: there is no home at ``root``.
     """
     home = _directory(root)
     if not home.root.is_dir():
@@ -31,10 +31,10 @@ def existing_home(root: Path) -> Home:
 
 
 def writable_home(root: Path) -> Home:
-    """Return the home at ``root``, which may be one that is to be made. Writes nothing.
+    """Return the home at ``root``, which need not exist yet. Writes nothing.
 
     Raises:
-        RunRefused: it cannot be made, or cannot be written.
+        RunRefused: the home cannot be made, or cannot be written.
     """
     home = _directory(root)
     if not home.root.exists():

@@ -31,7 +31,7 @@ _actions: list[Callable[[], None]] = []
 
 
 def sentence(number: int) -> str:
-    """Return what a command says that signal ``number`` ends."""
+    """Return the sentence that a command prints when signal ``number`` ends the command."""
     cause = "Interrupted" if number == signal.SIGINT else "Stopped by SIGTERM"
     return f"{cause}. Finished work is kept and nothing half-written is read; the same command continues from there."
 
@@ -45,7 +45,7 @@ def exit_code(number: int) -> int:
 def before_ending(action: Callable[[], None]) -> Iterator[None]:
     """Run ``action`` if a signal ends the process within the block.
 
-    The action runs beside the command that goes on meanwhile. An action that fails or is late is given up.
+    The action runs while the command goes on. An action that fails or is late is given up.
     """
     _actions.append(action)
     try:
@@ -68,7 +68,7 @@ def ending_at_signals() -> Iterator[None]:
 def stoppable(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Return ``command`` so that SIGINT and SIGTERM end the process within seconds, with one sentence.
 
-    Off the main thread nothing can be done about signals: the command runs as it is.
+    On another thread than the main one, signals cannot be handled: the command runs unchanged.
     """
 
     @wraps(command)
@@ -82,7 +82,7 @@ def stoppable(command: Callable[Parameters, Result]) -> Callable[Parameters, Res
 
 
 def _on_a_thread(work: Callable[[], Result]) -> Result:
-    """Run ``work`` on another thread to its end; return its result or raise its error here."""
+    """Run ``work`` on another thread to its end; return the result or raise the error on this thread."""
     results: list[Result] = []
     errors: list[BaseException] = []
 
@@ -102,7 +102,7 @@ def _on_a_thread(work: Callable[[], Result]) -> Result:
 
 
 def _end(number: int, _frame: FrameType | None) -> None:
-    """End the process without unwinding: interrupted C code, imports and retries would only delay or crash it."""
+    """End the process without unwinding the stack: C code, imports and retries would only delay the end or crash."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     actions = threading.Thread(target=_run_actions, daemon=True)
@@ -115,7 +115,7 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 
 def leave(number: int) -> NoReturn:
-    """End the process with the exit code of signal ``number``; tidying up an interpreter takes seconds."""
+    """End the process with the exit code of signal ``number``; an orderly end of the interpreter takes seconds."""
     os._exit(exit_code(number))
 
 

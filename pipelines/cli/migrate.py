@@ -13,11 +13,11 @@ from warehouse.open_home import format_of, keep_private, require_format
 
 
 def migrate_home(home: Home, console: Console) -> None:
-    """Bring ``home`` to today's format, one format after the other; interrupted, the same command goes on.
+    """Bring ``home`` to today's format, one format after the other. After an interruption the same command goes on.
 
     Raises:
         RunRefused: there is no home at this place.
-        MigrationImpossible: a step cannot be done; says why.
+        MigrationImpossible: a step cannot be done; the message says why.
         HomeRecordError: ``home.json`` cannot be read, or is of a later format.
         HomeLocked: another process writes to the home.
     """

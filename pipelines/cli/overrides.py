@@ -12,10 +12,12 @@ from settings import Group, Settings, did_you_mean
 
 
 def overridden(settings: Settings, assignments: Sequence[str]) -> Settings:
-    """``settings`` with each ``group.field=value``; lists and dictionaries as JSON. The last of equal names counts.
+    """Return ``settings`` with each ``group.field=value`` set.
+
+    Lists and dictionaries are written as JSON. Of equal names the last one counts.
 
     Raises:
-        RunRefused: not an assignment, an unknown name, or a value that breaks the setting's rule.
+        RunRefused: a text is not an assignment, a name is unknown, or a value breaks the setting's rule.
     """
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
@@ -26,10 +28,10 @@ def overridden(settings: Settings, assignments: Sequence[str]) -> Settings:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``0`` or ``0,1,2``, each once.
+    """Return the seeds of a text such as ``0`` or ``0,1,2``, each once.
 
     Raises:
-        RunRefused: something else.
+        RunRefused: the text has another form.
     """
     try:
         seeds = [int(part) for part in text.split(",")]
@@ -55,7 +57,7 @@ def _with_value(settings: Settings, name: str, value: object) -> Settings:
 
 
 def setting_names(settings: Settings) -> list[str]:
-    """Every dotted name that ``--set`` takes."""
+    """Return every dotted name that ``--set`` takes."""
     groups = {name: group for name, group in settings if isinstance(group, Group)}
     return [f"{name}.{field}" for name, group in groups.items() for field in type(group).model_fields]
 
@@ -68,7 +70,10 @@ def _unknown(settings: Settings, name: str) -> str:
 
 
 def _parsed(assignment: str, text: str) -> object:
-    """Lists and dictionaries from JSON; what else a text stands for is the setting's own type's business."""
+    """Return the list or the dictionary that ``text`` holds as JSON, else ``text`` itself.
+
+    The type of the setting reads any other text.
+    """
     if not text.startswith(("[", "{")):
         return text
     try:

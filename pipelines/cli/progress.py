@@ -51,7 +51,7 @@ class Progress:
             self._finish(step, "[green]✓[/]", self._facts.pop(step, ""))
 
     def close(self) -> None:
-        """Stop announcing (a run that was interrupted leaves steps open)."""
+        """Stop announcing; an interrupted run leaves steps open."""
         for timer in self._announcements.values():
             timer.cancel()
 
@@ -78,14 +78,14 @@ class Progress:
 
 
 def reason(error: SerializableErrorInfo | None) -> str:
-    """The message of what an asset raised, without Dagster's wrapping."""
+    """Return the message of the error that an asset raised, without Dagster's wrapping."""
     while error and error.cause and (error.cls_name or "").startswith(("Dagster", "Retry")):
         error = error.cause
     return error.message.strip() if error else "no reason given"
 
 
 def facts(metadata: Mapping[str, dg.MetadataValue]) -> str:
-    """The first few numbers of an asset's metadata, compact."""
+    """Return the first few numbers of an asset's metadata in a compact form."""
     numbers = {name: value.value for name, value in metadata.items() if isinstance(value.value, int | float)}
     shown = list(numbers.items())[:SHOWN_METADATA]
     return ", ".join(f"{name.removeprefix('dagster/')} {_compact(value)}" for name, value in shown)

@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).with_name("nginx.conf")
 
 
 def run_proxy(port: int, upstream: int, directory: Path, limits: ServingSettings) -> None:
-    """Become nginx, in the foreground, until a signal ends it.
+    """Replace this process by nginx in the foreground, until a signal ends nginx.
 
     Raises:
         RunRefused: nginx is not installed.
@@ -33,7 +33,7 @@ def run_proxy(port: int, upstream: int, directory: Path, limits: ServingSettings
 
 
 def configuration(port: int, upstream: int, directory: Path, limits: ServingSettings) -> str:
-    """Return nginx's configuration: it listens on ``port`` of loopback and asks the service at ``upstream``."""
+    """Return the configuration of an nginx that listens on ``port`` of loopback for the service at ``upstream``."""
     values = {
         "PORT": port,
         "UPSTREAM": upstream,

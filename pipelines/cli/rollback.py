@@ -12,7 +12,7 @@ from warehouse.home import Home
 
 
 def roll_back_home(home: Home, to: str | None, console: Console) -> None:
-    """Roll back and say what was done.
+    """Roll back and print the result.
 
     Raises:
         RunRefused: there is no such champion.

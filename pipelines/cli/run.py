@@ -49,7 +49,7 @@ class Days:
         """Read ``2014-07-20`` or ``2014-07-20..2014-07-23``.
 
         Raises:
-            RunRefused: not of that form, or the last day before the first.
+            RunRefused: the text has another form, or the last day comes before the first.
         """
         first, _, last = text.partition("..")
         try:
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def left_out(self) -> bool:
-        """Whether something of the landing zone is not in the tables once the days have run."""
+        """Whether a part of the landing zone is still missing from the tables after the days have run."""
         left = [each for each in self.standing.out_of_date if each.day not in self.days]
         return bool(self.early or left or self.standing.unread)
 
@@ -151,7 +151,7 @@ class Local:
                 )
 
     def _training_job(self, *, retrain: bool) -> str | None:
-        """The job that is due before any day, announced; None when there is a champion with its reports."""
+        """Return and announce the job that must run before any day; None for a champion with all its reports."""
         if not self._materialized(jobs.HISTORY):
             self.console.print("\n[bold]History and training[/]")
             return "bootstrap"
@@ -163,7 +163,7 @@ class Local:
         return "retrain" if missing or retrain else None
 
     def _tell_refusal(self) -> None:
-        """Print why the gate refused the model that was just trained, and what serves instead."""
+        """Print why the gate refused the newly trained model, and name the model that serves instead."""
         event = self.instance.get_latest_materialization_event(dg.AssetKey("champion"))
         if event is None or event.asset_materialization is None:
             return
@@ -195,10 +195,10 @@ class Local:
         return day.isoformat() in self.instance.get_materialized_partitions(dg.AssetKey(name))
 
     def _plan(self, days: Days | None, *, again: bool, history_again: bool) -> Plan:
-        """Return what to run, and what not and why.
+        """Return the plan: the parts to run, the parts to leave out, and the reasons.
 
         Raises:
-            RunRefused: nothing has landed, or ``days`` names none that has.
+            RunRefused: nothing has landed, or ``days`` names no landed day.
         """
         landed = landed_days(self.home)
         if not landed:
@@ -231,7 +231,7 @@ class Local:
         )
 
     def _announce(self, plan: Plan) -> None:
-        """Print what is not read, what is left out, and which days run again and why."""
+        """Print the files that are not read, the days left out, and the days that run again with the reasons."""
         standing = plan.standing
         sentences = [f"Not read: {each}." for each in standing.unread]
         if plan.early:
@@ -251,7 +251,7 @@ class Local:
             self.console.print(f"[yellow]{escape(sentence)}[/]", highlight=False, soft_wrap=True)
 
     def _holds_history_day(self, days: Days | None) -> bool:
-        """Return whether ``days`` names the day that the history counts as: to repeat it ingests the history again."""
+        """Return whether ``days`` names the day of the history: a repeat of that day ingests the history again."""
         day = recorded_history_day(Tables(self.home.tables))
         return days is not None and day is not None and days.first <= day <= days.last
 
@@ -270,10 +270,10 @@ class Local:
         return {date.fromisoformat(key) for key in set.intersection(*map(set, parts))}
 
     def _execute(self, job: str, day: date | None, assets: Sequence[str] = ()) -> list[FailedReport]:
-        """Run a job to its end. Return the reports that failed.
+        """Run a job to its end. Returns the reports that failed.
 
         Args:
-            assets: of the job, these; all where none is named.
+            assets: the assets of the job to run; all where none is named.
 
         Raises:
             RunFailed: another asset failed.
@@ -300,14 +300,14 @@ class Local:
 
 
 def _listed(days: Sequence[date]) -> str:
-    """Days as a person reads them: each, or the first and the last of many."""
+    """Return days as text for a person: each day, or the first and the last of many."""
     return ", ".join(map(str, days)) if len(days) <= 7 else f"{len(days)} days from {days[0]} to {days[-1]}"
 
 
 def _closing_message(
     home: Home, result: dg.ExecuteInProcessResult, job: str, *, day: date | None, progress: Progress
 ) -> str:
-    """What failed, why, what stays, what to do."""
+    """Return the message of a failed run: the failed asset, the reason, the kept results and the next step."""
     failures = [event for event in result.all_events if event.is_step_failure]
     failures.sort(key=lambda event: event.step_key in jobs.REPORTS)  # a report that failed beside it stopped nothing
     what = f"The asset {failures[0].step_key}" if failures else "The run"
@@ -325,7 +325,7 @@ def _closing_message(
 
 
 def _damage(home: Home) -> list[Fault]:
-    """What of the tables is broken, which may be why an asset failed: libraries do not name the table."""
+    """Return the broken parts of the tables, a possible cause of a failed asset: libraries do not name the table."""
     return list(tables_part(Checked(home, deep=False)).faults)[:SHOWN_FAULTS]
 
 
@@ -336,7 +336,7 @@ def _failed_report(home: Home, run_id: str, event: dg.DagsterEvent, day: date | 
 
 
 def _closing_of_reports(failed: Sequence[FailedReport]) -> str:
-    """Return what to say after a run of which only reports failed."""
+    """Return the closing message of a run of which only reports failed."""
     return "\n".join(
         [
             "Everything is trained and published, but not everything is measured. These reports failed:",
@@ -347,7 +347,7 @@ def _closing_of_reports(failed: Sequence[FailedReport]) -> str:
 
 
 def _run_error(result: dg.ExecuteInProcessResult) -> SerializableErrorInfo | None:
-    """The error of a run that failed outside its assets."""
+    """Return the error of a run that failed outside its assets."""
     errors = [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
     return errors[0] if errors else None
 

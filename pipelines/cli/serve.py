@@ -26,8 +26,8 @@ def serve_candidates(home: Home, host: str, port: int, *, processes: int, consol
     """Serve in this process, or in several that share the port.
 
     Raises:
-        RunRefused: others could reach the service and there is no token, or the address cannot be had.
-        StoreUnreachable: the online store does not answer, or lacks what its pointer promises.
+        RunRefused: others could reach the service and there is no token, or the address is not available.
+        StoreUnreachable: the online store does not answer, or lacks records that its pointer promises.
     """
     from serving.app import TOKEN_VARIABLE
     from serving.connections.processes import Workers, WorkersFailed
@@ -66,7 +66,7 @@ def _bound(host: str, port: int) -> socket.socket:
     """Return a socket that has the address and does not listen yet.
 
     Raises:
-        RunRefused: the address cannot be had.
+        RunRefused: the address is not available.
     """
     bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,7 +83,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _shared_metrics() -> Iterator[None]:
-    """Give several processes a directory in which they keep their figures together."""
+    """Give several processes one directory for the figures of all of them."""
     with tempfile.TemporaryDirectory(prefix="adseq-metrics-") as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         yield

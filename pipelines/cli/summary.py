@@ -45,7 +45,7 @@ NEED_ITEMS = ("make serve", "adseq evaluate --help", "adseq tune")
 
 
 def show(home: Home, console: Console) -> None:
-    """Print the closing tables; what has not been computed yet is a dash."""
+    """Print the closing tables; a figure that has not been computed yet is a dash."""
     tables = Tables(home.tables)
     alone = why_advertisers_alone(tables)
     console.print()
@@ -71,7 +71,7 @@ def _models(
     models: Sequence[ModelName] | Sequence[AdvertiserModelName],
     columns: Mapping[str, tuple[str, str]],
 ) -> Table:
-    """One row a model that any of the columns' reports knows."""
+    """Return a table with one row for each model that a report of the columns knows."""
     values: dict[tuple[str, str, str], float] = {}
     if tables.exists("model_metrics"):
         reports = {report for report, _ in columns.values()}
@@ -93,7 +93,7 @@ def _models(
 
 
 def _days(tables: Tables) -> Table | None:
-    """Users inferred each day against all users; None before the first day."""
+    """Return a table of the users inferred each day against all users; None before the first day."""
     if not tables.exists("inference_log"):
         return None
     log = tables.scan("inference_log").sort("day").tail(14).collect()

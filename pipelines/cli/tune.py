@@ -50,7 +50,7 @@ class Search:
     fixed: set[str]  # settings that are not searched
 
     def period(self) -> tuple[str, TrainingPeriod]:
-        """The name of the data, and all that may be learnt from."""
+        """Return the name of the data, and the training period with all events that may be learnt from."""
         if self.split is not None:
             split = Split.read(self.split)
             return split.name, split_period(split, self.landing, self.settings)
@@ -60,10 +60,11 @@ class Search:
 
 
 def tune(search: Search, console: Console) -> None:
-    """Run the trials that are missing, then print the best beside the default and how to use them.
+    """Run the missing trials, then print the best beside the default and the commands that use the best.
 
     Raises:
-        RunRefused: an unknown objective, a period with nothing to measure on, or another process at the same search.
+        RunRefused: the objective is unknown, the period has nothing to measure on, or another process runs the
+            same search.
         TableMissing: the home has no log yet.
     """
     known = [each.value for each in Objective]
@@ -107,7 +108,10 @@ def tune(search: Search, console: Console) -> None:
 
 @contextmanager
 def _alone(directory: Path, name: str) -> Iterator[None]:
-    """One process a search. The home's own lock stays free: a search takes hours, and a day must not wait for it."""
+    """Hold the lock of one search, so that one process at a time runs the search.
+
+    The home's own lock stays free: a search takes hours, and a day must not wait for a search.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / f"{name}.lock")
     try:
@@ -122,7 +126,10 @@ def _alone(directory: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def _parent_run(tracking: Tracking, tuning: Tuning, data: str) -> Iterator[str]:
-    """The search's MLflow run, begun or gone on with; gives its page. Trials of a killed process are closed."""
+    """Begin or resume the search's MLflow run, and yield the address of the run's page.
+
+    Trials of a killed process are closed.
+    """
     mine = [tracking.experiment(TUNING)], f"tags.study = '{tuning.name}'"
     runs = tracking.client.search_runs(*mine)
     for run in runs:
@@ -138,7 +145,7 @@ def _parent_run(tracking: Tracking, tuning: Tuning, data: str) -> Iterator[str]:
 
 
 def _tell(console: Console, study: Study, trial: FrozenTrial, trials: int) -> None:
-    """A line a trial."""
+    """Print a line on one trial."""
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     came_to = "given up early" if trial.state is not TrialState.COMPLETE else f"{trial.value:.5f}"
     best = f"; best so far {study.best_value:.5f} (trial {study.best_trial.number})" if finished else ""
@@ -147,7 +154,7 @@ def _tell(console: Console, study: Study, trial: FrozenTrial, trials: int) -> No
 
 
 def _show(console: Console, found: Sequence[Tried], tuning: Tuning) -> None:
-    """The best trials with the default among them, the settings that differ, and how to use them."""
+    """Print the best trials with the default among them, the settings that differ, and the way to use them."""
     default = next((each for each in found if each.is_default), None)
     best = found[0]
     rows = list(found[:SHOWN_TRIALS])
@@ -194,5 +201,5 @@ def _figure(value: float) -> str:
 
 
 def _text(value: float) -> str:
-    """A setting's value as it was tried."""
+    """Return a setting's value as the trial used the value."""
     return f"{value:.{SIGNIFICANT_DIGITS}g}" if isinstance(value, float) else str(value)

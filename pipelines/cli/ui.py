@@ -55,7 +55,7 @@ class UiProcess:
         """Raise if the service has died.
 
         Raises:
-            ServiceFailed: it has.
+            ServiceFailed: the service has died.
         """
         code = self.process.poll()
         if code is not None:
@@ -63,10 +63,10 @@ class UiProcess:
 
 
 def serve(home: Home, console: Console) -> None:
-    """Run both services until Ctrl-C or SIGTERM, stop them, and end the process.
+    """Run both services until Ctrl-C or SIGTERM, stop both, and end the process.
 
     Raises:
-        ServiceFailed: one of them did not start, or died. The other has been stopped.
+        ServiceFailed: one service did not start, or died. The other one has been stopped.
     """
     use_home(home)
     _close_abandoned(home, console)
@@ -96,7 +96,7 @@ def serve(home: Home, console: Console) -> None:
 
 
 def _close_abandoned(home: Home, console: Console) -> None:
-    """Close the runs of killed processes, which would block the queue; unless somebody is writing right now."""
+    """Close the runs of killed processes, which would block the queue, unless a process is writing to the home now."""
     try:
         with home.writing("closing abandoned runs"), instance() as opened:
             close_abandoned_runs(opened)
@@ -105,7 +105,7 @@ def _close_abandoned(home: Home, console: Console) -> None:
 
 
 def dagster_command(port: int) -> list[str]:
-    """Webserver, daemon and code server of the definitions."""
+    """Return the command that starts the webserver, the daemon and the code server of the definitions."""
     target = [
         "--module-name",
         "pipelines.definitions",
@@ -120,13 +120,13 @@ def dagster_command(port: int) -> list[str]:
 
 
 def mlflow_command(home: Home, port: int) -> list[str]:
-    """MLflow's server on the home's database."""
+    """Return the command that starts MLflow's server on the home's database."""
     storage = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifacts.as_uri()]
     return [sys.executable, "-m", "mlflow", "server", *storage, "--host", HOST, "--port", str(port), "--workers", "1"]
 
 
 def free_port(preferred: int, taken: set[int] | frozenset[int] = frozenset()) -> int:
-    """``preferred``, or the next port of this machine that nobody listens on."""
+    """Return ``preferred``, or the next port of this machine without a listener."""
     for port in range(preferred, preferred + 100):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -159,7 +159,7 @@ def _start(name: str, command: Sequence[str], port: int, home: Home) -> UiProces
 
 
 def stop(services: Sequence[UiProcess]) -> None:
-    """Stop the services and everything they started, at the same time; return when nothing of them is left."""
+    """Stop the services and all processes that the services started, at the same time; return when none is left."""
     sessions = [service.process.pid for service in services]
     families = [process for session in sessions for process in _family(session)]
     for sign, seconds in PATIENCE:
@@ -177,7 +177,7 @@ def stop(services: Sequence[UiProcess]) -> None:
 
 
 def _alive(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait for processes to end, at most for ``seconds``; return the ones that go on."""
+    """Wait at most ``seconds`` for processes to end; return the processes that go on."""
     deadline, alive = time.monotonic() + seconds, list(processes)
     while True:
         alive = [process for process in alive if _goes_on(process)]
@@ -187,7 +187,7 @@ def _alive(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.P
 
 
 def _await(services: Sequence[UiProcess], console: Console) -> None:
-    """Wait until every service answers; print each address when it does."""
+    """Wait until every service answers; print the address of each service that answers."""
     deadline = time.monotonic() + START_SECONDS
     waiting = list(services)
     while waiting:
@@ -204,7 +204,7 @@ def _await(services: Sequence[UiProcess], console: Console) -> None:
 
 
 def _goes_on(process: psutil.Process) -> bool:
-    """Return whether a process runs; a zombie whose parent never asks for it has ended."""
+    """Return whether a process runs; a zombie, which its parent never collects, has ended."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -212,7 +212,7 @@ def _goes_on(process: psutil.Process) -> bool:
 
 
 def _family(session: int) -> list[psutil.Process]:
-    """The processes of a session, as they are now; the session outlives the process that began it."""
+    """Return the processes of a session as of now; the session outlives the process that began the session."""
     return [process for process in psutil.process_iter() if _session(process.pid) == session]
 
 

@@ -20,11 +20,11 @@ SHOWN_RULES = 20
 
 
 def validate_landing(landing: Landing, home: Home, console: Console) -> bool:
-    """Print what there is. Returns whether a run could begin.
+    """Print the contents of a landing zone. Returns whether a run could begin.
 
     Args:
-        home: if it reads this landing zone, the landing zone is read as in that home, and what came, changed or went
-            after its days ran is printed, too.
+        home: if the home reads this landing zone, the zone is read as in that home, and the files that came, changed
+            or went after their days ran are printed, too.
 
     Raises:
         ManifestError: manifest.toml breaks a rule.
@@ -57,7 +57,7 @@ def validate_landing(landing: Landing, home: Home, console: Console) -> bool:
 
 
 def _print_changes(tables: Tables, landing: Landing, console: Console) -> None:
-    """Print which files are not as they were when their day ran."""
+    """Print the files that differ from the files that their day ran on."""
     changes = [*history_changes(tables, landing)]
     changes += [change for standing in standings(tables, landing) for change in standing.changes]
     for change in changes:
@@ -66,7 +66,7 @@ def _print_changes(tables: Tables, landing: Landing, console: Console) -> None:
 
 
 def _training_rule(settings: Settings) -> TrainingRule:
-    """What the first training asks of the history, by the arithmetic that it uses itself."""
+    """Return the needs of the first training, computed by the function that the training itself uses."""
     from ml.examples.pairs import training_cutoffs
 
     examples = settings.examples

@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def seed(self) -> int:
-        """-1 where there is none."""
+        """Return the seed of the training; -1 where there is no training."""
         return self.training.seed if self.training else -1
 
     @property
@@ -55,7 +55,7 @@ FIGURES = ("recall@10", "recall@100", "macro_recall@10", "advertiser_hit@10", "d
 
 
 def show(console: Console, split: str, scoring: Scoring, *, answers: Sequence[Answer], samples: int) -> None:
-    """Print the tables of all answers, which stand together by model."""
+    """Print the tables of all answers, which are grouped by model."""
     console = Console(file=console.file, width=max(console.width, WIDTH))
     for catalogue in Catalogue:
         console.print(_figures(split, catalogue, answers))
@@ -88,7 +88,7 @@ def _figures(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Tab
 
 
 def _spread(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Table:
-    """Mean ± sample standard deviation over the seeds of each trained model."""
+    """Return a table of the mean ± sample standard deviation over the seeds of each trained model."""
     table = _table(f"{split}, {catalogue} catalogue: mean ± standard deviation over seeds", ["Model", *FIGURES])
     for model, group in groupby(answers, key=lambda answer: answer.model):
         measured = [answer.metrics[catalogue].figures() for answer in group]
@@ -101,7 +101,10 @@ def _spread(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Tabl
 
 
 def _differences(scoring: Scoring, answers: Sequence[Answer], samples: int) -> Table:
-    """Every other answer against those of the first model, seed by seed; a counted model stands against every seed."""
+    """Return a table of the first model's answers minus every other answer, seed by seed.
+
+    A counted model is compared with every seed.
+    """
     first = [answer for answer in answers if answer.model is answers[0].model]
     compared = usable_ks(COMPARED_KS, int(scoring.warm.sum()))
     table = _table(

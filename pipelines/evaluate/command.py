@@ -53,7 +53,7 @@ class Evaluation:
     settings: Settings
 
     def export_path(self, answer: Answer) -> Path:
-        """``export``, with the model and the seed in its name where there are several."""
+        """Return ``export``, with the model and the seed in its name where there are several."""
         parts = [self.export.stem]
         if len(set(self.models)) > 1:
             parts.append(answer.model.value)
@@ -66,8 +66,8 @@ def evaluate(evaluation: Evaluation) -> None:
     """Answer the split's queries with every model and seed; export, log to MLflow and print each.
 
     Raises:
-        RunRefused: an unknown model, one that needs context items where there are none, a directory that is not a
-            split, or no target that is to be scored.
+        RunRefused: a model is unknown or needs context items that the split lacks, the directory is not a split, or no
+            target is to be scored.
     """
     models = _known_models(evaluation.models)
     split, console = Split.read(evaluation.split), Console()
@@ -113,7 +113,7 @@ def _answers(
     home: Home,
     console: Console,
 ) -> Iterator[Answer]:
-    """The answers under one seed, each network trained once."""
+    """Yield the answers under one seed; each network is trained once."""
 
     def lists_of(model: ModelName, network: TwoTower | None, depth: int) -> RankedLists:
         if network is None:
@@ -142,7 +142,7 @@ def _answers(
 
 
 def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home: Home) -> tuple[TwoTower, Training]:
-    """A network that has learnt from the whole period, for the number of epochs that the validation slice chose."""
+    """Return a network trained on the whole period, for the number of epochs that the validation slice chose."""
     started = time.perf_counter()
     home.models.mkdir(parents=True, exist_ok=True)
     _sweep(home.models)
@@ -154,7 +154,7 @@ def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home:
 
 
 def _sweep(models: Path) -> None:
-    """Remove the work of evaluations whose process was ended."""
+    """Remove the work directories of evaluations that were killed."""
     for left in models.glob(f"{WORK}*-*"):
         process = left.name.removeprefix(WORK).partition("-")[0]
         if process.isdigit() and not psutil.pid_exists(int(process)):
@@ -162,7 +162,7 @@ def _sweep(models: Path) -> None:
 
 
 def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer: Answer, export: Path) -> None:
-    """One MLflow run an answer: settings, both catalogues' figures, what was learnt from, where the lists are."""
+    """Log one answer as an MLflow run: settings, figures of both catalogues, the data and the place of the lists."""
     import mlflow
 
     from ml.versions.tracking import EVALUATIONS, Tracking
@@ -187,7 +187,7 @@ def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer
 
 
 def _known_models(names: Sequence[str]) -> list[ModelName]:
-    """The models in the order asked for, each once."""
+    """Return the models in the order of ``names``, each once."""
     known = [model.value for model in EVALUABLE]
     for name in names:
         if name not in known:
@@ -196,7 +196,7 @@ def _known_models(names: Sequence[str]) -> list[ModelName]:
 
 
 def _check_context(split: Split, models: Sequence[ModelName]) -> None:
-    """Refuse the other ways of asking where they would answer like the model itself."""
+    """Refuse the other ways of asking where the answer would be that of the model itself."""
     if split.queries["context_item"].is_not_null().any():
         return
     for model in models:

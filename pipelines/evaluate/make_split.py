@@ -55,8 +55,8 @@ class Cut:
         """Return the cut-off in seconds.
 
         Args:
-            times: of the conversions, in seconds.
-            zone: of an instant that names none.
+            times: times of the conversions, in seconds.
+            zone: time zone of an instant that names no zone.
 
         Raises:
             RunRefused: ``at`` is neither a quantile nor an instant within the log.
@@ -135,7 +135,7 @@ def conversions(landing: Landing, share: float, settings: DataSettings) -> pl.Da
     """Return the log's conversions with items, in the order of time.
 
     Args:
-        share: of the users, chosen by a hash of the id.
+        share: share of the users to keep, chosen by a hash of the id.
 
     Returns:
         user_id, item_id, ts (whole seconds), session_id (the UTC day), ord (the place in the log).
@@ -192,7 +192,10 @@ def cut_frames(
 
 
 def _temporal(train: pl.DataFrame, window: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """A query a known user; its targets are the items of the window."""
+    """Return the queries, histories and targets of the temporal protocol.
+
+    Each known user has one query; its targets are the items of the window.
+    """
     targets = window.join(train, on="user_id", how="semi", maintain_order="left")
     targets = targets.select("item_id", query_id="user_id").select("query_id", "item_id")
     queries = targets.select(pl.col("query_id").unique(maintain_order=True)).with_columns(
@@ -205,7 +208,11 @@ def _temporal(train: pl.DataFrame, window: pl.DataFrame) -> tuple[pl.DataFrame, 
 def _context(
     events: pl.DataFrame, window: pl.DataFrame, cutoff: int
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """A query a user and day with several conversions; its context is the first one, its targets are the others."""
+    """Return the queries, histories and targets of the context protocol.
+
+    Each user and day with several conversions has one query; the first conversion is its context, the others are its
+    targets.
+    """
     window = window.sort("user_id", "ord").with_columns(day=(pl.col("ts") - cutoff) // DAY_SECONDS)
     basket = ["user_id", "day"]
     first = window.group_by(basket, maintain_order=True).agg(

@@ -39,10 +39,10 @@ class Scoring:
 
     @classmethod
     def of(cls, split: Split, asked: EvaluationSet, period: TrainingPeriod, minimum_train_events: int) -> Scoring:
-        """The targets with at least ``minimum_train_events`` events in the split's training part.
+        """Return the scoring of the targets with at least ``minimum_train_events`` events in the split's training part.
 
         Raises:
-            RunRefused: no target has that many.
+            RunRefused: no target has that many events.
         """
         queries = asked.queries
         item_ids = asked.dataset.features.item_ids.gather(queries.candidates)
@@ -58,7 +58,7 @@ class Scoring:
         return cls(positives, advertiser_codes(period.items)[queries.candidates], warm)
 
     def kept(self, catalogue: Catalogue) -> NDArray[np.bool_]:
-        """[candidates] those of a catalogue."""
+        """Return which candidates [candidates] are in a catalogue."""
         return self.warm if catalogue is Catalogue.warm else np.ones_like(self.warm)
 
     def is_too_short(self, lists: RankedLists, depth: int) -> bool:
@@ -73,7 +73,7 @@ class Scoring:
         return bool((cut & (warm < min(SCORED_DEPTH, int(self.warm.sum())))).any())
 
     def measure(self, lists: RankedLists, catalogue: Catalogue) -> Metrics:
-        """Every figure of one model's lists."""
+        """Return every figure of one model's lists."""
         kept = self.kept(catalogue)
         scored, wanted = within(lists, self.positives, kept, SCORED_DEPTH)
         return evaluate(
@@ -81,17 +81,20 @@ class Scoring:
         )  # the protocol's, however few items
 
     def difference(self, first: RankedLists, second: RankedLists, k: int, samples: int) -> Interval:
-        """Recall@K of ``first`` minus that of ``second``, warm catalogue, with a paired bootstrap over queries."""
+        """Return Recall@K of ``first`` minus Recall@K of ``second``, with a paired bootstrap over queries.
+
+        The catalogue is the warm one.
+        """
         one, wanted = within(first, self.positives, self.warm, SCORED_DEPTH)
         other, _ = within(second, self.positives, self.warm, SCORED_DEPTH)
         return paired_difference(one, other, wanted, k=k, samples=samples)
 
 
 def within(lists: RankedLists, positives: Ragged, kept: NDArray[np.bool_], depth: int) -> tuple[RankedLists, Ragged]:
-    """Lists and positives on a part of the catalogue, in its rows.
+    """Return lists and positives restricted to a part of the catalogue, in the row numbers of that part.
 
     Items outside ``kept`` [items] leave the lists and the rest moves up, before the lists are cut at ``depth``;
-    positives outside it are not asked for.
+    positives outside ``kept`` are left out.
 
     Without item 1, item 2 becomes row 1:
 
@@ -111,6 +114,6 @@ def within(lists: RankedLists, positives: Ragged, kept: NDArray[np.bool_], depth
 
 
 def _rows(item_ids: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:
-    """Rows of the wanted items that are candidates."""
+    """Return the rows of the wanted items that are candidates."""
     rows = row_numbers(item_ids, wanted)
     return rows[rows >= 0]

@@ -71,7 +71,7 @@ class Split:
 
 
 def training_period(split: Split, landing: Landing, settings: Settings) -> TrainingPeriod:
-    """The split's training events, all of them positives, and the attributes of its items.
+    """Return the split's training events, all of them positives, and the attributes of its items.
 
     The split's catalogue is what the feed lists: an item is listed from its ``available_from`` on, and always where the
     landing zone gives none.
@@ -99,7 +99,7 @@ def training_period(split: Split, landing: Landing, settings: Settings) -> Train
 
 
 def split_asked(split: Split, period: TrainingPeriod, known: Dataset, settings: Settings) -> EvaluationSet:
-    """The split's queries with their histories as a log of their own (one user a query)."""
+    """Return the split's queries with their histories as a separate log, in which each query is one user."""
     ids = known.features.item_ids
     query_ids = split.queries["query_id"]
     history = split.history.with_columns(user_id=pl.Series(row_numbers(query_ids, split.history["query_id"])))
@@ -154,7 +154,7 @@ def export_lists(split: Split, asked: EvaluationSet, lists: RankedLists, path: P
 
 
 def _events(rows: pl.DataFrame, items: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Rows as events of one name, with their item's advertiser."""
+    """Return rows as events of one name, with the advertiser of each item."""
     advertisers = items.select("item_id", "advertiser_id")
     return rows.join(advertisers, on="item_id", how="left", maintain_order="left").with_columns(event_name=pl.lit(name))
 
@@ -164,7 +164,7 @@ def _pairs_within(query: NDArray[np.int64], item: NDArray[np.int64], queries: in
 
 
 def _text_ids(frame: pl.DataFrame) -> pl.DataFrame:
-    """Ids as text; a float id (a nullable integer column of pandas) without its ``.0``."""
+    """Return the frame with ids as text; a float id (a nullable integer column of pandas) loses its ``.0``."""
 
     def text(name: str) -> pl.Expr:
         column = pl.col(name)
