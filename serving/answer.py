@@ -45,7 +45,7 @@ class Place:
 def answer(
     served: Served, store: OnlineStore, request: CandidateRequest, *, settings: ServingSettings, watch: Stopwatch
 ) -> CandidateResponse:
-    """Candidates for one request, under one publication."""
+    """Return the candidates for one request, all under one publication."""
     with watch.stage(Stage.store):
         key = served.keys.key(request.user_id).encode()
         user = read_user(store, served.publication, key)
@@ -82,7 +82,7 @@ def _place(served: Served, request: CandidateRequest) -> Place:
 
 
 def _merged(known: Demographics, given: Demographics | None) -> Demographics:
-    """What the store knows, with what the request says in its place."""
+    """Return the demographics of the store; a value that the request gives replaces the stored value."""
     return known if given is None else known.model_copy(update=given.model_dump(exclude_none=True))
 
 
@@ -93,7 +93,7 @@ def _basis(user: KnownUser, in_context: bool) -> Basis:
 
 
 def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownUser) -> None:
-    """Never the subject itself; and of the user's own history only where repeats count."""
+    """Remove the subject from ``allowed`` and, unless repeats count, the items of the user's own history."""
     hidden = [] if place.subject is None else [place.subject]
     if not served.publication.repeats_count:
         rows = (served.catalogue.row_of.get(item_id) for item_id in user.seen)
@@ -150,7 +150,7 @@ def _candidate(served: Served, found: Scored, reason: Explanation | None) -> Can
 
 
 def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:
-    """What a person wants to see beside the candidates."""
+    """Return the user's newest events and the subject, for a person who looks at the candidates."""
     of, rows = served.catalogue.attributes, served.catalogue.row_of
     events = []
     key = served.keys.key(request.user_id).encode()

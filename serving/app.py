@@ -70,10 +70,10 @@ class Service:
 
     @property
     def served(self) -> Served:
-        """What answers now.
+        """Return the publication that answers now.
 
         Raises:
-            HTTPException: 503, nothing has been published, or what is published cannot be loaded.
+            HTTPException: 503, nothing has been published, or the publication cannot be loaded.
         """
         current = self.follower.current
         if current is None:
@@ -89,7 +89,7 @@ class Service:
         return current
 
     def forgotten_among(self, user_ids: Iterable[str]) -> set[str]:
-        """Users of whom nothing may be kept."""
+        """Return the users who were forgotten: the service may keep nothing of them."""
         keys = {user_id: self.keys.key(user_id) for user_id in set(user_ids)}
         try:
             return {user for user, key in keys.items() if self.store.get(FORGOTTEN, key.encode()) is not None}
@@ -99,16 +99,16 @@ class Service:
 
 
 def clock() -> datetime:
-    """Now."""
+    """Return the present instant, in UTC."""
     return datetime.now(UTC)
 
 
 def create_app(settings: Settings, token: str | None = None) -> FastAPI:
-    """The application over a home.
+    """Return the application over a home.
 
     Raises (when it starts):
         StoreUnreachable: the online store does not answer.
-        StoreDamaged: it lacks what its pointer promises, or holds records of another format.
+        StoreDamaged: the store lacks records that its pointer promises, or holds records of another format.
     """
 
     @asynccontextmanager
@@ -152,7 +152,10 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
 
 
 def app_of_environment() -> FastAPI:
-    """The application of ``adseq serve``: settings and token come from the environment, which its processes share."""
+    """Return the application of ``adseq serve``, with settings and token from the environment.
+
+    All processes of the service share the environment.
+    """
     return create_app(Settings(), os.environ.get(TOKEN_VARIABLE) or None)
 
 
@@ -161,7 +164,7 @@ def _routes(app: FastAPI) -> None:
     # it make all of them late.
     @app.post("/candidates", response_model=CandidateResponse, responses=ASKED)
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
-        """The best ads for a user in a place."""
+        """Return the best ads for a user in a place."""
         watch = Stopwatch(service.metrics)
         found = answer(service.served, service.store, request, settings=service.settings.serving, watch=watch)
         service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
@@ -173,7 +176,7 @@ def _routes(app: FastAPI) -> None:
 
     @app.post("/events", responses=ASKED)
     def events(request: EventsRequest, service: TheService) -> EventsResponse:
-        """Take conversions as they happen: durable at once, and known to the next answer."""
+        """Take conversions as they happen. Each is durable at once, and the next answer knows each."""
         now = clock()
         _refuse_the_future(request, now, service.settings.data.future_tolerance_hours)
         try:
@@ -198,26 +201,28 @@ def _routes(app: FastAPI) -> None:
 
     @app.post("/history", response_model_exclude_none=True, responses=ASKED)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:
-        """What a user did last: for a person who looks at the candidates."""
+        """Return the last events of a user, for a person who looks at the candidates."""
         return history(service.served, service.store, request)
 
     @app.get("/", include_in_schema=False)
     @open_to_all
     def page() -> FileResponse:
-        """A page on which a person asks."""
+        """Return the page on which a person asks."""
         return FileResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/health", responses=EVERYWHERE)
     @open_to_all
     async def health() -> dict[str, str]:
-        """The process runs."""
+        """Answer that the process runs."""
         return {"status": "ok"}
 
     @app.get("/ready", responses=EVERYWHERE | UNAVAILABLE)
     @open_to_all
     def ready(request: Request, service: TheService) -> dict[str, str]:
-        """Something is published, the store answers, and the process is not about to end. ``behind``: why a newer
-        publication does not answer."""
+        """Answer that something is published, the store answers, and the process is not about to end.
+
+        ``behind`` says why a newer publication does not answer.
+        """
         if getattr(request.state, "draining", False):
             raise HTTPException(status.HTTP_503_SERVICE_UNAVAILABLE, "the service is stopping: ask another one")
         publication = service.served.publication
@@ -255,14 +260,14 @@ TheService = Annotated[Service, Depends(_service)]
 
 
 async def _without_store(_: Request, error: Exception) -> JSONResponse:
-    """503: what the store's error says may name where it is, so it goes to the log only."""
+    """Return a 503. Only the log gets the store's message, which may name the place of the store."""
     logger.error("the online store does not answer: %s", error)
     detail = "the online store does not answer: try again in a second"
     return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
 
 
 async def _explained(_: Request, error: Exception) -> JSONResponse:
-    """422 with the field and the rule; without the input, which may name a user."""
+    """Return a 422 with the field and the rule, but without the input, which may name a user."""
     assert isinstance(error, RequestValidationError)
     problems = [
         {"field": ".".join(str(part) for part in each["loc"][1:]) or "body", "rule": each["msg"]}

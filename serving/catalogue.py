@@ -22,7 +22,7 @@ POPULARITY_DAYS = 28.0
 
 
 def unreadable_catalogue(path: Path, why: str) -> Unreadable:
-    """Return the error of a catalogue that is missing or damaged; its name is the day that writes it."""
+    """Return the error of a missing or damaged catalogue; the file's name is the day that writes the file."""
     return Unreadable(f"{path} cannot be read ({why}): run its day again (adseq run --days {path.stem} --again)")
 
 
@@ -30,7 +30,7 @@ def verify_catalogue(home: Path, publication: Publication) -> None:
     """Check the catalogue file of a publication against the checksum in the pointer.
 
     Raises:
-        Unreadable: the file is missing, or does not match.
+        Unreadable: the file is missing, or does not match the checksum.
     """
     path = home / publication.catalogue
     try:
@@ -69,7 +69,7 @@ class Catalogue:
 
         Raises:
             Unreadable: the file is missing or damaged.
-            ValueError: the index holds an item that the catalogue does not.
+            ValueError: the index holds an item that the catalogue lacks.
         """
         try:
             frame = pl.read_parquet(path, glob=False)
@@ -101,35 +101,38 @@ class Catalogue:
 
     @cached_property
     def row_of(self) -> dict[str, int]:
-        """Item id -> row."""
+        """Return item id -> row."""
         return {item_id: row for row, item_id in enumerate(self.frame["item_id"].to_list())}
 
     @cached_property
     def attributes(self) -> Attributes:
-        """What people and ads want to know, a list a column: a row of a frame takes longer to get than to search."""
+        """Return the attributes for people and ads, one list a column: reading a row of a frame would take too long."""
         return Attributes(*(self.frame[name].to_list() for name in Attributes.__annotations__))
 
     @cached_property
     def index_row_of(self) -> NDArray[np.int64]:
-        """[items] index row of each item, -1 where it is not listed."""
+        """Return [items] the index row of each item, -1 where the item is not listed."""
         rows = np.full(len(self), -1)
         rows[self.listed] = np.arange(len(self.listed))
         return rows
 
     @cached_property
     def by_popularity(self) -> NDArray[np.int64]:
-        """[index rows] index rows, most popular first."""
+        """Return [index rows] the index rows, most popular first."""
         return np.argsort(-self.popularity, kind="stable")
 
     @cached_property
     def advertisers(self) -> dict[str, NDArray[np.int64]]:
-        """Advertiser id -> index rows of its items."""
+        """Return advertiser id -> index rows of the advertiser's items."""
         rows = pl.DataFrame({"advertiser": self.frame["advertiser_id"].gather(self.listed)}).with_row_index("row")
         groups = rows.drop_nulls().group_by("advertiser").agg("row")
         return {name: np.array(own, np.int64) for name, own in groups.iter_rows()}
 
     def allowed(self, filters: Filters, country: str | None) -> NDArray[np.bool_]:
-        """Return the items [index rows] that a request may get. ``country``: of the user, if the filters name none."""
+        """Return the items [index rows] that a request may get.
+
+        ``country`` is the user's country; the filters may name another one.
+        """
         ships_to = filters.country or country
         mask = self.eligibility.mask(ships_to, include_unavailable=filters.include_unavailable)
         if filters.minimum_price is not None:
@@ -146,7 +149,7 @@ class Catalogue:
 
     @cached_property
     def eligibility(self) -> Eligibility:
-        """The rule of stock and country for the listed items, by index row."""
+        """Return the rule of stock and country for the listed items, by index row."""
         return Eligibility.of(self._available, self.frame["countries"].gather(self.listed))
 
     @cached_property
@@ -154,7 +157,7 @@ class Catalogue:
         return can_be_had(self.frame["availability"].gather(self.listed))
 
     def warm_up(self) -> None:
-        """Compute what is computed on first use, so that no request waits for it."""
+        """Compute the arrays that are computed on first use, so that no request waits for an array."""
         for name in (
             "row_of",
             "attributes",

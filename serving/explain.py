@@ -19,7 +19,7 @@ NEAREST_EVENTS = 3
 def explain(
     served: Served, query: Query, subject: int | None, *, interests: dict[str, float], found: list[Scored]
 ) -> list[Explanation]:
-    """One explanation a candidate."""
+    """Return one explanation for each candidate."""
     if not found:
         return []
     vectors = stored_vectors(served.index, np.array([each.row for each in found]))
@@ -55,7 +55,7 @@ def _widths(served: Served) -> list[int]:
 
 
 def _unit_traits(served: Served, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return [items, T] of unit length: content, category and advertiser of each item, as the memory has them."""
+    """Return [items, T] of unit length: content, category and advertiser of each item, as in the memory."""
     if not len(rows):
         return np.zeros((0, sum(served.artifact.network.encoder.traits.widths)), np.float32)
     tensors, at = served.catalogue.tensors, torch.from_numpy(rows)
@@ -69,7 +69,7 @@ def _unit_traits(served: Served, rows: NDArray[np.int64]) -> NDArray[np.float32]
 
 
 def _known_events(served: Served, history: list[PastEvent]) -> list[tuple[int, PastEvent]]:
-    """The newest event with each item that the catalogue has, newest first."""
+    """Return the newest event of each item that the catalogue has, newest first, with the item's row."""
     found: dict[int, PastEvent] = {}
     for event in reversed(history):
         row = served.catalogue.row_of.get(event.item_id) if event.item_id is not None else None

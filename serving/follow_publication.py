@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 
 def _loaded(home: Path, publication: Publication) -> Served:
-    """A publication in memory, out of the garbage collector's sight: while it walks over the objects of a large
-    catalogue, among which there is no garbage, nothing is answered."""
+    """Load a publication into memory, out of the garbage collector's sight.
+
+    While the collector walks over the objects of a large catalogue, none of which is garbage, nothing is answered.
+    """
     gc.disable()
     try:
         return Served.load(home, publication)
@@ -40,7 +42,7 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="follow publications", daemon=True)
 
     def start(self) -> None:
-        """Load what is published now, if anything is, and follow from then on."""
+        """Load the present publication, if there is one, and follow the pointer from then on."""
         self.look()
         self._thread.start()
 
@@ -49,7 +51,10 @@ class Follower:
         self._thread.join()
 
     def look(self) -> None:
-        """Load the publication that the pointer names, if it is another one.
+        """Load the publication that the pointer names, if the publication is not the loaded one.
+
+        A publication that cannot be loaded leaves the one before in place and is tried again at each look. ``problem``,
+        the metrics and, once, the log name the failure.
 
         One that cannot be loaded leaves the one before, is tried again at each look, and is told in ``problem``, in the
         metrics and, once, in the log.
@@ -71,7 +76,10 @@ class Follower:
         log.info("serving %s as of %s", publication.model_version, publication.day)
 
     def _described(self, error: Exception) -> str:
-        """What is wrong, with paths as they are below the home. What the store says may name where it is."""
+        """Return the text of an error, with paths relative to the home.
+
+        The error of the store may name the place of the store, so the text leaves that error out.
+        """
         if isinstance(error, StoreUnreachable) and not isinstance(error, StoreDamaged):
             return "the online store does not answer; the log of the service says why"
         known = isinstance(error, Unreadable | StoreDamaged)

@@ -74,7 +74,7 @@ class AdvertiserLists:
 
 
 def _place_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many of the same group stand before each element."""
+    """Return, for each element, the number of earlier elements of the same group."""
     order = np.argsort(group, kind="stable")
     first = np.r_[True, np.diff(group[order]) != 0]
     start = np.maximum.accumulate(np.where(first, np.arange(len(group)), 0))
@@ -95,8 +95,10 @@ class Popularity:
 
 
 def blend(first: list[Scored], second: list[Scored], share: float, wanted: int) -> list[Scored]:
-    """Two lists merged: of every prefix about ``share`` from the second, each item once, until one has ended and the
-    other fills up."""
+    """Return two lists merged, each item once.
+
+    About ``share`` of every prefix comes from the second list, until one list has ended and the other one fills up.
+    """
     blended: list[Scored] = []
     taken: set[int] = set()
     queues, of_second = (iter(first), iter(second)), 0

@@ -28,11 +28,11 @@ class InterestProfiles:
 
     @classmethod
     def of(cls, catalogue: pl.DataFrame, features: ItemFeatures, buckets: int) -> InterestProfiles:
-        """Of the catalogue's category_path and stated_interests.
+        """Return the profiles of the interests in the catalogue's category_path and stated_interests.
 
         Args:
             catalogue: one row an item, in the order of ``features``.
-            buckets: those of the category hash.
+            buckets: the buckets of the category hash.
         """
         pairs = item_interests(catalogue)
         names = pairs["interest"].unique().sort()
@@ -47,8 +47,11 @@ class InterestProfiles:
         return cls({name: row for row, name in enumerate(names)}, content, category)
 
     def of_mixture(self, interests: Mapping[str, float]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Content [content] of the middle of interests by weight, and the category [CATEGORY_LEVELS] of the strongest;
-        zero where the catalogue has none of them."""
+        """Return content [content] and category [CATEGORY_LEVELS] of a mixture of interests.
+
+        The content is the middle of the interests by weight, the category is the strongest interest's. Both are zero
+        where the catalogue has none of the interests.
+        """
         known = [(weight, self.row_of[name]) for name, weight in interests.items() if name in self.row_of]
         if not known:
             return np.zeros(self.content.shape[1], np.float32), np.zeros(CATEGORY_LEVELS, np.int64)
@@ -59,7 +62,7 @@ class InterestProfiles:
 
 
 def item_interests(catalogue: pl.DataFrame) -> pl.DataFrame:
-    """``item`` (row) and ``interest``: what an item states, or else the nodes of its category path."""
+    """Return ``item`` (row) and ``interest``: the item's stated interests, or else the nodes of its category path."""
     stated = catalogue["stated_interests"].list.eval(pl.element().struct.field("interest"))
     nodes = pl.select(pl.when(stated.list.len() > 0).then(stated).otherwise(category_nodes(catalogue["category_path"])))
     pairs = pl.DataFrame({"item": np.arange(len(catalogue)), "interest": nodes.to_series()})

@@ -28,7 +28,7 @@ _SCHEME = {"Bearer": {"type": "http", "scheme": "bearer", "description": "The se
 
 
 def _refused(description: str, **more: Any) -> dict[str, Any]:
-    """Describe a refusal. Its content is spelt out: a route's own content type must not become the refusal's."""
+    """Describe a refusal. The content is spelt out: a route's own content type must not become the refusal's."""
     return {"description": description, "content": _REFUSAL, **more}
 
 
@@ -65,7 +65,7 @@ PLAIN_TEXT: dict[int | str, dict[str, Any]] = {
 
 
 def describe(app: FastAPI, asks_for_token: bool) -> None:
-    """Make ``/openapi.json`` say what the routes and what stands before them answer, and serve ``/docs``."""
+    """Make ``/openapi.json`` describe the answers of the routes and of the middleware, and serve ``/docs``."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -81,7 +81,7 @@ def describe(app: FastAPI, asks_for_token: bool) -> None:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Name an operation as its path: generated clients call it so."""
+    """Return the name of an operation, which is the operation's path: generated clients use that name."""
     return route.path.strip("/")
 
 
@@ -90,7 +90,7 @@ def _open_paths(app: FastAPI) -> set[str]:
 
 
 def _secured(schema: dict[str, Any], open_paths: Collection[str]) -> dict[str, Any]:
-    """Add the token to every operation that needs it."""
+    """Add the token to every operation that needs the token."""
     schema["components"]["securitySchemes"] = _SCHEME
     challenge = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     without = _refused("The service's token is missing or wrong.", headers=challenge)
@@ -108,7 +108,7 @@ def _serve_docs(app: FastAPI) -> None:
 
     @app.get(DOCS, include_in_schema=False)
     async def docs() -> HTMLResponse:
-        """The interface, to be read and tried."""
+        """Return the interactive documentation."""
         page = get_swagger_ui_html(
             openapi_url="openapi.json",
             title=app.title,

@@ -78,7 +78,7 @@ class ServiceMetrics:
         )
 
     def serve(self, model_version: str, day: str) -> None:
-        """Say which publication answers from now on."""
+        """Note the publication that answers from now on."""
         for metric in self.served.collect():
             for sample in metric.samples:
                 self.served.labels(**sample.labels).set(0)
@@ -95,7 +95,7 @@ class ServiceMetrics:
             self.store_faults.labels("unwritten").inc()
 
     def text(self) -> bytes:
-        """All figures, in Prometheus' format."""
+        """Return all figures, in Prometheus' format."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
@@ -105,7 +105,7 @@ class ServiceMetrics:
 
 
 def _forget_the_dead(directory: Path) -> None:
-    """What a process that is no more was doing is not being done; what it had counted stays counted."""
+    """Remove the live gauges of processes that have ended; counts of ended processes stay."""
     for path in directory.glob("gauge_live*_*.db"):
         if not psutil.pid_exists(int(path.stem.rpartition("_")[2])):
             path.unlink(missing_ok=True)

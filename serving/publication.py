@@ -45,7 +45,7 @@ class Served:
 
         Raises:
             Unreadable: a file of the model, the index or the catalogue is missing or damaged.
-            ValueError: the index and the catalogue are of two runs.
+            ValueError: the index and the catalogue come from different runs.
         """
         verify_catalogue(home, publication)
         artifact, loaded = ModelArtifact.load(home / publication.model), load_index(home / publication.index)
@@ -68,11 +68,11 @@ class Served:
 
     @classmethod
     def newest(cls, home: Path, store: OnlineStore) -> Served:
-        """What the store says is served.
+        """Return the publication that the store's pointer names, loaded.
 
         Raises:
             NothingPublished: no day has been published.
-            StoreDamaged: the store lacks what its pointer promises, or holds records of another format.
+            StoreDamaged: the store lacks records that its pointer promises, or holds records of another format.
             Unreadable, ValueError: see ``load``.
         """
         publication = served_whole(store)
@@ -81,8 +81,11 @@ class Served:
         return cls.load(home, publication)
 
     def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:
-        """The context of one request: the catalogue row looked at, and interests, which take the place of its own.
-        Without a row, the middle of what these interests have is looked at."""
+        """Return the context of one request: the catalogue row the user looks at, and interests.
+
+        The interests replace the row's own interests. Without a row, the context shows the middle of the items that
+        have these interests.
+        """
         context = no_context(1, MAXIMUM_INTERESTS)
         if subject is not None:
             context = subject_context(np.array([subject]), self.catalogue.features)
@@ -102,8 +105,10 @@ class Served:
     def embed(
         self, state: NDArray[np.float32] | None, context: ContextBatch, demographics: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """The query embedding [width]: the head over a stored state (None: nothing is known), context and demographics
-        [1, 3]."""
+        """Return the query embedding [width]: the head over state, context and demographics [1, 3].
+
+        ``state`` is the stored state, or None if nothing is known.
+        """
         # In evaluation mode since it was loaded; to set it again takes half a millisecond.
         network = self.artifact.network
         known = np.zeros(network.state_width, np.float32) if state is None else state

@@ -31,8 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: datetime) -> bool:
-    """Put events of any users into their sequences, and infer their states anew. Returns whether all went well: what
-    did not is in the landing zone all the same, and one user's trouble is not another's."""
+    """Put events of any users into their sequences, and infer the states anew. Returns whether all went well.
+
+    Events that fail are in the landing zone all the same. A failure for one user does not stop the other users, except
+    where the store does not answer.
+    """
     of_user: dict[bytes, list[dict[str, Any]]] = {}
     for event in events:
         row = event.model_dump(include=set(COLUMNS)) | {"event_time": stamp_of(event.event_time)}
@@ -66,7 +69,7 @@ class CaughtUp:
 
 
 def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> CaughtUp:
-    """Infer the state of the stored sequence, and put it into the store, if the store takes it."""
+    """Infer the state of the stored sequence, and put the state into the store, if the store takes the write."""
     held = Held.of(store.get(SEQUENCES, key))
     since = stamp_of(now - timedelta(days=served.artifact.settings.sequences.lookback_days))
     events = [event for event in held.events if event["event_time"] >= since]  # another model's may be longer
@@ -82,7 +85,7 @@ def catch_up(served: Served, store: OnlineStore, key: bytes, now: datetime) -> C
 
 
 def _replace_state(served: Served, store: OnlineStore, key: bytes, record: StateRecord) -> None:
-    """Put a state into the store, also in the place of a damaged one, whose stamp says nothing."""
+    """Put a state into the store, also in the place of a damaged state, which has no usable stamp."""
     namespace, value = served.publication.states, record.to_bytes(served.publication.precision)
     before = store.get(namespace, key)
     if before is not None and is_damaged(before):
@@ -92,7 +95,7 @@ def _replace_state(served: Served, store: OnlineStore, key: bytes, record: State
 
 
 def infer(served: Served, rows: Sequence[Mapping[str, Any]], stamp: int, now: datetime) -> StateRecord:
-    """The state of a sequence, oldest event first."""
+    """Return the state of a sequence, whose oldest event comes first."""
     artifact, catalogue = served.artifact, served.catalogue
     frame = pl.DataFrame(
         {name: [row[name] for row in rows] for name in COLUMNS[1:]},

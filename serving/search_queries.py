@@ -27,7 +27,7 @@ class InterestMatcher:
 
     @classmethod
     def of(cls, catalogue: pl.DataFrame) -> InterestMatcher | None:
-        """Of the catalogue's title, category_path and stated_interests; None where no item has either of them."""
+        """Return the matcher of the catalogue's title, category_path and stated_interests; None without an interest."""
         pairs = item_interests(catalogue)
         if not len(pairs):
             return None
@@ -42,7 +42,7 @@ class InterestMatcher:
         return cls(names, vectorizer, sp.csr_matrix(of_name + TITLE_SHARE * of_titles))
 
     def interests(self, query: str) -> dict[str, float]:
-        """The categories nearest to a query and their confidences, best first; none where nothing matches."""
+        """Return the categories nearest to a query and the confidences, best first; none where nothing matches."""
         match = np.asarray((self.matrix @ self.vectorizer.transform([query]).T).todense()).ravel()
         best = np.argsort(-match, kind="stable")[:MATCHED_INTERESTS]
         least = max(LEAST_MATCH, LEAST_SHARE * float(match[best[0]]))

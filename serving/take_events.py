@@ -28,10 +28,12 @@ class Intake:
 
 
 def sort_out(events: Sequence[Event], forgotten: Collection[str], store: OnlineStore, keys: UserKeys) -> Intake:
-    """Tell new events from known ones, at the cost of a look-up a user. The same id of another user is another event.
+    """Separate new events from known ones, at the cost of one look-up a user.
 
-    An event is known when its user's stored sequence holds it: it got there from a table, or from the landing zone.
-    Where the store does not answer, every event counts as new; the daily run drops what it has.
+    The same id of another user is another event.
+
+    An event is known when the user's stored sequence holds the event, which came from a table or from the landing zone.
+    Where the store does not answer, every event counts as new; the daily run drops the events that it already has.
 
     Args:
         forgotten: ids of the users of whom nothing may be kept.

@@ -43,7 +43,7 @@ class KnownUser:
 
     @property
     def seen(self) -> set[str]:
-        """Items of the history."""
+        """Return the items of the history."""
         return {event.item_id for event in self.history if event.item_id is not None}
 
 
@@ -55,7 +55,7 @@ class _Reader:
         self.damaged: list[str] = []
 
     def read(self, namespace: str | None, decode: Callable[[bytes], Content]) -> Content | None:
-        """Return the decoded record; None where the namespace has none that can be read."""
+        """Return the decoded record; None where the namespace has no readable record."""
         try:
             value = None if namespace is None else self.store.get(namespace, self.key)
             return None if value is None else decode(value)
@@ -65,7 +65,7 @@ class _Reader:
 
 
 def read_user(store: OnlineStore, publication: Publication, key: bytes) -> KnownUser:
-    """Read a user as of the publication or later. A damaged record counts as none, and is named."""
+    """Read a user as of the publication or later. A damaged record counts as none, and is named in the result."""
     reader = _Reader(store, key)
     state = reader.read(publication.states, StateRecord.from_bytes)
     lists = reader.read(publication.advertisers, json_in)
@@ -88,7 +88,7 @@ def _events(columns: dict[str, list[Any]]) -> list[PastEvent]:
 
 @lru_cache(maxsize=10_000)
 def buckets_of(demographics: Demographics) -> NDArray[np.int64]:
-    """Buckets [1, 3] of what is known of somebody."""
+    """Return the buckets [1, 3] of a person's known demographics."""
     row = {"user_id": "", **demographics.model_dump()}
     schema = {"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String}
     return demographic_buckets(pl.DataFrame([row], schema=schema), pl.Series([""]))

@@ -29,7 +29,7 @@ class Connection(Protocol):
         """Return whether no byte of the client waits to be read."""
 
     def unsent_bytes(self) -> int:
-        """Return how much of the answers the client has not taken."""
+        """Return the number of bytes of the answers that the client has not taken."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -53,7 +53,7 @@ class ConnectionBook(ServerState):
 
     @property
     def lingering(self) -> int:
-        """Return how many connections are open that count no more."""
+        """Return the number of open connections that are no longer counted."""
         return len(self.connections) - len(self._admitted)
 
     def admit(self, connection: Connection) -> bool:
@@ -75,7 +75,7 @@ class ConnectionBook(ServerState):
         return admitted
 
     def forget(self, connection: Connection) -> None:
-        """Count a connection no more: it is closed, or about to be."""
+        """Stop counting a connection that is closed or about to be closed."""
         self._unread.pop(connection, None)
         if connection not in self._admitted:
             return
@@ -97,7 +97,7 @@ class ConnectionBook(ServerState):
         self._closable.get(connection.peer, {}).pop(connection, None)
 
     def unread(self, connection: Connection) -> None:
-        """Note that the client does not take its answer; close the slowest clients where too much is kept for them."""
+        """Note that the client does not take its answer; close the slowest clients where too many bytes wait."""
         self._unread[connection] = None
         kept = sum(each.unsent_bytes() for each in self._unread)
         for slowest in list(self._unread):
@@ -122,7 +122,7 @@ class ConnectionBook(ServerState):
 
 
 def peer_of(address: str) -> str:
-    """Return who is behind an address: an IPv6 network (/64) belongs to one peer."""
+    """Return the peer behind an address: an IPv6 network (/64) belongs to one peer."""
     if ":" not in address:
         return address
     try:

@@ -99,7 +99,10 @@ def serve_until_stopped(listening: socket.socket, application: str, ending: Even
 
 
 def _end_with_the_parent(ending: Event) -> None:
-    """End as on SIGTERM when the parent is gone: a killed parent passes no signal on, and the port would stay taken."""
+    """End as on SIGTERM when the parent is gone.
+
+    A killed parent passes no signal on, and the port would stay taken.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

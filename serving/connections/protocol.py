@@ -73,7 +73,7 @@ class HeldFlow(FlowControl):
     held = False
 
     def hold(self, held: bool) -> None:
-        """Stop reading, or go on."""
+        """Stop reading, or go on reading."""
         self.held = held
         if held:
             self.pause_reading()
@@ -81,7 +81,7 @@ class HeldFlow(FlowControl):
             self.resume_reading()
 
     def resume_reading(self) -> None:
-        """Go on reading, unless held."""
+        """Resume reading, unless the flow is held."""
         if not self.held:
             super().resume_reading()
 
@@ -89,8 +89,8 @@ class HeldFlow(FlowControl):
 def _send_at_once(connection: socket.socket) -> None:
     """Send small segments without waiting for the client's acknowledgement, which may take 40 ms.
 
-    asyncio does so only for sockets that were made with the number of the protocol; those of a listening socket that is
-    handed to it have none.
+    asyncio does so only for sockets that were made with the number of the protocol. Connections of a listening
+    socket that asyncio is given lack the number.
     """
     with contextlib.suppress(OSError):  # not a TCP socket
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Admit the connection, or refuse it."""
+        """Admit the connection, or refuse the connection."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that pause_writing says: not all is taken
         _send_at_once(transport.get_extra_info("socket"))
@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         return not any(waiting)
 
     def unsent_bytes(self) -> int:
-        """Return how much of the answers the client has not taken."""
+        """Return the number of bytes of the answers that the client has not taken."""
         return self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
@@ -166,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     # What arrives
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Return where the next bytes go."""
+        """Return the buffer for the next bytes."""
         return self.book.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -176,7 +176,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._parse()
 
     def _parse(self) -> None:
-        """Parse until a request waits for the answer to another one, or the client for its reading."""
+        """Parse until a request must wait for an earlier answer, or until the client must first take an answer."""
         while self._unparsed and not self._must_wait():
             piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
             self._unset_keepalive_if_required()
@@ -220,12 +220,12 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._in_head, self._head_bytes, self._discarded = True, 0, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what comes after a body is none."""
+        """Take a header of the head; a header after the body is ignored."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hand the request over, unless its head breaks a bound."""
+        """Hand the request over, unless the head of the request breaks a bound."""
         self._in_head = False
         self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
         super().on_headers_complete()
@@ -257,7 +257,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     # What is sent
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, once the client has taken this answer."""
+        """Continue with the next request, once the client has taken this answer."""
         self._waits_for_client = self.flow.write_paused and bool(self.pipeline)
         if self._waits_for_client:
             return
@@ -268,7 +268,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._parse()
 
     def pause_writing(self) -> None:
-        """Note that the client has not taken all that was sent."""
+        """Note that the client has not taken all sent bytes."""
         super().pause_writing()
         if self._taking is None:
             self._taking = self.loop.call_later(self.limits.taking_seconds, self.abort)
@@ -277,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.book.unread(self)
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken all."""
+        """Continue after the client has taken all sent bytes."""
         super().resume_writing()
         self.book.taken(self)
         if self._taking is not None:
@@ -293,12 +293,15 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     # The end
 
     def drain(self) -> None:
-        """Answer what has been accepted, the last of it with ``Connection: close``."""
+        """Answer the accepted requests, the last one with ``Connection: close``."""
         if self._is_answering():
             self._close_after_newest()
 
     def shutdown(self) -> None:
-        """Close, unless a request is under way; the first one of a new connection is."""
+        """Close the connection, unless a request is under way.
+
+        The first request of a new connection counts as under way.
+        """
         young = FIRST_REQUEST_SECONDS - (self.loop.time() - self._made_at)
         if self._is_answering() or not self.is_silent():
             self.drain()
@@ -308,7 +311,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.close()
 
     def _close_after_newest(self) -> None:
-        """Let the answer to the newest request close the connection, and no answer before it."""
+        """Make the answer to the newest request close the connection, and no answer before."""
         if self._closing is not None and not self._closing.response_started:
             self._closing.keep_alive = True
         self._closing = self.cycle if self.cycle.keep_alive else None
@@ -319,7 +322,10 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._arrival = self.loop.call_later(patience, self._arrives_too_late)
 
     def _arrives_too_late(self) -> None:
-        """Refuse half a request. The application refuses a body that it waits for, if it has the time."""
+        """Refuse half a request.
+
+        The application itself refuses a body that the application waits for, if there is time.
+        """
         self._arrival = None
         if self._is_answering():
             self._arrival = self.loop.call_later(ANSWERING_SECONDS, self._end, TOO_LATE)
@@ -329,7 +335,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self.transport.close()
 
     def _end(self, refusal: ConnectionRefusal) -> None:
-        """Read nothing more: close after the answers to what was accepted, or refuse."""
+        """Stop reading: close after the answers to the accepted requests, or refuse."""
         half = self._is_answering() and self.cycle.more_body and not self.cycle.response_started
         if self._is_answering() and (not half or self.pipeline):
             self._ended, self._unparsed = True, b""
@@ -338,7 +344,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._refuse(refusal)
 
     def _refuse(self, refusal: ConnectionRefusal) -> None:
-        """Say why, and close when the client has had the time to read it."""
+        """Send the reason, and close the connection when the client has had the time to read the reason."""
         self._ended, self._unparsed = True, b""
         self._cancel_timers()
         self.book.forget(self)

@@ -44,8 +44,9 @@ def serve_on(
 
     Args:
         listening: bound, not yet listening; several processes may share it.
-        application: "module:function", which makes the ASGI application. It and the bounds follow the environment.
-        service_ends: whether all processes end when this one does, so that nobody listens any more.
+        application: "module:function"; the function makes the ASGI application. Application and bounds follow the
+            environment.
+        service_ends: whether all processes end with this one, so that nobody listens any more.
     """
     limits = Settings().serving
     config = uvicorn.Config(
@@ -83,7 +84,7 @@ class DrainingServer(Server):
         self._wait = limits.drain_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the end: on Ctrl-C, or a second signal, without waiting for others to learn of it."""
+        """Begin the end: on Ctrl-C, or a second signal, without a wait for others to notice."""
         if not self.should_exit:
             self._ends_at = time.monotonic() + self.limits.grace_seconds
             _end_within(self.limits.grace_seconds)
@@ -104,7 +105,7 @@ class DrainingServer(Server):
         asyncio.get_running_loop().set_exception_handler(self._note_error)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what comes until others know, stop listening, answer what was accepted, end."""
+        """Answer new requests until others know, stop listening, answer the accepted requests, and end."""
         for connection in list(self.server_state.connections):
             if isinstance(connection, BoundedProtocol):
                 connection.drain()
@@ -121,7 +122,7 @@ class DrainingServer(Server):
         await super().shutdown(sockets)
 
     def _accept_the_last(self) -> None:
-        """Take the connections that the kernel has accepted, and let it accept no more, for any process."""
+        """Take the connections that the kernel has accepted, and stop new connections for all processes."""
         loop = asyncio.get_running_loop()
         protocol = partial(
             BoundedProtocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
@@ -137,7 +138,7 @@ class DrainingServer(Server):
             self._late.add(loop.create_task(loop.connect_accepted_socket(protocol, connection)))
 
     def _note_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        """Stop listening, too, when another process has stopped it for all; report other errors as usual."""
+        """Stop listening when another process has stopped listening for all; report other errors as usual."""
         error = context.get("exception")
         if self.server_state.draining and isinstance(error, OSError) and error.errno == errno.EINVAL:
             for server in self.servers:
@@ -160,7 +161,10 @@ def _end_within(seconds: float) -> None:
 
 
 def _possible_connections(wanted: int) -> int:
-    """Return how many connections the limit of open files allows, after raising it as far as needed and allowed."""
+    """Return the number of connections that the limit of open files allows.
+
+    The limit is raised first, as far as needed and allowed.
+    """
     needed = wanted + MAXIMUM_LINGERING + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

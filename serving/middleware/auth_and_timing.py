@@ -48,7 +48,7 @@ class Authorised:
         self.app, self.wanted = app, f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what has the token or needs none; refuse the rest."""
+        """Pass on a request that has the token or needs no token; refuse other requests."""
         given = dict(scope.get("headers", ())).get(b"authorization", b"")
         if scope["type"] == "lifespan" or hmac.compare_digest(given, self.wanted) or _is_open(scope):
             await self.app(scope, receive, send)
@@ -59,7 +59,7 @@ class Authorised:
 
 
 def _is_open(scope: Scope) -> bool:
-    """Return whether everybody may reach the endpoint that the router will choose: the first that matches fully."""
+    """Return whether everybody may reach the endpoint that the router will choose: the first full match."""
     for route in scope["app"].router.routes:
         match, chosen = route.matches(scope)
         if match is Match.FULL:
@@ -68,7 +68,7 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _pattern(scope: Scope) -> str:
-    """Return the pattern of the route that answers, or would have: patterns are few, paths are not."""
+    """Return the pattern of the route that answers or would answer: patterns are few, paths are not."""
     for route in scope["app"].router.routes:
         if route.matches(scope)[0] is not Match.NONE:
             return str(getattr(route, "path", "unknown"))

@@ -52,7 +52,7 @@ class Shedding:
         self._bodies = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer in turn."""
+        """Answer requests in turn."""
         if scope["type"] != "http" or scope["path"] in NEVER_REFUSED:
             await self.app(scope, receive, send)
         elif self._bodies >= MAXIMUM_BODIES or self.turns.are_too_many():
@@ -63,7 +63,7 @@ class Shedding:
             await self._receive(scope, receive, send)
 
     async def _receive(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let only a whole request wait for a turn: one that is sent slowly would keep the turn from the others."""
+        """Read the whole request, then wait for a turn: a slowly sent request would keep the turn from the others."""
         body = bytearray()
         try:
             async with asyncio.timeout(self.body_seconds):
@@ -158,7 +158,7 @@ class Turns:
         self._schedule()
 
     def _schedule(self) -> None:
-        """See to the queue in the next round or, where no turn is free, in a while."""
+        """Plan the next look at the queue: in the next round or, where no turn is free, in a while."""
         if self._scheduled is not None or not self._waiting:
             return
         loop = asyncio.get_running_loop()
@@ -168,7 +168,7 @@ class Turns:
             self._scheduled = loop.call_later(self.settings.overload_wait_seconds, self._next)
 
     def _next(self) -> None:
-        """Turn away those that have waited for too long, and begin one request."""
+        """Refuse the requests that have waited too long, and begin one request."""
         self._scheduled = None
         self._rounds -= 1
         if self._rounds <= 0:
@@ -177,7 +177,7 @@ class Turns:
         self._schedule()
 
     def _turn_away(self, now: float) -> None:
-        """Refuse those that have waited for too long at an instant (seconds)."""
+        """Refuse the requests that have waited too long at an instant (seconds)."""
         burst, overload = self.settings.maximum_wait_seconds, self.settings.overload_wait_seconds
         patience = overload if now - self._empty_at > burst else burst
         while self._waiting and now - self._waiting[0].since > patience:
@@ -199,7 +199,7 @@ class Waiting:
     turn: asyncio.Future[bool]
 
     def answer(self, has_turn: bool) -> bool:
-        """Say whether it has a turn; returns whether the request still waits for that."""
+        """Tell the request whether the request has a turn. Returns whether the request was still waiting."""
         if self.turn.done():
             return False
         self.turn.set_result(has_turn)
