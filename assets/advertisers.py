@@ -229,7 +229,7 @@ def advertiser_recall_report(
 
 
 def _nothing(context: dg.AssetExecutionContext, day: date, *checks: dg.AssetCheckResult) -> dg.MaterializeResult:
-    """A day that no advertiser model serves: the daily run goes on without."""
+    """Return the empty result of a day that no advertiser model serves: the daily run goes on without the result."""
     context.log.warning(NO_MODEL.format(day=day))
     return dg.MaterializeResult(
         metadata={"dagster/row_count": 0, "why": NO_MODEL.format(day=day)}, check_results=list(checks)

@@ -100,7 +100,7 @@ impressions = _daily_asset(LandingTable.impressions)
 
 
 def _ingest(workspace: Workspace, table: LandingTable, day: date | None) -> IngestReport:
-    """Ingest; what the input's owner must mend is not tried again."""
+    """Ingest a table; an error that the owner of the input must mend is not tried again."""
     try:
         return ingest(workspace.landing, workspace.tables, table, day=day, settings=workspace.settings.data)
     except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
@@ -118,7 +118,7 @@ def _require_a_past_history(workspace: Workspace) -> None:
 
 
 def _require_not_after_the_newest(workspace: Workspace, day: date) -> None:
-    """Raise if ``day`` comes after all that has landed: to publish it would be to publish a day that has not been.
+    """Raise if ``day`` comes after every landed day: a publication would be of a day that has not been.
 
     Dagster refuses such a partition, but for a launch that was prepared outside the code location.
 
@@ -142,7 +142,7 @@ def _quarantine_result(share: float, workspace: Workspace) -> dg.AssetCheckResul
 
 
 def _losses(report: IngestReport) -> Mapping[str, Any]:
-    """What did not become a row, and why; only what happened is shown."""
+    """Return the counts of lost rows and of lost numbers, by reason; counts of zero are left out."""
     facts: dict[str, Any] = {
         "duplicates": report.duplicates,
         "late": report.late,

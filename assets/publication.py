@@ -82,13 +82,13 @@ def online_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
 
 
 def _ages(workspace: Workspace, version: str, day: date) -> pl.Series:
-    """Days since the state of each user was inferred."""
+    """Return the days since the state of each user was inferred."""
     inferred = inferred_days(workspace.tables, version, day)
     return inferred.select(age=(pl.lit(day) - pl.col("day")).dt.total_days())["age"]
 
 
 def _ages_by_version(workspace: Workspace, serving_version: str, day: date) -> pl.DataFrame:
-    """How old the states of each version are: what a rollback would find."""
+    """Return the ages of each version's states, which a rollback to the version would find."""
     rows = []
     with_states = {values["model_version"] for values in workspace.tables.partitions(USER_STATES)}
     known = [

@@ -88,14 +88,17 @@ def data_quality(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[
 
 
 def _in_words(finding: Finding) -> str:
-    """One figure beyond its bound."""
+    """Return a sentence on one figure beyond its bound."""
     value = "none" if finding.value is None else f"{finding.value:,.3g}"
     usual = "" if finding.expected is None else f", {finding.expected:,.3g} before"
     return f"{finding.name}: {finding.figure} {value}{usual} (bound: {finding.bound})"
 
 
 def _result(name: str, found: Sequence[Finding]) -> dg.AssetCheckResult:
-    """Warns, or stops what is downstream: Dagster goes on where a blocking check fails with less than an error."""
+    """Return the check result of findings, which warns or stops the assets downstream.
+
+    Dagster goes on where a blocking check fails with less than an error.
+    """
     beyond = [finding for finding in found if finding.warns or finding.stops]
     stops = any(finding.stops for finding in found)
     return dg.AssetCheckResult(

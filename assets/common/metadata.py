@@ -16,7 +16,7 @@ MODELLING = "team:ads-modelling"
 
 
 def delta_schema(table: LandingTable) -> dict[str, Any]:
-    """The contract of a landing table as Dagster's column schema."""
+    """Return the contract of a landing table as Dagster's column schema."""
     schema = SCHEMAS[table]
     columns = [
         dg.TableColumn(name, str(column.dtype), constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)))
@@ -26,7 +26,7 @@ def delta_schema(table: LandingTable) -> dict[str, Any]:
 
 
 def columns(**described: str) -> dict[str, Any]:
-    """A column schema from ``name="type: what it is"``."""
+    """Return a column schema from ``name="type: meaning"``."""
     parts = {name: text.partition(": ") for name, text in described.items()}
     return {
         "dagster/column_schema": dg.TableSchema(
@@ -36,14 +36,14 @@ def columns(**described: str) -> dict[str, Any]:
 
 
 def picture(figure: "Figure", description: str) -> dg.MetadataValue:
-    """A figure in the asset's page."""
+    """Return a figure for the asset's page."""
     from ml.figures.style import to_markdown_image
 
     return dg.MetadataValue.md(to_markdown_image(figure, description))
 
 
 def preview(frame: pl.DataFrame, rows: int = 10) -> dg.MetadataValue:
-    """The first rows as a Markdown table; cells are escaped, because titles may hold anything."""
+    """Return the first rows as a Markdown table; cells are escaped, because titles may hold any character."""
 
     def cell(value: object) -> str:
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -55,7 +55,7 @@ def preview(frame: pl.DataFrame, rows: int = 10) -> dg.MetadataValue:
 
 
 def dagster_tags(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Tags that lead from an MLflow run back to the Dagster run."""
+    """Return the tags that lead from an MLflow run back to the Dagster run."""
     port = os.environ.get("ADSEQ_DAGSTER_PORT", "3000")
     return {
         "dagster_run_id": context.run_id,

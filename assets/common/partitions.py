@@ -25,18 +25,18 @@ class LandedDays(dg.DailyPartitionsDefinition):
     _followed: float | None = None
 
     def follow(self, landed: Iterable[date], today: date) -> None:
-        """End with the newest of ``landed`` up to ``today``, if that is newer than the end so far."""
+        """Move the end to the newest of ``landed`` up to ``today``, if that day is newer than the present end."""
         ends = [_end(day, self.timezone).timestamp() for day in landed if day <= today]
         self._followed = max([*ends, self.end_timestamp or 0.0])
 
     @property
     def end_timestamp(self) -> float | None:
-        """Seconds since 1970 at the end of the last partition."""
+        """Return the end of the last partition, in seconds since 1970."""
         return self._followed if self._followed is not None else super().end_timestamp
 
     @property
     def end(self) -> datetime | None:
-        """The end of the last partition."""
+        """Return the end of the last partition."""
         seconds = self.end_timestamp
         return None if seconds is None else datetime.fromtimestamp(seconds, ZoneInfo(self.timezone))
 

@@ -98,7 +98,10 @@ WorkspaceResource: type[_LockedWorkspace] = create_model(  # type: ignore[call-o
 
 
 def _make_readable(tables: Tables, day: str | None) -> None:
-    """Set damaged commits aside whose partitions this run writes anew. Others stay, and end whatever reads them."""
+    """Set damaged commits aside whose partitions this run writes anew.
+
+    Other damaged commits stay, and stop every reader of their tables.
+    """
     for name in tables.names():
         tables.set_damaged_aside(name, partial(replaced_by_run, name, day))
 
@@ -108,7 +111,7 @@ def writing(home: Home, purpose: str) -> Iterator[None]:
     """Hold the home's write lock, unless this process holds it already.
 
     Raises:
-        HomeLocked: another process holds it.
+        HomeLocked: another process holds the lock.
     """
     if home.root in _writing:
         yield

@@ -58,19 +58,21 @@ class Workspace:
 
     @cached_property
     def tracking(self) -> Tracking:
-        """The MLflow of the home."""
+        """Return the MLflow of the home."""
         from ml.versions.tracking import Tracking
 
         return Tracking(self.home.tracking_uri, self.home.artifacts)
 
     def items_as_of(self, day: date) -> pl.DataFrame:
-        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does. It takes a pass over
-        all events, so the newest answer is kept."""
+        """Return the catalogue as of the end of ``day``, as ``warehouse.as_of.items_as_of`` does.
+
+        The work takes a pass over all events, so the newest answer is kept.
+        """
         key = self.arrivals_key(day, "events", "items")
         return self.once("catalogue", key, lambda: items_as_of(self.tables, self.landing, day))
 
     def arrivals_key(self, day: date, *tables: str) -> Hashable:
-        """Return a key that changes with ``day`` and with what ``tables`` hold."""
+        """Return a key that changes with ``day`` and with the contents of ``tables``."""
         ingested = [table for table in tables if self.tables.exists(table)]
         return (day, *(file for table in ingested for file in self.tables.files(table)))
 
@@ -95,8 +97,10 @@ class Workspace:
         return self._artifact(AdvertiserArtifact, directory)
 
     def once(self, what: str, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return what ``make`` makes, and keep it until ``what`` is asked for under another key: several assets of a
-        run read it."""
+        """Return the result of ``make``, and keep the result until ``what`` is asked for under another key.
+
+        Several assets of a run read the same result.
+        """
         if what not in self._kept or self._kept[what][0] != key:
             self._kept.pop(what, None)  # not two at a time in memory
             self._kept[what] = key, make()

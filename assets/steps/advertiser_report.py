@@ -29,8 +29,10 @@ class AdvertiserReport:
 
 
 def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> AdvertiserReport | None:
-    """Measure the newest version's evaluation model and the baselines beside it; None without a version or a
-    conversion in its newest window."""
+    """Measure the newest version's evaluation model and the baselines; None where nothing can be measured.
+
+    That is so without a version, or without a conversion in the version's newest window.
+    """
     from ml.evaluation.advertiser_report import compare_advertisers, measure_advertisers
     from ml.evaluation.model_names import AdvertiserModelName
     from ml.examples.advertiser_period import AdvertiserPeriod

@@ -39,14 +39,14 @@ class VersionComparison:
 
     @property
     def headline_k(self) -> int:
-        """100, or the largest of the usual list lengths that says something about a smaller catalogue."""
+        """Return 100, or for a smaller catalogue the largest usual list length that still says something."""
         from ml.evaluation.metrics import usable_ks
 
         return max(usable_ks(HEADLINE_KS, len(self.comparison.item_ids)))
 
     @property
     def window(self) -> str:
-        """What was measured, in words."""
+        """Return the measured window in words."""
         return f"Conversions of the {self.period.rule.window_days:g} days up to {self.version.trained_day}"
 
 
@@ -75,7 +75,7 @@ def _load(workspace: Workspace, version: ModelVersion) -> VersionComparison:
 
 
 def evaluation_lists_of(workspace: Workspace, comparison: Comparison) -> pl.DataFrame:
-    """Return the lists of every model, as deep as the deepest K asked for or the whole catalogue."""
+    """Return the lists of every model, as deep as the deepest requested K or as the whole catalogue."""
     from ml.evaluation.item_report import comparison_lists, lists_to_frame
 
     return lists_to_frame(
@@ -84,7 +84,10 @@ def evaluation_lists_of(workspace: Workspace, comparison: Comparison) -> pl.Data
 
 
 def oracle_lists(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame:
-    """The oracle's lists (user_id, items: candidate rows) for a sample of the users; empty where there is no oracle."""
+    """Return the oracle's lists (user_id, items: candidate rows) for a sample of the users.
+
+    The frame is empty where there is no oracle.
+    """
     schema = {"user_id": pl.String(), "items": pl.List(pl.Int32())}
     window, comparison = compared.period.rule.window_days, compared.comparison
     if not is_world(workspace.landing.root) or window != int(window):
@@ -122,7 +125,7 @@ def stored_lists(workspace: Workspace, compared: VersionComparison) -> dict[Mode
 
 
 def measured(workspace: Workspace, compared: VersionComparison) -> Mapping[ModelName, Metrics]:
-    """Return all figures of the stored lists, the oracle's included, measured once a run."""
+    """Return all figures of the stored lists, the oracle's included, which are measured once a run."""
     return workspace.once("figures", compared.version.name, lambda: _measure(workspace, compared))
 
 

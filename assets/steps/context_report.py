@@ -34,7 +34,7 @@ class ContextReport:
 
 
 def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextReport | None:
-    """Recall and relevance with and without the live context; None without contextual requests."""
+    """Store recall and relevance with and without the live context; None without contextual requests."""
     from ml.evaluation.item_report import context_evaluation, context_results
     from ml.evaluation.model_names import ModelName
     from ml.evaluation.report_rows import rows_of
@@ -77,7 +77,7 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
 
 
 def read_impressions(tables: Tables, day: date) -> pl.DataFrame:
-    """Impressions that had arrived by ``day`` on surfaces whose requests carry a subject item."""
+    """Return the impressions that had arrived by ``day`` on surfaces whose requests carry a subject item."""
     if not tables.exists("impressions"):
         return pl.DataFrame(schema=pl.Schema(SCHEMAS[LandingTable.impressions]))
     with_subject = pl.col("surface").is_in(Surface.carrying(Carries.subject))

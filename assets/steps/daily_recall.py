@@ -32,7 +32,7 @@ class Prequential:
 
 
 def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Prequential:
-    """Measure the snapshot and item embeddings of the day before against the positives that happened in ``day``."""
+    """Measure the snapshot and item embeddings of the day before against the positives of ``day``."""
     from ml.evaluation.daily_recall import measure_day
     from ml.evaluation.model_names import ModelName
     from ml.figures.charts import daily_recall_curve

@@ -25,7 +25,7 @@ class DiversityReport:
 
 
 def report_diversity(workspace: Workspace, tags: Mapping[str, str]) -> DiversityReport:
-    """Diversity against recall, in one MLflow run."""
+    """Store diversity against recall in one MLflow run."""
     from ml.evaluation.report_rows import ReportRow
     from ml.figures.charts import diversity_scatter
 

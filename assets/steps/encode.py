@@ -47,15 +47,17 @@ class BuiltIndex:
 
 
 def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
-    """Ingested days after the version's full inference and before ``day`` whose active users it has not encoded, or has
-    encoded from other arrivals than there are now."""
+    """Return the ingested days between the version's full inference and ``day`` that must be encoded.
+
+    The active users of such a day were not encoded, or were encoded from other arrivals than there are now.
+    """
     done = set(state_days(tables, version.name)) - set(outdated_days(tables, USER_STATES, version.name))
     arrived = tables.days("events", "arrival_date")
     return [each for each in arrived if version.trained_day < each < day and each not in done]
 
 
 def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
-    """States of the users who were active on ``day``, as of its end. Returns how many."""
+    """Encode and write the states of the users who were active on ``day``, as of its end. Returns how many."""
     shape = workspace.item_model(version.deployed).settings.sequences
     memory = workspace.settings.data.memory_gib
     sequences = sequences_of_day(workspace.tables, workspace.landing, day, shape=shape, memory_gib=memory)
@@ -63,7 +65,10 @@ def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
 
 
 def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
-    """A version's full inference: every user as of their last active day, under the catalogue of its training day."""
+    """Run a version's full inference. Returns the number of users.
+
+    Every user is encoded as of the user's last active day, under the catalogue of the version's training day.
+    """
     day = version.trained_day
     shape = workspace.item_model(version.deployed).settings.sequences
     memory = workspace.settings.data.memory_gib
@@ -72,10 +77,10 @@ def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
 
 
 def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
-    """Repeat a version's full inference if anything that had arrived by its training day is other than it was.
+    """Repeat a version's full inference if data that had arrived by its training day have changed.
 
     Returns:
-        Whether it was repeated.
+        Whether the inference was repeated.
     """
     if version.trained_day not in outdated_days(workspace.tables, USER_STATES, version.name):
         return False
@@ -96,11 +101,11 @@ def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: p
 
 
 def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day: date) -> float:
-    """The largest difference between stored states and the same users re-encoded from the event log.
+    """Return the largest difference between stored states and states re-encoded from the event log.
 
-    A sample of the users of one earlier day: another one each day, and none that waits to run again because of earlier
-    arrivals; 0 before there is one. Another day's batches have other shapes, so this also says whether a state depends
-    on whom it was encoded with.
+    The users are a sample of one earlier day: another day each time, and none that waits to run again because of
+    earlier arrivals; 0 before there is such a day. Another day's batches have other shapes, so the difference also
+    shows whether a state depends on the other users of its batch.
     """
     from ml.models.daily_inference import states_of_sequences
 
@@ -124,7 +129,7 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
 
 
 def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> tuple[int, int]:
-    """Embed the items that are listed as of the end of ``day``. Returns items and width."""
+    """Embed the items that are listed as of the end of ``day``. Returns the numbers of items and columns."""
     from ml.features.items import is_listed
     from ml.models.daily_inference import item_embeddings
 
@@ -138,9 +143,9 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
 
 
 def embedded_as_of(workspace: Workspace, version: ModelVersion, day: date) -> date:
-    """The newest ingested day on or before ``day``; if it has not run yet, the catalogue is embedded as of it.
+    """Return the newest ingested day on or before ``day``; embed the catalogue of that day if the day has not run.
 
-    Days without arrivals have no partition: the day before them stands for them.
+    Days without arrivals have no partition: the day before such a day stands for the day.
     """
     newest = max(each for each in workspace.tables.days("events", "arrival_date") if each <= day)
     if newest not in workspace.tables.days(ITEM_EMBEDDINGS, "day", {"model_version": version.name}):
@@ -149,13 +154,13 @@ def embedded_as_of(workspace: Workspace, version: ModelVersion, day: date) -> da
 
 
 def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tuple[pl.Series, NDArray[np.float32]]:
-    """Item ids (sorted) and their embeddings [items, W] of a day."""
+    """Return the item ids (sorted) and the embeddings [items, W] of a day."""
     frame = tables.read(ITEM_EMBEDDINGS, {"model_version": version.name, "day": day}).sort("item_id")
     return frame["item_id"], vectors(frame["embedding"])
 
 
 def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIndex:
-    """Build and write the day's index, and measure it against brute force."""
+    """Build and write the day's index, and measure the index against brute force."""
     from ml.evaluation.metrics import share_never_engaged
     from ml.retrieval.index import ann_recall, build_index, search_index
     from ml.retrieval.index_files import load_index, save_index
@@ -190,8 +195,11 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
 def _engagement(
     workspace: Workspace, day: date, users: pl.Series, item_ids: pl.Series
 ) -> "tuple[NDArray[np.bool_], Ragged | None]":
-    """Return which items anybody has engaged with by the end of ``day`` [items], and the items of each user's own
-    history (rows of ``item_ids``), which the user isn't shown; None where repeats count."""
+    """Return a mask [items] of the items that anybody has engaged with by the end of ``day``, and each user's own
+    items.
+
+    The user's own items are rows of ``item_ids``, which the user isn't shown; None where repeats count.
+    """
     from ml.features.event_log import row_numbers
     from ml.retrieval.lists import Ragged
 
@@ -212,10 +220,11 @@ def snapshot_embeddings(
     maximum: int | None = None,
     users: pl.Series | None = None,
 ) -> tuple[pl.Series, NDArray[np.float32]]:
-    """Users of the snapshot as of ``day`` and their embeddings [users, W] on the home feed.
+    """Return the users of the snapshot as of ``day`` and their embeddings [users, W] on the home feed.
 
     Args:
-        maximum: at most so many, a sample that depends on the day only. users: only these.
+        maximum: the largest number of users, drawn as a sample that depends on the day only.
+        users: only these users.
     """
     from ml.models.daily_inference import user_embeddings
 

@@ -33,7 +33,7 @@ class FilteredRecall:
 def recall_under_filters(
     workspace: Workspace, version: ModelVersion, day: date, built: BuiltIndex
 ) -> list[FilteredRecall]:
-    """Return the recall of the day's index, as written, for some of its sample of users under each kind of filter."""
+    """Return the recall of the day's written index under each kind of filter, for a part of the sampled users."""
     from ml.retrieval.index import allowed_recall
     from ml.retrieval.index_files import load_index
 

@@ -22,7 +22,7 @@ def page(
     results: "Mapping[ModelName, ContextResult]",
     items: pl.DataFrame,
 ) -> str:
-    """A self-contained page for the first requests of users with a history and a subject."""
+    """Return a self-contained page on the first requests of users with a history and a subject."""
     from ml.evaluation.model_names import ModelName
     from ml.figures.history_page import UserExample, qualitative_page
 

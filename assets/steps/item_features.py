@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> tuple[ItemFeatures, NDArray[np.float32]]:
-    """Item features under the version's basis and statistics [items, width] as of the end of ``day``."""
+    """Return the item features under the version's basis and the statistics [items, width].
+
+    Both are as of the end of ``day``.
+    """
     from ml.features.event_log import row_numbers, to_seconds
     from ml.features.items import build_item_features, catalogue_statistics
 

@@ -26,7 +26,7 @@ EVENT_COLUMNS = ["user_id", "event_time", "event_name", "item_id", "advertiser_i
 
 
 def training_day(tables: Tables) -> date:
-    """The newest ingested day: training learns from all that arrived by its end.
+    """Return the newest ingested day: training learns from all data that arrived by the end of the day.
 
     Raises:
         TableMissing: nothing has been ingested.
@@ -38,7 +38,7 @@ def training_day(tables: Tables) -> date:
 
 
 def label_rule(landing: Landing, settings: Settings) -> LabelRule:
-    """What counts as a conversion, from the manifest."""
+    """Return the manifest's rule for conversions."""
     from ml.examples.pairs import LabelRule
 
     manifest = landing.manifest
@@ -72,12 +72,15 @@ def _read(workspace: Workspace, day: date) -> TrainingPeriod:
 
 
 def _items_at(tables: Tables, landing: Landing, seconds: float) -> pl.DataFrame:
-    """The catalogue as of an instant. No lambda: a period is handed to the processes that fit."""
+    """Return the catalogue as of an instant.
+
+    The function is no lambda, because a period is handed to the processes that fit.
+    """
     return items_at(tables, landing, datetime.fromtimestamp(seconds, UTC))
 
 
 def history_of(period: TrainingPeriod) -> HistoryFigures:
-    """What an explanation of too few examples looks at."""
+    """Return the figures of the history that explain too few examples."""
     import polars as pl
 
     events = period.events

@@ -35,8 +35,10 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
 
 
 def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame:
-    """Candidates of the users who were active on ``day``, as of its end; on the version's training day those of
-    everybody, each from their own last active day. Returns what was written."""
+    """Write the advertiser lists of the users who were active on ``day``, as of its end. Returns the written rows.
+
+    On the version's training day everybody gets a list, each user as of the user's own last active day.
+    """
     shape = workspace.advertiser_model(version.deployed).settings.sequences
     tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
     if day == version.trained_day:

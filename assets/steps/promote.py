@@ -28,8 +28,8 @@ class Decision:
 def judge(workspace: Workspace) -> Decision:
     """Compare the newest version with the champion on conversions after both cut-offs.
 
-    The candidate is judged by its twin that learnt until one window before its end: the deployed network has seen
-    everything up to now, so there is nothing left to judge it on.
+    The candidate is judged by a twin that learnt until one window before the candidate's end: the deployed network has
+    seen everything up to now, so nothing is left to judge that network on.
 
     Raises:
         NothingToLearn: the training had no item to learn.
@@ -67,7 +67,10 @@ def _compare(workspace: Workspace, candidate: ModelVersion, champion: ModelVersi
 
 
 def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int | float]:
-    """Full inference and a first index as of the training day; then, last, the alias moves."""
+    """Run full inference and build a first index as of the training day; last, move the alias.
+
+    The alias moves only if all states and embeddings are finite.
+    """
     tables, day = workspace.tables, version.trained_day
     users = encode_everyone(workspace, version)
     items, _ = write_item_embeddings(workspace, version, day)

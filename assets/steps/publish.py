@@ -63,16 +63,16 @@ class News:
         return self.since is None or day > self.since or day == self.day
 
     def unless(self, same: bool) -> News:
-        """Everything, unless what the store has is of the same version."""
+        """Return everything, unless the store already has records of the same version."""
         return self if same else replace(self, since=None)
 
 
 def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion: str | None) -> Published:
     """Publish states, advertiser lists, sequences, demographics, catalogue and index of ``day``; the pointer last.
 
-    Of another version than the one served, an earlier day is history and changes nothing; nor does any day unless the
-    version is champion: a day run again with the version that once served it does not undo a rollback. A store that is
-    damaged, or of another format, is filled anew.
+    If the served version is another one, an earlier day is history and changes nothing. Nor does any day change the
+    store unless the version is champion: a day run again with the version that once served the day does not undo a
+    rollback. A store that is damaged, or of another format, is filled anew.
     """
     started = time.perf_counter()
     store = open_store(workspace.settings.online.store, workspace.home)
@@ -113,7 +113,7 @@ def _current(store: OnlineStore) -> Publication | None:
 
 
 def _is_whole(store: OnlineStore, publication: Publication | None) -> bool:
-    """Whether the store holds what its pointer promises."""
+    """Whether the store holds all records that its pointer promises."""
     if publication is None:
         return False
     try:
@@ -124,7 +124,7 @@ def _is_whole(store: OnlineStore, publication: Publication | None) -> bool:
 
 
 def _clear_all(store: OnlineStore) -> None:
-    """Remove all namespaces: nothing on them can be added to."""
+    """Remove all namespaces, because a damaged namespace cannot be added to."""
     for namespace in store.namespaces():
         store.clear(namespace)
 
@@ -197,8 +197,11 @@ def _shape(workspace: Workspace, publication: Publication) -> SequenceSettings:
 def _merge_into_later(
     shape: SequenceSettings, store: OnlineStore, publication: Publication, rows: list[tuple[bytes, bytes]]
 ) -> None:
-    """Where the store kept a later sequence, because an event came in live since the end of the day, it may lack what
-    the day's files brought. The state is then behind the sequence, and is inferred when it is asked for."""
+    """Merge the day's events into later sequences that the store has kept.
+
+    A later sequence, which holds a live event since the end of the day, may lack events of the day's files. The state
+    is then behind the sequence, and is inferred on demand.
+    """
     since = stamp_of(day_end(publication.day, publication.time_zone) - timedelta(days=shape.lookback_days))
     for key, value in rows:
         held = Held.of(store.get(SEQUENCES, key))
@@ -220,7 +223,7 @@ def _put_demographics(workspace: Workspace, store: OnlineStore, publication: Pub
 
 
 def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
-    """Add to each row the last moment whose events the row includes: the end of its day."""
+    """Add to each row the moment up to which the row includes events: the end of the row's day."""
     stamps = {day: stamp_of(day_end(day, publication.time_zone)) for day in frame["day"].unique()}
     return frame.with_columns(stamp=pl.col("day").replace_strict(stamps, return_dtype=pl.Int64))
 
@@ -238,14 +241,19 @@ def _write_catalogue(workspace: Workspace, version: ModelVersion, publication: P
 
 
 def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """What the service reads of the catalogue: features with statistics, and attributes for people and filters, by
-    item_id."""
+    """Return the catalogue that the service reads, by item_id.
+
+    Columns are features with statistics, and attributes for people and filters.
+    """
     attributes = items.select(*ATTRIBUTES, category_path="category", amount="price", stated_interests="interests")
     return features.join(attributes, on="item_id", how="left").sort("item_id")
 
 
 def _clear_namespaces(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
-    """Keep the namespaces of what is served and of what was served before, which a reader may still be on."""
+    """Remove the states and lists of all publications but this one and the one before.
+
+    A reader may still use the publication before.
+    """
     kept = {SEQUENCES, USERS, FORGOTTEN}
     for each in (publication, before):
         kept |= {each.states, each.advertisers or ""} if each else set()

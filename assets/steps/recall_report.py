@@ -31,7 +31,7 @@ class RecallReport:
 
 
 def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport:
-    """Recall@K of every model: one MLflow run a model under one of the report."""
+    """Store Recall@K of every model: one MLflow run a model, below one run of the report."""
     from ml.evaluation.metrics import confidence_interval
     from ml.evaluation.model_names import ModelName
     from ml.evaluation.report_rows import rows_of

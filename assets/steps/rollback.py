@@ -33,14 +33,14 @@ class RolledBack:
 def roll_back(workspace: Workspace, to: str | None = None) -> RolledBack:
     """Make an earlier champion serve again, from the newest ingested day on.
 
-    Its states are caught up first, then the online store turns to it, then the alias moves. What earlier days were
-    served with stays recorded. Interrupted, the same command goes on.
+    The states of the champion are caught up first, then the online store turns to the champion, then the alias moves.
+    The record of the versions that served earlier days stays. After an interruption the same command goes on.
 
     Args:
         to: the version; by default the newest one that was champion before the present champion was trained.
 
     Raises:
-        NoEarlierChampion: no version, or not ``to``, was champion before.
+        NoEarlierChampion: no version was champion before, or ``to`` was not.
     """
     tables, tracking = workspace.tables, workspace.tracking
     champion = tracking.champion()

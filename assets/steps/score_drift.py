@@ -30,10 +30,10 @@ class ScoreDrift:
 
 
 def record_scores(tables: Tables, version: ModelVersion, day: date, scores: NDArray[np.float32]) -> ScoreDrift:
-    """Keep what the best items of some users score on ``day``, and compare it.
+    """Store the scores of the best items of some users on ``day``, and compare them.
 
     Args:
-        scores: [users]; of a sample of the snapshot. Nobody is measured where there are none.
+        scores: [users], of a sample of the snapshot. Nothing is measured without scores.
     """
     where: dict[str, str | date] = {"model_version": version.name, "day": day}
     if not len(scores):

@@ -18,8 +18,10 @@ Arguments = ParamSpec("Arguments")
 
 
 def needs_items(compute: Callable[Arguments, dg.MaterializeResult]) -> Callable[Arguments, dg.MaterializeResult]:
-    """Decorate an asset of the item model: where that has nothing to learn, the asset is empty, and its metadata says
-    why. Its checks pass, since there is nothing that could be wrong."""
+    """Decorate an asset of the item model: where the item model has nothing to learn, the asset is empty.
+
+    The metadata of an empty asset says why. Its checks pass, since nothing could be wrong.
+    """
 
     @wraps(compute)
     def compute_or_say_why(*args: Arguments.args, **kwargs: Arguments.kwargs) -> dg.MaterializeResult:
@@ -38,20 +40,20 @@ def needs_items(compute: Callable[Arguments, dg.MaterializeResult]) -> Callable[
 
 
 def require_items(tables: Tables, day: date) -> None:
-    """Go on if the training as of ``day`` has items to learn.
+    """Raise unless the training as of ``day`` has items to learn.
 
     Raises:
-        NothingToLearn: it has none.
+        NothingToLearn: the training has no items.
     """
     if why := why_without_items(tables, day):
         raise NothingToLearn(why)
 
 
 def require_items_by(tables: Tables, day: date) -> None:
-    """Go on unless the newest training without items was as of ``day`` or before; for who found no item model.
+    """Raise if a training as of ``day`` or before had no items; for callers that found no item model.
 
     Raises:
-        NothingToLearn: it was.
+        NothingToLearn: there was such a training.
     """
     days = [each for each in tables.days(WITHOUT_ITEMS, "as_of") if each <= day]
     if days:

@@ -51,11 +51,14 @@ class StoredReport:
     url: str
 
     def at(self, k: int) -> dict[str, float]:
-        """Recall@k by model."""
+        """Return recall@k by model."""
         return dict(self.table.filter(metric=f"recall@{k}").select("model", "value").rows())
 
     def wide(self, *kinds: str) -> pl.DataFrame:
-        """One row a model, of all figures or of these kinds: ``recall`` is recall at every K with its bounds."""
+        """Return one row a model with all figures, or with figures of ``kinds``.
+
+        ``recall`` is recall at every K with its bounds.
+        """
         kind = pl.col("metric").str.extract(r"^(\w+)")
         kept = self.table.filter(kind.is_in(kinds)) if kinds else self.table
         return kept.pivot("metric", index="model", values="value", maintain_order=True)
@@ -67,9 +70,9 @@ def store_report(
     """Log a report to MLflow, and write its rows unless the gate has refused the version.
 
     Args:
-        version: that was measured, of either kind of model.
-        period: that the version was trained on.
-        tags: of the run, such as where it was started from.
+        version: the measured version, of either kind of model.
+        period: the period that the version was trained on.
+        tags: tags of the run, such as the place where the run was started.
     """
     import mlflow
 

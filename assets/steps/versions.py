@@ -64,7 +64,7 @@ class VersionRecords:
     deployments: str
 
     def add(self, name: str, trained_day: date, run_id: str) -> None:
-        """Remember a registered version."""
+        """Record a registered version."""
         row = {"trained_day": trained_day, "run_id": run_id, "created": datetime.now(UTC)}
         self.tables.write(self.versions, pl.DataFrame([row]), {"model_version": name})
 
@@ -92,14 +92,14 @@ class VersionRecords:
         return found[0]
 
     def deployed_on(self, day: date) -> str | None:
-        """Return the name of the version that ``day`` was served with; None where that is not recorded."""
+        """Return the name of the version that served ``day``; None where no version is recorded."""
         if not self.tables.exists(self.deployments):
             return None
         rows = self.tables.scan(self.deployments).filter(pl.col("day") == day).collect()
         return rows["model_version"][0] if len(rows) else None
 
     def record_deployment(self, day: date, version: ModelVersion) -> None:
-        """Record what serves ``day``, once: a re-run keeps the first record."""
+        """Record the version that serves ``day``, once: a re-run keeps the first record."""
         if self.deployed_on(day) is None:
             self.tables.write(self.deployments, pl.DataFrame([{"model_version": version.name}]), {"day": day})
 
@@ -114,23 +114,27 @@ def item_versions(tables: Tables, home: Home) -> VersionRecords:
 
 
 def advertiser_versions(tables: Tables, home: Home) -> VersionRecords:
-    """Return the records of the advertiser model. A version is recorded once everybody's candidates are written: there
-    is no gate between advertiser models."""
+    """Return the records of the advertiser model.
+
+    A version is recorded once everybody's candidates are written: there is no gate between advertiser models.
+    """
     return VersionRecords(ModelKind.advertiser, tables, home.models, "advertiser_versions", "advertiser_deployments")
 
 
 def record_promotion(tables: Tables, version: str) -> None:
-    """Remember that an item model version became champion, and when."""
+    """Record that an item model version became champion, and the time."""
     tables.write(PROMOTIONS, pl.DataFrame([{"promoted_at": datetime.now(UTC)}]), {"model_version": version})
 
 
 def serving(tables: Tables, home: Home, day: date, champion: str | None) -> ModelVersion:
-    """Return the item model version that serves ``day``: the recorded one, else ``champion`` if it was trained by then,
-    else the newest promoted version that was.
+    """Return the item model version that serves ``day``.
+
+    The recorded version comes first, else ``champion`` if trained by then, else the most recently promoted version that
+    was trained by then.
 
     Raises:
         NothingToLearn: the training by ``day`` had no item to learn.
-        dagster.Failure: no promoted model had been trained by ``day``; says what to do.
+        dagster.Failure: no promoted model had been trained by ``day``; the message says what to do.
     """
     version = _promoted_by(tables, home, day, champion)
     if version is None:
@@ -144,8 +148,10 @@ def serving(tables: Tables, home: Home, day: date, champion: str | None) -> Mode
 
 
 def serving_advertisers(tables: Tables, home: Home, day: date) -> ModelVersion | None:
-    """Return the advertiser model version that serves ``day``: the recorded one, else the newest that was trained by
-    then; None without one."""
+    """Return the advertiser model version that serves ``day``: the recorded one, else the newest trained by then.
+
+    None without such a version.
+    """
     records = advertiser_versions(tables, home)
     recorded = records.deployed_on(day)
     usable = [each for each in records.all() if each.trained_day <= day and recorded in (None, each.name)]
@@ -153,9 +159,12 @@ def serving_advertisers(tables: Tables, home: Home, day: date) -> ModelVersion |
 
 
 def sequence_shape(workspace: Workspace, day: date) -> SequenceSettings:
-    """Return the shape to store the day's sequences in: that of the model which serves the day, the item model first;
-    the settings' where no model serves it, or its description cannot be read. A reader of another shape computes the
-    sequences anew, so the choice costs or saves time and changes nothing else."""
+    """Return the shape in which to store the day's sequences.
+
+    The model that serves the day gives the shape, the item model first. The settings give the shape where no model
+    serves the day, or the model's description cannot be read. A reader of another shape computes the sequences anew, so
+    the choice costs or saves time and changes nothing else.
+    """
     from ml.models.artifact import read_description
 
     tables, home = workspace.tables, workspace.home
