@@ -48,7 +48,7 @@ def run(console: Console) -> tuple[list[Size], Table]:
 
 
 def measure(events: int, console: Console) -> Size:
-    """Each piece of work in a process of its own, one after the other."""
+    """Measure each piece of work in a process of its own, one after the other."""
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         root = Path(directory)
         console.print(f"{events:,} events ...", highlight=False)
@@ -63,7 +63,7 @@ def measure(events: int, console: Console) -> Size:
 
 
 def table_of(sizes: list[Size]) -> Table:
-    """The figures beside their targets."""
+    """Return the figures beside their targets."""
     largest, limit = sizes[-1], Settings().data.memory_gib
     rate = largest.events / largest.ingest.seconds
     validated = largest.events / largest.validate.seconds

@@ -45,7 +45,7 @@ class DayCost:
 
     @property
     def one_percent_of_full(self) -> float:
-        """Cost of a day with 1 % of the users less the constant, as a share of the full inference."""
+        """Return the cost of a day with 1 % of the users less the constant, as a share of the full inference."""
         return ONE_PERCENT * self.slope / self.full_seconds
 
 
@@ -58,7 +58,7 @@ def run(world: World, console: Console) -> tuple[DayCost, Table]:
 
 
 def measure(world: World) -> DayCost:
-    """Days of each share in turn, a full inference between them, several rounds."""
+    """Measure days of each share in turn, with a full inference between the shares, in several rounds."""
     day = world.trained_day + timedelta(days=1)
     version, workspace = untrained_version(world), Workspace.from_environment()
     for each in (world.trained_day, day):
@@ -89,7 +89,7 @@ def measure(world: World) -> DayCost:
 
 
 def untrained_version(world: World) -> ModelVersion:
-    """A model version on disk: weights do not change what encoding costs."""
+    """Write a model version to disk; the values of weights do not change the cost of encoding."""
     dataset = world.prepared.dataset
     version = ModelVersion(ModelKind.item, "benchmark", world.trained_day, "", world.home.models / "benchmark")
     network = new_network(dataset, world.settings)
@@ -99,7 +99,7 @@ def untrained_version(world: World) -> ModelVersion:
 
 
 def write_activity(world: World, day: date, share: float, seed: int) -> None:
-    """The day's event partition: one more event of a random ``share`` of the users, like their last one."""
+    """Write the day's event partition: one more event of a random ``share`` of the users, like the user's last one."""
     last = world.tables.scan("events").filter(pl.col("arrival_date") < day).sort("event_time", "event_id")
     newest = last.group_by("user_id").last().sort("user_id").drop("arrival_date").collect()
     active = newest.sample(round(share * len(newest)), seed=seed)
@@ -109,14 +109,14 @@ def write_activity(world: World, day: date, share: float, seed: int) -> None:
 
 
 def timed(work: Callable[[], int]) -> tuple[int, float]:
-    """What ``work`` returns, and its seconds."""
+    """Return the result of ``work``, and the seconds."""
     started = time.perf_counter()
     returned = work()
     return returned, time.perf_counter() - started
 
 
 def table_of(cost: DayCost) -> Table:
-    """Each day, the full inference, and the line."""
+    """Return a table of each day, the full inference and the line."""
     days = tuple(
         (
             f"a day, {share:.1%} of the users active",

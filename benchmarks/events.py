@@ -19,8 +19,10 @@ NAMES = np.array(["page_visit", "page_visit", "page_visit", "add_to_cart", "chec
 
 
 def write_log(root: Path, events: int, item_ids: pl.Series, parts: int = 1) -> Landing:
-    """``events`` of two months, of items that are met by a power law, as the history in files of equal length; and one
-    day with a hundred."""
+    """Write a landing zone with ``events`` of two months, whose items occur by a power law.
+
+    The history has files of equal length; one more day has a hundred events.
+    """
     landing = Landing(root)
     landing.write_manifest(Manifest(name="benchmark", synthetic=True))
     for part in range(parts):
@@ -31,7 +33,7 @@ def write_log(root: Path, events: int, item_ids: pl.Series, parts: int = 1) -> L
 
 
 def item_ids(count: int = 200_000) -> pl.Series:
-    """Of a catalogue that nobody needs to know more of."""
+    """Return the ids of a catalogue without further attributes."""
     return pl.select(pl.format("item-{}", pl.int_range(count))).to_series()
 
 

@@ -82,7 +82,7 @@ def run(console: Console) -> tuple[dict[Shape, dict[str, float]], Table]:
 
 
 def measure(shape: Shape) -> dict[str, float]:
-    """Seconds of each step, the median of some rounds."""
+    """Return the seconds of each step, the median of some rounds."""
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         home = Home(Path(directory)).create()
         os.environ["ADSEQ_HOME"] = str(home.root)
@@ -94,7 +94,7 @@ def measure(shape: Shape) -> dict[str, float]:
 
 
 def prepare(home: Home, landing: Landing, tables: Tables, shape: Shape) -> ModelVersion:
-    """The history and the catalogue ingested, the day landed, a version on the disk."""
+    """Ingest the history and the catalogue, land the day, and write a version to disk."""
     world = WorldSettings(initial_items=shape.items, new_items_per_day=0, advertisers=500)
     items = build_catalogue(world, 0).frame(np.arange(shape.items), 0)
     write_log(home.landing, shape.history, items["item_id"], parts=max(1, shape.history // 4_000_000))
@@ -110,7 +110,7 @@ def prepare(home: Home, landing: Landing, tables: Tables, shape: Shape) -> Model
 
 
 def events_of_day(shape: Shape, item_ids: pl.Series) -> pl.DataFrame:
-    """Three events of each active user, who is one of the history's."""
+    """Return three events of each active user; each is a user of the history."""
     random = np.random.default_rng(7)
     users = np.repeat(np.arange(shape.active) % max(shape.history // EVENTS_A_USER, 10), 3)
     return pl.DataFrame(
@@ -127,7 +127,7 @@ def events_of_day(shape: Shape, item_ids: pl.Series) -> pl.DataFrame:
 def steps_of_day(
     workspace: Workspace, landing: Landing, tables: Tables, version: ModelVersion
 ) -> tuple[Callable[[], object], ...]:
-    """What the assets of a day do, in the order of ``STEPS``."""
+    """Return the work of a day's assets, in the order of ``STEPS``."""
 
     def features() -> None:
         found, statistics = features_of_day(workspace, version, DAY)
@@ -149,21 +149,24 @@ def steps_of_day(
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds of ``work``."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def fitted(sizes: list[float], seconds: list[float]) -> Line:
-    """The line through the points, each weighted by what it costs: the small ones count as much as the large."""
+    """Return the line through the points.
+
+    Each point is weighted by its cost, so small sizes count as much as large ones.
+    """
     weights = 1 / np.maximum(seconds, 1e-3)
     slope, constant = np.polyfit(sizes, seconds, deg=1, w=weights)
     return Line(float(constant), float(slope))
 
 
 def table_of(costs: dict[Shape, dict[str, float]]) -> Table:
-    """A row a size, the line of the whole day for each dimension, and what the lines say of a hundred million users."""
+    """Return one row a size, the line of each dimension, and the estimate for a hundred million users."""
     rows, far = [], dict(costs[Shape()])
     for name, shapes in SIZES.items():
         for shape in shapes:

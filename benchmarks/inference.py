@@ -51,7 +51,7 @@ def run(world: World, console: Console) -> tuple[InferenceSpeed, Table]:
 
 
 def measure(world: World) -> InferenceSpeed:
-    """Every user of the world, once in each way a round, in turn."""
+    """Measure every user of the world, once in each way a round, with the ways in turn."""
     dataset, slices = world.prepared.dataset, world.everyone()
     network = new_network(dataset, world.settings).eval()
     catalogue = CatalogueTensors(dataset.features)
@@ -85,21 +85,21 @@ def measure(world: World) -> InferenceSpeed:
 
 @torch.inference_mode()
 def encode(network: TwoTower, batches: Sequence[EventBatch], bfloat16: bool) -> None:
-    """The encoder alone, on batches that are there."""
+    """Run the encoder alone, on batches that are ready."""
     for batch in batches:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             network.encoder(batch)
 
 
 def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each pair of rows [rows, W]; rows of zeros count as equal."""
+    """Return the cosine of each pair of rows [rows, W]; rows of zeros count as equal."""
     a, b = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.where(norms > 0, (a * b).sum(1) / np.maximum(norms, 1e-30), 1.0)
 
 
 def table_of(speed: InferenceSpeed, world: World) -> Table:
-    """The figures beside their targets."""
+    """Return the figures beside their targets."""
     return Table(
         "Inference, users a second",
         ("what", "fp32", "target", "bf16", "target "),

@@ -35,12 +35,12 @@ class Load:
     inside: float  # mean seconds a request, as the service has it
 
     def percentile(self, share: float) -> float:
-        """Milliseconds."""
+        """Return the percentile of the latencies, in milliseconds."""
         return float(np.percentile(self.latencies, share) * 1e3)
 
     @property
     def overhead(self) -> float:
-        """What is not a stage, over the stages."""
+        """Return the time outside the stages, as a share of the time in the stages."""
         return self.inside / sum(self.stages.values()) - 1
 
 
@@ -77,7 +77,7 @@ async def asked(port: int, connections: Connections, rate: float, seconds: float
 
 
 def request_of(random: np.random.Generator) -> dict[str, object]:
-    """Somebody beside some item."""
+    """Return a request of a random user beside a random item."""
     return {
         "user_id": f"u{random.integers(0, USERS):07d}",
         "surface": "related_pins",
@@ -102,7 +102,7 @@ class Overload:
 
 
 async def overloaded(port: int) -> Overload:
-    """Find what is sustainable, offer twice as much, then 200 a second again."""
+    """Find the sustainable rate, offer twice as much, then 200 requests a second again."""
     connections, random = Connections(port), np.random.default_rng(0)
     counts = [0] * CLOSED_CONNECTIONS
     end = time.perf_counter() + CLOSED_SECONDS
@@ -157,11 +157,11 @@ class Connections:
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
-        """Status and content."""
+        """Return status and content of the answer."""
         return (await self.exchange(method, path, body))[:2]
 
     async def exchange(self, method: str, path: str, body: object = None) -> tuple[int, bytes, bytes]:
-        """Status, content and header."""
+        """Return status, content and header of the answer."""
         content = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self.idle = [each for each in self.idle if not each[0].at_eof()]  # the service closes what is idle for long
@@ -183,7 +183,7 @@ def _stages(metrics: str) -> list[str]:
 
 
 def _mean(before: str, after: str, series: str) -> float:
-    """The mean of a histogram's new values."""
+    """Return the mean of a histogram's new values."""
 
     def value(text: str, part: str) -> float:
         name = series.format(part)
@@ -194,7 +194,10 @@ def _mean(before: str, after: str, series: str) -> float:
 
 
 async def post_events(port: int, count: int = 300) -> Seconds:
-    """From sending an event to its answer, after which the next request knows it; one after the other."""
+    """Return the seconds from sending an event to the answer, after which the next request knows the event.
+
+    The events are sent one after the other.
+    """
     random, seconds, connections = np.random.default_rng(0), [], Connections(port)
     for number in range(count):
         event = {

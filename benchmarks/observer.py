@@ -58,7 +58,7 @@ class SeenUser:
     visits: int = 0
 
     def see(self, world: World, day: int, leaf: int, *, visited: NDArray[np.int64], cart: int, bought: bool) -> None:
-        """One session: the items visited, the last one added to the cart (-1 for none), whether it was bought."""
+        """Observe one session: the items visited, the item added to the cart (-1 for none), whether it was bought."""
         items = world.catalogue.items
         intent = next((each for each in self.intents if each.leaf == leaf), None)
         if intent is None:
@@ -79,12 +79,12 @@ class SeenUser:
             self._add(SeenIntent(complement, 2 * day + 1, day, intent.advertiser, handed_down))
 
     def _add(self, intent: SeenIntent) -> None:
-        """An intent more; the oldest is forgotten, as users do."""
+        """Add an intent; the oldest one is forgotten, as users do."""
         self.intents = sorted([*self.intents, intent], key=lambda each: each.opened)[-SLOTS:]
 
 
 def watch(world: World, person: NDArray[np.int64], last_day: int) -> list[SeenUser]:
-    """What the sessions of some people show up to and including ``last_day`` (a day number)."""
+    """Return the users as their sessions show them, up to and including ``last_day`` (a day number)."""
     users = [SeenUser(np.zeros(world.catalogue.leaves.count)) for _ in person]
     rows_of = np.full(world.population.count, -1)
     rows_of[person] = np.arange(len(person))
@@ -107,7 +107,7 @@ def _session(sessions: Sessions, number: int) -> tuple[int, NDArray[np.int64], i
 def imagine(
     world: World, person: NDArray[np.int64], users: list[SeenUser], *, day: int, random: np.random.Generator
 ) -> tuple[World, State]:
-    """One world in which the users are as their sessions allow: lasting tastes, and the state at the end of ``day``."""
+    """Return one world that agrees with the users' sessions: lasting tastes, and the state at the end of ``day``."""
     settings, population = world.settings, world.population
     favourites, style, price_level = (
         population.favourites.copy(),
@@ -133,7 +133,7 @@ def imagine(
 
 
 def _survival(settings: WorldSettings, intent: SeenIntent, day: int) -> float:
-    """The probability that an intent still lives at the end of ``day``."""
+    """Return the probability that an intent still lives at the end of ``day``."""
     began = settings.complement_probability if not intent.sessions else 1.0
     faded = (1 - settings.daily_end_probability) ** (day - intent.last_day)
     return float(began * faded * (1 - settings.session_end_probability) ** intent.sessions)
@@ -144,7 +144,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def observed_probabilities(knowledge: Knowledge, futures: int) -> NDArray[np.float64]:
-    """(users, items) probability of a positive within the window, by what the sessions show."""
+    """Return (users, items) the probability of a positive within the window, given the sessions."""
     person, rows = knowledge.state.person, np.arange(len(knowledge.state.person))
     users = watch(knowledge.world, person, knowledge.day)
     total = np.zeros(knowledge.seen.shape)
@@ -157,7 +157,7 @@ def observed_probabilities(knowledge: Knowledge, futures: int) -> NDArray[np.flo
 
 
 def positives(knowledge: Knowledge) -> NDArray[np.bool_]:
-    """(users, items) what the users add to the cart within the window and had not engaged with before."""
+    """Return (users, items) the items that users add to the cart in the window and had not engaged with before."""
     world, last_day = knowledge.world, knowledge.day + WINDOW_DAYS
     found = np.zeros((len(knowledge.seen), knowledge.seen.shape[1] + 1), dtype=bool)
     rows_of = np.full(world.population.count, -1)
@@ -172,13 +172,13 @@ def positives(knowledge: Knowledge) -> NDArray[np.bool_]:
 
 
 def recall(probability: NDArray[np.float64], knowledge: Knowledge, positive: NDArray[np.bool_]) -> list[float]:
-    """Recall at each of ``DEPTHS``: hits over positives."""
+    """Return recall at each of ``DEPTHS``: hits over positives."""
     best = np.argsort(-np.where(knowledge.seen, -1.0, probability), axis=1, kind="stable")
     return [float(np.take_along_axis(positive, best[:, :k], axis=1).sum() / positive.sum()) for k in DEPTHS]
 
 
 def measure(settings: WorldSettings, users: int, futures: int) -> Table:
-    """Oracle and observer on users with positives in the newest window of the history."""
+    """Measure oracle and observer on users with positives in the newest window of the history."""
     as_of = settings.day_date(settings.history_days - WINDOW_DAYS - 1)
     world = build_world(settings, settings.history_days - 1)
     everybody = know(settings, as_of, world.population.ids.to_list(), WINDOW_DAYS)

@@ -12,7 +12,7 @@ from ml.models.encoders import EventBatch
 
 
 def pad_to(events: EventBatch, positions: int) -> EventBatch:
-    """The batch with [B, L, ...] grown to [B, positions, ...]. Zeros are what a padding position holds anyway."""
+    """Return the batch with [B, L, ...] grown to [B, positions, ...] by zeros, the values of a padding position."""
 
     def grown(values: torch.Tensor) -> torch.Tensor:
         missing = positions - values.shape[1]
@@ -22,7 +22,7 @@ def pad_to(events: EventBatch, positions: int) -> EventBatch:
 
 
 def pad_chunks(chunks: Sequence[EventBatch], positions: int, tokens: int) -> list[EventBatch]:
-    """All rows of ``chunks``, in order, at ``positions``; cut anew so that no chunk holds more than ``tokens``."""
+    """Return all rows of ``chunks``, in order, at ``positions``, in new chunks of at most ``tokens`` each."""
     wide = [pad_to(chunk, positions) for chunk in chunks]
     whole = [torch.cat([getattr(chunk, field.name) for chunk in wide]) for field in fields(EventBatch)]
     parts = zip(*(torch.split(values, max(1, tokens // positions)) for values in whole), strict=True)

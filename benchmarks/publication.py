@@ -37,7 +37,7 @@ ADVERTISERS = "advertisers-1"
 
 
 def publish(home: Home, console: Console) -> dict[int, float]:
-    """Write a publication into ``home``. Returns the seconds that so many states took, those of everybody first."""
+    """Write a publication into ``home``. Returns number of states -> seconds of the write, everybody's first."""
     console.print(f"Building a catalogue of {ITEMS:,} items and its index ...")
     world = WorldSettings(initial_items=ITEMS, new_items_per_day=0, advertisers=5_000)
     items = build_catalogue(world, 0).frame(np.arange(ITEMS), 0)
@@ -88,7 +88,10 @@ def _publication() -> Publication:
 def _fill(
     store: LmdbStore, publication: Publication, width: int, *, items: pl.DataFrame, midnight: datetime, console: Console
 ) -> dict[int, float]:
-    """States of everybody and again of some, lists and sequences of a tenth. Returns the seconds of writing states."""
+    """Fill a store with states of everybody and again of some, and lists and sequences of a tenth.
+
+    Returns the seconds of writing states.
+    """
     random, stamp = np.random.default_rng(1), stamp_of(midnight)
     states = pl.DataFrame(
         {
@@ -128,7 +131,10 @@ def _fill(
 
 
 def _disk_seconds(directory: Path, size: int) -> float:
-    """Writing so many bytes to a file and waiting for the disk as often as the store does: the floor of publishing."""
+    """Measure the writing of ``size`` bytes to a file with as many waits for the disk as the store has.
+
+    This is the floor of publishing.
+    """
     block, path, started = os.urandom(2**20), directory / "floor", time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

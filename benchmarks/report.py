@@ -52,7 +52,7 @@ class Table:
             console.print(f"  {note}", highlight=False)
 
     def markdown(self) -> str:
-        """The same as a Markdown table with notes below."""
+        """Return the table as Markdown with notes below."""
         lines = [
             f"**{self.title}**",
             "",
@@ -64,17 +64,17 @@ class Table:
 
 
 def at_least(value: float, limit: float, unit: str = "") -> str:
-    """``≥ limit`` and whether ``value`` meets it."""
+    """Return ``≥ limit`` and a mark that says whether ``value`` meets the limit."""
     return str(Target(value, limit, True, f"≥ {limit:,g}{unit}"))
 
 
 def at_most(value: float, limit: float, unit: str = "") -> str:
-    """``≤ limit`` and whether ``value`` meets it."""
+    """Return ``≤ limit`` and a mark that says whether ``value`` meets the limit."""
     return str(Target(value, limit, False, f"≤ {limit:,g}{unit}"))
 
 
 def machine() -> str:
-    """Cores, memory, versions, and how busy the machine was before the measurement."""
+    """Return cores, memory, versions, and the load before the measurement."""
     limited = os.environ.get("OMP_NUM_THREADS")
     threads = f", OMP_NUM_THREADS={limited}" if limited else ""
     memory = psutil.virtual_memory().total / GIBIBYTE

@@ -26,7 +26,7 @@ from warehouse.home import Home
 
 
 def run(home: Home, console: Console) -> Table:
-    """Build, fill, serve, ask."""
+    """Build, fill, serve and ask."""
     os.environ["ADSEQ_HOME"] = str(home.root)
     written = publish(home, console)
     with serving(home) as port:
@@ -40,7 +40,7 @@ def run(home: Home, console: Console) -> Table:
 
 @contextmanager
 def serving(home: Home) -> Iterator[int]:
-    """``adseq serve`` in a process of its own; its port."""
+    """Yield the port of an ``adseq serve`` in a process of its own."""
     port = 18_080
     command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", "serve", "--port", str(port)]
     with subprocess.Popen(command, env={**os.environ, "ADSEQ_HOME": str(home.root)}) as service:
@@ -59,7 +59,7 @@ def serving(home: Home) -> Iterator[int]:
 
 
 def table_of(written: dict[int, float], loads: list[Load], events: Seconds, overload: Overload) -> Table:
-    """All figures."""
+    """Return all figures."""
     states_a_second = USERS / written[USERS]
     fastest = loads[-1]
     event = float(np.percentile(events, 99) * 1e3)

@@ -95,7 +95,7 @@ class Asking:
 
 
 def ask(path: str, body: object = None) -> Any:
-    """The service's answer; None where there is none."""
+    """Return the service's answer; None where there is none."""
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", content, {"Content-Type": "application/json"})
     try:
@@ -106,7 +106,7 @@ def ask(path: str, body: object = None) -> Any:
 
 
 def adseq(home: Home, *arguments: str) -> tuple[float, int]:
-    """Run the command to its end. Returns seconds and the peak of its memory in bytes."""
+    """Run the command to its end. Returns seconds and the peak of the command's memory in bytes."""
     started, peak = time.perf_counter(), 0
     command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", *arguments]
     environment = {**os.environ, **SETTINGS, "ADSEQ_HOME": str(home.root)}
@@ -126,7 +126,7 @@ def adseq(home: Home, *arguments: str) -> tuple[float, int]:
 
 @contextmanager
 def serving(home: Home) -> Iterator[psutil.Process]:
-    """``adseq serve``, ready."""
+    """Yield the process of an ``adseq serve`` that is ready."""
     command = [sys.executable, "-c", "from pipelines.cli.app import app; app()", "serve", "--port", str(PORT)]
     environment = {**os.environ, **SETTINGS, "ADSEQ_HOME": str(home.root)}
     with psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
@@ -139,7 +139,7 @@ def serving(home: Home) -> Iterator[psutil.Process]:
 
 
 def soak(home: Home, days: int, console: Console) -> tuple[list[Day], Asking]:
-    """The history, then ``days`` days; a new champion in the middle."""
+    """Run the history, then ``days`` days, with a new champion in the middle."""
     landing, asking, found = Landing(home.landing), Asking(), []
     write_world(landing, WORLD, days + 1)  # the first with the history
     first = WORLD.first_daily_day
@@ -185,7 +185,7 @@ def _after(home: Home, day: date, seconds: float, *, memory: int, service: psuti
 
 
 def drawn(days: Sequence[Day]) -> Figure:
-    """Memory of both processes and the disk by part, by day."""
+    """Return a figure of the memory of both processes and of the disk by part, by day."""
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     memory, disk = figure.subplots(2, 1, sharex=True)
     at = [each.day for each in days]
@@ -211,7 +211,7 @@ def drawn(days: Sequence[Day]) -> Figure:
 
 
 def table_of(days: Sequence[Day], asking: Asking) -> Table:
-    """The first third against the last: what is bounded is level."""
+    """Return the first third against the last: a bounded quantity is level."""
     third = max(1, len(days) // 3)
     early, late = days[:third], days[-third:]
     parts = [part for part in days[-1].room if part != "landing"]
@@ -249,7 +249,7 @@ def table_of(days: Sequence[Day], asking: Asking) -> Table:
 
 
 def run(home: Home, console: Console) -> Table:
-    """A month, its picture and its table."""
+    """Run a month, draw the picture and return the table."""
     days, asking = soak(home, DAYS, console)
     drawn(days).savefig(PICTURE, dpi=RESOLUTION)
     table = table_of(days, asking)

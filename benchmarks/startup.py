@@ -71,10 +71,9 @@ def measure() -> LoadingTime:
 
 
 def import_definitions() -> tuple[float, float, list[str]]:
-    """Seconds of the import, of the whole process, and which heavy packages came along.
+    """Return the seconds of the import, of the whole process, and the heavy packages that were imported.
 
-    Raises:
-        RuntimeError: the definitions cannot be imported.
+    Raises: RuntimeError: the definitions cannot be imported.
     """
     started = time.perf_counter()
     finished = subprocess.run([sys.executable, "-c", IMPORT], cwd=PROJECT, capture_output=True, text=True)
@@ -86,11 +85,11 @@ def import_definitions() -> tuple[float, float, list[str]]:
 
 
 def dg_dev_answers(home: Home) -> float:
-    """Seconds from starting ``dg dev`` until its port answers HTTP; it is stopped again.
+    """Return the seconds from starting ``dg dev`` until its port answers HTTP, and stop ``dg dev``.
 
     Raises:
-        TimeoutError: it did not answer.
-        ServiceFailed: it died.
+        TimeoutError: ``dg dev`` did not answer.
+        ServiceFailed: ``dg dev`` died.
     """
     port = free_port(DAGSTER_PORT + 400)
     log = home.root / "dagster.log"
@@ -117,7 +116,7 @@ def dg_dev_answers(home: Home) -> float:
 
 
 def table_of(loading: LoadingTime) -> Table:
-    """The figures beside their targets."""
+    """Return the figures beside their targets."""
     return Table(
         "Loading the definitions",
         ("what", "measured", "target"),

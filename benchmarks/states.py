@@ -46,7 +46,7 @@ class Measured:
 
 
 def stored(states: NDArray[np.float32], precision: str) -> tuple[NDArray[np.float32], int]:
-    """States [users, width] as they come back from a store of ``precision``, and the bytes of one there."""
+    """Return states [users, width] as read back from a store of ``precision``, and the bytes of one stored state."""
     width = states.shape[1]
     if precision == "float32":
         return states, 4 * width
@@ -57,7 +57,7 @@ def stored(states: NDArray[np.float32], precision: str) -> tuple[NDArray[np.floa
 
 
 def measure(tuning: Tuning, settings: Settings) -> list[Measured]:
-    """Train one shape and measure it at every precision."""
+    """Train one shape and measure the shape at every precision."""
     with tempfile.TemporaryDirectory() as directory:
         epochs = settings.training.maximum_epochs
         task = ItemTask.of(tuning.earlier, tuning.prepared, settings, tuning.asked)
@@ -84,7 +84,7 @@ def _recall(
 
 
 def table(rows: list[Measured]) -> Table:
-    """As people read it."""
+    """Return the table for people."""
     return Table(
         "Recall@10 / Recall@100 against the bytes of a state",
         ("fusion", "kept events", "numbers", "bytes a user", "from the history", "in context"),

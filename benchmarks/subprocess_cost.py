@@ -32,10 +32,9 @@ class Cost:
 
 
 def measured(work: str, root: Path) -> Cost:
-    """Do ``work`` in a fresh process.
+    """Do ``work`` in a fresh process, and return its cost.
 
-    Raises:
-        subprocess.CalledProcessError: it failed.
+    Raises: subprocess.CalledProcessError: the process failed.
     """
     command = [sys.executable, "-m", "benchmarks.subprocess_cost", work, str(root)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -43,7 +42,7 @@ def measured(work: str, root: Path) -> Cost:
 
 
 def ingest_history(root: Path) -> Callable[[], object]:
-    """The landing zone's history into ``root``/tables."""
+    """Return work that ingests the landing zone's history into ``root``/tables."""
     from settings import Settings
     from warehouse.contracts import LandingTable
     from warehouse.ingest.arrival import ingest
@@ -57,7 +56,7 @@ def ingest_history(root: Path) -> Callable[[], object]:
 
 
 def validate_all(root: Path) -> Callable[[], object]:
-    """``adseq validate``, without printing."""
+    """Return the work of ``adseq validate``, without printing."""
     from settings import Settings
     from warehouse.landing import Landing
     from warehouse.validate_landing import validate
@@ -66,7 +65,7 @@ def validate_all(root: Path) -> Callable[[], object]:
 
 
 def all_sequences(root: Path) -> Callable[[], object]:
-    """Everybody's sequence, from the event table to a table."""
+    """Return work that turns the event table into a table of everybody's sequence."""
     import polars as pl
 
     from settings import Settings
@@ -88,7 +87,7 @@ def all_sequences(root: Path) -> Callable[[], object]:
 
 
 def pandas_sequences(root: Path) -> Callable[[], object]:
-    """The same in pandas, as one writes it."""
+    """Return the same work in pandas, as a pandas user writes it."""
     import pandas as pd  # type: ignore[import-untyped]
 
     from settings import Settings
@@ -107,7 +106,7 @@ def pandas_sequences(root: Path) -> Callable[[], object]:
 
 
 def sorted_copy(root: Path) -> Callable[[], object]:
-    """The floor of sequences: DuckDB reads the same columns, sorts them, and writes them."""
+    """Return the floor of sequences: work in which DuckDB reads the same columns, sorts and writes."""
     import duckdb
 
     from warehouse.tables import Tables

@@ -65,7 +65,7 @@ class Stepper:
         )
 
     def step(self, batch: SampledBatch[ItemBatch]) -> float:
-        """Seconds of one step."""
+        """Take one step, and return its seconds."""
         started = time.perf_counter()
         self.optimizer.zero_grad()
         training_loss(self.task, self.network, batch).backward()  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ def run(world: World, console: Console) -> tuple[TrainingSpeed, Table]:
 
 
 def measure(world: World) -> TrainingSpeed:
-    """Alternate trimmed and padded steps on the same batches, then fit for real."""
+    """Alternate trimmed and padded steps on the same batches, then run a real fit."""
     task = distinct_users(world)
     batches, network = task.batches(), task.network()
     trimmed = Stepper(network, task)
@@ -119,8 +119,11 @@ def measure(world: World) -> TrainingSpeed:
 
 
 def distinct_users(world: World) -> ItemTask:
-    """Every user at the end of the log with one positive: batches of 512 distinct sequences of the world's lengths.
-    Which item is the positive changes no shape, so it is drawn."""
+    """Return a task of every user at the end of the log with one positive.
+
+    The task has batches of 512 distinct sequences of the world's lengths. The positive is drawn: the choice of the item
+    changes no shape.
+    """
     dataset = world.prepared.dataset
     users = np.arange(dataset.log.users)
     items = np.random.default_rng(0).choice(world.prepared.examples.item, len(users))
@@ -138,10 +141,9 @@ def distinct_users(world: World) -> ItemTask:
 
 @torch.inference_mode()
 def check_same_states(network: TwoTower, batch: SampledBatch[ItemBatch], wide: SampledBatch[ItemBatch]) -> None:
-    """The padded peer must be the same model.
+    """Check that the padded peer is the same model.
 
-    Raises:
-        AssertionError: its states differ.
+    Raises: AssertionError: the states of the peers differ.
     """
     network.eval()
     trimmed, padded = (torch.cat([network.encoder(chunk) for chunk in each.chunks]) for each in (batch, wide))
@@ -151,7 +153,10 @@ def check_same_states(network: TwoTower, batch: SampledBatch[ItemBatch], wide: S
 
 
 def real_fit(world: World) -> tuple[float, float, float, float]:
-    """One short epoch of ``ml.training.fit.fit``: pairs a second, sequences a pair, share of waiting, mean length."""
+    """Run one short epoch of ``ml.training.fit.fit``.
+
+    Returns: Pairs a second, sequences a pair, share of waiting, mean length.
+    """
     examples, log = world.prepared.examples, world.prepared.dataset.log
     training = world.settings.training.model_copy(update={"epoch_examples": FIT_EXAMPLES})
     settings = world.settings.model_copy(update={"training": training})
@@ -164,7 +169,7 @@ def real_fit(world: World) -> tuple[float, float, float, float]:
 
 
 def table_of(speed: TrainingSpeed, world: World) -> Table:
-    """The figures beside their targets."""
+    """Return the figures beside their targets."""
     model = world.settings.model
     return Table(
         f"Training, batches of {world.settings.training.batch_size}, width {model.width}, {model.layers} layers",

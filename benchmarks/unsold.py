@@ -59,7 +59,7 @@ def with_unsold(period: TrainingPeriod, count: int, dated: bool, seed: int) -> T
     """Return the period with copies of ``count`` items, drawn evenly, that have no events.
 
     One in four takes the advertiser of another item. Where ``dated`` is false the copies have no date and so have been
-    listed always, else they have the dates of their originals.
+    listed always; else the copies have the dates of their originals.
     """
     random, items = np.random.default_rng(seed), period.items
     source = items[random.integers(len(items), size=count)]
@@ -82,7 +82,7 @@ def with_unsold(period: TrainingPeriod, count: int, dated: bool, seed: int) -> T
 
 
 def measure(name: str, period: TrainingPeriod, settings: Settings) -> Figures:
-    """Train until the period's last window and ask for its conversions."""
+    """Train until the period's last window, and ask for the conversions of that window."""
     earlier, prepared, asked = validation_slice(period, settings)
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         task = ItemTask.of(earlier, prepared, settings)
@@ -112,7 +112,7 @@ def _newly_listed(asked: EvaluationSet) -> NDArray[np.bool_]:
 
 
 def table_of(found: list[Figures]) -> Table:
-    """One row a training, the one without the copies first."""
+    """Return one row a training, the one without the copies first."""
     plain, *others = found
 
     def cost(other: Figures) -> float:

@@ -16,7 +16,9 @@ NAMES = ["page_visit", "add_to_cart", "checkout"]
 
 
 def untrained_model(log: pl.DataFrame, items: pl.DataFrame, directory: Path) -> tuple[Dataset, TwoTower]:
-    """A network for a catalogue, and what it reads; written into ``directory`` as a version's deployed part is.
+    """Return a network for a catalogue and the dataset of the network.
+
+    The network is written into ``directory`` like a version's deployed part.
 
     Args:
         log: some events of the catalogue's items, sorted by user_id and event_time.

@@ -42,20 +42,22 @@ class World:
     trained_day: date  # the last day of the history
 
     def everyone(self) -> Slices:
-        """Each user's newest events at the end of the log: the lengths that the targets are stated for."""
+        """Return each user's newest events at the end of the log: the targets are stated for these lengths."""
         log = self.prepared.dataset.log
         return newest(log, np.arange(log.users), log.offsets[1:], POSITIONS)
 
     def lengths(self) -> str:
-        """The lengths of ``everyone`` in words."""
+        """Return the lengths of ``everyone`` in words."""
         lengths = self.everyone().lengths
         return f"mean length {lengths.mean():.1f}, median {np.median(lengths):.0f}, {(lengths == 100).mean():.0%} cut"
 
 
 @contextmanager
 def written_world(console: Console) -> Iterator[World]:
-    """The world in a temporary home, which is removed afterwards. Settings are the defaults, whatever the
-    environment says, so that figures compare."""
+    """Write the world into a temporary home, yield it, and remove the home afterwards.
+
+    Settings are the defaults, whatever the environment says, so that figures compare.
+    """
     for name in [name for name in os.environ if name.startswith("ADSEQ_")]:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:

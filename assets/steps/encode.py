@@ -195,8 +195,7 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
 def _engagement(
     workspace: Workspace, day: date, users: pl.Series, item_ids: pl.Series
 ) -> "tuple[NDArray[np.bool_], Ragged | None]":
-    """Return a mask [items] of the items that anybody has engaged with by the end of ``day``, and each user's own
-    items.
+    """Return a mask [items] of the items with any engagement by the end of ``day``, and each user's own items.
 
     The user's own items are rows of ``item_ids``, which the user isn't shown; None where repeats count.
     """

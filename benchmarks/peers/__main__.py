@@ -40,7 +40,7 @@ class Arguments:
 
     @classmethod
     def parse(cls, given: Sequence[str]) -> Arguments:
-        """Exits with 2 and a message where they make no sense."""
+        """Return the arguments. Senseless arguments end the process with code 2 and a message."""
         parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
         parser.add_argument("split", type=Path, help="directory of a fixed split")
         parser.add_argument("--models", nargs="+", choices=PEERS, default=PEERS, metavar="MODEL", help=", ".join(PEERS))
@@ -70,7 +70,7 @@ class Arguments:
 
 
 def main(given: Sequence[str]) -> int:
-    """Returns the exit code: 1 where a peer failed, 2 where nothing could be started."""
+    """Return the exit code: 1 where a peer failed, 2 where nothing could be started."""
     arguments, console = Arguments.parse(given), Console()
     from pipelines.cli.errors import RunRefused
     from pipelines.evaluate.split import Split  # imports torch: `--help` need not wait for it
@@ -94,7 +94,7 @@ def main(given: Sequence[str]) -> int:
 
 
 def peer_outcomes(name: str, arguments: Arguments, split: Split, console: Console) -> list[Outcome]:
-    """The peer's answers with their figures; one ``Failed`` where it broke, so that the others are still shown."""
+    """Return the peer's answers with figures, or one ``Failed``, so that the other peers are still shown."""
     from benchmarks.peers.scoring import ListsRefused, score
 
     path = result_path(arguments.out, name)
@@ -112,7 +112,7 @@ class PeerFailed(RuntimeError):
 
 
 def is_there(path: Path, arguments: Arguments) -> bool:
-    """Whether a whole result of this split's very files and this seed lies there."""
+    """Return whether a whole result of exactly this split's files and this seed lies there."""
     if not path.is_file():
         return False
     result = PeerResult.read(path)
@@ -120,10 +120,10 @@ def is_there(path: Path, arguments: Arguments) -> bool:
 
 
 def train(name: str, arguments: Arguments, console: Console) -> None:
-    """Run the peer's own process; its output passes through.
+    """Run the peer's own process; the output of the process passes through.
 
     Raises:
-        PeerFailed: it could not be started, or ended with an error.
+        PeerFailed: the process could not be started, or ended with an error.
     """
     if not arguments.python.is_file():
         raise PeerFailed(
@@ -148,7 +148,7 @@ def train(name: str, arguments: Arguments, console: Console) -> None:
 
 
 def lists_outcome(name: str, path: Path, split: Split) -> Outcome:
-    """Lists of another system with their figures."""
+    """Return the lists of another system with figures."""
     from benchmarks.peers.scoring import ListsRefused, score
 
     try:

@@ -81,7 +81,7 @@ class Cosine:
             yield Fitted(setting, KnnModel(model.similarity), time.perf_counter() - started)
 
     def recommender(self, setting: KnnSetting) -> CosineRecommender:
-        """implicit's model of a setting."""
+        """Return implicit's model of a setting."""
         return CosineRecommender(K=setting.neighbours)
 
     def words(self, setting: KnnSetting) -> str:

@@ -9,17 +9,17 @@ from benchmarks.peers.tasks import Codes, Log
 
 
 def user_matrix(log: Log) -> csr_matrix:
-    """[users, items]; a user or an item without events has an empty row or column."""
+    """Return [users, items]; a user or an item without events has an empty row or column."""
     return _counted(log.user, log.item, log.items)
 
 
 def session_matrix(log: Log) -> csr_matrix:
-    """[sessions, items]."""
+    """Return [sessions, items]."""
     return _counted(log.session, log.item, log.items)
 
 
 def sequence_matrix(sequences: list[Codes], items: int) -> csr_matrix:
-    """[queries, items]."""
+    """Return [queries, items]."""
     rows = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
     columns = np.concatenate([*sequences, np.zeros(0, np.int64)])
     return coo_matrix((np.ones(len(rows), np.float32), (rows, columns)), (len(sequences), items)).tocsr()

@@ -58,14 +58,14 @@ class PeerResult:
     answers: tuple[Answer, ...]
 
     def write(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write the result as JSON, whole or not at all."""
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(json.dumps(asdict(self), indent=1))
         temporary.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> PeerResult:
-        """Read what ``write`` wrote.
+        """Read a result that ``write`` wrote.
 
         Raises:
             ValueError: the file is not a result.
@@ -78,12 +78,12 @@ class PeerResult:
 
 
 def result_path(out: Path, peer: str) -> Path:
-    """Where the result of ``peer`` lies, its lists beside it."""
+    """Return the path of the result of ``peer``; the lists lie beside the result."""
     return out / peer / "result.json"
 
 
 def fingerprint(split: Path) -> str:
-    """Changes with any byte of what a peer learns from or is asked."""
+    """Return a text that changes with any byte of the files that a peer learns from or is asked."""
     digest = hashlib.sha256()
     for name in LEARNT_FROM:
         digest.update((split / f"{name}.parquet").read_bytes())

@@ -22,7 +22,7 @@ class ListsRefused(ValueError):
 
 
 def score(lists: Path, split: Split) -> Metrics:
-    """Metrics of the lists in a Parquet file, on the items seen in training.
+    """Return the metrics of the lists in a Parquet file, on the items seen in training.
 
     Items outside the catalogue are dropped and the rest moves up, queries outside the split are ignored, a query
     without a list has missed everything.
@@ -47,7 +47,7 @@ def score(lists: Path, split: Split) -> Metrics:
 
 
 def read_lists(path: Path, split: Split) -> pl.DataFrame:
-    """query_id, rank, item_id of the split's queries, ids as text, checked; raises as ``score`` does."""
+    """Return query_id, rank, item_id of the split's queries, ids as text, checked; raises as ``score`` does."""
     if not path.is_file():
         raise ListsRefused(f"{path} does not exist: give a Parquet file of {', '.join(COLUMNS)}.")
     frame = pl.read_parquet(path)
@@ -68,7 +68,7 @@ def read_lists(path: Path, split: Split) -> pl.DataFrame:
 
 
 def brand_codes(split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """[catalogue] a code for each brand, -1 where the split names none."""
+    """Return [catalogue] a code for each brand, -1 where the split names no brand."""
     brand = split.catalogue["brand"].cast(pl.String)
     codes = brand.rank("dense").cast(pl.Int64) - 1
     return codes.fill_null(UNKNOWN_BRAND).to_numpy()

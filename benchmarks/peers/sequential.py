@@ -57,7 +57,7 @@ class TargetSoftmax(TransformerLightningModule):
 
 
 def silent_trainer() -> Trainer:
-    """Lightning without files and bars; RecTools calls it, and ``fit_partial`` sets its epochs."""
+    """Return a Lightning trainer without files and bars; RecTools calls this, and ``fit_partial`` sets its epochs."""
     return Trainer(
         max_epochs=1,
         devices=1,
@@ -139,24 +139,26 @@ class Sequential:
 
 
 def interactions(log: Log) -> Dataset:
-    """The log as RecTools takes it. Its order is the log's: the place of an event stands for its time, since events of
-    one day may share a time stamp."""
+    """Return the log in the form that RecTools takes, in the order of the log.
+
+    The place of an event stands for its time, since events of one day may share a time stamp.
+    """
     frame = pd.DataFrame({Columns.User: log.user, Columns.Item: log.item, Columns.Weight: 1.0})
     frame[Columns.Datetime] = pd.to_datetime(np.arange(len(log)), unit="s")
     return Dataset.construct(frame)
 
 
 def sasrec() -> Sequential:
-    """Causal self-attention, each position predicts the next item."""
+    """Return causal self-attention, in which each position predicts the next item."""
     return Sequential(SASRecModel, "SASRec", epochs=100, patience=10)
 
 
 def bert4rec() -> Sequential:
-    """Bidirectional self-attention, masked items are predicted; it needs several times SASRec's epochs."""
+    """Return bidirectional self-attention that predicts masked items; it needs several times SASRec's epochs."""
     return Sequential(BERT4RecModel, "BERT4Rec", epochs=150, patience=20, mask_prob=0.3)
 
 
 def _quiet() -> None:
-    """One trainer call an epoch would repeat Lightning's greetings, and RecTools warns of its own code."""
+    """Silence Lightning's greetings, which each epoch's trainer call would repeat, and RecTools' own warnings."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|rectools|pydantic")

@@ -64,7 +64,7 @@ Outcome = ScoredPeer | ScoredLists | Failed
 
 
 def table_of(split: str, seed: int, outcomes: Sequence[Outcome]) -> Table:
-    """A row an outcome, in their order; the notes say how each was treated and why one failed."""
+    """Return one row an outcome, in order; the notes say how each peer was treated and why one failed."""
     peers = [outcome for outcome in outcomes if isinstance(outcome, ScoredPeer)]
     notes = dict.fromkeys([HOW, *(peer.result.note for peer in peers), *(_chosen(peer) for peer in peers)])
     versions = dict.fromkeys(peer.result.versions for peer in peers)

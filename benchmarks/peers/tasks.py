@@ -54,11 +54,11 @@ class Queries:
         return len(self.history)
 
     def ways(self) -> tuple[str, ...]:
-        """The ways to ask, by what a query is made of."""
+        """Return the ways to ask, named by the parts of a query."""
         return (HISTORY, CONTEXT, BOTH) if self.has_context else (HISTORY,)
 
     def sequences(self, way: str) -> list[Codes]:
-        """What the peer is given for each query: items, oldest first; the context item comes last."""
+        """Return the input of the peer for each query: items, oldest first; the context item comes last."""
         contexts = [self.context[q : q + 1][self.context[q : q + 1] != UNKNOWN] for q in range(len(self))]
         if way == HISTORY:
             return self.history
@@ -67,7 +67,7 @@ class Queries:
         return [np.concatenate(pair) for pair in zip(self.history, contexts, strict=True)]
 
     def excluded(self) -> list[Codes]:
-        """Items that a list must not hold, whatever the way: the history and the context item."""
+        """Return the items that a list must not hold, whatever the way: the history and the context item."""
         return self.sequences(BOTH)
 
     def take(self, rows: Codes) -> Queries:
@@ -85,7 +85,7 @@ class Task:
     queries: Queries
 
     def recent(self) -> Log:
-        """The events of the newest window."""
+        """Return the events of the newest window."""
         return self.log.where(self.log.seconds >= self.end - self.window)
 
 
@@ -108,7 +108,7 @@ class PeerSplit:
 
     @classmethod
     def read(cls, directory: Path) -> PeerSplit:
-        """Read everything but the targets."""
+        """Read all files of the split but the targets."""
         meta = json.loads((directory / "meta.json").read_text())
         train = _read(directory, "train").sort_values("ord", kind="stable")
         queries, history = _read(directory, "queries"), _read(directory, "history")
@@ -141,11 +141,13 @@ class PeerSplit:
 
 
 def validation(whole: Task, seed: int) -> Validation:
-    """The newest window of the training period, asked as the split asks: each user at its start (temporal), or each
-    session in it, whose first item is the context and whose others are the targets (context).
+    """Return the newest window of the training period, asked as the split asks.
+
+    Each user is asked at the window's start (temporal); or each session of the window is a query, whose first item is
+    the context and whose other items are the targets (context).
 
     Raises:
-        ValueError: the window or what is before it is empty.
+        ValueError: the window, or the time before the window, is empty.
     """
     start = whole.end - whole.window
     before, inside = whole.log.where(whole.log.seconds < start), whole.recent()
@@ -170,8 +172,11 @@ def validation(whole: Task, seed: int) -> Validation:
 
 
 def _candidates(whole: Task, before: Log, inside: Log) -> Codes:
-    """What was seen before the window; where the split's catalogue leaves out items of its training period (news), only
-    what was also seen in the window or within one window before it, which is how such a catalogue is made."""
+    """Return the items that were seen before the window.
+
+    Where the split's catalogue leaves out items of its training period (news), only items also seen in the window or
+    within one window before count: such a catalogue is made that way.
+    """
     seen = np.unique(before.item)
     if len(whole.candidates) == whole.log.items:
         return seen
@@ -180,7 +185,7 @@ def _candidates(whole: Task, before: Log, inside: Log) -> Codes:
 
 
 def _by_user(before: Log, inside: Log) -> tuple[Queries, Codes, Codes]:
-    """A query a user known before; targets are the distinct items of the window that are new to them."""
+    """Return a query for each user known before; targets are the distinct window items that are new to the user."""
     users = np.intersect1d(before.user, inside.user)
     history = _grouped(_rows(users, before.user), before.item, len(users))
     query = _rows(users, inside.user)
@@ -189,7 +194,7 @@ def _by_user(before: Log, inside: Log) -> tuple[Queries, Codes, Codes]:
 
 
 def _by_session(before: Log, inside: Log) -> tuple[Queries, Codes, Codes]:
-    """A query a session of two items or more: history is what the user did before the session began."""
+    """Return a query for each session of two items or more; the history is the user's events before the session."""
     sessions, first, query = np.unique(inside.session, return_index=True, return_inverse=True)
     context, user, start = inside.item[first], inside.user[first], inside.seconds[first]
     items = np.concatenate([before.item, inside.item])
@@ -206,7 +211,7 @@ def _by_session(before: Log, inside: Log) -> tuple[Queries, Codes, Codes]:
 
 
 def _new_pairs(query: Codes, item: Codes, seen: list[Codes]) -> tuple[Codes, Codes]:
-    """Distinct (query, item) pairs without those in ``seen``; query -1 is dropped."""
+    """Return the distinct (query, item) pairs without those in ``seen``; query -1 is dropped."""
     pairs = pd.DataFrame({"query": query, "item": item})[query != UNKNOWN].drop_duplicates()
     known = pd.DataFrame({"query": np.repeat(np.arange(len(seen)), [len(each) for each in seen])})
     known["item"] = np.concatenate([*seen, np.zeros(0, np.int64)])
@@ -220,7 +225,7 @@ def _rows(values: Codes, wanted: Codes) -> Codes:
 
 
 def _grouped(query: Codes, item: Codes, queries: int) -> list[Codes]:
-    """Items by query, their order kept; unknown items and queries dropped."""
+    """Return the items by query, in order; unknown items and queries are dropped."""
     known = (query != UNKNOWN) & (item != UNKNOWN)
     query, item = query[known], item[known]
     order = np.argsort(query, kind="stable")
@@ -228,13 +233,13 @@ def _grouped(query: Codes, item: Codes, queries: int) -> list[Codes]:
 
 
 def _sessions(train: pd.DataFrame) -> Codes:
-    """Codes of (user, session); a user's UTC day is a session where the split names none."""
+    """Return the codes of (user, session); a user's UTC day is a session where the split names none."""
     session = train["session_id"] if "session_id" in train else train["ts"] // DAY_SECONDS
     return train.assign(session=session).groupby(["user_id", "session"], sort=False).ngroup().to_numpy(np.int64)
 
 
 def _read(directory: Path, name: str) -> pd.DataFrame:
-    """A file of the split with its ids as text, whatever type they have."""
+    """Return a file of the split with ids as text, whatever the type of the file."""
     frame = pd.read_parquet(directory / f"{name}.parquet")
     for column in ("query_id", "user_id", "item_id", "context_item"):
         if column in frame:

@@ -25,7 +25,7 @@ LIBRARIES = ("rectools", "pm-implicit", "torch")  # implicit comes as pm-implici
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code."""
+    """Train, answer and write. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("split", type=Path)
@@ -37,7 +37,10 @@ def main(arguments: list[str]) -> int:
 
 
 def peer_named(name: str) -> Peer[Any]:
-    """A peer of ``PEERS``; imports only its own library, so that its memory is its own too."""
+    """Return a peer of ``PEERS``.
+
+    Only the peer's own library is imported, so that the memory of the process is the peer's own, too.
+    """
     if name == "als":
         from benchmarks.peers.als import Als
 
@@ -52,7 +55,7 @@ def peer_named(name: str) -> Peer[Any]:
 
 
 def train(name: str, peer: Peer[Any], directory: Path, *, out: Path, seed: int) -> PeerResult:
-    """Tune, fit, answer; the result is written last, so a result that is there is whole."""
+    """Tune, fit and answer; the result is written last, so a present result is whole."""
     split = PeerSplit.read(directory)
     target = result_path(out, name)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,7 @@ def train(name: str, peer: Peer[Any], directory: Path, *, out: Path, seed: int) 
 
 
 def write_lists(path: Path, lists: NDArray[np.int64], split: PeerSplit) -> None:
-    """query_id, rank (1 = best), item_id; ids as text."""
+    """Write query_id, rank (1 = best), item_id; ids as text."""
     query, place = np.nonzero(lists >= 0)
     columns = {
         "query_id": pa.array(split.query_ids[query], pa.string()),
@@ -93,7 +96,7 @@ def write_lists(path: Path, lists: NDArray[np.int64], split: PeerSplit) -> None:
 
 
 def peak_bytes() -> int:
-    """Most memory this process had resident."""
+    """Return the largest resident memory of this process."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent had when it started this process
         lines = status.read_text().splitlines()

@@ -28,8 +28,10 @@ class Model(Protocol):
     """A fitted peer."""
 
     def scores(self, sequences: list[Codes]) -> NDArray[np.float32]:
-        """[queries, items] for the items that each query is made of, oldest first; -inf: nothing to say of that item.
-        No sequence is empty."""
+        """Return [queries, items] for the items of each query, oldest first; -inf: no opinion on that item.
+
+        No sequence is empty.
+        """
         ...
 
 
@@ -47,30 +49,30 @@ class Peer(Protocol[Setting]):
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """Return the name for people."""
         ...
 
     @property
     def note(self) -> str:
-        """How it is treated, a sentence or two."""
+        """Return a sentence or two on the treatment of the peer."""
         ...
 
     @property
     def settings(self) -> Sequence[Setting]:
-        """In the order they are tried."""
+        """Return the settings, in the order in which they are tried."""
         ...
 
     @property
     def patience(self) -> int | None:
-        """Tuning stops after so many settings without a better one; None: it tries all."""
+        """Return the number of settings without a better one after which tuning stops; None: tuning tries all."""
         ...
 
     def fitted(self, task: Task, wanted: Sequence[Setting], seed: int) -> Iterator[Fitted[Setting]]:
-        """A model of each wanted setting, in their order."""
+        """Yield a model of each wanted setting, in order."""
         ...
 
     def words(self, setting: Setting) -> str:
-        """The setting, for people."""
+        """Return the setting, for people."""
         ...
 
 
@@ -99,7 +101,7 @@ class Answered:
 
 
 def tune(peer: Peer[Setting], held_out: Validation, seed: int) -> tuple[dict[str, Trial[Setting]], int]:
-    """The best trial by way to ask, and the number of settings tried."""
+    """Return the best trial by way to ask, and the number of settings tried."""
     best: dict[str, Trial[Setting]] = {}
     tried = last_better = 0
     for fitted in peer.fitted(held_out.task, peer.settings, seed):
@@ -123,7 +125,7 @@ def tune(peer: Peer[Setting], held_out: Validation, seed: int) -> tuple[dict[str
 def refit_and_answer(
     peer: Peer[Setting], whole: Task, chosen: dict[str, Trial[Setting]], seed: int
 ) -> Iterator[Answered]:
-    """Each way's lists by its chosen setting, fitted on the whole training period."""
+    """Yield each way's lists by its chosen setting, fitted on the whole training period."""
     settings = [trial.setting for trial in chosen.values()]
     wanted = [setting for setting in peer.settings if setting in settings]
     for fitted in peer.fitted(whole, wanted, seed):
@@ -136,10 +138,10 @@ def refit_and_answer(
 
 
 def answer(model: Model, task: Task, way: str) -> NDArray[np.int64]:
-    """[queries, DEPTH] items, best first, -1 at the end of short lists.
+    """Return [queries, DEPTH] items, best first, -1 at the end of short lists.
 
-    A query the model has nothing to say to (no known item, no neighbour) gets the most popular items of the newest
-    window, as anybody would do who runs such a model.
+    A query without an opinion of the model (no known item, no neighbour) gets the most popular items of the newest
+    window, as an operator of such a model would do.
     """
     queries, candidates = task.queries, task.candidates
     sequences, excluded = queries.sequences(way), queries.excluded()
@@ -160,15 +162,17 @@ def answer(model: Model, task: Task, way: str) -> NDArray[np.int64]:
 
 
 def _popularity(task: Task) -> NDArray[np.float32]:
-    """[candidates] events in the newest window, then those of all time."""
+    """Return [candidates] events in the newest window; events of all time break ties."""
     recent = np.bincount(task.recent().item, minlength=task.log.items)
     ever = np.bincount(task.log.item, minlength=task.log.items)
     return (recent + ever / (ever.max() + 1))[task.candidates].astype(np.float32)
 
 
 def _best(scores: NDArray[np.float32], excluded: list[Codes]) -> NDArray[np.int64]:
-    """[rows, DEPTH] columns of the best finite scores without the excluded columns (-1 is none); of equal scores the
-    lower column first."""
+    """Return [rows, DEPTH] the columns of the best finite scores, without the excluded columns (-1 is none).
+
+    Of equal scores the lower column comes first.
+    """
     row, column = np.repeat(np.arange(len(excluded)), [len(each) for each in excluded]), np.concatenate(excluded)
     scores[row[column != NO_ITEM], column[column != NO_ITEM]] = -np.inf
     lists = np.full((len(scores), DEPTH), NO_ITEM, np.int64)
