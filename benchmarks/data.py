@@ -29,7 +29,7 @@ FILE_EVENTS = 5_000_000  # at most in one file
 
 @dataclass(frozen=True)
 class Size:
-    """What a log of so many events costs."""
+    """The costs of a log of so many events."""
 
     events: int
     ingest: Cost

@@ -44,7 +44,7 @@ FAR = {"active": 5_000_000, "items": 1_000_000, "history": 2_000_000_000}  # of 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a day is."""
+    """The size of a day."""
 
     active: int = 1_000
     items: int = 10_000

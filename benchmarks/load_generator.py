@@ -88,7 +88,7 @@ def request_of(random: np.random.Generator) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Overload:
-    """Twice as many requests as can be answered, and the time after it."""
+    """Twice as many requests as can be answered, and the time after the overload."""
 
     sustainable: float  # requests a second that are answered when some connections ask one after the other
     offered: float

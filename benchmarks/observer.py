@@ -35,7 +35,7 @@ HANDED_DOWN, LASTING, OPENING, POPULARITY = 2.0, 0.7, 0.8, 1.5
 
 @dataclass
 class SeenIntent:
-    """What the sessions of one intent show."""
+    """The facts that the sessions of one intent show."""
 
     leaf: int
     opened: int  # in half days, as ``State.opened``
@@ -49,7 +49,7 @@ class SeenIntent:
 
 @dataclass
 class SeenUser:
-    """What the sessions of one user show."""
+    """The facts that the sessions of one user show."""
 
     openings: NDArray[np.float64]  # (leaves,) intents begun
     intents: list[SeenIntent] = field(default_factory=list)  # that may be alive

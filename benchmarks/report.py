@@ -33,7 +33,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Table:
-    """What one benchmark found. Each row has one text a column; the first column says what was measured."""
+    """The result of one benchmark. Each row has one text a column; the first column names the measured quantity."""
 
     title: str
     columns: tuple[str, ...]

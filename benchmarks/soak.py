@@ -63,7 +63,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Day:
-    """What a day left behind."""
+    """The figures of a home and its service after one day."""
 
     day: date
     seconds: float

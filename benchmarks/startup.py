@@ -51,7 +51,7 @@ def run(console: Console) -> tuple[LoadingTime, Table]:
 
 
 def measure() -> LoadingTime:
-    """Import in fresh processes on an empty home, then start ``dg dev`` on it."""
+    """Import in fresh processes on an empty home, then start ``dg dev`` on that home."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         home = Home(Path(directory))

@@ -20,7 +20,7 @@ COLUMNS = ("user_id", "event_id", "event_time", "event_name", "item_id", "advert
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took.
+    """The cost of a piece of work.
 
     Attributes:
         seconds: without the imports.
@@ -87,7 +87,7 @@ def all_sequences(root: Path) -> Callable[[], object]:
 
 
 def pandas_sequences(root: Path) -> Callable[[], object]:
-    """Return the same work in pandas, as a pandas user writes it."""
+    """Return work that makes the same sequences in pandas, in the way of a pandas user."""
     import pandas as pd  # type: ignore[import-untyped]
 
     from settings import Settings

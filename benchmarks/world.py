@@ -54,7 +54,7 @@ class World:
 
 @contextmanager
 def written_world(console: Console) -> Iterator[World]:
-    """Write the world into a temporary home, yield it, and remove the home afterwards.
+    """Write the world into a temporary home, yield the world, and remove the home afterwards.
 
     Settings are the defaults, whatever the environment says, so that figures compare.
     """

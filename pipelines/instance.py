@@ -81,7 +81,10 @@ def unfinished_runs(opened: dg.DagsterInstance, tags: Mapping[str, str] | None =
 
 
 def cancel_run(opened: dg.DagsterInstance, run_id: str) -> None:
-    """Mark a run as canceled, unless it has ended. Dagster retries a failed run and leaves a canceled one alone."""
+    """Mark a run as canceled, unless the run has ended.
+
+    Dagster retries a failed run and leaves a canceled run alone.
+    """
     run = opened.get_run_by_id(run_id)
     if run is not None and not run.is_finished:
         opened.report_run_canceled(run, "Ctrl-C or SIGTERM ended `adseq run`. The same command continues.")

@@ -58,7 +58,7 @@ REPORTS = (
 class ErrorRetryPolicy(dg.RetryPolicy):
     """Retry errors and never an interruption.
 
-    Dagster also applies a retry policy to an asset whose run was terminated, which would then go on.
+    Dagster also applies a retry policy to an asset of a terminated run, and the asset would then go on.
     """
 
     def calculate_delay(self, attempt_num: int) -> float:

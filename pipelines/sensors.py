@@ -70,7 +70,7 @@ def new_landing_dates(context: dg.SensorEvaluationContext) -> dg.SensorResult | 
 
 
 def not_ready(landing: Landing, day: date, partitions: dg.DailyPartitionsDefinition, now: float) -> str | None:
-    """Return why a landed day cannot run yet, as a sentence; None when it can.
+    """Return the reason why a landed day cannot run yet, as a sentence; None for a day that can run.
 
     Args:
         landing: the landing zone.
@@ -116,7 +116,7 @@ def _again(each: OutOfDate) -> dg.RunRequest:
 
 
 def _observation(each: OutOfDate) -> dg.AssetObservation:
-    """Say on the day's partition of ``events`` why it runs again."""
+    """Return an observation on the day's partition of ``events`` that says why the day runs again."""
     return dg.AssetObservation(
         asset_key="events", partition=each.day.isoformat(), metadata={"out_of_date": str(each)}, description=str(each)
     )

@@ -35,7 +35,7 @@ SHOWN_EVENTS = 20
 
 @dataclass(frozen=True)
 class Place:
-    """What a request says of where it comes from, in the terms of the model."""
+    """The place that a request comes from, in the terms of the model."""
 
     context: ContextBatch
     subject: int | None  # catalogue row

@@ -58,7 +58,7 @@ PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe
 
 @dataclass(frozen=True)
 class Service:
-    """What all requests share."""
+    """The state that all requests share."""
 
     store: OnlineStore
     follower: Follower

@@ -43,7 +43,7 @@ def verify_catalogue(home: Path, publication: Publication) -> None:
 
 @dataclass(frozen=True)
 class Attributes:
-    """Of each item, by row."""
+    """The attributes of each item, by row."""
 
     item_id: list[str]
     advertiser_id: list[str | None]

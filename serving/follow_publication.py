@@ -30,8 +30,11 @@ def _loaded(home: Path, publication: Publication) -> Served:
 
 
 class Follower:
-    """Holds the publication that answers. A request takes ``current`` once and keeps to it: what it answers is of one
-    version, also while another takes over."""
+    """The holder of the publication that answers.
+
+    A request takes ``current`` once and keeps to that publication: an answer is of one version, also while another
+    publication takes over.
+    """
 
     def __init__(self, home: Path, store: OnlineStore, metrics: ServiceMetrics, every_seconds: float) -> None:
         self.home, self.store, self.metrics, self.every_seconds = home, store, metrics, every_seconds

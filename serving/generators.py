@@ -16,7 +16,7 @@ from serving.users import KnownUser
 
 @dataclass(frozen=True)
 class Query:
-    """What generators are asked."""
+    """The question that generators are asked."""
 
     user: KnownUser
     vector: NDArray[np.float32]  # [width]
@@ -84,7 +84,7 @@ def _place_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class Popularity:
-    """What most people engaged with in the last weeks: for somebody of whom nothing is known."""
+    """The items that most people engaged with in the last weeks, for somebody of whom nothing is known."""
 
     source = Source.popularity
 

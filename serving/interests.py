@@ -20,7 +20,7 @@ from ml.features.items import CATEGORY_LEVELS, ItemFeatures
 
 @dataclass(frozen=True)
 class InterestProfiles:
-    """Of each interest that the catalogue has, by row."""
+    """The profile of each interest that the catalogue has, by row."""
 
     row_of: dict[str, int]
     content: NDArray[np.float32]  # [interests, content] of unit length, zero where no item's is known

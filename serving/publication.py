@@ -29,7 +29,7 @@ from warehouse.tables import Tables
 
 @dataclass(frozen=True)
 class Served:
-    """What answers requests until a newer publication is loaded."""
+    """The publication that answers requests until a newer publication is loaded."""
 
     publication: Publication
     artifact: ModelArtifact

@@ -62,7 +62,7 @@ def add_all(served: Served, store: OnlineStore, events: Sequence[Event], now: da
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """What became of a state that was behind its sequence."""
+    """The result of catching up a state that was behind its sequence."""
 
     state: StateRecord | None  # None where the sequence is gone
     unwritten: bool = False  # the store takes no write: the next request infers the state again

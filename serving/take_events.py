@@ -18,8 +18,8 @@ class Intake:
 
     Attributes:
         new: events that no stored sequence has, each once, in the order of the request.
-        known: how many events were sent before, or are in the request twice.
-        forgotten: how many events are of users who were forgotten.
+        known: number of events that were sent before, or that are in the request twice.
+        forgotten: number of events of users who were forgotten.
     """
 
     new: list[Event]

@@ -44,9 +44,9 @@ class LandedDays(dg.DailyPartitionsDefinition):
 def daily_partitions(landed: Sequence[date], time_zone: str, today: date) -> LandedDays:
     """Return daily partitions from the first landed day to the newest.
 
-    Dagster offers a day once it is over in ``time_zone``. A day between two landed ones is a partition, too: nothing
-    arrived on it. A folder dated after today, such as one of a year typed wrong, does not move the end. With nothing
-    landed there is no partition yet: Dagster still loads.
+    Dagster offers a day once the day is over in ``time_zone``. A day between two landed days is a partition, too:
+    nothing arrived on that day. A folder dated after today, such as one of a year typed wrong, does not move the end.
+    With nothing landed there is no partition yet: Dagster still loads.
 
     Args:
         landed: arrival days, ascending.

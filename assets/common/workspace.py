@@ -80,7 +80,7 @@ class Workspace:
         """Return the item model of a directory.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or another adseq wrote it.
+            ArtifactError: a file is missing or damaged, or another version of adseq wrote the file.
         """
         from ml.models.artifact import ModelArtifact
 
@@ -90,7 +90,7 @@ class Workspace:
         """Return the advertiser model of a directory.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or another adseq wrote it.
+            ArtifactError: a file is missing or damaged, or another version of adseq wrote the file.
         """
         from ml.models.advertiser_artifact import AdvertiserArtifact
 

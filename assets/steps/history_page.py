@@ -63,7 +63,7 @@ def _retrieved(
 
 
 class _Lines:
-    """Catalogue row -> what people read."""
+    """Catalogue row -> the text that people read."""
 
     def __init__(self, items: pl.DataFrame) -> None:
         self.rows = items.select("item_id", "title", "category", "advertiser_id").rows()

@@ -44,7 +44,7 @@ def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> t
 
 
 def stored_features(workspace: Workspace, version: ModelVersion, day: date) -> tuple[ItemFeatures, NDArray[np.float32]]:
-    """Return the item features of a day, from the table where it has them."""
+    """Return the item features of a day, from the table where the table has them."""
     from ml.features.items import ItemFeatures
 
     frame = _stored_frame(workspace, version, day)

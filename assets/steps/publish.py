@@ -38,7 +38,7 @@ DEMOGRAPHICS = ("age", "gender", "country")
 
 @dataclass(frozen=True)
 class Published:
-    """What a publication wrote."""
+    """The result of a publication."""
 
     publication: Publication  # what is served now
     full: bool  # the version was new here, or the store was filled anew: everybody was written
@@ -49,7 +49,7 @@ class Published:
 
 @dataclass(frozen=True)
 class News:
-    """Which days' rows the store does not have yet: those after ``since``, and ``day``, which may be run again."""
+    """The days with rows that the store lacks: the days after ``since``, and ``day``, which may be run again."""
 
     since: date | None  # None: it has nothing
     day: date
@@ -63,7 +63,7 @@ class News:
         return self.since is None or day > self.since or day == self.day
 
     def unless(self, same: bool) -> News:
-        """Return everything, unless the store already has records of the same version."""
+        """Return these days if the store's records are of the same version, else everything."""
         return self if same else replace(self, since=None)
 
 

@@ -15,12 +15,12 @@ from warehouse.states import USER_STATES, outdated_days, state_days
 
 
 class NoEarlierChampion(LookupError):
-    """There is nothing to go back to; says which versions there are."""
+    """No earlier champion to go back to; the message lists the versions."""
 
 
 @dataclass(frozen=True)
 class RolledBack:
-    """What changed."""
+    """The changes of a rollback."""
 
     before: str
     now: str

@@ -22,10 +22,10 @@ MODEL_METRICS = "model_metrics"
 
 @dataclass(frozen=True)
 class Report:
-    """What a report found on a version.
+    """The result of a report on a version.
 
     Attributes:
-        name: of the report: its partition of ``model_metrics``; its run is ``<name>_report <day>``.
+        name: name of the report and of its partition of ``model_metrics``; the run is ``<name>_report <day>``.
         rows: every figure of every model.
         figures: plots by the name of their file.
         headline: figures of the report's own run, by name.

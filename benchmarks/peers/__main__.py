@@ -28,7 +28,7 @@ ENVIRONMENT = PROJECT / ".venv-peers" / "bin" / "python"
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was asked for."""
+    """The arguments of the command line."""
 
     split: Path
     models: tuple[str, ...]

@@ -40,7 +40,7 @@ class Bm25Setting(KnnSetting):
 
 @dataclass(frozen=True)
 class KnnModel:
-    """A query's score of an item: the sum of its items' similarities to it, as implicit's ``recommend`` computes it."""
+    """A query's score of an item: the sum of the similarities of the query's items to the item, as in implicit."""
 
     similarity: csr_matrix  # [items, items]
 

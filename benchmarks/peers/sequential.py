@@ -45,7 +45,7 @@ COMMON: dict[str, Any] = {
 
 
 class TargetSoftmax(TransformerLightningModule):
-    """RecTools' softmax loss, the mean over the batch's targets, without the logits that it throws away."""
+    """RecTools' softmax loss, the mean over the batch's targets, without the logits that the loss throws away."""
 
     def _calc_custom_loss(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         item_embs = self.torch_model.item_model.get_all_embeddings()  # [items + tokens, width]
@@ -69,7 +69,7 @@ def silent_trainer() -> Trainer:
 
 
 class SequentialModel:
-    """The model as it is now: it goes on learning when the next epoch is asked for."""
+    """The model as of now, which goes on learning when the next epoch is asked for."""
 
     def __init__(self, model: TransformerModelBase[Any], items: int) -> None:
         self.model = model
@@ -154,7 +154,7 @@ def sasrec() -> Sequential:
 
 
 def bert4rec() -> Sequential:
-    """Return bidirectional self-attention that predicts masked items; it needs several times SASRec's epochs."""
+    """Return bidirectional self-attention that predicts masked items and needs several times SASRec's epochs."""
     return Sequential(BERT4RecModel, "BERT4Rec", epochs=150, patience=20, mask_prob=0.3)
 
 

@@ -91,7 +91,7 @@ class Trial(Generic[Choice]):
 
 @dataclass(frozen=True)
 class Answered:
-    """Lists of one way to ask, and what they cost."""
+    """Lists of one way to ask, and the cost of the lists."""
 
     asked: str
     setting: str

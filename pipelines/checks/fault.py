@@ -17,7 +17,7 @@ from warehouse.tables import Tables
 
 @dataclass(frozen=True)
 class Fault:
-    """Something broken."""
+    """A broken part, and the remedy."""
 
     what: str  # names the file
     remedy: str  # the command that makes it again, or what else to do

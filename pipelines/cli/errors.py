@@ -12,7 +12,7 @@ class RunRefused(RuntimeError):
 
 
 class RunFailed(RuntimeError):
-    """An asset failed; the message names it, the error and what to do."""
+    """An asset failed; the message names the asset, the error and the next step."""
 
 
 class ServiceFailed(RuntimeError):

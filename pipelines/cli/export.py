@@ -129,7 +129,7 @@ def _tell(console: Console, rows: int, users: int, *, version: str, day: date, o
 
 @dataclass(frozen=True)
 class UserPlace:
-    """Some users, by row: what they are asked with, what they have had, and where they are."""
+    """Some users, by row: the query embeddings, the items of the histories, and the countries."""
 
     embeddings: NDArray[np.float32]  # [users, width]
     own: Ragged  # index rows of the items of each user's history

@@ -19,7 +19,7 @@ SHOWN_METADATA = 4
 
 
 class Progress:
-    """Listens to one run's events and prints what a person wants to see."""
+    """A listener to one run's events that prints the events a person wants to see."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -30,7 +30,7 @@ SHOWN_EVENTS = 10
 def show_candidates(
     home: Home, user_id: str, subject: str | None, *, query: str | None, count: int, console: Console
 ) -> None:
-    """Print the history, newest first, and the candidates with the context and without it.
+    """Print the history, newest first, and the candidates with the context and without the context.
 
     Raises:
         NothingPublished: no day has been published.

@@ -65,7 +65,7 @@ class Days:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command is going to do.
+    """The work that a command is going to do.
 
     Attributes:
         days: to run, ascending.
@@ -103,7 +103,7 @@ class FailedReport:
 
 @dataclass(frozen=True)
 class Local:
-    """One home, with what runs on it."""
+    """One home, with everything that runs on the home."""
 
     home: Home
     definitions: dg.Definitions
@@ -115,13 +115,13 @@ class Local:
 
         Args:
             days: only these; by default every landed day.
-            again: also the days that are done already. A day that ran on other files than there are now runs again
-                anyhow, and so do the days after it.
+            again: also the days that are done already. A day runs again anyhow if its files have changed since the run,
+                and so do all later days.
             retrain: train although there is a champion.
 
         Raises:
             RunRefused: nothing has landed, or ``days`` names none that has.
-            RunFailed: an asset failed. What was done before stays done. A report that fails stops nothing: the days go
+            RunFailed: an asset failed. Finished work stays finished. A report that fails stops nothing: the days go
                 on, and the error comes at the end.
             HomeLocked: another process writes to the home.
         """

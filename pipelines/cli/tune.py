@@ -39,7 +39,7 @@ SHOWN_TRIALS = 5
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked for on the command line."""
+    """The arguments of the command line."""
 
     home: Home
     split: Path | None  # None: the home's own log

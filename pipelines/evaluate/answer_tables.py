@@ -23,7 +23,7 @@ WIDTH = 140  # what the widest table needs; a narrower terminal wraps its lines 
 
 @dataclass(frozen=True)
 class Training:
-    """How an answer's network came about."""
+    """The training of an answer's network."""
 
     seed: int
     epochs: int
@@ -32,7 +32,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Answer:
-    """One model's lists for a split's queries, and what they are worth."""
+    """One model's lists for a split's queries, and the figures of the lists."""
 
     model: ModelName
     training: Training | None  # None: counted rather than trained, and so the same for every seed

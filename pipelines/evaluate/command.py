@@ -41,7 +41,7 @@ WORK = ".evaluate-"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was asked for on the command line."""
+    """The arguments of the command line."""
 
     split: Path
     landing: Landing
@@ -196,7 +196,7 @@ def _known_models(names: Sequence[str]) -> list[ModelName]:
 
 
 def _check_context(split: Split, models: Sequence[ModelName]) -> None:
-    """Refuse the other ways of asking where the answer would be that of the model itself."""
+    """Refuse the other ways of asking where such a way would give the model's own answer."""
     if split.queries["context_item"].is_not_null().any():
         return
     for model in models:

@@ -30,7 +30,7 @@ HASH_BUCKETS = 2**64
 
 
 class Protocol(StrEnum):
-    """What a split's queries ask."""
+    """The question that a split's queries ask."""
 
     temporal = "temporal"
     context = "context"
@@ -38,7 +38,7 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True)
 class Cut:
-    """Where and how a log is cut."""
+    """The rules of a cut: the protocol, the cut-off, the days of the window and the share of the users."""
 
     protocol: Protocol
     at: str  # a quantile of the conversions' times, or an instant

@@ -73,8 +73,8 @@ class Split:
 def training_period(split: Split, landing: Landing, settings: Settings) -> TrainingPeriod:
     """Return the split's training events, all of them positives, and the attributes of its items.
 
-    The split's catalogue is what the feed lists: an item is listed from its ``available_from`` on, and always where the
-    landing zone gives none.
+    The feed lists the split's catalogue: an item is listed from its ``available_from`` on, and always where the landing
+    zone gives no such time.
 
     Raises:
         RunRefused: the landing zone is empty.

@@ -36,9 +36,9 @@ class Connection(Protocol):
 
 
 class ConnectionBook(ServerState):
-    """What the connections of a process share: the server's state, and the bounds on connections.
+    """The state that the connections of a process share: the server's state, and the bounds on connections.
 
-    The order of ``closable`` and ``unread`` is that of time: the first connection has been so for longest.
+    ``closable`` and ``unread`` are in time order: the first connection has been there for longest.
     """
 
     def __init__(self, limits: ServingSettings, maximum: int) -> None:

@@ -24,7 +24,7 @@ multiprocessing.allow_connection_pickling()
 
 
 class WorkersFailed(RuntimeError):
-    """A process could not start; what it logged says why."""
+    """A process could not start; the log of the process says why."""
 
 
 class Workers:

@@ -36,7 +36,7 @@ FIRST_REQUEST_SECONDS = 0.5  # for a new connection's first request when the ser
 
 @dataclass(frozen=True)
 class ConnectionRefusal:
-    """Why a connection cannot go on."""
+    """The reason why a connection cannot go on."""
 
     status: HTTPStatus
     detail: str
@@ -233,7 +233,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._close_after_newest()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body, or discard it if the request is answered already."""
+        """Take a part of the body, or discard the part if the request is answered already."""
         if self.cycle.response_complete:
             self._discarded += len(body)
             if self._discarded > DISCARDED_BYTES:

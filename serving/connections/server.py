@@ -43,7 +43,7 @@ def serve_on(
     """Answer on a bound socket until a signal ends the process.
 
     Args:
-        listening: bound, not yet listening; several processes may share it.
+        listening: bound, not yet listening; several processes may share the socket.
         application: "module:function"; the function makes the ASGI application. Application and bounds follow the
             environment.
         service_ends: whether all processes end with this one, so that nobody listens any more.

@@ -105,7 +105,10 @@ class Measured:
 
 
 def _refusal(scope: Scope) -> Response | None:
-    """Return the answer to a request whose body is too large or of unknown length, whatever its method."""
+    """Return the answer to a request with a body that is too large or of unknown length; None for other requests.
+
+    Only a POST must name the length of its body.
+    """
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"")
     if b"transfer-encoding" not in headers:

@@ -42,7 +42,7 @@ TOO_MANY = JSONResponse(
 
 
 class Shedding:
-    """Middleware that refuses what would be late (503) or comes too often (429)."""
+    """Middleware that refuses requests that would be late (503) or that come too often (429)."""
 
     def __init__(self, app: ASGIApp, settings: ServingSettings, clock: Clock = time.perf_counter) -> None:
         self.app, self.clock = app, clock
