@@ -107,7 +107,7 @@ class Measured:
 def _refusal(scope: Scope) -> Response | None:
     """Return the answer to a request with a body that is too large or of unknown length; None for other requests.
 
-    Only a POST must name the length of its body.
+    Without a length, only a POST or a chunked request is refused.
     """
     headers = dict(scope["headers"])
     length = headers.get(b"content-length", b"")
