@@ -11,7 +11,7 @@ class Unreadable(RuntimeError):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what an error says; the kind of the error where it says nothing."""
+    """Return the first line of an error's message; the kind of the error where the message is empty."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 

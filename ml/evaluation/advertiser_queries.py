@@ -24,7 +24,7 @@ from settings import Settings
 
 @dataclass(frozen=True)
 class AdvertiserQueries:
-    """Users at an instant and the advertisers that they convert with in the window after it."""
+    """Users at an instant, and the advertisers that these users convert with in the window after the instant."""
 
     dataset: Dataset  # what was known at the instant, with a log that reaches beyond it
     advertisers: Advertisers  # as known at the instant
@@ -44,7 +44,7 @@ class AdvertiserQueries:
 def advertiser_queries(
     whole: AdvertiserPeriod, data: AdvertiserData, cutoff: float, *, settings: Settings, maximum: int, index_size: int
 ) -> AdvertiserQueries:
-    """Users known before ``cutoff`` with positives in the window after it.
+    """Return a query for each user who is known before ``cutoff`` and has positives in the window after ``cutoff``.
 
     Args:
         whole: a period that reaches to the window's end. data: what was known at the cut-off.
@@ -77,9 +77,12 @@ def advertiser_queries(
 
 
 def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
-    """The advertisers to rank, ascending: the positives among ``known`` (sorted rows) and a uniform sample of the
-    others that fills the index up to ``size``. All known ones where there are no more than that;
-    more than ``size`` where the positives alone are."""
+    """Draw the advertisers to rank, ascending.
+
+    They are the positives among ``known`` (sorted rows), and a uniform sample of the other known advertisers that fills
+    the index up to ``size``. If at most ``size`` advertisers are known, all of them are ranked; if there are more than
+    ``size`` positives, all the positives are.
+    """
     wanted = np.intersect1d(known, positives)
     others = np.setdiff1d(known, positives)
     room = min(max(size - len(wanted), 0), len(others))
@@ -87,7 +90,7 @@ def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: 
 
 
 def _repeated(log: EventLog, found: Examples, known_until: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each example's advertiser occurs in the user's history."""
+    """Return whether each example's advertiser occurs in the user's history."""
     size = int(log.item.max(initial=0)) + 1
     user = log.user_of_event()
     before = (np.arange(log.events) < known_until[user]) & (log.item >= 0)
@@ -95,7 +98,7 @@ def _repeated(log: EventLog, found: Examples, known_until: NDArray[np.int64]) ->
 
 
 def query_lists(network: AdvertiserNetwork, queries: AdvertiserQueries, settings: Settings, depth: int) -> RankedLists:
-    """Lists of a network for evaluation queries, in rows of their index."""
+    """Return the lists of a network for evaluation queries, in rows of the queries' index."""
     log = queries.dataset.log
     since = queries.as_of - settings.sequences.lookback_days * DAY
     known = newest(log, queries.user, queries.history_end, settings.sequences.length)

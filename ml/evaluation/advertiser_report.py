@@ -1,6 +1,6 @@
-"""The advertiser model and its baselines on the newest window: what the recall report is made of.
+"""The advertiser model and its baselines on the newest window: the lists and the figures of the recall report.
 
-Next-advertiser recall, of ranked advertisers; it is not the advertiser hit of ranked items.
+The recall is that of ranked advertisers (next-advertiser recall); it is not the advertiser hit of ranked items.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AdvertiserComparison:
 
 @dataclass(frozen=True)
 class AdvertiserFigures:
-    """What was measured, by model."""
+    """The measured figures, by model."""
 
     metrics: Mapping[str, Metrics]
     intervals: Mapping[str, Mapping[int, Interval]]
@@ -57,7 +57,7 @@ class AdvertiserFigures:
     by_novelty: Mapping[str, pl.DataFrame]  # the same for "known" and "new" advertisers of the user
 
     def rows(self) -> list[ReportRow]:
-        """Every figure of every model."""
+        """Return every figure of every model."""
         found: list[ReportRow] = []
         for model, metrics in self.metrics.items():
             found += rows_of(model, metrics.figures())
@@ -70,7 +70,7 @@ class AdvertiserFigures:
 
 
 def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Settings) -> AdvertiserComparison:
-    """The evaluation models of a version and the baselines, asked for the window after the models' end.
+    """Ask the evaluation models of a version and the baselines for the window after the models' end.
 
     Args:
         whole: the period that the version was trained on. directory: of the version.
@@ -98,8 +98,10 @@ def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Sett
 
 
 def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -> dict[str, RankedLists]:
-    """Popularity of all time and of ``recent_days``, and the user's own most recent advertisers; all from events before
-    the queries' instant."""
+    """Return the lists of the baselines, counted from events before the queries' instant only.
+
+    The baselines are popularity of all time, popularity of ``recent_days``, and the user's own most recent advertisers.
+    """
     statistics, size = queries.advertisers.statistics, len(queries.advertisers)
     counts = {
         name: popularity_scores(statistics.item, statistics.seconds, queries.as_of, window_days=window, items=size)[
@@ -116,7 +118,8 @@ def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -
 
 
 def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float32], depth: int) -> RankedLists:
-    """The advertisers of each user's own history, the one of the newest event first; behind them the popular ones.
+    """Rank the advertisers of each user's own history, that of the newest event first, and then the popular
+    advertisers.
 
     Args:
         popularity: [index] orders what a user has no event with.

@@ -20,7 +20,7 @@ SIMILARITIES_IN_MEMORY = 1 << 24  # non-zero products held at once while neighbo
 def popularity_scores(
     item_rows: ArrayLike, times: ArrayLike, cutoff: float, *, window_days: float | None, items: int
 ) -> NDArray[np.float32]:
-    """Events by item before the cut-off, [items].
+    """Count the events of each item before the cut-off [items].
 
     Args:
         item_rows: [n] catalogue row of each event; -1 (outside the catalogue) is not counted.
@@ -45,7 +45,7 @@ def popularity_scores(
 def popularity_lists(
     scores: NDArray[np.float32], queries: int, depth: int, exclude: Ragged | None = None
 ) -> RankedLists:
-    """The same scores [items] for every query, without each query's excluded items."""
+    """Return the lists of the same scores [items] for every query, without the query's excluded items."""
     return search_scores(
         lambda start, stop: np.broadcast_to(scores, (stop - start, len(scores))),
         queries,
@@ -64,8 +64,8 @@ class ItemKNN:
         w(u, i) = log(users / (1 + users of i)) * (k1 + 1) / (k1 * (1 - b + b * items of u / mean items) + 1)
 
     (Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", with term frequency 1), so
-    that popular items and users with long histories count less; similarity(i, j) is the dot product of the columns of
-    i and j. Only each item's strongest neighbours are kept.
+    popular items and users with long histories count less. The similarity of i and j is the dot product of the columns
+    of i and j. Only each item's strongest neighbours are kept.
 
     Attributes:
         similarity: sparse [items, items] float32; row i holds the neighbours of i, itself not among them.
@@ -83,7 +83,7 @@ class ItemKNN:
         k1: float = 0.2,
         b: float = 0.5,
     ) -> ItemKNN:
-        """Neighbours from training events; repeated (user, item) events count once.
+        """Find the neighbours from training events; repeated (user, item) events count once.
 
         Args:
             user_rows: [n] any non-negative user number.
@@ -103,7 +103,8 @@ class ItemKNN:
         return ItemKNN(_strongest_products(_bm25(seen, k1, b), neighbours))
 
     def scores(self, history: Ragged) -> sparse.csr_array:
-        """Scores of every item for each history, sparse [queries, items]; nothing is stored where no neighbour is.
+        """Return the scores of every item for each history, sparse [queries, items]; an item that is no neighbour has
+        no entry.
 
         A context alone is scored as a history of one item. Repeated items count once, -1 is ignored.
         """
@@ -115,7 +116,7 @@ class ItemKNN:
     def lists(
         self, history: Ragged, candidates: NDArray[np.int64], depth: int, exclude: Ragged | None = None
     ) -> RankedLists:
-        """Lists for each history, in rows of ``candidates``; a list ends where the neighbours end.
+        """Return a list for each history, in rows of ``candidates``; a list ends where the neighbours end.
 
         Items 0 and 1 go together for two users of six:
 
@@ -135,7 +136,7 @@ class ItemKNN:
 
 
 def _binary(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> sparse.csr_array:
-    """A matrix with 1 at the given places, repeated ones included."""
+    """Return a matrix with 1 at the given places; a repeated place has 1 too."""
     matrix = sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
@@ -143,7 +144,7 @@ def _binary(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[in
 
 
 def _bm25(seen: sparse.csr_array, k1: float, b: float) -> sparse.csr_array:
-    """BM25 weights for the non-zero entries of a binary [users, items] matrix, turned to [items, users]."""
+    """Return BM25 weights of the non-zero entries of a binary [users, items] matrix, transposed to [items, users]."""
     entries = seen.tocoo()
     items_of_user = np.bincount(entries.row, minlength=seen.shape[0])
     users_of_item = np.bincount(entries.col, minlength=seen.shape[1])
@@ -154,7 +155,7 @@ def _bm25(seen: sparse.csr_array, k1: float, b: float) -> sparse.csr_array:
 
 
 def _strongest_products(weights: sparse.csr_array, neighbours: int) -> sparse.csr_array:
-    """The largest off-diagonal entries of each row of ``weights @ weights.T``, some rows at a time."""
+    """Return the largest off-diagonal entries of each row of ``weights @ weights.T``, computed some rows at a time."""
     items = weights.shape[0]
     transposed = sparse.csr_array(weights.T)
     user_events = np.diff(transposed.indptr)
@@ -170,7 +171,7 @@ def _strongest_products(weights: sparse.csr_array, neighbours: int) -> sparse.cs
 
 
 def _strongest_of_rows(product: sparse.coo_array, first_item: int, neighbours: int) -> sparse.csr_array:
-    """The largest positive entries of each row that are not the item itself (column row + first_item)."""
+    """Return the largest positive entries of each row, without the item itself (column row + first_item)."""
     other = (product.col != product.row + first_item) & (product.data > 0)
     rows, columns, values = product.row[other], product.col[other], product.data[other]
     order = np.lexsort((columns, -values, rows))

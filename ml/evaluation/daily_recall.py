@@ -1,4 +1,6 @@
-"""A day's conversions against yesterday's states and item embeddings, beside yesterday's popularity."""
+"""The recall of yesterday's states and item embeddings on a day's conversions, beside the recall of yesterday's
+popularity.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def measure_day(
     ks: list[int],
     maximum_users: int,
 ) -> pl.DataFrame:
-    """Recall and diversity of the served model and of recent popularity on the positives from ``start`` on.
+    """Measure recall and diversity of the served model and of recent popularity on the positives from ``start`` on.
 
     Args:
         log: events up to the end of the day. start: where the day begins.

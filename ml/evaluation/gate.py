@@ -1,4 +1,4 @@
-"""The gate: is a new model not worse than the champion on conversions that neither has seen?"""
+"""The gate: a check that a new model is not worse than the champion on conversions that neither model has seen."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def judge_pair(
 ) -> GateVerdict:
     """Compare two models on the period's conversions after both of their cut-offs.
 
-    The candidate passes when recall and diversity90 are not lower than the champion's by more than the tolerances of
-    ``settings.gate``; recall at 100, or at the largest K below the size of the catalogue. With fewer than
-    ``MINIMUM_POSITIVES`` conversions nothing can be told, and the candidate does not pass.
+    The candidate passes when its recall and its diversity90 are not lower than those of the champion by more than the
+    tolerances of ``settings.gate``. Recall is taken at 100, or at the largest K below the size of the catalogue. Fewer
+    than ``MINIMUM_POSITIVES`` conversions cannot decide, and the candidate does not pass.
     """
     cutoff = max(candidate.trained_until, champion.trained_until)
     window_days = min((period.end - cutoff) / DAY, period.rule.window_days)

@@ -1,4 +1,4 @@
-"""What the reports are made of: the comparison on the newest window, and the contextual requests in it."""
+"""The content of the item reports: the comparison on the newest window, and the contextual requests in that window."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HISTORY_BUCKETS = (1, 3, 6, 11, 26, 51)  # first lengths of the buckets of the r
 
 @dataclass(frozen=True)
 class Comparison:
-    """Queries of the newest window and the models that learnt until it began."""
+    """Queries of the newest window, and the models that learnt until the window began."""
 
     asked: EvaluationSet
     artifacts: Mapping[ModelName, ModelArtifact]
@@ -41,7 +41,9 @@ class Comparison:
 def load_comparison(
     period: TrainingPeriod, artifacts: Mapping[ModelName, ModelArtifact], settings: Settings
 ) -> Comparison:
-    """The comparison models of a version, and users with conversions in the window after they learnt."""
+    """Prepare the comparison models of a version, and queries of users with conversions in the window after these
+    models' end.
+    """
     one = artifacts[ModelName.contextual]
     cutoff = one.trained_until
     dataset = one.dataset(period.until(cutoff))
@@ -69,20 +71,20 @@ def load_comparison(
 
 
 def advertiser_codes(items: pl.DataFrame) -> NDArray[np.int64]:
-    """A dense code of each item's advertiser, items sorted by id; -1 where it is unknown."""
+    """Return a dense code of each item's advertiser, items sorted by id; -1 where the advertiser is unknown."""
     advertiser = items.sort("item_id")["advertiser_id"]
     names = advertiser.drop_nulls().unique().sort()
     return row_numbers(names.filter(names != UNKNOWN_ADVERTISER), advertiser)
 
 
 def comparison_lists(comparison: Comparison, settings: Settings, depth: int) -> dict[ModelName, RankedLists]:
-    """Lists of every baseline and trained model, in rows of the candidates."""
+    """Return the lists of every baseline and trained model, in rows of the candidates."""
     networks = {model: artifact.network for model, artifact in comparison.artifacts.items()}
     return all_lists(networks, comparison.asked, settings, depth)
 
 
 def lists_to_frame(lists: Mapping[ModelName, RankedLists], user_ids: pl.Series) -> pl.DataFrame:
-    """model, user_id, items (list of candidate rows, best first) as the warehouse keeps lists."""
+    """Return the lists as the warehouse keeps them: model, user_id, items (list of candidate rows, best first)."""
     frames = []
     for model, ranked in lists.items():
         items = pl.Series("items", ranked.items.astype(np.int32)).cast(pl.List(pl.Int32))
@@ -91,7 +93,10 @@ def lists_to_frame(lists: Mapping[ModelName, RankedLists], user_ids: pl.Series) 
 
 
 def lists_of_frame(frame: pl.DataFrame, user_ids: pl.Series) -> dict[ModelName, RankedLists]:
-    """The inverse of ``lists_to_frame``, in the order of the reports; scores are not kept and are the negative rank."""
+    """Return the lists that ``lists_to_frame`` has turned into a table, in the order of the reports.
+
+    The table does not keep the scores: each score here is the negative rank.
+    """
     found = {}
     for model in ModelName:
         rows = frame.filter(model=model.value)
@@ -105,7 +110,7 @@ def lists_of_frame(frame: pl.DataFrame, user_ids: pl.Series) -> dict[ModelName, 
 
 
 def measure(comparison: Comparison, lists: RankedLists, ks: list[int]) -> Metrics:
-    """All figures of one model on the comparison's queries."""
+    """Return all figures of one model on the comparison's queries."""
     return evaluate(
         lists,
         comparison.asked.queries.positives,
@@ -117,7 +122,7 @@ def measure(comparison: Comparison, lists: RankedLists, ks: list[int]) -> Metric
 
 
 def history_segments(comparison: Comparison) -> pl.Series:
-    """The bucket of each query's history length, as text that sorts [queries]."""
+    """Return the bucket of each query's history length, as text that sorts [queries]."""
     queries = comparison.asked.queries
     length = queries.history_end - comparison.asked.dataset.log.offsets[queries.user]
     bucket = np.searchsorted(HISTORY_BUCKETS, length, side="right") - 1
@@ -128,13 +133,13 @@ def history_segments(comparison: Comparison) -> pl.Series:
 
 
 def country_segments(comparison: Comparison, users: pl.DataFrame) -> pl.Series:
-    """Each query's country; null where it is unknown [queries]."""
+    """Return each query's country; null where the country is unknown [queries]."""
     known = comparison.user_ids.alias("user_id").to_frame().join(users, on="user_id", how="left", maintain_order="left")
     return known["country"]
 
 
 def positive_name_segments(comparison: Comparison, event_names: list[str]) -> pl.Series:
-    """The event name of each positive, in the order of the positives."""
+    """Return the event name of each positive, in the order of the positives."""
     codes = comparison.asked.queries.positive_name
     assert codes is not None
     return pl.Series([None, *event_names], dtype=pl.String).gather(codes)
@@ -152,11 +157,13 @@ class ContextEvaluation:
 def context_evaluation(
     comparison: Comparison, period: TrainingPeriod, impressions: pl.DataFrame, *, maximum: int, seed: int
 ) -> ContextEvaluation | None:
-    """Contextual queries from the impression log, or from baskets where there is no such log; None without either.
+    """Return the contextual queries of the impression log, or of baskets where there is no such log; None without
+    either.
 
-    Logged: requests with a subject item after the cut-off; positives are the items that survived the funnel to an
-    impression.
-    Basket proxy: the first item of a user's day is the context, the others of that day are the positives.
+    Logged impressions: requests with a subject item after the cut-off; positives are the items that survived the funnel
+    to an impression.
+
+    Basket proxy: the first item of a user's day is the context, and the other items of that day are the positives.
     """
     logged = impressions.filter(
         pl.col("stage").is_in(SURVIVED)
@@ -190,7 +197,8 @@ def context_evaluation(
 
 
 def baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
-    """Positive events after the cut-off as requests: one a user and day with at least two different items.
+    """Return positive events after the cut-off as requests, one for each user and day with at least two different
+    items.
 
     Returns:
         request_id, user_id, request_time, subject_item_id, item_id (one row a positive).
@@ -223,7 +231,9 @@ class ContextResult:
 def context_results(
     comparison: Comparison, evaluation: ContextEvaluation, settings: Settings, items: pl.DataFrame
 ) -> list[ContextResult]:
-    """Every way of answering: item-kNN from the subject, popularity, the models without context, and with it."""
+    """Measure every way of answering: item-kNN from the subject, popularity, the models without context, and with
+    context.
+    """
     depth = 100
     asked, withheld = evaluation.asked, ModelName.contextual_without_context
     networks = {model: artifact.network for model, artifact in comparison.artifacts.items()}
@@ -244,10 +254,11 @@ def context_results(
 
 
 def median_relevance(lists: RankedLists, asked: EvaluationSet, paths: pl.Series, first: int = 10) -> float:
-    """Median over requests of the mean relevance of the first candidates to the subject.
+    """Return the median over requests of the mean relevance of the first candidates to the subject.
 
-    Relevance of an item to a subject is the share of the subject's category path that both have in common, 0..1: a
-    stated stand-in where no human label covers the pair. Requests whose subject has no category are left out.
+    The relevance of an item to a subject is the share of the subject's category path that the item's path has too,
+    0..1. This figure is a stated stand-in where no human label covers the pair. Requests whose subject has no category
+    are left out.
     """
     queries = asked.queries
     path = paths.to_list()
@@ -264,7 +275,7 @@ def median_relevance(lists: RankedLists, asked: EvaluationSet, paths: pl.Series,
 
 
 def narrowed(comparison: Comparison, queries: NDArray[np.int64]) -> Comparison:
-    """The same comparison for some of its queries."""
+    """Return the same comparison for some of its queries."""
     asked = comparison.asked
     kept = asked.queries.take(queries)
     return replace(comparison, asked=replace(asked, queries=kept), user_ids=comparison.user_ids.gather(queries))

@@ -1,7 +1,7 @@
 """Figures of retrieved lists: recall, hits, nDCG, advertiser hits, coverage, diversity, novelty, with intervals.
 
-Queries without a positive take part in nothing, their lists included. A positive outside the catalogue (-1) counts as a
-miss. Every figure is a share between 0 and 1, novelty apart (bits).
+A query without a positive takes no part in any figure, and neither does its list. A positive outside the catalogue (-1)
+counts as a miss. Every figure is a share between 0 and 1, novelty apart (bits).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Labels = Sequence[Any] | NDArray[Any] | pl.Series
 
 @dataclass(frozen=True)
 class Metrics:
-    """What ``evaluate`` found. ``None`` and empty dictionaries: the input for the figure was not given.
+    """The figures that ``evaluate`` measures. A figure whose input was not given is ``None`` or an empty dictionary.
 
     Attributes:
         queries: queries with at least one positive.
@@ -58,11 +58,11 @@ class Metrics:
 
     @property
     def deepest(self) -> int:
-        """The largest K of ``recall``."""
+        """Return the largest K of ``recall``."""
         return max(self.recall)
 
     def figures(self) -> dict[str, float]:
-        """Every figure that was measured, by its name in tables and reports, such as ``recall@100``.
+        """Return every measured figure, by the name that tables and reports use, such as ``recall@100``.
 
         A new figure is named here and nowhere else.
         """
@@ -86,8 +86,9 @@ class Metrics:
 
 
 def mlflow_name(metric: str) -> str:
-    """Return the name of a metric in MLflow, whose names may not have an ``@`` (nor may those of Lightning's metrics,
-    which go there).
+    """Return the name of a metric in MLflow.
+
+    A name in MLflow may not have an ``@``. The same holds for Lightning's metrics, which Lightning sends to MLflow.
 
     >>> mlflow_name("validation_recall@100")
     'validation_recall_at_100'
@@ -96,7 +97,7 @@ def mlflow_name(metric: str) -> str:
 
 
 def mlflow_metrics(figures: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the figures that there are, by their names in MLflow."""
+    """Return the figures that are not None, by their names in MLflow."""
     return {mlflow_name(name): value for name, value in figures.items() if value is not None}
 
 
@@ -110,8 +111,9 @@ class Interval:
 
 
 def usable_ks(ks: Iterable[int], size: int) -> list[int]:
-    """Return the list lengths that say something about ``size`` entries: those below it, ascending, since a list of all
-    entries holds every positive; 1 where there is no such length.
+    """Return the list lengths below ``size``, ascending; 1 where there is no such length.
+
+    A longer list is of no use: a list of all ``size`` entries holds every positive.
 
     >>> usable_ks([10, 50, 100], 60), usable_ks([10, 50, 100], 3)
     ([10, 50], [1])
@@ -128,7 +130,7 @@ def evaluate(
     ks: Sequence[int] = (10, 50, 100),
     popularity: ArrayLike | None = None,
 ) -> Metrics:
-    """All figures of one model's lists.
+    """Measure all figures of one model's lists.
 
     Args:
         lists: [queries, depth] with depth of at least the largest K, and of 100 or the whole catalogue.
@@ -172,9 +174,9 @@ def evaluate(
 
 
 def share_for_90_percent(retrieved: ArrayLike, size: int) -> float:
-    """The share of ``size`` entries that, most retrieved first, fill 90 % of the slots; -1 is no slot.
+    """Return the share of ``size`` entries that, most retrieved first, fill 90 % of the slots; -1 is no slot.
 
-    Ten slots, of which entry 0 fills seven: with entry 1 (two) it fills nine, so two of eight entries are needed.
+    Entry 0 fills seven of ten slots. Entries 0 and 1 fill nine, so two of eight entries are needed:
 
     >>> share_for_90_percent([0, 0, 0, 0, 0, 0, 0, 1, 1, 2], size=8)
     0.25
@@ -188,7 +190,7 @@ def share_for_90_percent(retrieved: ArrayLike, size: int) -> float:
 
 
 def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> float:
-    """Return the share of the slots whose item nobody has engaged with; -1 is no slot, and without a slot it is 0.
+    """Return the share of the slots whose item nobody has engaged with; 0 without slots. An entry of -1 is no slot.
 
     Args:
         retrieved: rows of items, in any shape. popularity: [items] events.
@@ -203,7 +205,7 @@ def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> 
 def confidence_interval(
     lists: RankedLists, positives: Positives, k: int, *, samples: int = 200, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Recall@K with a percentile bootstrap over queries (users), all of a user's positives drawn together."""
+    """Return Recall@K with a percentile bootstrap over queries (users): a user's positives are drawn together."""
     return _bootstrap(*_hits_and_counts(lists, positives, k), samples, seed=seed, level=level)
 
 
@@ -217,9 +219,9 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Recall@K of ``first`` minus that of ``second`` on the same queries, with a paired bootstrap over queries.
+    """Return Recall@K of ``first`` minus Recall@K of ``second`` on the same queries, with a paired bootstrap.
 
-    The interval is far narrower than the two separate ones, because queries that are hard for both models cancel out.
+    The bootstrap draws queries. The interval is far narrower than the two separate ones, because queries that are hard for both models cancel out.
 
     >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
     >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
@@ -232,7 +234,7 @@ def paired_difference(
 
 
 def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
-    """Recall@K by a label of the query, such as history length or country.
+    """Return Recall@K by a label of the query, such as history length or country.
 
     Args:
         segment: [queries] labels; a query without a label (null) is left out.
@@ -252,7 +254,7 @@ def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels,
 
 
 def recall_by_positive_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
-    """Recall@K by a label of the positive, such as its conversion type.
+    """Return Recall@K by a label of the positive, such as its conversion type.
 
     Args:
         segment: [positives] labels, in the order of ``positives.items``; null is left out.
@@ -292,7 +294,9 @@ def _check_shapes(lists: RankedLists, positives: Positives, depth: int) -> None:
 
 
 def _ranks(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The best rank (1 = first) of each wanted entry in its query's row of ``shown``; depth + 1 where it is absent."""
+    """Return the best rank (1 = first) of each wanted entry in its query's row of ``shown``; depth + 1 where it is
+    absent.
+    """
     depth = shown.shape[1]
     ranks = np.full(len(wanted), depth + 1, np.int64)
     size = max(1, COMPARISONS_IN_MEMORY // depth)
@@ -304,7 +308,7 @@ def _ranks(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDAr
 
 
 def _per_query(hit: NDArray[np.bool_], positives: Positives) -> NDArray[np.int64]:
-    """Number of hits by query, [queries]."""
+    """Count the hits of each query [queries]."""
     return np.bincount(positives.query_rows[hit], minlength=positives.queries)
 
 
@@ -341,7 +345,7 @@ def _novelty(first: NDArray[np.int64], popularity: NDArray[np.float64]) -> float
 
 
 def _hits_and_counts(lists: RankedLists, positives: Positives, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hits and positives by query, for the queries that have positives."""
+    """Count hits and positives of each query that has positives."""
     _check(lists, positives, k)
     hits = _per_query(_ranks(lists.items, positives.items, positives.query_rows) <= k, positives)
     return hits[positives.counts > 0], positives.counts[positives.counts > 0]
@@ -350,7 +354,7 @@ def _hits_and_counts(lists: RankedLists, positives: Positives, k: int) -> tuple[
 def _bootstrap(
     gains: NDArray[np.int64], counts: NDArray[np.int64], samples: int, *, seed: int, level: float
 ) -> Interval:
-    """Percentile interval of sum(gains) / sum(counts) when queries are drawn again with replacement."""
+    """Return the percentile interval of sum(gains) / sum(counts) when queries are drawn again with replacement."""
     estimate = float(gains.sum() / counts.sum())
     if not samples:
         return Interval(estimate, float("nan"), float("nan"))

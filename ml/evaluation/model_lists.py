@@ -22,15 +22,16 @@ from settings import ContextRecipe, Settings
 
 
 def trained_lists(network: TwoTower, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
-    """Lists of a two-tower network, in rows of the candidates.
+    """Return the lists of a two-tower network, in rows of the candidates.
 
-    A network that was trained without context (``settings``) is asked without it: its context layer has learnt nothing.
+    A network that was trained without context (``settings``) is asked without context: its context layer has learnt
+    nothing.
     """
     return lists_of_states(network, asked, states_of(network, asked, settings), settings=settings, depth=depth)
 
 
 def states_of(network: TwoTower, asked: EvaluationSet, settings: Settings) -> NDArray[np.float32]:
-    """What would be stored of each query's user [queries, state_width]."""
+    """Encode the state of each query's user, as the state would be stored [queries, state_width]."""
     dataset, queries = asked.dataset, asked.queries
     known = queries.user >= 0
     user = np.maximum(queries.user, 0)
@@ -45,7 +46,7 @@ def states_of(network: TwoTower, asked: EvaluationSet, settings: Settings) -> ND
 def lists_of_states(
     network: TwoTower, asked: EvaluationSet, states: NDArray[np.float32], *, settings: Settings, depth: int
 ) -> RankedLists:
-    """The rest of ``trained_lists``: from stored states [queries, state_width] to lists."""
+    """Return the lists from stored states [queries, state_width]: the second half of ``trained_lists``."""
     if settings.context.recipe is ContextRecipe.none:
         asked = without_context(asked)
     dataset, queries = asked.dataset, asked.queries
@@ -58,7 +59,7 @@ def lists_of_states(
 
 
 def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:
-    """Lists of a baseline that is counted rather than trained, from events before ``queries.as_of`` only.
+    """Return the lists of a baseline that is counted rather than trained, from events before ``queries.as_of`` only.
 
     With a context, item-kNN answers from the context item alone.
     """
@@ -77,7 +78,9 @@ def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> Ranked
 def network_lists(
     model: ModelName, network: TwoTower, asked: EvaluationSet, *, settings: Settings, depth: int
 ) -> RankedLists:
-    """Lists of a network that was trained under ``model.settings(settings)``, asked in the model's way."""
+    """Return the lists of a network that was trained under ``model.settings(settings)`` and is asked in the model's
+    way.
+    """
     if model is ModelName.sequential_appended:
         asked = subject_appended(asked, asked.dataset.event_names[0])
     if model is ModelName.contextual_without_context:
@@ -88,7 +91,7 @@ def network_lists(
 def all_lists(
     networks: Mapping[ModelName, TwoTower], asked: EvaluationSet, settings: Settings, depth: int
 ) -> dict[ModelName, RankedLists]:
-    """Every baseline and every trained model, in the order of the reports."""
+    """Return the lists of every baseline and every trained model, in the order of the reports."""
     lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
     for model in TRAINED:
         if model in networks:
@@ -97,7 +100,7 @@ def all_lists(
 
 
 def _context_or_history(asked: EvaluationSet) -> Ragged:
-    """Catalogue rows that item-kNN starts from: the subject where there is one, else the history."""
+    """Return the catalogue rows that item-kNN starts from: the subjects where any query has one, else the histories."""
     queries: Queries = asked.queries
     context: Context = queries.context
     if (context.subject >= 0).any():

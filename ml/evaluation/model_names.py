@@ -1,7 +1,8 @@
-"""The models of the reports: their names, how people read them, and what each is. Imports nothing heavy.
+"""The models of the reports: the name, the label for people and the kind of each model. The module imports nothing
+heavy.
 
-The names stand in tables, in MLflow and on the command line. A new model is one member; how its lists are made is in
-``ml.evaluation.model_lists``. Each member's name in the code is its value.
+The names stand in tables, in MLflow and on the command line. A new model is one member; ``ml.evaluation.model_lists``
+makes its lists. Each member's name in the code is its value.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class AskedAnotherWay:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a synthetic world knows of its users."""
+    """Knowledge that a synthetic world has of its users."""
 
 
 class ModelName(StrEnum):
@@ -85,7 +86,7 @@ class ModelName(StrEnum):
 
     @property
     def base(self) -> ModelName:
-        """The model whose network answers; models of one base share one training."""
+        """Return the model whose network answers; models of one base share one training."""
         return ModelName[self.kind.base] if isinstance(self.kind, AskedAnotherWay) else self
 
     @property
@@ -94,11 +95,14 @@ class ModelName(StrEnum):
 
     @property
     def needs_context(self) -> bool:
-        """Whether it is another name of its base where there are no context items."""
+        """Return whether the model differs from its base only where there are context items."""
         return isinstance(self.kind, AskedAnotherWay)
 
     def settings(self, settings: Settings) -> Settings:
-        """Return the settings under which its network is trained: the same but for what it is named after."""
+        """Return the settings under which the model's network is trained.
+
+        They are ``settings``, except for the encoder and the context recipe of the model's kind.
+        """
         trained, changed = self.base.kind, settings
         if not isinstance(trained, Trained) or not trained.context:
             without = settings.context.model_copy(update={"recipe": ContextRecipe.none})

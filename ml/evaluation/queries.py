@@ -1,4 +1,4 @@
-"""Evaluation queries: users at an instant, what they look at, what they may be shown, what they converted with."""
+"""Evaluation queries: users at an instant, with their context, their candidates and their conversions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Queries:
         return len(self.user)
 
     def take(self, rows: NDArray[np.int64]) -> Queries:
-        """Some of the queries; what is known of each positive is not kept."""
+        """Return the queries of ``rows``; the event names of the positives are not kept."""
         return Queries(
             self.user[rows],
             self.history_end[rows],
@@ -48,7 +48,7 @@ class Queries:
 
 
 def positions(candidates: NDArray[np.int64], items: int) -> NDArray[np.int64]:
-    """For each catalogue row its position among the candidates, -1 elsewhere [items]."""
+    """Return, for each catalogue row, the row's position among the candidates; -1 elsewhere [items]."""
     position = np.full(items, -1, np.int64)
     position[candidates] = np.arange(len(candidates))
     return position
@@ -57,7 +57,8 @@ def positions(candidates: NDArray[np.int64], items: int) -> NDArray[np.int64]:
 def future_queries(
     dataset: Dataset, whole: EventLog, cutoff: float, *, rule: LabelRule, maximum: int, seed: int, only_candidates: bool
 ) -> tuple[Queries, Dataset]:
-    """Users known before ``cutoff`` with positives in the window after it, on the home feed.
+    """Return a query on the home feed for each user known before ``cutoff`` with positives in the window after
+    ``cutoff``.
 
     Args:
         dataset: what was known at the cut-off. whole: a log that reaches beyond the window, in the same catalogue rows.
@@ -91,7 +92,7 @@ def future_queries(
 
 
 def with_log(dataset: Dataset, whole: EventLog) -> Dataset:
-    """The dataset with another log of the same users and more; demographics follow the users."""
+    """Return the dataset with another log, of the same users and more; the demographics follow the users."""
     row = dataset.log.user_rows(whole.user_ids)
     return replace(dataset, log=whole, demographics=dataset.users_demographics(row))
 
@@ -99,7 +100,7 @@ def with_log(dataset: Dataset, whole: EventLog) -> Dataset:
 def seen_items(
     log: EventLog, users: NDArray[np.int64], history_end: NDArray[np.int64], position: NDArray[np.int64]
 ) -> Ragged:
-    """Each query's own items, which may not be retrieved, as rows of the candidates."""
+    """Return each query's own items, which may not be retrieved, as rows of the candidates."""
     flat, owner = ranges(log.offsets[users], history_end)
     item = log.item[flat]
     row = np.where(item >= 0, position[np.maximum(item, 0)], -1)
@@ -116,8 +117,10 @@ def contextual_queries(
     target: tuple[NDArray[np.int64], NDArray[np.int64]],
     cutoff: float,
 ) -> tuple[Queries, Dataset]:
-    """Requests with a subject item after ``cutoff``: what the user had done by the midnight before the request, what
-    they look at, and what they went for.
+    """Return a query for each request with a subject item after ``cutoff``.
+
+    The history ends at the midnight before the request, the context is the subject item, and the positives are the
+    targets.
 
     Args:
         user: rows of ``whole``, -1 = unknown. seconds: each request's day start: events before it are known.
@@ -144,13 +147,13 @@ def contextual_queries(
 
 
 def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
-    """The midnight before each instant, given the end of some day (all days are 24 hours from it)."""
+    """Return the midnight before each instant, given the end of some day (all days are 24 hours from that end)."""
     return end - np.ceil((end - seconds) / DAY) * DAY
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Queries with the log that their histories lie in; the log may be newer than what the models learnt from."""
+    """Queries, with the log that holds their histories; the log may be newer than the models' data."""
 
     dataset: Dataset  # features, basis and statistics of the training period; a log that reaches the queries
     queries: Queries
@@ -159,14 +162,17 @@ class EvaluationSet:
 
 
 def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, EvaluationSet]:
-    """The period less its last window, prepared, and the conversions of that window to validate on."""
+    """Prepare the period less its last window, and ask for the conversions of that window to validate on."""
     earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
     return earlier, prepared, newest_window(period, prepared, settings)
 
 
 def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> EvaluationSet:
-    """What a validation asks: users with conversions in the period's last window, of models ``prepared`` before it."""
+    """Return the queries of a validation: users with conversions in the period's last window.
+
+    ``prepared`` is what the models learn from: the period before that window.
+    """
     queries, dataset = future_queries(
         prepared.dataset,
         whole_log(period, settings),
@@ -180,16 +186,16 @@ def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings
 
 
 def without_context(asked: EvaluationSet) -> EvaluationSet:
-    """The same queries on the home feed."""
+    """Return the same queries on the home feed."""
     absent = no_context(len(asked.queries), MAXIMUM_INTERESTS)
     return replace(asked, queries=replace(asked.queries, context=absent))
 
 
 def subject_appended(asked: EvaluationSet, event_name: str) -> EvaluationSet:
-    """The same queries with the context item as the newest event of the history, and no context.
+    """Return the same queries without context, with the context item as the newest event of the history.
 
     Each query gets a sequence of its own. The appended event has the name ``event_name`` and happens at the instant of
-    the queries, or at the history's last event where that is later.
+    the queries, or at the history's last event where that event is later.
 
         log         ann: 7 8 9          (items at the positions 0, 1, 2)
         queries     ann, who looks at 5, as of behind position 1;  an unknown user, who looks at 6

@@ -30,12 +30,12 @@ def rows_of(model: str, figures: Mapping[str, float | None]) -> list[ReportRow]:
 
 
 def rows_frame(rows: Sequence[ReportRow]) -> pl.DataFrame:
-    """model, metric, value."""
+    """Return the rows as a table: model, metric, value."""
     return pl.DataFrame([(row.model, row.metric, row.value) for row in rows], schema=SCHEMA, orient="row")
 
 
 def figures_by_model(rows: Iterable[ReportRow]) -> dict[str, dict[str, float | None]]:
-    """Model -> its figures by name, in the order of the rows."""
+    """Return the figures of each model by name, in the order of the rows."""
     found: dict[str, dict[str, float | None]] = {}
     for row in rows:
         found.setdefault(row.model, {})[row.metric] = row.value

@@ -1,8 +1,8 @@
-"""From a training period to what the advertiser model learns from.
+"""The path from a training period to the examples of the advertiser model.
 
 Positives are distinct advertisers: every advertiser with a positive event of the user in the K days after a cut-off is
-one example, also where the event has no item, as a signup. An advertiser of the user's own history may be a positive
-again, whatever the manifest says of items: buying at the same shop again is what is to be predicted.
+one example, even if the event has no item (a signup, for example). An advertiser of the user's own history may be a
+positive again, whatever the manifest says of items: the model is to predict that a user buys at the same shop again.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from settings import Objective, Settings
 
 @dataclass(frozen=True)
 class AdvertiserPeriod:
-    """A training period, and the advertisers that it names at any time; what an instant knows of them is less."""
+    """A training period, and all advertisers that the period names; at an instant only some of these are known."""
 
     period: TrainingPeriod
     advertiser_ids: pl.Series
 
     @classmethod
     def of(cls, period: TrainingPeriod) -> AdvertiserPeriod:
-        """A period with the advertisers of all its events and items."""
+        """Return the period with the advertisers of all its events and items."""
         return cls(period, advertiser_ids(period.events, period.items))
 
     def until(self, end: float) -> AdvertiserPeriod:
-        """The same period ended earlier; the advertisers' rows stay the same."""
+        """Return the same period ended earlier; the rows of the advertisers stay the same."""
         return replace(self, period=self.period.until(end))
 
     @property
     def rule(self) -> LabelRule:
-        """What counts as a positive: advertisers may repeat."""
+        """Return the rule for positives: advertisers may repeat."""
         return replace(self.period.rule, repeats_count=True)
 
 
 @dataclass(frozen=True)
 class AdvertiserData:
-    """What is known of a period."""
+    """Features, advertisers and event log of a period."""
 
     dataset: Dataset  # what the encoder reads: events with the features of their items
     advertisers: Advertisers
@@ -55,8 +55,10 @@ class AdvertiserData:
 
 
 def advertiser_settings(settings: Settings) -> Settings:
-    """The settings under which the advertiser model is trained: its own where it has some, every advertiser of the
-    window as a positive."""
+    """Return the settings under which the advertiser model is trained.
+
+    The model's own settings replace the general ones, and every advertiser of the window is a positive.
+    """
     own = settings.advertisers
     examples = settings.examples.model_copy(update={"objective": Objective.all_action})
     training = settings.training.model_copy(
@@ -76,8 +78,10 @@ def advertiser_settings(settings: Settings) -> Settings:
 def advertiser_data(
     known: AdvertiserPeriod, settings: Settings, event_names: list[str], basis: ContentBasis | None = None
 ) -> AdvertiserData:
-    """Features and advertisers of a period, of which the content basis is made unless one is given; all users under the
-    content that serves."""
+    """Derive the features and advertisers of a period, and the content basis unless one is given.
+
+    All users are under the content that serves.
+    """
     period, seed = known.period, settings.training.seed
     dataset = build_dataset(
         period.events,
@@ -96,13 +100,17 @@ def advertiser_data(
 
 
 def cross_fitted(data: AdvertiserData, known: AdvertiserPeriod, settings: Settings) -> AdvertiserData:
-    """The same, each user to be learnt from under a graph without them: the history's items and the centroids of the
-    advertisers alike. ``known``: what ``data`` was made of."""
+    """Return the same data, in which each user is learnt from under a graph without that user.
+
+    The content of the history's items and the centroids of the advertisers both come from that graph. ``known`` is the
+    period that ``data`` was made of.
+    """
     return replace(data, folds=content_folds(data.dataset, known.period, settings))
 
 
 def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings: Settings) -> Examples:
-    """Return examples at evenly spaced cut-offs whose windows end within the period, on advertisers known by then.
+    """Return examples at evenly spaced cut-offs whose windows end within the period, on advertisers known at the
+    cut-off.
 
     ``item`` is the row of the advertiser.
     """
@@ -127,6 +135,9 @@ def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings:
 
 
 def by_advertiser(log: EventLog, events: pl.DataFrame, advertisers: Advertisers) -> EventLog:
-    """The log with the row of each event's advertiser in the place of its item's; ``events`` are the log's rows."""
+    """Return the log with the row of each event's advertiser in the place of the item's row.
+
+    ``events`` are the rows of the log.
+    """
     row = advertiser_of_event(events["advertiser_id"], log.item, advertisers.of_item, advertisers.advertiser_ids)
     return replace(log, item=row)

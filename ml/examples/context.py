@@ -1,9 +1,10 @@
-"""Synthetic context augmentation: what the user might be looking at when they see the ad, invented from the label.
+"""Synthetic context augmentation: the item that the user might be looking at when the ad is shown, derived from the
+label.
 
 Training has no onsite context, so the context is derived from the positive. The post that README.md names projects the
 positive's own interests. On real data this recipe makes real context harmful, because the subject of a real request is
-only loosely tied to the conversion. The default is therefore as noisy as the log: another item that this user engaged
-with within a day of the positive. The positive itself is never its own subject.
+only loosely tied to the conversion. The default recipe is therefore as noisy as the log: another item that this user
+engaged with within a day of the positive. The positive itself is never its own subject.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SAME_DAY_EVENTS = 20  # a longer day pairs an event with so many after it
 
 @dataclass(frozen=True)
 class Context:
-    """What the context layer reads, one row a query. A row without interests and subject is "no context"."""
+    """The input of the context layer, one row a query. A row without interests and subject is "no context"."""
 
     subject: NDArray[np.int64]  # [queries] catalogue row whose content is shown, NO_SUBJECT = none
     interests: NDArray[np.int64]  # [queries, MAXIMUM_INTERESTS] buckets, 0 = none
@@ -44,7 +45,7 @@ class Context:
         return Context(self.subject[rows], self.interests[rows], self.confidence[rows])
 
     def without(self, dropped: NDArray[np.bool_]) -> Context:
-        """The same with no context where ``dropped`` [queries].
+        """Remove the context of the queries that are ``dropped`` [queries].
 
         >>> seen = Context(np.array([5, 6]), np.array([[1], [2]]), np.array([[1.0], [0.5]], np.float32))
         >>> seen.without(np.array([False, True])).present.tolist()
@@ -57,8 +58,11 @@ class Context:
         )
 
     def perturbed(self, random: np.random.Generator, interest_dropout: float, jitter: float) -> Context:
-        """The same as a noisier classifier might have seen it: some interests missing, confidences off by a factor of
-        log deviation ``jitter``. The subject stays."""
+        """Return the context as a noisier classifier might have seen it.
+
+        Some interests are missing. Each confidence is multiplied by a random factor of log deviation ``jitter``, up to
+        a confidence of 1. The subject stays.
+        """
         if not interest_dropout and not jitter:
             return self
         kept = random.random(self.interests.shape) >= interest_dropout
@@ -68,7 +72,10 @@ class Context:
 
 
 def subject_context(subject: NDArray[np.int64], items: ItemFeatures) -> Context:
-    """The context of looking at an item (related_pins): its content and interests; ``NO_SUBJECT`` rows get none."""
+    """Return the context of looking at an item (related_pins): the item's content and interests.
+
+    Rows with ``NO_SUBJECT`` get no context.
+    """
     known = subject >= 0
     row = np.maximum(subject, 0)
     return Context(
@@ -79,13 +86,13 @@ def subject_context(subject: NDArray[np.int64], items: ItemFeatures) -> Context:
 
 
 def interests_context(source: NDArray[np.int64], items: ItemFeatures) -> Context:
-    """Only the interests of an item, not its content: the plain recipe, and what a search query gives."""
+    """Return only the interests of an item, not its content, as the plain recipe and a search query give them."""
     full = subject_context(source, items)
     return Context(np.full(len(source), NO_SUBJECT), full.interests, full.confidence)
 
 
 def no_context(queries: int, interests: int) -> Context:
-    """The home feed: nothing is looked at."""
+    """Return the context of the home feed, where the user looks at no item."""
     return Context(
         np.full(queries, NO_SUBJECT),
         np.zeros((queries, interests), np.int64),
@@ -102,15 +109,19 @@ def synthetic_subjects(
     fold_of_user: NDArray[np.int64],
     seed: int,
 ) -> NDArray[np.int64]:
-    """The catalogue row that each example's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
+    """Return the catalogue row that each example's synthetic context is taken from; ``NO_SUBJECT`` where there is none.
 
-    ``own_interests``: the positive (of which only interests will be shown). ``co_engaged``: an item drawn in proportion
-    to how often one user of the example's fold engaged with both within a day, over the training period; never the
-    positive. The pairs of other folds are in the graph that the example is learnt under: drawn from those, the subject
-    would always lie nearer to the positive than what people really look at.
+    ``own_interests``: the positive (of which only the interests will be shown).
+
+    ``co_engaged``: an item other than the positive, drawn in proportion to the number of times that one user of the
+    example's fold engaged with both items within a day, over the training period. The example is learnt under a graph
+    that holds the pairs of the other folds: a subject drawn from those pairs would always lie nearer to the positive
+    than the items that people really look at.
+
     ``basket_mate``: another item that this user engaged with within a day of the positive, drawn evenly; where there is
-    none, as ``co_engaged``. ``category_neighbour``: another item whose deepest known category is the same, drawn
-    evenly.
+    none, as ``co_engaged``.
+
+    ``category_neighbour``: another item with the same deepest known category, drawn evenly.
     """
     if recipe is ContextRecipe.none:
         return np.full(len(examples), NO_SUBJECT)
@@ -138,13 +149,15 @@ def _co_engaged(
 
 
 def same_day_pairs(log: EventLog, items: int) -> sp.csr_array:
-    """Symmetric counts [items, items] of different items that one user engaged with within a day."""
+    """Count, symmetrically [items, items], the pairs of different items that one user engaged with within a day."""
     return co_engagement(log, items, SAME_DAY_EVENTS, DAY)
 
 
 def basket_mates(examples: Examples, log: EventLog, items: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """An item that the user of each example engaged with less than a day before or after the positive, and at most
-    ``MATE_EVENTS`` events away; ``NO_SUBJECT`` where there is none."""
+    """Draw, for each example, another item that the user engaged with less than a day before or after the positive.
+
+    The event is at most ``MATE_EVENTS`` events away from the positive; ``NO_SUBJECT`` where there is no such event.
+    """
     position = _first_after(examples, log, items)
     mates, best = np.full(len(examples), NO_SUBJECT), np.zeros(len(examples))
     for distance in [*range(-MATE_EVENTS, 0), *range(1, MATE_EVENTS + 1)]:
@@ -164,7 +177,7 @@ def basket_mates(examples: Examples, log: EventLog, items: int, random: np.rando
 def category_neighbours(
     rows: NDArray[np.int64], features: ItemFeatures, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """For each of ``rows`` another item with the same deepest category; ``NO_SUBJECT`` where there is none."""
+    """Draw, for each of ``rows``, another item with the same deepest category; ``NO_SUBJECT`` where there is none."""
     levels = (features.category > 0).sum(axis=1)
     leaf = np.where(levels > 0, features.category[np.arange(len(features)), np.maximum(levels, 1) - 1], -1)
     order = np.argsort(leaf, kind="stable")
@@ -178,7 +191,7 @@ def category_neighbours(
 
 
 def _first_after(examples: Examples, log: EventLog, items: int) -> NDArray[np.int64]:
-    """The flat position of each example's positive: the user's first event with the item behind the history.
+    """Return the flat position of each example's positive: the user's first event with the item behind the history.
 
     position    0 1 2 3 4        one user
     item        7 8 7 9 7
@@ -193,7 +206,7 @@ def _first_after(examples: Examples, log: EventLog, items: int) -> NDArray[np.in
 
 
 def _draw_neighbours(rows: NDArray[np.int64], counts: sp.csr_array, random: np.random.Generator) -> NDArray[np.int64]:
-    """One column for each of ``rows``, drawn in proportion to the counts of that row; -1 for an empty row.
+    """Draw one column for each of ``rows``, in proportion to the counts of that row; -1 for an empty row.
 
     columns of a row      5     8   9
     counts                2     1   1

@@ -1,4 +1,4 @@
-"""The outcome of a log that a model has nothing to learn from; imports nothing, so that it costs nothing."""
+"""The error for a log that a model cannot learn from; the module imports nothing, so its import costs nothing."""
 
 
 class NothingToLearn(ValueError):

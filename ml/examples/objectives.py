@@ -30,7 +30,7 @@ from settings import ExampleSettings, Objective
 
 @dataclass(frozen=True)
 class Points:
-    """Where something is predicted: users, each with a history that is not empty."""
+    """Points at which a prediction is made: users, each with a history that is not empty."""
 
     user: NDArray[np.int64]  # [points] row of the event log
     history_end: NDArray[np.int64]  # [points] flat position behind the last event of the history
@@ -58,9 +58,11 @@ class Labels:
         return Labels(rule, flat, first[flat], weights)
 
     def after(self, log: EventLog, points: Points) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The positives of the K days after each point: flat positions, and the rows of ``points`` they belong to.
+        """Return the positives of the K days after each point: flat positions, and the rows of ``points`` they belong
+        to.
 
-        In order of point, then time. Items of the point's own history are left out where repeats do not count.
+        The positives are in order of point, then time. Where repeats do not count, items of the point's own history are
+        left out.
         """
         window = self.rule.window_days * DAY
         latest = log.known_until(float(points.instant.max(initial=-np.inf)) + window)[points.user]
@@ -71,7 +73,7 @@ class Labels:
         return self.flat[rows[kept]], owner[kept]
 
     def come_after(self, log: EventLog, points: Points) -> NDArray[np.bool_]:
-        """Whether a positive event follows within K days, a repeat or not [points]."""
+        """Return whether a positive event, a repeat or not, follows each point within K days [points]."""
         following = np.searchsorted(self.flat, points.history_end)
         event = np.append(self.flat, log.events)[following]
         seconds = np.append(log.seconds, np.inf)[event]
@@ -87,7 +89,7 @@ def build_examples(
     settings: ExampleSettings,
     seed: int,
 ) -> Examples:
-    """The examples of all cut-offs (ascending) under the settings' objective; see ``ml.examples.pairs.together``."""
+    """Build examples at all cut-offs (ascending) under the settings' objective; see ``ml.examples.pairs.together``."""
     if settings.objective is Objective.all_action:
         parts = [examples_at(log, float(cutoff), rule, event_names) for cutoff in cutoffs]
         return together(parts, settings.maximum_examples, seed)
@@ -111,9 +113,9 @@ def build_examples(
 
 
 def next_action_at(log: EventLog, cutoff: float, labels: Labels) -> Examples:
-    """Each user's first positive of the K days after the cut-off, with the weight of that event.
+    """Return each user's first positive of the K days after the cut-off, with the weight of that event.
 
-    Of positives at one instant it is the first in the order of the log.
+    If several positives happen at that instant, the first in the order of the log is taken.
 
     A user visits item 0 at second 0 and buys item 1 at second 10 and item 2 at second 20; the cut-off is at second 5:
 
@@ -133,9 +135,10 @@ def next_action_at(log: EventLog, cutoff: float, labels: Labels) -> Examples:
 def dense_all_action_at(
     log: EventLog, cutoff: float, end: float, *, labels: Labels, positions: int, random: np.random.Generator
 ) -> Examples:
-    """One random positive item a user at the cut-off, and one at up to ``positions`` of their events in [cutoff, end).
+    """Draw one positive item for each user at the cut-off, and one at up to ``positions`` of their events in [cutoff,
+    end).
 
-    Of an item's events the one of the largest weight counts, as in all-action.
+    If an item has several positive events, the event of the largest weight counts, as in all-action.
     """
     between = _positions(log, cutoff, end)
     between = _take(between, np.flatnonzero(labels.come_after(log, between)))
@@ -160,16 +163,20 @@ def dense_all_action_at(
 
 
 def instants(log: EventLog, examples: Examples) -> NDArray[np.float64]:
-    """When each example predicts [examples]: its cut-off, or the newest event of a history that goes beyond it."""
+    """Return the instant of each example's prediction [examples].
+
+    The instant is the cut-off, or the newest event of the history where the history reaches beyond the cut-off.
+    """
     newest = np.where(examples.history_end > log.offsets[examples.user], log.seconds[examples.history_end - 1], -np.inf)
     return np.maximum(examples.cutoff, newest)
 
 
 def window_positives(log: EventLog, examples: Examples, end: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Users and items of every positive between one cut-off's beginning and ``end``, for the users of its examples.
+    """Return users and items of all positives from the cut-off up to ``end``, for the users of the examples of one
+    cut-off.
 
-    An objective that takes some of a user's positives must not make negatives of the others. Positive are the event
-    names of the examples.
+    An objective that takes only some of a user's positives must not make negatives of the others. The event names of
+    the examples are the positive ones.
     """
     in_window = (log.seconds >= examples.cutoff.min()) & (log.seconds < end) & (log.item >= 0)
     flat = np.flatnonzero(in_window & np.isin(log.name, np.unique(examples.name)))
@@ -188,7 +195,10 @@ def _examples(
     flat: NDArray[np.int64],
     labels: Labels,
 ) -> Examples:
-    """Examples of points ``owner`` with the positives at ``flat`` [examples]."""
+    """Build the examples of the points ``owner`` with the positives at ``flat`` [examples].
+
+    Examples of points ``owner`` with the positives at ``flat`` [examples].
+    """
     return Examples(
         cutoff=np.full(len(owner), cutoff),
         user=points.user[owner],
@@ -200,14 +210,14 @@ def _examples(
 
 
 def _at_cutoff(log: EventLog, cutoff: float) -> Points:
-    """Every user who was known before the cut-off."""
+    """Return a point for every user who was known before the cut-off."""
     known_until = log.known_until(cutoff)
     users = np.flatnonzero(known_until > log.offsets[:-1])
     return Points(users, known_until[users], np.full(len(users), cutoff))
 
 
 def _positions(log: EventLog, start: float, end: float) -> Points:
-    """Every event in [start, end) that is its user's last at its instant."""
+    """Return a point for every event in [start, end) that is the last event of its user at its instant."""
     flat = np.flatnonzero((log.seconds >= start) & (log.seconds < end))
     user = np.searchsorted(log.offsets, flat, side="right") - 1
     last = flat + 1 == log.offsets[user + 1]
@@ -217,7 +227,7 @@ def _positions(log: EventLog, start: float, end: float) -> Points:
 
 
 def _sample(user: NDArray[np.int64], maximum: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Up to ``maximum`` random rows of each user, ascending. ``user``: [rows], ascending."""
+    """Draw up to ``maximum`` random rows of each user, ascending. ``user``: [rows], ascending."""
     order = np.lexsort((random.random(len(user)), user))
     place = np.arange(len(user)) - np.searchsorted(user, user)
     return np.sort(order[place < maximum])

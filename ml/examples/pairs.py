@@ -1,7 +1,7 @@
-"""Training examples: users at cut-offs, and what they convert with in the K days after.
+"""Training examples: users at cut-offs, and the items that they convert with in the K days after.
 
-All-action here: every distinct positive item of the window is one example, with a weight by its event name. The other
-objectives are in ``ml.examples.objectives``.
+The objective of this module is all-action: every distinct positive item of the window is one example, with a weight by
+its event name. The other objectives are in ``ml.examples.objectives``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ml.features.items import DAY
 
 @dataclass(frozen=True)
 class LabelRule:
-    """What counts as a positive."""
+    """The rule that says which events are positives."""
 
     event_names: tuple[str, ...]
     window_days: float
@@ -54,10 +54,10 @@ class Examples:
 def training_cutoffs(
     end: float, first: float, span_days: float, *, window_days: float, count: int
 ) -> NDArray[np.float64]:
-    """``count`` instants, in seconds, evenly spaced over the span: the last one window before ``end``, none before
-    ``first``.
+    """Return ``count`` instants, in seconds, evenly spaced over the span.
 
-    Where the log is too short for that, the last one alone.
+    The last instant is one window before ``end``; none is before ``first``. Where the log is too short for several
+    instants, only the last one is returned.
 
     >>> days = training_cutoffs(end=100 * DAY, first=0.0, span_days=60, window_days=20, count=3) / DAY
     >>> days.tolist()
@@ -69,7 +69,7 @@ def training_cutoffs(
 
 
 def examples_at(log: EventLog, cutoff: float, rule: LabelRule, event_names: list[str]) -> Examples:
-    """Every (user, positive item) of the window [cutoff, cutoff + K), for users known before the cut-off.
+    """Return every (user, positive item) of the window [cutoff, cutoff + K), for users known before the cut-off.
 
     A pair occurs once, with the largest weight among its events; items outside the catalogue make no example.
     """
@@ -100,7 +100,7 @@ def examples_at(log: EventLog, cutoff: float, rule: LabelRule, event_names: list
 
 
 def positive_names(rule: LabelRule, event_names: list[str]) -> tuple[list[int], NDArray[np.float32]]:
-    """The codes of the positive event names, and the weight of a positive by its code [codes]."""
+    """Return the codes of the positive event names, and the weight of a positive by its code [codes]."""
     names = [event_names.index(name) + 1 for name in rule.event_names if name in event_names]
     weights = np.ones(len(event_names) + 1, np.float32)
     for name, weight in rule.weights.items():
@@ -110,9 +110,10 @@ def positive_names(rule: LabelRule, event_names: list[str]) -> tuple[list[int], 
 
 
 def together(parts: list[Examples], maximum: int, seed: int) -> Examples:
-    """The examples of all cut-offs; above ``maximum`` those of a uniform sample of the users at cut-offs.
+    """Join the examples of all cut-offs; above ``maximum`` keep the examples of a uniform sample of the users at
+    cut-offs.
 
-    A sampled user keeps all of their positives: the loss has to know them, or it would count one as a negative.
+    A sampled user keeps all of their positives: the loss has to know them, or it would count one of them as a negative.
     """
     every = Examples(*(np.concatenate([getattr(part, field) for part in parts]) for field in Examples.__annotations__))
     if len(every) <= maximum:
@@ -126,14 +127,14 @@ def together(parts: list[Examples], maximum: int, seed: int) -> Examples:
 
 
 def _history_pairs(log: EventLog, users: pl.Series, known_until: NDArray[np.int64]) -> pl.DataFrame:
-    """Distinct (user, item) that ``users`` had before the cut-off."""
+    """Return the distinct pairs (user, item) that ``users`` had before the cut-off."""
     rows = users.to_numpy()
     positions, owner = ranges(log.offsets[rows], known_until[rows])
     return pl.DataFrame({"user": rows[owner], "item": log.item[positions]}).unique()
 
 
 def ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The concatenation of ranges start..end, and for each position the number of its range.
+    """Join the ranges start..end into one array, and return for each position the number of its range.
 
     >>> position, owner = ranges(np.array([4, 0]), np.array([6, 3]))
     >>> position.tolist(), owner.tolist()

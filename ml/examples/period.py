@@ -1,9 +1,9 @@
-"""A training period, and what a model learns from it: examples, their contexts, and the content they are learnt under.
+"""A training period, and what a model learns from it: examples, their contexts, and the content of each fold.
 
-The training period ends at an instant; nothing in here reads an event at or after it. Selection repeats the whole
-preparation on the period up to one window before its end, so the validation slice cannot flatter itself through the
-graph, the statistics or the context. The final fit then learns from all of it for the chosen number of epochs: the
-newest conversions are the ones that tell most about tomorrow.
+The training period ends at an instant; this module reads no event at or after that instant. Selection repeats the whole
+preparation on the period up to one window before its end, so the graph, the statistics and the context hold nothing of
+the validation slice. The final fit then learns from the whole period for the chosen number of epochs, because the
+newest conversions tell most about the near future.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from settings import ContextRecipe, Settings
 
 @dataclass(frozen=True)
 class TrainingPeriod:
-    """All that may be learnt from."""
+    """All data that a model may learn from."""
 
     events: pl.DataFrame  # sorted by user_id, event_time, event_id; all before ``end``
     items: pl.DataFrame  # the catalogue as of ``end``
@@ -40,9 +40,10 @@ class TrainingPeriod:
     items_at: Callable[[float], pl.DataFrame] | None = None
 
     def until(self, end: float) -> TrainingPeriod:
-        """Return the same period ended earlier: events before ``end``, and the catalogue as of it.
+        """Return the same period ended earlier: events before ``end``, and the catalogue as of ``end``.
 
-        The catalogue's rows stay the same. Of an item that the earlier catalogue lacks only the id is known.
+        The rows of the catalogue stay the same. If the earlier catalogue lacks an item, only the id and ``listed_from``
+        of the item are known.
         """
         events = self.events.filter(pl.Series(to_seconds(self.events["event_time"]) < end))
         items = self.items if self.items_at is None else _in_rows_of(self.items, self.items_at(end))
@@ -50,13 +51,13 @@ class TrainingPeriod:
 
     @property
     def window(self) -> float:
-        """K in seconds."""
+        """Return K in seconds."""
         return self.rule.window_days * DAY
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a fit reads."""
+    """The input of a fit."""
 
     dataset: Dataset
     examples: Examples
@@ -65,7 +66,7 @@ class Prepared:
 
 
 def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
-    """The synthetic context of every example."""
+    """Return the synthetic context of every example."""
     features = prepared.dataset.features
     if recipe is ContextRecipe.own_interests:
         return interests_context(prepared.subjects, features)
@@ -85,12 +86,12 @@ def _in_rows_of(items: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
 
 
 def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
-    """All that a fit reads of a training period."""
+    """Prepare everything that a fit reads of a training period."""
     return cross_fitted(with_subjects(prepare_examples(period, settings, basis), settings), period, settings)
 
 
 def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
-    """Features and examples of a training period, without contexts yet and under the content that serves."""
+    """Prepare the features and examples of a training period, still without contexts, under the content that serves."""
     dataset = build_dataset(
         period.events,
         period.items,
@@ -107,12 +108,12 @@ def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentB
 
 
 def cross_fitted(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
-    """The same examples, each to be learnt under a graph without its own user."""
+    """Return the same examples, each of which is learnt under a graph without the example's own user."""
     return replace(prepared, folds=content_folds(prepared.dataset, period, settings))
 
 
 def content_folds(dataset: Dataset, period: TrainingPeriod, settings: Settings) -> CrossFit:
-    """The content that each fold of the users learns under."""
+    """Return the content that each fold of the users learns under."""
     folds = settings.features.cross_fit_folds
     if folds == 1:
         return uncrossed(dataset.features, dataset.log.users)
@@ -143,8 +144,8 @@ def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings
 def on_listed(examples: Examples, statistics: ItemStatistics, window: float) -> Examples:
     """Return the examples whose positive is listed as of their cut-off, or by the feed in the ``window`` seconds after.
 
-    The others are on items that only their own sale makes known: no unsold item is like them, and a model would learn
-    that an item without a past is a positive.
+    The other examples are on items that become known only through their own sale. No unsold item resembles them, and a
+    model would learn that an item without a past is a positive.
     """
     kept = np.zeros(len(examples), bool)
     for cutoff in np.unique(examples.cutoff):
@@ -154,7 +155,7 @@ def on_listed(examples: Examples, statistics: ItemStatistics, window: float) -> 
 
 
 def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
-    """The period's event log in the catalogue's rows."""
+    """Build the period's event log in the rows of the catalogue."""
     features = settings.features
     return build_event_log(
         period.events,
@@ -166,7 +167,7 @@ def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
 
 
 def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
-    """The same examples with synthetic subjects drawn anew under the settings' recipe."""
+    """Return the same examples with synthetic subjects drawn anew under the settings' recipe."""
     log, seed = prepared.dataset.log, settings.training.seed
     subjects = synthetic_subjects(
         prepared.examples,
@@ -180,7 +181,10 @@ def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
 
 
 def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFrame:
-    """Examples as the warehouse keeps them: ids instead of rows."""
+    """Return the examples as the warehouse keeps them: ids instead of rows.
+
+    Examples as the warehouse keeps them: ids instead of rows.
+    """
     dataset, examples = prepared.dataset, prepared.examples
     item_ids, names = dataset.features.item_ids, pl.Series([None, *event_names], dtype=pl.String)
     subject = item_ids.gather(np.maximum(prepared.subjects, 0)).set(pl.Series(prepared.subjects < 0), None)
@@ -200,7 +204,10 @@ def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFram
 def examples_of_frame(
     period: TrainingPeriod, frame: pl.DataFrame, settings: Settings, basis: ContentBasis | None = None
 ) -> Prepared:
-    """The inverse of ``examples_to_frame`` under the same period; without subjects where the frame has none."""
+    """Return the examples that ``examples_to_frame`` has turned into a table, under the same period.
+
+    There are no subjects where the table has none.
+    """
     dataset = build_dataset(
         period.events,
         period.items,

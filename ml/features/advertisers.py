@@ -1,8 +1,9 @@
-"""What an advertiser is, as of an instant: its catalogue by category, its price level, its size, the centroid of its
-items' content, how it has been doing, and its hashed id.
+"""What an advertiser is, as of an instant: the advertiser's catalogue by category, price level, size, the centroid of
+the content of the advertiser's items, trailing counts of events, and the hashed id.
 
-Only what was known before the instant is read: items listed by then, events that had happened by then. The content
-basis is frozen with the model version, so a centroid changes with the catalogue and never with later engagement.
+Only data from before the instant is read: items that were listed by then, and events that had happened by then. The
+content basis is frozen with the model version, so a centroid changes with the catalogue and never with later
+engagement.
 """
 
 from __future__ import annotations
@@ -65,15 +66,17 @@ class Advertisers:
         return len(self.advertiser_ids)
 
     def under(self, content: NDArray[np.float32]) -> Advertisers:
-        """The same advertisers, their items with other content [items, content]."""
+        """Return the same advertisers, with other content [items, content] of their items."""
         return replace(self, items=replace(self.items, content=content))
 
     def known(self, seconds: float) -> NDArray[np.int64]:
-        """Rows of the advertisers with an event before ``seconds`` or an item that is listed as of it, ascending."""
+        """Return the rows of the advertisers with an event before ``seconds`` or an item listed as of ``seconds``,
+        ascending.
+        """
         return np.flatnonzero(self.statistics.listed(seconds))
 
     def at(self, seconds: float) -> Profiles:
-        """Profiles as of ``seconds`` (exclusive)."""
+        """Return the profiles as of ``seconds`` (exclusive)."""
         listed = np.flatnonzero((self.of_item >= 0) & is_listed(self.item_listed_from, seconds))
         owner = self.of_item[listed]
         size = np.bincount(owner, minlength=len(self))
@@ -91,7 +94,7 @@ class Advertisers:
         )
 
     def _nodes(self, items: NDArray[np.int64]) -> sp.csr_array:
-        """Which nodes of the category tree each item lies below [items, category buckets]."""
+        """Return the nodes of the category tree that each item lies below, as ones [items, category buckets]."""
         category = self.items.category[items]
         row, level = np.nonzero(category)
         ones = np.ones(len(row), np.float32)
@@ -99,7 +102,7 @@ class Advertisers:
 
 
 def advertiser_ids(events: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
-    """Every advertiser that an event or an item names, sorted."""
+    """Return every advertiser that an event or an item names, sorted."""
     both = pl.concat([events["advertiser_id"], items["advertiser_id"]]).drop_nulls().unique().sort()
     return both.filter(both != UNKNOWN_ADVERTISER)
 
@@ -107,7 +110,7 @@ def advertiser_ids(events: pl.DataFrame, items: pl.DataFrame) -> pl.Series:
 def build_advertisers(
     features: ItemFeatures, events: pl.DataFrame, items: pl.DataFrame, *, ids: pl.Series, settings: FeatureSettings
 ) -> Advertisers:
-    """The advertisers ``ids`` (from ``advertiser_ids``), with what their items and events say of them.
+    """Build the advertisers ``ids`` (from ``advertiser_ids``) from their items and their events.
 
     Args:
         features: of ``items``, which are the catalogue. events: item_id, advertiser_id, event_time, in any order.
@@ -133,7 +136,8 @@ def build_advertisers(
 def advertiser_of_event(
     named: pl.Series, item: NDArray[np.int64], of_item: NDArray[np.int64], ids: pl.Series
 ) -> NDArray[np.int64]:
-    """The row of each event's advertiser: the one it names, else that of its item, else -1.
+    """Return the row of each event's advertiser: the advertiser that the event names, else the advertiser of the
+    event's item, else -1.
 
     Args:
         named: advertiser_id of the events, which may be null. item: their catalogue rows, -1 = none.
@@ -146,7 +150,9 @@ def advertiser_of_event(
 
 
 def _price_level(price: NDArray[np.float32], owner: NDArray[np.int64], advertisers: int) -> NDArray[np.float32]:
-    """Mean and deviation of the known standardised log prices of each advertiser, and whether any is known."""
+    """Return, for each advertiser, the mean and deviation of the known standardised log prices, and whether any is
+    known.
+    """
     known = price[:, 1] > 0
     owner, value = owner[known], price[known, 0].astype(np.float64)
     count = np.bincount(owner, minlength=advertisers)

@@ -15,13 +15,13 @@ ROUNDING = 1e-5  # rows of the decomposition below this share of the longest one
 
 
 def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) -> NDArray[np.float32]:
-    """Unit rows V S of the truncated SVD of the normalised user-item matrix [items, dimensions].
+    """Return unit rows V S of the truncated SVD of the normalised user-item matrix [items, dimensions].
 
-    The matrix is D_u^-.3 X D_i^-.5, X_ui = 1 where the user engaged with the item; its right singular vectors are the
-    smoothest signals on the graph, what a linear graph convolution converges to (Shen et al., 2021, "How Powerful is
-    Graph Convolution for Recommendation?"). The cost grows with the events, not with pairs of them. Items without
-    events get zero rows, and so do those that the leading dimensions say nothing of (a small component of the graph):
-    scaling would make content of noise.
+    The matrix is D_u^-.3 X D_i^-.5, with X_ui = 1 where the user engaged with the item. The right singular vectors of
+    the matrix are the smoothest signals on the graph: a linear graph convolution converges to them (Shen et al., 2021,
+    "How Powerful is Graph Convolution for Recommendation?"). The cost grows with the number of events, not with the
+    number of pairs of events. An item without events gets a zero row. So does an item of which the leading dimensions
+    say nothing (an item in a small component of the graph): scaling would turn noise into content.
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -46,10 +46,11 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
 
 
 def co_engagement(log: EventLog, items: int, window: int, within_seconds: float = np.inf) -> sp.csr_array:
-    """Symmetric counts [items, items] of pairs of different items of one user at most ``window`` events and less than
-    ``within_seconds`` apart.
+    """Count, for each pair of different items, how often one user engaged with both [items, items], symmetric.
 
-    One user engages with 0, 1 and 2 in this order; with a window of one event 0 and 2 make no pair:
+    Two events of a user make a pair when they are at most ``window`` events and less than ``within_seconds`` apart.
+
+    One user engages with the items 0, 1 and 2 in this order; with a window of one event, 0 and 2 make no pair:
 
     >>> import polars as pl
     >>> one = pl.Series(["ann"])
@@ -71,7 +72,7 @@ def co_engagement(log: EventLog, items: int, window: int, within_seconds: float 
 
 
 def unit_rows(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to unit length; zero rows stay zero.
+    """Scale the rows to unit length; zero rows stay zero.
 
     >>> unit_rows(np.array([[3, 4], [0, 0]], np.float32)).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]

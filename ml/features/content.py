@@ -1,8 +1,9 @@
-"""Content embeddings of items: what the co-engagement graph of the training period says of an item, and beside it the
-embedding that the catalogue gives, where it gives any.
+"""Content embeddings of items: the embedding of an item in the co-engagement graph of the training period, followed by
+the embedding that the catalogue gives, where the catalogue gives any.
 
-A new item gets the mean graph content of its advertiser and its deepest known category, and its own given embedding.
-The basis is frozen with the model version: a user's events mean the same to the encoder for as long as it is deployed.
+The graph part of a new item is the mean graph content of the item's advertiser and of the item's deepest known
+category; the given part is the item's own given embedding. The basis is frozen with the model version: as long as the
+model is deployed, a user's events mean the same to the encoder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ GIVEN_SHARE = 0.5  # given embeddings are used where at least this share of the 
 
 @dataclass(frozen=True)
 class ContentBasis:
-    """Frozen content: vectors of the known items, and attribute means from which the others are derived.
+    """Frozen content: vectors of the known items, and means by attribute, from which the vectors of other items are
+    derived.
 
     A vector is [graph ; given], each part of unit length or zero, scaled to unit length as a whole.
     """
@@ -42,13 +44,14 @@ class ContentBasis:
 
     @property
     def source(self) -> str:
-        """Where content comes from, for people."""
+        """Return the sources of the content, as a text for people."""
         return "co-engagement graph and given embeddings" if self.given_width else "co-engagement graph"
 
     def content_of(self, items: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Content [items, width] and, for every item, what it would get if it were new [items, width].
+        """Return the content of each item [items, width], and the content that the item would get if it were new
+        [items, width].
 
-        An item that the basis holds keeps its vector, whatever its attributes are by now.
+        An item that the basis holds keeps its vector, even if its attributes have changed since.
         """
         given = _given(items["embedding"], self.given_width)
         cold = unit_rows(np.concatenate([self._from_attributes(items), given], axis=1))
@@ -58,14 +61,16 @@ class ContentBasis:
         return content, cold
 
     def graph_of(self, item_ids: pl.Series) -> NDArray[np.float32]:
-        """The graph part of the items that the basis holds, unit rows; zero for others [items, graph_width]."""
+        """Return the graph part of the vectors, unit rows [items, graph_width]; zero for an item that the basis does
+        not hold.
+        """
         row = row_numbers(self.items["item_id"], item_ids)
         vectors = np.zeros((len(item_ids), self.graph_width), np.float32)
         vectors[row >= 0] = _matrix(self.items["vector"], self.width)[row[row >= 0], : self.graph_width]
         return unit_rows(vectors)
 
     def to_frame(self) -> pl.DataFrame:
-        """The basis as one table: kind ("item", "advertiser", "category", "price", "width"), key, vector."""
+        """Return the basis as one table: kind ("item", "advertiser", "category", "price", "width"), key, vector."""
         vector = pl.List(pl.Float32)
         about = pl.DataFrame(
             {
@@ -83,7 +88,7 @@ class ContentBasis:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> ContentBasis:
-        """The inverse of ``to_frame``."""
+        """Return the basis that ``to_frame`` has turned into a table."""
         price, widths = frame.filter(kind="price")["vector"][0], frame.filter(kind="width")["vector"][0]
         return cls(
             items=frame.filter(kind="item").select(item_id="key", vector="vector"),
@@ -125,7 +130,7 @@ def build_content_basis(items: pl.DataFrame, log: EventLog, settings: FeatureSet
 
 
 def freeze(items: pl.DataFrame, graph: NDArray[np.float32]) -> ContentBasis:
-    """The basis of a catalogue with graph content ``graph`` [items, graph_width], unit or zero rows."""
+    """Freeze a catalogue's content, with the graph content ``graph`` [items, graph_width], unit or zero rows."""
     lengths = items["embedding"].list.len()
     some_given = float(items["embedding"].is_not_null().mean() or 0.0) >= GIVEN_SHARE  # type: ignore[arg-type]
     given = _given(items["embedding"], int(lengths.max() or 0) if some_given else 0)  # type: ignore[arg-type]
@@ -144,7 +149,7 @@ def freeze(items: pl.DataFrame, graph: NDArray[np.float32]) -> ContentBasis:
 
 
 def category_nodes(category: pl.Series) -> pl.Series:
-    """Each category path as the list of its prefixes; null gives an empty list.
+    """Return each category path as the list of its prefixes; null gives an empty list.
 
     >>> category_nodes(pl.Series(["Home > Kitchen", None])).to_list()
     [['Home', 'Home > Kitchen'], []]
@@ -179,7 +184,10 @@ def _attribute_means(items: pl.DataFrame, vectors: NDArray[np.float32], known: N
 
 
 def _given(embedding: pl.Series, width: int) -> NDArray[np.float32]:
-    """Given embeddings as unit rows [items, width]; zero for an item without a usable one (right length, not zero)."""
+    """Return the given embeddings as unit rows [items, width].
+
+    The row is zero where an item has no usable embedding: one of the right length that is not zero.
+    """
     vectors = np.zeros((len(embedding), width), np.float32)
     if width:
         usable = (embedding.list.len() == width).fill_null(False).to_numpy()

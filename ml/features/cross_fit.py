@@ -1,9 +1,10 @@
 """Cross-fitted content: in training, a user's positives are scored under a graph that the user is not part of.
 
-The co-engagement graph of the training period holds the very pairs that earlier cut-offs ask for: a history and its
-positive are neighbours in it because this user engaged with both. A model trained under it trusts content far more
-than it may when the pairs of tomorrow are not in the graph yet. So the users are dealt into folds, and each fold learns
-under the graph of the others, rotated onto the full one (orthogonal Procrustes), which is what serves.
+The co-engagement graph of the training period holds the very pairs that the examples of earlier cut-offs ask for: a
+history and its positive are neighbours in the graph because this user engaged with both. After deployment, the pairs to
+predict are not in the graph yet, so a model trained under that graph would trust content far too much. Therefore the
+users are dealt into folds, and each fold learns under the graph of the other folds, rotated onto the full graph
+(orthogonal Procrustes). The full graph serves.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ class CrossFit:
 
 
 def uncrossed(features: ItemFeatures, users: int) -> CrossFit:
-    """All users in one fold that sees the content which serves."""
+    """Put all users into one fold, which sees the content that serves."""
     return CrossFit(np.zeros(users, np.int64), [features.content], [features.cold_content])
 
 
 def deal_folds(users: int, folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold of each user of a log; all in one for a single fold."""
+    """Draw the fold of each user of a log [users]; all users are in fold 0 if ``folds`` is 1."""
     return np.random.default_rng([seed, folds]).integers(0, folds, users)
 
 
 def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, *, folds: int, seed: int) -> CrossFit:
-    """Content without each fold's own users.
+    """Build, for each fold, the content of the catalogue without the events of the fold's own users.
 
     Args:
         items: the catalogue, sorted by item_id; ``log.item`` are its rows. log: events of the training period.
@@ -62,9 +63,9 @@ def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, *, folds:
 
 
 def rotated_onto(target: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``vectors`` [items, width] under the rotation that brings the rows known to both nearest to ``target``.
+    """Rotate ``vectors`` [items, width] so that the rows that are not zero in both matrices come nearest to ``target``.
 
-    The graph of the others has the same two items a quarter turn away, and a third:
+    The graph of the others has the same two items a quarter turn away, and a third item:
 
     >>> target = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
     >>> turned = np.array([[0, 1], [-1, 0], [0, -1]], np.float32)

@@ -1,4 +1,4 @@
-"""Everything that a model learns from, derived from events before one instant and nothing after it."""
+"""Everything that a model learns from, derived only from events before one instant."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Dataset:
     event_names: list[str]
 
     def users_demographics(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Buckets [users, 3] of log rows; zero for -1 (unknown)."""
+        """Return the buckets [users, 3] of rows of the log; zero for -1 (unknown)."""
         return np.where((users >= 0)[:, None], self.demographics[np.maximum(users, 0)], 0)
 
 
@@ -43,7 +43,7 @@ def build_dataset(
     basis: ContentBasis | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Derive features, statistics and (without a given ``basis``) the content basis from ``events``.
+    """Derive features, statistics and, where no ``basis`` is given, the content basis from ``events``.
 
     Args:
         events: user_id, event_time, event_name, item_id, advertiser_id; sorted by user, then time.
@@ -69,7 +69,7 @@ def build_dataset(
 
 
 def demographic_buckets(users: pl.DataFrame, user_ids: pl.Series) -> NDArray[np.int64]:
-    """Buckets [user_ids, 3] of age decade, gender and country; 0 where unknown."""
+    """Return the buckets [user_ids, 3] of age decade, gender and country; 0 where the value is unknown."""
     row = row_numbers(users["user_id"], user_ids)
     columns = [
         "age" + (users["age"].cast(pl.Int64) // AGE_DECADE).cast(pl.String),

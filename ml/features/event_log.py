@@ -1,6 +1,6 @@
 """Users' events as flat values plus offsets, and the padded batches that the encoder reads.
 
-A training example's history is a slice of the log, never a copy: as many cut-offs as one likes cost no memory.
+The history of a training example is a slice of the log, never a copy, so further cut-offs copy no events.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ class EventLog:
 
     @property
     def end(self) -> float:
-        """The instant behind the newest event, in seconds; 0 without events."""
+        """Return the instant just after the newest event, in seconds; 0 without events."""
         return float(np.nextafter(self.seconds.max(), np.inf)) if self.events else 0.0
 
     def user_of_event(self) -> NDArray[np.int64]:
-        """The user row of each event [events]."""
+        """Return the user row of each event [events]."""
         return np.repeat(np.arange(self.users), np.diff(self.offsets))
 
     def known_until(self, seconds: float) -> NDArray[np.int64]:
-        """For each user the flat position behind their last event before ``seconds`` [users].
+        """Return, for each user, the flat position behind the user's last event before ``seconds`` [users].
 
         >>> log = _drawn_log()
         >>> log.known_until(20).tolist()  # ann's first event, and bob's
@@ -65,7 +65,7 @@ class EventLog:
         return self.offsets[:-1] + before[self.offsets[1:]] - before[self.offsets[:-1]]
 
     def user_rows(self, user_ids: pl.Series) -> NDArray[np.int64]:
-        """Rows of the given users; -1 for a user without events."""
+        """Return the rows of the given users; -1 for a user without events."""
         return row_numbers(self.user_ids, user_ids)
 
 
@@ -95,7 +95,7 @@ def build_event_log(
     advertiser_buckets: int,
     advertiser_hashes: int,
 ) -> EventLog:
-    """An event log from rows sorted by user, then time.
+    """Build an event log from rows sorted by user, then time.
 
     Args:
         events: user_id, event_time, event_name, item_id, advertiser_id; a user's rows stand together, in time order.
@@ -123,7 +123,7 @@ def event_log_of_sequences(
     advertiser_buckets: int,
     advertiser_hashes: int,
 ) -> EventLog:
-    """Return the event log of a user_sequences table, as ``build_event_log`` does of rows.
+    """Build the event log of a user_sequences table, as ``build_event_log`` builds one from rows.
 
     Args:
         sequences: a row a user, with lists event_time, event_name, item_id, advertiser_id; no list is empty.
@@ -168,7 +168,7 @@ def _event_log(
 
 
 def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], length: int) -> Slices:
-    """The last ``length`` events of each of ``users`` before flat position ``end`` [users].
+    """Return, for each of ``users``, the last ``length`` events before the flat position ``end`` [users].
 
     >>> log = _drawn_log()
     >>> slices = newest(log, np.array([0, 1]), end=log.known_until(31), length=2)
@@ -179,7 +179,8 @@ def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], leng
 
 
 def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, since: float) -> Slices:
-    """The slices of ``users`` without events before ``since`` (seconds), as the daily sequences leave them out.
+    """Return the slices of ``users`` without the events before ``since`` (seconds), which the daily sequences leave out
+    too.
 
     >>> log, users = _drawn_log(), np.array([0, 1])
     >>> whole = newest(log, users, end=log.known_until(31), length=9)
@@ -202,7 +203,7 @@ class PaddedEvents:
 
 
 def pad(log: EventLog, slices: Slices) -> PaddedEvents:
-    """Gather sequences into one padded batch, trimmed to its longest sequence (at least one position).
+    """Gather sequences into one padded batch, as wide as the longest sequence (at least one position).
 
     >>> batch = pad(_drawn_log(), Slices(start=np.array([0, 3]), end=np.array([3, 5])))
     >>> batch.item.tolist(), batch.recency.tolist()
@@ -234,10 +235,11 @@ def _no_events(valid: NDArray[np.bool_], hashes: int) -> PaddedEvents:
 
 
 def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows in order of length, cut so that no batch holds more than ``tokens`` padded positions (or one row), nor
-    sequences more than ``SPREAD`` times as long as its shortest.
+    """Yield the rows in order of length, in batches of sequences of similar length.
 
-    Trimmed batches of like lengths cost what the events cost, not rows x the longest sequence.
+    A batch holds at most ``tokens`` padded positions (or one row), and no sequence that is more than ``SPREAD`` times
+    as long as the batch's shortest one. The cost of such batches grows with the number of events, not with rows x the
+    longest sequence.
 
     >>> [rows.tolist() for rows in length_buckets(np.array([2, 9, 3, 2]), tokens=9)]  # 3 rows x 3 positions, 1 x 9
     [[0, 3, 2], [1]]
@@ -257,7 +259,7 @@ def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[
 
 
 def row_numbers(keys: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:
-    """For each wanted value its position in ``keys`` (unique); -1 where absent or null.
+    """Return the position of each wanted value in ``keys`` (unique); -1 where the value is absent or null.
 
     >>> row_numbers(pl.Series(["a", "b"]), pl.Series(["b", None, "z", "a"])).tolist()
     [1, -1, -1, 0]
@@ -268,7 +270,7 @@ def row_numbers(keys: pl.Series, wanted: pl.Series) -> NDArray[np.int64]:
 
 
 def _drawn_log() -> EventLog:
-    """The log that ``EventLog`` draws, for the examples."""
+    """Return the log that the docstring of ``EventLog`` draws, for the examples."""
     return EventLog(
         user_ids=pl.Series(["ann", "bob"]),
         offsets=np.array([0, 3, 5]),
@@ -280,6 +282,6 @@ def _drawn_log() -> EventLog:
 
 
 def to_seconds(times: pl.Series) -> NDArray[np.float64]:
-    """A UTC datetime column in seconds since 1970; null gives -inf."""
+    """Convert a UTC datetime column to seconds since 1970; null gives -inf."""
     microseconds = times.dt.timestamp("us").cast(pl.Float64)
     return (microseconds / 1e6).fill_null(float("-inf")).to_numpy()

@@ -14,7 +14,7 @@ NONE = 0  # the bucket of a missing value; real values never land in it
 
 
 def bucket(value: str, buckets: int, salt: int) -> int:
-    """The bucket of one value in 1..buckets-1, the same on every machine and in every version.
+    """Return the bucket of one value in 1..buckets-1, the same on every machine and in every version.
 
     >>> bucket("Acme", buckets=1000, salt=0), bucket("Acme", buckets=1000, salt=1)
     (64, 686)
@@ -24,7 +24,7 @@ def bucket(value: str, buckets: int, salt: int) -> int:
 
 
 def hash_column(values: pl.Series, buckets: int, hashes: int = 1) -> NDArray[np.int64]:
-    """Buckets [rows, hashes] of a string column under ``hashes`` independent hashes; null gives ``NONE``.
+    """Return the buckets [rows, hashes] of a string column under ``hashes`` independent hashes; null gives ``NONE``.
 
     >>> hash_column(pl.Series(["Acme", None]), buckets=1000, hashes=2).tolist()
     [[64, 686], [0, 0]]
@@ -39,7 +39,7 @@ def hash_column(values: pl.Series, buckets: int, hashes: int = 1) -> NDArray[np.
 
 
 def known_advertisers(ids: pl.Series) -> pl.Series:
-    """Advertiser ids with null for ``UNKNOWN_ADVERTISER``: not knowing two advertisers does not make them one.
+    """Replace ``UNKNOWN_ADVERTISER`` by null: two items of unknown advertisers need not have the same advertiser.
 
     >>> known_advertisers(pl.Series(["Acme", "unknown"])).to_list()
     ['Acme', None]

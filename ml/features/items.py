@@ -1,5 +1,6 @@
 """Item features of both towers: what an item is (content, category, interests, advertiser, price) and, as of an
-instant, how it has been doing (trailing counts, age). There are no item ids: a new item works at once."""
+instant, the item's trailing counts and age. No feature is an item id, so a new item works at once.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ class ItemFeatures:
         return len(self.content)
 
     def to_frame(self, statistics: NDArray[np.float32]) -> pl.DataFrame:
-        """One row an item with list columns, as the warehouse keeps it; ``statistics`` [items, width] beside it."""
+        """Return a table with one row an item and list columns, as the warehouse keeps it.
+
+        ``statistics`` [items, width] become a column too.
+        """
         columns: dict[str, NDArray[Any]] = {
             "content": self.content,
             "category": self.category,
@@ -55,7 +59,10 @@ class ItemFeatures:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> tuple[ItemFeatures, NDArray[np.float32]]:
-        """The inverse of ``to_frame``: features and statistics. Cold content is not kept: only training needs it."""
+        """Return the features and the statistics that ``to_frame`` has turned into a table.
+
+        The table does not keep cold content, which only training needs: it is zero here.
+        """
         matrices = {
             name: np.ascontiguousarray(frame[name].explode().to_numpy().reshape(len(frame), -1))
             for name in ("content", "category", "interests", "confidence", "advertiser", "price", "statistics")
@@ -71,7 +78,7 @@ class ItemFeatures:
 
 
 def build_item_features(items: pl.DataFrame, basis: ContentBasis, settings: FeatureSettings) -> ItemFeatures:
-    """Features of a catalogue under a frozen content basis.
+    """Build the features of a catalogue under a frozen content basis.
 
     Args:
         items: item_id (unique, sorted), advertiser_id, category, price, interests, embedding, listed_from.
@@ -101,7 +108,10 @@ def _category(category: pl.Series, buckets: int) -> NDArray[np.int64]:
 
 
 def _interests(items: pl.DataFrame, buckets: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Given interests, else the nodes of the category path: the leaf with confidence 1, a parent half of its child."""
+    """Return the given interests; where there are none, the nodes of the category path.
+
+    The leaf of the path has confidence 1, and each parent has half the confidence of its child.
+    """
     nodes = category_nodes(items["category"])
     derived = (
         pl.DataFrame({"row": np.arange(len(items)), "interest": nodes.list.reverse()})
@@ -138,9 +148,9 @@ def _price(price: pl.Series, basis: ContentBasis) -> NDArray[np.float32]:
 def is_listed(listed_from: NDArray[np.float64], seconds: float) -> NDArray[np.bool_]:
     """Return which items are listed as of ``seconds`` (exclusive) [items].
 
-    This is the one rule of who may be a negative, a candidate or a neighbour: the feed lists the item before the
-    instant, or the log has shown it before the instant. No later event takes part, so a corpus doesn't tell which
-    items sell for the first time after it.
+    An item is listed if the feed lists the item before the instant, or the log has shown the item before the instant.
+    This one rule decides which items may be a negative, a candidate or a neighbour. No later event takes part, so a
+    corpus does not tell which items sell for the first time after the instant.
 
     Args:
         listed_from: [items] seconds since 1970 UTC from which the feed lists the item or the log shows it; -inf =
@@ -151,10 +161,9 @@ def is_listed(listed_from: NDArray[np.float64], seconds: float) -> NDArray[np.bo
 
 @dataclass(frozen=True)
 class ItemStatistics:
-    """Trailing counts and age of every item as of any instant, and of its advertiser and its category, from events in
-    time order.
+    """Trailing counts and age of every item, and counts of its advertiser and its category, as of any instant.
 
-    Only events before the instant are read, so nothing of a label window can leak in.
+    Only events before the instant are read, so no event of a label window can leak in.
     """
 
     item: NDArray[np.int64]  # [events] catalogue row, in time order
@@ -167,12 +176,12 @@ class ItemStatistics:
 
     @property
     def width(self) -> int:
-        """Columns of ``at``."""
+        """Return the number of columns of ``at``."""
         return (1 + len(self.groups)) * (len(self.windows_days) + 1) + 2
 
     @property
     def listed_from(self) -> NDArray[np.float64]:
-        """From when on the feed lists each item or the log shows it [items], for ``is_listed``."""
+        """Return the second from which the feed lists or the log shows each item [items], for ``is_listed``."""
         return np.minimum(self.feed_from, self.first_event)
 
     def listed(self, seconds: float) -> NDArray[np.bool_]:
@@ -182,16 +191,18 @@ class ItemStatistics:
     def listed_in_window(self, seconds: float, end: float) -> NDArray[np.bool_]:
         """Return which items are listed as of ``seconds``, or by the feed before ``end`` [items].
 
-        These are the items of a label window: who can become a positive in it, whether or not somebody buys the item.
+        These are the items of a label window: the items that can become a positive in the window, whether or not a user
+        buys them.
         """
         return self.listed(seconds) | is_listed(self.feed_from, end)
 
     def at(self, seconds: float) -> NDArray[np.float32]:
-        """Features [items, width] as of ``seconds`` (exclusive).
+        """Return the features [items, width] as of ``seconds`` (exclusive).
 
-        log(1 + count) a window, then all time; the log age in days / 4; 1 for an item with any event; and for each kind
-        of group log(1 + the group's counts / root of its listed items): between the total, which says how large a
-        group is, and the mean, which says how its items do.
+        The columns are: log(1 + count) for each window, then for all time; the log of the age in days, divided by 4; 1
+        for an item with any event; and for each kind of group log(1 + the group's count / the root of the number of its
+        listed items), by window, then for all time. This last figure lies between the total, which tells the size of
+        the group, and the mean, which tells how the items of the group do.
         """
         items = len(self.feed_from)
         end = int(np.searchsorted(self.seconds, seconds))
@@ -215,11 +226,12 @@ class ItemStatistics:
         return np.column_stack([np.log1p(counts), age / 4, seen, *grouped]).astype(np.float32)
 
     def _since(self, seconds: float) -> NDArray[np.float64]:
-        """Return what the age of each item counts from [items], as known at ``seconds``.
+        """Return the instant from which the age of each item counts [items], as known at ``seconds``.
 
-        That is the item's ``available_from``, else its arrival, or its first event where that is earlier. Of an item
-        that has been listed always, without a date, it is the first event; an item without an event then has been
-        unsold for as long as the log goes back, which is not the same as new.
+        The instant is the item's ``available_from``, else the item's arrival, or the item's first event where that
+        event is earlier. For an item that has always been listed, without a date, the instant is the first event. If
+        such an item has no event before ``seconds``, the instant is the beginning of the log: the item has been unsold
+        for so long, which is not the same as new.
         """
         begin = self.seconds[0] if len(self.seconds) else seconds
         shown = np.where(self.first_event < seconds, self.first_event, begin)
@@ -227,12 +239,12 @@ class ItemStatistics:
 
 
 def _sums(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sums by group of each column: [items, columns] -> [groups, columns]."""
+    """Sum each column by group: [items, columns] -> [groups, columns]."""
     return np.column_stack([np.bincount(group, weights=column) for column in values.T])
 
 
 def item_groups(items: pl.DataFrame) -> tuple[NDArray[np.int64], ...]:
-    """The advertiser and the category of each item as dense numbers from 0; -1 where it is unknown."""
+    """Return the advertiser and the category of each item as dense numbers from 0; -1 where the value is unknown."""
     return tuple(
         (column.rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
         for column in (known_advertisers(items["advertiser_id"]), items["category"])
@@ -248,7 +260,7 @@ def build_item_statistics(
     groups: tuple[NDArray[np.int64], ...] = (),
     born: NDArray[np.float64] | None = None,
 ) -> ItemStatistics:
-    """Statistics from events in any order; ``item`` -1 (no item) is left out.
+    """Build statistics from events in any order; events with ``item`` -1 (no item) are left out.
 
     Args:
         item, seconds: [events]. listed_from: [items] seconds from which the feed lists each; -inf = always, inf =
@@ -267,7 +279,7 @@ def build_item_statistics(
 def catalogue_statistics(
     items: pl.DataFrame, item: NDArray[np.int64], seconds: NDArray[np.float64], windows_days: list[float]
 ) -> ItemStatistics:
-    """Statistics of a catalogue, of its items and of their advertisers and categories.
+    """Build the statistics of a catalogue: of its items, and of their advertisers and categories.
 
     Args:
         items: item_id (unique, sorted), advertiser_id, category, available_from, listed_from; ``item`` [events] are its
