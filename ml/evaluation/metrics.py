@@ -221,7 +221,8 @@ def paired_difference(
 ) -> Interval:
     """Return Recall@K of ``first`` minus Recall@K of ``second`` on the same queries, with a paired bootstrap.
 
-    The bootstrap draws queries. The interval is far narrower than the two separate ones, because queries that are hard for both models cancel out.
+    The bootstrap draws queries. The interval is far narrower than the two separate ones, because queries that are hard
+    for both models cancel out.
 
     >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
     >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)

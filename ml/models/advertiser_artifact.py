@@ -1,4 +1,4 @@
-"""A trained advertiser model on disk, and what it answers from tables alone."""
+"""A trained advertiser model on disk, and the embeddings and candidates that the model derives from tables alone."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ class AdvertiserArtifact(Artifact[AdvertiserNetwork]):
         return AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
 
     def data(self, known: AdvertiserPeriod) -> AdvertiserData:
-        """What ``known`` holds under this model's basis and vocabulary."""
+        """Return the features and advertisers of ``known`` under this model's basis and vocabulary."""
         return advertiser_data(known, self.settings, self.event_names, self.basis)
 
 
 def advertiser_embeddings(
     artifact: AdvertiserArtifact, events: pl.DataFrame, items: pl.DataFrame, seconds: float
 ) -> pl.DataFrame:
-    """The advertiser index's vectors as of ``seconds``: every advertiser with an event or an available item before it.
+    """Return the vectors of the advertiser index as of ``seconds``.
+
+    The index holds every advertiser with an event or an available item before ``seconds``.
 
     Args:
         events: item_id, advertiser_id, event_time. items: the catalogue, sorted by item_id.
@@ -69,7 +71,7 @@ def user_vectors(
     users: pl.DataFrame,
     settings: InferenceSettings,
 ) -> NDArray[np.float32]:
-    """User embeddings [sequences, W + D] of a user_sequences table (one row a user, sorted by user_id).
+    """Return the user embeddings [sequences, W + D] of a user_sequences table (one row a user, sorted by user_id).
 
     Args:
         items: the catalogue. users: user_id, age, gender, country.
@@ -100,7 +102,7 @@ def candidates(
     vectors: NDArray[np.float32],
     depth: int,
 ) -> pl.DataFrame:
-    """Each user's best advertisers.
+    """Return each user's best advertisers.
 
     Args:
         user_ids: [users], and their embeddings [users, W + D].

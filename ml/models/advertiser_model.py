@@ -4,9 +4,10 @@
     [state ; demographics] -> head -> user embedding                     (no context: advertisers are predicted daily)
     advertiser profile -> MLP -> advertiser embedding                    (daily, with the statistics)
 
-People come back to their advertisers, and which of a million it was is nothing that an MLP should have to learn. So
-both embeddings end in a memory beside the learned part: an advertiser's fixed random direction, and the mean of those
-in the history, weighted by what the encoder makes of each event. The head says how much a user's memory counts.
+People come back to their advertisers, and an MLP should not have to learn which of a million advertisers a user came
+back to. Therefore each embedding has a memory part behind its learned part. The memory part of an advertiser is a fixed
+random direction; that of a user is the mean of the directions of the advertisers in the history, each event weighted by
+a score that the encoder's output gives. The head sets the weight of a user's memory.
 
 An advertiser's embedding has unit length, and the score is the inner product.
 
@@ -52,7 +53,7 @@ class AdvertiserBatch:
 
 
 def advertiser_batch(profiles: Profiles) -> AdvertiserBatch:
-    """Profiles as the tensors that the tower reads."""
+    """Convert profiles to the tensors that the tower reads."""
     category = profiles.category
     levels = np.concatenate([profiles.price, profiles.size, profiles.statistics], axis=1)
     return AdvertiserBatch(
@@ -66,7 +67,7 @@ def advertiser_batch(profiles: Profiles) -> AdvertiserBatch:
 
 
 class Directions(nn.Module):
-    """An advertiser as a fixed random direction, the sum over the hashes of its id."""
+    """An advertiser as a fixed random direction: the sum of the directions of the hashes of the advertiser's id."""
 
     table: Tensor
 
@@ -76,7 +77,7 @@ class Directions(nn.Module):
         self.register_buffer("table", random_directions(features.advertiser_buckets, settings.trait_dimensions, random))
 
     def forward(self, hashes: Tensor) -> Tensor:
-        """[..., hashes] -> unit vectors [..., D], zero where there is no advertiser."""
+        """Return unit vectors: [..., hashes] -> [..., D], zero where there is no advertiser."""
         return functional.normalize(bag(self.table, hashes), dim=-1)
 
 
@@ -97,8 +98,9 @@ class AdvertiserStateEncoder(nn.Module):
 
 
 class AdvertiserTower(nn.Module):
-    """MLP over content centroid, price level, size, statistics, category mix and hashed id, beside the direction of
-    the id -> unit vectors."""
+    """MLP over content centroid, price level, size, statistics, category mix and hashed id -> learned part; the
+    direction of the id follows it. Both together have unit length.
+    """
 
     def __init__(
         self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, directions: Directions
@@ -113,7 +115,7 @@ class AdvertiserTower(nn.Module):
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, advertisers: AdvertiserBatch) -> Tensor:
-        """-> [A, W + D]."""
+        """Return the advertiser embeddings [A, W + D]."""
         table = self.shared.category.weight
         mix = functional.embedding_bag(
             advertisers.node,
@@ -140,9 +142,11 @@ class UserHead(nn.Module):
         self.parts = zero_linear(2 * width, 2)
 
     def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
-        """state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + D].
+        """Return the user embeddings: state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown)
+        -> [B, W + D].
 
-        [a_0 learned ; a_1 memory], both of unit length before the user sets their lengths a.
+        The embedding is [a_0 learned ; a_1 memory]: both parts have unit length before the head sets their lengths a
+        for the user.
         """
         width = self.shortcut.out_features
         summary, memory = state[:, :width], state[:, width:]
@@ -152,7 +156,7 @@ class UserHead(nn.Module):
 
 
 class AdvertiserNetwork(RetrievalNetwork):
-    """User tower (encoder | head without context) and advertiser tower; hash embeddings are shared between them."""
+    """User tower (encoder | head without context) and advertiser tower; the towers share the hash embeddings."""
 
     def __init__(
         self, shape: ModelShape, settings: ModelSettings, features: FeatureSettings, temperature: float
@@ -167,5 +171,5 @@ class AdvertiserNetwork(RetrievalNetwork):
 
     @property
     def state_width(self) -> int:
-        """Numbers a state: as many as a user or advertiser embedding."""
+        """Return the width of a state, which is the width of a user or advertiser embedding."""
         return self.embedding_width

@@ -1,6 +1,6 @@
-"""A trained model on disk: weights, the frozen content basis, and what is needed to read both.
+"""A trained model on disk: the weights, the frozen content basis, and the description that is needed to read both.
 
-The directory is written beside its place and renamed, so that a reader sees a whole model or none.
+The directory is written beside its place and then renamed, so a reader sees a whole model or none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ArtifactError(Unreadable):
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """A directory to write into, which takes the place of ``directory`` when all went well."""
+    """Provide a directory to write into, which replaces ``directory`` if no exception is raised."""
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -53,7 +53,7 @@ def replacing(directory: Path) -> Iterator[Path]:
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """The description of an artefact that can be loaded.
+    """Return the description of an artefact that can be loaded.
 
     Raises:
         ArtifactError: a file is missing or damaged, or the artefact has another format.
@@ -73,7 +73,7 @@ def read_description(directory: Path) -> dict[str, Any]:
 
 
 def verify_checksums(directory: Path) -> None:
-    """Check the files of an artefact against their checksums; one that was saved without them passes.
+    """Check the files of an artefact against their checksums; an artefact that was saved without checksums passes.
 
     Raises:
         ArtifactError: a file does not match, or the checksums cannot be read.
@@ -90,7 +90,7 @@ def verify_checksums(directory: Path) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn what a library raises over a damaged file into an error that names the file."""
+    """Turn the error that a library raises over a damaged file into an error that names the file."""
     try:
         yield
     except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, UnpicklingError) as error:
@@ -100,7 +100,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, why: str) -> ArtifactError:
-    """Return the error of a file of a model that cannot be read, with what to do."""
+    """Return the error for a damaged file of a model; the message says how to go on."""
     return ArtifactError(
         f"{path} is damaged ({why}). Restore it from a backup, train again (`adseq run --retrain`), or let an earlier "
         "champion serve (`adseq rollback`)."
@@ -108,7 +108,7 @@ def damaged(path: Path, why: str) -> ArtifactError:
 
 
 class SavedNetwork(Protocol):
-    """What saving needs of a network, beside its weights."""
+    """The part of a network, beside its weights, that saving needs."""
 
     shape: ModelShape
 
@@ -133,7 +133,7 @@ class Artifact(ABC, Generic[Network]):
     trained_until: float  # seconds since 1970 UTC; no event at or after it was seen
 
     def save(self, directory: Path) -> None:
-        """Write the artefact, replacing what was there."""
+        """Write the artefact, replacing the one in ``directory``."""
         with replacing(directory) as temporary:
             torch.save(self.network.state_dict(), temporary / WEIGHTS)
             self.basis.to_frame().write_parquet(temporary / BASIS)
@@ -175,7 +175,7 @@ class Artifact(ABC, Generic[Network]):
     @staticmethod
     @abstractmethod
     def untrained(shape: ModelShape, settings: Settings) -> Network:
-        """A network that the weights fit into."""
+        """Return an untrained network that the weights fit into."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ModelArtifact(Artifact[TwoTower]):
         return TwoTower(shape, settings.model, settings.features, settings.training.temperature)
 
     def dataset(self, known: TrainingPeriod) -> Dataset:
-        """What ``known`` holds, under this model's basis and vocabulary."""
+        """Return the dataset of ``known`` under this model's basis and vocabulary."""
         return build_dataset(
             known.events,
             known.items,

@@ -1,4 +1,4 @@
-"""Encoding users and items with a trained network, on whatever device it is on."""
+"""Encoding of users and items with a trained network, on the device that holds the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUERY_BATCH = 65_536
 
 
 class WithEncoder(Protocol):
-    """What encoding needs of a network."""
+    """The part of a network that encoding needs."""
 
     @property
     def encoder(self) -> nn.Module: ...
@@ -39,7 +39,10 @@ class WithEncoder(Protocol):
 def encode_states(
     network: WithEncoder, catalogue: CatalogueTensors, log: EventLog, *, slices: Slices, settings: InferenceSettings
 ) -> NDArray[np.float32]:
-    """States [sequences, state_width], in the order of ``slices``. Length-sorted, trimmed batches."""
+    """Encode sequences to states [sequences, state_width], in the order of ``slices``.
+
+    The batches are sorted by length and trimmed.
+    """
     network.eval()
     device = network.log_temperature.device
     states = np.zeros((len(slices), network.state_width), np.float32)
@@ -60,8 +63,10 @@ def embed_users(
     context: Context,
     demographics: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """User embeddings [queries, embedding_width] from states [queries, state_width], live context and
-    demographics [queries, 3]: the head."""
+    """Run the head: return user embeddings [queries, embedding_width].
+
+    The inputs are states [queries, state_width], live context and demographics [queries, 3].
+    """
     network.eval()
     device = network.log_temperature.device
     parts = []
@@ -79,8 +84,10 @@ def embed_users(
 
 @torch.inference_mode()
 def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Item embeddings [items, embedding_width] of the whole catalogue with ``statistics`` [items, width] as of the
-    day."""
+    """Return the item embeddings [items, embedding_width] of the whole catalogue.
+
+    ``statistics`` [items, width] are those of the day.
+    """
     network.eval()
     device = network.log_temperature.device
     parts = []
@@ -92,7 +99,7 @@ def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDAr
 
 @torch.inference_mode()
 def embed_advertisers(network: AdvertiserNetwork, profiles: Profiles) -> NDArray[np.float32]:
-    """Advertiser embeddings [advertisers, W + D]."""
+    """Return the advertiser embeddings [advertisers, W + D]."""
     network.eval()
     device = network.log_temperature.device
     parts = [np.zeros((0, network.embedding_width), np.float32)]
@@ -113,7 +120,10 @@ def embed_histories(
     demographics: NDArray[np.int64],
     settings: InferenceSettings,
 ) -> NDArray[np.float32]:
-    """User embeddings [sequences, W + D] of histories and demographics [sequences, 3]: one encode, one head."""
+    """Encode histories and run the head: return user embeddings [sequences, W + D].
+
+    The inputs of the head are the encoded histories and demographics [sequences, 3].
+    """
     states = encode_states(network, catalogue, log, slices=slices, settings=settings)
     device = network.log_temperature.device
     parts = [np.zeros((0, network.embedding_width), np.float32)]

@@ -1,7 +1,7 @@
 """Parts that the networks are built of.
 
-Weights are saved by name: a block is a module under the name that its owner gives it, or a function where the names of
-its layers are the owner's.
+Weights are saved by name. A block is therefore either a module, which its owner names, or a function, where the layers
+keep the names that the owner gives them.
 
 Shapes: B queries, L positions, W width, T traits.
 """
@@ -43,7 +43,7 @@ def draw_hash_embedding(table: nn.EmbeddingBag) -> None:
 
 
 def bag(table: Tensor, ids: Tensor) -> Tensor:
-    """Sums of the rows of ``table`` [buckets, W], whose first row means nothing: [..., ids] -> [..., W]."""
+    """Sum rows of ``table`` [buckets, W], the first of which means nothing: [..., ids] -> [..., W]."""
     flat = functional.embedding_bag(ids.reshape(-1, ids.shape[-1]), table, mode="sum", padding_idx=0)
     return flat.reshape(*ids.shape[:-1], -1)
 
@@ -63,7 +63,7 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def parts_by_lengths(log_lengths: Tensor, parts: list[Tensor]) -> Tensor:
-    """Return the parts side by side, each of unit length times its own length.
+    """Join the parts side by side, each scaled to unit length and then multiplied by its own length.
 
     Args:
         log_lengths: [B, parts]; zero everywhere gives a row of unit length.
@@ -78,7 +78,7 @@ def parts_by_lengths(log_lengths: Tensor, parts: list[Tensor]) -> Tensor:
 
 
 def random_directions(buckets: int, dimensions: int, random: torch.Generator) -> Tensor:
-    """Fixed random directions, nearly orthogonal to each other, the first of them zero [buckets, dimensions]."""
+    """Draw fixed random directions [buckets, dimensions], nearly orthogonal to each other; the first one is zero."""
     table = torch.randn(buckets, dimensions, generator=random)
     table[0] = 0
     return table
@@ -87,8 +87,8 @@ def random_directions(buckets: int, dimensions: int, random: torch.Generator) ->
 class Standardise(nn.Module):
     """Columns of counts and levels, less their mean and over their deviation, so that a row has about unit length.
 
-    Raw log counts are many times as long as all other features of an item together: the learned part of every item
-    would begin, and under the memory's gradient stay, in one direction.
+    Raw log counts are many times as long as all other features of an item together. With raw counts the learned parts
+    of all items would begin in one direction, and the gradient of the memory would keep them there.
     """
 
     mean: Tensor
@@ -101,7 +101,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def learn(self, values: Tensor) -> None:
-        """Take mean and deviation from ``values`` [rows, columns]; a column that hardly varies is not blown up."""
+        """Take mean and deviation from ``values`` [rows, columns]; a column that hardly varies is not scaled up."""
         if not len(values):
             return
         self.mean.copy_(values.mean(0))
@@ -109,12 +109,12 @@ class Standardise(nn.Module):
         self.scale.copy_(1 / deviation / values.shape[1] ** 0.5)
 
     def forward(self, values: Tensor) -> Tensor:
-        """[rows, columns] -> [rows, columns]."""
+        """Return the standardised values: [rows, columns] -> [rows, columns]."""
         return (values - self.mean) * self.scale
 
 
 class HistoryMemory(nn.Module):
-    """The traits of what the user engaged with: their mean, weighted by what the encoder makes of each event."""
+    """The mean of the traits of the items in the history, each event weighted by a score of its encoding."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -122,7 +122,9 @@ class HistoryMemory(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden: Tensor, valid: Tensor, traits: Tensor) -> Tensor:
-        """hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without events."""
+        """Return the memory: hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without
+        events.
+        """
         some = valid.any(1, keepdim=True)
         score = self.score(hidden).squeeze(-1).masked_fill(~valid, float("-inf"))
         weight = torch.where(some, score, 0.0).softmax(dim=1) * some

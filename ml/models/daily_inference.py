@@ -1,4 +1,4 @@
-"""What the daily inference does with a deployed model: sequences of a table -> states."""
+"""The daily inference of a deployed model: states of a table of sequences, and embeddings of items and users."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def states_of_sequences(
 def item_embeddings(
     artifact: ModelArtifact, features: ItemFeatures, statistics: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Item embeddings [items, W] as of the statistics' day."""
+    """Return the item embeddings [items, W] as of the statistics' day."""
     return embed_items(artifact.network, CatalogueTensors(features), statistics)
 
 
@@ -57,7 +57,7 @@ def user_embeddings(
     user_ids: pl.Series,
     users: pl.DataFrame,
 ) -> NDArray[np.float32]:
-    """User embeddings [users, W] on the home feed (no context) from stored states [users, W]."""
+    """Return the user embeddings [users, W] on the home feed (no context) from stored states [users, W]."""
     context = no_context(len(states), MAXIMUM_INTERESTS)
     demographics = demographic_buckets(users, user_ids)
     return embed_users(artifact.network, CatalogueTensors(features), states, context=context, demographics=demographics)

@@ -49,8 +49,9 @@ class EventBatch:
 
 
 class SharedEmbeddings(nn.Module):
-    """Hash embeddings that both towers and the context layer use: categories, interests and advertisers mean the same
-    everywhere."""
+    """Hash embeddings that both towers and the context layer share, so that a category, an interest or an advertiser
+    means the same everywhere.
+    """
 
     def __init__(self, features: FeatureSettings, width: int) -> None:
         super().__init__()
@@ -60,15 +61,15 @@ class SharedEmbeddings(nn.Module):
             draw_hash_embedding(table)
 
     def categories(self, ids: Tensor) -> Tensor:
-        """Sum of a path's node embeddings: [..., levels] -> [..., W]."""
+        """Sum the embeddings of a path's nodes: [..., levels] -> [..., W]."""
         return bag(self.category.weight, ids)
 
     def advertisers(self, ids: Tensor) -> Tensor:
-        """Sum over hashes: [..., hashes] -> [..., W]."""
+        """Sum the embeddings of an advertiser's hashes: [..., hashes] -> [..., W]."""
         return bag(self.advertiser.weight, ids)
 
     def interests(self, ids: Tensor, confidence: Tensor) -> Tensor:
-        """Confidence-weighted mean: [B, interests] twice -> [B, W]."""
+        """Return the confidence-weighted mean of the interests: [B, interests] twice -> [B, W]."""
         share = confidence / confidence.sum(dim=1, keepdim=True).clamp_min(1e-6)
         return functional.embedding_bag(
             ids,
@@ -80,7 +81,9 @@ class SharedEmbeddings(nn.Module):
 
 
 class EventEmbedding(nn.Module):
-    """One vector an event: item content + category + price + advertiser + event name. It knows nothing of order."""
+    """One vector an event, whatever its place in the sequence: item content + category + price + advertiser + event
+    name.
+    """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -90,14 +93,14 @@ class EventEmbedding(nn.Module):
         nn.init.normal_(self.name.weight, std=0.02)
 
     def forward(self, events: EventBatch) -> Tensor:
-        """-> [B, L, W]."""
+        """Return the event embeddings [B, L, W]."""
         total = self.dense(torch.cat([events.content, events.price], dim=-1))
         total = total + self.shared.categories(events.category) + self.shared.advertisers(events.advertiser)
         return total + self.name(events.name)
 
 
 class OrderEmbedding(nn.Module):
-    """When an event happened within its sequence: the time since the one before, and how many came after."""
+    """The place of an event in its sequence: the time since the event before, and the number of events after."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings) -> None:
         super().__init__()
@@ -107,13 +110,16 @@ class OrderEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, events: EventBatch) -> Tensor:
-        """-> [B, L, W]."""
+        """Return the order embeddings [B, L, W]."""
         return self.gap(events.gap) + self.recency(events.recency)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and feed-forward. Own block: PyTorch's nested-tensor fast path is slower than padding on
-    the CPU. No attention dropout, which would leave the fused kernel."""
+    """Pre-norm self-attention and feed-forward.
+
+    The block is our own because the nested-tensor fast path of PyTorch is slower than padding on the CPU. There is no
+    attention dropout, which would leave the fused kernel.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -128,7 +134,7 @@ class TransformerBlock(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, L, W], mask [B, 1, 1, L] True where attended -> [B, L, W]."""
+        """Return the hidden states after the block: [B, L, W], mask [B, 1, 1, L] True where attended -> [B, L, W]."""
         batch, length, width = hidden.shape
         packed = self.query_key_value(self.attention_norm(hidden)).view(
             batch, length, 3, self.heads, width // self.heads
@@ -173,19 +179,19 @@ class TransformerEncoder(nn.Module):
 
 
 def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
+    """Return the mean over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
     weight = valid.to(hidden.dtype)[:, :, None]
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def masked_maximum(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Maximum over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
+    """Return the maximum over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
     largest = hidden.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
     return largest.masked_fill(~valid.any(1, keepdim=True), 0.0)
 
 
 class PoolingEncoder(nn.Module, ABC):
-    """A baseline: an MLP over pooled event embeddings, no transformer, no order. A subclass says how it pools."""
+    """A baseline: an MLP over pooled event embeddings, no transformer, no order. A subclass defines the pooling."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -217,7 +223,7 @@ class MeanPooling(PoolingEncoder):
 
 
 class MaximumPooling(PoolingEncoder):
-    """The largest value that any event has in each dimension: what the user did at all, not how often."""
+    """The largest value of each dimension over the events: whether the user did something, not how often."""
 
     def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
         """Return the maximum over valid positions."""
@@ -225,7 +231,8 @@ class MaximumPooling(PoolingEncoder):
 
 
 def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
-    """The last ``count`` valid positions, newest first: [B, L, W], [B, L] -> [B, count, W]; zero where there is none.
+    """Return the last ``count`` valid positions, newest first: [B, L, W], [B, L] -> [B, count, W]; zero where there is
+    none.
 
     Valid positions stand before padding.
     """

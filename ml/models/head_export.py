@@ -1,8 +1,8 @@
-"""The head as a program of its own, so that a team can run it in its own serving stack.
+"""The head as a program of its own, so that a team can run the head in its own serving stack.
 
-``torch.export`` keeps the computation and the weights in one file; ``torch.export.load`` reads it without adseq. Beside
-it, what a request needs is the index directory (a FAISS file, the item ids of its rows as Parquet, a manifest with
-checksums) and the stored states.
+``torch.export`` keeps the computation and the weights in one file, and ``torch.export.load`` reads this file without
+adseq. Besides the file, a request needs the stored states and the index directory: a FAISS file, the item ids of its
+rows as Parquet, and a manifest with checksums.
 """
 
 from __future__ import annotations
@@ -41,17 +41,19 @@ class QueryHead(nn.Module):
         present: Tensor,
         demographics: Tensor,
     ) -> Tensor:
-        """-> query embeddings [B, W + T]."""
+        """Return the query embeddings [B, W + T]."""
         context = ContextBatch(content, category, advertiser, interests, confidence, present)
         found: Tensor = self.head(state, context, demographics)
         return found
 
 
 def inputs_of(network: TwoTower, features: FeatureSettings, queries: int) -> dict[str, NDArray[Any]]:
-    """Queries of nobody who looks at nothing: names, types and widths of what the head reads.
+    """Return example inputs of the head, with the names, types and widths that it reads: unknown users on the home
+    feed.
 
-    state and content: float32. category, advertiser, interests, demographics: int64 buckets, 0 unknown; those of the
-    subject as ``item_features`` has them. confidence: float32. present: bool, whether there is a context at all.
+    state and content: float32. category, advertiser, interests, demographics: int64 buckets, 0 unknown; category,
+    advertiser and interests of the subject are as ``item_features`` has them. confidence: float32. present: bool,
+    whether there is a context at all.
     """
     return {
         "state": np.zeros((queries, network.state_width), np.float32),

@@ -4,9 +4,10 @@
     [state ; context ; demographics] -> head -> user embedding               (at request time)
     item features -> item tower -> item embedding                            (daily, indexed)
 
-Both towers end in parts. One is learned and generalises. The others are memory: traits of what the user engaged with
-and looks at, and the item's own traits, so that their product is a neighbourhood score, the strong baseline of sparse
-data, inside one inner product. The head says how much each part counts for a query.
+The embeddings of both towers consist of parts. One part is learned and generalises. The other parts are memory: on the
+user's side the traits of the items in the history and of the subject, on the item's side the item's own traits. The
+product of two memory parts is a neighbourhood score, the strong baseline on sparse data, inside the one inner product.
+The head sets the weight of each part for a query.
 
 Shapes: B queries, L positions, N items, W width, T traits.
 """
@@ -61,17 +62,17 @@ class ContextBatch:
 
 
 def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
-    """Graph content, given content where there is any, category path, advertiser."""
+    """Return the widths of the traits: graph content, given content where there is any, category path, advertiser."""
     content = [shape.graph, shape.given] if shape.given else [shape.graph]
     return [*content, settings.trait_dimensions, settings.trait_dimensions]
 
 
 class Traits(nn.Module):
-    """What an item is, in vectors that nothing is learned about: its content, its category path and its advertiser.
+    """Traits of an item, vectors that are not learned: its content, its category path and its advertiser.
 
     A category node and an advertiser are fixed random directions, nearly orthogonal to all others, and a path is the
-    sum of its nodes: the inner product of two traits says how much of a path, or whether the advertiser, is the same.
-    Each trait has unit length, or is zero where it is unknown.
+    sum of its nodes. So the inner product of two paths tells how many nodes they share, and the inner product of two
+    advertisers whether they are the same. Each trait has unit length, or is zero where it is unknown.
     """
 
     category: Tensor
@@ -86,7 +87,7 @@ class Traits(nn.Module):
             self.register_buffer(name, random_directions(buckets, settings.trait_dimensions, random))
 
     def forward(self, content: Tensor, category: Tensor, advertiser: Tensor) -> Tensor:
-        """content [..., C], category [..., CATEGORY_LEVELS], advertiser [..., hashes] -> [..., T]."""
+        """Join the traits: content [..., C], category [..., CATEGORY_LEVELS], advertiser [..., hashes] -> [..., T]."""
         parts = [
             *torch.split(content, self.content_widths, dim=-1),
             bag(self.category, category),
@@ -97,7 +98,7 @@ class Traits(nn.Module):
 
 @dataclass(frozen=True)
 class StateLayout:
-    """What a stored state consists of: the summary, the memory, and with cross-attention the newest encoded events."""
+    """The parts of a stored state: the summary, the memory, and with cross-attention the newest encoded events."""
 
     width: int
     memory: int
@@ -110,11 +111,11 @@ class StateLayout:
 
     @property
     def size(self) -> int:
-        """Numbers a state."""
+        """Return the width of a state."""
         return self.width + self.memory + self.events * self.width
 
     def split(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, size] -> summary [B, W], memory [B, T], events [B, events, W]."""
+        """Split the states: [B, size] -> summary [B, W], memory [B, T], events [B, events, W]."""
         sizes = [self.width, self.memory, self.events * self.width]
         summary, memory, events = torch.split(state, sizes, dim=1)
         return summary, memory, events.reshape(state.shape[0], self.events, self.width)
@@ -137,10 +138,11 @@ class StateEncoder(nn.Module):
 
 
 class ContextAttention(nn.Module):
-    """Cross-attention of the context over the stored events: what the user looks at asks the history.
+    """Cross-attention of the context over the stored events: the context is the query, and the history gives keys and
+    values.
 
-    The summary is one of the keys, and values are taken as they are: without events the result is the summary, and the
-    fusion is ``concat``.
+    The summary is one of the keys, and the values are not projected. So without events the result is the summary, and
+    the fusion is the same as ``concat``.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -150,7 +152,9 @@ class ContextAttention(nn.Module):
         self.scale = settings.width**-0.5
 
     def forward(self, summary: Tensor, events: Tensor, context: Tensor) -> Tensor:
-        """summary [B, W], events [B, events, W], context [B, W] -> [B, W]. A zero row is no event."""
+        """Return the attended summary: summary [B, W], events [B, events, W], context [B, W] -> [B, W]. A zero row is
+        no event.
+        """
         slots = torch.cat([summary[:, None], events], dim=1)
         present = slots.any(dim=-1)
         present[:, 0] = True
@@ -159,8 +163,9 @@ class ContextAttention(nn.Module):
 
 
 class ContextLayer(nn.Module):
-    """Interests weighted by confidence, and the subject's content, category and advertiser -> [B, W]; a learned vector
-    where there is no context."""
+    """The interests, weighted by confidence, and the subject's content, category and advertiser -> [B, W]; a learned
+    vector where there is no context.
+    """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -177,12 +182,12 @@ class ContextLayer(nn.Module):
 
 
 class Head(nn.Module):
-    """[state ; context ; demographics] -> user embedding. This is all that runs at request time.
+    """[state ; context ; demographics] -> user embedding. Only the head runs at request time.
 
-    The embedding is [a_0 learned ; a_1 trait_1 ; ...], all parts of unit length before the query sets their lengths a,
-    each by itself: were they shares of one, a part could only be turned down by turning another up, and training fills
-    that place with a learned part that says nothing. A trait is that of the history, moved towards that of what the
-    user looks at by a gate of its own.
+    The embedding is [a_0 learned ; a_1 trait_1 ; ...]. All parts have unit length before the query sets their lengths
+    a, each independently of the others. If the lengths were shares that sum to one, the head could turn a part down
+    only by turning another part up, and training would then turn up a learned part that says nothing. A trait of the
+    user is the trait of the history, moved towards the trait of the subject by a gate of its own.
     """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
@@ -199,9 +204,10 @@ class Head(nn.Module):
         self.towards = zero_linear(3 * width, len(traits.widths))
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
-        """state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B, W + T].
+        """Return user embeddings: state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B,
+        W + T].
 
-        The length of an embedding is how sure the query is of its order; it never changes the order.
+        The length of an embedding tells how sure the query is of its order; the length never changes the order.
         """
         summary, memory, events = self.layout.split(state)
         shown = self.context(context)
@@ -223,8 +229,8 @@ class Head(nn.Module):
 class ItemTower(nn.Module):
     """MLP over content, category, interests, price, advertiser and as-of statistics, and the traits as they are.
 
-    The embedding is [learned ; traits] over the root of the number of parts: of unit length, or shorter for an item of
-    which a trait is unknown, which then scores zero in that part with everybody.
+    The embedding is [learned ; traits] over the root of the number of parts. The embedding has unit length, or is
+    shorter for an item with an unknown trait: such an item scores zero in that part for every user.
     """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
@@ -237,7 +243,7 @@ class ItemTower(nn.Module):
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, items: ItemBatch) -> Tensor:
-        """-> [N, W + T]."""
+        """Return the item embeddings [N, W + T]."""
         joined = torch.cat(
             [
                 items.content,
@@ -271,10 +277,10 @@ class TwoTower(RetrievalNetwork):
 
     @property
     def state_width(self) -> int:
-        """Numbers a stored state."""
+        """Return the width of a stored state."""
         return self.encoder.layout.size
 
     @property
     def embedding_width(self) -> int:
-        """Numbers a user or item embedding."""
+        """Return the width of a user or item embedding."""
         return self.encoder.layout.width + self.encoder.layout.memory

@@ -1,4 +1,4 @@
-"""From rows of arrays to the tensors that the towers read."""
+"""Conversion of rows of arrays to the tensors that the towers read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = TypeVar("Batch")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A batch dataclass with all its tensors on ``device``."""
+    """Return a batch dataclass with all its tensors on ``device``."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -48,15 +48,15 @@ class CatalogueTensors:
         self.price = _with_zero_row(features.price)
 
     def under(self, content: NDArray[np.float32], cold_content: NDArray[np.float32]) -> CatalogueTensors:
-        """The same catalogue with other content [items, content]; all else is shared."""
+        """Return the same catalogue with other content [items, content]; all other tensors are shared."""
         other = copy.copy(self)
         other.content, other.cold_content = _with_zero_row(content), _with_zero_row(cold_content)
         return other
 
     def events(self, padded: PaddedEvents, cold_share: float = 0.0) -> EventBatch:
-        """Events with the features of their items; ``cold_share`` of them show the content of a cold item.
+        """Return events with the features of their items; ``cold_share`` of the events show the content of a cold item.
 
-        An event that names no advertiser has that of its item.
+        An event that names no advertiser has the advertiser of its item.
         """
         rows, named = self._rows(padded.item), torch.from_numpy(padded.advertiser)
         return EventBatch(
@@ -73,7 +73,7 @@ class CatalogueTensors:
     def item_batch(
         self, rows: NDArray[np.int64], statistics: NDArray[np.float32], cold_share: float = 0.0
     ) -> ItemBatch:
-        """Items of ``rows`` with their statistics [rows, width]."""
+        """Return the items of ``rows`` with their statistics [rows, width]."""
         at = self._rows(rows)
         return ItemBatch(
             content=self._content(at, cold_share),

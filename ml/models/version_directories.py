@@ -1,4 +1,6 @@
-"""What a model version consists of: directories under ``models/<version>``. Imports nothing heavy: Dagster loads it."""
+"""The directories of a model version under ``models/<version>``. The module imports nothing heavy, because Dagster
+loads it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The nearest-neighbour index: building it, and searching it with and without filters.
 
-All indexes rank by inner product. Embeddings may differ in length: that of an item of which a trait is unknown is
-shorter. ``ml.retrieval.index_files`` keeps an index on disk.
+All indexes rank by inner product. Embeddings may differ in length: an item with an unknown trait has a shorter one.
+``ml.retrieval.index_files`` keeps an index on disk.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 class ItemIndex:
     """Vectors that can be searched, and the items that have them.
 
-    Equal vectors stand once in an HNSW graph: more than a node's links of them would only be linked with each other,
-    and the search would not find its way past them.
+    Equal vectors stand once in an HNSW graph. If there were more equal vectors than a node has links, they would be
+    linked only with each other, and the search would not find its way past them.
 
     Attributes:
         vectors: V vectors.
@@ -69,12 +69,12 @@ class ItemIndex:
 
     @property
     def width(self) -> int:
-        """The width of a vector."""
+        """Return the width of a vector."""
         return int(self.vectors.d)
 
     @property
     def is_distinct(self) -> bool:
-        """Whether no two items share a vector; item rows are then vector rows."""
+        """Return whether no two items share a vector; item rows are then vector rows."""
         return len(self) == self.vectors.ntotal
 
     def allowed_vectors(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -138,10 +138,11 @@ def search_index(
     exclude: Ragged | None = None,
     allowed: NDArray[np.bool_] | None = None,
 ) -> RankedLists:
-    """Return lists of ``depth`` for many queries, without the excluded items of each.
+    """Return lists of ``depth`` for many queries, without the excluded items of each query.
 
-    Queries with about as many excluded items are searched together: for each, as many more items are retrieved as the
-    longest exclusion among them has. One user with a long history makes no other user's list dearer.
+    Queries with about as many excluded items are searched together. For each of these queries the search retrieves
+    ``depth`` items, and as many more as the longest exclusion among them has. So one user with a long history does not
+    slow down the lists of the others.
 
     Args:
         queries: [queries, width]. exclude: item rows by query; -1 is ignored. allowed: [items], the same for all.
@@ -159,9 +160,9 @@ def search_index(
 
 
 def search_allowed(index: ItemIndex, query: NDArray[np.float32], depth: int, allowed: NDArray[np.bool_]) -> Found:
-    """Return the best of the allowed items for one query, best first; ``depth`` of them where so many are allowed.
+    """Return the best of the allowed items for one query, best first: ``depth`` items, or all where fewer are allowed.
 
-    An approximate index is searched without the filter, and its answer counts if enough of the nearest items are
+    An approximate index is first searched without the filter, and this answer counts if enough of the nearest items are
     allowed. Otherwise all allowed vectors are compared. So a filter that removes the neighbourhood of the query costs
     time, and no recall.
 
@@ -182,15 +183,15 @@ def search_allowed(index: ItemIndex, query: NDArray[np.float32], depth: int, all
 
 
 def stored_vectors(index: ItemIndex, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the embeddings [rows, width] that an index holds; those of IVF-PQ in half precision."""
+    """Return the embeddings [rows, width] that an index holds; IVF-PQ holds them in half precision."""
     return np.asarray(_flat(index).reconstruct_batch(np.ascontiguousarray(index.vector_of[rows], np.int64)))
 
 
 def ann_recall(index: ItemIndex, queries: NDArray[np.float32], embeddings: NDArray[np.float32], k: int = 100) -> float:
     """Return the share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
 
-    A found item counts when it scores as high as the k-th true one: items that look alike (new ones of one category)
-    tie, and which of them is returned is no fault of the index.
+    A found item counts when its score is as high as the score of the k-th true item. Items that look alike (new ones of
+    one category) tie, and the index may return any of them.
 
     Raises:
         ValueError: there are no queries to check with.
@@ -212,8 +213,10 @@ def allowed_recall(
     allowed: NDArray[np.bool_],
     k: int = 100,
 ) -> float:
-    """Return the share of the true ``k`` nearest allowed items that ``search_allowed`` finds, as ``ann_recall`` counts;
-    1 where nothing is allowed."""
+    """Return the share of the true ``k`` nearest allowed items that ``search_allowed`` finds, as ``ann_recall`` counts.
+
+    The share is 1 where no item is allowed.
+    """
     wanted = min(k, int(np.count_nonzero(allowed)))
     if not wanted:
         return 1.0
@@ -226,11 +229,12 @@ def allowed_recall(
 def _attempts(
     index: ItemIndex, vector: NDArray[np.float32], wanted: int, allowed: NDArray[np.bool_]
 ) -> Iterator[Found]:
-    """Yield vector rows and scores for ``vector`` [1, width]: of the approximate search, unless comparing all allowed
-    vectors costs less, and then of that comparison.
+    """Yield vector rows and scores for ``vector`` [1, width]: of the approximate search, then of a comparison of all
+    allowed vectors.
 
-    There is no wider search in between: beyond the cluster that a query lies in, a graph reaches enough items and not
-    the best ones (recall .77 on 100,000 items with twenty of two hundred clusters blocked).
+    The approximate search is left out where the comparison costs less. There is no wider approximate search in between:
+    beyond the cluster of the query, a graph reaches enough items but not the best ones (recall .77 on 100,000 items
+    with twenty of two hundred clusters blocked).
     """
     usable, size = int(np.count_nonzero(allowed)), index.vectors.ntotal
     breadth = max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
@@ -249,8 +253,10 @@ def _attempts(
 
 
 def _alike(counts: NDArray[np.int64], depth: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows of queries whose exclusions ``counts`` [queries] differ by a factor of two at most, as many at a time
-    as memory holds the lists of."""
+    """Yield rows of queries whose exclusions ``counts`` [queries] differ at most by a factor of two.
+
+    A group has at most as many queries as memory has room for their lists.
+    """
     size = np.ceil(np.log2(np.maximum(counts, SHORT_EXCLUSION))).astype(np.int64)
     for each in np.unique(size):
         rows = np.flatnonzero(size == each)
@@ -260,7 +266,7 @@ def _alike(counts: NDArray[np.int64], depth: int) -> Iterator[NDArray[np.int64]]
 
 
 def _retrieved(index: ItemIndex, queries: NDArray[np.float32], depth: int, exclude: Ragged) -> RankedLists:
-    """Return lists of ``depth`` after dropping what each query excludes from a longer list."""
+    """Return lists of ``depth``: longer lists, from which the items that each query excludes are dropped."""
     wanted = min(depth + int(exclude.counts.max(initial=0)), len(index))
     deep = min(wanted, index.vectors.ntotal)
     vectors = np.ascontiguousarray(queries, np.float32)
@@ -298,8 +304,11 @@ def _items_of(
 def _search_among(
     index: ItemIndex, queries: NDArray[np.float32], depth: int, *, own: Ragged, allowed: NDArray[np.bool_]
 ) -> RankedLists:
-    """Return the lists of ``search_index`` among the allowed items: the exact search of an index of these, or, of a
-    graph and of IVF-PQ, the search for one query after the other."""
+    """Return the lists of ``search_index`` among the allowed items.
+
+    For an exact index, the allowed items get an exact index of their own. With a graph or IVF-PQ, the queries are
+    searched one after the other.
+    """
     lists, kept = _no_lists(len(queries), depth), np.flatnonzero(allowed)
     if not len(kept):
         return lists
@@ -323,7 +332,9 @@ def _searched_singly(
     lists: RankedLists,
     chosen: NDArray[np.int64],
 ) -> RankedLists:
-    """Return the lists with those of the chosen queries searched anew, without what each query excludes."""
+    """Search the chosen queries anew, without the items that each query excludes, and return the lists with the new
+    ones.
+    """
     for query in chosen.tolist():
         mine = allowed.copy()
         mine[_distinct(own, query)] = False
@@ -357,7 +368,7 @@ def _first_of_equals(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], N
 
 
 def _empty_index(kind: IndexKind, vectors: NDArray[np.float32]) -> faiss.Index:
-    """An index that is ready for ``add``; trained on ``vectors`` where the family needs it."""
+    """Return an index that is ready for ``add``; trained on ``vectors`` where the family needs training."""
     size, width = vectors.shape
     if kind is IndexKind.exact:
         return faiss.IndexFlatIP(width)
@@ -380,8 +391,10 @@ def _empty_index(kind: IndexKind, vectors: NDArray[np.float32]) -> faiss.Index:
 
 
 def _search_parameters(index: ItemIndex, depth: int, breadth: int) -> Any:
-    """Return how to search an index for lists of ``depth``, a graph in ``breadth``; None for exact search, which has
-    nothing to choose."""
+    """Return the search parameters of an index for lists of ``depth``; a graph is searched in ``breadth``.
+
+    Exact search has no parameters: None.
+    """
     library: Any = faiss  # its type stubs do not know the arguments of these classes
     kind = index_kind(index)
     if kind is IndexKind.hnsw:
@@ -394,7 +407,9 @@ def _search_parameters(index: ItemIndex, depth: int, breadth: int) -> Any:
 
 
 def _flat(index: ItemIndex) -> Any:
-    """Return the vectors of an index, to be compared one by one: in full, or those of IVF-PQ in half precision."""
+    """Return the vectors of an index, to be compared one by one: in full, or in half precision where the index is
+    IVF-PQ.
+    """
     library: Any = faiss
     kind, vectors = index_kind(index), library.downcast_index(index.vectors)
     if kind is IndexKind.hnsw:

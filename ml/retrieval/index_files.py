@@ -1,4 +1,6 @@
-"""An index on disk: a directory of two files, named by their checksums, and the manifest that names them."""
+"""An index on disk: a directory of two files, which have checksums in their names, and a manifest, which names the
+files.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ class UnreadableIndexError(Unreadable):
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """What an index directory holds; written last, so a directory with a manifest is complete."""
+    """The content of an index directory. The manifest is written last, so a directory with a manifest is complete."""
 
     kind: str
     size: int
@@ -53,8 +55,8 @@ def save_index(
 ) -> IndexManifest:
     """Write the index into ``directory``, replacing the one there in one atomic step.
 
-    The files carry their checksum in their names and the manifest names the files, so replacing the manifest is the
-    moment at which the new index takes over; a crash before it leaves the old index as it was.
+    The files carry their checksum in their names, and the manifest names the files. So the new index takes over at the
+    moment when the manifest is replaced; a crash before that moment leaves the old index as it was.
 
     Raises:
         ValueError: not one item id a row.
@@ -104,7 +106,8 @@ def load_index(directory: Path) -> LoadedIndex:
 
 
 def verify_index(directory: Path) -> IndexManifest:
-    """Check the files of an index against the checksums of its manifest; return the manifest. Loads no vector.
+    """Check the files of an index against the checksums of its manifest, and return the manifest, without loading a
+    vector.
 
     Raises:
         UnreadableIndexError: no complete index there, or a file does not match its checksum.
@@ -124,7 +127,7 @@ def verify_index(directory: Path) -> IndexManifest:
 
 
 def _named_by_checksum(file: Path, stem: str, suffix: str) -> tuple[str, str]:
-    """Make ``file`` durable under a name that holds its checksum; the name and the checksum."""
+    """Make ``file`` durable under a name that holds its checksum, and return the name and the checksum."""
     _flush(file)
     checksum = sha256_of(file)
     name = f"{stem}-{checksum[:12]}.{suffix}"

@@ -1,8 +1,8 @@
-"""Exact retrieval: the best K catalogue items for each query, and the value types that carry them.
+"""Exact retrieval: the best K catalogue items for each query, and the value types for queries' items and lists.
 
 Ties are broken by one rule everywhere: the higher score first, then the lower catalogue row (catalogues are sorted by
-item id). -0.0 and 0.0 are the same score. Two items with equal embeddings may still differ in the last bit of a float32
-matrix product, which is then the higher score.
+item id). -0.0 and 0.0 are the same score. For two items with equal embeddings, the scores of a float32 matrix product
+may still differ in the last bit; the higher score then comes first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BatchScores = Callable[[int, int], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Ragged:
-    """Catalogue rows per query, of varying number: positives, histories, items to exclude.
+    """Catalogue rows of each query, in varying number: positives, histories, items to exclude.
 
     Attributes:
         offsets: [queries + 1]; query q owns ``items[offsets[q]:offsets[q + 1]]``.
@@ -78,28 +78,28 @@ class Ragged:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Number of items by query, [queries]."""
+        """Return the number of items of each query [queries]."""
         return np.diff(self.offsets)
 
     @property
     def query_rows(self) -> NDArray[np.int64]:
-        """The query row of each item, [n]."""
+        """Return the query row of each item [n]."""
         return np.repeat(np.arange(self.queries, dtype=np.int64), self.counts)
 
     def slice(self, start: int, stop: int) -> Ragged:
-        """The queries start .. stop - 1."""
+        """Return the queries start .. stop - 1."""
         offsets = self.offsets[start : stop + 1]
         return Ragged(offsets - offsets[0], self.items[offsets[0] : offsets[-1]])
 
     def take(self, queries: NDArray[np.int64]) -> Ragged:
-        """The given queries, in the given order."""
+        """Return the given queries, in the given order."""
         counts = self.counts[queries]
         offsets = _offsets(counts)
         source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][queries] - offsets[:-1], counts)
         return Ragged(offsets, self.items[source])
 
     def where(self, keep: NDArray[np.bool_]) -> Ragged:
-        """Only the items whose entry in ``keep`` [n] is true, for the same queries.
+        """Keep only the items whose entry in ``keep`` [n] is true, for the same queries.
 
         >>> history = Ragged.from_pairs([0, 0, 1], [5, 6, 6], queries=2)
         >>> history.where(history.items != 6).counts.tolist()
@@ -132,7 +132,8 @@ class RankedLists:
 
     @staticmethod
     def from_rows(rows: Sequence[Sequence[int]], depth: int = 100) -> RankedLists:
-        """Lists given as catalogue rows, best first, shorter ones filled up to ``depth``; scores fall by one a rank.
+        """Build lists from catalogue rows, best first; shorter lists are filled up to ``depth``, and scores fall by one
+        a rank.
 
         Raises:
             ValueError: a list is longer than ``depth`` or holds an item twice.
@@ -157,12 +158,12 @@ class RankedLists:
         return int(self.items.shape[1])
 
     def take(self, queries: NDArray[np.int64]) -> RankedLists:
-        """The given queries, in the given order."""
+        """Return the lists of the given queries, in the given order."""
         return RankedLists(self.items[queries], self.scores[queries])
 
     @staticmethod
     def concatenate(parts: Sequence[RankedLists]) -> RankedLists:
-        """Lists of several batches of queries, in order."""
+        """Join the lists of several batches of queries, in order."""
         return RankedLists(
             np.concatenate([part.items for part in parts]), np.concatenate([part.scores for part in parts])
         )
@@ -171,7 +172,7 @@ class RankedLists:
 def search(
     queries: ArrayLike, items: ArrayLike, depth: int, *, exclude: Ragged | None = None, batch: int | None = None
 ) -> RankedLists:
-    """The ``depth`` items with the highest inner product for each query, exactly.
+    """Return the ``depth`` items with the highest inner product for each query, exactly.
 
     Args:
         queries: [queries, width] query embeddings.
@@ -207,7 +208,10 @@ def search_scores(
     exclude: Ragged | None = None,
     batch: int | None = None,
 ) -> RankedLists:
-    """``search`` for any scoring: ``scores(start, stop)`` gives [stop - start, items]; -inf is never retrieved."""
+    """Search as ``search`` does, under any scores: ``scores(start, stop)`` gives [stop - start, items].
+
+    An item with score -inf is never retrieved.
+    """
     if exclude is not None and exclude.queries != queries:
         raise ValueError(f"exclude is for {exclude.queries} queries, but there are {queries}")
     size = batch or max(1, SCORES_IN_MEMORY // max(1, items))
@@ -219,7 +223,7 @@ def search_scores(
 
 
 def top_k(scores: ArrayLike, depth: int, exclude: Ragged | None = None) -> RankedLists:
-    """The ``depth`` highest scores of each row of ``scores`` [queries, items], without the excluded items.
+    """Return the ``depth`` highest scores of each row of ``scores`` [queries, items], without the excluded items.
 
     >>> top_k([[1.0, 3.0, 3.0, 2.0]], depth=3, exclude=Ragged.from_pairs([0], [3], queries=1)).items.tolist()
     [[1, 2, 0]]
@@ -247,9 +251,9 @@ def top_k(scores: ArrayLike, depth: int, exclude: Ragged | None = None) -> Ranke
 
 
 def _sort_keys(values: torch.Tensor) -> torch.Tensor:
-    """Distinct int64 keys [queries, items] that order by (score, then the lower row), so that topk cannot meet a tie.
+    """Return distinct int64 keys [queries, items] that order by score, then the lower row, so topk cannot meet a tie.
 
-    The bits of a float32, read as an integer, order like the float once those of the negative numbers are flipped.
+    The bits of a float32, read as an integer, order like the float once the bits of the negative numbers are flipped.
     """
     bits = values.view(torch.int32)
     ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)

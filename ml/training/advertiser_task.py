@@ -1,10 +1,11 @@
 """Training of the advertiser model: in-batch negatives and a few from the corpus, corrected by log-Q.
 
-The loss is that of ``ml.training.loss``: an advertiser is expected E_i = (B - 1) p_i + M / N times among a row's
-negatives, p_i its share of the positives of the cell that the batch is drawn from (``ml.training.sampling``). In-batch
-negatives alone (M = 0, as in the post that README.md names) never show an advertiser that nobody converts with, so the
-loss does not keep it out of the lists of users who remember it. Each batch draws its corpus negatives from the cell's
-pool: the whole corpus, or an even sample of a large corpus, which bounds the number of profiles in memory.
+The loss is the one of ``ml.training.loss``: an advertiser is expected E_i = (B - 1) p_i + M / N times among a row's
+negatives, where p_i is the advertiser's share of the positives of the cell that the batch is drawn from
+(``ml.training.sampling``). With in-batch negatives alone (M = 0, as in the post that README.md names), an advertiser
+that nobody converts with is never a negative, so the loss does not keep this advertiser out of the lists of users who
+remember it. Each batch draws its corpus negatives from the cell's pool: the whole corpus, or an even sample of a large
+corpus, which bounds the number of profiles in memory.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ POOL = 4  # advertisers that a cell keeps for its corpus negatives, in multiples
 
 @dataclass(frozen=True)
 class AdvertiserTask:
-    """Learn which advertiser a user converts with next.
+    """The task to learn which advertiser a user converts with next.
 
     Attributes:
         data, examples: what is learnt from. settings: those of ``advertiser_settings``.
@@ -61,8 +62,10 @@ class AdvertiserTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return the figure that chooses the epochs: recall at the smallest K, since of a few hundred advertisers a
-        hundred hold nearly everything."""
+        """Return the figure that chooses the epochs: recall at the smallest K.
+
+        Of a few hundred advertisers, lists of a hundred hold nearly every positive.
+        """
         if self.validation is None:
             return None
         return monitored(min(usable_ks(VALIDATION_KS, len(self.validation.index))))
@@ -154,8 +157,10 @@ class _AdvertiserInputs:
 
 
 def new_advertiser_network(data: AdvertiserData, settings: Settings) -> AdvertiserNetwork:
-    """Return an untrained network of the right shape, the same for the same seed, that knows the scale of the profiles
-    as of the log's end."""
+    """Return an untrained network of the right shape, the same for the same seed.
+
+    The network already knows the scale of the profiles as of the log's end.
+    """
     torch.manual_seed(settings.training.seed)
     basis, statistics = data.dataset.basis, data.advertisers.statistics
     shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)

@@ -1,4 +1,6 @@
-"""What a checkpoint holds beyond weights and optimiser, so that a resumed fit equals one never interrupted."""
+"""The content of a checkpoint beyond weights and optimiser: with it a resumed fit equals one that was never
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ OWN_PACKAGES = ("ml", "settings")  # whose classes a file of a training may hold
 class RandomStates(Callback):
     """Every global random state, kept in the checkpoint and put back from it.
 
-    Lightning keeps none: a resumed fit would draw other dropout masks.
+    Lightning keeps no random state: without this callback, a resumed fit would draw other dropout masks.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,8 +47,8 @@ class RandomStates(Callback):
 def load_own(path: Path) -> Any:
     """Read a file that ``torch.save`` wrote of objects of this project: weights, settings, networks; nothing else.
 
-    A file may ask for classes of ``ml``, ``settings`` and ``torch.nn``. Whatever else it asks for ends the reading
-    before any of it runs.
+    A file may ask for classes of ``ml``, ``settings`` and ``torch.nn``. If the file asks for anything else, the reading
+    ends before any of that runs.
 
     Raises:
         pickle.UnpicklingError: the file asks for anything else, or is not whole.
@@ -64,7 +66,7 @@ def load_own(path: Path) -> Any:
 
 
 def _class_of(name: str) -> type:
-    """The class of a dotted name.
+    """Return the class of a dotted name.
 
     Raises:
         pickle.UnpicklingError: the name is not that of a class.
@@ -77,18 +79,20 @@ def _class_of(name: str) -> type:
 
 
 def newest_epoch(directory: Path) -> ModelCheckpoint:
-    """Keeps the end of the newest epoch as ``last_checkpoint(directory)``. To stand behind all other callbacks, whose
-    state it saves."""
+    """Return the callback that keeps the end of the newest epoch as ``last_checkpoint(directory)``.
+
+    The callback has to stand behind all other callbacks, because it saves their state.
+    """
     return ModelCheckpoint(directory, filename=LAST, save_top_k=1, enable_version_counter=False)
 
 
 def last_checkpoint(directory: Path) -> Path:
-    """Where a fit in ``directory`` keeps the end of its newest epoch."""
+    """Return the path at which a fit in ``directory`` keeps the end of its newest epoch."""
     return directory / f"{LAST}.ckpt"
 
 
 def check_resumable(resume: Path, made_under: Mapping[str, Any]) -> None:
-    """Refuse to go on with a fit that was another one.
+    """Raise an error if the checkpoint is of a fit under other settings.
 
     Args:
         made_under: what the fit depends on, by name; kept in the checkpoint under the key ``fit``.

@@ -1,6 +1,6 @@
 """Lightning training of any retrieval model, with early stopping on a temporal validation slice.
 
-A model is a ``Task``: what is learnt, from which batches, how candidates are scored and how the network is validated.
+A model is a ``Task``: its examples and batches, the scores of candidates, and the validation of the network.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def monitored(k: int) -> str:
 
 @dataclass(frozen=True)
 class FitSummary:
-    """How a training went."""
+    """Result and speed of a training."""
 
     best_epoch: int  # epochs until the best validation, or all of them without validation
     best_validation: float  # nan without validation
@@ -92,7 +92,7 @@ class FitSummary:
 
 @dataclass(frozen=True)
 class Fit(FitSummary, Generic[NetworkType]):
-    """A trained network and how the training went."""
+    """A trained network, and the summary of its training."""
 
     network: NetworkType
 
@@ -138,7 +138,7 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def depends_on(self) -> dict[str, Any]:
-        """What a checkpoint of this fit may not be resumed without, by name."""
+        """Return, by name, the settings and the number of steps: a fit that resumes a checkpoint must have the same."""
         settings = {
             name: value for name, value in self.task.settings.flat().items() if name.split(".")[0] in FIT_GROUPS
         }
@@ -152,7 +152,9 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
 
 
 class StepClock(Callback):
-    """Counts sequences and the time between steps, in which the loop waits for data; moves the epoch's shuffle on."""
+    """Count of the sequences and of the time between steps, in which the loop waits for data; sets the epoch of the
+    shuffle.
+    """
 
     def __init__(self, batches: Epochs) -> None:
         self.batches = batches
@@ -176,7 +178,7 @@ class StepClock(Callback):
 
 
 class EpochLines(Callback):
-    """A line an epoch, where there is no terminal to draw a progress bar on."""
+    """A printed line an epoch, where there is no terminal for a progress bar."""
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -187,8 +189,10 @@ class EpochLines(Callback):
 
 
 def _quiet_lightning() -> None:
-    """Lightning's start-up lines and advice would bury the progress of a run; its warnings stay, but for those that
-    describe what is done here on purpose."""
+    """Silence the start-up lines and the advice of Lightning, which would bury the progress of a run.
+
+    Warnings of Lightning stay, except for those about choices that are made here on purpose.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
@@ -211,8 +215,8 @@ def fit(
 ) -> Fit[NetworkType]:
     """Train for ``epochs``, or until the figure that the task monitors stops rising.
 
-    With a monitored figure the returned network is that of the best epoch. Checkpoints go to ``directory``: that of the
-    newest epoch to ``ml.training.checkpoints.last_checkpoint(directory)``.
+    With a monitored figure, the returned network is that of the best epoch. Checkpoints go to ``directory``; the
+    checkpoint of the newest epoch is ``ml.training.checkpoints.last_checkpoint(directory)``.
 
     Args:
         resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data,
@@ -241,7 +245,7 @@ def _optimise(
     progress: bool,
     resume: Path | None,
 ) -> FitSummary:
-    """Train the module's network; with a monitored figure the network is left with the weights of the best epoch."""
+    """Train the module's network; with a monitored figure, leave the network with the weights of the best epoch."""
     _quiet_lightning()
     monitor = module.task.monitor
     if resume:

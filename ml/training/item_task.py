@@ -28,7 +28,7 @@ from settings import Objective, Settings
 
 @dataclass(frozen=True)
 class ItemTask:
-    """Learn which item a user converts with next.
+    """The task to learn which item a user converts with next.
 
     Attributes:
         prepared: what is learnt from. settings: what it is learnt under.
@@ -55,8 +55,9 @@ class ItemTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return the figure that chooses the epochs: recall at 100, or at the largest K that says something about a
-        smaller catalogue."""
+        """Return the figure that chooses the epochs: recall at 100, or at the largest usable K below a smaller
+        catalogue.
+        """
         if self.validation is None:
             return None
         return monitored(max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates))))
@@ -123,8 +124,11 @@ class ItemTask:
         return cells
 
     def _cutoff(self, instant: float) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Return the items that are listed as of a cut-off, or by the feed before its label windows end, and the pairs
-        (user, item) that are no negatives."""
+        """Return the corpus of a cut-off, and the pairs (user, item) that are no negatives.
+
+        The corpus are the items that are listed as of the cut-off, or by the feed before the label windows of the
+        cut-off end.
+        """
         every, dataset = self.prepared.examples, self.prepared.dataset
         examples = every.take(np.flatnonzero(every.cutoff == instant))
         end = float(instants(dataset.log, examples).max()) + self.window_days * DAY
@@ -158,8 +162,10 @@ class _ItemInputs:
 
 
 def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
-    """Return an untrained network of the right shape, the same for the same seed, that knows the scale of the
-    statistics as of the log's end."""
+    """Return an untrained network of the right shape, the same for the same seed.
+
+    The network already knows the scale of the statistics as of the log's end.
+    """
     torch.manual_seed(settings.training.seed)
     basis, statistics = dataset.basis, dataset.statistics
     shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)

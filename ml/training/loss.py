@@ -1,20 +1,22 @@
 """Sampled softmax over in-batch and uniform corpus negatives, with the log-Q correction of the mixture.
 
 For a pool of B in-batch positives and M uniform corpus items, item i is expected E_i = (B - 1) p_i + M / N times among
-the negatives of a row, p_i its share of the training positives and N the corpus size. A row's logits are
+the negatives of a row, where p_i is the item's share of the training positives and N is the corpus size. A row's logits
+are
 
     positive:  score / temperature - alpha_positive * log E
     negative:  score / temperature - alpha_negative * log E
 
 The score is the inner product of the two embeddings.
 
-With alpha_negative = 1 a negative counts 1 / E_i times each of the E_i times it turns up, so the sum over the pool is
-an unbiased estimate of the full softmax's sum (Bengio & Senecal, 2008; Yi et al., 2019, "Sampling-Bias-Corrected Neural
-Modeling", for one source). The positive is in the sum for certain and needs no correction: alpha_positive = 0 converges
-to full softmax, alpha_positive = 1 does not. Temperature divides the score only: the correction is never scaled.
+With alpha_negative = 1, a negative counts 1 / E_i each time that it turns up, which is E_i times on average. So the sum
+over the pool is an unbiased estimate of the full softmax's sum (Bengio & Senecal, 2008; Yi et al., 2019,
+"Sampling-Bias-Corrected Neural Modeling", for one source). The positive is always in the sum and needs no correction:
+alpha_positive = 0 converges to full softmax, alpha_positive = 1 does not. The temperature divides only the score: the
+correction is never scaled.
 
-A batch holds all the positives of its users, which are no negatives of each other, so B - 1 overstates the in-batch
-part by less than one percent of E at the default batch size; the difference is left out.
+A batch holds all the positives of its users, which are no negatives of each other. So B - 1 overstates the in-batch
+part, by less than one percent of E at the default batch size; this difference is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from settings import TrainingSettings
 
 
 class Drawn(Protocol):
-    """What the loss needs to know of a batch of B rows and B + M candidates, the first B of them the positives."""
+    """The part of a batch that the loss reads: B rows and B + M candidates, of which the first B are the positives."""
 
     @property
     def candidate_rows(self) -> Tensor: ...  # [B + M]
@@ -45,7 +47,7 @@ class Drawn(Protocol):
 def batch_loss(
     scores: Tensor, temperature: Tensor, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int
 ) -> Tensor:
-    """The sampled softmax of one batch from its scores [B, B + M].
+    """Return the sampled softmax of one batch from the scores [B, B + M].
 
     Args:
         candidates: how many there are at all, for the keys. corpus: N, that the M corpus negatives are drawn from.
@@ -65,7 +67,7 @@ def batch_loss(
 
 
 def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int) -> Tensor:
-    """E of each candidate: how often it is expected among one row's negatives, duplicates kept.
+    """Return E of each candidate: the expected number of times among one row's negatives, duplicates kept.
 
     Args:
         share: p_i, the share of the item among the training positives of the batch's cut-off [candidates].
@@ -81,7 +83,7 @@ def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int
 
 
 def accidental_hits(candidates: Tensor, user: Tensor, positive_keys: Tensor, items: int) -> Tensor:
-    """Where a candidate is one of the row's own positives [rows, candidates].
+    """Mark the candidates that are one of the row's own positives [rows, candidates].
 
     Args:
         candidates: item rows [candidates]. user: group of each row, a user at a cut-off [rows].
@@ -135,7 +137,7 @@ def sampled_softmax(
     alpha_positive: float,
     alpha_negative: float,
 ) -> Tensor:
-    """Weighted mean cross-entropy of each row's positive against its negatives.
+    """Return the weighted mean cross-entropy of each row's positive against the row's negatives.
 
     Args:
         scores: [rows, candidates]; the positive of row r is candidate r, so the first ``rows`` candidates are in-batch.

@@ -1,8 +1,9 @@
-"""Training batches of every model: which examples are drawn, which histories are encoded, what is no negative.
+"""Training batches of every model: the draw of the examples, the histories to encode, and the pairs that are no
+negatives.
 
-A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. It is a uniform draw
-of the cell's users, whatever their lengths; only inside the batch are sequences sorted by length and cut into trimmed
-chunks for the encoder. So sorting saves the padding and cannot bias p_i.
+A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. The batch is a
+uniform draw of the cell's users, whatever the lengths of their histories. Only inside the batch are sequences sorted by
+length and cut into trimmed chunks for the encoder, so the sorting saves padding and cannot bias p_i.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class CellRows:
 
 
 def split_into_cells(examples: Examples, folds: CrossFit) -> list[CellRows]:
-    """All cells with any example, by cut-off, then fold."""
+    """Return all cells with any example, by cut-off, then fold."""
     fold = folds.fold_of_user[examples.user]
     cells = []
     for cutoff in np.unique(examples.cutoff):
@@ -50,14 +51,14 @@ def split_into_cells(examples: Examples, folds: CrossFit) -> list[CellRows]:
 
 
 def catalogue_views(features: ItemFeatures, folds: CrossFit) -> list[CatalogueTensors]:
-    """The catalogue under the content that each fold learns under."""
+    """Return the catalogue under the content of each fold."""
     catalogue = CatalogueTensors(features)
     return [catalogue.under(*content) for content in zip(folds.content, folds.cold_content, strict=True)]
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which examples make the batches of an epoch: all of them, or as many batches as hold ``epoch_examples``."""
+    """The examples of an epoch's batches: all of them, or as many batches as hold ``epoch_examples``."""
 
     user: NDArray[np.int64]  # [examples]
     cells: list[NDArray[np.int64]]  # the examples of each cell
@@ -68,16 +69,18 @@ class EpochPlan:
         return max(1, round(share * sum(self._batches_of(rows) for rows in self.cells)))
 
     def epoch(self, random: np.random.Generator) -> list[tuple[int, NDArray[np.int64]]]:
-        """The batches of an epoch in a random order: the number of the cell, and which of its examples."""
+        """Draw the batches of an epoch in a random order: the number of the cell, and the examples that the batch
+        holds.
+        """
         plan = [(cell, batch) for cell, rows in enumerate(self.cells) for batch in self.draw(rows, random)]
         return [plan[number] for number in random.permutation(len(plan))[: len(self)]]
 
     def draw(self, rows: NDArray[np.int64], random: np.random.Generator) -> list[NDArray[np.int64]]:
-        """Return a cell's batches: users in random order, each with all of their positives, so that a history is
-        encoded once.
+        """Draw a cell's batches: users in random order, each with all of their positives.
 
-        A batch ends with the user that fills it. Only a user with more positives than a batch holds is cut: there are
-        always as many batches as ``_batches_of`` says, because Lightning relies on ``__len__``. Batches of 4:
+        So a history is encoded once. A batch ends with the user that fills it. Only a user with more positives than a
+        batch holds is cut, because Lightning relies on ``__len__``: the number of batches is always that of
+        ``_batches_of``. Batches of 4:
 
             position  0 1 2 3 4 5 6 7
             ordered   c c c a a a b b     the positives of users a, b and c in the random order c, a, b
@@ -115,7 +118,10 @@ class Histories:
 def batch_histories(
     part: Examples, log: EventLog, catalogue: CatalogueTensors, *, settings: SequenceSettings, cold_share: float
 ) -> Histories:
-    """Histories of ``part``, the examples of one batch; ``cold_share`` of the events show content of a cold item."""
+    """Prepare the histories of ``part``, the examples of one batch.
+
+    ``cold_share`` of the events show the content of a cold item.
+    """
     users, group = np.unique(part.user, return_inverse=True)
     # A user has one history at a cut-off, and others where the objective asks at events between cut-offs, too.
     keys = part.user * (log.events + 1) + part.history_end
@@ -133,7 +139,7 @@ def batch_histories(
 def positive_keys(
     users: NDArray[np.int64], positives: tuple[NDArray[np.int64], NDArray[np.int64]], candidates: int
 ) -> NDArray[np.int64]:
-    """Sorted ``position in users * candidates + candidate`` of all the positives that ``users`` (sorted) have.
+    """Return the sorted ``position in users * candidates + candidate`` of all positives of ``users`` (sorted).
 
     Args:
         positives: (user, candidate) pairs of a cut-off, not only those in the batch. candidates: how many there are.
@@ -172,7 +178,7 @@ class SampledBatch(Generic[FeaturesType]):
 
 @dataclass(frozen=True)
 class Cell:
-    """The examples of one cut-off and one fold of users: what a batch is drawn from."""
+    """The examples of one cut-off and one fold of users; a batch is drawn from one cell."""
 
     cutoff: float  # seconds
     fold: int
@@ -193,7 +199,7 @@ class Encoder(Protocol):
 
 
 class CandidateFeatures(Protocol[FeaturesType]):
-    """The part of a task that makes the inputs of a batch that differ from model to model."""
+    """The part of a task that makes the inputs that differ from model to model."""
 
     def context_of(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> ContextBatch | None:
         """Return the context of the examples ``rows`` [B], or None."""
@@ -204,7 +210,8 @@ class CandidateFeatures(Protocol[FeaturesType]):
 
 class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]):
     """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or as many batches as
-    hold ``epoch_examples``; one cut-off a batch, so that every as-of feature in it agrees."""
+    hold ``epoch_examples``. A batch has one cut-off, so every as-of feature in the batch agrees.
+    """
 
     def __init__(
         self,
