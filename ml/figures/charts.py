@@ -1,4 +1,4 @@
-"""The figures of reports and of asset metadata; ``ml.figures.style`` says how they look."""
+"""The figures of reports and of asset metadata; ``ml.figures.style`` defines their look."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ContextLift:
 
 
 def recall_curve(by_model: Mapping[str, Mapping[int, float]], subtitle: str = "") -> Figure:
-    """Recall against the list length K (log axis), one line a model, named at its end."""
+    """Draw recall against the list length K (log axis), one line a model, with the model's name at the end."""
     figure, axes = canvas("Recall by list length", subtitle, "List length K", y_label="Recall@K")
     for model, recall in by_model.items():
         ks = sorted(recall)
@@ -81,7 +81,7 @@ def recall_curve(by_model: Mapping[str, Mapping[int, float]], subtitle: str = ""
 
 
 def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int, subtitle: str = "") -> Figure:
-    """Recall by segment, one bar a model.
+    """Draw recall by segment, one bar a model.
 
     Args:
         by_model: frames of ``ml.evaluation.metrics.recall_by_segment``; the segments stand in the first frame's order.
@@ -106,7 +106,7 @@ def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int
 
 
 def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, subtitle: str = "") -> Figure:
-    """Diversity against recall: one named point a model, (diversity90, recall@K)."""
+    """Draw diversity against recall: one named point a model, (diversity90, recall@K)."""
     note = subtitle or "Up and to the right is better"
     figure, axes = canvas(f"Diversity and Recall@{k} by model", note, DIVERSITY, y_label=f"Recall@{k}")
     for model, (diversity, recall) in points.items():
@@ -123,7 +123,9 @@ def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, s
 def pareto_scatter(
     points: Mapping[str, tuple[float, float]], front: Sequence[str], k: int = 100, subtitle: str = ""
 ) -> Figure:
-    """Diversity against recall: one labelled point a setting, (diversity90, recall@K), and a line through ``front``."""
+    """Draw diversity against recall: one labelled point a setting, (diversity90, recall@K), and a line through
+    ``front``.
+    """
     figure, axes = canvas(f"Diversity and Recall@{k}: the front", subtitle, DIVERSITY, y_label=f"Recall@{k}")
     percent_axis(axes)
     axes.xaxis.set_major_formatter(FuncFormatter(as_percent))
@@ -138,7 +140,7 @@ def pareto_scatter(
 
 
 def context_bars(by_model: Mapping[str, ContextLift], k: int, subtitle: str = "") -> Figure:
-    """Recall with and without context, and how relevant the candidates are to the subject item, side by side."""
+    """Draw, with and without context, the recall and the candidates' relevance to the subject item, side by side."""
     figure = Figure(figsize=(9.6, 4.6), dpi=RESOLUTION, facecolor="white")
     put_titles(figure, "What the context adds", subtitle)
     panels = figure.subplots(1, 2)
@@ -159,7 +161,7 @@ def context_bars(by_model: Mapping[str, ContextLift], k: int, subtitle: str = ""
 def daily_recall_curve(
     days: Sequence[date], series: Mapping[str, Sequence[float | None]], k: int = 100, subtitle: str = ""
 ) -> Figure:
-    """Prequential recall by day: each day's positives against models and indexes of the day before.
+    """Draw prequential recall by day: each day's positives against models and indexes of the day before.
 
     Args:
         days: ascending.
@@ -186,7 +188,7 @@ def daily_recall_curve(
 
 
 def shares_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
-    """Shares by day, a line a name.
+    """Draw shares by day, a line a name.
 
     Args:
         days: ascending.
@@ -200,14 +202,14 @@ def shares_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | No
 
 
 def scores_by_day(days: Sequence[date], series: Mapping[str, Sequence[float | None]], title: str) -> Figure:
-    """Inner products by day, a line a name; as ``shares_by_day``."""
+    """Draw inner products by day, a line a name, as ``shares_by_day`` draws shares."""
     figure, axes = canvas(title, "", "Day", y_label="Score")
     _lines_by_day(axes, days, series)
     return figure
 
 
 def _lines_by_day(axes: Axes, days: Sequence[date], series: Mapping[str, Sequence[float | None]]) -> float:
-    """Draw the lines. Returns the highest value, 0 without any."""
+    """Draw the lines, and return the highest value, 0 without any."""
     highest = 0.0
     for colour, (name, values) in zip(other_colours(), series.items(), strict=False):
         heights = np.array([np.nan if value is None else value for value in values], np.float64)
@@ -221,7 +223,7 @@ def _lines_by_day(axes: Axes, days: Sequence[date], series: Mapping[str, Sequenc
 def counts_bar(
     days: Sequence[date], by_name: Mapping[str, Sequence[int]], title: str = "Events by day", unit: str = "Events"
 ) -> Figure:
-    """Counts by day, stacked by name (such as events by event name).
+    """Draw counts by day, stacked by name (such as events by event name).
 
     Args:
         days: ascending; where the nearest two are a week or more apart they are the first days of weeks.
@@ -241,17 +243,17 @@ def counts_bar(
 
 
 def history_length_histogram(lengths: ArrayLike, subtitle: str = "") -> Figure:
-    """How many users have how many events; long histories share buckets that double in width."""
+    """Draw the number of users by number of events; long histories share buckets that double in width."""
     return _users_by("Users by length of history", subtitle, "Events in the history", lengths)
 
 
 def state_age_histogram(days: ArrayLike, subtitle: str = "") -> Figure:
-    """How many users have a state of how many days ago."""
+    """Draw the number of users by the age of their state in days."""
     return _users_by("Users by age of their state", subtitle, "Days since the last inference", days)
 
 
 def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure:
-    """Users a bucket of whole numbers; buckets of large ones double in width."""
+    """Draw the number of users in each bucket of whole numbers; buckets of large numbers double in width."""
     numbers = np.asarray(values, np.int64)
     figure, axes = canvas(title, subtitle, axis, y_label="Users")
     edges = [0, 1, 2, 3, 5, 9, 17, 33, 65, 129]
@@ -267,7 +269,7 @@ def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure
 
 
 def recall_interval_bars(by_model: Mapping[str, Interval], k: int, subtitle: str = "") -> Figure:
-    """Recall@K by model with its bootstrap interval, from top to bottom in the order given."""
+    """Draw Recall@K by model with its bootstrap interval, from top to bottom in the given order."""
     note = subtitle or "Whiskers: 95 % bootstrap interval over users"
     figure, axes = canvas(
         f"Recall@{k} by model", note, f"Recall@{k}", y_label="", size=(8.2, 1.7 + 0.46 * len(by_model))

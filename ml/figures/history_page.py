@@ -1,4 +1,4 @@
-"""The qualitative page: for a few users, what they did and what the model retrieves, as people would read it."""
+"""The qualitative page: for a few users, their history and the items that the model retrieves, in a form for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ li.positive { background: #e6f4ef; border-left: 3px solid #2b9a82; }
 
 @dataclass(frozen=True)
 class ItemLine:
-    """One item as people read it. ``note``: what is worth saying, such as "checkout, 3 days before" or a score."""
+    """One item in a form for people. ``note``: a remark, such as "checkout, 3 days before" or a score."""
 
     title: str
     category: str = ""
@@ -35,7 +35,7 @@ class ItemLine:
 
 @dataclass(frozen=True)
 class UserExample:
-    """One user: the history (newest first), and what was retrieved with and without the context, best first."""
+    """One user: the history (newest first), and the items retrieved with and without the context, best first."""
 
     user_id: str
     history: Sequence[ItemLine]
@@ -47,7 +47,7 @@ class UserExample:
 
 
 def qualitative_page(users: Sequence[UserExample], title: str = "Histories and what they retrieve") -> str:
-    """A self-contained HTML page; all text of items and users is escaped.
+    """Return a self-contained HTML page; all text of items and users is escaped.
 
     >>> "&lt;b&gt;" in qualitative_page([UserExample("<b>", [], [])])
     True
@@ -71,7 +71,7 @@ def qualitative_page(users: Sequence[UserExample], title: str = "Histories and w
 
 
 def without_users(page: str, user_ids: Iterable[str]) -> str:
-    """The page without the sections of users.
+    """Return the page without the sections of the users ``user_ids``.
 
     >>> page = qualitative_page([UserExample("ann", [], []), UserExample("bob", [], [])])
     >>> shown = without_users(page, ["ann"])

@@ -1,4 +1,4 @@
-"""How figures look: one canvas, one set of colours and names for models, axes, legends, and the file they become.
+"""The look of figures: one canvas, one set of colours and names for models, axes, legends, and the file of a figure.
 
 Figures are plain ``Figure`` objects: no pyplot, so nothing is global and any thread or process may draw.
 """
@@ -39,7 +39,7 @@ RESOLUTION = 130  # dots per inch
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as a PNG file."""
     stream = io.BytesIO()
     FigureCanvasAgg(figure)  # the canvas that draws without a display
     figure.savefig(stream, format="png")
@@ -47,7 +47,7 @@ def png(figure: Figure) -> bytes:
 
 
 def to_markdown_image(figure: Figure, description: str = "figure") -> str:
-    """The figure as a Markdown image that carries its own data, for Dagster's metadata."""
+    """Return the figure as a Markdown image that carries its own data, for Dagster's metadata."""
     safe = description.replace("[", "(").replace("]", ")")
     return f"![{safe}](data:image/png;base64,{base64.b64encode(png(figure)).decode()})"
 
@@ -55,7 +55,7 @@ def to_markdown_image(figure: Figure, description: str = "figure") -> str:
 def canvas(
     title: str, subtitle: str, x_label: str, *, y_label: str, size: tuple[float, float] = (8.2, 4.6)
 ) -> tuple[Figure, Axes]:
-    """An empty figure with its titles, and its axes. ``size`` is in inches."""
+    """Return an empty figure with its titles, and its axes. ``size`` is in inches."""
     figure = Figure(figsize=size, dpi=RESOLUTION, facecolor="white")
     put_titles(figure, title, subtitle)
     axes = figure.subplots()
@@ -64,7 +64,7 @@ def canvas(
 
 
 def put_titles(figure: Figure, title: str, subtitle: str) -> None:
-    """A title, and below it a quiet line where ``subtitle`` has text."""
+    """Put a title on the figure, and below the title a quiet line where ``subtitle`` has text."""
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     figure.suptitle(title, x=0.015, ha="left", fontsize=13.5, fontweight="bold", color=INK)
     if subtitle:
@@ -75,7 +75,7 @@ def put_titles(figure: Figure, title: str, subtitle: str) -> None:
 
 
 def dress(axes: Axes, x_label: str, y_label: str) -> None:
-    """Axis labels and grid of the common style."""
+    """Give the axes the labels and the grid of the common style."""
     axes.set_xlabel(x_label, fontsize=9.5, color=QUIET, labelpad=7)
     axes.set_ylabel(y_label, fontsize=9.5, color=QUIET, labelpad=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -86,25 +86,25 @@ def dress(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def percent_axis(axes: Axes) -> None:
-    """Shares on the y axis, from 0."""
+    """Show shares on the y axis, from 0."""
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(FuncFormatter(as_percent))
     axes.set_ylim(bottom=0)
 
 
 def as_percent(share: float, _: object) -> str:
-    """A share as the text of a tick; the position is not needed."""
+    """Return a share as the text of a tick; the position is not needed."""
     return f"{round(100 * share, 6):g} %"
 
 
 def count_axis(axes: Axes) -> None:
-    """Whole numbers on the y axis."""
+    """Show whole numbers on the y axis."""
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def date_axis(axes: Axes, days: Sequence[date]) -> None:
-    """Days on the x axis: each where they are few."""
+    """Show days on the x axis: each day where there are few."""
     if len(days) <= 10:
         axes.set_xticks(np.array(days, "datetime64[D]"), [f"{day.day} {day:%b}" for day in days])
         return
@@ -115,7 +115,7 @@ def date_axis(axes: Axes, days: Sequence[date]) -> None:
 
 
 def legend_below(axes: Axes, entries: int) -> None:
-    """The legend outside, below the axes."""
+    """Put the legend outside, below the axes."""
     axes.figure.legend(
         loc="outside lower center", ncols=min(entries, 4), frameon=False, fontsize=9, labelcolor=INK, handlelength=1.1
     )
@@ -124,7 +124,7 @@ def legend_below(axes: Axes, entries: int) -> None:
 def pairs_of_bars(
     axes: Axes, names: Sequence[str], values: tuple[Sequence[float], Sequence[float]], text: Callable[[float], str]
 ) -> None:
-    """Two bars a name, without and with the context; ``text`` is what stands on them."""
+    """Draw two bars a name, without and with the context; ``text`` returns the text on a bar."""
     styles = (("Without context", "#b9c3cd", -0.2), ("With context", MODEL_COLOURS["contextual"], 0.2))
     for heights, (label, colour, shift) in zip(values, styles, strict=True):
         bars = axes.bar(np.arange(len(names)) + shift, heights, 0.37, color=colour, label=label)
@@ -135,7 +135,7 @@ def pairs_of_bars(
 
 
 def name_line_ends(figure: Figure, axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """The models' names to the right of their last points, moved apart where they would overlap."""
+    """Write the models' names to the right of their last points, moved apart where the names would overlap."""
     height_in_points = 72 * figure.get_size_inches()[1] * 0.72  # about what the axes take
     low, high = axes.get_ylim()
     order = sorted(ends, key=lambda model: ends[model][1])
@@ -148,7 +148,9 @@ def name_line_ends(figure: Figure, axes: Axes, ends: Mapping[str, tuple[float, f
 
 
 def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Ascending places at least ``gap`` apart, as near to the wanted ones as pushing neighbours apart leaves them."""
+    """Return ascending places at least ``gap`` apart, moved as little from the wanted ones as pushing neighbours apart
+    allows.
+    """
     places = wanted.copy()
     for _ in range(200):
         overlap = np.maximum(gap - np.diff(places), 0)
@@ -160,34 +162,34 @@ def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
 
 
 def ticks_apart(ticks: Sequence[int]) -> list[int]:
-    """Ticks for a log axis without those that would touch the one before."""
+    """Return the ticks of a log axis without those that would touch the tick before."""
     kept = list(ticks[:1])
     kept += [tick for before, tick in pairwise(ticks) if tick / before > 1.3]
     return kept
 
 
 def finite_values(values: object) -> Iterator[float]:
-    """The finite ones of ``values``."""
+    """Return the finite ones of ``values``."""
     return (value for value in np.asarray(values, np.float64) if np.isfinite(value))
 
 
 def other_colours() -> Iterator[str]:
-    """Colours for what is no model, again and again."""
+    """Yield the colours for everything that is no model, again and again."""
     while True:
         yield from OTHER_COLOURS
 
 
 def model_colour(model: str) -> str:
-    """A known model's own colour; for any other name always the same one of the others."""
+    """Return a known model's own colour; for any other name, always the same one of the other colours."""
     return MODEL_COLOURS.get(model) or OTHER_COLOURS[sum(model.encode()) % len(OTHER_COLOURS)]
 
 
 def model_label(model: str) -> str:
-    """How people read a model's name."""
+    """Return a model's name in the form for people."""
     label = LABELS.get(model, model.replace("_", " "))
     return label[:1].upper() + label[1:]
 
 
 def lower_first(text: str) -> str:
-    """``text`` with a small first letter."""
+    """Return ``text`` with a small first letter."""
     return text[:1].lower() + text[1:]

@@ -37,7 +37,7 @@ KS = (10, 100)
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of a sweep."""
+    """The result of a sweep."""
 
     points: list[SweepPoint]
     best: SweepPoint  # the most diverse within the tolerance of recall
@@ -108,14 +108,14 @@ def sweep_alphas(
 
 
 def variants(settings: Settings) -> Iterator[Settings]:
-    """The settings under each pair of the grid."""
+    """Yield the settings under each pair of the grid."""
     for positive, negative in product(settings.sweep.alphas_positive, settings.sweep.alphas_negative):
         alphas = {"alpha_positive": positive, "alpha_negative": negative}
         yield settings.model_copy(update={"training": settings.training.model_copy(update=alphas)})
 
 
 def front_figure(points: list[SweepPoint], subtitle: str) -> Figure:
-    """The points with their weights, and the front."""
+    """Draw the points with their weights, and the front."""
     labelled = {point.label: (point.diversity90, point.recall) for point in points}
     front = [point.label for point, chosen in zip(points, on_front(points), strict=True) if chosen]
     return pareto_scatter(labelled, front, 100, f"{subtitle}; labels: alpha of the positive / of the negatives")
@@ -132,7 +132,7 @@ def _measure(
     tags: dict[str, str],
     directory: Path,
 ) -> SweepPoint:
-    """One point in a nested MLflow run."""
+    """Fit and measure one point in a nested MLflow run."""
     training, queries = settings.training, asked.queries
     name = f"alpha {training.alpha_positive:g} / {training.alpha_negative:g}"
     with tracking.run(SWEEPS, name, tags, nested=True) as run:

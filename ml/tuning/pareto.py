@@ -1,4 +1,4 @@
-"""Recall against diversity: which settings no other beats in both, and which of them to take."""
+"""Recall against diversity: the settings that no other setting beats in both, and the choice of one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import polars as pl
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One pair of log-Q weights and what a model trained under it reached on the validation slice."""
+    """One pair of log-Q weights, and the figures on the validation slice of a model trained under this pair."""
 
     alpha_positive: float
     alpha_negative: float
@@ -22,19 +22,22 @@ class SweepPoint:
 
     @property
     def recall(self) -> float:
-        """Recall@100, or Recall@10 of a smaller catalogue; 0 where the catalogue has neither: diversity decides."""
+        """Return Recall@100, or Recall@10 of a smaller catalogue.
+
+        Where the catalogue has neither, the recall is 0, so that diversity decides.
+        """
         return next((value for value in (self.recall_at_100, self.recall_at_10) if value == value), 0.0)
 
     @property
     def label(self) -> str:
-        """Such as ``0 / 0.75``: of the positive / of the negatives."""
+        """Return a label such as ``0 / 0.75``: the weight of the positive / the weight of the negatives."""
         return f"{self.alpha_positive:g} / {self.alpha_negative:g}"
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Whether each point is on the front: no other is as good in both values and better in one. More is better.
+    """Return whether each point is on the front: no other is as good in both values and better in one. More is better.
 
-    Equal points are on it together or not at all.
+    Equal points are on the front together or not at all.
 
     >>> pareto_front([(1, 5), (3, 3), (2, 3), (3, 3)])
     [True, True, False, True]
@@ -45,14 +48,14 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def on_front(points: Sequence[SweepPoint]) -> list[bool]:
-    """Which points are on the front of Recall@100 and diversity90."""
+    """Return whether each point is on the front of Recall@100 and diversity90."""
     return pareto_front([(point.recall, point.diversity90) for point in points])
 
 
 def most_diverse(points: Sequence[SweepPoint], tolerance: float) -> SweepPoint:
-    """The most diverse point among those within ``tolerance``, a share, of the best Recall@100.
+    """Return the most diverse point among those within ``tolerance``, a share, of the best Recall@100.
 
-    Of equally diverse ones it is the one of more recall, so it is always on the front.
+    Of equally diverse points, the one with more recall is taken, so the result is always on the front.
 
     Raises:
         ValueError: there is no point.
@@ -65,5 +68,5 @@ def most_diverse(points: Sequence[SweepPoint], tolerance: float) -> SweepPoint:
 
 
 def points_frame(points: Sequence[SweepPoint]) -> pl.DataFrame:
-    """One row a point, with whether it is on the front."""
+    """Return one row a point, with a column that tells whether the point is on the front."""
     return pl.DataFrame(points).with_columns(on_front=pl.Series(on_front(points), dtype=pl.Boolean))

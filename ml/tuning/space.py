@@ -1,6 +1,6 @@
-"""What `adseq tune` searches: settings by their dotted names, each with the range that is worth trying.
+"""The settings that `adseq tune` searches, by their dotted names, each with the range that is worth trying.
 
-Only settings that leave the prepared examples as they are take part, so that all trials share them.
+Only settings that leave the prepared examples as they are take part, so that all trials share the examples.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Range:
     logarithmic: bool = False
 
     def including(self, value: float) -> Range:
-        """The range widened to ``value``: a search starts from the configuration as it is."""
+        """Widen the range to ``value``: a search starts from the configuration as it is."""
         return replace(self, low=min(self.low, value), high=max(self.high, value))
 
     def suggest(self, trial: Trial) -> float:
@@ -80,19 +80,19 @@ CONTEXT_SPACE: tuple[Dimension, ...] = (Range("context.dropout", 0.05, 0.8),)
 
 
 def space_around(base: Settings, with_context: bool) -> tuple[Dimension, ...]:
-    """The dimensions, each widened to the value that ``base`` has."""
+    """Return the dimensions, each widened to the value that ``base`` has."""
     values = base.flat()
     searched = SPACE + CONTEXT_SPACE if with_context else SPACE
     return tuple(each.including(values[each.name]) for each in searched)  # type: ignore[arg-type]
 
 
 def without(space: tuple[Dimension, ...], fixed: Collection[str]) -> tuple[Dimension, ...]:
-    """The dimensions that are not fixed by name."""
+    """Return the dimensions that are not fixed by name."""
     return tuple(each for each in space if each.name not in fixed)
 
 
 def suggested(space: tuple[Dimension, ...], base: Settings, trial: Trial) -> Settings:
-    """``base`` with the values that the trial draws."""
+    """Return ``base`` with the values that the trial draws."""
     settings = base
     for dimension in space:
         settings = settings.with_value(dimension.name, dimension.suggest(trial))

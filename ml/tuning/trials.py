@@ -1,8 +1,8 @@
 """A search over settings on a validation slice inside the training period.
 
 With T the end of the period and K the window, every trial learns until T - K and is measured on [T - K, T), where the
-number of epochs is chosen too; nothing at or after T is read. Optuna draws the trials (its default, the tree-structured
-Parzen estimator, Bergstra et al. 2011) and stops hopeless ones early; each is an MLflow run.
+number of epochs is chosen too; no event at or after T is read. Optuna draws the trials (with its default, the
+tree-structured Parzen estimator, Bergstra et al. 2011) and stops hopeless trials early. Each trial is an MLflow run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STAGES = 4  # trials are compared at quarters of their epochs, because trials of
 
 
 class Objective(StrEnum):
-    """What is searched for, on the validation slice."""
+    """The figure on the validation slice that a search maximises."""
 
     recall_at_100 = "recall@100"
     recall_at_10 = "recall@10"
@@ -58,18 +58,21 @@ class Objective(StrEnum):
 
     @property
     def k(self) -> int:
-        """The list length."""
+        """Return the list length."""
         return int(self.value.rpartition("@")[2])
 
     def of(self, figures: Figures) -> float:
-        """Return the figure of a trial that is searched for."""
+        """Return the trial's figure that the search maximises."""
         return float(getattr(figures, mlflow_name(self.value)))
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a trial came to on the validation slice; NaN without baskets or advertisers there, and at a K that the
-    catalogue does not have. The fields have the figures' names in MLflow."""
+    """Figures of a trial on the validation slice.
+
+    A figure is NaN where the slice has no baskets or no advertisers, and at a K that the catalogue does not have. The
+    fields have the figures' names in MLflow.
+    """
 
     recall_at_10: float
     recall_at_100: float
@@ -93,7 +96,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What all trials share."""
+    """Data and settings that all trials share."""
 
     earlier: TrainingPeriod  # what they learn from
     prepared: Prepared
@@ -107,7 +110,7 @@ class Tuning:
 
     @classmethod
     def of(cls, period: TrainingPeriod, base: Settings, objective: Objective, fixed: set[str]) -> Tuning:
-        """Prepare the slice. ``fixed``: settings that are not searched.
+        """Prepare the validation slice. ``fixed``: settings that are not searched.
 
         Raises:
             ValueError: nothing to search, no conversion in the slice, or no basket for an objective in context.
@@ -142,18 +145,21 @@ class Tuning:
 
     @property
     def name(self) -> str:
-        """Equal for equal data, settings, space and objective: the same search is gone on with, another is not."""
+        """Return a name that is equal for equal data, settings, space and objective.
+
+        A search with the same name is continued; another name starts a new search.
+        """
         objective = mlflow_name(self.objective)
         described = json.dumps([self.data, self.base.flat(), repr(self.space), objective], sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()[:10]
 
     def defaults(self) -> dict[str, Any]:
-        """The value of each dimension in ``base``."""
+        """Return the value of each dimension in ``base``."""
         values = self.base.flat()
         return {dimension.name: values[dimension.name] for dimension in self.space}
 
     def task(self, settings: Settings) -> ItemTask:
-        """Return what a trial under ``settings`` learns, with its validation."""
+        """Return the task of a trial under ``settings``, with its validation."""
         return ItemTask.of(self.earlier, self.prepared, settings, self.asked)
 
     def measure(self, settings: Settings, directory: Path, logger: MLFlowLogger) -> Figures:
@@ -182,9 +188,9 @@ class Tuning:
 
 
 class TrialLogger(MLFlowLogger):
-    """Hands the training's figures to MLflow, and its validation to the trial, which may be given up.
+    """Logger that sends the training's figures to MLflow and the validation's figure to the trial, which may be pruned.
 
-    A trial is judged at each quarter of its epochs, against the others at theirs.
+    A trial is judged at each quarter of its epochs, against the other trials at the same quarter of theirs.
     """
 
     def __init__(self, trial: optuna.Trial, epochs: int, metric: str, *, tracking_uri: str, run_id: str) -> None:
@@ -205,9 +211,10 @@ class TrialLogger(MLFlowLogger):
 
 
 def open_study(tuning: Tuning, storage: Path) -> optuna.Study:
-    """The search's state, kept in a SQLite file; what a killed process left running is given up.
+    """Open the state of the search, kept in a SQLite file; trials that a killed process left running are marked as
+    failed.
 
-    To be called by one process at a time.
+    Only one process at a time may call this function.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +236,10 @@ def open_study(tuning: Tuning, storage: Path) -> optuna.Study:
 
 
 def pruner_of(objective: Objective) -> optuna.pruners.BasePruner:
-    """Who is given up: from half of their epochs on, whoever is below the median of the others."""
+    """Return the pruner: from half of its epochs on, it stops a trial that is below the median of the others.
+
+    With an objective in context no trial is stopped.
+    """
     if objective.in_context:  # not what is validated after an epoch, so that cannot tell whom to stop
         return optuna.pruners.NopPruner()
     return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2)
@@ -244,7 +254,10 @@ def run_trials(
     work: Path,
     told: Callable[[FrozenTrial], None],
 ) -> None:
-    """Go on until ``trials`` are done or given up early; ``told`` hears of each, and ``work`` holds its checkpoints."""
+    """Run trials until ``trials`` are complete or pruned.
+
+    ``told`` is called with each trial, and ``work`` holds the trial's checkpoints.
+    """
     missing = trials - len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
     if missing <= 0:
         return
@@ -271,7 +284,7 @@ def run_trials(
 
 
 def tried(study: optuna.Study) -> list[Tried]:
-    """The finished trials, best first."""
+    """Return the finished trials, best first."""
     done = study.get_trials(states=(TrialState.COMPLETE,))
     done.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     return [
@@ -281,7 +294,7 @@ def tried(study: optuna.Study) -> list[Tried]:
 
 
 def study_figures(study: optuna.Study) -> dict[str, Figure]:
-    """Optuna's own plots: the objective trial by trial, and which settings moved it (where there are enough trials)."""
+    """Draw Optuna's own plots: the objective trial by trial, and each setting's importance (with enough trials)."""
     from matplotlib import pyplot
     from optuna.visualization import matplotlib as plots
 
@@ -303,7 +316,7 @@ def study_figures(study: optuna.Study) -> dict[str, Figure]:
 def _basket_queries(
     period: TrainingPeriod, cutoff: float, prepared: Prepared, *, asked: EvaluationSet, settings: Settings
 ) -> EvaluationSet | None:
-    """The slice's days with several conversions as requests in context (a basket proxy); None without any."""
+    """Return the slice's days with several conversions as requests in context (a basket proxy); None without any."""
     pairs = baskets(period, cutoff)
     requests = pairs.unique("request_id").sort("request_id")
     maximum, seed = settings.training.validation_users, settings.training.seed

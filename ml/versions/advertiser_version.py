@@ -1,4 +1,4 @@
-"""What a version of the advertiser model is trained on, and which models its report compares."""
+"""A version of the advertiser model: the data that it is trained on, and the models that its report compares."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class AdvertiserVersion:
 
     @classmethod
     def of(cls, known: AdvertiserPeriod, basis: ContentBasis, settings: Settings) -> AdvertiserVersion:
-        """Return the version that everything that had arrived makes, under the period's content basis.
+        """Return the version that is trained on everything that had arrived, under the period's content basis.
 
         Raises:
             NothingToLearn: the log names no advertiser.
@@ -76,7 +76,7 @@ class AdvertiserVersion:
         }
 
     def choose_epochs(self) -> FitFunction[Fit[AdvertiserNetwork]]:
-        """Return the fit of the model itself, which raises ``NothingToLearn`` if nobody converts with an advertiser."""
+        """Return the fit of the model itself. The fit raises ``NothingToLearn`` if nobody converts with an advertiser."""
         return partial(choose_epochs, self._earlier, self.settings)
 
     def comparisons(self) -> Sequence[PlannedFit[AdvertiserNetwork]]:
@@ -111,7 +111,7 @@ class AdvertiserVersion:
 
 
 def pooled(settings: Settings) -> Settings:
-    """Return the same settings with the mean pooling encoder: the baseline of the report."""
+    """Return the same settings with the mean pooling encoder, the baseline of the report."""
     return settings.model_copy(
         update={"model": settings.model.model_copy(update={"encoder": UserEncoder.mean_pooling})}
     )

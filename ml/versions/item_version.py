@@ -1,4 +1,4 @@
-"""What a version of the item model is trained on, and which models its reports compare."""
+"""A version of the item model: the data that it is trained on, and the models that its reports compare."""
 
 from __future__ import annotations
 
@@ -49,8 +49,10 @@ class ItemVersion:
         return partial(choose_epochs, self._earlier, self.settings)
 
     def comparisons(self) -> Sequence[PlannedFit[TwoTower]]:
-        """Return the contextual model, the one without context, and mean pooling: they differ in contexts and encoder
-        only."""
+        """Return the contextual model, the model without context, and mean pooling.
+
+        The three differ only in contexts and encoder.
+        """
         earlier = self._earlier
         known = cross_fitted(prepare_examples(earlier, self.settings), earlier, self.settings)
         return [self._comparison(model, earlier, known) for model in TRAINED]

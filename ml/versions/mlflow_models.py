@@ -32,9 +32,12 @@ EXAMPLE_EVENTS = 20
 
 
 class UserTower(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
-    """Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's
-    oldest first. Output: one row a user with its embedding. The model has no catalogue: an event without advertiser_id
-    has none here, where serving takes that of its item."""
+    """A user tower as MLflow loads it.
+
+    Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's oldest
+    first. Output: one row a user with the user's embedding. The model has no catalogue: an event without advertiser_id
+    has no advertiser here, while serving takes the advertiser of the event's item.
+    """
 
     def __init__(
         self, kind: type[Artifact[Network]], embed: Callable[[Artifact[Network], pd.DataFrame], pd.DataFrame]
@@ -49,14 +52,14 @@ class UserTower(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
 
 
 def input_example(events: pl.DataFrame) -> pd.DataFrame:
-    """The first events as a caller of the registered model would give them: times in seconds since 1970 UTC."""
+    """Return the first events as a caller of the registered model would give them: times in seconds since 1970 UTC."""
     example = events.head(EXAMPLE_EVENTS).to_pandas()
     example["event_time"] = example["event_time"].astype("int64") / 1e6
     return pd.DataFrame(example[list(SEQUENCE_COLUMNS)])
 
 
 def event_rows(events: pd.DataFrame) -> pl.DataFrame:
-    """What a caller gave as events of the log: sorted by user, then time; equal times stay in the given order."""
+    """Convert a caller's events to rows of the log: sorted by user, then time; equal times stay in the given order."""
     columns = list(SEQUENCE_COLUMNS)
     frame = pl.from_pandas(events[columns], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String))
     time = (pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
@@ -64,7 +67,7 @@ def event_rows(events: pd.DataFrame) -> pl.DataFrame:
 
 
 def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.DataFrame:
-    """User embeddings without context: columns user_id, embedding (list of W floats)."""
+    """Return user embeddings without context: columns user_id, embedding (list of W floats)."""
     frame = event_rows(events)
     features = artifact.settings.features
     items = basis_items(artifact.basis)
@@ -96,7 +99,7 @@ def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.Da
 
 
 def embed_events(artifact: Artifact[AdvertiserNetwork], events: pd.DataFrame) -> pd.DataFrame:
-    """User embeddings among the advertisers: columns user_id, embedding (list of W + D floats)."""
+    """Return user embeddings among the advertisers: columns user_id, embedding (list of W + D floats)."""
     sequences = event_rows(events).group_by("user_id", maintain_order=True).agg(pl.all())
     nobody = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
     items, settings = basis_items(artifact.basis), artifact.settings.inference
@@ -105,7 +108,7 @@ def embed_events(artifact: Artifact[AdvertiserNetwork], events: pd.DataFrame) ->
 
 
 def basis_items(basis: ContentBasis) -> pl.DataFrame:
-    """The items that the basis knows, with ids only: attributes are not part of the model."""
+    """Return the items that the basis knows, with ids only: attributes are not part of the model."""
     ids = basis.items["item_id"].sort()
     interest = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
     return pl.DataFrame({"item_id": ids}).with_columns(

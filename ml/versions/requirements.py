@@ -1,4 +1,4 @@
-"""What a registered model needs to be loaded elsewhere: its code, and the versions that it was written with."""
+"""The code and the library versions that another environment needs to load a registered model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def script(name: str) -> str:
 
 
 def requirements(libraries: tuple[str, ...]) -> list[str]:
-    """Return the installed versions as a requirements file names them.
+    """Return the installed versions as lines of a requirements file.
 
-    Without the local part (``2.9.1+cpu``): it names a build that the public index does not have.
+    The local part of a version (``2.9.1+cpu``) is left out: it names a build that the public index does not have.
     """
     return [f"{library}=={version(library).partition('+')[0]}" for library in libraries]

@@ -32,7 +32,9 @@ FitResult = TypeVar("FitResult", covariant=True)
 
 
 class FitFunction(Protocol[FitResult]):
-    """A function that fits, all but its place given. A process can be handed it: no lambda, no local function."""
+    """A function that fits when its directory is given, and that can be handed to a process: no lambda, no local
+    function.
+    """
 
     def __call__(self, directory: Path, *, logger: Logger | None, resume: Path | None) -> FitResult: ...
 
@@ -84,7 +86,7 @@ class RunningFit(Generic[FitType]):
 
 @dataclass(frozen=True)
 class FitWorkers:
-    """What takes the fits of a training."""
+    """Workers for the fits of a training."""
 
     executor: Executor
 
@@ -95,7 +97,7 @@ class FitWorkers:
 
 
 class OneAfterTheOther(Executor):
-    """Runs what it is given at once, in this process, on all its threads."""
+    """Executor that runs each function at once, in this process, on all its threads."""
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
         future: Future[None] = Future()
@@ -108,7 +110,7 @@ class OneAfterTheOther(Executor):
 def fit_workers(at_once: int) -> Iterator[FitWorkers]:
     """Provide workers for ``at_once`` fits; 0 stands for one a core, and for one fit where there is an accelerator.
 
-    The workers are gone afterwards, also when an exception leaves fits behind, and when this process is killed.
+    The workers end with the context, even if an exception leaves fits behind, or if this process is killed.
     """
     wanted = at_once or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
     if wanted == 1:

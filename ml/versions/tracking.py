@@ -1,4 +1,4 @@
-"""MLflow: where runs are compared and models registered. The only module that talks to it."""
+"""MLflow, in which runs are compared and models registered. Versions, runs and aliases are read and written here."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tracking:
         return MlflowClient(self.uri)
 
     def experiment(self, name: str) -> str:
-        """The id of an experiment, created on first use with its artefacts under the home."""
+        """Return the id of an experiment, which is created on first use with its artefacts under the home."""
         found = self.client.get_experiment_by_name(name)
         if found:
             return str(found.experiment_id)
@@ -59,7 +59,7 @@ class Tracking:
     def run(
         self, experiment: str, name: str, tags: dict[str, str], *, nested: bool = False, system_metrics: bool = False
     ) -> Iterator[Run]:
-        """An MLflow run, tagged with the version of the code; a failure marks it as failed."""
+        """Open an MLflow run, tagged with the version of the code; a failure marks the run as failed."""
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_system_metrics_sampling_interval(2)  # type: ignore[no-untyped-call]
         with mlflow.start_run(
@@ -72,13 +72,13 @@ class Tracking:
             yield run
 
     def open_nested(self, experiment: str, name: str, tags: dict[str, str], parent_run_id: str) -> str:
-        """Open a run under another one, beside others that are open, and return its id; ``close_nested`` ends it."""
+        """Open a run under another run, beside other open runs, and return its id; ``close_nested`` ends the run."""
         tags = {"code_version": code_version(), "mlflow.parentRunId": parent_run_id, **tags}
         run = self.client.create_run(self.experiment(experiment), tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def close_nested(self, run_id: str, metrics: dict[str, float]) -> None:
-        """Log the closing metrics of a nested run and end it."""
+        """Log the closing metrics of a nested run and end the run."""
         for name, value in metrics.items():
             self.client.log_metric(run_id, name, value)
         self.client.set_terminated(run_id)
@@ -89,24 +89,26 @@ class Tracking:
 
     @contextmanager
     def resumed(self, run_id: str) -> Iterator[Run]:
-        """An earlier run, to go on with."""
+        """Open an earlier run again, to go on with it."""
         mlflow.set_tracking_uri(self.uri)
         with mlflow.start_run(run_id=run_id) as run:
             yield run
 
     def replace_run(self, experiment: str, tag: str, value: str) -> None:
-        """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``: a day that is re-run has one run."""
+        """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``, so that a day that is re-run has one
+        run.
+        """
         filter_string = f"tags.`{tag}` = '{value}'"
         for run in self.client.search_runs([self.experiment(experiment)], filter_string):
             self.client.delete_run(run.info.run_id)
 
     def close_abandoned(self, experiment: str) -> None:
-        """Mark the runs of killed processes; only for whoever holds the home's write lock."""
+        """Mark the runs of killed processes as killed. The caller has to hold the home's write lock."""
         for run in self.client.search_runs([self.experiment(experiment)], "attributes.status = 'RUNNING'"):
             self.client.set_terminated(run.info.run_id, status="KILLED")
 
     def url(self, run: Run) -> str:
-        """The run's page in the MLflow UI that `make ui` starts."""
+        """Return the address of the run's page in the MLflow UI that `make ui` starts."""
         port = os.environ.get("ADSEQ_MLFLOW_PORT", "5000")
         return (
             f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
@@ -114,7 +116,7 @@ class Tracking:
         )
 
     def champion(self) -> str | None:
-        """The version that the alias ``champion`` names; None before the first promotion."""
+        """Return the version that the alias ``champion`` names; None before the first promotion."""
         if not self.client.search_registered_models(f"name = '{ITEM_MODEL}'"):
             return None
         aliases = self.client.get_registered_model(ITEM_MODEL).aliases
@@ -127,7 +129,7 @@ class Tracking:
 
 @cache
 def code_version() -> str:
-    """adseq's version, and the commit where it runs from a git checkout (``-changed``: with edits on top)."""
+    """Return adseq's version, and the commit in a git checkout (``-changed``: with uncommitted changes)."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty=-changed"],
         cwd=Path(__file__).parent,
@@ -143,15 +145,17 @@ def code_version() -> str:
 
 
 def quiet_mlflow() -> None:
-    """MLflow announces each step of making its database, and the want of an input example (a signature is given)."""
+    """Silence MLflow's lines about the creation of its database and about a missing input example (a signature is
+    given).
+    """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 
 
 def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:
-    """Log a model directory of the active run as a pyfunc model with a signature and register it as ``registered``.
+    """Log a model directory as a pyfunc model of the active run, with a signature, and register it as ``registered``.
 
-    The model brings the code of adseq that it needs. It can be loaded where adseq is not installed.
+    The model brings the code of adseq that it needs, so it can be loaded where adseq is not installed.
 
     Returns:
         The number of the version.

@@ -34,7 +34,7 @@ NetworkType = TypeVar("NetworkType", bound=Any)
 
 @dataclass(frozen=True)
 class PlannedFit(Generic[NetworkType]):
-    """One model of a version: what the model learns, and what its artefact keeps beside the weights.
+    """One model of a version: its task, and the parts of its artefact beside the weights.
 
     Attributes:
         name: of the model: of its nested run in MLflow, and of its progress.
@@ -55,7 +55,7 @@ class PlannedFit(Generic[NetworkType]):
 
 
 class VersionTask(Protocol[NetworkType]):
-    """One kind of model, and what a version of it is trained on."""
+    """One kind of model, and the data that a version of this kind is trained on."""
 
     @property
     def kind(self) -> str:
@@ -71,14 +71,14 @@ class VersionTask(Protocol[NetworkType]):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Return how much there is to learn from, by name: for the run's parameters."""
+        """Return the sizes of the training data, by name: for the run's parameters."""
 
     @property
     def artifact_class(self) -> type[Artifact[NetworkType]]:
         """Return the class of the artefacts."""
 
     def choose_epochs(self) -> FitFunction[Fit[NetworkType]]:
-        """Return the fit that chooses the number of epochs on [T - 2K, T - K). A process can be handed it."""
+        """Return the fit that chooses the number of epochs on [T - 2K, T - K). The function can be handed to a process."""
 
     def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
         """Return the models of the reports, which learn until T - K."""
@@ -87,7 +87,7 @@ class VersionTask(Protocol[NetworkType]):
         """Return the model to deploy, which learns until T."""
 
     def register(self, artifact: Artifact[NetworkType], work: Path) -> str:
-        """Log what was trained to the active MLflow run, from ``work / DEPLOYED``, and register it.
+        """Log the trained model to the active MLflow run, from ``work / DEPLOYED``, and register the model.
 
         Returns:
             The number of the version.
@@ -96,7 +96,7 @@ class VersionTask(Protocol[NetworkType]):
 
 @dataclass(frozen=True)
 class TrainedVersion:
-    """What came of a training."""
+    """The result of a training."""
 
     version: str
     run_id: str
@@ -114,7 +114,7 @@ class TrainedVersion:
 def train_version(
     version_task: VersionTask[NetworkType], tracking: Tracking, models: Path, *, name: str, tags: dict[str, str]
 ) -> TrainedVersion:
-    """Train, log, register, and put the version's artefacts under ``models/<version>``.
+    """Train a version, log and register it, and put its artefacts under ``models/<version>``.
 
     Args:
         name: of the MLflow run. tags: of the MLflow run, such as where it was started from.
@@ -159,7 +159,7 @@ def train_version(
 
 @dataclass(frozen=True)
 class _Course(Generic[NetworkType]):
-    """The fits of one training, and where they are logged and kept."""
+    """The fits of one training, with their MLflow runs and their directories."""
 
     version_task: VersionTask[NetworkType]
     tracking: Tracking
@@ -200,7 +200,7 @@ class _Course(Generic[NetworkType]):
     def _start_comparison(
         self, workers: FitWorkers, planned: PlannedFit[NetworkType], epochs: int
     ) -> RunningFit[Fit[NetworkType]]:
-        """Open a nested run and hand the fit over."""
+        """Open a nested run and hand the fit to a worker."""
         tags = {"model": planned.name, "purpose": "comparison"}
         run_id = self.tracking.open_nested(TRAINING, planned.name, tags, self.run_id)
         self.tracking.log_params_of(run_id, {**planned.task.settings.flat(), "epochs": epochs})

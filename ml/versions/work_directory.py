@@ -1,4 +1,4 @@
-"""Where a training works before its version has a number, and what it tells meanwhile; the same for both models."""
+"""The working directory of a training before its version has a number, and the training's messages; for both models."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ FitType = TypeVar("FitType")
 
 @contextmanager
 def workplace(models: Path, tracking: Tracking, kind: str, fingerprint: str) -> Iterator[Path]:
-    """A directory beside the versions. What a killed training of the same ``fingerprint`` has left there is gone on
-    with; what others of this kind have left is cleaned up. A home has one writer at a time."""
+    """Provide a directory beside the versions for a training.
+
+    The training continues from the files that a killed training of the same ``fingerprint`` left in the directory. The
+    directories that other trainings of this kind left are deleted. A home has one writer at a time.
+    """
     models.mkdir(parents=True, exist_ok=True)
     tracking.close_abandoned(TRAINING)
     work = models / f".training-{kind}-{fingerprint}"
@@ -43,7 +46,8 @@ def workplace(models: Path, tracking: Tracking, kind: str, fingerprint: str) -> 
 
 
 def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) -> FitType:
-    """The fit that has ended in ``directory`` before; else one that goes on from the newest epoch there, or begins.
+    """Return the fit that has ended in ``directory`` before; else fit, from the newest epoch in ``directory`` or from
+    the start.
 
     Args:
         train: fits with its checkpoints in a directory, from one of them, or from the start for None.
@@ -79,7 +83,9 @@ def ended_fit(directory: Path) -> Any:
 
 
 def _loaded(path: Path) -> Any:
-    """What a file of ours holds; None where there is none, a kill has left half of it, or the code has moved on."""
+    """Return the object in a file of ours; None if the file is missing, a kill left half of it, or the code has
+    changed.
+    """
     try:
         return load_own(path)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError, ImportError):
@@ -94,18 +100,21 @@ def keep(work: Path, version: Path) -> None:
 
 
 def announce(what: str) -> None:
-    """Say which part of a training begins: there are several, and each takes a while."""
+    """Print the part of a training that begins: there are several parts, and each takes a while."""
     print(f"    training: {what}", file=sys.stderr, flush=True)
 
 
 def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
-    """Where Lightning logs the curves of a run."""
+    """Return the logger that sends the curves of Lightning to a run."""
     return MLFlowLogger(experiment_name=TRAINING, tracking_uri=tracking.uri, run_id=run_id)
 
 
 def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
-    """Return what is equal for trainings that would do the same: of the data, the settings, and the code where it is
-    known. The data include the catalogues of the two validation slices, which newer versions of items don't show."""
+    """Return a hash of the data, the settings, and the code where it is known: equal for trainings that would do the
+    same.
+
+    The data include the catalogues of the two validation slices, because newer versions of items do not show them.
+    """
     earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
     hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier)]
     described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
@@ -113,11 +122,11 @@ def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
 
 
 def dataset_hash(period: TrainingPeriod) -> str:
-    """A hash of the events that were learnt from: equal data, equal hash."""
+    """Return a hash of the events of the period: equal data, equal hash."""
     return _hash(period.events)
 
 
 def _hash(frame: pl.DataFrame) -> str:
-    """Of the rows, in whatever order."""
+    """Return a hash of the rows that does not depend on their order."""
     rows = frame.hash_rows(seed=0).to_numpy()
     return f"{int(np.bitwise_xor.reduce(rows, initial=0)):016x}-{len(rows)}"

@@ -1,4 +1,4 @@
-"""What MLflow runs when it loads a model of adseq: one script a model, copied into the model beside the code it needs.
+"""Scripts that MLflow runs when it loads a model of adseq: one script a model, copied into the model beside the code.
 
-Scripts instead of pickled objects: a script can be read, and loading one unpickles nothing.
+The models are scripts instead of pickled objects: a person can read a script, and loading a script unpickles nothing.
 """

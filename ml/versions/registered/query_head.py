@@ -1,4 +1,4 @@
-"""The exported head as MLflow loads it: needs torch and nothing of adseq."""
+"""The exported head as MLflow loads it; the script needs torch and no module of adseq."""
 
 import warnings
 
