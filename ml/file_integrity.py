@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Unreadable(RuntimeError):
-    """A file of a model, an index or a catalogue is missing or damaged; the message names the file and what to do."""
+    """A file of a model, an index or a catalogue is missing or damaged; the message names the file and a remedy."""
 
 
 def first_line(error: Exception) -> str:

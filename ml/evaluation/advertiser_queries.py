@@ -47,7 +47,7 @@ def advertiser_queries(
     """Return a query for each user who is known before ``cutoff`` and has positives in the window after ``cutoff``.
 
     Args:
-        whole: a period that reaches to the window's end. data: what was known at the cut-off.
+        whole: a period that reaches to the window's end. data: the data known at the cut-off.
         maximum: at most this many users, a seeded sample. index_size: see ``sampled_index``.
     """
     seed = settings.training.seed

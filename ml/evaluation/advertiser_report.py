@@ -1,6 +1,6 @@
 """The advertiser model and its baselines on the newest window: the lists and the figures of the recall report.
 
-The recall is that of ranked advertisers (next-advertiser recall); it is not the advertiser hit of ranked items.
+The recall is next-advertiser recall, of ranked advertisers; it differs from the advertiser hit of ranked items.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float3
     advertisers.
 
     Args:
-        popularity: [index] orders what a user has no event with.
+        popularity: [index] orders the advertisers that a user has no event with.
     """
     place = np.full(len(queries.advertisers), -1, np.int64)
     place[queries.index] = np.arange(len(queries.index))

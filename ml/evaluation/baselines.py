@@ -25,7 +25,7 @@ def popularity_scores(
     Args:
         item_rows: [n] catalogue row of each event; -1 (outside the catalogue) is not counted.
         times: [n] seconds since the epoch.
-        cutoff: seconds; events at or after it are not counted.
+        cutoff: seconds; events at or after the cut-off are not counted.
         window_days: only events of so many days before the cut-off (their first instant included); None: all.
         items: size of the catalogue.
 
@@ -68,7 +68,7 @@ class ItemKNN:
     of i and j. Only each item's strongest neighbours are kept.
 
     Attributes:
-        similarity: sparse [items, items] float32; row i holds the neighbours of i, itself not among them.
+        similarity: sparse [items, items] float32; row i holds the neighbours of i, without i itself.
     """
 
     similarity: sparse.csr_array

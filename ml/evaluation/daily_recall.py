@@ -35,9 +35,9 @@ def measure_day(
     """Measure recall and diversity of the served model and of recent popularity on the positives from ``start`` on.
 
     Args:
-        log: events up to the end of the day. start: where the day begins.
-        users: those with a state as of yesterday (sorted), and their embeddings [users, W].
-        maximum_users: above it a sample that depends on the day only.
+        log: events up to the end of the day. start: the beginning of the day.
+        users: users with a state as of yesterday (sorted), and their embeddings [users, W].
+        maximum_users: if more users convert, a sample of so many, which depends on the day only.
         item_ids: of yesterday's index (sorted), and their embeddings [items, W].
 
     Returns:

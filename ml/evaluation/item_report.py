@@ -257,7 +257,7 @@ def median_relevance(lists: RankedLists, asked: EvaluationSet, paths: pl.Series,
     """Return the median over requests of the mean relevance of the first candidates to the subject.
 
     The relevance of an item to a subject is the share of the subject's category path that the item's path has too,
-    0..1. This figure is a stated stand-in where no human label covers the pair. Requests whose subject has no category
+    0..1. The figure stands in for human labels, where none covers the pair. Requests whose subject has no category
     are left out.
     """
     queries = asked.queries

@@ -34,8 +34,8 @@ class Metrics:
         recall: by K: positives within the first K, over positives, all queries together.
         macro_recall: by K: the mean over queries of a query's recall.
         hit_rate: by K: the share of queries with a positive within the first K.
-        ndcg_at_10: mean over queries of DCG@10 with gain 1 a positive, over that of the best possible list.
-        advertiser_hit: by K: positives of a known advertiser who is among those of the first K items, over them.
+        ndcg_at_10: mean over queries of DCG@10 with gain 1 a positive, over the DCG@10 of the best possible list.
+        advertiser_hit: by K: the share of positives of a known advertiser that has any of the first K items.
         coverage_at_10: distinct items in the first 10 of all lists, over the catalogue.
         diversity90: share of the catalogue that the most retrieved items need to fill 90 % of all slots, at depth 100.
         advertiser_diversity90: the same for the known advertisers of the catalogue and the slots of their items.

@@ -24,8 +24,8 @@ class Trained:
     """A two-tower network of its own.
 
     Attributes:
-        encoder: in the place of the one of the settings.
-        context: whether it learns with context.
+        encoder: replaces the encoder of the settings.
+        context: whether the network learns with context.
         with_every_version: trained beside every version, for the reports; else only for ``adseq evaluate``.
     """
 

@@ -61,9 +61,9 @@ def future_queries(
     ``cutoff``.
 
     Args:
-        dataset: what was known at the cut-off. whole: a log that reaches beyond the window, in the same catalogue rows.
+        dataset: the data known at the cut-off. whole: a log that reaches beyond the window, in the same catalogue rows.
         maximum: at most this many users, a seeded sample.
-        only_candidates: drop positives on items that nobody could know at the cut-off, instead of counting a miss.
+        only_candidates: drop a positive on an item that nobody could know at the cut-off, instead of counting a miss.
 
     Returns:
         The queries, whose users are rows of ``whole``, and the dataset with that log.
@@ -123,7 +123,7 @@ def contextual_queries(
     targets.
 
     Args:
-        user: rows of ``whole``, -1 = unknown. seconds: each request's day start: events before it are known.
+        user: rows of ``whole``, -1 = unknown. seconds: the start of each request's day; earlier events are known.
         subject: catalogue rows. target: pairs (request, catalogue row) of the positives.
     """
     candidates = np.flatnonzero(dataset.statistics.listed(cutoff))
@@ -171,7 +171,7 @@ def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[Traini
 def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> EvaluationSet:
     """Return the queries of a validation: users with conversions in the period's last window.
 
-    ``prepared`` is what the models learn from: the period before that window.
+    The models learn from ``prepared``, the period before that window.
     """
     queries, dataset = future_queries(
         prepared.dataset,

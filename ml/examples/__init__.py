@@ -1,1 +1,1 @@
-"""What a model learns from: examples of a training period, and their context."""
+"""Examples of a training period, and their context: the data that a model learns from."""

@@ -2,4 +2,4 @@
 
 
 class NothingToLearn(ValueError):
-    """A log names no conversion that a model could predict; the message says what is missing."""
+    """A log names no conversion that a model could predict; the message names the missing part."""

@@ -1,17 +1,18 @@
-"""What the examples of a cut-off ask for: the next, all, or random ones of the positives to come.
+"""Objectives: the examples of a cut-off ask for the next, for all, or for random ones of the positives to come.
 
 After Pancha et al., 2022, "PinnerFormer: Sequence Modeling for User Representation at Pinterest":
 
     next_action        each user's first positive of the K days after the cut-off
     all_action         every distinct positive item of the K days after the cut-off
     dense_all_action   besides the cut-off itself, random events of each user until the next cut-off; for each of these
-                       points one of the distinct positive items of the K days after it, drawn at random
+                       points one of the distinct positive items of the K days after the point, drawn at random
 
-PinnerFormer reads its causal transformer at random positions of one sequence. The encoder here is bidirectional, so a
-position is the history up to it, encoded by itself. A position belongs to the newest cut-off at or before it: what a
-batch knows as of its cut-off is then never newer than the position, though up to one step between cut-offs old. After
-the last cut-off a window of K days would leave the period: there are no positions. Events with equal timestamps
-have no defined order, so neither a position nor a cut-off ever falls between them.
+PinnerFormer reads its causal transformer at random positions of one sequence. The encoder here is bidirectional, so
+each position is a history of its own, which ends at the position and is encoded by itself. A position belongs to the
+newest cut-off at or before the position. So the as-of features of a batch are never newer than the position, though up
+to one step between cut-offs older. There are no positions after the last cut-off, because their windows of K days would
+leave the period. Events with equal timestamps have no defined order, so neither a position nor a cut-off ever falls
+between two of them.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Labels:
         return Labels(rule, flat, first[flat], weights)
 
     def after(self, log: EventLog, points: Points) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the positives of the K days after each point: flat positions, and the rows of ``points`` they belong
-        to.
+        """Return the positives of the K days after each point: flat positions, and for each position the row of
+        ``points``.
 
         The positives are in order of point, then time. Where repeats do not count, items of the point's own history are
         left out.

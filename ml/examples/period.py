@@ -1,4 +1,4 @@
-"""A training period, and what a model learns from it: examples, their contexts, and the content of each fold.
+"""A training period, and the data for a model in it: examples, their contexts, and the content of each fold.
 
 The training period ends at an instant; this module reads no event at or after that instant. Selection repeats the whole
 preparation on the period up to one window before its end, so the graph, the statistics and the context hold nothing of

@@ -1,1 +1,1 @@
-"""What is known of users, items and advertisers as of an instant."""
+"""Features of users, items and advertisers as of an instant."""

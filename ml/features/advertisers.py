@@ -1,5 +1,4 @@
-"""What an advertiser is, as of an instant: the advertiser's catalogue by category, price level, size, the centroid of
-the content of the advertiser's items, trailing counts of events, and the hashed id.
+"""Advertisers as of an instant: catalogue by category, price level, size, content centroid, trailing counts, hashed id.
 
 Only data from before the instant is read: items that were listed by then, and events that had happened by then. The
 content basis is frozen with the model version, so a centroid changes with the catalogue and never with later

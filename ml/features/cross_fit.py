@@ -23,7 +23,7 @@ from ml.features.items import ItemFeatures
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Content of the catalogue as each fold of the users sees it in training."""
+    """Content of the catalogue, as each fold of the users sees this content in training."""
 
     fold_of_user: NDArray[np.int64]  # [users of the log]
     content: list[NDArray[np.float32]]  # a fold: [items, width]

@@ -1,5 +1,5 @@
-"""Item features of both towers: what an item is (content, category, interests, advertiser, price) and, as of an
-instant, the item's trailing counts and age. No feature is an item id, so a new item works at once.
+"""Item features of both towers: the item's content, category, interests, advertiser and price, and, as of an instant,
+the item's trailing counts and age. No feature is an item id, so a new item works at once.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def is_listed(listed_from: NDArray[np.float64], seconds: float) -> NDArray[np.bo
     corpus does not tell which items sell for the first time after the instant.
 
     Args:
-        listed_from: [items] seconds since 1970 UTC from which the feed lists the item or the log shows it; -inf =
+        listed_from: [items] seconds since 1970 UTC from which the feed lists or the log shows the item; -inf =
             always, inf = never.
     """
     return listed_from < seconds
@@ -265,7 +265,7 @@ def build_item_statistics(
     Args:
         item, seconds: [events]. listed_from: [items] seconds from which the feed lists each; -inf = always, inf =
             never.
-        born: [items] seconds that the age counts from, where it isn't ``listed_from``.
+        born: [items] seconds from which the age counts, where these are not ``listed_from``.
     """
     known = item >= 0
     order = np.argsort(seconds[known], kind="stable")

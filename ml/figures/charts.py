@@ -85,7 +85,7 @@ def segment_bars(by_model: Mapping[str, pl.DataFrame], segment_name: str, k: int
 
     Args:
         by_model: frames of ``ml.evaluation.metrics.recall_by_segment``; the segments stand in the first frame's order.
-        segment_name: what the segments are, such as "History length (events)".
+        segment_name: a name for the segments, such as "History length (events)".
         k: list length of the recall, for the labels.
     """
     first = next(iter(by_model.values()))
@@ -226,7 +226,7 @@ def counts_bar(
     """Draw counts by day, stacked by name (such as events by event name).
 
     Args:
-        days: ascending; where the nearest two are a week or more apart they are the first days of weeks.
+        days: ascending; if all are at least a week apart, each is the first day of a week.
         by_name: a count a day for each name.
     """
     apart = min(((after - before).days for before, after in pairwise(days)), default=1)

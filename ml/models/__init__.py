@@ -1,1 +1,1 @@
-"""The networks, their artefacts on disk, and how they encode users and items."""
+"""The networks, their artefacts on disk, and the encoding of users and items."""

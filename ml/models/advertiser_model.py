@@ -98,8 +98,8 @@ class AdvertiserStateEncoder(nn.Module):
 
 
 class AdvertiserTower(nn.Module):
-    """MLP over content centroid, price level, size, statistics, category mix and hashed id -> learned part; the
-    direction of the id follows it. Both together have unit length.
+    """MLP over content centroid, price level, size, statistics, category mix and hashed id -> learned part. The
+    direction of the id follows the learned part, and both parts together have unit length.
     """
 
     def __init__(

@@ -153,7 +153,7 @@ class Artifact(ABC, Generic[Network]):
         """Read an artefact.
 
         Raises:
-            ArtifactError: a file is missing or damaged, or another adseq wrote it.
+            ArtifactError: a file is missing or damaged, or another version of adseq wrote the file.
         """
         description = read_description(directory)
         verify_checksums(directory)

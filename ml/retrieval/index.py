@@ -39,8 +39,8 @@ Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 class ItemIndex:
     """Vectors that can be searched, and the items that have them.
 
-    Equal vectors stand once in an HNSW graph. If there were more equal vectors than a node has links, they would be
-    linked only with each other, and the search would not find its way past them.
+    Equal vectors stand once in an HNSW graph. More equal vectors than a node has links would be linked only with each
+    other, and the search would not find its way past them.
 
     Attributes:
         vectors: V vectors.

@@ -59,7 +59,7 @@ def save_index(
     moment when the manifest is replaced; a crash before that moment leaves the old index as it was.
 
     Raises:
-        ValueError: not one item id a row.
+        ValueError: the number of item ids is not the number of rows.
     """
     if len(item_ids) != len(index):
         raise ValueError(f"the index has {len(index)} rows but {len(item_ids)} item ids were given")
@@ -95,7 +95,7 @@ def load_index(directory: Path) -> LoadedIndex:
     """Return the index that ``save_index`` wrote.
 
     Raises:
-        UnreadableIndexError: no complete index there, or a file does not match its checksum.
+        UnreadableIndexError: there is no complete index, or a file does not match its checksum.
     """
     manifest = verify_index(directory)
     vectors = faiss.read_index(str(directory / manifest.index_file))
@@ -106,11 +106,10 @@ def load_index(directory: Path) -> LoadedIndex:
 
 
 def verify_index(directory: Path) -> IndexManifest:
-    """Check the files of an index against the checksums of its manifest, and return the manifest, without loading a
-    vector.
+    """Check the files of an index against the checksums of its manifest, load no vector, and return the manifest.
 
     Raises:
-        UnreadableIndexError: no complete index there, or a file does not match its checksum.
+        UnreadableIndexError: there is no complete index, or a file does not match its checksum.
     """
     again = f"run its day again (adseq run --days {directory.name} --again)"
     try:

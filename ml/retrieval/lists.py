@@ -55,7 +55,7 @@ class Ragged:
         Args:
             query_rows: [n] in 0 .. queries - 1.
             item_rows: [n] catalogue rows, -1 outside the catalogue.
-            queries: number of queries, those without a pair included.
+            queries: number of queries, including queries without a pair.
 
         Raises:
             ValueError: lengths differ, or a query row is out of range.
@@ -179,7 +179,7 @@ def search(
         items: [items, width] item embeddings, in catalogue order.
         depth: length of the lists; a catalogue with fewer items gives lists that end early.
         exclude: items that a query must not get (its history, its context item); -1 is ignored.
-        batch: queries scored at once; by default what keeps ``SCORES_IN_MEMORY`` scores in memory.
+        batch: queries scored at once; by default as many as keep ``SCORES_IN_MEMORY`` scores in memory.
 
     Raises:
         ValueError: widths differ, a score is not a number, or ``exclude`` has another number of queries.

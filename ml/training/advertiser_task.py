@@ -46,8 +46,8 @@ class AdvertiserTask:
     """The task to learn which advertiser a user converts with next.
 
     Attributes:
-        data, examples: what is learnt from. settings: those of ``advertiser_settings``.
-        validation: what the epochs are chosen on; None: the number of epochs is given.
+        data, examples: the data to learn from. settings: those of ``advertiser_settings``.
+        validation: the queries that choose the number of epochs; None: that number is given.
     """
 
     data: AdvertiserData
@@ -102,7 +102,7 @@ class AdvertiserTask:
         return users @ network.advertiser_tower(batch.candidates).T
 
     def validate(self, network: AdvertiserNetwork) -> Metrics:
-        """Return the figures of the lists for the validation's queries."""
+        """Return the figures of the lists for the validation queries."""
         assert self.validation is not None
         size = len(self.validation.index)
         lists = query_lists(network, self.validation, self.settings, VALIDATION_DEPTH)

@@ -69,7 +69,7 @@ def _class_of(name: str) -> type:
     """Return the class of a dotted name.
 
     Raises:
-        pickle.UnpicklingError: the name is not that of a class.
+        pickle.UnpicklingError: the name is not the name of a class.
     """
     module, _, attribute = name.rpartition(".")
     found = getattr(importlib.import_module(module), attribute)
@@ -81,7 +81,7 @@ def _class_of(name: str) -> type:
 def newest_epoch(directory: Path) -> ModelCheckpoint:
     """Return the callback that keeps the end of the newest epoch as ``last_checkpoint(directory)``.
 
-    The callback has to stand behind all other callbacks, because it saves their state.
+    The callback has to stand behind all other callbacks, because this one saves their state.
     """
     return ModelCheckpoint(directory, filename=LAST, save_top_k=1, enable_version_counter=False)
 
@@ -95,12 +95,12 @@ def check_resumable(resume: Path, made_under: Mapping[str, Any]) -> None:
     """Raise an error if the checkpoint is of a fit under other settings.
 
     Args:
-        made_under: what the fit depends on, by name; kept in the checkpoint under the key ``fit``.
+        made_under: settings that the fit depends on, by name; kept in the checkpoint under the key ``fit``.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it was made under other settings; names them.
-        pickle.UnpicklingError: it holds more than weights, numbers and texts.
+        ValueError: the checkpoint was made under other settings, which the message names.
+        pickle.UnpicklingError: the checkpoint holds more than weights, numbers and texts.
     """
     if not resume.exists():
         raise FileNotFoundError(

@@ -220,12 +220,12 @@ def fit(
 
     Args:
         resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data,
-            settings and epochs. The result is then that of a fit never interrupted, to the bit on one thread; speeds
-            are of the resumed part.
+            settings and epochs. The result then equals that of a fit never interrupted, to the bit on one thread;
+            speeds are those of the resumed part.
 
     Raises:
         ValueError: there is no example to learn from, or ``resume`` is of a fit under other settings.
-        NothingToLearn: the log has nothing that this task learns from.
+        NothingToLearn: the log has no example for this task.
         FileNotFoundError: there is no checkpoint at ``resume``.
     """
     lightning.seed_everything(task.settings.training.seed, verbose=False)

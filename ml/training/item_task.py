@@ -31,9 +31,9 @@ class ItemTask:
     """The task to learn which item a user converts with next.
 
     Attributes:
-        prepared: what is learnt from. settings: what it is learnt under.
+        prepared: the examples to learn from. settings: the settings of the training.
         window_days: K, the days after a cut-off in which a conversion counts.
-        validation: what the epochs are chosen on; None: the number of epochs is given.
+        validation: the queries that choose the number of epochs; None: that number is given.
     """
 
     prepared: Prepared
@@ -94,7 +94,7 @@ class ItemTask:
         return users @ network.item_tower(batch.candidates).T
 
     def validate(self, network: TwoTower) -> Metrics:
-        """Return the figures of the lists for the validation's queries."""
+        """Return the figures of the lists for the validation queries."""
         assert self.validation is not None
         queries, size = self.validation.queries, len(self.validation.queries.candidates)
         lists = trained_lists(network, self.validation, self.settings, VALIDATION_DEPTH)

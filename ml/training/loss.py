@@ -50,7 +50,7 @@ def batch_loss(
     """Return the sampled softmax of one batch from the scores [B, B + M].
 
     Args:
-        candidates: how many there are at all, for the keys. corpus: N, that the M corpus negatives are drawn from.
+        candidates: the number of all candidates, for the keys. corpus: N, the number of items that M is drawn from.
     """
     rows = len(batch.weight)
     expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, corpus)
@@ -74,7 +74,7 @@ def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int
         batch: B, rows of the batch. corpus_negatives: M. corpus: N, items that M is drawn from.
 
     Of a batch of 5, four rows are another row's negatives. An item of half of the positives is expected twice among
-    them, and half a time among 10 draws from a corpus of 20:
+    these rows, and half a time among 10 draws from a corpus of 20:
 
     >>> expected_count(torch.tensor([0.5, 0.0]), batch=5, corpus_negatives=10, corpus=20).tolist()
     [2.5, 0.5]

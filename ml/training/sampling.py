@@ -79,8 +79,8 @@ class EpochPlan:
         """Draw a cell's batches: users in random order, each with all of their positives.
 
         So a history is encoded once. A batch ends with the user that fills it. Only a user with more positives than a
-        batch holds is cut, because Lightning relies on ``__len__``: the number of batches is always that of
-        ``_batches_of``. Batches of 4:
+        batch holds is cut: the number of batches has to equal ``_batches_of``, because Lightning relies on ``__len__``.
+        Batches of 4:
 
             position  0 1 2 3 4 5 6 7
             ordered   c c c a a a b b     the positives of users a, b and c in the random order c, a, b
@@ -142,7 +142,7 @@ def positive_keys(
     """Return the sorted ``position in users * candidates + candidate`` of all positives of ``users`` (sorted).
 
     Args:
-        positives: (user, candidate) pairs of a cut-off, not only those in the batch. candidates: how many there are.
+        positives: (user, candidate) pairs of a cut-off, not only the pairs in the batch. candidates: their number.
 
     Of the users 7 and 9 the second has the candidates 3 and 4; user 8 is not asked for:
 

@@ -236,7 +236,7 @@ def open_study(tuning: Tuning, storage: Path) -> optuna.Study:
 
 
 def pruner_of(objective: Objective) -> optuna.pruners.BasePruner:
-    """Return the pruner: from half of its epochs on, it stops a trial that is below the median of the others.
+    """Return the pruner: from half of a trial's epochs on, it stops a trial below the median of the others.
 
     With an objective in context no trial is stopped.
     """

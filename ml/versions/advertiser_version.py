@@ -39,7 +39,7 @@ class AdvertiserVersion:
 
     Attributes:
         known: everything that had arrived.
-        data, examples: what is known of it, and what is learnt from, not cross-fitted yet.
+        data, examples: features and advertisers of ``known``, and the examples to learn from, not cross-fitted yet.
     """
 
     kind: ClassVar[str] = "advertiser"
@@ -76,7 +76,10 @@ class AdvertiserVersion:
         }
 
     def choose_epochs(self) -> FitFunction[Fit[AdvertiserNetwork]]:
-        """Return the fit of the model itself. The fit raises ``NothingToLearn`` if nobody converts with an advertiser."""
+        """Return the fit of the model itself.
+
+        The fit raises ``NothingToLearn`` if nobody converts with an advertiser.
+        """
         return partial(choose_epochs, self._earlier, self.settings)
 
     def comparisons(self) -> Sequence[PlannedFit[AdvertiserNetwork]]:

@@ -126,7 +126,7 @@ def log_head(network: TwoTower, features: FeatureSettings, path: Path) -> str:
     """Export the head to ``path`` and log it to the active MLflow run as the model ``query_head``, with a signature.
 
     Returns:
-        The address that MLflow loads it from.
+        The address that MLflow loads the model from.
     """
     export_head(network, features, path)
     example = inputs_of(network, features, 2)

@@ -1,6 +1,6 @@
 """Run the fits of one training side by side: each in a process of its own, on one thread.
 
-Threads of one fit wait for each other several hundred times a step, and they spin while they wait. A second thread
+Threads of one fit wait for each other several hundred times a step, and spin while they wait. A second thread
 makes a fit 1.2 to 1.4 times as fast on a quiet machine; beside other work it costs nine times the processor time and
 makes the fit slower. Two fits on one thread each use two cores and never wait for each other.
 """
@@ -44,10 +44,10 @@ class FitJob(Generic[FitType]):
     """One fit of a training.
 
     Attributes:
-        name: what the lines of its progress begin with.
+        name: the first words of each line of the fit's progress.
         directory: of its checkpoints; the fit ends there, and is read from there.
         function: fits, from the checkpoint ``resume`` or from the start.
-        tracking, run_id: where its curves are logged.
+        tracking, run_id: the run that the fit's curves are logged to.
     """
 
     name: str
@@ -71,10 +71,10 @@ class RunningFit(Generic[FitType]):
     future: Future[None]
 
     def result(self) -> FitType:
-        """Wait for the fit and return it.
+        """Wait for the fit and return its result.
 
         Raises:
-            Exception: whatever the fit raised.
+            Exception: the exception that the fit raised.
             BrokenProcessPool: the fit's process was killed.
         """
         # Polars makes interrupted waits resume: without a timeout, Ctrl-C would be noticed when the fit has ended.
@@ -91,7 +91,7 @@ class FitWorkers:
     executor: Executor
 
     def start(self, job: FitJob[FitType]) -> RunningFit[FitType]:
-        """Hand over a fit; it begins when a worker is free."""
+        """Hand over a fit, which begins when a worker is free."""
         announce(job.name)
         return RunningFit(job, self.executor.submit(job.run))
 

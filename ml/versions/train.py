@@ -38,9 +38,9 @@ class PlannedFit(Generic[NetworkType]):
 
     Attributes:
         name: of the model: of its nested run in MLflow, and of its progress.
-        part: its directory within the version.
-        task: what it learns.
-        period: what the task was made of. basis: the content basis of the task's features.
+        part: the model's directory within the version.
+        task: the task that the model learns.
+        period: the period that the task was made of. basis: the content basis of the task's features.
     """
 
     name: str
@@ -78,7 +78,7 @@ class VersionTask(Protocol[NetworkType]):
         """Return the class of the artefacts."""
 
     def choose_epochs(self) -> FitFunction[Fit[NetworkType]]:
-        """Return the fit that chooses the number of epochs on [T - 2K, T - K). The function can be handed to a process."""
+        """Return the fit that chooses the epochs on [T - 2K, T - K). A process can be handed the function."""
 
     def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
         """Return the models of the reports, which learn until T - K."""
@@ -117,7 +117,7 @@ def train_version(
     """Train a version, log and register it, and put its artefacts under ``models/<version>``.
 
     Args:
-        name: of the MLflow run. tags: of the MLflow run, such as where it was started from.
+        name: of the MLflow run. tags: of the MLflow run, such as the place that started the run.
     """
     started = time.perf_counter()
     kind, settings, period = version_task.kind, version_task.settings, version_task.period

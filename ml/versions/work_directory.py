@@ -50,7 +50,7 @@ def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) 
     the start.
 
     Args:
-        train: fits with its checkpoints in a directory, from one of them, or from the start for None.
+        train: fits, given the directory of its checkpoints, and the checkpoint to go on from (None: from the start).
     """
     ended = directory / ENDED
     found = _loaded(ended)
@@ -76,8 +76,8 @@ def ended_fit(directory: Path) -> Any:
     """Return the fit that has ended in ``directory``.
 
     Raises:
-        FileNotFoundError: none has.
-        pickle.UnpicklingError: the fit holds what no file of a training may hold (see ``load_own``).
+        FileNotFoundError: no fit has ended there.
+        pickle.UnpicklingError: the fit holds an object that no file of a training may hold (see ``load_own``).
     """
     return load_own(directory / ENDED)
 
