@@ -79,9 +79,9 @@ def advertiser_queries(
 def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: int, seed: int) -> NDArray[np.int64]:
     """Draw the advertisers to rank, ascending.
 
-    They are the positives among ``known`` (sorted rows), and a uniform sample of the other known advertisers that fills
-    the index up to ``size``. If at most ``size`` advertisers are known, all of them are ranked; if there are more than
-    ``size`` positives, all the positives are.
+    The index holds the positives among ``known`` (sorted rows), and a uniform sample of the other known advertisers
+    that fills the index up to ``size``. If at most ``size`` advertisers are known, the index holds all of them. If more
+    than ``size`` positives are known, the index holds just these positives.
     """
     wanted = np.intersect1d(known, positives)
     others = np.setdiff1d(known, positives)

@@ -118,8 +118,7 @@ def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -
 
 
 def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float32], depth: int) -> RankedLists:
-    """Rank the advertisers of each user's own history, that of the newest event first, and then the popular
-    advertisers.
+    """Rank the advertisers of each user's history, newest event first; the popular advertisers follow.
 
     Args:
         popularity: [index] orders the advertisers that a user has no event with.

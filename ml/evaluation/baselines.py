@@ -103,10 +103,10 @@ class ItemKNN:
         return ItemKNN(_strongest_products(_bm25(seen, k1, b), neighbours))
 
     def scores(self, history: Ragged) -> sparse.csr_array:
-        """Return the scores of every item for each history, sparse [queries, items]; an item that is no neighbour has
-        no entry.
+        """Return the scores of every item for each history, sparse [queries, items].
 
-        A context alone is scored as a history of one item. Repeated items count once, -1 is ignored.
+        An item that is no neighbour has no entry. A context alone is scored as a history of one item. Repeated items
+        count once, -1 is ignored.
         """
         known = history.items != NO_ITEM
         shape = (history.queries, self.similarity.shape[0])

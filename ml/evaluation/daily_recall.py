@@ -1,6 +1,4 @@
-"""The recall of yesterday's states and item embeddings on a day's conversions, beside the recall of yesterday's
-popularity.
-"""
+"""Recall of yesterday's states and item embeddings, and of yesterday's popularity, on a day's conversions."""
 
 from __future__ import annotations
 

@@ -41,8 +41,9 @@ class Comparison:
 def load_comparison(
     period: TrainingPeriod, artifacts: Mapping[ModelName, ModelArtifact], settings: Settings
 ) -> Comparison:
-    """Prepare the comparison models of a version, and queries of users with conversions in the window after these
-    models' end.
+    """Load the comparison models of a version, with queries for the window after the end of these models.
+
+    The queries are users with conversions in that window.
     """
     one = artifacts[ModelName.contextual]
     cutoff = one.trained_until
@@ -157,8 +158,7 @@ class ContextEvaluation:
 def context_evaluation(
     comparison: Comparison, period: TrainingPeriod, impressions: pl.DataFrame, *, maximum: int, seed: int
 ) -> ContextEvaluation | None:
-    """Return the contextual queries of the impression log, or of baskets where there is no such log; None without
-    either.
+    """Return the contextual queries of the impression log, or of baskets where no such log exists; None without either.
 
     Logged impressions: requests with a subject item after the cut-off; positives are the items that survived the funnel
     to an impression.
@@ -197,8 +197,7 @@ def context_evaluation(
 
 
 def baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
-    """Return positive events after the cut-off as requests, one for each user and day with at least two different
-    items.
+    """Return positive events after the cut-off as requests: one a user and day with at least two different items.
 
     Returns:
         request_id, user_id, request_time, subject_item_id, item_id (one row a positive).
@@ -231,9 +230,7 @@ class ContextResult:
 def context_results(
     comparison: Comparison, evaluation: ContextEvaluation, settings: Settings, items: pl.DataFrame
 ) -> list[ContextResult]:
-    """Measure every way of answering: item-kNN from the subject, popularity, the models without context, and with
-    context.
-    """
+    """Measure each way of answering: item-kNN from the subject, popularity, the models without and with context."""
     depth = 100
     asked, withheld = evaluation.asked, ModelName.contextual_without_context
     networks = {model: artifact.network for model, artifact in comparison.artifacts.items()}

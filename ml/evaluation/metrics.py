@@ -295,9 +295,7 @@ def _check_shapes(lists: RankedLists, positives: Positives, depth: int) -> None:
 
 
 def _ranks(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the best rank (1 = first) of each wanted entry in its query's row of ``shown``; depth + 1 where it is
-    absent.
-    """
+    """Return the best rank (1 = first) of each wanted entry in its query's row of ``shown``; depth + 1 if absent."""
     depth = shown.shape[1]
     ranks = np.full(len(wanted), depth + 1, np.int64)
     size = max(1, COMPARISONS_IN_MEMORY // depth)

@@ -78,9 +78,7 @@ def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> Ranked
 def network_lists(
     model: ModelName, network: TwoTower, asked: EvaluationSet, *, settings: Settings, depth: int
 ) -> RankedLists:
-    """Return the lists of a network that was trained under ``model.settings(settings)`` and is asked in the model's
-    way.
-    """
+    """Return the lists of a network that was trained under ``model.settings(settings)``, asked in the model's way."""
     if model is ModelName.sequential_appended:
         asked = subject_appended(asked, asked.dataset.event_names[0])
     if model is ModelName.contextual_without_context:

@@ -1,5 +1,4 @@
-"""The models of the reports: the name, the label for people and the kind of each model. The module imports nothing
-heavy.
+"""The models of the reports: name, label for people and kind of each model. The module imports nothing heavy.
 
 The names stand in tables, in MLflow and on the command line. A new model is one member; ``ml.evaluation.model_lists``
 makes its lists. Each member's name in the code is its value.

@@ -57,8 +57,7 @@ def positions(candidates: NDArray[np.int64], items: int) -> NDArray[np.int64]:
 def future_queries(
     dataset: Dataset, whole: EventLog, cutoff: float, *, rule: LabelRule, maximum: int, seed: int, only_candidates: bool
 ) -> tuple[Queries, Dataset]:
-    """Return a query on the home feed for each user known before ``cutoff`` with positives in the window after
-    ``cutoff``.
+    """Return a home-feed query for each user known before ``cutoff`` with positives in the window after ``cutoff``.
 
     Args:
         dataset: the data known at the cut-off. whole: a log that reaches beyond the window, in the same catalogue rows.

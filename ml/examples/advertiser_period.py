@@ -109,10 +109,9 @@ def cross_fitted(data: AdvertiserData, known: AdvertiserPeriod, settings: Settin
 
 
 def advertiser_examples(known: AdvertiserPeriod, data: AdvertiserData, settings: Settings) -> Examples:
-    """Return examples at evenly spaced cut-offs whose windows end within the period, on advertisers known at the
-    cut-off.
+    """Return examples on advertisers known at the cut-off, at evenly spaced cut-offs.
 
-    ``item`` is the row of the advertiser.
+    The windows of the cut-offs end within the period. ``item`` is the row of the advertiser.
     """
     period, log = known.period, data.log
     first = float(log.seconds.min()) if log.events else period.end

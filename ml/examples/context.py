@@ -1,5 +1,4 @@
-"""Synthetic context augmentation: the item that the user might be looking at when the ad is shown, derived from the
-label.
+"""Synthetic context augmentation: the item that the user might be looking at with the ad, derived from the label.
 
 Training has no onsite context, so the context is derived from the positive. The post that README.md names projects the
 positive's own interests. On real data this recipe makes real context harmful, because the subject of a real request is

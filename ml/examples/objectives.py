@@ -59,8 +59,7 @@ class Labels:
         return Labels(rule, flat, first[flat], weights)
 
     def after(self, log: EventLog, points: Points) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the positives of the K days after each point: flat positions, and for each position the row of
-        ``points``.
+        """Return the positives of the K days after each point: flat positions, and for each the row of ``points``.
 
         The positives are in order of point, then time. Where repeats do not count, items of the point's own history are
         left out.
@@ -136,10 +135,10 @@ def next_action_at(log: EventLog, cutoff: float, labels: Labels) -> Examples:
 def dense_all_action_at(
     log: EventLog, cutoff: float, end: float, *, labels: Labels, positions: int, random: np.random.Generator
 ) -> Examples:
-    """Draw one positive item for each user at the cut-off, and one at up to ``positions`` of their events in [cutoff,
-    end).
+    """Draw one positive item for each user at the cut-off, and one at each of some events in [cutoff, end).
 
-    If an item has several positive events, the event of the largest weight counts, as in all-action.
+    The events are up to ``positions`` random ones of each user. If an item has several positive events, the event of
+    the largest weight counts, as in all-action.
     """
     between = _positions(log, cutoff, end)
     between = _take(between, np.flatnonzero(labels.come_after(log, between)))
@@ -173,11 +172,10 @@ def instants(log: EventLog, examples: Examples) -> NDArray[np.float64]:
 
 
 def window_positives(log: EventLog, examples: Examples, end: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return users and items of all positives from the cut-off up to ``end``, for the users of the examples of one
-    cut-off.
+    """Return users and items of all positives from the cut-off up to ``end``.
 
-    An objective that takes only some of a user's positives must not make negatives of the others. The event names of
-    the examples are the positive ones.
+    The users are those of the examples, which are of one cut-off. An objective that takes only some of a user's
+    positives must not make negatives of the others. The event names of the examples are the positive ones.
     """
     in_window = (log.seconds >= examples.cutoff.min()) & (log.seconds < end) & (log.item >= 0)
     flat = np.flatnonzero(in_window & np.isin(log.name, np.unique(examples.name)))
@@ -196,10 +194,7 @@ def _examples(
     flat: NDArray[np.int64],
     labels: Labels,
 ) -> Examples:
-    """Build the examples of the points ``owner`` with the positives at ``flat`` [examples].
-
-    Examples of points ``owner`` with the positives at ``flat`` [examples].
-    """
+    """Build the examples of the points ``owner`` with the positives at ``flat`` [examples]."""
     return Examples(
         cutoff=np.full(len(owner), cutoff),
         user=points.user[owner],

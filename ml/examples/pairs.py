@@ -110,8 +110,7 @@ def positive_names(rule: LabelRule, event_names: list[str]) -> tuple[list[int], 
 
 
 def together(parts: list[Examples], maximum: int, seed: int) -> Examples:
-    """Join the examples of all cut-offs; above ``maximum`` keep the examples of a uniform sample of the users at
-    cut-offs.
+    """Join the examples of all cut-offs; above ``maximum``, keep a uniform sample of the users at cut-offs.
 
     A sampled user keeps all of their positives: the loss has to know them, or it would count one of them as a negative.
     """

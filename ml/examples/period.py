@@ -181,10 +181,7 @@ def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
 
 
 def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFrame:
-    """Return the examples as the warehouse keeps them: ids instead of rows.
-
-    Examples as the warehouse keeps them: ids instead of rows.
-    """
+    """Return the examples as the warehouse keeps them, with ids instead of rows."""
     dataset, examples = prepared.dataset, prepared.examples
     item_ids, names = dataset.features.item_ids, pl.Series([None, *event_names], dtype=pl.String)
     subject = item_ids.gather(np.maximum(prepared.subjects, 0)).set(pl.Series(prepared.subjects < 0), None)

@@ -69,9 +69,7 @@ class Advertisers:
         return replace(self, items=replace(self.items, content=content))
 
     def known(self, seconds: float) -> NDArray[np.int64]:
-        """Return the rows of the advertisers with an event before ``seconds`` or an item listed as of ``seconds``,
-        ascending.
-        """
+        """Return the rows of advertisers with an event before ``seconds`` or an item listed by then, ascending."""
         return np.flatnonzero(self.statistics.listed(seconds))
 
     def at(self, seconds: float) -> Profiles:
@@ -135,8 +133,9 @@ def build_advertisers(
 def advertiser_of_event(
     named: pl.Series, item: NDArray[np.int64], of_item: NDArray[np.int64], ids: pl.Series
 ) -> NDArray[np.int64]:
-    """Return the row of each event's advertiser: the advertiser that the event names, else the advertiser of the
-    event's item, else -1.
+    """Return the row of each event's advertiser.
+
+    The advertiser is the one that the event names, else the one of the event's item; -1 where there is neither.
 
     Args:
         named: advertiser_id of the events, which may be null. item: their catalogue rows, -1 = none.
@@ -149,9 +148,7 @@ def advertiser_of_event(
 
 
 def _price_level(price: NDArray[np.float32], owner: NDArray[np.int64], advertisers: int) -> NDArray[np.float32]:
-    """Return, for each advertiser, the mean and deviation of the known standardised log prices, and whether any is
-    known.
-    """
+    """Return mean and deviation of each advertiser's known standardised log prices, and whether any is known."""
     known = price[:, 1] > 0
     owner, value = owner[known], price[known, 0].astype(np.float64)
     count = np.bincount(owner, minlength=advertisers)

@@ -46,9 +46,10 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
 
 
 def co_engagement(log: EventLog, items: int, window: int, within_seconds: float = np.inf) -> sp.csr_array:
-    """Count, for each pair of different items, how often one user engaged with both [items, items], symmetric.
+    """Return the number of times that one user engaged with both items of a pair [items, items], symmetric.
 
-    Two events of a user make a pair when they are at most ``window`` events and less than ``within_seconds`` apart.
+    The items of a pair differ. Two events of a user make a pair when they are at most ``window`` events and less than
+    ``within_seconds`` apart.
 
     One user engages with the items 0, 1 and 2 in this order; with a window of one event, 0 and 2 make no pair:
 

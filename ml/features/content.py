@@ -25,8 +25,7 @@ GIVEN_SHARE = 0.5  # given embeddings are used where at least this share of the 
 
 @dataclass(frozen=True)
 class ContentBasis:
-    """Frozen content: vectors of the known items, and means by attribute, from which the vectors of other items are
-    derived.
+    """Frozen content: vectors of the known items, and means by attribute, from which other items get their vectors.
 
     A vector is [graph ; given], each part of unit length or zero, scaled to unit length as a whole.
     """
@@ -48,8 +47,7 @@ class ContentBasis:
         return "co-engagement graph and given embeddings" if self.given_width else "co-engagement graph"
 
     def content_of(self, items: pl.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the content of each item [items, width], and the content that the item would get if it were new
-        [items, width].
+        """Return the content of each item [items, width], and the content as if the item were new [items, width].
 
         An item that the basis holds keeps its vector, even if its attributes have changed since.
         """
@@ -61,9 +59,7 @@ class ContentBasis:
         return content, cold
 
     def graph_of(self, item_ids: pl.Series) -> NDArray[np.float32]:
-        """Return the graph part of the vectors, unit rows [items, graph_width]; zero for an item that the basis does
-        not hold.
-        """
+        """Return the graph part of the vectors, unit rows [items, graph_width]; zero for an item outside the basis."""
         row = row_numbers(self.items["item_id"], item_ids)
         vectors = np.zeros((len(item_ids), self.graph_width), np.float32)
         vectors[row >= 0] = _matrix(self.items["vector"], self.width)[row[row >= 0], : self.graph_width]

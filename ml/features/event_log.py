@@ -179,8 +179,7 @@ def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], leng
 
 
 def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, since: float) -> Slices:
-    """Return the slices of ``users`` without the events before ``since`` (seconds), which the daily sequences leave out
-    too.
+    """Return the slices of ``users`` without the events before ``since`` (seconds), as the daily sequences are.
 
     >>> log, users = _drawn_log(), np.array([0, 1])
     >>> whole = newest(log, users, end=log.known_until(31), length=9)

@@ -123,9 +123,7 @@ def diversity_scatter(points: Mapping[str, tuple[float, float]], k: int = 100, s
 def pareto_scatter(
     points: Mapping[str, tuple[float, float]], front: Sequence[str], k: int = 100, subtitle: str = ""
 ) -> Figure:
-    """Draw diversity against recall: one labelled point a setting, (diversity90, recall@K), and a line through
-    ``front``.
-    """
+    """Draw diversity against recall: a labelled point a setting, (diversity90, recall@K), and the line ``front``."""
     figure, axes = canvas(f"Diversity and Recall@{k}: the front", subtitle, DIVERSITY, y_label=f"Recall@{k}")
     percent_axis(axes)
     axes.xaxis.set_major_formatter(FuncFormatter(as_percent))

@@ -148,9 +148,7 @@ def name_line_ends(figure: Figure, axes: Axes, ends: Mapping[str, tuple[float, f
 
 
 def spread(wanted: NDArray[np.float64], gap: float) -> NDArray[np.float64]:
-    """Return ascending places at least ``gap`` apart, moved as little from the wanted ones as pushing neighbours apart
-    allows.
-    """
+    """Return ascending places at least ``gap`` apart, near to the wanted ones: neighbours push each other apart."""
     places = wanted.copy()
     for _ in range(200):
         overlap = np.maximum(gap - np.diff(places), 0)

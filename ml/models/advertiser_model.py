@@ -142,11 +142,10 @@ class UserHead(nn.Module):
         self.parts = zero_linear(2 * width, 2)
 
     def forward(self, state: Tensor, demographics: Tensor) -> Tensor:
-        """Return the user embeddings: state [B, W + D], demographics [B, 3] buckets (age, gender, country; 0 unknown)
-        -> [B, W + D].
+        """Return the user embeddings [B, W + D].
 
-        The embedding is [a_0 learned ; a_1 memory]: both parts have unit length before the head sets their lengths a
-        for the user.
+        The inputs are state [B, W + D] and demographics [B, 3] buckets (age, gender, country; 0 unknown). The embedding
+        is [a_0 learned ; a_1 memory]: both parts have unit length before the head sets their lengths a for the user.
         """
         width = self.shortcut.out_features
         summary, memory = state[:, :width], state[:, width:]

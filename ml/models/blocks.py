@@ -122,9 +122,7 @@ class HistoryMemory(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden: Tensor, valid: Tensor, traits: Tensor) -> Tensor:
-        """Return the memory: hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero for a user without
-        events.
-        """
+        """Return the memory: hidden [B, L, W], valid [B, L], traits [B, L, T] -> [B, T]; zero without events."""
         some = valid.any(1, keepdim=True)
         score = self.score(hidden).squeeze(-1).masked_fill(~valid, float("-inf"))
         weight = torch.where(some, score, 0.0).softmax(dim=1) * some

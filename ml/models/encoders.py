@@ -49,8 +49,9 @@ class EventBatch:
 
 
 class SharedEmbeddings(nn.Module):
-    """Hash embeddings that both towers and the context layer share, so that a category, an interest or an advertiser
-    means the same everywhere.
+    """Hash embeddings that both towers and the context layer share.
+
+    So a category, an interest or an advertiser means the same everywhere.
     """
 
     def __init__(self, features: FeatureSettings, width: int) -> None:
@@ -81,9 +82,7 @@ class SharedEmbeddings(nn.Module):
 
 
 class EventEmbedding(nn.Module):
-    """One vector an event, whatever its place in the sequence: item content + category + price + advertiser + event
-    name.
-    """
+    """One vector an event, without the order: item content + category + price + advertiser + event name."""
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
         super().__init__()
@@ -231,10 +230,9 @@ class MaximumPooling(PoolingEncoder):
 
 
 def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
-    """Return the last ``count`` valid positions, newest first: [B, L, W], [B, L] -> [B, count, W]; zero where there is
-    none.
+    """Return the last ``count`` valid positions, newest first: [B, L, W], [B, L] -> [B, count, W].
 
-    Valid positions stand before padding.
+    The vector is zero where there is no such position. Valid positions stand before padding.
     """
     position = valid.sum(1, keepdim=True) - 1 - torch.arange(count, device=valid.device)
     found = hidden.gather(1, position.clamp_min(0)[:, :, None].expand(-1, -1, hidden.shape[2]))

@@ -48,8 +48,7 @@ class QueryHead(nn.Module):
 
 
 def inputs_of(network: TwoTower, features: FeatureSettings, queries: int) -> dict[str, NDArray[Any]]:
-    """Return example inputs of the head, with the names, types and widths that it reads: unknown users on the home
-    feed.
+    """Return example inputs of the head, with their names, types and widths: unknown users on the home feed.
 
     state and content: float32. category, advertiser, interests, demographics: int64 buckets, 0 unknown; category,
     advertiser and interests of the subject are as ``item_features`` has them. confidence: float32. present: bool,

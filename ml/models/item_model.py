@@ -138,8 +138,7 @@ class StateEncoder(nn.Module):
 
 
 class ContextAttention(nn.Module):
-    """Cross-attention of the context over the stored events: the context is the query, and the history gives keys and
-    values.
+    """Cross-attention of the context over the stored events: the context asks, the history gives keys and values.
 
     The summary is one of the keys, and the values are not projected. So without events the result is the summary, and
     the fusion is the same as ``concat``.
@@ -152,9 +151,7 @@ class ContextAttention(nn.Module):
         self.scale = settings.width**-0.5
 
     def forward(self, summary: Tensor, events: Tensor, context: Tensor) -> Tensor:
-        """Return the attended summary: summary [B, W], events [B, events, W], context [B, W] -> [B, W]. A zero row is
-        no event.
-        """
+        """Attend: summary [B, W], events [B, events, W], context [B, W] -> summary [B, W]. A zero row is no event."""
         slots = torch.cat([summary[:, None], events], dim=1)
         present = slots.any(dim=-1)
         present[:, 0] = True
@@ -163,8 +160,9 @@ class ContextAttention(nn.Module):
 
 
 class ContextLayer(nn.Module):
-    """The interests, weighted by confidence, and the subject's content, category and advertiser -> [B, W]; a learned
-    vector where there is no context.
+    """Interests weighted by confidence, and the subject's content, category and advertiser -> [B, W].
+
+    A query without context gets a learned vector.
     """
 
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings) -> None:
@@ -204,9 +202,9 @@ class Head(nn.Module):
         self.towards = zero_linear(3 * width, len(traits.widths))
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
-        """Return user embeddings: state [B, size], demographics [B, 3] buckets (age, gender, country; 0 unknown) -> [B,
-        W + T].
+        """Return the user embeddings [B, W + T].
 
+        The inputs are state [B, size], the context and demographics [B, 3] buckets (age, gender, country; 0 unknown).
         The length of an embedding tells how sure the query is of its order; the length never changes the order.
         """
         summary, memory, events = self.layout.split(state)

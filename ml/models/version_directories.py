@@ -1,6 +1,4 @@
-"""The directories of a model version under ``models/<version>``. The module imports nothing heavy, because Dagster
-loads it.
-"""
+"""Directories of a model version under ``models/<version>``. Dagster loads this module: it imports nothing heavy."""
 
 from __future__ import annotations
 

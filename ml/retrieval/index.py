@@ -229,12 +229,11 @@ def allowed_recall(
 def _attempts(
     index: ItemIndex, vector: NDArray[np.float32], wanted: int, allowed: NDArray[np.bool_]
 ) -> Iterator[Found]:
-    """Yield vector rows and scores for ``vector`` [1, width]: of the approximate search, then of a comparison of all
-    allowed vectors.
+    """Yield vector rows and scores for ``vector`` [1, width]: first of the approximate search, then of the exact one.
 
-    The approximate search is left out where the comparison costs less. There is no wider approximate search in between:
-    beyond the cluster of the query, a graph reaches enough items but not the best ones (recall .77 on 100,000 items
-    with twenty of two hundred clusters blocked).
+    The exact search compares all allowed vectors. The approximate search is left out where the exact one costs less.
+    There is no wider approximate search in between: beyond the cluster of the query, a graph reaches enough items but
+    not the best ones (recall .77 on 100,000 items with twenty of two hundred clusters blocked).
     """
     usable, size = int(np.count_nonzero(allowed)), index.vectors.ntotal
     breadth = max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
@@ -332,9 +331,7 @@ def _searched_singly(
     lists: RankedLists,
     chosen: NDArray[np.int64],
 ) -> RankedLists:
-    """Search the chosen queries anew, without the items that each query excludes, and return the lists with the new
-    ones.
-    """
+    """Search the chosen queries anew, without the items that each query excludes, and return all lists."""
     for query in chosen.tolist():
         mine = allowed.copy()
         mine[_distinct(own, query)] = False
@@ -407,9 +404,7 @@ def _search_parameters(index: ItemIndex, depth: int, breadth: int) -> Any:
 
 
 def _flat(index: ItemIndex) -> Any:
-    """Return the vectors of an index, to be compared one by one: in full, or in half precision where the index is
-    IVF-PQ.
-    """
+    """Return the vectors of an index, to be compared one by one: in full, or those of IVF-PQ in half precision."""
     library: Any = faiss
     kind, vectors = index_kind(index), library.downcast_index(index.vectors)
     if kind is IndexKind.hnsw:

@@ -1,6 +1,4 @@
-"""An index on disk: a directory of two files, which have checksums in their names, and a manifest, which names the
-files.
-"""
+"""An index on disk: two files with checksums in their names, and a manifest, which names the files."""
 
 from __future__ import annotations
 

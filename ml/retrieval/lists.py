@@ -132,8 +132,7 @@ class RankedLists:
 
     @staticmethod
     def from_rows(rows: Sequence[Sequence[int]], depth: int = 100) -> RankedLists:
-        """Build lists from catalogue rows, best first; shorter lists are filled up to ``depth``, and scores fall by one
-        a rank.
+        """Build lists from catalogue rows, best first, filled up to ``depth``; scores fall by one a rank.
 
         Raises:
             ValueError: a list is longer than ``depth`` or holds an item twice.

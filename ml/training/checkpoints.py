@@ -1,6 +1,4 @@
-"""The content of a checkpoint beyond weights and optimiser: with it a resumed fit equals one that was never
-interrupted.
-"""
+"""The part of a checkpoint beyond weights and optimiser, so that a resumed fit equals one never interrupted."""
 
 from __future__ import annotations
 

@@ -152,9 +152,7 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
 
 
 class StepClock(Callback):
-    """Count of the sequences and of the time between steps, in which the loop waits for data; sets the epoch of the
-    shuffle.
-    """
+    """Counts sequences, and the time between steps, in which the loop waits for data; sets the shuffle's epoch."""
 
     def __init__(self, batches: Epochs) -> None:
         self.batches = batches
@@ -178,7 +176,7 @@ class StepClock(Callback):
 
 
 class EpochLines(Callback):
-    """A printed line an epoch, where there is no terminal for a progress bar."""
+    """Prints a line an epoch, where there is no terminal for a progress bar."""
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -55,9 +55,7 @@ class ItemTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return the figure that chooses the epochs: recall at 100, or at the largest usable K below a smaller
-        catalogue.
-        """
+        """Return the figure that chooses the epochs: recall at 100, or at the largest K below a smaller catalogue."""
         if self.validation is None:
             return None
         return monitored(max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates))))
@@ -126,8 +124,8 @@ class ItemTask:
     def _cutoff(self, instant: float) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Return the corpus of a cut-off, and the pairs (user, item) that are no negatives.
 
-        The corpus are the items that are listed as of the cut-off, or by the feed before the label windows of the
-        cut-off end.
+        The corpus consists of the items that are listed as of the cut-off, or by the feed before the label windows of
+        the cut-off end.
         """
         every, dataset = self.prepared.examples, self.prepared.dataset
         examples = every.take(np.flatnonzero(every.cutoff == instant))

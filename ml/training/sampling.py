@@ -1,5 +1,4 @@
-"""Training batches of every model: the draw of the examples, the histories to encode, and the pairs that are no
-negatives.
+"""Training batches of every model: the draw of the examples, the histories to encode, the pairs that are no negatives.
 
 A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. The batch is a
 uniform draw of the cell's users, whatever the lengths of their histories. Only inside the batch are sequences sorted by
@@ -69,9 +68,7 @@ class EpochPlan:
         return max(1, round(share * sum(self._batches_of(rows) for rows in self.cells)))
 
     def epoch(self, random: np.random.Generator) -> list[tuple[int, NDArray[np.int64]]]:
-        """Draw the batches of an epoch in a random order: the number of the cell, and the examples that the batch
-        holds.
-        """
+        """Draw the batches of an epoch in a random order: the number of the cell, and the examples of the batch."""
         plan = [(cell, batch) for cell, rows in enumerate(self.cells) for batch in self.draw(rows, random)]
         return [plan[number] for number in random.permutation(len(plan))[: len(self)]]
 
@@ -209,8 +206,10 @@ class CandidateFeatures(Protocol[FeaturesType]):
 
 
 class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]):
-    """An epoch of examples in a random order that depends on (seed, epoch) only: all of them, or as many batches as
-    hold ``epoch_examples``. A batch has one cut-off, so every as-of feature in the batch agrees.
+    """An epoch of examples in a random order that depends on (seed, epoch) only.
+
+    The epoch holds all examples, or as many batches as hold ``epoch_examples``. A batch has one cut-off, so every as-of
+    feature in the batch agrees.
     """
 
     def __init__(

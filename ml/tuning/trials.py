@@ -211,10 +211,9 @@ class TrialLogger(MLFlowLogger):
 
 
 def open_study(tuning: Tuning, storage: Path) -> optuna.Study:
-    """Open the state of the search, kept in a SQLite file; trials that a killed process left running are marked as
-    failed.
+    """Open the state of the search, kept in a SQLite file.
 
-    Only one process at a time may call this function.
+    Trials that a killed process left running are marked as failed. Only one process at a time may call this function.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage.parent.mkdir(parents=True, exist_ok=True)

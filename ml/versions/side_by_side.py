@@ -32,9 +32,7 @@ FitResult = TypeVar("FitResult", covariant=True)
 
 
 class FitFunction(Protocol[FitResult]):
-    """A function that fits when its directory is given, and that can be handed to a process: no lambda, no local
-    function.
-    """
+    """A function that fits, given its directory. A process can be handed the function: no lambda, no local function."""
 
     def __call__(self, directory: Path, *, logger: Logger | None, resume: Path | None) -> FitResult: ...
 

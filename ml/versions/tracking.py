@@ -95,9 +95,7 @@ class Tracking:
             yield run
 
     def replace_run(self, experiment: str, tag: str, value: str) -> None:
-        """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``, so that a day that is re-run has one
-        run.
-        """
+        """Delete the earlier runs of ``experiment`` whose ``tag`` has ``value``: a re-run day keeps one run."""
         filter_string = f"tags.`{tag}` = '{value}'"
         for run in self.client.search_runs([self.experiment(experiment)], filter_string):
             self.client.delete_run(run.info.run_id)
@@ -145,9 +143,7 @@ def code_version() -> str:
 
 
 def quiet_mlflow() -> None:
-    """Silence MLflow's lines about the creation of its database and about a missing input example (a signature is
-    given).
-    """
+    """Silence MLflow about the creation of its database and about a missing input example (a signature is given)."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 

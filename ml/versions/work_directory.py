@@ -46,8 +46,9 @@ def workplace(models: Path, tracking: Tracking, kind: str, fingerprint: str) -> 
 
 
 def fitted_once(directory: Path, train: Callable[[Path, Path | None], FitType]) -> FitType:
-    """Return the fit that has ended in ``directory`` before; else fit, from the newest epoch in ``directory`` or from
-    the start.
+    """Return the fit that has ended in ``directory`` before; else fit.
+
+    The fit goes on from the newest epoch in ``directory``, or begins from the start.
 
     Args:
         train: fits, given the directory of its checkpoints, and the checkpoint to go on from (None: from the start).
@@ -83,9 +84,7 @@ def ended_fit(directory: Path) -> Any:
 
 
 def _loaded(path: Path) -> Any:
-    """Return the object in a file of ours; None if the file is missing, a kill left half of it, or the code has
-    changed.
-    """
+    """Return the object in a file of ours; None if the file is missing or half written, or the code has changed."""
     try:
         return load_own(path)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, AttributeError, ImportError):
@@ -110,10 +109,10 @@ def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
 
 
 def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
-    """Return a hash of the data, the settings, and the code where it is known: equal for trainings that would do the
-    same.
+    """Return a hash that is equal for trainings that would do the same.
 
-    The data include the catalogues of the two validation slices, because newer versions of items do not show them.
+    The hash covers the data, the settings, and the code where its version is known. The data include the catalogues of
+    the two validation slices, because newer versions of items do not show them.
     """
     earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
     hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier)]
