@@ -86,7 +86,7 @@ def required_history_day(landing: Landing) -> date:
     if day is None:
         raise LandingError(
             f"{landing.root}: the history counts as arrived on the day before the first daily folder, and there is no "
-            "folder named date=YYYY-MM-DD in any table. Put the newest day's rows into one, "
+            "folder named date=YYYY-MM-DD in any table. Move the newest day's rows into a daily folder, "
             "e.g. events/date=2026-01-31/."
         )
     return day

@@ -133,7 +133,10 @@ def _forget_in_file(path: Path, user_ids: frozenset[str]) -> pl.Series:
             except _Changed:
                 continue
             return users.filter(theirs)
-    raise LandingError(f"{path}: it is written again and again while a user is to be removed from it")
+    raise LandingError(
+        f"{path}: another program keeps writing this file, so the user's rows could not be removed. Stop that program, "
+        "then give the same command again."
+    )
 
 
 def _replace(path: Path, content: bytes, found: os.stat_result) -> None:

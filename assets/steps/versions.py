@@ -140,8 +140,8 @@ def serving(tables: Tables, home: Home, day: date, champion: str | None) -> Mode
     if version is None:
         require_items_by(tables, day)
         raise dg.Failure(
-            f"No model trained by {day} was ever promoted. Run the job `bootstrap` (or `adseq run`) first; "
-            "days before the end of the first training period cannot be served.",
+            f"No model that learnt from data until {day} or earlier was ever promoted. Run the job `bootstrap` (or "
+            "`adseq run`) first. Days before the end of the first training period cannot be served.",
             allow_retries=False,
         )
     return version

@@ -109,7 +109,7 @@ def _export_advertisers(workspace: Workspace, out: Path, count: int, console: Co
     days = advertiser_versions(tables, workspace.home).deployment_days()
     version = serving_advertisers(tables, workspace.home, days[-1]) if days else None
     if version is None or not why_advertisers_alone(tables):
-        raise NothingPublished(f"{workspace.home.root} has published no day yet: adseq run")
+        raise NothingPublished(f"{workspace.home.root} has published no day yet. Run `adseq run` first.")
     lists = candidates_snapshot(tables, version.name, days[-1])
     people = lists.with_columns(user_id=external_ids(tables, lists["user_id"])).sort("user_id")
     rows = 0

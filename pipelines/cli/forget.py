@@ -44,12 +44,12 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     """
     landing, tables, address = Landing(home.landing), Tables(home.tables), Settings(home=home.root).online.store
     if not tables.names() and not landing.root.is_dir():
-        raise RunRefused(f"{home.root} holds neither tables nor a landing zone: which home is meant? Give --home.")
+        raise RunRefused(f"{home.root} holds neither tables nor a landing zone. Name the home with --home.")
     published = recorded_store(home)
     if published is not None and published != without_password(address):
         raise RunRefused(
-            f"{home.root} publishes to {published}, and the settings name {without_password(address)}: give the same "
-            "ADSEQ_ONLINE__STORE as the daily run has, or users stay in the store."
+            f"{home.root} publishes to {published}, and the settings name {without_password(address)}: set "
+            "ADSEQ_ONLINE__STORE to the store of the daily run; otherwise the users' records stay in that store."
         )
     ids = pl.Series("user_id", list(dict.fromkeys(user_ids)), dtype=pl.String)
     keys = UserKeys.of(tables, landing).keys(ids).rename("user_id")

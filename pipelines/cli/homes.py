@@ -25,7 +25,7 @@ def existing_home(root: Path) -> Home:
     _require(home.root, os.R_OK | os.X_OK, "read")
     if not (home.root / RECORD_FILE).is_file() and not home.tables.is_dir():
         raise RunRefused(
-            f"{home.root} is not a home of adseq, which has {RECORD_FILE} and tables: which home is meant? Give --home."
+            f"{home.root} is not a home of adseq: {RECORD_FILE} and tables are missing. Name the home with --home."
         )
     return home
 

@@ -35,7 +35,7 @@ def serve_candidates(home: Home, host: str, port: int, *, processes: int, consol
 
     if host not in LOOPBACK and not os.environ.get(TOKEN_VARIABLE):
         raise RunRefused(
-            f"{host} can be reached by others, and what users did is not for everybody: set {TOKEN_VARIABLE} to a "
+            f"{host} can be reached by others, and the answers show the behaviour of users. Set {TOKEN_VARIABLE} to a "
             "secret, which callers send as `Authorization: Bearer SECRET`, or serve on 127.0.0.1."
         )
     os.environ["ADSEQ_HOME"] = str(home.root)

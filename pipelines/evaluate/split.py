@@ -61,7 +61,10 @@ class Split:
         frames = {name: _text_ids(pl.read_parquet(directory / f"{name}.parquet", glob=False)) for name in FILES}
         meta = json.loads((directory / "meta.json").read_text())
         if not meta["cutoff"]:
-            raise RunRefused(f"{directory}: a split without a cut-off (leave-one-out) has no instant to train until.")
+            raise RunRefused(
+                f"{directory}: this split has no cut-off (leave-one-out), and `adseq evaluate` trains until the "
+                "cut-off. Make a split with `adseq split`."
+            )
         return cls(
             name=directory.name,
             end=datetime.fromisoformat(meta["cutoff"]).replace(tzinfo=UTC).timestamp(),
@@ -81,7 +84,7 @@ def training_period(split: Split, landing: Landing, settings: Settings) -> Train
     """
     if not landing.dates():
         raise RunRefused(
-            f"{landing.root} has no landed day, so no items: give --landing an imported log's landing zone."
+            f"{landing.root} has no landed day, and therefore no items. Set --landing to the landing zone of an import."
         )
     positive = landing.manifest.positive_events[0]
     given = landed_items(landing, settings.data).select(*ITEM_COLUMNS, listed_from="available_from")

@@ -77,7 +77,10 @@ def check_one_list(paths: Sequence[NestedPath]) -> None:
     twice = [path for path in paths if sum(step.each for step in path.steps) > 1]
     if len(lists) > 1 or twice:
         named = ", ".join(repr(path.text) for path in (twice or lists.values()))
-        raise MappingError(f"{named}: the elements of one list become rows of a table, not those of several lists")
+        raise MappingError(
+            f"{named}: these paths read elements of more than one list, and a table reads one list. Put the paths of "
+            "each list into a [[table]] of its own."
+        )
 
 
 def with_nested(rows: pl.DataFrame, paths: Sequence[NestedPath]) -> pl.DataFrame:

@@ -135,7 +135,7 @@ class _Reading:
         chosen = [each for each in exports if any(fnmatch(each.path.name, pattern) for pattern in table.files)]
         if not chosen:
             names = ", ".join(export.path.name for export in exports)
-            raise MappingError(f"{where}: no file is like {list(table.files)} (given: {names})")
+            raise MappingError(f"{where}: no given file matches files = {list(table.files)}. Given files: {names}.")
         reading = cls(table, tuple(chosen), time_zone)
         for name, source in table.sources:
             for export in chosen:
