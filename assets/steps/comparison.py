@@ -78,9 +78,7 @@ def evaluation_lists_of(workspace: Workspace, comparison: Comparison) -> pl.Data
     """Return the lists of every model, as deep as the deepest requested K or as the whole catalogue."""
     from ml.evaluation.item_report import comparison_lists, lists_to_frame
 
-    return lists_to_frame(
-        comparison_lists(comparison, workspace.settings, _depth(workspace, comparison)), comparison.user_ids
-    )
+    return lists_to_frame(comparison_lists(comparison, _depth(workspace, comparison)), comparison.user_ids)
 
 
 def oracle_lists(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame:

@@ -51,7 +51,7 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
     )
     if evaluation is None:
         return None
-    results = context_results(compared.comparison, evaluation, settings, compared.period.items)
+    results = context_results(compared.comparison, evaluation, compared.period.items)
     rows = [
         row
         for result in results

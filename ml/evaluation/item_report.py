@@ -78,10 +78,9 @@ def advertiser_codes(items: pl.DataFrame) -> NDArray[np.int64]:
     return row_numbers(names.filter(names != UNKNOWN_ADVERTISER), advertiser)
 
 
-def comparison_lists(comparison: Comparison, settings: Settings, depth: int) -> dict[ModelName, RankedLists]:
+def comparison_lists(comparison: Comparison, depth: int) -> dict[ModelName, RankedLists]:
     """Return the lists of every baseline and trained model, in rows of the candidates."""
-    networks = {model: artifact.network for model, artifact in comparison.artifacts.items()}
-    return all_lists(networks, comparison.asked, settings, depth)
+    return all_lists(comparison.artifacts, comparison.asked, depth)
 
 
 def lists_to_frame(lists: Mapping[ModelName, RankedLists], user_ids: pl.Series) -> pl.DataFrame:
@@ -227,16 +226,13 @@ class ContextResult:
     lists: RankedLists
 
 
-def context_results(
-    comparison: Comparison, evaluation: ContextEvaluation, settings: Settings, items: pl.DataFrame
-) -> list[ContextResult]:
+def context_results(comparison: Comparison, evaluation: ContextEvaluation, items: pl.DataFrame) -> list[ContextResult]:
     """Measure each way of answering: item-kNN from the subject, popularity, the models without and with context."""
     depth = 100
     asked, withheld = evaluation.asked, ModelName.contextual_without_context
-    networks = {model: artifact.network for model, artifact in comparison.artifacts.items()}
-    lists = all_lists(networks, asked, settings, depth)
-    trained_under = comparison.artifacts[withheld.base].settings
-    lists[withheld] = network_lists(withheld, networks[withheld.base], asked, settings=trained_under, depth=depth)
+    lists = all_lists(comparison.artifacts, asked, depth)
+    base = comparison.artifacts[withheld.base]
+    lists[withheld] = network_lists(withheld, base.network, asked, settings=base.settings, depth=depth)
     paths = category_nodes(items.sort("item_id")["category"])
     results = []
     for model, ranked in lists.items():

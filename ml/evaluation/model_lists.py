@@ -14,6 +14,7 @@ from ml.examples.context import Context
 from ml.examples.pairs import ranges
 from ml.features.event_log import newest, within_lookback
 from ml.features.items import DAY
+from ml.models.artifact import ModelArtifact
 from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
@@ -87,13 +88,17 @@ def network_lists(
 
 
 def all_lists(
-    networks: Mapping[ModelName, TwoTower], asked: EvaluationSet, settings: Settings, depth: int
+    artifacts: Mapping[ModelName, ModelArtifact], asked: EvaluationSet, depth: int
 ) -> dict[ModelName, RankedLists]:
-    """Return the lists of every baseline and every trained model, in the order of the reports."""
+    """Return the lists of every baseline and every trained model, in the order of the reports.
+
+    Each model is asked under the settings that the model was trained under.
+    """
     lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
     for model in TRAINED:
-        if model in networks:
-            lists[model] = network_lists(model, networks[model], asked, settings=settings, depth=depth)
+        if model in artifacts:
+            of_model = artifacts[model]
+            lists[model] = network_lists(model, of_model.network, asked, settings=of_model.settings, depth=depth)
     return lists
 
 
