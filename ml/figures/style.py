@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import MONTHLY, AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
@@ -110,6 +110,7 @@ def date_axis(axes: Axes, days: Sequence[date]) -> None:
         return
     dates: Any = AutoDateLocator, ConciseDateFormatter  # both untyped in matplotlib
     locator = dates[0](maxticks=9)
+    locator.intervald[MONTHLY] = [1, 2, 3, 4, 6, 12]  # matplotlib has no interval for four and a half to five years
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates[1](locator))
 

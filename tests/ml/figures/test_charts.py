@@ -117,3 +117,11 @@ def test_drawing_loads_neither_pyplot_nor_torch() -> None:
     root = Path(__file__).resolve().parents[3]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("days", [1, 12, 100, 500, 1500, 1650, 3000])
+def test_a_date_axis_of_any_length_has_its_ticks(days: int, recwarn: pytest.WarningsRecorder) -> None:
+    """Matplotlib has no interval of its own for four and a half years, and said so on the terminal."""
+    dates = [date(2026, 3, 1) - timedelta(days=days - number) for number in range(days)]
+    png(figures.shares_by_day(dates, {"known": [0.5] * days}, "What is known"))
+    assert not [warning for warning in recwarn if "AutoDateLocator" in str(warning.message)]
