@@ -221,7 +221,7 @@ def test_elements_of_a_list_become_rows_and_the_rest_of_the_event_stays(tmp_path
 def test_lists_beside_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "n.jsonl").write_text('{"when": "2026-03-01", "who": "u", "a": [{"x": 1}], "b": [{"y": 1}]}\n')
     rules = mapping(EVENTS | {"item_id": "a[].x", "advertiser_id": "b[].y"})
-    with pytest.raises(MappingError, match=r"'a\[\].x', 'b\[\].y': the elements of one list"):
+    with pytest.raises(MappingError, match=r"'a\[\].x', 'b\[\].y': these paths read elements of more than one list"):
         import_tables([tmp_path / "n.jsonl"], rules, Landing(tmp_path / "landing"), MEMORY)
 
 
