@@ -32,7 +32,7 @@ class RecallReport:
 
 def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport:
     """Store Recall@K of every model: one MLflow run a model, below one run of the report."""
-    from ml.evaluation.metrics import confidence_interval
+    from ml.evaluation.metrics import confidence_interval, says_something
     from ml.evaluation.model_names import ModelName
     from ml.evaluation.report_rows import rows_of
     from ml.figures.charts import recall_curve, recall_interval_bars
@@ -46,7 +46,12 @@ def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport
         )
         for model, ranked in lists.items()
     }
-    rows = [row for model, metrics in found.items() for row in rows_of(model, metrics.figures())]
+    size = len(compared.comparison.item_ids)
+    figures = {
+        model: {name: value for name, value in metrics.figures().items() if says_something(name, size)}
+        for model, metrics in found.items()
+    }
+    rows = [row for model, of_model in figures.items() for row in rows_of(model, of_model)]
     for model, each in intervals.items():
         rows += rows_of(model, {f"recall@{k} low": each.low, f"recall@{k} high": each.high})
     curve = recall_curve({model: metrics.recall for model, metrics in found.items()}, compared.window)
@@ -55,7 +60,7 @@ def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport
         "recall",
         rows,
         {"recall_by_k": curve, "recall_with_intervals": bars, **_segment_figures(workspace, compared, lists)},
-        headline=found[ModelName.contextual].figures(),
+        headline=figures[ModelName.contextual],
     )
     return RecallReport(
         store_report(workspace, compared.version, compared.period, report=report, tags=tags), k, curve, bars

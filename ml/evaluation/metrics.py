@@ -85,6 +85,16 @@ class Metrics:
         return {name: float(value) for name, value in figures.items() if value is not None}
 
 
+def says_something(figure: str, size: int) -> bool:
+    """Return whether a figure says something about ``size`` entries: a list of all entries holds every positive.
+
+    >>> says_something("ndcg@10", 3), says_something("ndcg@10", 60), says_something("diversity90", 3)
+    (False, True, True)
+    """
+    _, at, k = figure.partition("@")
+    return not at or int(k) in usable_ks([int(k)], size)
+
+
 def mlflow_name(metric: str) -> str:
     """Return the name of a metric in MLflow.
 
