@@ -10,7 +10,7 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_embeddings, user_states
 from assets.ingest import events, impressions
-from assets.steps.comparison import evaluation_lists_of, newest_comparison, oracle_lists
+from assets.steps.comparison import evaluation_lists_of, newest_comparison
 from assets.steps.context_report import report_context
 from assets.steps.daily_recall import prequential
 from assets.steps.diversity_report import report_diversity
@@ -39,9 +39,8 @@ YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_
 def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     compared = newest_comparison(workspace)
     version, comparison = compared.version, compared.comparison
-    lists, oracle = evaluation_lists_of(workspace, comparison), oracle_lists(workspace, compared)
+    lists = evaluation_lists_of(workspace, compared)
     workspace.tables.write("evaluation_lists", lists, {"model_version": version.name})
-    workspace.tables.write("oracle_lists", oracle, {"model_version": version.name})
     queries = comparison.asked.queries
     return dg.MaterializeResult(
         metadata={
@@ -50,7 +49,6 @@ def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeRe
             "positives_on_items_unknown_then": int((queries.positives.items < 0).sum()),
             "candidates": len(comparison.item_ids),
             "models": ", ".join(sorted(lists["model"].unique())),
-            "oracle_users": len(oracle),
         }
     )
 
@@ -117,8 +115,10 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
         metadata={
             "requests": found.requests,
             "source": found.source,
-            f"lift@{found.k}": found.lift,
-            "context": preview(found.kept.wide("recall", "diversity90", "relevance")),
+            **{f"lift_{surface}": lift for surface, lift in found.lifts.items()},
+            "context": preview(
+                found.kept.wide("recall", "diversity90", "true_relevance", "category_overlap", segment="surface")
+            ),
             "bars": picture(found.bars, "what the context adds"),
             "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }

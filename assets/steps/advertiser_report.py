@@ -35,6 +35,7 @@ def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> Adverti
     """
     from ml.evaluation.advertiser_report import compare_advertisers, measure_advertisers
     from ml.evaluation.model_names import AdvertiserModelName
+    from ml.evaluation.report_rows import TRAINED_EXAMPLES, Protocol, ReportRow
     from ml.examples.advertiser_period import AdvertiserPeriod
     from ml.figures.charts import diversity_scatter, recall_curve, recall_interval_bars, segment_bars
 
@@ -55,7 +56,7 @@ def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> Adverti
         samples=evaluation.bootstrap_samples,
         seed=effective.training.seed,
     )
-    size = len(queries.index)
+    size, trained = len(queries.index), comparison.trained_examples
     subtitle = f"Conversions of the {period.rule.window_days:g} days up to {version.trained_day}; {size:,} advertisers"
     metrics, first_k = figures.metrics, min(figures.intervals[AdvertiserModelName.advertiser_model])
     drawn = {
@@ -69,11 +70,11 @@ def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> Adverti
     }
     report = Report(
         "advertiser_recall",
-        figures.rows(),
+        Protocol.advertiser,
+        [*figures.rows(), ReportRow(AdvertiserModelName.advertiser_model, TRAINED_EXAMPLES, trained)],
         drawn,
         headline=metrics[AdvertiserModelName.advertiser_model].figures(),
         parameters={"index": size, "known_advertisers": comparison.known_advertisers},
-        run_prefix="advertisers ",
     )
     return AdvertiserReport(
         kept=store_report(workspace, version, period, report=report, tags=tags),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import numpy as np
 import polars as pl
 
 from assets.common.workspace import Workspace
@@ -16,16 +15,18 @@ from assets.steps.period import training_day, training_period
 from assets.steps.skip_without_items import require_items
 from assets.steps.versions import ModelVersion, item_versions
 from warehouse.identity import external_ids
+from warehouse.surfaces import Carries, Surface
+from warehouse.tables import Tables
 from warehouse.world import is_world, oracle_ranking
 
 if TYPE_CHECKING:
     from ml.evaluation.item_report import Comparison
     from ml.evaluation.metrics import Metrics
     from ml.evaluation.model_names import ModelName
+    from ml.evaluation.untrained_parts import UntrainedParts
     from ml.examples.period import TrainingPeriod
     from ml.retrieval.lists import RankedLists
 
-FUTURES = 40
 HEADLINE_KS = (10, 50, 100)
 
 
@@ -74,43 +75,70 @@ def _load(workspace: Workspace, version: ModelVersion) -> VersionComparison:
     return VersionComparison(version, period, load_comparison(period, artifacts, workspace.settings))
 
 
-def evaluation_lists_of(workspace: Workspace, comparison: Comparison) -> pl.DataFrame:
-    """Return the lists of every model, as deep as the deepest requested K or as the whole catalogue."""
-    from ml.evaluation.item_report import comparison_lists, lists_to_frame
+def chosen_parts(workspace: Workspace, compared: VersionComparison) -> UntrainedParts:
+    """Return the parts without training, with weights from a slice before the comparison's window."""
+    from ml.evaluation.untrained_parts import choose_weights
 
-    return lists_to_frame(comparison_lists(comparison, _depth(workspace, comparison)), comparison.user_ids)
+    comparison = compared.comparison
+    earlier = compared.period.until(comparison.cutoff)
+    impressions = read_impressions(workspace.tables, compared.version.trained_day)
+    return workspace.once(
+        "parts", compared.version.name, lambda: choose_weights(earlier, impressions, comparison.settings)
+    )
 
 
-def oracle_lists(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame:
-    """Return the oracle's lists (user_id, items: candidate rows) for a sample of the users.
+def read_impressions(tables: Tables, day: date) -> pl.DataFrame | None:
+    """Return the impressions that had arrived by ``day`` on surfaces whose requests carry a subject item.
 
-    The frame is empty where there is no oracle.
+    None where no impressions have ever arrived.
     """
-    schema = {"user_id": pl.String(), "items": pl.List(pl.Int32())}
+    if not tables.exists("impressions"):
+        return None
+    with_subject = pl.col("surface").is_in(Surface.carrying(Carries.subject))
+    return tables.scan("impressions").filter(pl.col("arrival_date") <= day, with_subject).collect()
+
+
+def evaluation_lists_of(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame:
+    """Return the lists of every model, as deep as the deepest requested K or as the whole catalogue.
+
+    Where the log is the synthetic world, the lists of the world's oracle are among them.
+    """
+    from ml.evaluation.item_report import comparison_lists, lists_to_frame
+    from ml.evaluation.model_names import ModelName
+
+    comparison = compared.comparison
+    lists = comparison_lists(comparison, chosen_parts(workspace, compared), _depth(workspace, comparison))
+    oracle = _oracle_lists(workspace, compared)
+    if oracle is not None:
+        lists[ModelName.oracle] = oracle
+    return lists_to_frame(lists, comparison.user_ids)
+
+
+def _oracle_lists(workspace: Workspace, compared: VersionComparison) -> RankedLists | None:
+    """Return the lists of the world's oracle; None where there is none."""
+    from ml.features.event_log import row_numbers
+    from ml.retrieval.lists import RankedLists
+
     window, comparison = compared.period.rule.window_days, compared.comparison
     if not is_world(workspace.landing.root) or window != int(window):
-        return pl.DataFrame(schema=schema)
-    users = comparison.user_ids
-    if len(users) > workspace.settings.evaluation.oracle_users:
-        users = users.sample(workspace.settings.evaluation.oracle_users, seed=workspace.settings.training.seed).sort()
-    external = external_ids(workspace.tables, users)
+        return None
+    users = external_ids(workspace.tables, comparison.user_ids)
+    depth = _depth(workspace, comparison)
     ranking = oracle_ranking(
         workspace.landing.root,
         compared.version.trained_day - timedelta(days=int(window)),
-        external.to_list(),
+        users.to_list(),
         item_ids=comparison.item_ids.to_list(),
         window_days=window,
-        futures=FUTURES,
-        depth=_depth(workspace, comparison),
+        futures=workspace.settings.evaluation.oracle_futures,
+        depth=depth,
     )
-    rows = pl.DataFrame({"item_id": comparison.item_ids}).with_row_index("row")
-    key_of = dict(zip(external, users, strict=True))
-    return (
-        ranking.with_columns(pl.col("user_id").replace_strict(key_of))
-        .join(rows, on="item_id", how="left")
-        .sort("user_id", "rank")
-        .group_by("user_id", maintain_order=True)
-        .agg(items=pl.col("row").cast(pl.Int32))
+    return RankedLists.from_places(
+        row_numbers(users, ranking["user_id"]),
+        ranking["rank"].to_numpy() - 1,
+        row_numbers(comparison.item_ids, ranking["item_id"]),
+        queries=len(users),
+        depth=depth,
     )
 
 
@@ -128,20 +156,11 @@ def measured(workspace: Workspace, compared: VersionComparison) -> Mapping[Model
 
 
 def _measure(workspace: Workspace, compared: VersionComparison) -> dict[ModelName, Metrics]:
-    from ml.evaluation.item_report import measure, narrowed
-    from ml.evaluation.model_names import ModelName
-    from ml.retrieval.lists import RankedLists
+    from ml.evaluation.item_report import measure
 
     comparison = compared.comparison
     ks = sorted({*workspace.settings.evaluation.ks, compared.headline_k})
-    found = {model: measure(comparison, lists, ks) for model, lists in stored_lists(workspace, compared).items()}
-    oracle = workspace.tables.read("oracle_lists", {"model_version": compared.version.name})
-    if len(oracle):
-        queries = np.flatnonzero(comparison.user_ids.is_in(oracle["user_id"].implode()).to_numpy())
-        ranked = oracle.sort("user_id")["items"].to_list()
-        lists = RankedLists.from_rows(ranked, max(len(row) for row in ranked))
-        found[ModelName.oracle] = measure(narrowed(comparison, queries), lists, ks)
-    return found
+    return {model: measure(comparison, lists, ks) for model, lists in stored_lists(workspace, compared).items()}
 
 
 def _depth(workspace: Workspace, comparison: Comparison) -> int:

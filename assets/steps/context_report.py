@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from assets.common.workspace import Workspace
-from assets.steps.comparison import newest_comparison
+from assets.steps.comparison import VersionComparison, chosen_parts, newest_comparison, read_impressions
 from assets.steps.history_page import page
 from assets.steps.store_report import Report, StoredReport, store_report
-from warehouse.contracts import SCHEMAS, LandingTable
-from warehouse.surfaces import Carries, Surface
-from warehouse.tables import Tables
+from warehouse.world import is_world, true_relevance
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from ml.evaluation.answers_by_surface import Relevance, SurfaceRequests
+    from ml.evaluation.metrics import Interval
+    from ml.evaluation.report_rows import ReportRow
+    from ml.figures.charts import ContextLift
 
 
 @dataclass(frozen=True)
@@ -29,60 +31,149 @@ class ContextReport:
     bars: Figure
     requests: int
     source: str
-    k: int  # of the lift
-    lift: float  # recall at k with the context over that without it
+    lifts: Mapping[str, float]  # by surface: recall with the context over that without it
 
 
 def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextReport | None:
     """Store recall and relevance with and without the live context; None without contextual requests."""
-    from ml.evaluation.item_report import context_evaluation, context_results
-    from ml.evaluation.model_names import ModelName
-    from ml.evaluation.report_rows import rows_of
-    from ml.figures.charts import ContextLift, context_bars
+    from ml.evaluation.answers_by_surface import by_surface, context_lists
+    from ml.evaluation.contextual_requests import context_evaluation
+    from ml.evaluation.report_rows import Protocol
+    from ml.figures.charts import context_bars
 
     compared, settings = newest_comparison(workspace), workspace.settings
-    impressions = read_impressions(workspace.tables, compared.version.trained_day)
     evaluation = context_evaluation(
-        compared.comparison,
+        compared.comparison.asked,
         compared.period,
-        impressions,
+        read_impressions(workspace.tables, compared.version.trained_day),
         maximum=settings.evaluation.maximum_users,
         seed=settings.training.seed,
     )
     if evaluation is None:
         return None
-    results = context_results(compared.comparison, evaluation, compared.period.items)
-    rows = [
-        row
-        for result in results
-        for row in rows_of(result.model, {**result.metrics.figures(), "relevance@10": result.relevance})
+    lists = context_lists(compared.comparison, chosen_parts(workspace, compared), evaluation)
+    relevance = _relevance(workspace, compared)
+    surfaces = [
+        _measured(workspace, compared, requests, relevance=relevance) for requests in by_surface(evaluation, lists)
     ]
-    by_model = {result.model: result for result in results}
-    shown, withheld = by_model[ModelName.contextual], by_model[ModelName.contextual_without_context]
-    k = min(shown.metrics.recall)
-    lift = shown.metrics.recall[k] / max(withheld.metrics.recall[k], 1e-9)
-    pair = ContextLift(withheld.metrics.recall[k], shown.metrics.recall[k], withheld.relevance, shown.relevance)
     requests = len(evaluation.requests)
-    bars = context_bars({ModelName.contextual: pair}, k, f"{requests} requests, {evaluation.source}")
+    bars = context_bars(
+        {each.surface: each.pair for each in surfaces}, surfaces[0].k, f"{requests} requests, {evaluation.source}"
+    )
+    lifts = {each.surface: each.lift.estimate for each in surfaces}
     report = Report(
         "context",
-        rows,
-        {"context": bars},
-        headline={f"lift@{k}": lift, "relevance_lift": _ratio(shown.relevance, withheld.relevance)},
-        parameters={"source": evaluation.source, "requests": requests},
-        texts={"qualitative.html": page(compared.comparison, evaluation, by_model, compared.period.items)},
+        Protocol.context,
+        [row for each in surfaces for row in each.rows],
+        {"context": bars, **{f"recall_on_{each.surface}": each.drawn() for each in surfaces}},
+        headline={f"{each.surface}.lift@{each.k}": each.lift.estimate for each in surfaces},
+        parameters={"source": evaluation.source, "requests": requests, "relevance": relevance.name},
+        texts={"qualitative.html": page(compared.comparison, evaluation, lists, compared.period.items)},
     )
     kept = store_report(workspace, compared.version, compared.period, report=report, tags=tags)
-    return ContextReport(kept, bars, requests, evaluation.source, k, lift)
+    return ContextReport(kept, bars, requests, evaluation.source, lifts)
 
 
-def read_impressions(tables: Tables, day: date) -> pl.DataFrame:
-    """Return the impressions that had arrived by ``day`` on surfaces whose requests carry a subject item."""
-    if not tables.exists("impressions"):
-        return pl.DataFrame(schema=pl.Schema(SCHEMAS[LandingTable.impressions]))
-    with_subject = pl.col("surface").is_in(Surface.carrying(Carries.subject))
-    return tables.scan("impressions").filter(pl.col("arrival_date") <= day, with_subject).collect()
+@dataclass(frozen=True)
+class _NamedRelevance:
+    """A measure of relevance, and the name of its figures."""
+
+    name: str
+    of_pairs: Relevance
 
 
-def _ratio(above: float, below: float) -> float:
-    return above / below if below else float("nan")
+def _relevance(workspace: Workspace, compared: VersionComparison) -> _NamedRelevance:
+    """Return the world's truth, which no model reads; on any other log the shared part of the category path."""
+    from ml.evaluation.answers_by_surface import category_overlap
+
+    landing, period = workspace.landing.root, compared.period
+    if not is_world(landing):
+        return _NamedRelevance("category_overlap", category_overlap(period.items))
+    ids = compared.comparison.asked.dataset.features.item_ids
+
+    def of_pairs(subject: NDArray[np.int64], candidate: NDArray[np.int64]) -> NDArray[np.float64]:
+        return true_relevance(landing, compared.version.trained_day, ids.gather(subject), ids.gather(candidate))
+
+    return _NamedRelevance("true_relevance", of_pairs)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The figures of one surface."""
+
+    surface: str
+    rows: list[ReportRow]
+    k: int  # of the lift
+    lift: Interval
+    pair: ContextLift
+
+    def drawn(self) -> Figure:
+        from ml.evaluation.metrics import Interval
+        from ml.evaluation.report_rows import Segment
+        from ml.figures.charts import recall_interval_bars
+
+        bounded = [
+            row for row in self.rows if row.metric == f"recall@{self.k}" and row.segment is Segment.surface and row.low
+        ]
+        intervals = {row.model: Interval(row.value or 0.0, row.low or 0.0, row.high or 0.0) for row in bounded}
+        return recall_interval_bars(intervals, self.k, self.surface)
+
+
+def _measured(
+    workspace: Workspace, compared: VersionComparison, requests: SurfaceRequests, *, relevance: _NamedRelevance
+) -> _Measured:
+    from ml.evaluation.answers_by_surface import median_relevance
+    from ml.evaluation.differences import differences
+    from ml.evaluation.metrics import confidence_interval, paired_ratio
+    from ml.evaluation.model_names import ModelName
+    from ml.evaluation.report_rows import ReportRow, Segment, rows_of, with_bounds
+    from ml.figures.charts import ContextLift
+
+    settings, positives = workspace.settings, requests.asked.queries.positives
+    samples, seed, surface = settings.evaluation.bootstrap_samples, settings.training.seed, requests.surface
+    figures = requests.measure(compared.comparison.advertisers)
+    name = f"{relevance.name}@10"
+    relevances = {
+        model: median_relevance(ranked, requests.asked, relevance.of_pairs) for model, ranked in requests.lists.items()
+    }
+    rows = [
+        row
+        for model, metrics in figures.items()
+        for row in rows_of(model, {**metrics.figures(), name: relevances[model]}, Segment.surface, surface)
+    ]
+    bounded = [
+        ReportRow.of(
+            model,
+            f"recall@{k}",
+            confidence_interval(ranked, positives, k, samples=samples, seed=seed),
+            segment=Segment.surface,
+            group=surface,
+        )
+        for model, ranked in requests.lists.items()
+        for k in figures[model].recall
+    ]
+    with_context, withheld = ModelName.contextual, ModelName.contextual_without_context
+    ks, lists = sorted(figures[with_context].recall), requests.lists
+    k = ks[0]
+    lift = paired_ratio(lists[with_context], lists[withheld], positives, k=k, samples=samples, seed=seed)
+    return _Measured(
+        surface=surface,
+        rows=[
+            *with_bounds(rows, bounded),
+            ReportRow.of(with_context, f"lift@{k}", lift, segment=Segment.surface, group=surface),
+            *differences(
+                with_context,
+                lists,
+                positives,
+                ks=list(figures[with_context].recall),
+                samples=samples,
+                seed=seed,
+                surface=surface,
+            ),
+        ],
+        k=k,
+        lift=lift,
+        pair=ContextLift(
+            figures[withheld].recall[k], figures[with_context].recall[k], relevances[withheld], relevances[with_context]
+        ),
+    )

@@ -64,7 +64,7 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
     if headline:
         import mlflow
 
-        from ml.evaluation.report_rows import ReportRow
+        from ml.evaluation.report_rows import Protocol, ReportRow
         from ml.versions.report_runs import log_rows
         from ml.versions.tracking import log_figures
 
@@ -72,7 +72,7 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
         tracking.replace_run(DAILY, "day", str(day))
         with tracking.run(DAILY, f"daily_recall {day}", {**tags, "day": str(day)}) as run:
             mlflow.log_params({"day": str(day), "served_by": version.name, **workspace.settings.flat()})
-            log_rows(measured, step=day.toordinal())
+            log_rows(measured, Protocol.daily, step=day.toordinal())
             log_figures({"recall_by_day": curve})
         url = tracking.url(run)
     first = rows.row(0, named=True)

@@ -26,7 +26,7 @@ class DiversityReport:
 
 def report_diversity(workspace: Workspace, tags: Mapping[str, str]) -> DiversityReport:
     """Store diversity against recall in one MLflow run."""
-    from ml.evaluation.report_rows import ReportRow
+    from ml.evaluation.report_rows import Protocol, ReportRow
     from ml.figures.charts import diversity_scatter
 
     compared = newest_comparison(workspace)
@@ -36,6 +36,6 @@ def report_diversity(workspace: Workspace, tags: Mapping[str, str]) -> Diversity
         ReportRow(model.value, name, figures[model].get(name)) for model in found for name in (*FIGURES, f"recall@{k}")
     ]
     scatter = diversity_scatter({model: (each.diversity90, each.recall[k]) for model, each in found.items()}, k)
-    report = Report("diversity", rows, {"diversity_against_recall": scatter})
+    report = Report("diversity", Protocol.item, rows, {"diversity_against_recall": scatter})
     stored = store_report(workspace, compared.version, compared.period, report=report, tags=tags)
     return DiversityReport(stored, scatter)

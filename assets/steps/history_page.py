@@ -8,9 +8,11 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ml.evaluation.item_report import Comparison, ContextEvaluation, ContextResult
+    from ml.evaluation.contextual_requests import ContextEvaluation
+    from ml.evaluation.item_report import Comparison
     from ml.evaluation.model_names import ModelName
     from ml.figures.history_page import ItemLine
+    from ml.retrieval.lists import RankedLists
 
 USERS = 6
 ITEMS = 10
@@ -19,7 +21,7 @@ ITEMS = 10
 def page(
     comparison: "Comparison",
     evaluation: "ContextEvaluation",
-    results: "Mapping[ModelName, ContextResult]",
+    lists: "Mapping[ModelName, RankedLists]",
     items: pl.DataFrame,
 ) -> str:
     """Return a self-contained page on the first requests of users with a history and a subject."""
@@ -41,10 +43,10 @@ def page(
                 user_id=evaluation.requests["user_id"][int(query)],
                 history=[lines(int(item), False) for item in history if item >= 0],
                 without_context=_retrieved(
-                    results[ModelName.contextual_without_context], int(query), comparison, wanted=wanted, lines=lines
+                    lists[ModelName.contextual_without_context], int(query), comparison, wanted=wanted, lines=lines
                 ),
                 with_context=_retrieved(
-                    results[ModelName.contextual], int(query), comparison, wanted=wanted, lines=lines
+                    lists[ModelName.contextual], int(query), comparison, wanted=wanted, lines=lines
                 ),
                 subject=lines(int(queries.context.subject[query]), False),
                 positives=[lines(int(queries.candidates[item]), True) for item in wanted if item >= 0],
@@ -54,12 +56,10 @@ def page(
 
 
 def _retrieved(
-    result: "ContextResult", query: int, comparison: "Comparison", *, wanted: set[int], lines: "_Lines"
+    ranked: "RankedLists", query: int, comparison: "Comparison", *, wanted: set[int], lines: "_Lines"
 ) -> "list[ItemLine]":
     candidates = comparison.asked.queries.candidates
-    return [
-        lines(int(candidates[item]), int(item) in wanted) for item in result.lists.items[query][:ITEMS] if item >= 0
-    ]
+    return [lines(int(candidates[item]), int(item) in wanted) for item in ranked.items[query][:ITEMS] if item >= 0]
 
 
 class _Lines:

@@ -6,18 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import polars as pl
-
 from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison, measured, newest_comparison, stored_lists
 from assets.steps.store_report import Report, StoredReport, store_report
 from warehouse.as_of import users_as_of
 
 if TYPE_CHECKING:
+    import polars as pl
     from matplotlib.figure import Figure
 
     from ml.evaluation.model_names import ModelName
+    from ml.evaluation.report_rows import ReportRow, Segment
     from ml.retrieval.lists import RankedLists
+
+BOUNDED_KS = (10, 100)  # list lengths with intervals
 
 
 @dataclass(frozen=True)
@@ -25,41 +27,52 @@ class RecallReport:
     """The figures, and the plots of the asset's page."""
 
     kept: StoredReport
-    k: int  # of the intervals
+    k: int  # of the intervals in the plot
     curve: Figure
     intervals: Figure
 
 
 def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport:
     """Store Recall@K of every model: one MLflow run a model, below one run of the report."""
-    from ml.evaluation.metrics import confidence_interval, says_something
+    from ml.evaluation.differences import differences
+    from ml.evaluation.metrics import Interval, says_something, usable_ks
     from ml.evaluation.model_names import ModelName
-    from ml.evaluation.report_rows import rows_of
+    from ml.evaluation.report_rows import Protocol, rows_of, with_bounds
     from ml.figures.charts import recall_curve, recall_interval_bars
 
-    compared, settings = newest_comparison(workspace), workspace.settings
-    positives, k = compared.comparison.asked.queries.positives, compared.headline_k
+    compared, k = newest_comparison(workspace), newest_comparison(workspace).headline_k
     found, lists = measured(workspace, compared), stored_lists(workspace, compared)
-    intervals = {
-        model: confidence_interval(
-            ranked, positives, k, samples=settings.evaluation.bootstrap_samples, seed=settings.training.seed
-        )
-        for model, ranked in lists.items()
-    }
     size = len(compared.comparison.item_ids)
     figures = {
         model: {name: value for name, value in metrics.figures().items() if says_something(name, size)}
         for model, metrics in found.items()
     }
-    rows = [row for model, of_model in figures.items() for row in rows_of(model, of_model)]
-    for model, each in intervals.items():
-        rows += rows_of(model, {f"recall@{k} low": each.low, f"recall@{k} high": each.high})
+    bounded = _bounded_rows(workspace, compared, lists)
+    rows = with_bounds([row for model, of_model in figures.items() for row in rows_of(model, of_model)], bounded)
+    rows += differences(
+        ModelName.contextual,
+        lists,
+        compared.comparison.asked.queries.positives,
+        ks=usable_ks(BOUNDED_KS, size),
+        samples=workspace.settings.evaluation.bootstrap_samples,
+        seed=workspace.settings.training.seed,
+    )
+    segments = _segments(workspace, compared, lists)
+    rows += [row for segment in segments for row in segment.rows(k)]
+    rows += _on_training(workspace, compared, lists)
     curve = recall_curve({model: metrics.recall for model, metrics in found.items()}, compared.window)
-    bars = recall_interval_bars({model.value: each for model, each in intervals.items()}, k)
+    intervals = {
+        row.model: Interval(row.value or 0.0, row.low or 0.0, row.high or 0.0)
+        for row in bounded
+        if row.metric == f"recall@{k}"
+    }
+    bars = recall_interval_bars(intervals, k)
+    drawn = {f"recall_by_{segment.kind.value}": segment.bars(k) for segment in segments}
     report = Report(
         "recall",
+        Protocol.item,
         rows,
-        {"recall_by_k": curve, "recall_with_intervals": bars, **_segment_figures(workspace, compared, lists)},
+        {"recall_by_k": curve, "recall_with_intervals": bars, **drawn},
         headline=figures[ModelName.contextual],
     )
     return RecallReport(
@@ -67,27 +80,84 @@ def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport
     )
 
 
-def _segment_figures(
+def _bounded_rows(
     workspace: Workspace, compared: VersionComparison, lists: Mapping[ModelName, RankedLists]
-) -> dict[str, Figure]:
-    from ml.evaluation.item_report import country_segments, history_segments, positive_name_segments
+) -> list[ReportRow]:
+    from ml.evaluation.metrics import confidence_interval, usable_ks
+    from ml.evaluation.report_rows import ReportRow
+
+    settings, positives = workspace.settings, compared.comparison.asked.queries.positives
+    samples, seed = settings.evaluation.bootstrap_samples, settings.training.seed
+    return [
+        ReportRow.of(model, f"recall@{k}", confidence_interval(ranked, positives, k, samples=samples, seed=seed))
+        for model, ranked in lists.items()
+        for k in sorted({*usable_ks(BOUNDED_KS, len(compared.comparison.item_ids)), compared.headline_k})
+    ]
+
+
+def _on_training(
+    workspace: Workspace, compared: VersionComparison, lists: Mapping[ModelName, RankedLists]
+) -> list[ReportRow]:
+    """Return what the closing table says of the training and of the oracle."""
+    from ml.evaluation.model_names import ModelName
+    from ml.evaluation.report_rows import FUTURES, TRAINED_EXAMPLES, ReportRow
+
+    training = compared.comparison.settings.training
+    rows = [ReportRow(ModelName.contextual, TRAINED_EXAMPLES, training.maximum_epochs * training.epoch_examples)]
+    if ModelName.oracle in lists:
+        rows.append(ReportRow(ModelName.oracle, FUTURES, workspace.settings.evaluation.oracle_futures))
+    return rows
+
+
+@dataclass(frozen=True)
+class _BySegment:
+    """Recall by the groups of a segment, for each model."""
+
+    kind: Segment
+    title: str
+    frames: Mapping[str, pl.DataFrame]  # segment, queries, positives, recall
+
+    def rows(self, k: int) -> list[ReportRow]:
+        from ml.evaluation.report_rows import segment_rows
+
+        return [
+            row for model, frame in self.frames.items() for row in segment_rows(model, f"recall@{k}", self.kind, frame)
+        ]
+
+    def bars(self, k: int) -> Figure:
+        from ml.figures.charts import segment_bars
+
+        return segment_bars(self.frames, self.title, k)
+
+
+def _segments(
+    workspace: Workspace, compared: VersionComparison, lists: Mapping[ModelName, RankedLists]
+) -> list[_BySegment]:
+    """Return recall by history length, country, conversion type and content type, where the log has them."""
+    from ml.evaluation.item_report import (
+        content_type_segments,
+        country_segments,
+        history_segments,
+        positive_name_segments,
+    )
     from ml.evaluation.metrics import recall_by_positive_segment, recall_by_segment
-    from ml.figures.charts import segment_bars
+    from ml.evaluation.report_rows import Segment
 
     comparison, k = compared.comparison, compared.headline_k
     positives = comparison.asked.queries.positives
-    countries = country_segments(comparison, users_as_of(workspace.tables, compared.version.trained_day))
-    types = positive_name_segments(comparison, compared.period.event_names)
-
-    def by_query(segment: pl.Series, title: str) -> Figure:
-        frames = {model.value: recall_by_segment(ranked, positives, segment, k) for model, ranked in lists.items()}
-        return segment_bars(frames, title, k)
-
-    by_type = {model.value: recall_by_positive_segment(ranked, positives, types, k) for model, ranked in lists.items()}
-    figures = {
-        "recall_by_history_length": by_query(history_segments(comparison), "History length (events)"),
-        "recall_by_conversion_type": segment_bars(by_type, "Conversion type", k),
+    by_query = {
+        (Segment.history_length, "History length (events)"): history_segments(comparison),
+        (Segment.country, "Country"): country_segments(
+            comparison, users_as_of(workspace.tables, compared.version.trained_day)
+        ),
     }
-    if countries.is_not_null().any():
-        figures["recall_by_country"] = by_query(countries, "Country")
-    return figures
+    by_positive = {
+        (Segment.conversion, "Conversion type"): positive_name_segments(comparison, compared.period.event_names),
+        (Segment.content_type, "Content type"): content_type_segments(comparison, compared.period.items),
+    }
+    return [
+        _BySegment(kind, title, {model.value: measure(each, positives, labels, k) for model, each in lists.items()})
+        for measure, segments in ((recall_by_segment, by_query), (recall_by_positive_segment, by_positive))
+        for (kind, title), labels in segments.items()
+        if labels.is_not_null().any()
+    ]

@@ -14,7 +14,7 @@ from assets.steps.versions import ModelKind, ModelVersion
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ml.evaluation.report_rows import ReportRow
+    from ml.evaluation.report_rows import Protocol, ReportRow
     from ml.examples.period import TrainingPeriod
 
 MODEL_METRICS = "model_metrics"
@@ -26,42 +26,44 @@ class Report:
 
     Attributes:
         name: name of the report and of its partition of ``model_metrics``; the run is ``<name>_report <day>``.
+        protocol: begins the name of every figure in MLflow. Each model has a nested run ``<protocol> <model>``.
         rows: every figure of every model.
         figures: plots by the name of their file.
         headline: figures of the report's own run, by name.
         parameters: of its runs, beside the settings.
         texts: files of its run by name.
-        run_prefix: each model has a nested run ``<run_prefix><model>`` with its figures.
     """
 
     name: str
+    protocol: Protocol
     rows: Sequence[ReportRow]
     figures: Mapping[str, Figure]
     headline: Mapping[str, float | None] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
-    run_prefix: str = ""
 
 
 @dataclass(frozen=True)
 class StoredReport:
     """A report's figures, and where its run is."""
 
-    table: pl.DataFrame  # model, metric, value
+    table: pl.DataFrame  # model, metric, value, low, high, segment, group
     url: str
 
     def at(self, k: int) -> dict[str, float]:
-        """Return recall@k by model."""
-        return dict(self.table.filter(metric=f"recall@{k}").select("model", "value").rows())
+        """Return recall@k of all queries by model."""
+        return dict(self.table.filter(metric=f"recall@{k}", segment="all").select("model", "value").rows())
 
-    def wide(self, *kinds: str) -> pl.DataFrame:
-        """Return one row a model with all figures, or with figures of ``kinds``.
+    def wide(self, *kinds: str, segment: str = "all") -> pl.DataFrame:
+        """Return one row a model and group of the segment, with all figures or with figures of ``kinds``.
 
-        ``recall`` is recall at every K with its bounds.
+        ``recall`` is recall at every K.
         """
         kind = pl.col("metric").str.extract(r"^(\w+)")
-        kept = self.table.filter(kind.is_in(kinds)) if kinds else self.table
-        return kept.pivot("metric", index="model", values="value", maintain_order=True)
+        kept = self.table.filter(segment=segment)
+        kept = kept.filter(kind.is_in(kinds)) if kinds else kept
+        index = ["model"] if segment == "all" else ["model", "group"]
+        return kept.pivot("metric", index=index, values="value", maintain_order=True)
 
 
 def store_report(
@@ -87,11 +89,13 @@ def store_report(
     with tracking.run(REPORTS, f"{report.name}_report {version.trained_day}", tags) as run:
         mlflow.log_params({**workspace.settings.flat(), **report.parameters})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
-        mlflow.log_metrics(mlflow_metrics(report.headline))
+        headline = {f"{report.protocol}.{name}": value for name, value in report.headline.items()}
+        mlflow.log_metrics(mlflow_metrics(headline))
         log_figures(dict(report.figures))
         for name, text in report.texts.items():
             mlflow.log_text(text, name)
-        log_runs_by_model(tracking, REPORTS, report.rows, prefix=report.run_prefix, parameters=dict(report.parameters))
+        parameters = dict(report.parameters)
+        log_runs_by_model(tracking, REPORTS, report.rows, protocol=report.protocol, parameters=parameters)
     table = rows_frame(report.rows)
     if not is_refused(workspace, version):
         workspace.tables.write(MODEL_METRICS, table, {"report": report.name})

@@ -5,7 +5,7 @@ The recall is next-advertiser recall, of ranked advertisers; it differs from the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries, query_lists
 from ml.evaluation.baselines import popularity_lists, popularity_scores
+from ml.evaluation.differences import differences
 from ml.evaluation.metrics import (
     DIVERSITY_DEPTH,
     Interval,
@@ -25,7 +26,7 @@ from ml.evaluation.metrics import (
     usable_ks,
 )
 from ml.evaluation.model_names import AdvertiserModelName as Name
-from ml.evaluation.report_rows import ReportRow, rows_of
+from ml.evaluation.report_rows import ReportRow, Segment, rows_of, segment_rows, with_bounds
 from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.examples.pairs import ranges
 from ml.models.advertiser_artifact import AdvertiserArtifact
@@ -44,6 +45,7 @@ class AdvertiserComparison:
     queries: AdvertiserQueries
     lists: Mapping[str, RankedLists]
     known_advertisers: int  # of which the index is a sample
+    trained_examples: int  # that the advertiser model may have learnt from at most
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,26 @@ class AdvertiserFigures:
     metrics: Mapping[str, Metrics]
     intervals: Mapping[str, Mapping[int, Interval]]
     segment_k: int
+    leads: Sequence[ReportRow]  # of the advertiser model over the others
     by_conversion: Mapping[str, pl.DataFrame]  # segment, queries, positives, recall at segment_k
     by_novelty: Mapping[str, pl.DataFrame]  # the same for "known" and "new" advertisers of the user
 
     def rows(self) -> list[ReportRow]:
         """Return every figure of every model."""
-        found: list[ReportRow] = []
-        for model, metrics in self.metrics.items():
-            found += rows_of(model, metrics.figures())
-            for k, interval in self.intervals[model].items():
-                found += rows_of(model, {f"recall@{k} low": interval.low, f"recall@{k} high": interval.high})
-            for frame in (self.by_conversion[model], self.by_novelty[model]):
-                recall = frame.select("segment", "recall").rows()
-                found += rows_of(model, {f"recall@{self.segment_k} {segment}": value for segment, value in recall})
-        return found
+        metric = f"recall@{self.segment_k}"
+        found = [row for model, metrics in self.metrics.items() for row in rows_of(model, metrics.figures())]
+        bounded = [
+            ReportRow.of(model, f"recall@{k}", interval)
+            for model, intervals in self.intervals.items()
+            for k, interval in intervals.items()
+        ]
+        segments = ((Segment.conversion, self.by_conversion), (Segment.novelty, self.by_novelty))
+        return [*with_bounds(found, bounded), *self.leads] + [
+            row
+            for segment, frames in segments
+            for model, frame in frames.items()
+            for row in segment_rows(model, metric, segment, frame)
+        ]
 
 
 def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Settings) -> AdvertiserComparison:
@@ -94,7 +102,9 @@ def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Sett
         Name.mean_pooling: query_lists(pooling.network, queries, pooling.settings, depth),
         Name.advertiser_model: query_lists(model.network, queries, model.settings, depth),
     }
-    return AdvertiserComparison(queries, lists, len(queries.advertisers.known(cutoff)))
+    training = model.settings.advertisers
+    trained = training.maximum_epochs * training.epoch_examples
+    return AdvertiserComparison(queries, lists, len(queries.advertisers.known(cutoff)), trained)
 
 
 def baseline_lists(queries: AdvertiserQueries, recent_days: float, depth: int) -> dict[str, RankedLists]:
@@ -162,6 +172,7 @@ def measure_advertisers(
             name: {k: confidence_interval(each, positives, k, samples=samples, seed=seed) for k in bounded}
             for name, each in lists.items()
         },
+        leads=differences(Name.advertiser_model, lists, positives, ks=bounded, samples=samples, seed=seed),
         segment_k=segment_k,
         by_conversion={
             name: recall_by_positive_segment(each, positives, conversion, segment_k) for name, each in lists.items()

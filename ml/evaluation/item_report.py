@@ -1,27 +1,25 @@
-"""The content of the item reports: the comparison on the newest window, and the contextual requests in that window."""
+"""The content of the item reports: the models of a version and their baselines on the newest window."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
-from ml.evaluation.model_lists import all_lists, network_lists
+from ml.evaluation.model_lists import all_lists
 from ml.evaluation.model_names import ModelName
-from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, future_queries
+from ml.evaluation.queries import EvaluationSet, future_queries
+from ml.evaluation.untrained_parts import UntrainedParts
 from ml.examples.period import TrainingPeriod, whole_log
-from ml.features.content import category_nodes
-from ml.features.event_log import row_numbers, to_seconds
+from ml.features.event_log import row_numbers
 from ml.models.artifact import ModelArtifact
 from ml.retrieval.lists import RankedLists
 from settings import UNKNOWN_ADVERTISER, Settings
 
-SURVIVED = ("impressed", "clicked", "converted")
-CONTEXT_KS = (10, 100)
 HISTORY_BUCKETS = (1, 3, 6, 11, 26, 51)  # first lengths of the buckets of the report by history length
 
 
@@ -36,6 +34,11 @@ class Comparison:
     advertisers: NDArray[np.int64]  # [candidates] code of the advertiser, -1 = unknown
     popularity: NDArray[np.float32]  # [candidates] events before the cut-off
     cutoff: float
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings under which the contextual model was trained."""
+        return self.artifacts[ModelName.contextual].settings
 
 
 def load_comparison(
@@ -78,9 +81,9 @@ def advertiser_codes(items: pl.DataFrame) -> NDArray[np.int64]:
     return row_numbers(names.filter(names != UNKNOWN_ADVERTISER), advertiser)
 
 
-def comparison_lists(comparison: Comparison, depth: int) -> dict[ModelName, RankedLists]:
+def comparison_lists(comparison: Comparison, parts: UntrainedParts, depth: int) -> dict[ModelName, RankedLists]:
     """Return the lists of every baseline and trained model, in rows of the candidates."""
-    return all_lists(comparison.artifacts, comparison.asked, depth)
+    return all_lists(comparison.artifacts, parts, comparison.asked, depth=depth)
 
 
 def lists_to_frame(lists: Mapping[ModelName, RankedLists], user_ids: pl.Series) -> pl.DataFrame:
@@ -138,137 +141,20 @@ def country_segments(comparison: Comparison, users: pl.DataFrame) -> pl.Series:
     return known["country"]
 
 
+def content_type_segments(comparison: Comparison, items: pl.DataFrame) -> pl.Series:
+    """Return the content type of the item of each positive, in the order of the positives; null where it is unknown.
+
+    Args:
+        items: the catalogue: item_id, content_type.
+    """
+    wanted = comparison.asked.queries.positives.items
+    known = comparison.item_ids.gather(np.maximum(wanted, 0)).set(pl.Series(wanted < 0), None).alias("item_id")
+    types = items.select("item_id", pl.col("content_type").cast(pl.String))
+    return known.to_frame().join(types, on="item_id", how="left", maintain_order="left")["content_type"]
+
+
 def positive_name_segments(comparison: Comparison, event_names: list[str]) -> pl.Series:
     """Return the event name of each positive, in the order of the positives."""
     codes = comparison.asked.queries.positive_name
     assert codes is not None
     return pl.Series([None, *event_names], dtype=pl.String).gather(codes)
-
-
-@dataclass(frozen=True)
-class ContextEvaluation:
-    """Requests with a subject item after the cut-off."""
-
-    asked: EvaluationSet
-    source: str  # "logged impressions" or "basket proxy"
-    requests: pl.DataFrame  # request_id, user_id, subject_item_id
-
-
-def context_evaluation(
-    comparison: Comparison, period: TrainingPeriod, impressions: pl.DataFrame, *, maximum: int, seed: int
-) -> ContextEvaluation | None:
-    """Return the contextual queries of the impression log, or of baskets where no such log exists; None without either.
-
-    Logged impressions: requests with a subject item after the cut-off; positives are the items that survived the funnel
-    to an impression.
-
-    Basket proxy: the first item of a user's day is the context, and the other items of that day are the positives.
-    """
-    logged = impressions.filter(
-        pl.col("stage").is_in(SURVIVED)
-        & pl.col("subject_item_id").is_not_null()
-        & (pl.col("item_id") != pl.col("subject_item_id"))
-        & (pl.Series(to_seconds(impressions["request_time"])) >= comparison.cutoff)
-    )
-    source = "logged impressions" if len(logged) else "basket proxy"
-    pairs = logged if len(logged) else baskets(period, comparison.cutoff)
-    requests = (
-        pairs.select("request_id", "user_id", "request_time", "subject_item_id").unique("request_id").sort("request_id")
-    )
-    if len(requests) > maximum:
-        requests = requests.sample(maximum, seed=seed).sort("request_id")
-    if not len(requests):
-        return None
-    pairs = pairs.join(requests.select("request_id"), on="request_id", how="semi").unique(["request_id", "item_id"])
-    dataset = comparison.asked.dataset
-    ids = dataset.features.item_ids
-    queries, dataset = contextual_queries(
-        dataset,
-        dataset.log,
-        dataset.log.user_rows(requests["user_id"]),
-        seconds=day_starts(to_seconds(requests["request_time"]), period.end),
-        subject=row_numbers(ids, requests["subject_item_id"]),
-        target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
-        cutoff=comparison.cutoff,
-    )
-    asked = EvaluationSet(dataset, queries, comparison.asked.learnt, period.rule.window_days)
-    return ContextEvaluation(asked, source, requests)
-
-
-def baskets(period: TrainingPeriod, cutoff: float) -> pl.DataFrame:
-    """Return positive events after the cut-off as requests: one a user and day with at least two different items.
-
-    Returns:
-        request_id, user_id, request_time, subject_item_id, item_id (one row a positive).
-    """
-    seconds = pl.Series(to_seconds(period.events["event_time"]))
-    wanted = pl.col("event_name").is_in(list(period.rule.event_names)) & pl.col("item_id").is_not_null()
-    day = pl.Series("day", day_starts(seconds.to_numpy(), period.end))
-    events = period.events.with_columns(day).filter(wanted & (seconds >= cutoff))
-    first = events.group_by("user_id", "day", maintain_order=True).agg(
-        subject_item_id=pl.col("item_id").first(), request_time=pl.col("event_time").first()
-    )
-    return (
-        events.join(first, on=["user_id", "day"])
-        .filter(pl.col("item_id") != pl.col("subject_item_id"))
-        .with_columns(request_id=pl.format("{} {}", "user_id", pl.col("day").cast(pl.Int64)))
-        .select("request_id", "user_id", "request_time", "subject_item_id", "item_id")
-    )
-
-
-@dataclass(frozen=True)
-class ContextResult:
-    """One model on the contextual requests."""
-
-    model: ModelName
-    metrics: Metrics
-    relevance: float  # median relevance of the first ten candidates to the subject
-    lists: RankedLists
-
-
-def context_results(comparison: Comparison, evaluation: ContextEvaluation, items: pl.DataFrame) -> list[ContextResult]:
-    """Measure each way of answering: item-kNN from the subject, popularity, the models without and with context."""
-    depth = 100
-    asked, withheld = evaluation.asked, ModelName.contextual_without_context
-    lists = all_lists(comparison.artifacts, asked, depth)
-    base = comparison.artifacts[withheld.base]
-    lists[withheld] = network_lists(withheld, base.network, asked, settings=base.settings, depth=depth)
-    paths = category_nodes(items.sort("item_id")["category"])
-    results = []
-    for model, ranked in lists.items():
-        queries = asked.queries
-        size = len(queries.candidates)
-        metrics = evaluate(
-            ranked, queries.positives, size, advertisers=comparison.advertisers, ks=usable_ks(CONTEXT_KS, size)
-        )
-        relevance = median_relevance(ranked, asked, paths)
-        results.append(ContextResult(model, metrics, relevance, ranked))
-    return results
-
-
-def median_relevance(lists: RankedLists, asked: EvaluationSet, paths: pl.Series, first: int = 10) -> float:
-    """Return the median over requests of the mean relevance of the first candidates to the subject.
-
-    The relevance of an item to a subject is the share of the subject's category path that the item's path has too,
-    0..1. The figure stands in for human labels, where none covers the pair. Requests whose subject has no category
-    are left out.
-    """
-    queries = asked.queries
-    path = paths.to_list()
-    known = np.flatnonzero(queries.context.subject >= 0)
-    values = []
-    for query in known:
-        subject = path[queries.context.subject[query]]
-        shown = lists.items[query, :first]
-        if subject and (shown >= 0).any():
-            nodes = set(subject)
-            candidates = queries.candidates[shown[shown >= 0]]
-            values.append(np.mean([len(nodes.intersection(path[item])) / len(nodes) for item in candidates]))
-    return float(np.median(values)) if values else float("nan")
-
-
-def narrowed(comparison: Comparison, queries: NDArray[np.int64]) -> Comparison:
-    """Return the same comparison for some of its queries."""
-    asked = comparison.asked
-    kept = asked.queries.take(queries)
-    return replace(comparison, asked=replace(asked, queries=kept), user_ids=comparison.user_ids.gather(queries))

@@ -244,6 +244,30 @@ def paired_difference(
     return _bootstrap(first_hits - second_hits, counts, samples, seed=seed, level=level)
 
 
+def paired_ratio(
+    first: RankedLists,
+    second: RankedLists,
+    positives: Positives,
+    *,
+    k: int,
+    samples: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return Recall@K of ``first`` over Recall@K of ``second`` on the same queries, with a paired bootstrap.
+
+    Where ``second`` finds nothing, the ratio is infinite, or NaN where ``first`` finds nothing either.
+
+    >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
+    >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
+    >>> paired_ratio(first, second, positives, k=1, samples=0).estimate  # two hits over one
+    2.0
+    """
+    first_hits, _ = _hits_and_counts(first, positives, k)
+    second_hits, _ = _hits_and_counts(second, positives, k)
+    return _bootstrap(first_hits, second_hits, samples, seed=seed, level=level)
+
+
 def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
     """Return Recall@K by a label of the query, such as history length or country.
 
@@ -364,13 +388,14 @@ def _bootstrap(
     gains: NDArray[np.int64], counts: NDArray[np.int64], samples: int, *, seed: int, level: float
 ) -> Interval:
     """Return the percentile interval of sum(gains) / sum(counts) when queries are drawn again with replacement."""
-    estimate = float(gains.sum() / counts.sum())
-    if not samples:
-        return Interval(estimate, float("nan"), float("nan"))
-    generator = np.random.default_rng(seed)
-    drawn = np.empty(samples)
-    for sample in range(samples):
-        queries = generator.integers(0, len(counts), len(counts))
-        drawn[sample] = gains[queries].sum() / counts[queries].sum()
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = float(gains.sum() / counts.sum())
+        if not samples:
+            return Interval(estimate, float("nan"), float("nan"))
+        generator = np.random.default_rng(seed)
+        drawn = np.empty(samples)
+        for sample in range(samples):
+            queries = generator.integers(0, len(counts), len(counts))
+            drawn[sample] = gains[queries].sum() / counts[queries].sum()
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(estimate, float(low), float(high))

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores
+from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores, rule_lists
 from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
 from ml.evaluation.queries import EvaluationSet, Queries, subject_appended, without_context
+from ml.evaluation.untrained_parts import UntrainedParts
 from ml.examples.context import Context
 from ml.examples.pairs import ranges
+from ml.features.dataset import Dataset
 from ml.features.event_log import newest, within_lookback
+from ml.features.hashing import NONE
 from ml.features.items import DAY
 from ml.models.artifact import ModelArtifact
 from ml.models.batched_forward import embed_items, embed_users, encode_states
@@ -60,20 +63,28 @@ def lists_of_states(
 
 
 def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:
-    """Return the lists of a baseline that is counted rather than trained, from events before ``queries.as_of`` only.
+    """Return the lists of a baseline that is counted, from events before ``queries.as_of`` only.
 
-    With a context, item-kNN answers from the context item alone.
+    With a context, item-kNN answers from the context item alone. The rule goes by the context item, or else by the
+    user's newest item.
     """
     dataset, queries = asked.dataset, asked.queries
-    statistics = dataset.statistics
-    if model in (ModelName.popularity, ModelName.recent_popularity):
-        window = asked.recent_days if model is ModelName.recent_popularity else None
-        counts = popularity_scores(
-            statistics.item, statistics.seconds, queries.as_of, window_days=window, items=len(dataset.features)
+    if model is ModelName.item_knn:
+        knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
+        return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
+    ever, recent = (_events(asked, window)[queries.candidates] for window in (None, asked.recent_days))
+    if model is ModelName.rule:
+        item, groups = _subject_or_newest(asked), _groups(dataset)
+        return rule_lists(
+            np.column_stack([np.where(item >= 0, group[item], -1) for group in groups]),
+            [group[queries.candidates] for group in groups],
+            [recent, ever],
+            depth=depth,
+            exclude=queries.exclude,
         )
-        return popularity_lists(counts[queries.candidates], len(queries), depth, queries.exclude)
-    knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
-    return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
+    return popularity_lists(
+        recent if model is ModelName.recent_popularity else ever, len(queries), depth, queries.exclude
+    )
 
 
 def network_lists(
@@ -88,18 +99,52 @@ def network_lists(
 
 
 def all_lists(
-    artifacts: Mapping[ModelName, ModelArtifact], asked: EvaluationSet, depth: int
+    artifacts: Mapping[ModelName, ModelArtifact], parts: UntrainedParts, asked: EvaluationSet, *, depth: int
 ) -> dict[ModelName, RankedLists]:
     """Return the lists of every baseline and every trained model, in the order of the reports.
 
     Each model is asked under the settings that the model was trained under.
     """
     lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
+    lists[ModelName.parts] = parts.lists(asked, artifacts[ModelName.contextual].settings, depth)
     for model in TRAINED:
         if model in artifacts:
             of_model = artifacts[model]
             lists[model] = network_lists(model, of_model.network, asked, settings=of_model.settings, depth=depth)
-    return lists
+    return {model: lists[model] for model in ModelName if model in lists}
+
+
+def _events(asked: EvaluationSet, window_days: float | None) -> NDArray[np.float32]:
+    """Return the number of events of each item before the queries' instant [items]."""
+    statistics = asked.dataset.statistics
+    return popularity_scores(
+        statistics.item,
+        statistics.seconds,
+        asked.queries.as_of,
+        window_days=window_days,
+        items=len(asked.dataset.features),
+    )
+
+
+def _groups(dataset: Dataset) -> list[NDArray[np.int64]]:
+    """Return what the rule goes by, first things first: the category path, each shorter path, the advertiser [items].
+
+    An item without a value has -1.
+    """
+    advertiser, category = dataset.statistics.groups
+    levels = dataset.features.category.T[::-1]  # the deepest first
+    return [category, *(np.where(level == NONE, -1, level) for level in levels), advertiser]
+
+
+def _subject_or_newest(asked: EvaluationSet) -> NDArray[np.int64]:
+    """Return the subject of each query, else the newest item of the user's history, else -1 [queries]."""
+    queries, log = asked.queries, asked.dataset.log
+    subject = queries.context.subject.copy()
+    missing = np.flatnonzero((subject < 0) & (queries.user >= 0))
+    flat, owner = ranges(log.offsets[queries.user[missing]], queries.history_end[missing])
+    known = log.item[flat] >= 0
+    subject[missing[owner[known]]] = log.item[flat][known]  # in the order of time: the newest stays
+    return subject
 
 
 def _context_or_history(asked: EvaluationSet) -> Ragged:

@@ -19,6 +19,11 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """A baseline of fixed parts, whose few weights are chosen on a slice of the training period."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """A two-tower network of its own.
 
@@ -55,6 +60,8 @@ class ModelName(StrEnum):
     popularity = "popularity", "popularity, all time", Counted()
     recent_popularity = "recent_popularity", "popularity, recent", Counted()
     item_knn = "item_knn", "item-kNN", Counted()
+    rule = "rule", "rule: same category, then recent", Counted()
+    parts = "parts", "parts without training", Weighed()
     mean_pooling = "mean_pooling", "mean pooling", Trained(UserEncoder.mean_pooling, context=False)
     max_pooling = (
         "max_pooling",
@@ -74,9 +81,9 @@ class ModelName(StrEnum):
 
     _value_: str
     label: str  # what people read
-    kind: Counted | Trained | AskedAnotherWay | Truth
+    kind: Counted | Weighed | Trained | AskedAnotherWay | Truth
 
-    def __new__(cls, value: str, label: str, kind: Counted | Trained | AskedAnotherWay | Truth) -> Self:
+    def __new__(cls, value: str, label: str, kind: Counted | Weighed | Trained | AskedAnotherWay | Truth) -> Self:
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label

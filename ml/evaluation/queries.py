@@ -164,16 +164,16 @@ def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[Traini
     """Prepare the period less its last window, and ask for the conversions of that window to validate on."""
     earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
-    return earlier, prepared, newest_window(period, prepared, settings)
+    return earlier, prepared, newest_window(period, prepared.dataset, settings)
 
 
-def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> EvaluationSet:
+def newest_window(period: TrainingPeriod, known: Dataset, settings: Settings) -> EvaluationSet:
     """Return the queries of a validation: users with conversions in the period's last window.
 
-    The models learn from ``prepared``, the period before that window.
+    The models learn from ``known``, the data before that window.
     """
     queries, dataset = future_queries(
-        prepared.dataset,
+        known,
         whole_log(period, settings),
         period.end - period.window,
         rule=period.rule,
@@ -181,7 +181,7 @@ def newest_window(period: TrainingPeriod, prepared: Prepared, settings: Settings
         seed=settings.training.seed,
         only_candidates=True,
     )
-    return EvaluationSet(dataset, queries, prepared.dataset.log, period.rule.window_days)
+    return EvaluationSet(dataset, queries, known.log, period.rule.window_days)
 
 
 def without_context(asked: EvaluationSet) -> EvaluationSet:

@@ -47,7 +47,7 @@ DIVERSITY = "Diversity: share of the catalogue that fills 90 % of all retrieved 
 
 @dataclass(frozen=True)
 class ContextLift:
-    """One model with and without the context: recall, and the median relevance of candidates to the subject item."""
+    """A surface with and without the context: recall, and the median relevance of candidates to the subject item."""
 
     recall_without: float
     recall_with: float
@@ -137,19 +137,18 @@ def pareto_scatter(
     return figure
 
 
-def context_bars(by_model: Mapping[str, ContextLift], k: int, subtitle: str = "") -> Figure:
+def context_bars(by_surface: Mapping[str, ContextLift], k: int, subtitle: str = "") -> Figure:
     """Draw, with and without context, the recall and the candidates' relevance to the subject item, side by side."""
     figure = Figure(figsize=(9.6, 4.6), dpi=RESOLUTION, facecolor="white")
     put_titles(figure, "What the context adds", subtitle)
     panels = figure.subplots(1, 2)
-    names = [model_label(model) for model in by_model]
-    lifts = list(by_model.values())
+    names, lifts = list(by_surface), list(by_surface.values())
     recall = ([lift.recall_without for lift in lifts], [lift.recall_with for lift in lifts])
     relevance = ([lift.relevance_without for lift in lifts], [lift.relevance_with for lift in lifts])
     dress(panels[0], "", f"Recall@{k}")
     pairs_of_bars(panels[0], names, recall, lambda value: f"{100 * value:.1f} %")
     percent_axis(panels[0])
-    dress(panels[1], "", "Median relevance to the subject (cosine)")
+    dress(panels[1], "", "Median relevance to the subject")
     pairs_of_bars(panels[1], names, relevance, lambda value: f"{value:.2f}")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import polars as pl
 import torch
+from pydantic import BaseModel
 
 from ml.features.content import ContentBasis
 from ml.features.dataset import Dataset, build_dataset
@@ -99,6 +100,22 @@ def _naming(path: Path) -> Iterator[None]:
         raise damaged(path, first_line(error)) from error
 
 
+def _without_retired(values: Mapping[str, Any], group: type[BaseModel]) -> dict[str, Any]:
+    """Return stored settings without those that this version of adseq has no longer.
+
+    A setting that changed what a model computes cannot retire so: ``FORMAT`` rises, and the artefact is refused.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        field = group.model_fields.get(name)
+        if field is None:
+            continue
+        inner: Any = field.annotation
+        of_group = isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, Mapping)
+        kept[name] = _without_retired(value, inner) if of_group else value
+    return kept
+
+
 def damaged(path: Path, why: str) -> ArtifactError:
     """Return the error for a damaged file of a model; the message says how to go on."""
     return ArtifactError(
@@ -158,7 +175,7 @@ class Artifact(ABC, Generic[Network]):
         description = read_description(directory)
         verify_checksums(directory)
         with _naming(directory / DESCRIPTION):
-            settings = Settings.model_validate(description["settings"])
+            settings = Settings.model_validate(_without_retired(description["settings"], Settings))
             network = cls.untrained(ModelShape(**description["shape"]), settings)
         with _naming(directory / WEIGHTS):
             network.load_state_dict(torch.load(directory / WEIGHTS, weights_only=True, map_location="cpu"))

@@ -148,6 +148,20 @@ class RankedLists:
         scores = np.where(items == NO_ITEM, -np.inf, -np.arange(depth))
         return RankedLists(items, scores.astype(np.float32))
 
+    @staticmethod
+    def from_places(
+        query_rows: NDArray[np.int64], places: NDArray[np.int64], items: NDArray[np.int64], *, queries: int, depth: int
+    ) -> RankedLists:
+        """Build lists from (query row, place from 0, item) triples, filled up to ``depth``; scores fall by one a rank.
+
+        >>> rows, places, items = np.array([1, 0, 1]), np.array([0, 0, 1]), np.array([7, 5, 6])
+        >>> RankedLists.from_places(rows, places, items, queries=2, depth=2).items.tolist()
+        [[5, -1], [7, 6]]
+        """
+        found = np.full((queries, depth), NO_ITEM, np.int64)
+        found[query_rows, places] = items
+        return RankedLists(found, np.where(found == NO_ITEM, -np.inf, -np.arange(depth)).astype(np.float32))
+
     @property
     def queries(self) -> int:
         return len(self.items)

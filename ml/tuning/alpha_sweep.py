@@ -66,7 +66,7 @@ def sweep_alphas(
     models.mkdir(parents=True, exist_ok=True)
     earlier = period.until(period.end - period.window)
     prepared = prepare(earlier, settings)
-    asked = newest_window(period, prepared, settings)
+    asked = newest_window(period, prepared.dataset, settings)
     advertisers = advertiser_codes(period.items)[asked.queries.candidates]
     points: list[SweepPoint] = []
     grid = list(variants(settings))

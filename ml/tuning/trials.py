@@ -26,12 +26,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from ml.evaluation.item_report import advertiser_codes, baskets
+from ml.evaluation.contextual_requests import context_evaluation
+from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import Metrics, evaluate, mlflow_name, usable_ks
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, validation_slice
+from ml.evaluation.queries import EvaluationSet, validation_slice
 from ml.examples.period import Prepared, TrainingPeriod
-from ml.features.event_log import row_numbers, to_seconds
 from ml.training.fit import VALIDATION_KS, fit
 from ml.training.item_task import ItemTask
 from ml.tuning.space import Dimension, space_around, suggested, without
@@ -134,7 +134,9 @@ class Tuning:
                     else "a search has nothing to tell trials apart by"
                 )
             )
-        in_context = _basket_queries(period, earlier.end, prepared, asked=asked, settings=base)
+        maximum = base.training.validation_users
+        baskets = context_evaluation(asked, period, None, maximum=maximum, seed=base.training.seed)
+        in_context = baskets.asked if baskets and (baskets.asked.queries.positives.items >= 0).any() else None
         if objective.in_context and in_context is None:
             raise ValueError(
                 f"the objective {objective} needs days on which a user converts with several items; the last "
@@ -310,28 +312,3 @@ def study_figures(study: optuna.Study) -> dict[str, Figure]:
             pyplot.close(figure)  # logged, not shown
             figures[name] = figure
     return figures
-
-
-def _basket_queries(
-    period: TrainingPeriod, cutoff: float, prepared: Prepared, *, asked: EvaluationSet, settings: Settings
-) -> EvaluationSet | None:
-    """Return the slice's days with several conversions as requests in context (a basket proxy); None without any."""
-    pairs = baskets(period, cutoff)
-    requests = pairs.unique("request_id").sort("request_id")
-    maximum, seed = settings.training.validation_users, settings.training.seed
-    if len(requests) > maximum:
-        requests = requests.sample(maximum, seed=seed).sort("request_id")
-    pairs = pairs.join(requests.select("request_id"), on="request_id", how="semi").unique(["request_id", "item_id"])
-    ids, log = prepared.dataset.features.item_ids, asked.dataset.log
-    queries, dataset = contextual_queries(
-        prepared.dataset,
-        log,
-        log.user_rows(requests["user_id"]),
-        seconds=day_starts(to_seconds(requests["request_time"]), period.end),
-        subject=row_numbers(ids, requests["subject_item_id"]),
-        target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
-        cutoff=cutoff,
-    )
-    if not (queries.positives.items >= 0).any():
-        return None
-    return EvaluationSet(dataset, queries, asked.learnt, asked.recent_days)

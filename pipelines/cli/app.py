@@ -124,9 +124,21 @@ def validate(
 
 @app.command()
 @stoppable
-def summary(home: HomeOption = DEFAULT_HOME) -> None:
+def summary(
+    home: HomeOption = DEFAULT_HOME,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every figure under its stable dotted name (docs/metrics.md) as JSON.")
+    ] = False,
+) -> None:
     """Show the results of a home: the models, the days, and where its parts lie."""
     with readable():
+        if as_json:
+            import json
+
+            from pipelines.cli.headline_figures import headline_figures
+
+            print(json.dumps(headline_figures(_readable_home(home)), indent=1))
+            return
         from pipelines.cli.summary import show
 
         show(_readable_home(home), console)

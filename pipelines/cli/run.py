@@ -5,6 +5,7 @@ One process, because importing lightning and mlflow costs about 12 seconds a pro
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from pipelines.checks.fault import Checked, Fault
 from pipelines.checks.tables import tables_part
 from pipelines.cli.errors import RunFailed, RunRefused
 from pipelines.cli.interruption import before_ending
+from pipelines.cli.last_run import record_run
 from pipelines.cli.progress import Progress, reason
 from pipelines.due_days import Standing, standing_of
 from pipelines.instance import COMMAND_TAGS, cancel_run, close_abandoned_runs
@@ -125,6 +127,7 @@ class Local:
                 on, and the error comes at the end.
             HomeLocked: another process writes to the home.
         """
+        started = time.monotonic()
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
@@ -149,6 +152,8 @@ class Local:
                 self.console.print(
                     f"Every landed day is done already{but}. --again repeats days, --retrain trains anew."
                 )
+                return
+            record_run(self.home, time.monotonic() - started)
 
     def _training_job(self, *, retrain: bool) -> str | None:
         """Return and announce the job that must run before any day; None for a champion with all its reports."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ml.evaluation.model_names import AdvertiserModelName, ModelName
+from ml.evaluation.model_names import LABELS, AdvertiserModelName, ModelName
+from ml.evaluation.report_rows import FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
+from pipelines.cli.headline_figures import report_rows
+from settings import Settings
 from warehouse.home import Home
 from warehouse.item_trainings import WITHOUT_SERVICE, why_advertisers_alone
 from warehouse.tables import Tables
 
 ITEM_MODELS = tuple(model for model in ModelName if not model.needs_context)
+CONTEXT_MODELS = tuple(ModelName)
+NO_BASELINES = {ModelName.oracle.value, ModelName.contextual_without_context.value}
+"""Models that a lead is not measured against: the truth, and our own model with its eyes shut."""
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "recall@10": ("recall", "recall@10"),
@@ -22,6 +29,14 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "diversity90": ("diversity", "diversity90"),
 }
 """Column -> (report, metric) in the table ``model_metrics``."""
+
+CONTEXT_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "recall@10": ("context", "recall@10"),
+    "recall@100": ("context", "recall@100"),
+    "diversity90": ("context", "diversity90"),
+    "true relevance": ("context", "true_relevance@10"),
+    "category overlap": ("context", "category_overlap@10"),
+}
 
 ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "recall@10": ("advertiser_recall", "recall@10"),
@@ -52,9 +67,19 @@ def show(home: Home, console: Console) -> None:
     if alone:
         console.print(f"[yellow]{escape(alone)} {WITHOUT_SERVICE}[/]", highlight=False, soft_wrap=True)
     else:
-        console.print(_models(tables, "Next conversion, whole catalogue ranked", ITEM_MODELS, COLUMNS))
-    if "advertiser_recall" in {values["report"] for values in tables.partitions("model_metrics")}:
-        console.print(_models(tables, "Next advertiser", tuple(AdvertiserModelName), ADVERTISER_COLUMNS))
+        _show_items(tables, console)
+    of_advertisers = report_rows(tables, "advertiser_recall")
+    if of_advertisers:
+        ours = AdvertiserModelName.advertiser_model
+        table = _models(
+            "Next advertiser",
+            tuple(AdvertiserModelName),
+            ADVERTISER_COLUMNS,
+            {"advertiser_recall": of_advertisers},
+            ours,
+        )
+        table.caption = " ".join(_verdict(of_advertisers, ours))
+        console.print(table)
     days = _days(tables)
     if days is not None:
         console.print(days)
@@ -65,31 +90,109 @@ def show(home: Home, console: Console) -> None:
         console.print(f"  {command:<36}{what}", highlight=False, soft_wrap=True)
 
 
+def _show_items(tables: Tables, console: Console) -> None:
+    """Print the item models without a context, then beside an item on each surface."""
+    ours = ModelName.contextual
+    found = {report: report_rows(tables, report) for report in ("recall", "diversity", "context")}
+    table = _models("Next conversion, whole catalogue ranked", ITEM_MODELS, COLUMNS, found=found, champion=ours)
+    if found["recall"]:
+        table.caption = " ".join([*_verdict(found["recall"], ours), *_oracle(found["recall"])])
+    console.print(table)
+    for surface in dict.fromkeys(row.group for row in found["context"] if row.segment is Segment.surface):
+        rows = [replace(row, segment=Segment.all, group="") for row in found["context"] if row.group == surface]
+        table = _models(
+            f"With the live context: {surface}", CONTEXT_MODELS, CONTEXT_COLUMNS, found={"context": rows}, champion=ours
+        )
+        table.caption = " ".join([*_lift(rows), *_verdict(rows, ours)])
+        console.print(table)
+
+
 def _models(
-    tables: Tables,
     title: str,
     models: Sequence[ModelName] | Sequence[AdvertiserModelName],
     columns: Mapping[str, tuple[str, str]],
+    *,
+    found: Mapping[str, Sequence[ReportRow]],
+    champion: str,
 ) -> Table:
-    """Return a table with one row for each model that a report of the columns knows."""
-    values: dict[tuple[str, str, str], float] = {}
-    if tables.exists("model_metrics"):
-        reports = {report for report, _ in columns.values()}
-        rows = tables.scan("model_metrics").filter(pl.col("report").is_in(reports)).collect()
-        rows = rows.select("report", "model", "metric", "value")
-        values = {(report, model, metric): value for report, model, metric, value in rows.iter_rows()}
-    table = Table(title=title, title_justify="left")
+    """Return a table with one row for each model that a report of the columns knows.
+
+    A column that no model has a figure for is left out, and the champion's row is marked.
+    """
+    values = {
+        (report, row.model, row.metric): row.value
+        for report, rows in found.items()
+        for row in rows
+        if row.segment is Segment.all
+    }
+    shown = {
+        name: place
+        for name, place in columns.items()
+        if not values or any((report, metric) == place for report, _, metric in values)
+    }
+    table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("Model")
-    for column in columns:
+    for column in shown:
         table.add_column(column, justify="right")
     present = {model for _, model, _ in values}
     for model in models:
         if model.value in present or not present:
-            cells = [values.get((report, model.value, metric)) for report, metric in columns.values()]
-            table.add_row(model.label, *("–" if value is None else f"{value:.4f}" for value in cells))
+            cells = [values.get((report, model.value, metric)) for report, metric in shown.values()]
+            is_champion = present and model.value == champion
+            table.add_row(
+                f"{model.label} ★" if is_champion else model.label,
+                *("–" if value is None else f"{value:.4f}" for value in cells),
+                style="bold" if is_champion else None,
+            )
     if not present:
         table.caption = "No report has run yet: adseq run"
     return table
+
+
+def _verdict(rows: Sequence[ReportRow], ours: str) -> list[str]:
+    """Return sentences on the lead over the strongest other model at ten; none where the lead was not measured."""
+    recall = {row.model: row.value for row in rows if row.metric == "recall@10" and row.segment is Segment.all}
+    others = {model: value for model, value in recall.items() if model != ours and model not in NO_BASELINES and value}
+    if not others or not recall.get(ours):
+        return []
+    strongest = max(others, key=lambda model: others[model] or 0.0)
+    lead = next((row for row in rows if row.metric == less(10, strongest)), None)
+    if lead is None or lead.value is None or lead.low is None or lead.high is None:
+        return []
+    between = f"{lead.value:+.4f} ({lead.low:+.4f} to {lead.high:+.4f})"
+    label = LABELS[strongest]
+    if lead.low <= 0 <= lead.high:
+        return [f"★ is level with the strongest other, {label}: recall@10 {between}."]
+    if lead.value > 0:
+        return [f"★ leads the strongest other, {label}: recall@10 {between}."]
+    return [f"★ is below the strongest other, {label}: recall@10 {between}.", *_brief(rows, ours)]
+
+
+def _brief(rows: Sequence[ReportRow], ours: str) -> list[str]:
+    """Return a sentence where the training was shorter than the default settings allow."""
+    trained = next((row.value for row in rows if row.model == ours and row.metric == TRAINED_EXAMPLES), None)
+    training, advertisers = Settings().training, Settings().advertisers
+    usual = training if ours == ModelName.contextual else advertisers
+    default = type(usual)().maximum_epochs * type(usual)().epoch_examples
+    if trained is None or trained >= default:
+        return []
+    return [
+        f"It was trained briefly, on {trained:,.0f} examples; the default settings allow {default:,} "
+        "(`adseq run --retrain` without the demo's settings)."
+    ]
+
+
+def _lift(rows: Sequence[ReportRow]) -> list[str]:
+    lift = next((row for row in rows if row.metric.startswith("lift@")), None)
+    if lift is None or lift.value is None or lift.low is None or lift.high is None:
+        return []
+    recall, between = lift.metric.replace("lift", "recall"), f"({lift.low:.2f} to {lift.high:.2f})"
+    return [f"The context multiplies {recall} by {lift.value:.2f} {between}."]
+
+
+def _oracle(rows: Sequence[ReportRow]) -> list[str]:
+    futures = next((row.value for row in rows if row.model == ModelName.oracle and row.metric == FUTURES), None)
+    return [] if futures is None else [f"The oracle is the mean of {futures:,.0f} futures of each user."]
 
 
 def _days(tables: Tables) -> Table | None:

@@ -22,6 +22,7 @@ from ml.evaluation.metrics import mlflow_metrics
 from ml.evaluation.model_lists import baseline_lists, network_lists
 from ml.evaluation.model_names import EVALUABLE, ModelName
 from ml.evaluation.queries import EvaluationSet
+from ml.evaluation.untrained_parts import choose_weights
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
@@ -113,9 +114,12 @@ def _answers(
     home: Home,
     console: Console,
 ) -> Iterator[Answer]:
-    """Yield the answers under one seed; each network is trained once."""
+    """Yield the answers under one seed; each network is trained once, and the weights of the parts are chosen once."""
+    parts = choose_weights(period, None, settings) if ModelName.parts in models else None
 
     def lists_of(model: ModelName, network: TwoTower | None, depth: int) -> RankedLists:
+        if model is ModelName.parts and parts:
+            return parts.lists(asked, settings, depth)
         if network is None:
             return baseline_lists(model, asked, depth)
         return network_lists(model, network, asked, settings=settings, depth=depth)

@@ -19,27 +19,30 @@ from assets.common.workspace import Workspace
 from assets.quality import CHECKS
 from assets.steps.period import training_period
 from assets.steps.versions import item_versions
-from ml.evaluation.item_report import Comparison, lists_of_frame, load_comparison, narrowed
+from ml.evaluation.item_report import Comparison, lists_of_frame, load_comparison
 from ml.evaluation.metrics import mlflow_name
 from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
+from ml.evaluation.report_rows import Segment, rows_of_frame
 from ml.models.artifact import ModelArtifact
 from ml.models.version_directories import evaluation_part
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
 from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
+from pipelines.cli.headline_figures import PROTOCOLS, headline_figures
 from settings import Settings
 from tests import processes
 from tests.assets.world import DAYS, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_UNTIL
 from tests.flow import Ran
+from tests.processes import PROJECT
 from warehouse.as_of import items_as_of
 from warehouse.contracts import KEYS, LandingTable
 from warehouse.days import day_end
 from warehouse.tables import vectors
 
 pytestmark = pytest.mark.slow
-COMPARED = [model for model in ModelName if model in (*BASELINES, *TRAINED)]
+COMPARED = [model for model in ModelName if model in (*BASELINES, ModelName.parts, *TRAINED)]
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +61,9 @@ def comparison(ran: Ran) -> Comparison:
 
 
 @pytest.fixture(scope="module")
-def oracle(ran: Ran, comparison: Comparison) -> tuple[Comparison, dict[str, RankedLists]]:
-    """The oracle's users, with the stored lists of every model and of the oracle for them."""
-    where: dict[str, str | date] = {"model_version": "item-1"}
-    stored = ran.tables.read("oracle_lists", where).sort("user_id")
-    queries = np.flatnonzero(comparison.user_ids.is_in(stored["user_id"].implode()).to_numpy())
-    few = narrowed(comparison, queries)
-    assert few.user_ids.sort().equals(stored["user_id"], check_names=False)
-    ranked = few.user_ids.alias("user_id").to_frame().join(stored, on="user_id", how="left", maintain_order="left")
-    rows = ranked["items"].to_list()
-    lists = lists_of_frame(ran.tables.read("evaluation_lists", where), comparison.user_ids)
-    found = {model.value: RankedLists(each.items[queries], each.scores[queries]) for model, each in lists.items()}
-    return few, {**found, "oracle": RankedLists.from_rows(rows, max(map(len, rows)))}
+def lists(ran: Ran, comparison: Comparison) -> dict[ModelName, RankedLists]:
+    """The stored lists of every model, and of the oracle."""
+    return lists_of_frame(ran.tables.read("evaluation_lists", {"model_version": "item-1"}), comparison.user_ids)
 
 
 def hits_and_counts(
@@ -84,10 +78,14 @@ def hits_and_counts(
 
 
 def metric(ran: Ran, report: str, model: str, name: str) -> float:
-    row = ran.tables.read("model_metrics", {"report": report}).filter(
-        pl.col("model") == model, pl.col("metric") == name
-    )
-    return float(row["value"].item())
+    rows = rows_of_frame(ran.tables.read("model_metrics", {"report": report}))
+    (value,) = [
+        row.value
+        for row in rows
+        if (row.model, row.metric) == (model, name) and row.segment in (Segment.all, Segment.surface)
+    ]
+    assert value is not None
+    return value
 
 
 def test_every_asset_is_materialized_and_every_run_has_succeeded(instance: dg.DagsterInstance) -> None:
@@ -216,7 +214,7 @@ def test_mlflow_has_the_runs_with_parameters_and_metrics(ran: Ran) -> None:
     assert training.data.metrics["epochs"] == 1
     assert training.data.tags["dagster_asset"] == "item_model"
     names = {f"{report} {TRAINED_UNTIL}" for report in ("recall_report", "diversity_report", "context_report")}
-    assert names | {model.value for model in COMPARED} <= set(found[REPORTS])
+    assert names | {f"item {model}" for model in COMPARED} <= set(found[REPORTS])
     assert set(found[DAILY]) == {f"daily_recall {day}" for day in DAYS}
 
 
@@ -247,10 +245,10 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], fin
 
 def test_the_closing_table_has_every_model_and_the_oracle(ran: Ran) -> None:
     for model in (*COMPARED, ModelName.oracle):
-        label = model.label
+        label = f"{model.label} ★" if model is ModelName.contextual else model.label
         row = re.search(rf"│ {re.escape(label)} +│ +(0\.\d{{4}}) │ +(0\.\d{{4}}) │ +(0\.\d{{4}}) │", ran.printed)
         assert row, f"no full row of {label} in {ran.printed}"
-    shown = re.search(r"│ contextual +│ +(\S+) │ +(\S+) │ +(\S+) │", ran.printed)
+    shown = re.search(r"│ contextual ★ +│ +(\S+) │ +(\S+) │ +(\S+) │", ran.printed)
     assert shown
     assert float(shown[1]) == pytest.approx(metric(ran, "recall", "contextual", "recall@10"), abs=1e-4)
     assert float(shown[2]) == pytest.approx(metric(ran, "recall", "contextual", "recall@100"), abs=1e-4)
@@ -258,18 +256,18 @@ def test_the_closing_table_has_every_model_and_the_oracle(ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("k", [10, 100])
-def test_the_reported_recall_is_that_of_the_stored_lists(ran: Ran, comparison: Comparison, k: int) -> None:
-    lists = lists_of_frame(ran.tables.read("evaluation_lists", {"model_version": "item-1"}), comparison.user_ids)
-    assert list(lists) == COMPARED
+def test_the_reported_recall_is_that_of_the_stored_lists(
+    ran: Ran, comparison: Comparison, lists: dict[ModelName, RankedLists], k: int
+) -> None:
+    assert list(lists) == [*COMPARED, ModelName.oracle]
     for model, ranked in lists.items():
         hits, counts = hits_and_counts(comparison, ranked, k)
         assert metric(ran, "recall", model.value, f"recall@{k}") == pytest.approx(hits.sum() / counts.sum()), model
 
 
 def test_the_reported_share_of_slots_never_engaged_with_is_that_of_the_stored_lists(
-    ran: Ran, comparison: Comparison
+    ran: Ran, comparison: Comparison, lists: dict[ModelName, RankedLists]
 ) -> None:
-    lists = lists_of_frame(ran.tables.read("evaluation_lists", {"model_version": "item-1"}), comparison.user_ids)
     events = ran.tables.scan("events").filter(pl.col("event_time").dt.epoch("s") < comparison.cutoff).collect()
     never = ~comparison.item_ids.is_in(events["item_id"].drop_nulls().implode()).to_numpy()
     asked = np.flatnonzero(comparison.asked.queries.positives.counts)
@@ -280,28 +278,72 @@ def test_the_reported_share_of_slots_never_engaged_with_is_that_of_the_stored_li
 
 
 @pytest.mark.parametrize("k", [10, 100])
-def test_no_model_beats_the_oracle(oracle: tuple[Comparison, dict[str, RankedLists]], k: int) -> None:
+def test_no_model_beats_the_oracle(comparison: Comparison, lists: dict[ModelName, RankedLists], k: int) -> None:
     """By more than two standard errors (linearised ratio of hits to positives, over users)."""
-    comparison, lists = oracle
-    assert len(comparison.user_ids) == int(SETTINGS["ADSEQ_EVALUATION__ORACLE_USERS"])
-    best, counts = hits_and_counts(comparison, lists["oracle"], k)
+    best, counts = hits_and_counts(comparison, lists[ModelName.oracle], k)
     for model in COMPARED:
-        hits, _ = hits_and_counts(comparison, lists[model.value], k)
+        hits, _ = hits_and_counts(comparison, lists[model], k)
         lead = (hits - best).sum() / counts.sum()
         error = np.sqrt(((hits - best - lead * counts) ** 2).sum()) / counts.sum()
         assert lead <= 2 * error, f"{model} leads by {lead:.4f}, standard error {error:.4f}"
-    popular, _ = hits_and_counts(comparison, lists["popularity"], k)
+    popular, _ = hits_and_counts(comparison, lists[ModelName.popularity], k)
     assert best.sum() > 1.5 * popular.sum()  # the oracle does know something
 
 
 def test_the_context_report_compares_with_and_without(ran: Ran) -> None:
-    table = ran.tables.read("model_metrics", {"report": "context"})
-    assert {"contextual", "contextual_without_context"} <= set(table["model"])
-    relevance = dict(table.filter(metric="relevance@10").select("model", "value").rows())
-    assert all(0 <= value <= 1 for value in relevance.values())
-    assert metric(ran, "context", "contextual", "recall@100") != metric(
-        ran, "context", "contextual_without_context", "recall@100"
+    rows = [
+        row
+        for row in rows_of_frame(ran.tables.read("model_metrics", {"report": "context"}))
+        if row.segment is Segment.surface
+    ]
+    assert {row.group for row in rows} == {"related_pins"}
+    assert {row.model for row in rows} >= {"contextual", "contextual_without_context", "rule", "parts", "sequential"}
+    relevance = {row.model: row.value for row in rows if row.metric == "true_relevance@10"}
+    assert all(value is not None and 0 <= value <= 1 for value in relevance.values())
+    with_context, without = (
+        metric(ran, "context", model, "recall@10") for model in ("contextual", "contextual_without_context")
     )
+    assert metric(ran, "context", "contextual", "lift@10") == pytest.approx(with_context / without)
+
+
+def test_segments_add_up_to_all_queries(ran: Ran, comparison: Comparison) -> None:
+    """Weighed by their positives, which the world gives to every country and content type."""
+    rows = rows_of_frame(ran.tables.read("model_metrics", {"report": "recall"}))
+    for segment in (Segment.country, Segment.content_type, Segment.conversion, Segment.history_length):
+        recall = [row.value or 0.0 for row in rows if row.segment is segment and row.model == "rule"]
+        assert len(recall) > 1, segment
+        assert min(recall) <= metric(ran, "recall", "rule", "recall@100") <= max(recall), segment
+
+
+def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran) -> None:
+    figures = headline_figures(ran.home)
+    surface = "context.related_pins"
+    assert {
+        *(f"item.{model}.{metric}" for model in COMPARED for metric in ("recall@10", "recall@100", "diversity90")),
+        *(f"item.{model}.recall@10.{bound}" for model in COMPARED for bound in ("low", "high")),
+        *(f"{surface}.{model}.recall@10" for model in ("rule", "parts", "sequential", "contextual", "withheld")),
+        *(f"{surface}.lift@10{bound}" for bound in ("", ".low", ".high")),
+        "advertiser.advertiser_model.recall@10",
+        *(f"daily.{day}.recall@10" for day in DAYS),
+        "run.seconds",
+    } <= set(figures)
+    assert figures["item.rule.recall@10"] == metric(ran, "recall", "rule", "recall@10")
+    assert figures["item.contextual.recall@10.less.rule"] == pytest.approx(
+        figures["item.contextual.recall@10"] - figures["item.rule.recall@10"]
+    )
+    documented = (PROJECT / "docs" / "metrics.md").read_text()
+    patterns = [
+        re.compile(
+            re.sub(r"<[^>]+>", "[^.]+", re.escape(name).replace(re.escape("<"), "<").replace(re.escape(">"), ">"))
+        )
+        for name in re.findall(r"^\| `([^`]+)`", documented, re.MULTILINE)
+    ]
+    unknown = [name for name in figures if not any(pattern.fullmatch(_unbounded(name)) for pattern in patterns)]
+    assert not unknown
+
+
+def _unbounded(name: str) -> str:
+    return name.removesuffix(".low").removesuffix(".high")
 
 
 @pytest.mark.parametrize("report", ["recall", "diversity", "context", "advertiser_recall"])
@@ -314,6 +356,8 @@ def test_the_table_of_a_report_and_its_runs_hold_the_same_figures(ran: Ran, repo
         for run in runs.values()
         if run.data.tags.get("mlflow.parentRunId") == of_report.info.run_id
     }
-    for model, name, value in ran.tables.read("model_metrics", {"report": report}).rows():
-        if value is not None:
-            assert logged[model][mlflow_name(name)] == pytest.approx(value, nan_ok=True)
+    for row in rows_of_frame(ran.tables.read("model_metrics", {"report": report})):
+        name = mlflow_name(row.name(PROTOCOLS[report]))
+        for end, value in {"": row.value, **row.bounds}.items():
+            if value is not None:
+                assert logged[row.model][f"{name}{end}"] == pytest.approx(value, nan_ok=True)

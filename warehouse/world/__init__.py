@@ -5,5 +5,15 @@ from __future__ import annotations
 from warehouse.world.generate import WorldSummary, is_world, read_settings, write_day, write_world
 from warehouse.world.oracle import oracle_ranking
 from warehouse.world.settings import WorldSettings
+from warehouse.world.true_relevance import true_relevance
 
-__all__ = ["WorldSettings", "WorldSummary", "is_world", "oracle_ranking", "read_settings", "write_day", "write_world"]
+__all__ = [
+    "WorldSettings",
+    "WorldSummary",
+    "is_world",
+    "oracle_ranking",
+    "read_settings",
+    "true_relevance",
+    "write_day",
+    "write_world",
+]

@@ -66,6 +66,26 @@ class Requests:
     style: NDArray[np.float64]
     word: NDArray[np.int64]
 
+    def take(self, rows: NDArray[np.int64]) -> Requests:
+        """Return some requests, repeats allowed."""
+        return Requests(**{name: getattr(self, name)[rows] for name in Requests.__annotations__})
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of each request (requests, candidates).
+
+    ``item`` is an item index (-1 where nothing ships), ``recipe`` an index of ``SOURCES``. A candidate that is not
+    ``valid`` repeats another candidate or the subject. ``relevance`` is the truth, ``stage`` the furthest stage that
+    the candidate reached.
+    """
+
+    item: NDArray[np.int64]
+    recipe: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+    relevance: NDArray[np.float64]
+    stage: NDArray[np.int64]
+
 
 def log_requests(world: World, state: State, day: int) -> pl.DataFrame:
     """Return the impression log of one day: ``IMPRESSION_SCHEMA`` plus ``relevance``, the truth behind labels (0..1).
@@ -74,7 +94,28 @@ def log_requests(world: World, state: State, day: int) -> pl.DataFrame:
         state: at the end of the day; it is read only.
     """
     generator = world.settings.generator("funnel", day)
-    requests = _draw_requests(world, state, day, generator)
+    requests = draw_requests(world, state, day, generator)
+    count = len(requests.row)
+    candidates = lead_through(world, state, requests, day=day, generator=generator)
+    second = (generator.choice(24, count, p=HOURLY_ACTIVITY / HOURLY_ACTIVITY.sum()) + generator.random(count)) * 3600
+    request, slot = np.nonzero(candidates.valid)
+    return _frame(
+        world, state, requests, day=day, second=second, request=request, item=candidates.item[request, slot]
+    ).with_columns(
+        source=SOURCES.gather(candidates.recipe[request, slot]),
+        stage=pl.Series(STAGES).gather(candidates.stage[request, slot]),
+        relevance=pl.Series(candidates.relevance[request, slot]),
+    )
+
+
+def lead_through(
+    world: World, state: State, requests: Requests, *, day: int, generator: np.random.Generator
+) -> Candidates:
+    """Draw candidates for each request by the legacy policy, and lead them through the funnel.
+
+    Args:
+        state: at the end of the day; it is read only.
+    """
     count, width = len(requests.row), world.settings.candidates
     recipes = np.where(
         (requests.surface == HOME_FEED)[:, None],
@@ -92,15 +133,21 @@ def log_requests(world: World, state: State, day: int) -> pl.DataFrame:
     relevance = _relevance(world, requests, np.maximum(item, 0))
     affinity = _affinity(world, state, requests.row, np.maximum(item, 0))
     stage = _run_funnel(requests.surface, valid, relevance, affinity=affinity, generator=generator)
-    second = (generator.choice(24, count, p=HOURLY_ACTIVITY / HOURLY_ACTIVITY.sum()) + generator.random(count)) * 3600
-    request, slot = np.nonzero(valid)
-    return _frame(
-        world, state, requests, day=day, second=second, request=request, item=item[request, slot]
-    ).with_columns(
-        source=SOURCES.gather(recipes[request, slot]),
-        stage=pl.Series(STAGES).gather(stage[request, slot]),
-        relevance=pl.Series(relevance[request, slot]),
+    return Candidates(item, recipes, valid, relevance, stage)
+
+
+def relevance_to_subjects(world: World, subject: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the true relevance of items beside subjects, 0 to 1 [pairs]; both are item indices [pairs]."""
+    items = world.catalogue.items
+    beside = Requests(
+        row=np.zeros_like(subject),
+        surface=np.full_like(subject, RELATED_PINS),
+        subject=subject,
+        leaf=items.leaf[subject],
+        style=items.style[subject],
+        word=np.full_like(subject, -1),
     )
+    return _relevance(world, beside, item[:, None])[:, 0]
 
 
 def rate(world: World, impressions: pl.DataFrame) -> pl.DataFrame:
@@ -130,7 +177,8 @@ def rate(world: World, impressions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _draw_requests(world: World, state: State, day: int, generator: np.random.Generator) -> Requests:
+def draw_requests(world: World, state: State, day: int, generator: np.random.Generator) -> Requests:
+    """Draw the requests of a day; ``generator``: the day's stream of the purpose "funnel"."""
     settings, population, leaves = world.settings, world.population, world.catalogue.leaves
     present = population.joined[state.person] <= day
     # Whoever shops much also browses much, though not in proportion.

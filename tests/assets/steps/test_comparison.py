@@ -38,11 +38,11 @@ def test_four_reports_of_a_run_load_one_comparison_and_measure_each_model_once(
     counted("load_comparison")
     counted("measure")
     workspace = Workspace(Settings(home=copy_of(ran.home, tmp_path / "home").root))
-    lists = evaluation_lists_of(workspace, newest_comparison(workspace).comparison)
+    lists = evaluation_lists_of(workspace, newest_comparison(workspace))
     report_recall(workspace, {})
     report_diversity(workspace, {})
     assert report_context(workspace, {})
-    assert calls == ["load_comparison", *["measure"] * (lists["model"].n_unique() + 1)]  # and the oracle
+    assert calls == ["load_comparison", *["measure"] * lists["model"].n_unique()]
     stored = ran.tables.read("evaluation_lists", {"model_version": "item-1"})
     assert lists.sort("model", "user_id")["items"].equals(stored.sort("model", "user_id")["items"])
 

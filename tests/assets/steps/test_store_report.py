@@ -17,7 +17,7 @@ import ml.versions.work_directory
 from assets.common.workspace import Workspace
 from assets.steps.store_report import Report, store_report
 from assets.steps.versions import advertiser_versions, item_versions
-from ml.evaluation.report_rows import rows_of
+from ml.evaluation.report_rows import Protocol, rows_of
 from settings import Settings
 from warehouse.home import Home
 
@@ -58,7 +58,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def kept(workspace: Workspace, version: Any, value: float) -> list[float]:
     """What the table holds after a report."""
-    report = Report("recall", rows_of("contextual", {"recall@10": value}), {})
+    report = Report("recall", Protocol.item, rows_of("contextual", {"recall@10": value}), {})
     store_report(workspace, version, None, report=report, tags={})  # type: ignore[arg-type]
     return workspace.tables.read("model_metrics", {"report": "recall"})["value"].to_list()
 
@@ -71,7 +71,11 @@ def test_the_closing_table_stays_the_champions(workspace: Workspace, tracking: N
     assert kept(workspace, versions.all()[-1], 0.25) == [0.5]
     tracking.name = "item-2"
     assert kept(workspace, versions.all()[-1], 0.75) == [0.75]
-    assert tracking.runs == ["recall_report 2026-01-01", "contextual", *2 * ["recall_report 2026-01-02", "contextual"]]
+    assert tracking.runs == [
+        "recall_report 2026-01-01",
+        "item contextual",
+        *2 * ["recall_report 2026-01-02", "item contextual"],
+    ]
 
 
 def test_no_gate_keeps_the_figures_of_an_advertiser_model_back(workspace: Workspace, tracking: NoTracking) -> None:

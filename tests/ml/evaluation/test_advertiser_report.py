@@ -35,7 +35,7 @@ def test_recall_on_a_hand_made_catalogue(shop: AdvertiserPeriod) -> None:
     lists = baseline_lists(queries, 10.0, 100)
     assert lists["popularity"].items[0, :3].tolist() == [0, 1, -1]  # three events of a, one of b
     assert lists[Name.recent_advertisers].items[0, :2].tolist() == [0, 1]  # a on day 20, b on day 3
-    figures = measure_advertisers(AdvertiserComparison(queries, lists, 2), NAMES, [1, 10], samples=5, seed=0)
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 2, 100), NAMES, [1, 10], samples=5, seed=0)
     assert figures.metrics[Name.popularity].recall == {1: pytest.approx(1 / 3)}  # an index of two has no ten
     novelty = dict(figures.by_novelty["popularity"].select("segment", "recall").rows())
     assert novelty == {"known": 0.5, "new": 0.0}  # at 1: the list begins with a, and b is known, too
@@ -68,7 +68,7 @@ def test_the_model_beats_popularity_where_histories_tell_the_future(
         **baseline_lists(queries, 15.0, 100),
         Name.advertiser_model: query_lists(fitted.network, queries, SETTINGS, 100),
     }
-    figures = measure_advertisers(AdvertiserComparison(queries, lists, 12), EVENT_NAMES, [1], samples=0, seed=0)
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 12, 100), EVENT_NAMES, [1], samples=0, seed=0)
     assert figures.metrics[Name.advertiser_model].recall[1] > 0.8 > 3 * figures.metrics[Name.popularity].recall[1]
 
 
@@ -94,6 +94,6 @@ def test_a_single_advertiser_is_reported_at_one() -> None:
         known, data_of(known.until(instant(30))), instant(30), settings=SETTINGS, maximum=10, index_size=10
     )
     lists = {"popularity": baseline_lists(queries, 10.0, 100)["popularity"]}
-    figures = measure_advertisers(AdvertiserComparison(queries, lists, 1), NAMES, [10, 100], samples=5, seed=0)
+    figures = measure_advertisers(AdvertiserComparison(queries, lists, 1, 100), NAMES, [10, 100], samples=5, seed=0)
     assert figures.metrics[Name.popularity].recall == {1: 1.0}
     assert list(figures.intervals["popularity"]) == [1]

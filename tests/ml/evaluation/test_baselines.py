@@ -1,4 +1,4 @@
-"""Popularity by hand; item-kNN against a dense reference."""
+"""Popularity and the rule by hand; item-kNN against a dense reference."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 import ml.evaluation.baselines
-from ml.evaluation.baselines import SECONDS_A_DAY, ItemKNN, popularity_lists, popularity_scores
+from ml.evaluation.baselines import SECONDS_A_DAY, ItemKNN, popularity_lists, popularity_scores, rule_lists
 from ml.retrieval.lists import Ragged
 
 
-def slow_similarity(
-    users: NDArray[np.int64], items: NDArray[np.int64], size: int, neighbours: int
-) -> NDArray[np.float64]:
+def slow_similarity(users: NDArray[np.int64], items: NDArray[np.int64], size: int) -> NDArray[np.float64]:
     """The formula of ItemKNN's docstring, item pair by item pair, with k1 = 0.2 and b = 0.5."""
     seen = {(int(user), int(item)) for user, item in zip(users, items, strict=True)}
     people = sorted({user for user, _ in seen})
@@ -33,8 +31,7 @@ def slow_similarity(
     for i in range(size):
         products = [sum(weight(user, i) * weight(user, j) for user in people) for j in range(size)]
         products[i] = 0.0
-        for j in sorted(range(size), key=lambda j: (-products[j], j))[:neighbours]:
-            result[i, j] = max(products[j], 0.0)
+        result[i] = np.maximum(products, 0.0)
     return result
 
 
@@ -57,19 +54,16 @@ def test_popularity_lists_differ_only_by_what_is_excluded() -> None:
     assert lists.items.tolist() == [[1, 2, 0], [2, 0, 3]]
 
 
-@pytest.mark.parametrize("neighbours", [3, 100])
 @pytest.mark.parametrize("in_memory", [1 << 24, 60])
 def test_similarities_equal_the_slow_reference(
-    events: tuple[NDArray[np.int64], NDArray[np.int64]],
-    neighbours: int,
-    in_memory: int,
-    monkeypatch: pytest.MonkeyPatch,
+    events: tuple[NDArray[np.int64], NDArray[np.int64]], in_memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ml.evaluation.baselines, "SIMILARITIES_IN_MEMORY", in_memory)  # 60: many parts, some of one row
-    model = ItemKNN.fit(*events, 25, neighbours=neighbours)
-    expected = slow_similarity(*events, 25, neighbours)
-    assert np.allclose(model.similarity.toarray(), expected, atol=1e-5)
-    assert np.diff(model.similarity.indptr).max() <= neighbours
+    monkeypatch.setattr(ml.evaluation.baselines, "PRODUCTS_IN_MEMORY", in_memory)  # 60: many parts, some of one row
+    model = ItemKNN.fit(*events, 25)
+    expected = slow_similarity(*events, 25)
+    assert np.allclose(model.similarity(np.arange(25)).toarray(), expected, atol=1e-5)
+    some = np.array([7, 0, 24])
+    assert np.allclose(model.similarity(some).toarray(), expected[some], atol=1e-5)
 
 
 def test_scores_add_up_over_a_history_and_lists_end_with_the_neighbours(
@@ -77,8 +71,11 @@ def test_scores_add_up_over_a_history_and_lists_end_with_the_neighbours(
 ) -> None:
     model = ItemKNN.fit(*events, 30)  # items 25 to 29 have no event
     history = Ragged.from_pairs([0, 0, 0, 2, 2], [1, 4, 4, 3, -1], 4)
-    dense = model.similarity.toarray()
-    assert np.allclose(model.scores(history).toarray(), [dense[1] + dense[4], dense[0] * 0, dense[3], dense[0] * 0])
+    dense = model.similarity(np.arange(30)).toarray()
+    found = model.lists(history, np.arange(30), 30)
+    listed = found.items[0] >= 0
+    assert np.allclose(found.scores[0, listed], (dense[1] + dense[4])[found.items[0, listed]])
+    assert listed.sum() == (dense[1] + dense[4] > 0).sum()
     lists = model.lists(history, np.arange(30), 30, exclude=history)
     assert not {1, 4} & set(lists.items[0].tolist())
     assert (lists.items[[1, 3]] == -1).all()
@@ -94,18 +91,28 @@ def test_repeated_events_and_events_outside_the_catalogue_change_nothing(
     events: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> None:
     users, items = events
-    once = ItemKNN.fit(users, items, 25).similarity.toarray()
-    more = ItemKNN.fit([*users, *users, 3, 4], [*items, *items, -1, -1], 25).similarity.toarray()
+    every = np.arange(25)
+    once = ItemKNN.fit(users, items, 25).similarity(every).toarray()
+    more = ItemKNN.fit([*users, *users, 3, 4], [*items, *items, -1, -1], 25).similarity(every).toarray()
     assert np.array_equal(once, more)
 
 
 def test_no_events_give_a_model_that_retrieves_nothing() -> None:
     model = ItemKNN.fit([], [], 5)
     assert (model.lists(Ragged.from_pairs([0], [2], 1), np.arange(5), 3).items == -1).all()
+    assert (model.lists(Ragged.from_pairs([], [], 1), np.arange(5), 3).items == -1).all()
 
 
-def test_equal_neighbours_go_to_the_lower_row() -> None:
-    """User 0 has items 0 to 4; the others' items only make user 0's rare enough to weigh something."""
-    model = ItemKNN.fit([0, 0, 0, 0, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7], 8, neighbours=2)
-    kept = [set(model.similarity[[item]].indices.tolist()) for item in range(5)]
-    assert kept == [{1, 2}, {0, 2}, {0, 1}, {0, 1}, {0, 1}]
+def test_the_rule_shows_the_subjects_category_then_its_parent_then_its_brand_then_what_is_popular() -> None:
+    leaf, parent, brand = (np.array(each) for each in ([0, 0, 1, 2, -1, -1], [0, 0, 0, 1, -1, -1], [5, 6, 7, 5, 5, -1]))
+    popularity = [np.array(each, np.float32) for each in ([1, 2, 9, 3, 4, 8], [0, 0, 0, 0, 0, 0])]
+    subjects = np.array([[0, 0, 5], [-1, -1, -1], [-1, -1, 5]])  # the categories of a subject may be unknown
+    found = rule_lists(subjects, [leaf, parent, brand], popularity, depth=6)
+    assert found.items.tolist() == [[1, 0, 2, 4, 3, 5], [2, 5, 4, 3, 1, 0], [4, 3, 0, 2, 5, 1]]
+    without = rule_lists(subjects[:1, :1], [leaf], popularity[:1], depth=6, exclude=Ragged.from_pairs([0], [1], 1))
+    assert without.items[0, 0] == 0
+
+
+def test_the_second_popularity_breaks_ties_of_the_first() -> None:
+    recent, ever = np.array([1, 1, 0], np.float32), np.array([2, 3, 9], np.float32)
+    assert rule_lists(np.zeros((1, 0), int), [], [recent, ever], depth=3).items.tolist() == [[1, 0, 2]]

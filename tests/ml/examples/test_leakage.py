@@ -149,7 +149,7 @@ def test_who_sells_after_the_cut_is_no_other_candidate_or_negative_than_who_neve
     """The corpus, the candidates and the examples are those of a log that ends at the cut, with or without a future."""
     settings, period = small_settings(), canary_period()
     prepared = prepare(period.until(instant(CUT)), settings)
-    asked = newest_window(dataclasses.replace(period, end=instant(CUT + 15)), prepared, settings)
+    asked = newest_window(dataclasses.replace(period, end=instant(CUT + 15)), prepared.dataset, settings)
     rows = [period.items["item_id"].to_list().index(item) for item in ("i045", "i046", "i047")]
     assert set(rows) <= set(asked.queries.candidates.tolist())
     longer = prepare(period, settings).dataset.statistics

@@ -14,6 +14,7 @@ from ml.examples.context import subject_context
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.features.event_log import newest
 from ml.features.items import build_item_features
+from ml.file_integrity import sha256_of
 from ml.models.artifact import BASIS, CHECKSUMS, DESCRIPTION, WEIGHTS, ArtifactError, ModelArtifact
 from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.tensors import CatalogueTensors
@@ -62,6 +63,19 @@ def test_the_environment_does_not_change_a_saved_model(
     loaded = ModelArtifact.load(tmp_path / "model")
     assert loaded.settings.model == artifact.settings.model
     assert loaded.settings.features == artifact.settings.features
+
+
+def test_a_setting_that_this_version_has_no_longer_is_left_out(artifact: ModelArtifact, tmp_path: Path) -> None:
+    artifact.save(tmp_path / "model")
+    path = tmp_path / "model" / DESCRIPTION
+    description = json.loads(path.read_text())
+    description["settings"]["evaluation"]["retired"] = 400
+    description["settings"]["of_long_ago"] = {"any": 1}
+    path.write_text(json.dumps(description))
+    (tmp_path / "model" / CHECKSUMS).write_text(
+        json.dumps({name: sha256_of(tmp_path / "model" / name) for name in (WEIGHTS, DESCRIPTION, BASIS)})
+    )
+    assert ModelArtifact.load(tmp_path / "model").settings.model == artifact.settings.model
 
 
 def test_saving_again_replaces_the_model_and_leaves_nothing_behind(artifact: ModelArtifact, tmp_path: Path) -> None:

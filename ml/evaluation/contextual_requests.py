@@ -1,0 +1,110 @@
+"""Requests with a subject item as evaluation queries: logged requests, or baskets where no requests are logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts
+from ml.examples.period import TrainingPeriod
+from ml.features.event_log import row_numbers, to_seconds
+
+SURVIVED = ("impressed", "clicked", "converted")
+BASKETS = "baskets"
+"""The name of the surface where baskets stand in for logged requests."""
+
+
+@dataclass(frozen=True)
+class ContextEvaluation:
+    """Requests with a subject item after an instant, and the answers that they had.
+
+    Attributes:
+        requests: request_id, user_id, request_time, subject_item_id, surface; one row a query.
+    """
+
+    asked: EvaluationSet
+    requests: pl.DataFrame
+
+    @property
+    def source(self) -> str:
+        """Return the origin of the requests, in words."""
+        return "basket proxy" if (self.requests["surface"] == BASKETS).all() else "logged impressions"
+
+
+def context_evaluation(
+    home_feed: EvaluationSet, period: TrainingPeriod, impressions: pl.DataFrame | None, *, maximum: int, seed: int
+) -> ContextEvaluation | None:
+    """Return the contextual queries of the impression log, or of baskets where no such log exists; None without either.
+
+    Logged impressions: requests with a subject item; positives are the items that survived the funnel to an impression.
+
+    Basket proxy: the first item of a user's day is the context, and the other items of that day are the positives.
+
+    Args:
+        home_feed: queries at the same instant, over the same candidates and with the same log.
+        period: reaches to the end of the window of the queries.
+        impressions: of the landing zone's table; None where there is no such table.
+        maximum: at most so many requests, a seeded sample.
+    """
+    since = home_feed.queries.as_of
+    pairs = baskets(period, since) if impressions is None else logged_requests(impressions, since)
+    if not len(pairs):
+        pairs = baskets(period, since)
+    requests = (
+        pairs.select("request_id", "user_id", "request_time", "subject_item_id", "surface")
+        .unique("request_id")
+        .sort("request_id")
+    )
+    if len(requests) > maximum:
+        requests = requests.sample(maximum, seed=seed).sort("request_id")
+    if not len(requests):
+        return None
+    pairs = pairs.join(requests.select("request_id"), on="request_id", how="semi").unique(["request_id", "item_id"])
+    dataset = home_feed.dataset
+    ids = dataset.features.item_ids
+    queries, dataset = contextual_queries(
+        dataset,
+        dataset.log,
+        dataset.log.user_rows(requests["user_id"]),
+        seconds=day_starts(to_seconds(requests["request_time"]), period.end),
+        subject=row_numbers(ids, requests["subject_item_id"]),
+        target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
+        cutoff=since,
+    )
+    return ContextEvaluation(EvaluationSet(dataset, queries, home_feed.learnt, home_feed.recent_days), requests)
+
+
+def logged_requests(impressions: pl.DataFrame, since: float) -> pl.DataFrame:
+    """Return the impressions with a subject item, from ``since`` on, that a user has seen: one row a positive.
+
+    Returns:
+        request_id, user_id, request_time, subject_item_id, surface, item_id.
+    """
+    return impressions.filter(
+        pl.col("stage").is_in(SURVIVED)
+        & pl.col("subject_item_id").is_not_null()
+        & (pl.col("item_id") != pl.col("subject_item_id"))
+        & (pl.Series(to_seconds(impressions["request_time"])) >= since)
+    ).select("request_id", "user_id", "request_time", "subject_item_id", "surface", "item_id")
+
+
+def baskets(period: TrainingPeriod, since: float) -> pl.DataFrame:
+    """Return positive events from ``since`` on as requests: one a user and day with at least two different items.
+
+    Returns:
+        request_id, user_id, request_time, subject_item_id, surface, item_id (one row a positive).
+    """
+    seconds = pl.Series(to_seconds(period.events["event_time"]))
+    wanted = pl.col("event_name").is_in(list(period.rule.event_names)) & pl.col("item_id").is_not_null()
+    day = pl.Series("day", day_starts(seconds.to_numpy(), period.end))
+    events = period.events.with_columns(day).filter(wanted & (seconds >= since))
+    first = events.group_by("user_id", "day", maintain_order=True).agg(
+        subject_item_id=pl.col("item_id").first(), request_time=pl.col("event_time").first()
+    )
+    return (
+        events.join(first, on=["user_id", "day"])
+        .filter(pl.col("item_id") != pl.col("subject_item_id"))
+        .with_columns(request_id=pl.format("{} {}", "user_id", pl.col("day").cast(pl.Int64)), surface=pl.lit(BASKETS))
+        .select("request_id", "user_id", "request_time", "subject_item_id", "surface", "item_id")
+    )

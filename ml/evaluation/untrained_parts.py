@@ -1,0 +1,181 @@
+"""A baseline of the parts that the item model begins with, without training: similarities and recent popularity.
+
+A query's vector has the mean traits of the user's newest items, moved towards the traits of the subject. An item's
+vector has the item's own traits and the logarithm of its recent events. A few weights decide between the parts: they
+are drawn at random, and the draw with the best recall on a slice of the training period answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sparse
+import torch
+from numpy.typing import NDArray
+
+from ml.evaluation.baselines import popularity_scores
+from ml.evaluation.contextual_requests import context_evaluation
+from ml.evaluation.metrics import confidence_interval, usable_ks
+from ml.evaluation.queries import EvaluationSet, newest_window
+from ml.examples.pairs import ranges
+from ml.examples.period import TrainingPeriod
+from ml.features.dataset import Dataset, build_dataset
+from ml.features.event_log import newest, to_seconds
+from ml.models.encoders import ModelShape
+from ml.models.item_model import Traits
+from ml.retrieval.lists import RankedLists, search
+from settings import Settings
+
+DRAWS = 24
+KS = (10, 100)
+NEWEST_EVENTS = (3, 10, 30, 100)
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PartWeights:
+    """The weights of one way of asking.
+
+    Attributes:
+        traits: of the graph content, the given content where there is any, the category path and the advertiser.
+        recent: of the logarithm of 1 + recent events.
+        towards_subject: share of the subject in a query's traits, where the subject is known; 0 to 1.
+        newest_events: so many of the user's newest events make the user's traits.
+    """
+
+    traits: tuple[float, ...]
+    recent: float
+    towards_subject: float
+    newest_events: int
+
+    @classmethod
+    def draw(cls, random: np.random.Generator, traits: int) -> PartWeights:
+        """Draw weights: those of the parts evenly in the logarithm, the share of the subject evenly."""
+        return cls(
+            traits=tuple(np.exp(random.uniform(np.log(0.05), np.log(2), traits)).tolist()),
+            recent=float(np.exp(random.uniform(np.log(0.01), np.log(0.5)))),
+            towards_subject=float(random.uniform()),
+            newest_events=int(random.choice(NEWEST_EVENTS)),
+        )
+
+
+@dataclass(frozen=True)
+class UntrainedParts:
+    """The chosen weights for queries without and with a subject."""
+
+    without_subject: PartWeights
+    with_subject: PartWeights
+
+    def lists(self, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
+        """Return the lists of the queries, in rows of the candidates; ``settings``: widths of the traits."""
+        some = bool((asked.queries.context.subject >= 0).any())
+        return weighed_lists(self.with_subject if some else self.without_subject, asked, settings, depth)
+
+
+def choose_weights(period: TrainingPeriod, impressions: pl.DataFrame | None, settings: Settings) -> UntrainedParts:
+    """Return the best of some random weights on the last window of the training period.
+
+    The baseline learns from the period before that window. The queries are next conversions, and requests with a
+    subject item where the window has any (``context_evaluation``); where the window has neither, the first draw stays.
+
+    Args:
+        impressions: of the landing zone's table, for the requests with a subject item; those after the period's end
+            are not read. None where there is no such table.
+    """
+    earlier = period.until(period.end - period.window)
+    dataset = build_dataset(
+        earlier.events,
+        earlier.items,
+        earlier.users,
+        settings=settings.features,
+        event_names=earlier.event_names,
+        seed=settings.training.seed,
+    )
+    home_feed = newest_window(period, dataset, settings)
+    maximum, seed = settings.training.validation_users, settings.training.seed
+    if impressions is not None:
+        impressions = impressions.filter(pl.Series(to_seconds(impressions["request_time"])) < period.end)
+    in_context = context_evaluation(home_feed, period, impressions, maximum=maximum, seed=seed)
+    random = np.random.default_rng(seed)
+    draws = [PartWeights.draw(random, len(_traits(dataset, settings).widths)) for _ in range(DRAWS)]
+    without = _best(draws, home_feed, settings)
+    return UntrainedParts(without, _best(draws, in_context.asked, settings) if in_context else without)
+
+
+def weighed_lists(weights: PartWeights, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
+    """Return the lists of the queries under given weights, in rows of the candidates."""
+    traits = _traits(asked.dataset, settings)
+    items = _traits_of_items(traits, asked.dataset)
+    queries = asked.queries
+    users = [_unit(part) for part in _parts(traits, _mean_of_newest(asked, items, weights.newest_events))]
+    subject = np.where((queries.context.subject >= 0)[:, None], items[queries.context.subject], 0.0)
+    vectors = []
+    for weight, of_user, of_subject in zip(weights.traits, users, _parts(traits, subject), strict=True):
+        share = weights.towards_subject * of_subject.any(axis=1, keepdims=True)
+        vectors.append(np.float32(weight) * ((1 - share) * of_user + share * of_subject))
+    recent = np.log1p(_recent_events(asked))[:, None]
+    return search(
+        np.concatenate([*vectors, np.full((len(queries), 1), weights.recent)], axis=1),
+        np.concatenate([items, recent], axis=1)[queries.candidates],
+        depth,
+        exclude=queries.exclude,
+    )
+
+
+def _best(draws: list[PartWeights], asked: EvaluationSet, settings: Settings) -> PartWeights:
+    """Return the draw with the highest product of recalls, so that neither list length is forgotten."""
+    if not len(asked.queries.positives.items):
+        return draws[0]
+    ks = usable_ks(KS, len(asked.queries.candidates))
+
+    def recall(weights: PartWeights) -> float:
+        lists = weighed_lists(weights, asked, settings, max(ks))
+        found = [confidence_interval(lists, asked.queries.positives, k, samples=0).estimate for k in ks]
+        return float(np.prod(found))
+
+    return max(draws, key=recall)
+
+
+def _traits(dataset: Dataset, settings: Settings) -> Traits:
+    basis = dataset.basis
+    shape = ModelShape(basis.graph_width, basis.given_width, dataset.statistics.width, settings.sequences.length)
+    return Traits(shape, settings.model, settings.features)
+
+
+@torch.inference_mode()
+def _traits_of_items(traits: Traits, dataset: Dataset) -> Vectors:
+    """Return the traits of every item [items, T], each of unit length or zero."""
+    features = dataset.features
+    columns = (features.content, features.category, features.advertiser)
+    found: Vectors = traits(*(torch.from_numpy(column) for column in columns)).numpy()
+    return found
+
+
+def _mean_of_newest(asked: EvaluationSet, items: Vectors, count: int) -> Vectors:
+    """Return the mean traits of each user's newest events [queries, T]; zero for a user without any."""
+    queries, log = asked.queries, asked.dataset.log
+    known = np.flatnonzero(queries.user >= 0)
+    slices = newest(log, queries.user[known], queries.history_end[known], count)
+    flat, owner = ranges(slices.start, slices.end)
+    item = log.item[flat]
+    entries = (np.ones(int((item >= 0).sum()), np.float32), (known[owner][item >= 0], item[item >= 0]))
+    total = sparse.csr_array(entries, shape=(len(queries), len(items))) @ items
+    return np.asarray(total, np.float32)
+
+
+def _recent_events(asked: EvaluationSet) -> NDArray[np.float32]:
+    statistics, as_of = asked.dataset.statistics, asked.queries.as_of
+    return popularity_scores(
+        statistics.item, statistics.seconds, as_of, window_days=asked.recent_days, items=len(asked.dataset.features)
+    )
+
+
+def _parts(traits: Traits, vectors: Vectors) -> list[Vectors]:
+    return np.split(vectors, np.cumsum(traits.widths)[:-1], axis=1)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return (vectors / length).astype(np.float32)

@@ -1,0 +1,64 @@
+"""Every figure of a home under a stable dotted name; docs/metrics.md lists the names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from ml.evaluation.model_names import ModelName
+from ml.evaluation.report_rows import Protocol, ReportRow, Segment, rows_of_frame
+from pipelines.cli.last_run import seconds_of_last_run
+from warehouse.home import Home
+from warehouse.tables import Tables
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "recall": Protocol.item,
+    "diversity": Protocol.item,
+    "context": Protocol.context,
+    "advertiser_recall": Protocol.advertiser,
+}
+"""The protocol of each report in the table ``model_metrics``."""
+
+SHORT: Mapping[str, str] = {ModelName.contextual_without_context.value: "withheld"}
+"""Names of models that are shorter here: the contextual model with the context withheld."""
+
+
+def headline_figures(home: Home) -> dict[str, float]:
+    """Return every figure by name; a figure that has not been computed is left out."""
+    return {name: value for name, value in sorted(_figures(home)) if not math.isnan(value)}
+
+
+def report_rows(tables: Tables, report: str) -> list[ReportRow]:
+    """Return the rows of a report; none where the report has not run."""
+    if not tables.exists("model_metrics"):
+        return []
+    return rows_of_frame(tables.read("model_metrics", {"report": report}))
+
+
+def _figures(home: Home) -> Iterator[tuple[str, float]]:
+    tables = Tables(home.tables)
+    for report, protocol in PROTOCOLS.items():
+        for row in report_rows(tables, report):
+            yield from _of_row(row, protocol)
+    if tables.exists("daily_recall"):
+        served = pl.col("model") == ModelName.contextual.value
+        days = tables.scan("daily_recall").filter(served).select("day", "metric", "value").drop_nulls("value").collect()
+        for day, metric, value in days.iter_rows():
+            yield f"{Protocol.daily}.{day}.{metric}", value
+    seconds = seconds_of_last_run(home)
+    if seconds is not None:
+        yield "run.seconds", seconds
+
+
+def _of_row(row: ReportRow, protocol: Protocol) -> Iterator[tuple[str, float]]:
+    if row.value is None:
+        return
+    parts = row.name_beside_models(protocol).split(".")
+    name = ".".join(SHORT.get(part, part) for part in parts)
+    if row.segment is Segment.surface and row.metric.startswith("lift@"):
+        name = row.name(protocol)  # a lift has two sides, and so no model
+    yield name, row.value
+    for end, value in row.bounds.items():
+        yield f"{name}{end}", value

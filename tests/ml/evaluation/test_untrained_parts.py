@@ -1,0 +1,118 @@
+"""The parts without training: a score worked by hand, the best of the draws, and nothing of the measured window."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ml.evaluation.contextual_requests import context_evaluation
+from ml.evaluation.metrics import confidence_interval
+from ml.evaluation.model_lists import baseline_lists
+from ml.evaluation.model_names import ModelName
+from ml.evaluation.queries import EvaluationSet, newest_window
+from ml.evaluation.untrained_parts import DRAWS, PartWeights, choose_weights, weighed_lists
+from ml.examples.context import subject_context
+from ml.examples.period import Prepared, TrainingPeriod, prepare
+from ml.features.event_log import to_seconds
+from settings import Settings
+
+SCALE = 1e6  # far above every other part
+
+
+@pytest.fixture
+def asked(period: TrainingPeriod, prepared: Prepared, settings: Settings) -> EvaluationSet:
+    return newest_window(period, prepared.dataset, settings)
+
+
+def recall(asked: EvaluationSet, weights: PartWeights, settings: Settings, k: int = 10) -> float:
+    lists = weighed_lists(weights, asked, settings, 100)
+    return confidence_interval(lists, asked.queries.positives, k, samples=0).estimate
+
+
+def test_recent_events_alone_are_recent_popularity(asked: EvaluationSet, settings: Settings) -> None:
+    alone = PartWeights((0.0, 0.0, 0.0), recent=1.0, towards_subject=0.0, newest_events=100)
+    found = weighed_lists(alone, asked, settings, 20)
+    popular = baseline_lists(ModelName.recent_popularity, asked, 20)
+    assert np.array_equal(found.items, popular.items)
+
+
+def test_the_advertiser_alone_finds_the_advertisers_of_the_newest_items(
+    asked: EvaluationSet, settings: Settings
+) -> None:
+    """An item's advertiser is a direction of its own, so the newest event's advertiser comes first."""
+    alone = PartWeights((0.0, 0.0, SCALE), recent=0.0, towards_subject=0.0, newest_events=1)
+    found = weighed_lists(alone, asked, settings, 5)
+    queries, log = asked.queries, asked.dataset.log
+    newest = log.item[queries.history_end - 1]
+    advertiser = asked.dataset.features.advertiser
+    known = newest >= 0
+    first = queries.candidates[found.items[known, 0]]
+    assert np.array_equal(advertiser[first], advertiser[newest[known]])
+
+
+def test_towards_the_subject_in_full_the_history_counts_for_nothing(asked: EvaluationSet, settings: Settings) -> None:
+    features, queries = asked.dataset.features, asked.queries
+    subject = np.arange(len(queries)) % len(features)
+    beside = replace(asked, queries=replace(queries, context=subject_context(subject, features), exclude=None))
+    nobody = replace(beside, queries=replace(beside.queries, user=np.full(len(queries), -1)))
+    weights = PartWeights((1.0, 1.0, 1.0), recent=0.1, towards_subject=1.0, newest_events=10)
+    known = np.flatnonzero(features.content[subject].any(axis=1) & features.category[subject].any(axis=1))
+    found, expected = (weighed_lists(weights, each, settings, 10).items[known] for each in (beside, nobody))
+    assert len(known)
+    assert np.array_equal(found, expected)
+    first = queries.candidates[weighed_lists(replace(weights, recent=0.0), beside, settings, 1).items[known, 0]]
+    assert np.array_equal(features.advertiser[first], features.advertiser[subject[known]])
+
+
+def test_the_chosen_weights_are_the_best_of_the_draws(period: TrainingPeriod, settings: Settings) -> None:
+    chosen = choose_weights(period, None, settings)
+    earlier = prepare(period.until(period.end - period.window), settings)
+    slice_ = newest_window(period, earlier.dataset, settings)
+    random = np.random.default_rng(settings.training.seed)
+    draws = [PartWeights.draw(random, len(chosen.without_subject.traits)) for _ in range(DRAWS)]
+    worth = {weights: recall(slice_, weights, settings) * recall(slice_, weights, settings, 100) for weights in draws}
+    assert worth[chosen.without_subject] == max(worth.values())
+    assert len(set(worth.values())) > 5  # there was something to choose
+
+
+def test_nothing_after_the_period_decides(period: TrainingPeriod, settings: Settings) -> None:
+    """The window that a report measures lies after the period that the weights are chosen on."""
+    until = period.until(period.end - period.window)
+    later = pl.Series(to_seconds(period.events["event_time"]) >= until.end)
+    other = period.events.with_columns(item_id=pl.when(later).then(pl.col("item_id").reverse()).otherwise("item_id"))
+    changed = replace(period, events=other).until(period.end - period.window)
+    impressions = impressions_of(period)
+    assert choose_weights(until, impressions, settings) == choose_weights(changed, impressions, settings)
+    before = impressions.filter(pl.Series(to_seconds(impressions["request_time"])) < until.end)
+    assert choose_weights(until, impressions, settings) == choose_weights(until, before, settings)
+
+
+def test_logged_requests_choose_the_weights_beside_a_subject(period: TrainingPeriod, settings: Settings) -> None:
+    logged, baskets = choose_weights(period, impressions_of(period), settings), choose_weights(period, None, settings)
+    assert logged.without_subject == baskets.without_subject
+    asked = context_evaluation(
+        newest_window(period, prepare(period.until(period.end - period.window), settings).dataset, settings),
+        period,
+        impressions_of(period),
+        maximum=10_000,
+        seed=0,
+    )
+    assert asked
+    assert asked.source == "logged impressions"
+
+
+def impressions_of(period: TrainingPeriod) -> pl.DataFrame:
+    """Requests beside an item of every event's user, each of which shows the event's item."""
+    events = period.events.filter(pl.col("item_id").is_not_null()).head(4_000)
+    return events.select(
+        request_id=pl.format("r{}", pl.int_range(pl.len())),
+        user_id="user_id",
+        request_time="event_time",
+        surface=pl.lit("related_pins"),
+        subject_item_id=pl.col("item_id").reverse(),
+        item_id="item_id",
+        stage=pl.lit("impressed"),
+    )
