@@ -75,8 +75,8 @@ def show(home: Home, console: Console) -> None:
             "Next advertiser",
             tuple(AdvertiserModelName),
             ADVERTISER_COLUMNS,
-            {"advertiser_recall": of_advertisers},
-            ours,
+            found={"advertiser_recall": of_advertisers},
+            champion=ours,
         )
         table.caption = " ".join(_verdict(of_advertisers, ours))
         console.print(table)
