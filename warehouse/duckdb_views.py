@@ -9,7 +9,7 @@ import duckdb
 import polars as pl
 
 from warehouse.home import Home
-from warehouse.tables import Tables
+from warehouse.tables import Tables, TableVersion
 
 
 def rebuild_views(home: Home, tables: Tables) -> None:
@@ -23,25 +23,24 @@ def rebuild_views(home: Home, tables: Tables) -> None:
     try:
         with duckdb.connect(str(temporary)) as connection:
             for name in tables.names():
-                connection.execute(_view(connection, tables, name))
+                connection.execute(_view(connection, name, tables.newest(name)))
         temporary.replace(home.views)
     finally:
         temporary.unlink(missing_ok=True)
         Path(f"{temporary}.wal").unlink(missing_ok=True)
 
 
-def _view(connection: duckdb.DuckDBPyConnection, tables: Tables, name: str) -> str:
-    schema, files = tables.scan(name).collect_schema(), tables.files(name)
-    if not files:
-        connection.register("empty", pl.DataFrame(schema=schema).to_arrow())
+def _view(connection: duckdb.DuckDBPyConnection, name: str, table: TableVersion) -> str:
+    if not table.files:
+        connection.register("empty", pl.DataFrame(schema=table.schema).to_arrow())
         columns = connection.sql("DESCRIBE empty").fetchall()
         nulls = ", ".join(f"CAST(NULL AS {column[1]}) AS {_identifier(column[0])}" for column in columns)
         return f"CREATE VIEW {_identifier(name)} AS SELECT {nulls} WHERE false"
     partitions = ", ".join(
-        f"{_literal(column)}: {'DATE' if schema[column] == pl.Date else 'VARCHAR'}"
-        for column in tables.partition_columns(name)
+        f"{_literal(column)}: {'DATE' if table.schema[column] == pl.Date else 'VARCHAR'}"
+        for column in table.partition_columns
     )
-    paths = ", ".join(_literal(path) for path in files)
+    paths = ", ".join(_literal(path) for path in table.files)
     hive_types = f", hive_types = {{{partitions}}}" if partitions else ""
     return (
         f"CREATE VIEW {_identifier(name)} AS "

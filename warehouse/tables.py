@@ -48,6 +48,36 @@ class TableDamaged(RuntimeError):
 
 
 @dataclass(frozen=True)
+class TableVersion:
+    """A table as it was when it was opened.
+
+    Attributes:
+        schema: of the rows, partition columns included.
+        partition_columns: columns that the table's directories stand for, outermost first.
+        files: paths of the data files.
+    """
+
+    schema: pl.Schema
+    partition_columns: list[str]
+    files: list[str]
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the rows, lazily."""
+        if not self.files:
+            return pl.LazyFrame(schema=self.schema)
+        partition = {column: self.schema[column] for column in self.partition_columns}
+        columns = {column: kind for column, kind in self.schema.items() if column not in partition}
+        return pl.scan_parquet(
+            self.files,
+            schema=columns,
+            hive_partitioning=bool(partition),
+            hive_schema=partition,
+            missing_columns="insert",
+            glob=False,
+        ).select(self.schema.names())
+
+
+@dataclass(frozen=True)
 class Tables:
     """All Delta tables of one home, by name."""
 
@@ -108,17 +138,15 @@ class Tables:
         stored = storable(pl.DataFrame(schema=schema)).schema
         rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
         self.make_readable(name, partition)
-        exists = self.exists(name)
-        if exists:
-            self._opened(name)
+        table = self._opened(name) if self.exists(name) else None
         write_deltalake(
-            str(self.path(name)),
+            table or str(self.path(name)),
             pa.RecordBatchReader.from_batches(stored, rows),
             mode="overwrite",
             partition_by=list(partition),
-            predicate=_predicate(partition) if exists else None,
-            schema_mode="merge" if exists else None,
-            configuration=None if exists else NO_STATISTICS,
+            predicate=_predicate(partition) if table else None,
+            schema_mode="merge" if table else None,
+            configuration=None if table else NO_STATISTICS,
             writer_properties=_PROPERTIES,
         )
 
@@ -159,22 +187,21 @@ class Tables:
             TableMissing: the table was never written.
             TableDamaged: the table's log cannot be read.
         """
+        return self.newest(name).scan()
+
+    def newest(self, name: str) -> TableVersion:
+        """Return the newest version of the table, for which the table is opened once.
+
+        Raises:
+            TableMissing: the table was never written.
+            TableDamaged: the table's log cannot be read.
+        """
         self.require(name)
-        self._opened(name)
+        table = self._opened(name)
         # Not over the files of scan_delta: it cannot open a table whose path has a space in it.
-        schema, files = pl.scan_delta(str(self.path(name))).collect_schema(), self.files(name)
-        if not files:
-            return pl.LazyFrame(schema=schema)
-        partition = {column: schema[column] for column in self.partition_columns(name)}
-        columns = {column: kind for column, kind in schema.items() if column not in partition}
-        return pl.scan_parquet(
-            files,
-            schema=columns,
-            hive_partitioning=bool(partition),
-            hive_schema=partition,
-            missing_columns="insert",
-            glob=False,
-        ).select(schema.names())
+        return TableVersion(
+            pl.scan_delta(table).collect_schema(), table.metadata().partition_columns, self._files(name, table)
+        )
 
     def read(self, name: str, partition: Mapping[str, PartitionValue]) -> pl.DataFrame:
         """Return one partition, without its partition columns."""
@@ -198,10 +225,7 @@ class Tables:
 
     def files(self, name: str) -> list[str]:
         """Return the current data files (for DuckDB, which cannot load its Delta extension everywhere)."""
-        table = self._opened(name)
-        # A URI spells what is below the table as the disk does, but percent-encodes the table's own path.
-        depth = len(table.metadata().partition_columns) + 1
-        return [str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris()]
+        return self._files(name, self._opened(name))
 
     def files_before(self, name: str, column: str, day: date) -> list[str]:
         """Return the current data files of the partitions whose ``column`` is earlier than ``day``; none of a missing
@@ -226,6 +250,8 @@ class Tables:
         Args:
             replaced: whether the caller replaces a partition (column -> value, as text).
         """
+        if newest_commit_fault(self.path(name)) is None:
+            return
         damaged = damaged_commits(self.path(name))
         if len(damaged) != 1 or not damaged[0].newest:
             return
@@ -235,6 +261,11 @@ class Tables:
             logger.warning(
                 "%s was damaged (%s), and is set aside: %s", commit.path, commit.why, spelt(commit.partition)
             )
+
+    def _files(self, name: str, table: DeltaTable) -> list[str]:
+        # A URI spells what is below the table as the disk does, but percent-encodes the table's own path.
+        depth = len(table.metadata().partition_columns) + 1
+        return [str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris()]
 
     def _opened(self, name: str) -> DeltaTable:
         """Return the table at its newest version.

@@ -9,7 +9,7 @@ import pytest
 
 from warehouse.duckdb_views import rebuild_views
 from warehouse.home import Home
-from warehouse.tables import Tables
+from warehouse.tables import Tables, TableVersion
 
 DAY, NEXT = date(2026, 1, 1), date(2026, 1, 2)
 
@@ -68,10 +68,10 @@ def test_a_rebuild_that_fails_leaves_the_previous_views(home: Home, monkeypatch:
     tables.write("t", pl.DataFrame({"x": [1]}), {"day": DAY})
     rebuild_views(home, tables)
 
-    def broken(self: Tables, name: str) -> list[str]:
+    def broken(self: Tables, name: str) -> TableVersion:
         raise OSError("disk gone")
 
-    monkeypatch.setattr(Tables, "files", broken)
+    monkeypatch.setattr(Tables, "newest", broken)
     with pytest.raises(OSError, match="disk gone"):
         rebuild_views(home, tables)
     assert ask(home, "SELECT x FROM t") == [(1,)]
