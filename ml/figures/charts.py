@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ml.figures.style import (
     GRID,
@@ -231,12 +232,27 @@ def counts_bar(
     figure, axes = canvas(title, "", period.capitalize(), y_label=f"{unit} a {period}")
     bottom = np.zeros(len(days))
     for colour, (name, counts) in zip(other_colours(), by_name.items(), strict=False):
-        axes.bar(np.array(days, "datetime64[D]"), counts, 0.8 * apart, bottom=bottom, color=colour, label=name)
-        bottom += np.asarray(counts, np.float64)
+        top = bottom + np.asarray(counts, np.float64)
+        axes.add_collection(_bars(days, bottom, top, width=0.8 * apart, facecolor=colour, label=name))
+        bottom = top
+    axes.xaxis_date()
+    axes.autoscale_view()
     date_axis(axes, days)
     count_axis(axes)
     legend_below(axes, len(by_name))
     return figure
+
+
+def _bars(
+    days: Sequence[date], low: NDArray[np.float64], high: NDArray[np.float64], *, width: float, **look: Any
+) -> PolyCollection:
+    """Return a bar a day from ``low`` to ``high``, all in one artist: one artist a bar takes ten times as long."""
+    middle = np.array(days, "datetime64[D]").astype(np.float64)  # days since 1970, as matplotlib counts
+    left, right = middle - width / 2, middle + width / 2
+    corners = np.array([[left, low], [left, high], [right, high], [right, low]])
+    bars = PolyCollection(list(corners.transpose(2, 0, 1)), **look)
+    bars.sticky_edges.y.append(0)  # no margin below
+    return bars
 
 
 def history_length_histogram(lengths: ArrayLike, subtitle: str = "") -> Figure:

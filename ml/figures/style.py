@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,12 +39,18 @@ INK, QUIET, GRID = "#22303c", "#66727f", "#e4e8ec"
 RESOLUTION = 130  # dots per inch
 
 
+_DRAWN: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()
+
+
 def png(figure: Figure) -> bytes:
-    """Return the figure as a PNG file."""
-    stream = io.BytesIO()
-    FigureCanvasAgg(figure)  # the canvas that draws without a display
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
+    """Return the figure as a PNG file. A figure is drawn once as long as nothing in it changes."""
+    if figure not in _DRAWN or figure.stale:
+        stream = io.BytesIO()
+        # The canvas draws without a display, and once: ``savefig`` goes through the figure twice.
+        FigureCanvasAgg(figure).print_png(stream)  # type: ignore[no-untyped-call]
+        _DRAWN[figure] = stream.getvalue()
+        figure.stale = False  # what changes a part of the figure makes the figure stale again
+    return _DRAWN[figure]
 
 
 def to_markdown_image(figure: Figure, description: str = "figure") -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -25,6 +26,7 @@ from mlflow.entities import Param, Run
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
+from ml.figures.style import png
 from ml.versions.requirements import CODE, MODEL_LIBRARIES, requirements, script
 
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
@@ -171,5 +173,7 @@ def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: 
 
 def log_figures(figures: dict[str, Figure]) -> None:
     """Log matplotlib figures to the active run as ``<name>.png``."""
-    for name, figure in figures.items():
-        mlflow.log_figure(figure, f"{name}.png")
+    with TemporaryDirectory() as directory:
+        for name, figure in figures.items():
+            Path(directory, f"{name}.png").write_bytes(png(figure))
+        mlflow.log_artifacts(directory)

@@ -43,7 +43,7 @@ class NoTracking:
 
 @pytest.fixture
 def tracking(monkeypatch: pytest.MonkeyPatch) -> NoTracking:
-    for name in ("log_params", "set_tag", "log_metrics", "log_figure", "log_text"):
+    for name in ("log_params", "set_tag", "log_metrics", "log_artifacts", "log_text"):
         monkeypatch.setattr(mlflow, name, lambda *_, **__: None)
     monkeypatch.setattr(ml.versions.work_directory, "dataset_hash", lambda _: "")
     tracking = NoTracking("item-1")

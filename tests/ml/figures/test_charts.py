@@ -9,10 +9,12 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
@@ -83,8 +85,10 @@ def test_counts_by_week_have_bars_as_wide_as_weeks() -> None:
     weeks = [date(2024, 1, 1) + timedelta(weeks=week) for week in range(4)]
     axes = figures.counts_bar(weeks, {"checkout": [1, 2, 3, 4], "signup": [1, 1, 1, 1]}, "Events by week").axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Week", "Events a week")
-    assert axes.containers[0][0].get_width() == pytest.approx(5.6)
-    assert [bar.get_y() for bar in axes.containers[1]] == [1, 2, 3, 4]  # stacked on the first
+    first, second = ([path.get_extents() for path in bars.get_paths()] for bars in axes.collections)
+    assert first[0].width == pytest.approx(5.6)
+    assert [(bar.y0, bar.y1) for bar in first] == [(0, 1), (0, 2), (0, 3), (0, 4)]
+    assert [(bar.y0, bar.y1) for bar in second] == [(1, 2), (2, 3), (3, 4), (4, 5)]  # stacked on the first
 
 
 def test_the_histogram_counts_every_user_once() -> None:
@@ -109,6 +113,24 @@ def test_a_markdown_image_carries_its_data() -> None:
     head, _, data = text.removesuffix(")").partition(",")
     assert head == "![events (by day)](data:image/png;base64"
     assert base64.b64decode(data).startswith(b"\x89PNG")
+
+
+def test_a_figure_is_drawn_once_and_anew_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+
+    def counted(canvas: FigureCanvasAgg, *arguments: Any) -> None:
+        times.append(canvas)
+        draw(canvas, *arguments)
+
+    draw = FigureCanvasAgg.print_png
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", counted)
+    figure = DRAWN["counts_bar"]()
+    first = png(figure)
+    assert png(figure) is first
+    assert len(times) == 1
+    figure.axes[0].set_ylim(0, 1000)
+    assert png(figure) != first
+    assert len(times) == 2
 
 
 @pytest.mark.slow
