@@ -10,20 +10,23 @@ import gc
 import importlib
 import io
 import json
+import logging
 import os
 import pkgutil
 import selectors
 import shutil
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import create_engine
 from sqlalchemy.orm import configure_mappers
 
 LIBRARIES = (
@@ -101,6 +104,7 @@ def _serve(descriptor: int, address: Path) -> Callable[[], None]:
                 connection, _ = listening.accept()
                 if not imported:
                     _import_everything()
+                    _do_once(address.parent / "mlflow.db")
                     imported = True
                 request, streams = _received(connection)
                 pid = os.fork()
@@ -137,6 +141,35 @@ def _import_everything() -> None:
     missed = threads - {Path("/proc/self/comm").read_text().strip(), *NOT_MISSED}
     assert not missed, f"imports have started {missed}, which a forked process would lack"
     gc.freeze()  # so that no collection copies the pages of what was imported
+
+
+def _do_once(database: Path) -> None:
+    """Do what MLflow would do anew for each process: list what is installed, and migrate an empty database.
+
+    The fifty migrations take two seconds. A process of its own does them, because Alembic sets up the logging.
+    """
+    from mlflow.store.db import utils as databases
+    from mlflow.utils import requirements_utils as requirements
+
+    migrate = databases._initialize_tables
+    pid = os.fork()
+    if not pid:
+        try:
+            logging.getLogger("mlflow").setLevel(logging.ERROR)
+            migrate(create_engine(f"sqlite:///{database}"))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, "MLflow's database could not be made"
+    databases._initialize_tables = lambda engine: _copy_database(database, Path(engine.url.database))
+    requirements._init_packages_to_modules_map()
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as full, closing(sqlite3.connect(target)) as empty:
+        full.backup(empty)
 
 
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
