@@ -26,7 +26,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import configure_mappers
 
 LIBRARIES = (
@@ -124,6 +124,8 @@ def _serve(descriptor: int, address: Path) -> Callable[[], None]:
 
 
 def _import_everything() -> None:
+    from ml.figures import style
+
     for name in LIBRARIES:
         importlib.import_module(name)
     for package in PACKAGES:
@@ -135,6 +137,7 @@ def _import_everything() -> None:
             importlib.import_module(name)
     configure_mappers()  # of MLflow's tables: half a second
     importlib.import_module("pipelines.cli.app")
+    style.RESOLUTION = 30  # figures are drawn in every flow, and no test looks at one that a process has drawn
     # Some modules of the assets read the home or its settings when they are imported: each process does so for itself.
     assert "assets" not in sys.modules
     threads = {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
@@ -144,10 +147,12 @@ def _import_everything() -> None:
 
 
 def _do_once(database: Path) -> None:
-    """Do what MLflow would do anew for each process: list what is installed, and migrate an empty database.
+    """Do what each process would do anew: MLflow lists what is installed, and migrates an empty database.
 
-    The fifty migrations take two seconds. A process of its own does them, because Alembic sets up the logging.
+    The fifty migrations take two seconds. A process of its own does them, because Alembic sets up the logging. Dagster
+    makes an engine for each event, and every engine compiles each statement: here a file of events keeps its engine.
     """
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log as event_log
     from mlflow.store.db import utils as databases
     from mlflow.utils import requirements_utils as requirements
 
@@ -165,6 +170,9 @@ def _do_once(database: Path) -> None:
     assert status == 0, "MLflow's database could not be made"
     databases._initialize_tables = lambda engine: _copy_database(database, Path(engine.url.database))
     requirements._init_packages_to_modules_map()
+    engines: dict[str, Engine] = {}
+    make = vars(event_log)["create_engine"]
+    vars(event_log)["create_engine"] = lambda url, **how: engines.get(url) or engines.setdefault(url, make(url, **how))
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -21,7 +21,6 @@ from ml.figures.style import (
     INK,
     MODEL_COLOURS,
     QUIET,
-    RESOLUTION,
     as_percent,
     canvas,
     count_axis,
@@ -37,6 +36,7 @@ from ml.figures.style import (
     pairs_of_bars,
     percent_axis,
     put_titles,
+    sheet,
     ticks_apart,
 )
 
@@ -140,7 +140,7 @@ def pareto_scatter(
 
 def context_bars(by_surface: Mapping[str, ContextLift], k: int, subtitle: str = "") -> Figure:
     """Draw, with and without context, the recall and the candidates' relevance to the subject item, side by side."""
-    figure = Figure(figsize=(9.6, 4.6), dpi=RESOLUTION, facecolor="white")
+    figure = sheet((9.6, 4.6))
     put_titles(figure, "What the context adds", subtitle)
     panels = figure.subplots(1, 2)
     names, lifts = list(by_surface), list(by_surface.values())

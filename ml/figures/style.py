@@ -63,11 +63,16 @@ def canvas(
     title: str, subtitle: str, x_label: str, *, y_label: str, size: tuple[float, float] = (8.2, 4.6)
 ) -> tuple[Figure, Axes]:
     """Return an empty figure with its titles, and its axes. ``size`` is in inches."""
-    figure = Figure(figsize=size, dpi=RESOLUTION, facecolor="white")
+    figure = sheet(size)
     put_titles(figure, title, subtitle)
     axes = figure.subplots()
     dress(axes, x_label, y_label)
     return figure, axes
+
+
+def sheet(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of ``size`` in inches."""
+    return Figure(figsize=size, dpi=RESOLUTION, facecolor="white")
 
 
 def put_titles(figure: Figure, title: str, subtitle: str) -> None:

@@ -117,10 +117,10 @@ class Tracking:
 
     def champion(self) -> str | None:
         """Return the version that the alias ``champion`` names; None before the first promotion."""
-        if not self.client.search_registered_models(f"name = '{ITEM_MODEL}'"):
-            return None
-        aliases = self.client.get_registered_model(ITEM_MODEL).aliases
-        return f"item-{aliases[CHAMPION]}" if CHAMPION in aliases else None
+        for model in self.client.search_registered_models(f"name = '{ITEM_MODEL}'"):
+            if CHAMPION in model.aliases:
+                return f"item-{model.aliases[CHAMPION]}"
+        return None
 
     def promote(self, version: str) -> None:
         """Move the alias ``champion`` to ``version``."""
