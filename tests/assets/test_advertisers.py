@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from polars.testing import assert_frame_equal
 from assets.steps.versions import advertiser_versions, serving_advertisers
 from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, user_vectors
 from ml.versions.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
-from tests.assets.world import DAYS, SETTINGS, TRAINED, Step, copy_of, execute
+from tests.assets.world import DAYS, LATER, SETTINGS, TRAINED, Step, copy_of, execute
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
 from warehouse.days import day_end
 from warehouse.home import Home
@@ -26,6 +25,8 @@ from warehouse.tables import Tables, vectors
 pytestmark = pytest.mark.slow
 MODEL = ("content_basis", "advertiser_model", "advertiser_recall_report")
 DAY = ("events", "items", "users", "user_sequences", "advertiser_embeddings", "advertiser_candidates")
+BEFORE, *SERVED = DAYS
+"""The day that the first version is trained on, and the days after it."""
 
 
 def day_of(day: date) -> Step:
@@ -33,31 +34,35 @@ def day_of(day: date) -> Step:
 
 
 class Ran:
-    """A home with an advertiser model and two days; what each asset said."""
+    """A home with an advertiser model and its days; what each asset said."""
 
     def __init__(self, home: Home, said: list[dict[str, dict[str, Any]]]) -> None:
-        self.home, self.said = home, said
+        self.home, (_, self.without, self.training, self.again, *_) = home, said
         self.tables, self.landing = Tables(home.tables), Landing(home.landing)
         (self.version,) = advertiser_versions(self.tables, home).all()
 
 
 @pytest.fixture(scope="module")
-def landed(landing: Landing, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home whose history is ingested."""
+def advertised(landing: Landing, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A day without a model, a training on that day, the day again, and two days more."""
     home = Home(tmp_path_factory.mktemp("advertisers")).create()
     home.use_landing(landing.root)
-    return home
+    history, training = Step("bootstrap", assets=["history"]), Step("retrain", assets=MODEL)
+    return Ran(home, execute(home, [history, day_of(BEFORE), training, *map(day_of, DAYS)]))
 
 
 @pytest.fixture(scope="module")
-def advertised(landed: Home) -> Ran:
-    steps = [Step("bootstrap", assets=("history", *MODEL)), day_of(DAYS[0]), day_of(DAYS[1])]
-    return Ran(landed, execute(landed, steps))
+def retrained(advertised: Ran, tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """A copy with one more training, then one more day, then the earlier days again."""
+    home = copy_of(advertised.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
+    training = Step("retrain", assets=("content_basis", "advertiser_model"))
+    execute(home, [training, *map(day_of, (LATER, *SERVED))])
+    return Tables(home.tables)
 
 
 def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
     """Embeddings and lists, from the event log and a search in plain numpy."""
-    day, tables, landing = DAYS[1], advertised.tables, advertised.landing
+    day, tables, landing = SERVED[0], advertised.tables, advertised.landing
     artifact = AdvertiserArtifact.load(advertised.version.deployed)
     items = items_as_of(tables, landing, day)
     events = events_as_of(tables, landing, day)
@@ -84,71 +89,54 @@ def test_a_day_equals_a_computation_from_scratch(advertised: Ran) -> None:
 def test_the_snapshot_holds_everybody_as_of_their_last_active_day(advertised: Ran) -> None:
     tables, landing = advertised.tables, advertised.landing
     shape = AdvertiserArtifact.load(advertised.version.deployed).settings.sequences
-    everyone = all_user_sequences(tables, landing, DAYS[1], settings=shape)["user_id"]
-    active = {day: user_sequences(tables, landing, day, settings=shape)["user_id"] for day in DAYS[:2]}
-    newest = candidates_snapshot(tables, "advertiser-1", DAYS[1])
+    first, second = SERVED
+    everyone = all_user_sequences(tables, landing, second, settings=shape)["user_id"]
+    active = {day: user_sequences(tables, landing, day, settings=shape)["user_id"] for day in SERVED}
+    newest = candidates_snapshot(tables, "advertiser-1", second)
     assert newest["user_id"].equals(everyone.sort())
-    assert set(newest.filter(day=DAYS[1])["user_id"]) == set(active[DAYS[1]])
-    assert set(newest.filter(day=DAYS[0])["user_id"]) == set(active[DAYS[0]]) - set(active[DAYS[1]])
-    before = candidates_snapshot(tables, "advertiser-1", DAYS[0])
-    assert before["day"].max() == DAYS[0]
-    assert TRAINED in set(before["day"])
+    assert set(newest.filter(day=second)["user_id"]) == set(active[second])
+    assert set(newest.filter(day=first)["user_id"]) == set(active[first]) - set(active[second])
+    before = candidates_snapshot(tables, "advertiser-1", first)
+    assert before["day"].max() == first
+    assert BEFORE in set(before["day"])
 
 
-def test_a_day_run_again_and_out_of_order_has_the_same_rows(advertised: Ran, tmp_path: Path) -> None:
-    home = copy_of(advertised.home, tmp_path / "home")
-    execute(home, [day_of(DAYS[2]), day_of(DAYS[0])])
-    again = Tables(home.tables)
+def test_a_day_run_again_and_out_of_order_has_the_same_rows(advertised: Ran, retrained: Tables) -> None:
+    """Also after another version was trained, which the day does not use."""
     for name, key in (("advertiser_embeddings", "advertiser_id"), ("advertiser_candidates", "user_id")):
-        where: dict[str, str | date] = {"model_version": "advertiser-1", "day": DAYS[0]}
-        one, other = (tables.read(name, where).sort(key) for tables in (advertised.tables, again))
+        where: dict[str, str | date] = {"model_version": "advertiser-1", "day": SERVED[0]}
+        one, other = (tables.read(name, where).sort(key) for tables in (advertised.tables, retrained))
+        assert len(one)
         assert_frame_equal(one, other, abs_tol=1e-5)
 
 
-def test_a_retrained_version_takes_over_after_the_days_that_another_served(advertised: Ran, tmp_path: Path) -> None:
+def test_a_retrained_version_takes_over_after_the_days_that_another_served(advertised: Ran, retrained: Tables) -> None:
     """It was trained on the newest ingested day, which the first version keeps."""
-    home = copy_of(advertised.home, tmp_path / "home")
-    execute(home, [Step("retrain", assets=("content_basis", "advertiser_model")), day_of(DAYS[1]), day_of(DAYS[2])])
-    tables = Tables(home.tables)
-    served = dict(tables.scan("advertiser_deployments").select("day", "model_version").collect().rows())
-    assert served == {DAYS[0]: "advertiser-1", DAYS[1]: "advertiser-1", DAYS[2]: "advertiser-2"}
-    assert tables.days("advertiser_candidates", "day", {"model_version": "advertiser-2"}) == [DAYS[1], DAYS[2]]
-    everyone = all_user_sequences(
-        tables,
-        Landing(home.landing),
-        DAYS[1],
-        settings=AdvertiserArtifact.load(advertised.version.deployed).settings.sequences,
-    )["user_id"]
-    first = tables.read("advertiser_candidates", {"model_version": "advertiser-2", "day": DAYS[1]})
+    served = dict(retrained.scan("advertiser_deployments").select("day", "model_version").collect().rows())
+    assert served == {**dict.fromkeys(DAYS, "advertiser-1"), LATER: "advertiser-2"}
+    newest = SERVED[-1]
+    assert retrained.days("advertiser_candidates", "day", {"model_version": "advertiser-2"}) == [newest, LATER]
+    shape = AdvertiserArtifact.load(advertised.version.deployed).settings.sequences
+    everyone = all_user_sequences(retrained, advertised.landing, newest, settings=shape)["user_id"]
+    first = retrained.read("advertiser_candidates", {"model_version": "advertiser-2", "day": newest})
     assert first["user_id"].sort().equals(everyone.sort())
 
 
-def test_a_home_without_a_model_skips_its_days_and_says_so(landing: Landing, tmp_path: Path) -> None:
-    home = Home(tmp_path / "home").create()
-    home.use_landing(landing.root)
-    *_, day, trained, again = execute(
-        home,
-        [
-            Step("bootstrap", assets=("history",)),
-            day_of(DAYS[0]),
-            Step("retrain", assets=("content_basis", "advertiser_model")),
-            day_of(DAYS[0]),
-        ],
-    )
+def test_a_home_without_a_model_skips_its_days_and_says_so(advertised: Ran) -> None:
     for asset in ("advertiser_embeddings", "advertiser_candidates"):
-        assert day[asset]["dagster/row_count"] == 0
-        assert f"No advertiser model had been trained by {DAYS[0]}" in day[asset]["why"]
-    assert trained["advertiser_model"]["model_version"] == "advertiser-1"
-    tables = Tables(home.tables)
-    assert again["advertiser_candidates"]["dagster/row_count"] == trained["advertiser_model"]["users_predicted"]
-    first = serving_advertisers(tables, home, DAYS[0])
+        assert advertised.without[asset]["dagster/row_count"] == 0
+        assert f"No advertiser model had been trained by {BEFORE}" in advertised.without[asset]["why"]
+    trained = advertised.training["advertiser_model"]
+    assert trained["model_version"] == "advertiser-1"
+    assert advertised.again["advertiser_candidates"]["dagster/row_count"] == trained["users_predicted"]
+    first = serving_advertisers(advertised.tables, advertised.home, BEFORE)
     assert first is not None
     assert first.name == "advertiser-1"
-    assert serving_advertisers(tables, home, TRAINED) is None
+    assert serving_advertisers(advertised.tables, advertised.home, TRAINED) is None
 
 
 def test_the_report_states_its_index_and_has_every_model(advertised: Ran) -> None:
-    said = advertised.said[0]["advertiser_recall_report"]
+    said = advertised.training["advertiser_recall_report"]
     assert 10 < said["index"] <= said["known_advertisers"] <= 30
     table = advertised.tables.read("model_metrics", {"report": "advertiser_recall"})
     models = {"popularity", "recent_popularity", "recent_advertisers", "mean_pooling", "advertiser_model"}
@@ -175,10 +163,10 @@ def test_mlflow_has_the_training_the_registered_version_and_the_report(advertise
         for experiment in (TRAINING, REPORTS)
         for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     }
-    training = runs[f"advertiser_model {TRAINED}"]
+    training = runs[f"advertiser_model {BEFORE}"]
     assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_ADVERTISERS__EPOCH_EXAMPLES"]
     assert training.data.params["training.corpus_negatives"] == "256"
     assert {"train_loss", "epochs", "chosen_validation_recall_at_10"} <= set(training.data.metrics)
-    assert {f"advertiser_recall_report {TRAINED}", "advertisers mean_pooling"} <= set(runs)
+    assert {f"advertiser_recall_report {BEFORE}", "advertisers mean_pooling"} <= set(runs)
     version = client.get_model_version(ADVERTISER_MODEL, "1")
     assert version.run_id == training.info.run_id

@@ -62,8 +62,8 @@ def statuses(home: Home) -> dict[str, list[str]]:
 def test_killed_in_training_and_in_a_day_the_same_command_completes_with_the_same_rows(
     ran: Ran, landing: Landing, tmp_path: Path
 ) -> None:
-    days, last = DAYS[:2], f"date={DAYS[2]}"
-    landed = shutil.copytree(landing.root, tmp_path / "landing", ignore=shutil.ignore_patterns(last))
+    day, later = DAYS[0], [f"date={each}" for each in DAYS[1:]]
+    landed = shutil.copytree(landing.root, tmp_path / "landing", ignore=shutil.ignore_patterns(*later))
     home = Home(tmp_path / "home")
     tables = Tables(home.tables)
     command = ("run", "--landing", str(landed))
@@ -75,18 +75,16 @@ def test_killed_in_training_and_in_a_day_the_same_command_completes_with_the_sam
     kill_when(start_adseq(home, *command), lambda: any(home.models.glob(chosen)))
     assert not tables.exists("model_versions")
 
-    second_day = [TRAINED, *days]
-    kill_when(start_adseq(home, *command), lambda: tables.days("events", "arrival_date") == second_day)
-    assert statuses(home)["daily"] == ["SUCCESS", "STARTED"]
+    kill_when(start_adseq(home, *command), lambda: tables.days("events", "arrival_date") == [TRAINED, day])
+    assert statuses(home)["daily"] == ["STARTED"]
 
     done = adseq(home, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 earlier run(s) were killed" in done.stdout
     found = statuses(home)
     assert found["bootstrap"] + found.get("retrain", []) == ["FAILURE", "FAILURE", "SUCCESS"]
-    assert found["daily"] == ["SUCCESS", "FAILURE", "SUCCESS"]
-    for day in days:
-        assert_same_day(ran.tables, tables, day, ["item-1"])
+    assert found["daily"] == ["FAILURE", "SUCCESS"]
+    assert_same_day(ran.tables, tables, day, ["item-1"])
     for part in (DEPLOYED, *(evaluation_part(model) for model in MODELS)):
         before, after = (ModelArtifact.load(each.models / "item-1" / part).network for each in (ran.home, home))
         theirs = after.state_dict()
@@ -94,18 +92,16 @@ def test_killed_in_training_and_in_a_day_the_same_command_completes_with_the_sam
     assert "Every landed day is done already" in adseq(home, "run").stdout
 
 
-@pytest.fixture
-def next_day(ran: Ran, tmp_path: Path) -> Home:
-    """A home with one more landed day to run."""
-    return copy_of(ran.home, tmp_path / "home", with_day=LATER)
-
-
-def test_a_broken_file_stops_its_day_by_name_and_the_next_command_after_mending_goes_on(next_day: Home) -> None:
-    tables, landing = Tables(next_day.tables), Landing(next_day.landing)
+def test_a_day_that_cannot_be_read_or_used_stops_and_the_next_command_after_mending_goes_on(
+    ran: Ran, tmp_path: Path
+) -> None:
+    """A broken file; then a day that is valid row by row and useless as a whole; then a day to be warned of."""
+    home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
+    tables, landing = Tables(home.tables), Landing(home.landing)
     broken = landing.folder(LandingTable.items, LATER) / "part-1.parquet"
     broken.write_bytes(b"PAR1 but nothing of the kind")
 
-    stopped = adseq(next_day, "run")
+    stopped = adseq(home, "run")
     assert stopped.returncode == 1
     assert f"The asset items failed on {LATER}" in stopped.stderr
     assert str(broken) in stopped.stderr
@@ -115,45 +111,42 @@ def test_a_broken_file_stops_its_day_by_name_and_the_next_command_after_mending_
     assert LATER not in tables.days("user_states", "day")
 
     broken.unlink()
-    first = start_adseq(next_day, "run")
+    (landed,) = landing.files(LandingTable.events, LATER)
+    events = pl.read_parquet(landed)
+    landing.write(LandingTable.events, LATER, events.with_columns(item_id="of-another-shop-" + pl.col("item_id")))
+    stopped = adseq(home, "run")
+    assert stopped.returncode == 1
+    assert "coverage: item_known 0, 1 before" in stopped.stdout
+    assert "data_quality" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert LATER in tables.days("events", "arrival_date")
+    assert LATER in tables.days("items", "arrival_date")
+    for table in ("user_sequences", "item_features", "user_states", "item_embeddings"):
+        assert LATER not in tables.days(table, "day"), table
+
+    landing.write(LandingTable.events, LATER, events.gather_every(4))  # a quarter of a day: a warning
+    printed = run_beside_another(home)
+    assert "volume: events" in printed
+    assert len(tables.read("user_states", {"model_version": "item-1", "day": LATER})) > 20
+    assert statuses(home)["daily"][-3:] == ["FAILURE", "FAILURE", "SUCCESS"]
+    items = pl.read_parquet(landing.files(LandingTable.items, LATER))["item_id"]
+    assert set(tables.scan("items").filter(pl.col("arrival_date") == LATER).collect()["item_id"]) == set(items)
+
+
+def run_beside_another(home: Home) -> str:
+    """Start the command twice at once: the second is refused, the first completes. Returns what the first printed."""
+    first = start_adseq(home, "run")
     try:
-        wait_until(first, (next_day.root / "lock.holder.json").is_file)
+        wait_until(first, (home.root / "lock.holder.json").is_file)
         first.send_signal(signal.SIGSTOP)  # holds the home for as long as the second one needs
-        second = adseq(next_day, "run")
+        second = adseq(home, "run")
         first.send_signal(signal.SIGCONT)
-        output, _ = first.communicate(timeout=PATIENCE)
+        printed, _ = first.communicate(timeout=PATIENCE)
     finally:
         first.kill()
     assert second.returncode == 2
     assert f"is being written by process {first.pid}" in second.stderr
     assert "adseq run" in second.stderr
     assert "Traceback" not in second.stderr
-    assert first.returncode == 0, output
-    assert len(tables.read("user_states", {"model_version": "item-1", "day": LATER})) > 20
-    assert statuses(next_day)["daily"][-2:] == ["FAILURE", "SUCCESS"]
-    landed = pl.read_parquet(landing.files(LandingTable.items, LATER))
-    assert set(tables.scan("items").filter(pl.col("arrival_date") == LATER).collect()["item_id"]) == set(
-        landed["item_id"]
-    )
-
-
-def test_a_day_that_is_valid_row_by_row_and_useless_as_a_whole_stops_before_inference(next_day: Home) -> None:
-    tables, landing = Tables(next_day.tables), Landing(next_day.landing)
-    (landed,) = landing.files(LandingTable.events, LATER)
-    events = pl.read_parquet(landed)
-    landing.write(LandingTable.events, LATER, events.with_columns(item_id="of-another-shop-" + pl.col("item_id")))
-
-    stopped = adseq(next_day, "run")
-    assert stopped.returncode == 1
-    assert "coverage: item_known 0, 1 before" in stopped.stdout
-    assert "data_quality" in stopped.stderr
-    assert "Traceback" not in stopped.stderr
-    assert LATER in tables.days("events", "arrival_date")
-    for table in ("user_sequences", "item_features", "user_states", "item_embeddings"):
-        assert LATER not in tables.days(table, "day"), table
-
-    landing.write(LandingTable.events, LATER, events.gather_every(4))  # a quarter of a day: a warning
-    done = adseq(next_day, "run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "volume: events" in done.stdout
-    assert LATER in tables.days("user_states", "day")
+    assert first.returncode == 0, printed
+    return printed

@@ -18,7 +18,7 @@ from deltalake import DeltaTable
 from assets.steps.versions import item_versions
 from pipelines.cli.check import parts_of
 from tests.assets.compare import BY_DAY, TOLERANCE, assert_same_day, largest_difference_to_full
-from tests.assets.world import DAYS, TRAINED, copy_of, days_of, execute
+from tests.assets.world import ARRIVED, DAYS, INFERRED, TRAINED, copy_of, days_of, execute
 from tests.flow import Ran
 from tests.processes import PROJECT
 from warehouse.delta_log import LOG
@@ -67,7 +67,9 @@ def rerun(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Tables:
         DeltaTable(str(tables.path(name))).delete(f"day >= '{DAYS[0]}'")
         assert not [day for day in tables.days(name, "day") if day >= DAYS[0]]
     shorter = {"sequences": {"length": 7, "lookback_days": 20}}  # for the next training: the champion has its own
-    execute(home, [replace(step, settings=shorter) for step in days_of([DAYS[2], DAYS[0], DAYS[1], DAYS[0]])])
+    computed = (*INFERRED, "daily_recall")
+    steps = [*days_of([DAYS[2], DAYS[0]], (*ARRIVED, *computed)), *days_of([DAYS[1], DAYS[0]], computed)]
+    execute(home, [replace(step, settings=shorter) for step in [*steps, *days_of([DAYS[0]], ["retention"])]])
     return tables
 
 

@@ -14,7 +14,7 @@ from assets.common.workspace import Workspace
 from assets.steps.publish import publish_day
 from assets.steps.versions import serving, serving_advertisers
 from settings import Settings
-from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
+from tests.assets.world import DAYS, LATER, PUBLISHED, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.days import day_end
 from warehouse.home import Home
@@ -95,7 +95,7 @@ def test_the_store_holds_no_user_id(ran: Ran) -> None:
 def again(day_later: Ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Earlier days run again out of order after the newest one."""
     home = copy_of(day_later.home, tmp_path_factory.mktemp("online") / "home")
-    execute(home, days_of([DAYS[2], DAYS[0]]))
+    execute(home, days_of([DAYS[2], DAYS[0]], (*PUBLISHED, "advertiser_candidates")))
     return home
 
 
@@ -114,7 +114,7 @@ def test_a_publication_that_died_is_made_good(ran: Ran, tmp_path_factory: pytest
     store.remove(now.states, [key.encode() for key in active[::2]])
     store.switch(before.to_bytes())
     store.close()
-    execute(home, days_of([DAYS[2]]))
+    execute(home, days_of([DAYS[2]], ["online_states"]))
     assert_store_is(home, "item-1", DAYS[2])
 
 

@@ -65,6 +65,15 @@ SETTINGS = {
     "ADSEQ_EVALUATION__BOOTSTRAP_SAMPLES": "20",
 }
 
+ARRIVED = ("events", "items", "users", "impressions")
+"""The assets of a day that read its files."""
+
+INFERRED = ("user_sequences", "item_features", "user_states", "item_embeddings")
+"""The assets of a day that compute its states."""
+
+PUBLISHED = (*INFERRED, "item_index", "online_states")
+"""The assets of a day that compute its states and publish them."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -94,18 +103,22 @@ def start_adseq(home: Home, *arguments: str) -> Started:
 
 def execute(home: Home, steps: Sequence[Step]) -> list[dict[str, dict[str, Any]]]:
     """Run the steps in one process; each must succeed. Returns, a step, each asset's metadata as plain values."""
-    output = home.root / "steps.json"
+    process = start_execution(home, steps)
+    printed, said = process.communicate()
+    assert process.returncode == 0, printed[-4000:] + said[-8000:]
+    return list(json.loads((home.root / "steps.json").read_text()))
+
+
+def start_execution(home: Home, steps: Sequence[Step]) -> Started:
+    """The process that runs the steps, just started."""
     what = json.dumps([asdict(step) for step in steps])
-    done = processes.run(
-        "from tests.assets.steps import main; main()", str(output), what, environment=environment(home)
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
-    return list(json.loads(output.read_text()))
+    arguments = (str(home.root / "steps.json"), what)
+    return processes.start("from tests.assets.steps import main; main()", *arguments, environment=environment(home))
 
 
-def days_of(days: Sequence[date]) -> list[Step]:
-    """The daily job for each of the days, in the order given."""
-    return [Step("daily", day.isoformat()) for day in days]
+def days_of(days: Sequence[date], assets: Sequence[str] | None = None) -> list[Step]:
+    """The daily job for each of the days, in the order given: of all its assets, or of those that a test asserts."""
+    return [Step("daily", day.isoformat(), assets) for day in days]
 
 
 def copy_of(home: Home, root: Path, *, with_day: date | None = None) -> Home:

@@ -1,4 +1,7 @@
-"""The wheel, installed where there is no checkout, works."""
+"""The wheel, installed where there is no checkout, works: on a shop of three items, which is a shop.
+
+One flow shows both: what a wheel holds, and that such a log is trained on, published, measured and exported.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,38 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tests.assets.world import SETTINGS, WORLD
+from serving.answer import answer
+from serving.contracts import CandidateRequest
+from serving.prometheus import ServiceMetrics, Stopwatch
+from serving.publication import Served
+from settings import Settings
+from tests.assets.world import adseq
+from tests.pipelines.small_shop import SHOP_SETTINGS, write_shop
 from tests.processes import PROJECT
+from warehouse.home import Home
 from warehouse.landing import Landing
-from warehouse.world import write_world
+from warehouse.online import open_store
+from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
+
+SERVED = """
+from pathlib import Path
+import pipelines
+from pipelines.cli.proxy import configuration
+from serving.app import create_app
+from settings import ServingSettings, Settings
+assert "8081" in configuration(8080, 8081, Path(), ServingSettings())
+create_app(Settings(home="home"))
+print(pipelines.__file__)
+"""
+"""What serves an installed home: the proxy's configuration and the application."""
 
 
 def run(*command: object, environment: dict[str, str], directory: Path) -> str:
@@ -66,22 +91,63 @@ def test_each_package_of_the_wheel_says_that_it_is_typed(installed: Path) -> Non
     assert {path.parent.name for path in site.glob("*/py.typed")} == packages
 
 
-def test_a_day_of_the_tiny_world_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class RanFromWheel:
+    """What the installed commands printed, and the home that they filled."""
+
+    home: Home
+    version: str
+    validated: str
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def shop(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> RanFromWheel:
+    """The flow on a shop of three items, by the installed commands."""
+    root = tmp_path_factory.mktemp("shop")
+    write_shop(Landing(root / "landing"))
+
+    def adseq(*arguments: str) -> str:
+        return run(installed / "adseq", *arguments, environment=wheels_environment(), directory=root)
+
+    version, validated = adseq("--version"), adseq("validate", "landing")
+    printed = adseq("run", "--landing", "landing", "--home", "home")
+    return RanFromWheel(Home(root / "home"), version, validated, printed)
+
+
+def wheels_environment() -> dict[str, str]:
+    """Nothing that leads to the checkout."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ADSEQ_", "PYTHON", "DAGSTER_"))}
-    environment = {**kept, **SETTINGS, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    origin = "import pipelines; print(pipelines.__file__)"
-    where = run(installed / "python", "-c", origin, environment=environment, directory=tmp_path)
-    assert Path(where.strip()).is_relative_to(installed.parent)
-    write_world(Landing(tmp_path / "landing"), WORLD, 1)
-    adseq = installed / "adseq"
-    assert "adseq 0." in run(adseq, "--version", environment=environment, directory=tmp_path)
-    assert "Ready" in run(adseq, "validate", "landing", environment=environment, directory=tmp_path)
-    done = run(adseq, "run", "--landing", "landing", "--home", "home", environment=environment, directory=tmp_path)
-    assert "✓ online_states" in done
-    assert (tmp_path / "home" / "dagster" / "dagster.yaml").is_file()
-    proxy = "from pathlib import Path; from pipelines.cli.proxy import configuration; "
-    proxy += "from settings import ServingSettings; "
-    proxy += "assert '8081' in configuration(8080, 8081, Path(), ServingSettings())"
-    run(installed / "python", "-c", proxy, environment=environment, directory=tmp_path)
-    page = "from serving.app import create_app; from settings import Settings; create_app(Settings(home='home'))"
-    run(installed / "python", "-c", page, environment=environment, directory=tmp_path)
+    return {**kept, **SHOP_SETTINGS, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def test_a_shop_runs_from_the_wheel(installed: Path, shop: RanFromWheel) -> None:
+    assert "adseq 0." in shop.version
+    assert "Ready" in shop.validated
+    assert "✓ online_states" in shop.printed
+    assert (shop.home.dagster / "dagster.yaml").is_file()
+    served = run(installed / "python", "-c", SERVED, environment=wheels_environment(), directory=shop.home.root.parent)
+    assert Path(served.strip()).is_relative_to(installed.parent)
+
+
+def test_a_catalogue_of_three_items_is_trained_published_measured_and_exported(
+    shop: RanFromWheel, tmp_path: Path
+) -> None:
+    metrics = Tables(shop.home.tables).scan("model_metrics").collect()
+    assert set(metrics.filter(report="recall")["metric"]) >= {"recall@1", "recall@1 low"}
+    assert not metrics.filter(pl.col("metric").str.contains("@10|@50|@100"), pl.col("report") == "recall").height
+
+    store = open_store("lmdb", shop.home)
+    try:
+        served = Served.newest(shop.home.root, store)
+        for user in ("u0", "nobody"):
+            request = CandidateRequest(user_id=user, k=10, explain=True)
+            found = answer(
+                served, store, request, settings=Settings().serving, watch=Stopwatch(ServiceMetrics())
+            ).candidates
+            assert {each.item_id for each in found} == {"i0", "i2"}
+    finally:
+        store.close()
+    exported = tmp_path / "candidates.parquet"
+    assert adseq(shop.home, "export", "candidates", "--out", str(exported), "-k", "10").returncode == 0
+    assert set(pl.read_parquet(exported).filter(kind="item")["item_id"]) == {"i0", "i2"}

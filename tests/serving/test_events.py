@@ -19,7 +19,7 @@ import serving.refresh
 from serving.app import create_app
 from settings import Settings
 from tests.assets.compare import TOLERANCE
-from tests.assets.world import DAYS, LATER, SETTINGS, copy_of, days_of, execute
+from tests.assets.world import DAYS, LATER, PUBLISHED, SETTINGS, copy_of, days_of, execute
 from tests.flow import Ran
 from tests.serving.test_answer import asked, ids
 from warehouse.home import Home
@@ -120,7 +120,7 @@ def test_the_daily_run_arrives_at_the_same_state(home: Home, client: TestClient,
     users = ["newcomer", *known[:3]]
     values = {ran.key(user).decode(): store.get(now.states, ran.key(user)) for user in users}
     store.close()
-    execute(home, days_of([LATER]))
+    execute(home, days_of([LATER], ("events", *PUBLISHED)))
     daily = Ran(home, "").tables.read("user_states", {"model_version": "item-1", "day": LATER})
     assert sorted(daily["user_id"]) == sorted(values)
     for row in daily.rows(named=True):
@@ -141,7 +141,7 @@ def test_an_event_after_the_day_survives_its_publication(home: Home, client: Tes
     user_id = ran.ids(ran.tables.read("user_sequences", {"day": DAYS[-1]})["user_id"])[0]
     posted(client, event(user_id, items(ran, 1)[0]))
     told = sequence(home, user_id)
-    execute(home, days_of([DAYS[-1]]))
+    execute(home, days_of([DAYS[-1]], ["online_states"]))
     assert sequence(home, user_id) == told
     assert told["event_id"][-1] == f"live-{user_id}-0"
 
@@ -160,7 +160,7 @@ def test_what_the_days_files_bring_joins_what_came_in_live(home: Home, client: T
     assert held is not None
     stamp = stamp_of(NOON + timedelta(days=2))  # as of an event that came in after the end of the day
     assert store.exchange(SEQUENCES, key, held, json_value(stamp, json_in(held)))
-    execute(home, days_of([LATER]))
+    execute(home, days_of([LATER], ("events", *PUBLISHED)))
     assert sequence(home, "newcomer")["event_id"] == ["of-the-file", "live-newcomer-9"]
     answer = asked(client, user_id="newcomer", k=500, explain=True)
     assert not {chair, lamp} & set(ids(answer))

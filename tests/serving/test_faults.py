@@ -26,7 +26,7 @@ from settings import Settings
 from tests import processes
 from tests.assets.compare import assert_same_day
 from tests.assets.test_publication import assert_store_is
-from tests.assets.world import ADSEQ, DAYS, LATER, adseq, copy_of, environment
+from tests.assets.world import ADSEQ, DAYS, LATER, PUBLISHED, copy_of, days_of, environment, execute
 from tests.flow import Ran
 from tests.processes import PROJECT, Started
 from tests.serving.answers import Answer, answers, answers_of, asking
@@ -40,6 +40,8 @@ from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
 DELAYS = (0.0, 0.01, 0.03, 0.08, 0.2)  # seconds from when a publication begins; a whole one takes half of one
+ADVERTISERS = ("advertiser_embeddings", "advertiser_candidates")
+EVENTLESS = ("events", "data_quality", *PUBLISHED, *ADVERTISERS, "daily_recall")  # the assets that events lead to
 
 
 @pytest.fixture(scope="module")
@@ -225,8 +227,7 @@ def test_a_day_without_events_is_published(ran: Ran, tmp_path: Path) -> None:
     landing = Landing(home.landing)
     for path in landing.files(LandingTable.events, LATER):
         pl.read_parquet(path).clear().write_parquet(path)
-    done = adseq(home, "run")
-    assert done.returncode == 0, done.stdout + done.stderr
+    execute(home, days_of([LATER], EVENTLESS))
     assert_store_is(home, "item-1", LATER)
     before, after = answers(ran), answers(Ran(home, ""))
     assert {basis for basis, _, _ in after.values()} == {basis for basis, _, _ in before.values()}

@@ -13,7 +13,7 @@ from assets.steps.versions import item_versions
 from ml.versions.tracking import Tracking
 from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
 from tests.assets.test_publication import assert_store_is
-from tests.assets.world import DAYS, LATER, Step, adseq, copy_of, days_of, execute
+from tests.assets.world import DAYS, LATER, PUBLISHED, Step, adseq, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.landing import Landing
@@ -43,7 +43,8 @@ class Retrained:
 def retrained(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     home = copy_of(ran.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
     retrain = Step("retrain", assets=TO_CHAMPION, settings=EVERYTHING_PASSES)
-    first, second, day, _ = execute(home, [retrain, retrain, *days_of([LATER, DAYS[1]])])
+    days = days_of([LATER, DAYS[1]], ("events", *PUBLISHED, "daily_recall"))
+    first, second, day, _ = execute(home, [retrain, retrain, *days])
     return Retrained(home, first["champion"], second["champion"], day)
 
 
@@ -121,7 +122,7 @@ def rolled_back(retrained: Retrained, tmp_path_factory: pytest.TempPathFactory) 
     done = adseq(home, "rollback")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "item-1 is champion again, in the place of item-2" in " ".join(done.stdout.split())
-    execute(home, days_of([LATER]))
+    execute(home, days_of([LATER], PUBLISHED))
     return home
 
 

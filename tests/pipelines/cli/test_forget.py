@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from settings import Settings
-from tests.assets.world import DAYS, adseq, copy_of, days_of, execute
+from tests.assets.world import ARRIVED, DAYS, adseq, copy_of, days_of, execute
 from tests.flow import Ran
 from warehouse.forget import TOMBSTONES
 from warehouse.home import Home
@@ -23,6 +23,7 @@ from warehouse.online import LmdbStore
 from warehouse.online.publication import FORGOTTEN
 
 pytestmark = pytest.mark.slow
+OF_USERS = (*ARRIVED, "user_sequences", "user_states", "advertiser_candidates")  # the assets with rows of users
 
 
 def shown_in_a_report(ran: Ran) -> str:
@@ -50,7 +51,7 @@ def forgotten(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, 
     home = copy_of(ran.home, tmp_path_factory.mktemp("forget") / "home")
     key = shown_in_a_report(ran)
     (user_id,) = ran.ids(pl.Series([key]))
-    execute(home, days_of([DAYS[0]]))  # so that there are older versions
+    execute(home, days_of([DAYS[0]], OF_USERS))  # so that there are older versions
     done = adseq(home, "forget", user_id, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 pages changed" in done.stdout
@@ -100,7 +101,7 @@ def test_neither_a_day_nor_a_file_nor_a_request_brings_them_back(forgotten: tupl
         answer = client.post("/candidates", json={"user_id": user_id}).json()
         assert answer["basis"] == "popularity"
     assert not [path for path in home.home.landing.rglob("live-*.jsonl") if user_id in path.read_text()]
-    execute(home.home, days_of([DAYS[-1]]))
+    execute(home.home, days_of([DAYS[-1]], (*OF_USERS, "online_states")))
     for name in home.tables.names():
         rows = home.tables.scan(name)
         if name != TOMBSTONES and "user_id" in rows.collect_schema():
