@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from assets.steps.versions import advertiser_versions, serving_advertisers
 from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, user_vectors
 from ml.versions.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
-from tests.assets.world import DAYS, LATER, SETTINGS, TRAINED, Step, copy_of, execute
+from tests.assets.world import DAYS, LATER, TRAINED, Step, copy_of, execute
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
 from warehouse.days import day_end
 from warehouse.home import Home
@@ -27,6 +27,9 @@ MODEL = ("content_basis", "advertiser_model", "advertiser_recall_report")
 DAY = ("events", "items", "users", "user_sequences", "advertiser_embeddings", "advertiser_candidates")
 BEFORE, *SERVED = DAYS
 """The day that the first version is trained on, and the days after it."""
+
+SHORT = {"advertisers": {"epoch_examples": 500}}
+"""Settings of a training that takes seconds."""
 
 
 def day_of(day: date) -> Step:
@@ -47,7 +50,7 @@ def advertised(landing: Landing, tmp_path_factory: pytest.TempPathFactory) -> Ra
     """A day without a model, a training on that day, the day again, and two days more."""
     home = Home(tmp_path_factory.mktemp("advertisers")).create()
     home.use_landing(landing.root)
-    history, training = Step("bootstrap", assets=["history"]), Step("retrain", assets=MODEL)
+    history, training = Step("bootstrap", assets=["history"]), Step("retrain", assets=MODEL, settings=SHORT)
     return Ran(home, execute(home, [history, day_of(BEFORE), training, *map(day_of, DAYS)]))
 
 
@@ -55,7 +58,7 @@ def advertised(landing: Landing, tmp_path_factory: pytest.TempPathFactory) -> Ra
 def retrained(advertised: Ran, tmp_path_factory: pytest.TempPathFactory) -> Tables:
     """A copy with one more training, then one more day, then the earlier days again."""
     home = copy_of(advertised.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
-    training = Step("retrain", assets=("content_basis", "advertiser_model"))
+    training = Step("retrain", assets=("content_basis", "advertiser_model"), settings=SHORT)
     execute(home, [training, *map(day_of, (LATER, *SERVED))])
     return Tables(home.tables)
 
@@ -164,7 +167,7 @@ def test_mlflow_has_the_training_the_registered_version_and_the_report(advertise
         for run in client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     }
     training = runs[f"advertiser_model {BEFORE}"]
-    assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_ADVERTISERS__EPOCH_EXAMPLES"]
+    assert training.data.params["training.epoch_examples"] == "500"
     assert training.data.params["training.corpus_negatives"] == "256"
     assert {"train_loss", "epochs", "chosen_validation_recall_at_10"} <= set(training.data.metrics)
     assert {f"advertiser_recall_report {BEFORE}", "advertisers mean_pooling"} <= set(runs)

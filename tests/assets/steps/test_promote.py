@@ -23,6 +23,7 @@ from warehouse.tables import Tables
 pytestmark = pytest.mark.slow
 TO_CHAMPION = ("content_basis", "training_examples", "contextual_examples", "item_model", "champion")
 EVERYTHING_PASSES = {"gate": {"recall_tolerance": 1.0, "diversity_tolerance": 1.0}}
+SHORT = {"training": {"epoch_examples": 500}}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Retrained:
 @pytest.fixture(scope="module")
 def retrained(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     home = copy_of(ran.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
-    retrain = Step("retrain", assets=TO_CHAMPION, settings=EVERYTHING_PASSES)
+    retrain = Step("retrain", assets=TO_CHAMPION, settings=EVERYTHING_PASSES | SHORT)
     days = days_of([LATER, DAYS[1]], ("events", *PUBLISHED, "daily_recall"))
     first, second, day, _ = execute(home, [retrain, retrain, *days])
     return Retrained(home, first["champion"], second["champion"], day)
