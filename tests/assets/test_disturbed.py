@@ -19,8 +19,9 @@ from pipelines.cli.endings import FULL_DISK
 from tests import processes
 from tests.assets.compare import BY_ARRIVAL, BY_DAY, assert_same_day
 from tests.assets.killing import KILLED
+from tests.assets.test_faults import statuses
 from tests.assets.test_publication import assert_store_is
-from tests.assets.world import ARRIVED, INFERRED, LATER, adseq, copy_of, days_of, environment, start_execution
+from tests.assets.world import ARRIVED, DAYS, INFERRED, LATER, adseq, copy_of, days_of, environment, start_execution
 from tests.flow import Ran
 from warehouse.home import Home
 from warehouse.tables import Tables
@@ -107,6 +108,9 @@ def test_a_day_killed_again_and_again_ends_with_the_rows_of_an_undisturbed_one(
     points = [line for line in done.stdout.splitlines() if line.startswith(KILLED)]
     assert len(points) >= 5
     assert done.stdout.count("1 earlier run(s) were killed; marked as failed") >= len(points) - 1  # the first had none
+    *ended, last = statuses(killed)["daily"][len(DAYS) :]
+    assert set(ended) == {"FAILURE"}
+    assert last == "SUCCESS"
     assert_as_undisturbed(day_later, killed)
     assert list(killed.root.glob("**/*.tmp*")) == []
 
