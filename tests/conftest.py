@@ -35,16 +35,16 @@ for name in [name for name in os.environ if name.startswith("ADSEQ_") and name n
 # The longest files, the longest first, so that workers end together: ``pytest --durations=0`` says which they are.
 LONGEST = (
     "pipelines/test_wheel.py",
-    "assets/test_small_catalogue.py",
     "assets/test_advertisers.py",
     "assets/test_faults.py",
+    "assets/test_disturbed.py",
     "serving/test_faults.py",
     "assets/steps/test_promote.py",
-    "assets/test_disturbed.py",
-    "serving/test_events.py",
     "assets/test_incremental.py",
+    "serving/test_events.py",
     "assets/test_publication.py",
     "pipelines/cli/test_forget.py",
+    "pipelines/cli/test_interruption.py",
 )
 
 settings.register_profile("adseq", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
