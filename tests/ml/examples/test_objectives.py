@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -61,16 +62,20 @@ assert (10, "u", 4) not in DENSE_NEW  # c alone would be left, and is in the his
 assert (10, "u", 5) not in DENSE_NEW
 
 
+@lru_cache(maxsize=1)
+def log_of(rows: tuple[Event, ...]) -> EventLog:
+    return event_log(list(rows), CATALOGUE)
+
+
 def built(rows: list[Event], objective: Objective, repeats: bool = True, positions: int = 8, seed: int = 0) -> Examples:
     settings = ExampleSettings(objective=objective, dense_positions=positions)
-    log = event_log(rows, CATALOGUE)
     return build_examples(
-        log, CUTOFFS, rule(K, repeats, **WEIGHTS), event_names=EVENT_NAMES, settings=settings, seed=seed
+        log_of(tuple(rows)), CUTOFFS, rule(K, repeats, **WEIGHTS), event_names=EVENT_NAMES, settings=settings, seed=seed
     )
 
 
 def in_words(rows: list[Event], examples: Examples) -> list[tuple[Point, str]]:
-    log = event_log(rows, CATALOGUE)
+    log = log_of(tuple(rows))
     histories = examples.history_end - log.offsets[examples.user]
     return [
         ((round((cutoff - instant(0)) / DAY), log.user_ids[int(user)], int(history)), CATALOGUE[item])
@@ -158,7 +163,7 @@ EVENTS = st.tuples(
 def test_dense_pairs_are_those_that_a_plain_search_allows(
     rows: list[Event], repeats: bool, positions: int, seed: int
 ) -> None:
-    log = event_log(rows, CATALOGUE)
+    log = log_of(tuple(rows))
     found = built(rows, Objective.dense_all_action, repeats, positions, seed)
     assert_equal(found, built(rows, Objective.dense_all_action, repeats, positions, seed))
     when = instants(log, found)

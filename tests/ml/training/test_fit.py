@@ -293,7 +293,7 @@ def test_choosing_epochs_trains_on_the_earlier_part(period: TrainingPeriod, sett
     assert found.best_validation > 0.8
 
 
-def order_period(users: int = 400, seed: int = 0) -> TrainingPeriod:
+def order_period(users: int, seed: int = 0) -> TrainingPeriod:
     """Users see `left` and `right` once each; who sees `left` last buys `x`, the others buy `y`."""
     random = np.random.default_rng(seed)
     rows: list[Event] = []
@@ -320,7 +320,7 @@ def order_share(encoder: UserEncoder, directory: Path) -> float:
         examples={"cutoffs": 12},
         training={"batch_size": 64, "corpus_negatives": 8, "learning_rate": 5e-3},
     )
-    period = order_period()
+    period = order_period(200)
     prepared = prepare(period, settings)
     fitted = fit(ItemTask.of(period, prepared, settings), 12, directory)
     other = order_period(200, seed=1)

@@ -200,7 +200,7 @@ def test_imports_pass_the_contracts(reviews: Path, clicks: Path, tmp_path: Path)
         landing, tables = Landing(tmp_path / "zone" / source.name), Tables(tmp_path / source.name / "tables")
         summary = importer(source, landing, 2)
         for day in (None, *summary.days):
-            for table in LandingTable:
+            for table in [table for table in LandingTable if landing.files(table, day)]:
                 report = ingest(landing, tables, table, day=day, settings=DataSettings(maximum_quarantine_share=0))
                 assert report.rows_written == report.rows_read
                 assert report.ignored_columns == ()
