@@ -324,6 +324,12 @@ class EvaluationSettings(Group):
         description="Futures that the oracle of the synthetic world simulates a user; twice as many move its Recall@10 "
         "and Recall@100 by less than .005.",
     )
+    oracle_funnels: int = Field(
+        800,
+        ge=1,
+        description="Times that the contextual oracle of the synthetic world leads a request through the funnel; twice "
+        "as many move its Recall@10 by less than .005.",
+    )
 
 
 class GateSettings(Group):

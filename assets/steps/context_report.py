@@ -10,7 +10,7 @@ from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison, chosen_parts, newest_comparison, read_impressions
 from assets.steps.history_page import page
 from assets.steps.store_report import Report, StoredReport, store_report
-from warehouse.world import is_world, true_relevance
+from warehouse.world import contextual_ranking, is_world, true_relevance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ml.evaluation.answers_by_surface import Relevance, SurfaceRequests
+    from ml.evaluation.contextual_requests import ContextEvaluation
     from ml.evaluation.metrics import Interval
     from ml.evaluation.report_rows import ReportRow
     from ml.figures.charts import ContextLift
+    from ml.retrieval.lists import RankedLists
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
     """Store recall and relevance with and without the live context; None without contextual requests."""
     from ml.evaluation.answers_by_surface import by_surface, context_lists
     from ml.evaluation.contextual_requests import context_evaluation
+    from ml.evaluation.model_names import ModelName
     from ml.evaluation.report_rows import Protocol
     from ml.figures.charts import context_bars
 
@@ -52,6 +55,9 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
     if evaluation is None:
         return None
     lists = context_lists(compared.comparison, chosen_parts(workspace, compared), evaluation)
+    oracle = _oracle_lists(workspace, compared, evaluation)
+    if oracle is not None:
+        lists[ModelName.oracle] = oracle
     relevance = _relevance(workspace, compared)
     surfaces = [
         _measured(workspace, compared, requests, relevance=relevance) for requests in by_surface(evaluation, lists)
@@ -72,6 +78,35 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
     )
     kept = store_report(workspace, compared.version, compared.period, report=report, tags=tags)
     return ContextReport(kept, bars, requests, evaluation.source, lifts)
+
+
+def _oracle_lists(
+    workspace: Workspace, compared: VersionComparison, evaluation: ContextEvaluation
+) -> RankedLists | None:
+    """Return the lists of the world's contextual oracle; None for another log, and for baskets."""
+    from ml.evaluation.answers_by_surface import DEPTH
+    from ml.evaluation.contextual_requests import BASKETS
+    from ml.features.event_log import row_numbers
+    from ml.retrieval.lists import RankedLists
+
+    requests, items = evaluation.requests, compared.comparison.item_ids
+    if not is_world(workspace.landing.root) or (requests["surface"] == BASKETS).any():
+        return None
+    ranking = contextual_ranking(
+        workspace.landing.root,
+        compared.version.trained_day,
+        requests["request_id"].to_list(),
+        item_ids=items.to_list(),
+        times=workspace.settings.evaluation.oracle_funnels,
+        depth=DEPTH,
+    )
+    return RankedLists.from_places(
+        row_numbers(requests["request_id"], ranking["request_id"]),
+        ranking["rank"].to_numpy() - 1,
+        row_numbers(items, ranking["item_id"]),
+        queries=len(requests),
+        depth=DEPTH,
+    )
 
 
 @dataclass(frozen=True)
@@ -160,6 +195,7 @@ def _measured(
         surface=surface,
         rows=[
             *with_bounds(rows, bounded),
+            *_funnels(workspace, requests),
             ReportRow.of(with_context, f"lift@{k}", lift, segment=Segment.surface, group=surface),
             *differences(
                 with_context,
@@ -177,3 +213,14 @@ def _measured(
             figures[withheld].recall[k], figures[with_context].recall[k], relevances[withheld], relevances[with_context]
         ),
     )
+
+
+def _funnels(workspace: Workspace, requests: SurfaceRequests) -> list[ReportRow]:
+    """Return how many times the oracle has led each request through the funnel, where there is an oracle."""
+    from ml.evaluation.model_names import ModelName
+    from ml.evaluation.report_rows import FUNNELS, ReportRow, Segment
+
+    if ModelName.oracle not in requests.lists:
+        return []
+    times = workspace.settings.evaluation.oracle_funnels
+    return [ReportRow(ModelName.oracle, FUNNELS, times, segment=Segment.surface, group=requests.surface)]

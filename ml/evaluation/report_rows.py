@@ -26,8 +26,9 @@ SCHEMA = {
     "segment": pl.String(),
     "group": pl.String(),
 }
-TRAINED_EXAMPLES, FUTURES = "trained_examples", "futures"
-"""How many examples a model may have learnt from at most; how many futures of a user the oracle has seen."""
+TRAINED_EXAMPLES, FUTURES, FUNNELS = "trained_examples", "futures", "funnels"
+"""How many examples a model may have learnt from at most; futures of a user, and funnels of a request, that the oracle
+has seen."""
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_\-@]+")
 
 

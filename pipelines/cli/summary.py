@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ml.evaluation.model_names import LABELS, AdvertiserModelName, ModelName
-from ml.evaluation.report_rows import FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
+from ml.evaluation.report_rows import FUNNELS, FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
 from pipelines.cli.headline_figures import report_rows
 from settings import Settings
 from warehouse.home import Home
@@ -103,7 +103,7 @@ def _show_items(tables: Tables, console: Console) -> None:
         table = _models(
             f"With the live context: {surface}", CONTEXT_MODELS, CONTEXT_COLUMNS, found={"context": rows}, champion=ours
         )
-        table.caption = " ".join([*_lift(rows), *_verdict(rows, ours)])
+        table.caption = " ".join([*_lift(rows), *_verdict(rows, ours), *_oracle(rows)])
         console.print(table)
 
 
@@ -191,8 +191,12 @@ def _lift(rows: Sequence[ReportRow]) -> list[str]:
 
 
 def _oracle(rows: Sequence[ReportRow]) -> list[str]:
-    futures = next((row.value for row in rows if row.model == ModelName.oracle and row.metric == FUTURES), None)
-    return [] if futures is None else [f"The oracle is the mean of {futures:,.0f} futures of each user."]
+    said = {FUTURES: "futures of each user", FUNNELS: "ways of each request through the funnel"}
+    return [
+        f"The oracle has seen {row.value:,.0f} {said[row.metric]}."
+        for row in rows
+        if row.model == ModelName.oracle and row.metric in said and row.value
+    ]
 
 
 def _days(tables: Tables) -> Table | None:

@@ -306,6 +306,11 @@ def test_the_context_report_compares_with_and_without(ran: Ran) -> None:
     assert metric(ran, "context", "contextual", "lift@10") == pytest.approx(with_context / without)
 
 
+def test_no_model_beats_the_contextual_oracle(ran: Ran) -> None:
+    oracle = metric(ran, "context", "oracle", "recall@10")
+    assert all(metric(ran, "context", model.value, "recall@10") < oracle for model in COMPARED)
+
+
 def test_segments_add_up_to_all_queries(ran: Ran, comparison: Comparison) -> None:
     """Weighed by their positives, which the world gives to every country and content type."""
     rows = rows_of_frame(ran.tables.read("model_metrics", {"report": "recall"}))
@@ -321,7 +326,10 @@ def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran
     assert {
         *(f"item.{model}.{metric}" for model in COMPARED for metric in ("recall@10", "recall@100", "diversity90")),
         *(f"item.{model}.recall@10.{bound}" for model in COMPARED for bound in ("low", "high")),
-        *(f"{surface}.{model}.recall@10" for model in ("rule", "parts", "sequential", "contextual", "withheld")),
+        *(
+            f"{surface}.{model}.recall@10"
+            for model in ("rule", "parts", "sequential", "contextual", "withheld", "oracle")
+        ),
         *(f"{surface}.lift@10{bound}" for bound in ("", ".low", ".high")),
         "advertiser.advertiser_model.recall@10",
         *(f"daily.{day}.recall@10" for day in DAYS),

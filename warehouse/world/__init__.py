@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from warehouse.world.contextual_oracle import contextual_ranking
 from warehouse.world.generate import WorldSummary, is_world, read_settings, write_day, write_world
 from warehouse.world.oracle import oracle_ranking
 from warehouse.world.settings import WorldSettings
@@ -10,6 +11,7 @@ from warehouse.world.true_relevance import true_relevance
 __all__ = [
     "WorldSettings",
     "WorldSummary",
+    "contextual_ranking",
     "is_world",
     "oracle_ranking",
     "read_settings",

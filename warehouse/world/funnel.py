@@ -116,24 +116,52 @@ def lead_through(
     Args:
         state: at the end of the day; it is read only.
     """
-    count, width = len(requests.row), world.settings.candidates
+    recipe, leaf = draw_leaves(world, state, requests, day=day, generator=generator)
+    person = np.repeat(state.person[requests.row], leaf.shape[1])
+    item = _popular_items(world, person, leaf.ravel(), day=day, generator=generator).reshape(leaf.shape)
+    return send_through(
+        requests,
+        recipe,
+        item,
+        relevance=true_relevance_of(world, requests, np.maximum(item, 0)),
+        affinity=affinity_of(world, state, requests.row, np.maximum(item, 0)),
+        generator=generator,
+    )
+
+
+def draw_leaves(
+    world: World, state: State, requests: Requests, *, day: int, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the recipe of each candidate, and the leaf from which the candidate is drawn (requests, candidates)."""
+    width = world.settings.candidates
     recipes = np.where(
         (requests.surface == HOME_FEED)[:, None],
         np.resize(np.array(WITHOUT_SUBJECT), width),
         np.resize(np.array(WITH_SUBJECT), width),
     )
-    leaf = _candidate_leaves(world, state, requests, recipes=recipes, day=day, generator=generator)
-    item = _popular_items(
-        world, np.repeat(state.person[requests.row], width), leaf.ravel(), day=day, generator=generator
-    )
-    item = item.reshape(count, width)
+    return recipes, _candidate_leaves(world, state, requests, recipes=recipes, day=day, generator=generator)
+
+
+def send_through(
+    requests: Requests,
+    recipe: NDArray[np.int64],
+    item: NDArray[np.int64],
+    *,
+    relevance: NDArray[np.float64],
+    affinity: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> Candidates:
+    """Lead drawn candidates through trimming, light ranking, auction, click and conversion.
+
+    Args:
+        recipe, item, relevance, affinity: (requests, candidates).
+    """
+    width = item.shape[1]
     earlier = np.tril(np.ones((width, width), dtype=bool), -1)
     repeated = ((item[:, :, None] == item[:, None, :]) & earlier).any(axis=2)
     valid = (item >= 0) & ~repeated & (item != requests.subject[:, None])
-    relevance = _relevance(world, requests, np.maximum(item, 0))
-    affinity = _affinity(world, state, requests.row, np.maximum(item, 0))
     stage = _run_funnel(requests.surface, valid, relevance, affinity=affinity, generator=generator)
-    return Candidates(item, recipes, valid, relevance, stage)
+    return Candidates(item, recipe, valid, relevance, stage)
 
 
 def relevance_to_subjects(world: World, subject: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -147,7 +175,7 @@ def relevance_to_subjects(world: World, subject: NDArray[np.int64], item: NDArra
         style=items.style[subject],
         word=np.full_like(subject, -1),
     )
-    return _relevance(world, beside, item[:, None])[:, 0]
+    return true_relevance_of(world, beside, item[:, None])[:, 0]
 
 
 def rate(world: World, impressions: pl.DataFrame) -> pl.DataFrame:
@@ -252,7 +280,7 @@ def _popular_items(
     return item
 
 
-def _relevance(world: World, requests: Requests, item: NDArray[np.int64]) -> NDArray[np.float64]:
+def true_relevance_of(world: World, requests: Requests, item: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the true relevance to the subject or query in 0..1; 0.5 on home_feed, which has neither.
 
     The shape is (requests, candidates).
@@ -275,7 +303,7 @@ def _relevance(world: World, requests: Requests, item: NDArray[np.int64]) -> NDA
     return relevance
 
 
-def _affinity(world: World, state: State, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
+def affinity_of(world: World, state: State, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the affinity of the user to each candidate (requests, candidates).
 
     Living intents, favourite leaves, lasting style and price level count.

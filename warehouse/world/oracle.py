@@ -80,8 +80,7 @@ def oracle_ranking(
         value[knowledge.seen[rows][:, candidates]] = -1.0
         return best_columns(value, length)
 
-    # numpy lets go of the interpreter in its loops, and blocks share no luck: threads give the lists of one.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1) as threads:
+    with worker_threads() as threads:
         blocks = threads.map(lists_of_block, range(0, len(user_ids), USERS_A_BLOCK))
         lists = [columns for block in blocks for columns in block]
     names = pl.Series(item_ids, dtype=pl.String)
@@ -94,6 +93,14 @@ def oracle_ranking(
             "item_id": names.gather(chosen),
         }
     )
+
+
+def worker_threads() -> ThreadPoolExecutor:
+    """Return as many threads as there are cores for this process.
+
+    numpy lets go of the interpreter in its loops, and blocks share no luck: threads give the lists of one.
+    """
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def know(settings: WorldSettings, as_of: date, user_ids: Sequence[str], window_days: float) -> Knowledge:

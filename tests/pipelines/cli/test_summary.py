@@ -84,7 +84,7 @@ def test_the_lead_is_over_the_strongest_baseline_and_level_is_called_level(
     of_items(Tables(home.tables), lead)
     text = " ".join(shown(home).split())
     assert said in text
-    assert "The oracle is the mean of 320 futures of each user." in text
+    assert "The oracle has seen 320 futures of each user." in text
     assert "trained briefly" not in text
 
 
