@@ -10,7 +10,7 @@ from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison, chosen_parts, newest_comparison, read_impressions
 from assets.steps.history_page import page
 from assets.steps.store_report import Report, StoredReport, store_report
-from warehouse.world import contextual_ranking, is_world, true_relevance
+from warehouse.world import TrueRelevance, contextual_ranking, is_world
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,9 +125,10 @@ def _relevance(workspace: Workspace, compared: VersionComparison) -> _NamedRelev
     if not is_world(landing):
         return _NamedRelevance("category_overlap", category_overlap(period.items))
     ids = compared.comparison.asked.dataset.features.item_ids
+    truth = TrueRelevance.of(landing, compared.version.trained_day)
 
     def of_pairs(subject: NDArray[np.int64], candidate: NDArray[np.int64]) -> NDArray[np.float64]:
-        return true_relevance(landing, compared.version.trained_day, ids.gather(subject), ids.gather(candidate))
+        return truth.of_pairs(ids.gather(subject), ids.gather(candidate))
 
     return _NamedRelevance("true_relevance", of_pairs)
 

@@ -23,14 +23,18 @@ from numpy.typing import NDArray
 
 from ml.evaluation.model_names import LABELS, ModelName
 
-# A model has one colour wherever it is drawn: greys for popularity, blues for the models without context.
+# A model has one colour wherever it is drawn: greys for popularity, warm ones for the other baselines, blues for the
+# models without context.
 MODEL_COLOURS: Mapping[str, str] = {
     ModelName.popularity: "#9aa5b1",
     ModelName.recent_popularity: "#6b7683",
     ModelName.item_knn: "#d99a2b",
+    ModelName.rule: "#8c6d5a",
+    ModelName.parts: "#7a5aa6",
     ModelName.mean_pooling: "#7fb2de",
     ModelName.max_pooling: "#4f92c9",
     ModelName.sequential: "#2a6fb0",
+    ModelName.contextual_without_context: "#e8a5b0",
     ModelName.contextual: "#d1435b",
     ModelName.oracle: "#2b9a82",
 }

@@ -8,7 +8,7 @@ import pytest
 
 from tests.assets.world import WORLD
 from warehouse.landing import Landing
-from warehouse.world import contextual_ranking, true_relevance, write_world
+from warehouse.world import TrueRelevance, contextual_ranking, write_world
 from warehouse.world.contextual_oracle import _Funnel
 from warehouse.world.funnel import IMPRESSED, RELATED_PINS, draw_requests, lead_through, log_requests
 from warehouse.world.simulation import build_world, live
@@ -82,6 +82,6 @@ def test_a_request_of_another_log_is_named(landing: Landing, item_ids: list[str]
 def test_true_relevance_is_that_of_the_log(landing: Landing, impressions: pl.DataFrame) -> None:
     world = build_world(SMALL, DAY)
     logged = log_requests(world, list(live(world, DAY))[-1].state, DAY).filter(pl.col("surface") == "related_pins")
-    found = true_relevance(landing.root, SMALL.day_date(DAY), logged["subject_item_id"], logged["item_id"])
+    found = TrueRelevance.of(landing.root, SMALL.day_date(DAY)).of_pairs(logged["subject_item_id"], logged["item_id"])
     assert np.allclose(found, logged["relevance"].to_numpy())
     assert len(set(np.round(found, 3))) > 20

@@ -6,16 +6,16 @@ from warehouse.world.contextual_oracle import contextual_ranking
 from warehouse.world.generate import WorldSummary, is_world, read_settings, write_day, write_world
 from warehouse.world.oracle import oracle_ranking
 from warehouse.world.settings import WorldSettings
-from warehouse.world.true_relevance import true_relevance
+from warehouse.world.true_relevance import TrueRelevance
 
 __all__ = [
+    "TrueRelevance",
     "WorldSettings",
     "WorldSummary",
     "contextual_ranking",
     "is_world",
     "oracle_ranking",
     "read_settings",
-    "true_relevance",
     "write_day",
     "write_world",
 ]

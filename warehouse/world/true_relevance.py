@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -9,23 +10,39 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from warehouse.world.dynamics import World
 from warehouse.world.funnel import relevance_to_subjects
 from warehouse.world.generate import read_settings
 from warehouse.world.oracle import item_indices
 from warehouse.world.simulation import build_world
 
 
-def true_relevance(landing_root: Path, as_of: date, subject_ids: pl.Series, item_ids: pl.Series) -> NDArray[np.float64]:
-    """Return the true relevance of each item beside its subject, 0 to 1 [pairs].
+@dataclass(frozen=True)
+class TrueRelevance:
+    """The relevance that the world's funnel and raters go by."""
 
-    Args:
-        landing_root: a landing zone that ``write_world`` wrote.
-        as_of: the last day on which an item of the pairs can have appeared.
+    world: World
 
-    Raises:
-        FileNotFoundError: the landing zone holds no synthetic world.
-        ValueError: an unknown item.
-    """
-    settings = read_settings(landing_root)
-    world = build_world(settings, settings.day_number(as_of))
-    return relevance_to_subjects(world, item_indices(subject_ids, world), item_indices(item_ids, world))
+    @classmethod
+    def of(cls, landing_root: Path, as_of: date) -> TrueRelevance:
+        """Return the relevance of a world.
+
+        Args:
+            landing_root: a landing zone that ``write_world`` wrote.
+            as_of: the last day on which an item that will be asked for can have appeared.
+
+        Raises:
+            FileNotFoundError: the landing zone holds no synthetic world.
+        """
+        settings = read_settings(landing_root)
+        return cls(build_world(settings, settings.day_number(as_of)))
+
+    def of_pairs(self, subject_ids: pl.Series, item_ids: pl.Series) -> NDArray[np.float64]:
+        """Return the relevance of each item beside its subject, 0 to 1 [pairs].
+
+        Raises:
+            ValueError: an unknown item.
+        """
+        return relevance_to_subjects(
+            self.world, item_indices(subject_ids, self.world), item_indices(item_ids, self.world)
+        )

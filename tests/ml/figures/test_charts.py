@@ -147,3 +147,9 @@ def test_a_date_axis_of_any_length_has_its_ticks(days: int, recwarn: pytest.Warn
     dates = [date(2026, 3, 1) - timedelta(days=days - number) for number in range(days)]
     png(figures.shares_by_day(dates, {"known": [0.5] * days}, "What is known"))
     assert not [warning for warning in recwarn if "AutoDateLocator" in str(warning.message)]
+
+
+def test_every_model_has_a_colour_of_its_own() -> None:
+    reported = [model for model in ModelName if model is not ModelName.sequential_appended]
+    colours = [MODEL_COLOURS[model] for model in reported]
+    assert len(set(colours)) == len(colours)
