@@ -14,6 +14,7 @@ from assets.steps.comparison import evaluation_lists_of, newest_comparison
 from assets.steps.context_report import report_context
 from assets.steps.daily_recall import prequential
 from assets.steps.diversity_report import report_diversity
+from assets.steps.marketplace_report import report_marketplace
 from assets.steps.recall_report import report_recall
 from assets.steps.skip_without_items import needs_items
 from assets.training import champion, item_model
@@ -120,6 +121,32 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
                 found.kept.wide("recall", "diversity90", "true_relevance", "category_overlap", segment="surface")
             ),
             "bars": picture(found.bars, "what the context adds"),
+            "mlflow_run": dg.MetadataValue.url(found.kept.url),
+        }
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=[evaluation_lists, impressions],
+    kinds={"mlflow", "matplotlib"},
+    owners=[MODELLING],
+    description="What became of the candidates of each generator in the newest window, by surface, counted from the "
+    "impression log: retrieved, survived, delivered, share of impressions, clicked, converted; with intervals over "
+    "requests.",
+)
+@needs_items
+def marketplace_report(
+    context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+) -> dg.MaterializeResult:
+    found = report_marketplace(workspace, dagster_tags(context))
+    if found is None:
+        return dg.MaterializeResult(metadata={"requests": 0, "why": "no request was logged in the newest window"})
+    return dg.MaterializeResult(
+        metadata={
+            "requests": found.requests,
+            "outcomes": preview(found.kept.wide(segment="surface")),
+            **{f"shares_on_{surface}": picture(figure, surface) for surface, figure in found.shares.items()},
             "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )

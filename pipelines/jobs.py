@@ -21,6 +21,7 @@ TRAINING = (
     "recall_report",
     "diversity_report",
     "context_report",
+    "marketplace_report",
     "advertiser_recall_report",
 )
 """Unpartitioned, in flow order: from the ingested history to a champion and its reports."""
@@ -49,6 +50,7 @@ REPORTS = (
     "recall_report",
     "diversity_report",
     "context_report",
+    "marketplace_report",
     "advertiser_recall_report",
     "daily_recall",
 )

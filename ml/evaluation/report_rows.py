@@ -38,6 +38,7 @@ class Protocol(StrEnum):
     item = "item"  # next items of users with conversions in the newest window; the whole catalogue is ranked
     context = "context"  # requests beside an item in the newest window
     advertiser = "advertiser"  # next advertisers of users with conversions in the newest window
+    market = "market"  # candidates of each generator on their way through the funnel, in the newest window
     daily = "daily"  # the conversions of a day, by the states of the day before
 
 

@@ -284,12 +284,15 @@ def _users_by(title: str, subtitle: str, axis: str, values: ArrayLike) -> Figure
 def recall_interval_bars(by_model: Mapping[str, Interval], k: int, subtitle: str = "") -> Figure:
     """Draw Recall@K by model with its bootstrap interval, from top to bottom in the given order."""
     note = subtitle or "Whiskers: 95 % bootstrap interval over users"
-    figure, axes = canvas(
-        f"Recall@{k} by model", note, f"Recall@{k}", y_label="", size=(8.2, 1.7 + 0.46 * len(by_model))
-    )
-    positions = np.arange(len(by_model))[::-1]
+    return interval_bars(by_model, f"Recall@{k} by model", f"Recall@{k}", subtitle=note)
+
+
+def interval_bars(by_name: Mapping[str, Interval], title: str, axis: str, *, subtitle: str = "") -> Figure:
+    """Draw shares with their intervals, from top to bottom in the given order."""
+    figure, axes = canvas(title, subtitle, axis, y_label="", size=(8.2, 1.7 + 0.46 * len(by_name)))
+    positions = np.arange(len(by_name))[::-1]
     furthest = 0.0
-    for position, (model, interval) in zip(positions, by_model.items(), strict=True):
+    for position, (model, interval) in zip(positions, by_name.items(), strict=True):
         axes.barh(position, interval.estimate, 0.66, color=model_colour(model))
         end = interval.estimate
         if np.isfinite(interval.low) and np.isfinite(interval.high):
@@ -301,7 +304,7 @@ def recall_interval_bars(by_model: Mapping[str, Interval], k: int, subtitle: str
             fontsize=9, color=INK,
         )  # fmt: skip
         furthest = max(furthest, end)
-    axes.set_yticks(positions, [model_label(model) for model in by_model], fontsize=9.5, color=INK)
+    axes.set_yticks(positions, [model_label(model) for model in by_name], fontsize=9.5, color=INK)
     axes.set_xlim(0, 1.14 * furthest or 1)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=GRID, linewidth=0.8)

@@ -17,6 +17,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "recall": Protocol.item,
     "diversity": Protocol.item,
     "context": Protocol.context,
+    "marketplace": Protocol.market,
     "advertiser_recall": Protocol.advertiser,
 }
 """The protocol of each report in the table ``model_metrics``."""

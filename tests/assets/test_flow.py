@@ -213,7 +213,10 @@ def test_mlflow_has_the_runs_with_parameters_and_metrics(ran: Ran) -> None:
     assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_TRAINING__EPOCH_EXAMPLES"]
     assert training.data.metrics["epochs"] == 1
     assert training.data.tags["dagster_asset"] == "item_model"
-    names = {f"{report} {TRAINED_UNTIL}" for report in ("recall_report", "diversity_report", "context_report")}
+    names = {
+        f"{report} {TRAINED_UNTIL}"
+        for report in ("recall_report", "diversity_report", "context_report", "marketplace_report")
+    }
     assert names | {f"item {model}" for model in COMPARED} <= set(found[REPORTS])
     assert set(found[DAILY]) == {f"daily_recall {day}" for day in DAYS}
 
@@ -331,6 +334,7 @@ def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran
             for model in ("rule", "parts", "sequential", "contextual", "withheld", "oracle")
         ),
         *(f"{surface}.lift@10{bound}" for bound in ("", ".low", ".high")),
+        *(f"market.related_pins.{source}.share_of_impressions" for source in ("category_match", "profile", "popular")),
         "advertiser.advertiser_model.recall@10",
         *(f"daily.{day}.recall@10" for day in DAYS),
         "run.seconds",
@@ -354,7 +358,7 @@ def _unbounded(name: str) -> str:
     return name.removesuffix(".low").removesuffix(".high")
 
 
-@pytest.mark.parametrize("report", ["recall", "diversity", "context", "advertiser_recall"])
+@pytest.mark.parametrize("report", ["recall", "diversity", "context", "marketplace", "advertiser_recall"])
 def test_the_table_of_a_report_and_its_runs_hold_the_same_figures(ran: Ran, report: str) -> None:
     tracking = Tracking(ran.home.tracking_uri, ran.home.artifacts)
     runs = {run.info.run_id: run for run in tracking.client.search_runs([tracking.experiment(REPORTS)])}

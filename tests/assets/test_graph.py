@@ -61,7 +61,8 @@ def test_every_asset_has_a_description_kinds_and_owners(loaded: dict[str, dict[s
 def test_every_table_shows_its_columns(loaded: dict[str, dict[str, dict[str, list[str]]]]) -> None:
     """All but what writes no table of its own: models, index, reports, the sweep, the history (four tables)."""
     without = {name for name, asset in loaded["assets"].items() if not asset["columns"]}
-    reports = {"recall_report", "diversity_report", "context_report", "advertiser_recall_report"}
+    subjects = ("recall", "diversity", "context", "marketplace", "advertiser_recall")
+    reports = {f"{subject}_report" for subject in subjects}
     assert without == {
         *("history", "item_model", "advertiser_model", "champion", "item_index", "alpha_sweep", "retention"),
         *reports,

@@ -39,7 +39,7 @@ for asked in ({"surface": "closeup", "query": "chair"}, {"surface": "search", "s
 
 from datetime import date
 from pathlib import Path
-from assets.steps.context_report import read_impressions
+from assets.steps.comparison import read_impressions
 from warehouse.tables import Tables
 tables = Tables(Path(sys.argv[2]))
 tables.write("impressions", rows, {"arrival_date": date(2026, 1, 1)})
