@@ -325,7 +325,7 @@ class EvaluationSettings(Group):
         "and Recall@100 by less than .005.",
     )
     oracle_funnels: int = Field(
-        800,
+        400,
         ge=1,
         description="Times that the contextual oracle of the synthetic world leads a request through the funnel; twice "
         "as many move its Recall@10 by less than .005.",
