@@ -30,8 +30,8 @@ YESTERDAY = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_
     deps=[item_model, champion, events],
     kinds={"pytorch", "deltalake"},
     owners=[MODELLING],
-    description="What every model and baseline would have shown the users who converted in the newest window, having "
-    "learnt until it began; and the oracle, where the log is the synthetic world. The reports read these lists.",
+    description="The lists of every model and baseline for the users who converted in the newest window, learnt until "
+    "the window began; and the oracle's, where the log is the synthetic world. The reports read these lists.",
     metadata=columns(
         model="String", user_id="String", items="List(Int32): rows of the candidates (items known by then, by id)"
     ),
@@ -102,9 +102,9 @@ def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     deps=[evaluation_lists, impressions],
     kinds={"mlflow", "matplotlib"},
     owners=[MODELLING],
-    description="What the live context adds: requests with a subject item after the cut-off, with logged context (ads "
-    "that survived the funnel) or else a basket proxy; the contextual model with and without the context, recall and "
-    "the relevance of candidates to the subject. With a page to look at.",
+    description="The gain from the live context: requests with a subject item after the cut-off, with logged context "
+    "(ads that survived the funnel) or else a basket proxy; every model with and without the context, recall and the "
+    "relevance of candidates to the subject. With a page to look at.",
 )
 @needs_items
 def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
@@ -131,9 +131,9 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
     deps=[evaluation_lists, impressions],
     kinds={"mlflow", "matplotlib"},
     owners=[MODELLING],
-    description="What became of the candidates of each generator in the newest window, by surface, counted from the "
+    description="The fate of the candidates of each generator in the newest window, by surface, counted from the "
     "impression log: retrieved, survived, delivered, share of impressions, clicked, converted; with intervals over "
-    "requests.",
+    "users.",
 )
 @needs_items
 def marketplace_report(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
 from assets.steps.period import training_period
-from assets.steps.store_report import Report, StoredReport, store_report
+from assets.steps.store_report import Report, StoredReport, clear_report, store_report
 from assets.steps.versions import advertiser_versions
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def report_advertisers(workspace: Workspace, tags: Mapping[str, str]) -> Adverti
     comparison = compare_advertisers(whole, version.directory, effective)
     evaluation, queries = effective.evaluation, comparison.queries
     if not len(queries):
+        clear_report(workspace, "advertiser_recall")
         return None
     figures = measure_advertisers(
         comparison,

@@ -1,4 +1,4 @@
-"""The context report's work: what the live context adds, on requests with a subject item."""
+"""The context report's work: every model with and without the live context, on requests with a subject item."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison, chosen_parts, newest_comparison, read_impressions
 from assets.steps.history_page import page
-from assets.steps.store_report import Report, StoredReport, store_report
+from assets.steps.store_report import Report, StoredReport, clear_report, store_report
 from warehouse.world import TrueRelevance, contextual_ranking, is_world
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ContextReport:
-    """The figures, and what the asset's page says."""
+    """The figures, and the content of the asset's page."""
 
     kept: StoredReport
     bars: Figure
@@ -53,6 +53,7 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
         seed=settings.training.seed,
     )
     if evaluation is None:
+        clear_report(workspace, "context")
         return None
     lists = context_lists(compared.comparison, chosen_parts(workspace, compared), evaluation)
     oracle = _oracle_lists(workspace, compared, evaluation)
@@ -149,7 +150,9 @@ class _Measured:
         from ml.figures.charts import recall_interval_bars
 
         bounded = [
-            row for row in self.rows if row.metric == f"recall@{self.k}" and row.segment is Segment.surface and row.low
+            row
+            for row in self.rows
+            if row.metric == f"recall@{self.k}" and row.segment is Segment.surface and row.low is not None
         ]
         intervals = {row.model: Interval(row.value or 0.0, row.low or 0.0, row.high or 0.0) for row in bounded}
         return recall_interval_bars(intervals, self.k, self.surface)
@@ -166,7 +169,8 @@ def _measured(
     from ml.figures.charts import ContextLift
 
     settings, positives = workspace.settings, requests.asked.queries.positives
-    samples, seed, surface = settings.evaluation.bootstrap_samples, settings.training.seed, requests.surface
+    samples, seed = settings.evaluation.bootstrap_samples, settings.training.seed
+    surface, users = requests.surface, requests.users
     figures = requests.measure(compared.comparison.advertisers)
     name = f"{relevance.name}@10"
     relevances = {
@@ -181,7 +185,7 @@ def _measured(
         ReportRow.of(
             model,
             f"recall@{k}",
-            confidence_interval(ranked, positives, k, samples=samples, seed=seed),
+            confidence_interval(ranked, positives, k, owners=users, samples=samples, seed=seed),
             segment=Segment.surface,
             group=surface,
         )
@@ -191,7 +195,7 @@ def _measured(
     with_context, withheld = ModelName.contextual, ModelName.contextual_without_context
     ks, lists = sorted(figures[with_context].recall), requests.lists
     k = ks[0]
-    lift = paired_ratio(lists[with_context], lists[withheld], positives, k=k, samples=samples, seed=seed)
+    lift = paired_ratio(lists[with_context], lists[withheld], positives, k=k, owners=users, samples=samples, seed=seed)
     return _Measured(
         surface=surface,
         rows=[
@@ -205,6 +209,7 @@ def _measured(
                 ks=list(figures[with_context].recall),
                 samples=samples,
                 seed=seed,
+                owners=users,
                 surface=surface,
             ),
         ],

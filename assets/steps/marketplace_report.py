@@ -1,4 +1,4 @@
-"""The marketplace report's work: what became of the candidates of each generator, from the impression log."""
+"""The marketplace report's work: the fate of the candidates of each generator, counted from the impression log."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.comparison import newest_comparison
-from assets.steps.store_report import Report, StoredReport, store_report
+from assets.steps.store_report import Report, StoredReport, clear_report, store_report
 from warehouse.contracts import STAGES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("request_id", "request_time", "surface", "source", "stage")
+COLUMNS = ("request_id", "user_id", "surface", "source", "stage")
 
 
 @dataclass(frozen=True)
 class MarketplaceReport:
-    """The figures, and what the asset's page says."""
+    """The figures, and the content of the asset's page."""
 
     kept: StoredReport
     shares: Mapping[str, Figure]  # by surface: the share of impressions of each generator
@@ -38,6 +38,7 @@ def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> Marketp
 
     compared, settings = newest_comparison(workspace), workspace.settings
     if not workspace.tables.exists("impressions"):
+        clear_report(workspace, "marketplace")
         return None
     since = datetime.fromtimestamp(compared.comparison.cutoff, UTC)
     impressions = (
@@ -47,6 +48,7 @@ def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> Marketp
         .collect()
     )
     if not len(impressions):
+        clear_report(workspace, "marketplace")
         return None
     rows = funnel_rows(
         impressions, Stages(STAGES), samples=settings.evaluation.bootstrap_samples, seed=settings.training.seed

@@ -1,4 +1,4 @@
-"""What every report does with what it found: a table of rows in ``model_metrics``, and the same rows in MLflow."""
+"""The place of every report's figures: a table of rows in ``model_metrics``, and the same rows in MLflow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StoredReport:
 
         ``recall`` is recall at every K.
         """
-        kind = pl.col("metric").str.extract(r"^(\w+)")
+        kind = pl.col("metric").str.extract(r"^(\w+)(?:@\d+)?$")
         kept = self.table.filter(segment=segment)
         kept = kept.filter(kind.is_in(kinds)) if kinds else kept
         index = ["model"] if segment == "all" else ["model", "group"]
@@ -100,6 +100,13 @@ def store_report(
     if not is_refused(workspace, version):
         workspace.tables.write(MODEL_METRICS, table, {"report": report.name})
     return StoredReport(table, tracking.url(run))
+
+
+def clear_report(workspace: Workspace, name: str) -> None:
+    """Remove the rows of a report that found nothing to measure, so that no earlier version's rows stand for it."""
+    from ml.evaluation.report_rows import rows_frame
+
+    workspace.tables.write(MODEL_METRICS, rows_frame([]), {"report": name})
 
 
 def is_refused(workspace: Workspace, version: ModelVersion) -> bool:

@@ -29,11 +29,13 @@ Relevance = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]
 def context_lists(
     comparison: Comparison, parts: UntrainedParts, evaluation: ContextEvaluation
 ) -> dict[ModelName, RankedLists]:
-    """Return the lists of every baseline and model, of the contextual model also with the context withheld."""
-    asked, withheld = evaluation.asked, ModelName.contextual_without_context
+    """Return the lists of every baseline and model, and of the models that differ by the way of asking."""
+    asked = evaluation.asked
     lists = all_lists(comparison.artifacts, parts, asked, depth=DEPTH)
-    base = comparison.artifacts[withheld.base]
-    lists[withheld] = network_lists(withheld, base.network, asked, settings=base.settings, depth=DEPTH)
+    for model in ModelName:
+        if model.needs_context and model.base in comparison.artifacts:
+            base = comparison.artifacts[model.base]
+            lists[model] = network_lists(model, base.network, asked, settings=base.settings, depth=DEPTH)
     return {model: lists[model] for model in ModelName if model in lists}  # in the order of the reports
 
 
@@ -43,6 +45,7 @@ class SurfaceRequests:
 
     surface: str
     asked: EvaluationSet
+    users: NDArray[np.int64]  # [requests] number of the user who asks
     lists: Mapping[ModelName, RankedLists]
 
     def measure(self, advertisers: NDArray[np.int64]) -> dict[ModelName, Metrics]:
@@ -58,11 +61,12 @@ class SurfaceRequests:
 
 def by_surface(evaluation: ContextEvaluation, lists: Mapping[ModelName, RankedLists]) -> list[SurfaceRequests]:
     """Return the requests of each surface, in the order of the surfaces' names."""
-    found = []
+    found, users = [], evaluation.requests["user_id"].rank("dense").to_numpy().astype(np.int64)
     for surface in evaluation.requests["surface"].unique().sort():
         rows = (evaluation.requests["surface"] == surface).arg_true().to_numpy().astype(np.int64)
         asked = replace(evaluation.asked, queries=evaluation.asked.queries.take(rows))
-        found.append(SurfaceRequests(surface, asked, {model: each.take(rows) for model, each in lists.items()}))
+        of_surface = {model: each.take(rows) for model, each in lists.items()}
+        found.append(SurfaceRequests(surface, asked, users[rows], of_surface))
     return found
 
 

@@ -1,9 +1,12 @@
-"""Paired differences between one model and every other model: what a claim of a lead rests on."""
+"""Paired differences between one model and every other model: the ground of every claim of a lead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ml.evaluation.metrics import paired_difference
 from ml.evaluation.report_rows import ReportRow, Segment, less
@@ -20,13 +23,16 @@ def differences(
     ks: Sequence[int],
     samples: int,
     seed: int,
+    owners: NDArray[np.int64] | None = None,
     surface: str = "",
 ) -> list[ReportRow]:
     """Return the recall of one model less that of every other model, with paired intervals over queries.
 
     Args:
         ours: the model's name.
-        samples: of the bootstrap. surface: where the queries come from; empty where they are of no surface.
+        owners: [queries] the user of each query, where a user has several.
+        samples: of the bootstrap.
+        surface: the surface of the queries; empty where they are of no surface.
     """
     if ours not in lists:
         return []
@@ -35,7 +41,7 @@ def differences(
         ReportRow.of(
             ours,
             less(k, other),
-            paired_difference(lists[ours], ranked, positives, k=k, samples=samples, seed=seed),
+            paired_difference(lists[ours], ranked, positives, k=k, owners=owners, samples=samples, seed=seed),
             segment=segment,
             group=surface,
         )

@@ -1,7 +1,7 @@
 """The fate of candidates in the funnel, by surface and generator, counted from an impression log.
 
-A candidate is logged with the furthest stage that the candidate reached. Intervals are of a bootstrap over requests:
-the candidates of a request compete, so they are drawn together.
+A candidate is logged with the furthest stage that the candidate reached. Intervals are of a bootstrap over users: the
+candidates of a request compete, and a user's requests resemble each other, so they are drawn together.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed
     (converted over clicked), and ``reached_<stage>``, the share of its candidates that reached a stage or a later one.
     A rate without a denominator has no value. In this log one of two candidates of the generator "old" is delivered:
 
-    >>> log = {"request_id": ["x", "x"], "surface": ["home_feed"] * 2, "source": ["old"] * 2}
+    >>> log = {"user_id": ["ann", "ann"], "surface": ["home_feed"] * 2, "source": ["old"] * 2}
     >>> log |= {"stage": ["retrieved", "impressed"]}
     >>> stages = Stages(["retrieved", "impressed", "clicked", "converted"])
     >>> rows = funnel_rows(pl.DataFrame(log), stages, samples=0, seed=0)
@@ -54,13 +54,13 @@ def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed
     {'delivered': 1.0, 'survival_rate': 0.5, 'click_rate': 0.0}
 
     Args:
-        impressions: request_id, surface, source (null: ``UNNAMED``), stage.
-        samples: of the bootstrap over requests.
+        impressions: user_id, surface, source (null: ``UNNAMED``), stage.
+        samples: of the bootstrap over users.
     """
     order = {name: place for place, name in enumerate(stages.names)}
     logged = impressions.select(
         "surface",
-        "request_id",
+        "user_id",
         pl.col("source").fill_null(UNNAMED),
         reached=pl.col("stage").replace_strict(order, return_dtype=pl.Int64),
     )
@@ -82,7 +82,7 @@ class _Counts:
     """The candidates of one surface.
 
     Attributes:
-        reached: [requests, sources, stages] candidates that reached the stage or a later one.
+        reached: [users, sources, stages] candidates that reached the stage or a later one.
     """
 
     sources: list[str]
@@ -90,11 +90,11 @@ class _Counts:
 
     @classmethod
     def of(cls, logged: pl.DataFrame, stages: int) -> _Counts:
-        request = logged["request_id"].rank("dense").to_numpy().astype(np.int64) - 1
+        user = logged["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
         sources = logged["source"].unique().sort()
         source = logged["source"].rank("dense").to_numpy().astype(np.int64) - 1
-        at = np.zeros((int(request.max()) + 1, len(sources), stages))
-        np.add.at(at, (request, source, logged["reached"].to_numpy()), 1.0)
+        at = np.zeros((int(user.max()) + 1, len(sources), stages))
+        np.add.at(at, (user, source, logged["reached"].to_numpy()), 1.0)
         return cls(sources.to_list(), at[:, :, ::-1].cumsum(axis=2)[:, :, ::-1])
 
     def figures(self, stages: Stages, samples: int, seed: int) -> dict[str, dict[str, Interval]]:

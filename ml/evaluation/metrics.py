@@ -107,8 +107,9 @@ def mlflow_name(metric: str) -> str:
 
 
 def mlflow_metrics(figures: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the figures that are not None, by their names in MLflow."""
-    return {mlflow_name(name): value for name, value in figures.items() if value is not None}
+    """Return the figures that are finite numbers, by their names in MLflow."""
+    known = {name: value for name, value in figures.items() if value is not None and np.isfinite(value)}
+    return {mlflow_name(name): value for name, value in known.items()}
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,23 @@ def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> 
 
 
 def confidence_interval(
-    lists: RankedLists, positives: Positives, k: int, *, samples: int = 200, seed: int = 0, level: float = 0.95
+    lists: RankedLists,
+    positives: Positives,
+    k: int,
+    *,
+    owners: NDArray[np.int64] | None = None,
+    samples: int = 200,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Interval:
-    """Return Recall@K with a percentile bootstrap over queries (users): a user's positives are drawn together."""
-    return _bootstrap(*_hits_and_counts(lists, positives, k), samples, seed=seed, level=level)
+    """Return Recall@K with a percentile bootstrap over queries, or over the owners of the queries.
+
+    Args:
+        owners: [queries] number of the user who asks, where a user asks several queries: all queries of a user are
+            drawn together.
+    """
+    hits, counts = _hits_and_counts(lists, positives, k, owners)
+    return _bootstrap(hits, counts, samples, seed=seed, level=level)
 
 
 def paired_difference(
@@ -225,22 +239,23 @@ def paired_difference(
     positives: Positives,
     *,
     k: int,
+    owners: NDArray[np.int64] | None = None,
     samples: int = 200,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
     """Return Recall@K of ``first`` minus Recall@K of ``second`` on the same queries, with a paired bootstrap.
 
-    The bootstrap draws queries. The interval is far narrower than the two separate ones, because queries that are hard
-    for both models cancel out.
+    The bootstrap draws queries, or the ``owners`` of ``confidence_interval``. The interval is far narrower than the two
+    separate ones, because queries that are hard for both models cancel out.
 
     >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
     >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
     >>> paired_difference(first, second, positives, k=1, samples=0).estimate  # two hits of two, one of two
     0.5
     """
-    first_hits, counts = _hits_and_counts(first, positives, k)
-    second_hits, _ = _hits_and_counts(second, positives, k)
+    first_hits, counts = _hits_and_counts(first, positives, k, owners)
+    second_hits, _ = _hits_and_counts(second, positives, k, owners)
     return _bootstrap(first_hits - second_hits, counts, samples, seed=seed, level=level)
 
 
@@ -250,21 +265,23 @@ def paired_ratio(
     positives: Positives,
     *,
     k: int,
+    owners: NDArray[np.int64] | None = None,
     samples: int = 200,
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
     """Return Recall@K of ``first`` over Recall@K of ``second`` on the same queries, with a paired bootstrap.
 
-    Where ``second`` finds nothing, the ratio is infinite, or NaN where ``first`` finds nothing either.
+    The bootstrap draws queries, or the ``owners`` of ``confidence_interval``. Where ``second`` finds nothing, the ratio
+    is infinite, or NaN where ``first`` finds nothing either.
 
     >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
     >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
     >>> paired_ratio(first, second, positives, k=1, samples=0).estimate  # two hits over one
     2.0
     """
-    first_hits, _ = _hits_and_counts(first, positives, k)
-    second_hits, _ = _hits_and_counts(second, positives, k)
+    first_hits, _ = _hits_and_counts(first, positives, k, owners)
+    second_hits, _ = _hits_and_counts(second, positives, k, owners)
     return _bootstrap(first_hits, second_hits, samples, seed=seed, level=level)
 
 
@@ -377,11 +394,19 @@ def _novelty(first: NDArray[np.int64], popularity: NDArray[np.float64]) -> float
     return float(np.mean(-np.log2(share[first]))) if len(first) else None
 
 
-def _hits_and_counts(lists: RankedLists, positives: Positives, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count hits and positives of each query that has positives."""
+def _hits_and_counts(
+    lists: RankedLists, positives: Positives, k: int, owners: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count hits and positives of each query that has positives, or of each owner of such queries."""
     _check(lists, positives, k)
     hits = _per_query(_ranks(lists.items, positives.items, positives.query_rows) <= k, positives)
-    return hits[positives.counts > 0], positives.counts[positives.counts > 0]
+    counted = positives.counts > 0
+    if owners is None:
+        return hits[counted], positives.counts[counted]
+    _, owner = np.unique(owners[counted], return_inverse=True)
+    together = (np.bincount(owner, weights=each[counted]).astype(np.int64) for each in (hits, positives.counts))
+    of_hits, of_counts = together
+    return of_hits, of_counts
 
 
 def _bootstrap(

@@ -48,8 +48,14 @@ class Queries:
 
 
 def positions(candidates: NDArray[np.int64], items: int) -> NDArray[np.int64]:
-    """Return, for each catalogue row, the row's position among the candidates; -1 elsewhere [items]."""
-    position = np.full(items, -1, np.int64)
+    """Return, for each catalogue row, the row's position among the candidates; -1 elsewhere [items + 1].
+
+    The last entry is -1, so that the row -1 (outside the catalogue) has no position either.
+
+    >>> positions(np.array([0, 2]), items=3)[np.array([2, 1, -1])].tolist()
+    [1, -1, -1]
+    """
+    position = np.full(items + 1, -1, np.int64)
     position[candidates] = np.arange(len(candidates))
     return position
 

@@ -6,6 +6,7 @@ The full name of a figure names the protocol that measured the figure, so that o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ SCHEMA = {
 TRAINED_EXAMPLES, FUTURES, FUNNELS = "trained_examples", "futures", "funnels"
 """How many examples a model may have learnt from at most; futures of a user, and funnels of a request, that the oracle
 has seen."""
-NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_\-@]+")
+NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_\-]")
 
 
 class Protocol(StrEnum):
@@ -77,8 +78,9 @@ class ReportRow:
     def of(
         cls, model: str, metric: str, interval: Interval, *, segment: Segment = Segment.all, group: str = ""
     ) -> ReportRow:
-        """Return a row with bounds."""
-        return cls(str(model), metric, interval.estimate, interval.low, interval.high, segment, group)
+        """Return a row with bounds; a figure or a bound that is no finite number is None."""
+        estimate, low, high = map(_finite, (interval.estimate, interval.low, interval.high))
+        return cls(str(model), metric, estimate, low, high, segment, group)
 
     def name(self, protocol: Protocol) -> str:
         """Return the full name of the figure in the run of its model.
@@ -99,7 +101,7 @@ class ReportRow:
         >>> row.name_beside_models(Protocol.context)
         'context.related_pins.rule.recall@10'
         """
-        return ".".join([protocol.value, *self._surface, self.model, *self._group, self.metric])
+        return ".".join([protocol.value, *self._surface, _in_a_name(self.model), *self._group, self.metric])
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -117,8 +119,17 @@ class ReportRow:
         return [] if alone else [self.segment.value, _in_a_name(self.group)]
 
 
-def _in_a_name(group: str) -> str:
-    return NOT_IN_A_NAME.sub("_", group)
+def _in_a_name(text: str) -> str:
+    """Return text as one part of a dotted name: any other character as its bytes, so that two texts stay two names.
+
+    >>> _in_a_name("US"), _in_a_name("Côte")
+    ('US', 'C_C3_B4te')
+    """
+    return NOT_IN_A_NAME.sub(lambda found: "".join(f"_{byte:02X}" for byte in found[0].encode()), text)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def less(k: int, other: str) -> str:
@@ -133,15 +144,18 @@ def less(k: int, other: str) -> str:
 def rows_of(
     model: str, figures: Mapping[str, float | None], segment: Segment = Segment.all, group: str = ""
 ) -> list[ReportRow]:
-    """Return the figures of one model as rows."""
-    return [ReportRow(str(model), metric, value, segment=segment, group=group) for metric, value in figures.items()]
+    """Return the figures of one model as rows; a figure that is no finite number is None."""
+    return [
+        ReportRow(str(model), metric, _finite(value), segment=segment, group=group) for metric, value in figures.items()
+    ]
 
 
 def segment_rows(model: str, metric: str, segment: Segment, recall: pl.DataFrame) -> list[ReportRow]:
-    """Return a figure of every group as rows; ``recall``: segment, recall."""
+    """Return a figure of every group, and its positives, as rows; ``recall``: segment, positives, recall."""
     return [
-        ReportRow(str(model), metric, value, segment=segment, group=str(group))
-        for group, value in recall.select("segment", "recall").rows()
+        row
+        for group, positives, value in recall.select("segment", "positives", "recall").rows()
+        for row in rows_of(model, {metric: value, "positives": positives}, segment, str(group))
     ]
 
 

@@ -39,26 +39,38 @@ class PartWeights:
     """The weights of one way of asking.
 
     Attributes:
-        traits: of the graph content, the given content where there is any, the category path and the advertiser.
+        graph, given, category, advertiser: of the cosines of the traits; ``given`` counts where the catalogue gives
+            embeddings.
         recent: of the logarithm of 1 + recent events.
         towards_subject: share of the subject in a query's traits, where the subject is known; 0 to 1.
         newest_events: so many of the user's newest events make the user's traits.
     """
 
-    traits: tuple[float, ...]
+    graph: float
+    given: float
+    category: float
+    advertiser: float
     recent: float
     towards_subject: float
     newest_events: int
 
     @classmethod
-    def draw(cls, random: np.random.Generator, traits: int) -> PartWeights:
+    def draw(cls, random: np.random.Generator) -> PartWeights:
         """Draw weights: those of the parts evenly in the logarithm, the share of the subject evenly."""
+        graph, given, category, advertiser = np.exp(random.uniform(np.log(0.05), np.log(2), 4)).tolist()
         return cls(
-            traits=tuple(np.exp(random.uniform(np.log(0.05), np.log(2), traits)).tolist()),
+            graph=graph,
+            given=given,
+            category=category,
+            advertiser=advertiser,
             recent=float(np.exp(random.uniform(np.log(0.01), np.log(0.5)))),
             towards_subject=float(random.uniform()),
             newest_events=int(random.choice(NEWEST_EVENTS)),
         )
+
+    def of_traits(self, given: bool) -> list[float]:
+        """Return the weights of the traits of a catalogue, which gives embeddings or not."""
+        return [self.graph, *([self.given] if given else []), self.category, self.advertiser]
 
 
 @dataclass(frozen=True)
@@ -99,39 +111,63 @@ def choose_weights(period: TrainingPeriod, impressions: pl.DataFrame | None, set
         impressions = impressions.filter(pl.Series(to_seconds(impressions["request_time"])) < period.end)
     in_context = context_evaluation(home_feed, period, impressions, maximum=maximum, seed=seed)
     random = np.random.default_rng(seed)
-    draws = [PartWeights.draw(random, len(_traits(dataset, settings).widths)) for _ in range(DRAWS)]
+    draws = [PartWeights.draw(random) for _ in range(DRAWS)]
     without = _best(draws, home_feed, settings)
     return UntrainedParts(without, _best(draws, in_context.asked, settings) if in_context else without)
 
 
 def weighed_lists(weights: PartWeights, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
     """Return the lists of the queries under given weights, in rows of the candidates."""
-    traits = _traits(asked.dataset, settings)
-    items = _traits_of_items(traits, asked.dataset)
-    queries = asked.queries
-    users = [_unit(part) for part in _parts(traits, _mean_of_newest(asked, items, weights.newest_events))]
-    subject = np.where((queries.context.subject >= 0)[:, None], items[queries.context.subject], 0.0)
-    vectors = []
-    for weight, of_user, of_subject in zip(weights.traits, users, _parts(traits, subject), strict=True):
-        share = weights.towards_subject * of_subject.any(axis=1, keepdims=True)
-        vectors.append(np.float32(weight) * ((1 - share) * of_user + share * of_subject))
-    recent = np.log1p(_recent_events(asked))[:, None]
-    return search(
-        np.concatenate([*vectors, np.full((len(queries), 1), weights.recent)], axis=1),
-        np.concatenate([items, recent], axis=1)[queries.candidates],
-        depth,
-        exclude=queries.exclude,
-    )
+    return _Parts.of(asked, settings).lists(weights, depth)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What all weights share: the parts of some queries and of their candidates.
+
+    Attributes:
+        items: [items, T] the traits, each of unit length or zero. recent: [items] log of 1 + recent events.
+    """
+
+    asked: EvaluationSet
+    traits: Traits
+    items: Vectors
+    recent: Vectors
+
+    @classmethod
+    def of(cls, asked: EvaluationSet, settings: Settings) -> _Parts:
+        traits = _traits(asked.dataset, settings)
+        return cls(asked, traits, _traits_of_items(traits, asked.dataset), np.log1p(_recent_events(asked)))
+
+    def lists(self, weights: PartWeights, depth: int) -> RankedLists:
+        """Return the lists under given weights, in rows of the candidates."""
+        queries = self.asked.queries
+        subject = np.where((queries.context.subject >= 0)[:, None], self.items[queries.context.subject], 0.0)
+        vectors = []
+        for weight, of_history, of_subject in zip(
+            weights.of_traits(self.asked.dataset.basis.given_width > 0),
+            _parts(self.traits, _mean_of_newest(self.asked, self.items, weights.newest_events)),
+            _parts(self.traits, subject),
+            strict=True,
+        ):
+            share = weights.towards_subject * of_subject.any(axis=1, keepdims=True)
+            vectors.append(np.float32(weight) * ((1 - share) * _unit(of_history) + share * of_subject))
+        return search(
+            np.concatenate([*vectors, np.full((len(queries), 1), weights.recent)], axis=1),
+            np.concatenate([self.items, self.recent[:, None]], axis=1)[queries.candidates],
+            depth,
+            exclude=queries.exclude,
+        )
 
 
 def _best(draws: list[PartWeights], asked: EvaluationSet, settings: Settings) -> PartWeights:
     """Return the draw with the highest product of recalls, so that neither list length is forgotten."""
     if not len(asked.queries.positives.items):
         return draws[0]
-    ks = usable_ks(KS, len(asked.queries.candidates))
+    ks, parts = usable_ks(KS, len(asked.queries.candidates)), _Parts.of(asked, settings)
 
     def recall(weights: PartWeights) -> float:
-        lists = weighed_lists(weights, asked, settings, max(ks))
+        lists = parts.lists(weights, max(ks))
         found = [confidence_interval(lists, asked.queries.positives, k, samples=0).estimate for k in ks]
         return float(np.prod(found))
 

@@ -34,6 +34,7 @@ MODEL_COLOURS: Mapping[str, str] = {
     ModelName.mean_pooling: "#7fb2de",
     ModelName.max_pooling: "#4f92c9",
     ModelName.sequential: "#2a6fb0",
+    ModelName.sequential_appended: "#1b4a78",
     ModelName.contextual_without_context: "#e8a5b0",
     ModelName.contextual: "#d1435b",
     ModelName.oracle: "#2b9a82",

@@ -28,7 +28,11 @@ SHORT: Mapping[str, str] = {ModelName.contextual_without_context.value: "withhel
 
 def headline_figures(home: Home) -> dict[str, float]:
     """Return every figure by name; a figure that has not been computed is left out."""
-    return {name: value for name, value in sorted(_figures(home)) if not math.isnan(value)}
+    found: dict[str, float] = {}
+    for name, value in _figures(home):
+        if math.isfinite(value):
+            found.setdefault(name, value)  # the recall report has the diversity report's figures, too
+    return dict(sorted(found.items()))
 
 
 def report_rows(tables: Tables, report: str) -> list[ReportRow]:

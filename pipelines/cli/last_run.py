@@ -1,4 +1,4 @@
-"""The time that the newest run of a home took, for the closing table and ``adseq summary --json``."""
+"""The time of the newest run of a home, for ``adseq summary --json``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def record_run(home: Home, seconds: float) -> None:
 
 def seconds_of_last_run(home: Home) -> float | None:
     """Return the seconds of the newest run that did something to its end; None before there is one."""
-    path = home.root / FILE
-    if not path.is_file():
+    try:
+        return float(json.loads((home.root / FILE).read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):  # never written, or damaged: the next run writes the file anew
         return None
-    return float(json.loads(path.read_text())["seconds"])

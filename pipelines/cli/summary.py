@@ -13,7 +13,7 @@ from rich.table import Table
 from ml.evaluation.model_names import LABELS, AdvertiserModelName, ModelName
 from ml.evaluation.report_rows import FUNNELS, FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
 from pipelines.cli.headline_figures import report_rows
-from settings import Settings
+from settings import AdvertiserSettings, TrainingSettings
 from warehouse.home import Home
 from warehouse.item_trainings import WITHOUT_SERVICE, why_advertisers_alone
 from warehouse.tables import Tables
@@ -21,7 +21,7 @@ from warehouse.tables import Tables
 ITEM_MODELS = tuple(model for model in ModelName if not model.needs_context)
 CONTEXT_MODELS = tuple(ModelName)
 NO_BASELINES = {ModelName.oracle.value, ModelName.contextual_without_context.value}
-"""Models that a lead is not measured against: the truth, and our own model with its eyes shut."""
+"""Models that a lead is not measured against: the truth, and our own model with the context withheld."""
 
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "recall@10": ("recall", "recall@10"),
@@ -153,7 +153,7 @@ def _verdict(rows: Sequence[ReportRow], ours: str) -> list[str]:
     """Return sentences on the lead over the strongest other model at ten; none where the lead was not measured."""
     recall = {row.model: row.value for row in rows if row.metric == "recall@10" and row.segment is Segment.all}
     others = {model: value for model, value in recall.items() if model != ours and model not in NO_BASELINES and value}
-    if not others or not recall.get(ours):
+    if not others or recall.get(ours) is None:
         return []
     strongest = max(others, key=lambda model: others[model] or 0.0)
     lead = next((row for row in rows if row.metric == less(10, strongest)), None)
@@ -171,13 +171,12 @@ def _verdict(rows: Sequence[ReportRow], ours: str) -> list[str]:
 def _brief(rows: Sequence[ReportRow], ours: str) -> list[str]:
     """Return a sentence where the training was shorter than the default settings allow."""
     trained = next((row.value for row in rows if row.model == ours and row.metric == TRAINED_EXAMPLES), None)
-    training, advertisers = Settings().training, Settings().advertisers
-    usual = training if ours == ModelName.contextual else advertisers
-    default = type(usual)().maximum_epochs * type(usual)().epoch_examples
+    usual = TrainingSettings() if ours == ModelName.contextual else AdvertiserSettings()
+    default = usual.maximum_epochs * usual.epoch_examples
     if trained is None or trained >= default:
         return []
     return [
-        f"It was trained briefly, on {trained:,.0f} examples; the default settings allow {default:,} "
+        f"It was trained briefly, on {trained:,.0f} examples at most; the default settings allow {default:,} "
         "(`adseq run --retrain` without the demo's settings)."
     ]
 

@@ -79,10 +79,15 @@ def contextual_ranking(
             funnel = _Funnel.of(world, lived.state, asked, lived.number)
             return best_columns(funnel.worth(times, column, generator), depth)
 
-        with worker_threads() as threads:
-            blocks = threads.map(lists_of_block, range(0, len(rows), REQUESTS_A_BLOCK))
+        with worker_threads() as workers:
+            blocks = workers.map(lists_of_block, range(0, len(rows), REQUESTS_A_BLOCK))
             found = [columns for block in blocks for columns in block]
         lists.update(zip(rows.tolist(), found, strict=True))
+    missing = sorted(set(range(len(request_ids))) - set(lists))
+    if missing:
+        raise ValueError(
+            f"{request_ids[missing[0]]!r} is no request of this world: its day is not a day until {as_of}."
+        )
     ordered = [lists[row] for row in range(len(request_ids))]
     counts = [len(best) for best in ordered]
     places = [np.arange(1, count + 1) for count in counts]

@@ -24,7 +24,7 @@ from warehouse.world.settings import WorldSettings
 from warehouse.world.simulation import build_world, live
 
 USERS_A_BLOCK = 500
-CELLS_A_BLOCK = 20_000_000  # (walkers, items) matrix of 4 bytes a cell
+CELLS_A_BLOCK = 10_000_000  # (walkers, items) matrix of 4 bytes a cell, for each thread
 # Breaks ties between items that no future reached, by popularity; far below one visit in any number of futures.
 PRIOR = 1e-9
 
@@ -80,8 +80,8 @@ def oracle_ranking(
         value[knowledge.seen[rows][:, candidates]] = -1.0
         return best_columns(value, length)
 
-    with worker_threads() as threads:
-        blocks = threads.map(lists_of_block, range(0, len(user_ids), USERS_A_BLOCK))
+    with worker_threads() as workers:
+        blocks = workers.map(lists_of_block, range(0, len(user_ids), USERS_A_BLOCK))
         lists = [columns for block in blocks for columns in block]
     names = pl.Series(item_ids, dtype=pl.String)
     counts = [len(best) for best in lists]
@@ -98,9 +98,10 @@ def oracle_ranking(
 def worker_threads() -> ThreadPoolExecutor:
     """Return as many threads as there are cores for this process.
 
-    numpy lets go of the interpreter in its loops, and blocks share no luck: threads give the lists of one.
+    numpy releases the interpreter in its loops. Each block of users or requests has random numbers of its own, so the
+    lists do not depend on the number of threads.
     """
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
 def know(settings: WorldSettings, as_of: date, user_ids: Sequence[str], window_days: float) -> Knowledge:

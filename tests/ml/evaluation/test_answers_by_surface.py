@@ -56,13 +56,20 @@ def test_the_median_is_over_requests_and_the_mean_over_their_first_candidates() 
 
 def test_each_surface_has_its_own_requests() -> None:
     positives = Positives.from_pairs([0, 1, 2], [0, 1, 2], 3)
-    requests = pl.DataFrame({"request_id": ["x", "y", "z"], "surface": ["related_pins", BASKETS, "related_pins"]})
+    requests = pl.DataFrame(
+        {
+            "request_id": ["x", "y", "z"],
+            "user_id": ["u", "v", "u"],
+            "surface": ["related_pins", BASKETS, "related_pins"],
+        }
+    )
     evaluation = ContextEvaluation(asked_beside([0, 1, 2], positives), requests)
     assert evaluation.source == "logged impressions"
     lists = {ModelName.rule: RankedLists.from_rows([[0], [0], [2]], depth=100)}
     found = {each.surface: each for each in by_surface(evaluation, lists)}
     assert list(found) == [BASKETS, "related_pins"]
     assert found["related_pins"].lists[ModelName.rule].items[:, 0].tolist() == [0, 2]
+    assert found["related_pins"].users.tolist() == [1, 1]
     measured = found["related_pins"].measure(np.full(4, -1))[ModelName.rule]
     assert (measured.queries, measured.recall) == (2, {1: 1.0})  # a catalogue of four has no ten
 

@@ -17,8 +17,8 @@ STAGES = Stages(["retrieved", "trimmed", "ranked", "auctioned", "impressed", "cl
 
 
 def log(rows: Sequence[tuple[str, str, str | None, str]]) -> pl.DataFrame:
-    """Candidates: request, surface, generator, furthest stage."""
-    return pl.DataFrame(rows, schema=["request_id", "surface", "source", "stage"], orient="row")
+    """Candidates: user, surface, generator, furthest stage."""
+    return pl.DataFrame(rows, schema=["user_id", "surface", "source", "stage"], orient="row")
 
 
 def figures(rows: list[ReportRow]) -> dict[tuple[str, str, str], float | None]:
@@ -81,14 +81,14 @@ def test_shares_add_up_and_stages_only_lose(rows: list[tuple[str, str, str | Non
     assert sum(value or 0 for (_, _, metric), value in found.items() if metric == "retrieved") == len(rows)
 
 
-def test_intervals_are_over_requests_and_cover_the_truth_about_as_often_as_they_say() -> None:
-    """Both candidates of a request survive or neither does, so that candidates alone would seem twice as certain."""
+def test_intervals_are_over_users_and_cover_the_truth_about_as_often_as_they_say() -> None:
+    """Both candidates of a user survive or neither does, so that candidates alone would seem twice as certain."""
     random, truth, covered = np.random.default_rng(0), 0.3, 0
     for repeat in range(60):
         survives = random.random(150) < truth
         rows = [
-            (f"r{request}", "search", "ours", "impressed" if each else "ranked")
-            for request, each in enumerate(survives)
+            (f"u{user}", "search", "ours", "impressed" if each else "ranked")
+            for user, each in enumerate(survives)
             for _ in range(2)
         ]
         found = funnel_rows(log(rows), STAGES, samples=100, seed=repeat)

@@ -212,3 +212,15 @@ def test_what_cannot_be_evaluated_is_an_error() -> None:
         evaluate(lists, Positives.from_pairs([0], [0], 1), 5, ks=(10, 1000))
     with pytest.raises(ValueError, match="must be the same"):
         evaluate(lists, Positives.from_pairs([0], [0], 2), 5)
+
+
+def test_the_queries_of_one_user_are_drawn_together() -> None:
+    """Ten users with ten queries each, all of which hit or all of which miss: ten draws, not a hundred."""
+    hits = np.repeat(np.arange(10) < 5, 10)
+    lists = RankedLists.from_rows([[5 if hit else 6] for hit in hits], depth=1)
+    positives = Positives.from_pairs(range(100), [5] * 100, queries=100)
+    owners = np.repeat(np.arange(10), 10)
+    alone = confidence_interval(lists, positives, 1, samples=400)
+    together = confidence_interval(lists, positives, 1, owners=owners, samples=400)
+    assert alone.estimate == together.estimate == 0.5
+    assert together.high - together.low > 2 * (alone.high - alone.low)

@@ -127,7 +127,7 @@ def test_a_sample_of_users_keeps_all_their_positives(prepared: Prepared) -> None
 
 
 def test_positions_of_candidates() -> None:
-    assert positions(np.array([1, 3]), 5).tolist() == [-1, 0, -1, 1, -1]
+    assert positions(np.array([1, 3]), 5).tolist() == [-1, 0, -1, 1, -1, -1]  # the last: outside the catalogue
 
 
 def test_requests_know_what_happened_before_their_day_and_hide_their_subject() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml.evaluation.metrics import Interval
 from ml.evaluation.report_rows import (
     Protocol,
     ReportRow,
     Segment,
     figures_by_model,
     rows_frame,
+    rows_of,
     rows_of_frame,
     with_bounds,
 )
@@ -54,6 +58,18 @@ def test_no_two_protocols_share_a_name() -> None:
     assert len(set.union(*names)) == sum(map(len, names)) == 3 * len(Protocol)
 
 
-def test_a_group_of_any_letters_makes_a_name_that_mlflow_takes() -> None:
-    row = ReportRow("rule", "recall@10", 0.5, segment=Segment.country, group="Côte d'Ivoire")
-    assert row.name(Protocol.item) == "item.country.C_te_d_Ivoire.recall@10"
+def test_groups_of_any_letters_have_names_of_their_own_that_mlflow_takes() -> None:
+    rows = [
+        ReportRow("rule", "recall@10", 0.5, segment=Segment.country, group=group) for group in ("日本", "中国", "a.b")
+    ]
+    names = [row.name(Protocol.item) for row in rows]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch(r"[\w.@]+", name, re.ASCII) and name.count(".") == 3 for name in names)
+
+
+def test_what_is_no_finite_number_is_none() -> None:
+    nothing, everything = float("nan"), float("inf")
+    assert ReportRow.of("rule", "lift@10", Interval(everything, 3.0, nothing)) == ReportRow(
+        "rule", "lift@10", None, 3.0
+    )
+    assert [row.value for row in rows_of("rule", {"a": nothing, "b": None, "c": 0.5})] == [None, None, 0.5]

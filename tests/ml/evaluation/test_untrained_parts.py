@@ -33,7 +33,7 @@ def recall(asked: EvaluationSet, weights: PartWeights, settings: Settings, k: in
 
 
 def test_recent_events_alone_are_recent_popularity(asked: EvaluationSet, settings: Settings) -> None:
-    alone = PartWeights((0.0, 0.0, 0.0), recent=1.0, towards_subject=0.0, newest_events=100)
+    alone = PartWeights(0.0, 0.0, 0.0, 0.0, recent=1.0, towards_subject=0.0, newest_events=100)
     found = weighed_lists(alone, asked, settings, 20)
     popular = baseline_lists(ModelName.recent_popularity, asked, 20)
     assert np.array_equal(found.items, popular.items)
@@ -43,7 +43,7 @@ def test_the_advertiser_alone_finds_the_advertisers_of_the_newest_items(
     asked: EvaluationSet, settings: Settings
 ) -> None:
     """An item's advertiser is a direction of its own, so the newest event's advertiser comes first."""
-    alone = PartWeights((0.0, 0.0, SCALE), recent=0.0, towards_subject=0.0, newest_events=1)
+    alone = PartWeights(0.0, 0.0, 0.0, SCALE, recent=0.0, towards_subject=0.0, newest_events=1)
     found = weighed_lists(alone, asked, settings, 5)
     queries, log = asked.queries, asked.dataset.log
     newest = log.item[queries.history_end - 1]
@@ -58,7 +58,7 @@ def test_towards_the_subject_in_full_the_history_counts_for_nothing(asked: Evalu
     subject = np.arange(len(queries)) % len(features)
     beside = replace(asked, queries=replace(queries, context=subject_context(subject, features), exclude=None))
     nobody = replace(beside, queries=replace(beside.queries, user=np.full(len(queries), -1)))
-    weights = PartWeights((1.0, 1.0, 1.0), recent=0.1, towards_subject=1.0, newest_events=10)
+    weights = PartWeights(1.0, 1.0, 1.0, 1.0, recent=0.1, towards_subject=1.0, newest_events=10)
     known = np.flatnonzero(features.content[subject].any(axis=1) & features.category[subject].any(axis=1))
     found, expected = (weighed_lists(weights, each, settings, 10).items[known] for each in (beside, nobody))
     assert len(known)
@@ -72,7 +72,7 @@ def test_the_chosen_weights_are_the_best_of_the_draws(period: TrainingPeriod, se
     earlier = prepare(period.until(period.end - period.window), settings)
     slice_ = newest_window(period, earlier.dataset, settings)
     random = np.random.default_rng(settings.training.seed)
-    draws = [PartWeights.draw(random, len(chosen.without_subject.traits)) for _ in range(DRAWS)]
+    draws = [PartWeights.draw(random) for _ in range(DRAWS)]
     worth = {weights: recall(slice_, weights, settings) * recall(slice_, weights, settings, 100) for weights in draws}
     assert worth[chosen.without_subject] == max(worth.values())
     assert len(set(worth.values())) > 5  # there was something to choose
@@ -91,17 +91,34 @@ def test_nothing_after_the_period_decides(period: TrainingPeriod, settings: Sett
 
 
 def test_logged_requests_choose_the_weights_beside_a_subject(period: TrainingPeriod, settings: Settings) -> None:
-    logged, baskets = choose_weights(period, impressions_of(period), settings), choose_weights(period, None, settings)
-    assert logged.without_subject == baskets.without_subject
+    impressions = impressions_of(period)
+    chosen, without = choose_weights(period, impressions, settings), choose_weights(period, None, settings)
+    assert chosen.without_subject == without.without_subject
+    slice_ = newest_window(period, prepare(period.until(period.end - period.window), settings).dataset, settings)
     asked = context_evaluation(
-        newest_window(period, prepare(period.until(period.end - period.window), settings).dataset, settings),
-        period,
-        impressions_of(period),
-        maximum=10_000,
-        seed=0,
+        slice_, period, impressions, maximum=settings.training.validation_users, seed=settings.training.seed
     )
     assert asked
     assert asked.source == "logged impressions"
+    random = np.random.default_rng(settings.training.seed)
+    draws = [PartWeights.draw(random) for _ in range(DRAWS)]
+    worth = {
+        weights: recall(asked.asked, weights, settings) * recall(asked.asked, weights, settings, 100)
+        for weights in draws
+    }
+    assert worth[chosen.with_subject] == max(worth.values())
+
+
+def test_embeddings_that_arrive_in_the_measured_window_break_nothing(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings
+) -> None:
+    """The weights are chosen on a catalogue without embeddings, and answer for one with them."""
+    chosen = choose_weights(period, None, settings)
+    given = period.items.with_columns(embedding=pl.lit([0.6, 0.8], pl.List(pl.Float32)))
+    later = prepare(replace(period, items=given), settings)
+    assert later.dataset.basis.given_width > 0 == prepared.dataset.basis.given_width
+    asked = newest_window(period, later.dataset, settings)
+    assert chosen.lists(asked, settings, 10).items.shape == (len(asked.queries), 10)
 
 
 def impressions_of(period: TrainingPeriod) -> pl.DataFrame:

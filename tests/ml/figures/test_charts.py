@@ -150,6 +150,5 @@ def test_a_date_axis_of_any_length_has_its_ticks(days: int, recwarn: pytest.Warn
 
 
 def test_every_model_has_a_colour_of_its_own() -> None:
-    reported = [model for model in ModelName if model is not ModelName.sequential_appended]
-    colours = [MODEL_COLOURS[model] for model in reported]
+    colours = [MODEL_COLOURS[model] for model in ModelName]
     assert len(set(colours)) == len(colours)

@@ -90,7 +90,9 @@ def test_the_lead_is_over_the_strongest_baseline_and_level_is_called_level(
 
 def test_a_model_below_a_baseline_after_a_brief_training_is_said_to_be_so(home: Home) -> None:
     of_items(Tables(home.tables), (-0.05, -0.09, -0.01), trained=500)
-    assert "It was trained briefly, on 500 examples; the default settings allow" in " ".join(shown(home).split())
+    assert "It was trained briefly, on 500 examples at most; the default settings allow" in " ".join(
+        shown(home).split()
+    )
 
 
 def test_each_surface_has_a_table_with_and_without_the_context(home: Home) -> None:
