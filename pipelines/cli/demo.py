@@ -13,7 +13,7 @@ from pipelines.cli.errors import RunRefused
 from warehouse.landing import Landing
 from warehouse.world import WorldSettings, is_world, write_world
 
-# The demo ends within five minutes on two cores. It trains for less than the defaults, which are meant for real logs;
+# The demo ends within eight minutes on two cores. It trains for less than the defaults, which are meant for real logs;
 # whatever the environment sets has precedence.
 DEMO_SETTINGS = {
     "ADSEQ_TRAINING__BATCH_SIZE": "256",

@@ -23,7 +23,7 @@ from warehouse.world.generate import read_settings
 from warehouse.world.settings import WorldSettings
 from warehouse.world.simulation import build_world, live
 
-USERS_A_BLOCK = 500
+USERS_A_BLOCK = 200  # some blocks for each thread
 CELLS_A_BLOCK = 10_000_000  # (walkers, items) matrix of 4 bytes a cell, for each thread
 # Breaks ties between items that no future reached, by popularity; far below one visit in any number of futures.
 PRIOR = 1e-9
