@@ -22,7 +22,8 @@ from rich.console import Console
 from assets.common.workspace import Workspace
 from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
-from ml.evaluation.metrics import confidence_interval, evaluate
+from ml.evaluation.intervals import confidence_interval
+from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import EvaluationSet, validation_slice
 from ml.examples.period import TrainingPeriod

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ml.evaluation.answers_by_surface import Relevance, SurfaceRequests
     from ml.evaluation.contextual_requests import ContextEvaluation
-    from ml.evaluation.metrics import Interval
+    from ml.evaluation.intervals import Interval
     from ml.evaluation.report_rows import ReportRow
     from ml.figures.charts import ContextLift
     from ml.retrieval.lists import RankedLists
@@ -145,26 +145,19 @@ class _Measured:
     pair: ContextLift
 
     def drawn(self) -> Figure:
-        from ml.evaluation.metrics import Interval
-        from ml.evaluation.report_rows import Segment
+        from ml.evaluation.recall_rows import intervals_of
         from ml.figures.charts import recall_interval_bars
 
-        bounded = [
-            row
-            for row in self.rows
-            if row.metric == f"recall@{self.k}" and row.segment is Segment.surface and row.low is not None
-        ]
-        intervals = {row.model: Interval(row.value or 0.0, row.low or 0.0, row.high or 0.0) for row in bounded}
-        return recall_interval_bars(intervals, self.k, self.surface)
+        return recall_interval_bars(intervals_of(self.rows, f"recall@{self.k}"), self.k, self.surface)
 
 
 def _measured(
     workspace: Workspace, compared: VersionComparison, requests: SurfaceRequests, *, relevance: _NamedRelevance
 ) -> _Measured:
     from ml.evaluation.answers_by_surface import median_relevance
-    from ml.evaluation.differences import differences
-    from ml.evaluation.metrics import confidence_interval, paired_ratio
+    from ml.evaluation.intervals import paired_ratio
     from ml.evaluation.model_names import ModelName
+    from ml.evaluation.recall_rows import bounded_recalls, differences
     from ml.evaluation.report_rows import ReportRow, Segment, rows_of, with_bounds
     from ml.figures.charts import ContextLift
 
@@ -181,20 +174,13 @@ def _measured(
         for model, metrics in figures.items()
         for row in rows_of(model, {**metrics.figures(), name: relevances[model]}, Segment.surface, surface)
     ]
-    bounded = [
-        ReportRow.of(
-            model,
-            f"recall@{k}",
-            confidence_interval(ranked, positives, k, owners=users, samples=samples, seed=seed),
-            segment=Segment.surface,
-            group=surface,
-        )
-        for model, ranked in requests.lists.items()
-        for k in figures[model].recall
-    ]
     with_context, withheld = ModelName.contextual, ModelName.contextual_without_context
     ks, lists = sorted(figures[with_context].recall), requests.lists
     k = ks[0]
+    bounded = bounded_recalls(lists, positives, ks=ks, samples=samples, seed=seed, owners=users, surface=surface)
+    leads = differences(
+        with_context, lists, positives, ks=ks, samples=samples, seed=seed, owners=users, surface=surface
+    )
     lift = paired_ratio(lists[with_context], lists[withheld], positives, k=k, owners=users, samples=samples, seed=seed)
     return _Measured(
         surface=surface,
@@ -202,16 +188,7 @@ def _measured(
             *with_bounds(rows, bounded),
             *_funnels(workspace, requests),
             ReportRow.of(with_context, f"lift@{k}", lift, segment=Segment.surface, group=surface),
-            *differences(
-                with_context,
-                lists,
-                positives,
-                ks=list(figures[with_context].recall),
-                samples=samples,
-                seed=seed,
-                owners=users,
-                surface=surface,
-            ),
+            *leads,
         ],
         k=k,
         lift=lift,

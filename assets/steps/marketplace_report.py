@@ -32,7 +32,7 @@ class MarketplaceReport:
 def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> MarketplaceReport | None:
     """Store survival, delivery and share of impressions by surface and generator; None without logged requests."""
     from ml.evaluation.funnel_outcomes import Stages, funnel_rows
-    from ml.evaluation.metrics import Interval
+    from ml.evaluation.recall_rows import intervals_of
     from ml.evaluation.report_rows import Protocol
     from ml.figures.charts import interval_bars
 
@@ -55,11 +55,7 @@ def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> Marketp
     )
     shares = {
         surface: interval_bars(
-            {
-                row.model: Interval(row.value, row.low or 0.0, row.high or 0.0)
-                for row in rows
-                if row.group == surface and row.metric == "share_of_impressions" and row.value is not None
-            },
+            intervals_of([row for row in rows if row.group == surface], "share_of_impressions"),
             "Share of impressions by generator",
             "Share of impressions",
             subtitle=surface,

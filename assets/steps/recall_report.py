@@ -34,39 +34,30 @@ class RecallReport:
 
 def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport:
     """Store Recall@K of every model: one MLflow run a model, below one run of the report."""
-    from ml.evaluation.differences import differences
-    from ml.evaluation.metrics import Interval, says_something, usable_ks
+    from ml.evaluation.metrics import says_something, usable_ks
     from ml.evaluation.model_names import ModelName
+    from ml.evaluation.recall_rows import bounded_recalls, differences, intervals_of
     from ml.evaluation.report_rows import Protocol, rows_of, with_bounds
     from ml.figures.charts import recall_curve, recall_interval_bars
 
-    compared, k = newest_comparison(workspace), newest_comparison(workspace).headline_k
+    compared = newest_comparison(workspace)
+    k = compared.headline_k
     found, lists = measured(workspace, compared), stored_lists(workspace, compared)
     size = len(compared.comparison.item_ids)
     figures = {
         model: {name: value for name, value in metrics.figures().items() if says_something(name, size)}
         for model, metrics in found.items()
     }
-    bounded = _bounded_rows(workspace, compared, lists)
+    positives, settings = compared.comparison.asked.queries.positives, workspace.settings
+    samples, seed, ks = settings.evaluation.bootstrap_samples, settings.training.seed, usable_ks(BOUNDED_KS, size)
+    bounded = bounded_recalls(lists, positives, ks=sorted({*ks, k}), samples=samples, seed=seed)
     rows = with_bounds([row for model, of_model in figures.items() for row in rows_of(model, of_model)], bounded)
-    rows += differences(
-        ModelName.contextual,
-        lists,
-        compared.comparison.asked.queries.positives,
-        ks=usable_ks(BOUNDED_KS, size),
-        samples=workspace.settings.evaluation.bootstrap_samples,
-        seed=workspace.settings.training.seed,
-    )
+    rows += differences(ModelName.contextual, lists, positives, ks=ks, samples=samples, seed=seed)
     segments = _segments(workspace, compared, lists)
     rows += [row for segment in segments for row in segment.rows(k)]
     rows += _on_training(workspace, compared, lists)
     curve = recall_curve({model: metrics.recall for model, metrics in found.items()}, compared.window)
-    intervals = {
-        row.model: Interval(row.value or 0.0, row.low or 0.0, row.high or 0.0)
-        for row in bounded
-        if row.metric == f"recall@{k}"
-    }
-    bars = recall_interval_bars(intervals, k)
+    bars = recall_interval_bars(intervals_of(bounded, f"recall@{k}"), k)
     drawn = {f"recall_by_{segment.kind.value}": segment.bars(k) for segment in segments}
     report = Report(
         "recall",
@@ -78,21 +69,6 @@ def report_recall(workspace: Workspace, tags: Mapping[str, str]) -> RecallReport
     return RecallReport(
         store_report(workspace, compared.version, compared.period, report=report, tags=tags), k, curve, bars
     )
-
-
-def _bounded_rows(
-    workspace: Workspace, compared: VersionComparison, lists: Mapping[ModelName, RankedLists]
-) -> list[ReportRow]:
-    from ml.evaluation.metrics import confidence_interval, usable_ks
-    from ml.evaluation.report_rows import ReportRow
-
-    settings, positives = workspace.settings, compared.comparison.asked.queries.positives
-    samples, seed = settings.evaluation.bootstrap_samples, settings.training.seed
-    return [
-        ReportRow.of(model, f"recall@{k}", confidence_interval(ranked, positives, k, samples=samples, seed=seed))
-        for model, ranked in lists.items()
-        for k in sorted({*usable_ks(BOUNDED_KS, len(compared.comparison.item_ids)), compared.headline_k})
-    ]
 
 
 def _on_training(

@@ -15,17 +15,10 @@ from numpy.typing import NDArray
 
 from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries, query_lists
 from ml.evaluation.baselines import popularity_lists, popularity_scores
-from ml.evaluation.differences import differences
-from ml.evaluation.metrics import (
-    DIVERSITY_DEPTH,
-    Interval,
-    Metrics,
-    confidence_interval,
-    evaluate,
-    recall_by_positive_segment,
-    usable_ks,
-)
+from ml.evaluation.intervals import Interval, confidence_interval
+from ml.evaluation.metrics import DIVERSITY_DEPTH, Metrics, evaluate, recall_by_positive_segment, usable_ks
 from ml.evaluation.model_names import AdvertiserModelName as Name
+from ml.evaluation.recall_rows import differences
 from ml.evaluation.report_rows import ReportRow, Segment, rows_of, segment_rows, with_bounds
 from ml.examples.advertiser_period import AdvertiserPeriod
 from ml.examples.pairs import ranges

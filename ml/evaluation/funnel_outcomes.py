@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.metrics import Interval
+from ml.evaluation.intervals import Interval
 from ml.evaluation.report_rows import ReportRow, Segment
 
 UNNAMED = "unnamed"

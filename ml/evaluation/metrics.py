@@ -1,4 +1,4 @@
-"""Figures of retrieved lists: recall, hits, nDCG, advertiser hits, coverage, diversity, novelty, with intervals.
+"""Figures of retrieved lists: recall, hits, nDCG, advertiser hits, coverage, diversity, novelty.
 
 A query without a positive takes no part in any figure, and neither does its list. A positive outside the catalogue (-1)
 counts as a miss. Every figure is a share between 0 and 1, novelty apart (bits).
@@ -112,15 +112,6 @@ def mlflow_metrics(figures: Mapping[str, float | None]) -> dict[str, float]:
     return {mlflow_name(name): value for name, value in known.items()}
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its bootstrap bounds (NaN where no resamples were asked for)."""
-
-    estimate: float
-    low: float
-    high: float
-
-
 def usable_ks(ks: Iterable[int], size: int) -> list[int]:
     """Return the list lengths below ``size``, ascending; 1 where there is no such length.
 
@@ -161,11 +152,11 @@ def evaluate(
     >>> found.macro_recall  # 0 of 2 and 1 of 1; then 1 of 2 and 1 of 1
     {1: 0.5, 2: 0.75}
     """
-    _check(lists, positives, max([*ks, min(DIVERSITY_DEPTH, catalogue_size)]))
+    check_lists(lists, positives, max([*ks, min(DIVERSITY_DEPTH, catalogue_size)]))
     asked = np.flatnonzero(positives.counts)
     lists, positives = lists.take(asked), positives.take(asked)
-    ranks = _ranks(lists.items, positives.items, positives.query_rows)
-    hits = {k: _per_query(ranks <= k, positives) for k in ks}
+    ranks = ranks_of(lists.items, positives.items, positives.query_rows)
+    hits = {k: per_query(ranks <= k, positives) for k in ks}
     slots = lists.items[:, :DIVERSITY_DEPTH]
     first = lists.items[:, :TOP][lists.items[:, :TOP] != NO_ITEM]
     return Metrics(
@@ -213,78 +204,6 @@ def share_never_engaged(retrieved: NDArray[np.int64], popularity: ArrayLike) -> 
     return float(np.mean(np.asarray(popularity)[slots] == 0)) if len(slots) else 0.0
 
 
-def confidence_interval(
-    lists: RankedLists,
-    positives: Positives,
-    k: int,
-    *,
-    owners: NDArray[np.int64] | None = None,
-    samples: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return Recall@K with a percentile bootstrap over queries, or over the owners of the queries.
-
-    Args:
-        owners: [queries] number of the user who asks, where a user asks several queries: all queries of a user are
-            drawn together.
-    """
-    hits, counts = _hits_and_counts(lists, positives, k, owners)
-    return _bootstrap(hits, counts, samples, seed=seed, level=level)
-
-
-def paired_difference(
-    first: RankedLists,
-    second: RankedLists,
-    positives: Positives,
-    *,
-    k: int,
-    owners: NDArray[np.int64] | None = None,
-    samples: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return Recall@K of ``first`` minus Recall@K of ``second`` on the same queries, with a paired bootstrap.
-
-    The bootstrap draws queries, or the ``owners`` of ``confidence_interval``. The interval is far narrower than the two
-    separate ones, because queries that are hard for both models cancel out.
-
-    >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
-    >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
-    >>> paired_difference(first, second, positives, k=1, samples=0).estimate  # two hits of two, one of two
-    0.5
-    """
-    first_hits, counts = _hits_and_counts(first, positives, k, owners)
-    second_hits, _ = _hits_and_counts(second, positives, k, owners)
-    return _bootstrap(first_hits - second_hits, counts, samples, seed=seed, level=level)
-
-
-def paired_ratio(
-    first: RankedLists,
-    second: RankedLists,
-    positives: Positives,
-    *,
-    k: int,
-    owners: NDArray[np.int64] | None = None,
-    samples: int = 200,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return Recall@K of ``first`` over Recall@K of ``second`` on the same queries, with a paired bootstrap.
-
-    The bootstrap draws queries, or the ``owners`` of ``confidence_interval``. Where ``second`` finds nothing, the ratio
-    is infinite, or NaN where ``first`` finds nothing either.
-
-    >>> positives = Positives.from_pairs([0, 1], [5, 6], queries=2)
-    >>> first, second = RankedLists.from_rows([[5], [6]], depth=1), RankedLists.from_rows([[5], [7]], depth=1)
-    >>> paired_ratio(first, second, positives, k=1, samples=0).estimate  # two hits over one
-    2.0
-    """
-    first_hits, _ = _hits_and_counts(first, positives, k, owners)
-    second_hits, _ = _hits_and_counts(second, positives, k, owners)
-    return _bootstrap(first_hits, second_hits, samples, seed=seed, level=level)
-
-
 def recall_by_segment(lists: RankedLists, positives: Positives, segment: Labels, k: int) -> pl.DataFrame:
     """Return Recall@K by a label of the query, such as history length or country.
 
@@ -318,7 +237,7 @@ def recall_by_positive_segment(lists: RankedLists, positives: Positives, segment
     if len(labels) != len(positives.items):
         raise ValueError(f"{len(labels)} segment labels for {len(positives.items)} positives: one label a positive")
     _check_shapes(lists, positives, k)
-    hit = _ranks(lists.items, positives.items, positives.query_rows) <= k
+    hit = ranks_of(lists.items, positives.items, positives.query_rows) <= k
     frame = pl.DataFrame({"segment": labels, "query": positives.query_rows, "hit": hit})
     return (
         frame.drop_nulls("segment")
@@ -332,7 +251,12 @@ def recall_by_positive_segment(lists: RankedLists, positives: Positives, segment
     )
 
 
-def _check(lists: RankedLists, positives: Positives, depth: int) -> None:
+def check_lists(lists: RankedLists, positives: Positives, depth: int) -> None:
+    """Check that there is something to measure.
+
+    Raises:
+        ValueError: no query has a positive, or the lists are too short or for other queries.
+    """
     _check_shapes(lists, positives, depth)
     if not len(positives.items):
         raise ValueError("no query has a positive: there is nothing to evaluate")
@@ -345,7 +269,7 @@ def _check_shapes(lists: RankedLists, positives: Positives, depth: int) -> None:
         raise ValueError(f"the lists are {lists.depth} deep, these figures need {depth}: retrieve deeper lists")
 
 
-def _ranks(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks_of(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the best rank (1 = first) of each wanted entry in its query's row of ``shown``; depth + 1 if absent."""
     depth = shown.shape[1]
     ranks = np.full(len(wanted), depth + 1, np.int64)
@@ -357,7 +281,7 @@ def _ranks(shown: NDArray[np.int64], wanted: NDArray[np.int64], query_rows: NDAr
     return ranks
 
 
-def _per_query(hit: NDArray[np.bool_], positives: Positives) -> NDArray[np.int64]:
+def per_query(hit: NDArray[np.bool_], positives: Positives) -> NDArray[np.int64]:
     """Count the hits of each query [queries]."""
     return np.bincount(positives.query_rows[hit], minlength=positives.queries)
 
@@ -380,7 +304,7 @@ def _advertiser_hit(
     known = wanted != UNKNOWN
     if not known.any():
         return {}
-    ranks = _ranks(_advertisers_of(lists.items, advertisers), wanted[known], positives.query_rows[known])
+    ranks = ranks_of(_advertisers_of(lists.items, advertisers), wanted[known], positives.query_rows[known])
     return {k: float(np.mean(ranks <= k)) for k in ks}
 
 
@@ -392,35 +316,3 @@ def _advertiser_diversity(slots: NDArray[np.int64], advertisers: NDArray[np.int6
 def _novelty(first: NDArray[np.int64], popularity: NDArray[np.float64]) -> float | None:
     share = (popularity + 1) / (popularity + 1).sum()
     return float(np.mean(-np.log2(share[first]))) if len(first) else None
-
-
-def _hits_and_counts(
-    lists: RankedLists, positives: Positives, k: int, owners: NDArray[np.int64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count hits and positives of each query that has positives, or of each owner of such queries."""
-    _check(lists, positives, k)
-    hits = _per_query(_ranks(lists.items, positives.items, positives.query_rows) <= k, positives)
-    counted = positives.counts > 0
-    if owners is None:
-        return hits[counted], positives.counts[counted]
-    _, owner = np.unique(owners[counted], return_inverse=True)
-    together = (np.bincount(owner, weights=each[counted]).astype(np.int64) for each in (hits, positives.counts))
-    of_hits, of_counts = together
-    return of_hits, of_counts
-
-
-def _bootstrap(
-    gains: NDArray[np.int64], counts: NDArray[np.int64], samples: int, *, seed: int, level: float
-) -> Interval:
-    """Return the percentile interval of sum(gains) / sum(counts) when queries are drawn again with replacement."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = float(gains.sum() / counts.sum())
-        if not samples:
-            return Interval(estimate, float("nan"), float("nan"))
-        generator = np.random.default_rng(seed)
-        drawn = np.empty(samples)
-        for sample in range(samples):
-            queries = generator.integers(0, len(counts), len(counts))
-            drawn[sample] = gains[queries].sum() / counts[queries].sum()
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(estimate, float(low), float(high))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.evaluation.baselines import ItemKNN, popularity_lists, popularity_scores, rule_lists
+from ml.evaluation.baselines import ItemKNN, popularity_lists, rule_lists
 from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
 from ml.evaluation.queries import EvaluationSet, Queries, subject_appended, without_context
 from ml.evaluation.untrained_parts import UntrainedParts
@@ -72,7 +72,7 @@ def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> Ranked
     if model is ModelName.item_knn:
         knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
         return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
-    ever, recent = (_events(asked, window)[queries.candidates] for window in (None, asked.recent_days))
+    ever, recent = (asked.events_of_items(window)[queries.candidates] for window in (None, asked.recent_days))
     if model is ModelName.rule:
         item, groups = _subject_or_newest(asked), _groups(dataset)
         return rule_lists(
@@ -112,18 +112,6 @@ def all_lists(
             of_model = artifacts[model]
             lists[model] = network_lists(model, of_model.network, asked, settings=of_model.settings, depth=depth)
     return {model: lists[model] for model in ModelName if model in lists}
-
-
-def _events(asked: EvaluationSet, window_days: float | None) -> NDArray[np.float32]:
-    """Return the number of events of each item before the queries' instant [items]."""
-    statistics = asked.dataset.statistics
-    return popularity_scores(
-        statistics.item,
-        statistics.seconds,
-        asked.queries.as_of,
-        window_days=window_days,
-        items=len(asked.dataset.features),
-    )
 
 
 def _groups(dataset: Dataset) -> list[NDArray[np.int64]]:

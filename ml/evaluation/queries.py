@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ml.evaluation.baselines import popularity_scores
 from ml.examples.context import Context, no_context, subject_context
 from ml.examples.pairs import LabelRule, examples_at, ranges
 from ml.examples.period import Prepared, TrainingPeriod, prepare, whole_log
@@ -164,6 +165,17 @@ class EvaluationSet:
     queries: Queries
     learnt: EventLog  # what the counted baselines learn from: events of the training period
     recent_days: float  # window of the recent popularity
+
+    def events_of_items(self, window_days: float | None) -> NDArray[np.float32]:
+        """Return the number of events of each item before the queries' instant [items]; None: of all time."""
+        statistics = self.dataset.statistics
+        return popularity_scores(
+            statistics.item,
+            statistics.seconds,
+            self.queries.as_of,
+            window_days=window_days,
+            items=len(self.dataset.features),
+        )
 
 
 def validation_slice(period: TrainingPeriod, settings: Settings) -> tuple[TrainingPeriod, Prepared, EvaluationSet]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-if TYPE_CHECKING:  # ml.evaluation.metrics loads torch, which a table does not need
-    from ml.evaluation.metrics import Interval
+if TYPE_CHECKING:  # ml.evaluation.intervals loads torch, which a table does not need
+    from ml.evaluation.intervals import Interval
 
 SCHEMA = {
     "model": pl.String(),

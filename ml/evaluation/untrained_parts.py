@@ -15,9 +15,9 @@ import scipy.sparse as sparse
 import torch
 from numpy.typing import NDArray
 
-from ml.evaluation.baselines import popularity_scores
 from ml.evaluation.contextual_requests import context_evaluation
-from ml.evaluation.metrics import confidence_interval, usable_ks
+from ml.evaluation.intervals import confidence_interval
+from ml.evaluation.metrics import usable_ks
 from ml.evaluation.queries import EvaluationSet, newest_window
 from ml.examples.pairs import ranges
 from ml.examples.period import TrainingPeriod
@@ -137,7 +137,9 @@ class _Parts:
     @classmethod
     def of(cls, asked: EvaluationSet, settings: Settings) -> _Parts:
         traits = _traits(asked.dataset, settings)
-        return cls(asked, traits, _traits_of_items(traits, asked.dataset), np.log1p(_recent_events(asked)))
+        return cls(
+            asked, traits, _traits_of_items(traits, asked.dataset), np.log1p(asked.events_of_items(asked.recent_days))
+        )
 
     def lists(self, weights: PartWeights, depth: int) -> RankedLists:
         """Return the lists under given weights, in rows of the candidates."""
@@ -199,13 +201,6 @@ def _mean_of_newest(asked: EvaluationSet, items: Vectors, count: int) -> Vectors
     entries = (np.ones(int((item >= 0).sum()), np.float32), (known[owner][item >= 0], item[item >= 0]))
     total = sparse.csr_array(entries, shape=(len(queries), len(items))) @ items
     return np.asarray(total, np.float32)
-
-
-def _recent_events(asked: EvaluationSet) -> NDArray[np.float32]:
-    statistics, as_of = asked.dataset.statistics, asked.queries.as_of
-    return popularity_scores(
-        statistics.item, statistics.seconds, as_of, window_days=asked.recent_days, items=len(asked.dataset.features)
-    )
 
 
 def _parts(traits: Traits, vectors: Vectors) -> list[Vectors]:

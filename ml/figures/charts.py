@@ -40,8 +40,8 @@ from ml.figures.style import (
     ticks_apart,
 )
 
-if TYPE_CHECKING:  # ml.evaluation.metrics loads torch, which drawing does not need
-    from ml.evaluation.metrics import Interval
+if TYPE_CHECKING:  # ml.evaluation.intervals loads torch, which drawing does not need
+    from ml.evaluation.intervals import Interval
 
 DIVERSITY = "Diversity: share of the catalogue that fills 90 % of all retrieved slots"
 

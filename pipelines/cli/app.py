@@ -135,9 +135,9 @@ def summary(
         if as_json:
             import json
 
-            from pipelines.cli.headline_figures import headline_figures
+            from pipelines.cli.summary_figures import summary_figures
 
-            print(json.dumps(headline_figures(_readable_home(home)), indent=1))
+            print(json.dumps(summary_figures(_readable_home(home)), indent=1))
             return
         from pipelines.cli.summary import show
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ml.evaluation.model_names import LABELS, AdvertiserModelName, ModelName
 from ml.evaluation.report_rows import FUNNELS, FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
-from pipelines.cli.headline_figures import report_rows
+from pipelines.cli.summary_figures import report_rows
 from settings import AdvertiserSettings, TrainingSettings
 from warehouse.home import Home
 from warehouse.item_trainings import WITHOUT_SERVICE, why_advertisers_alone

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ml.evaluation.intervals import Interval, paired_difference
 from ml.evaluation.item_report import advertiser_codes
-from ml.evaluation.metrics import Interval, Metrics, evaluate, paired_difference
+from ml.evaluation.metrics import Metrics, evaluate
 from ml.evaluation.queries import EvaluationSet, positions
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers

@@ -29,7 +29,7 @@ from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
 from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
-from pipelines.cli.headline_figures import PROTOCOLS, headline_figures
+from pipelines.cli.summary_figures import PROTOCOLS, summary_figures
 from settings import Settings
 from tests import processes
 from tests.assets.world import DAYS, SETTINGS, environment
@@ -324,7 +324,7 @@ def test_segments_add_up_to_all_queries(ran: Ran, comparison: Comparison) -> Non
 
 
 def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran) -> None:
-    figures = headline_figures(ran.home)
+    figures = summary_figures(ran.home)
     surface = "context.related_pins"
     assert {
         *(f"item.{model}.{metric}" for model in COMPARED for metric in ("recall@10", "recall@100", "diversity90")),

@@ -8,10 +8,10 @@ import pytest
 
 from ml.evaluation.answers_by_surface import by_surface, category_overlap, median_relevance
 from ml.evaluation.contextual_requests import BASKETS, ContextEvaluation
-from ml.evaluation.differences import differences
-from ml.evaluation.metrics import paired_ratio
+from ml.evaluation.intervals import paired_ratio
 from ml.evaluation.model_names import ModelName
 from ml.evaluation.queries import EvaluationSet, Queries
+from ml.evaluation.recall_rows import differences
 from ml.evaluation.report_rows import Segment
 from ml.examples.context import Context
 from ml.retrieval.lists import Positives, RankedLists

@@ -11,11 +11,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name
 
+from ml.evaluation.intervals import confidence_interval, paired_difference
 from ml.evaluation.metrics import (
-    confidence_interval,
     evaluate,
     mlflow_metrics,
-    paired_difference,
     recall_by_positive_segment,
     recall_by_segment,
     share_for_90_percent,

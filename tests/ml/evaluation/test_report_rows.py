@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml.evaluation.metrics import Interval
+from ml.evaluation.intervals import Interval
 from ml.evaluation.report_rows import (
     Protocol,
     ReportRow,

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ml.evaluation.contextual_requests import context_evaluation
-from ml.evaluation.metrics import confidence_interval
+from ml.evaluation.intervals import confidence_interval
 from ml.evaluation.model_lists import baseline_lists
 from ml.evaluation.model_names import ModelName
 from ml.evaluation.queries import EvaluationSet, newest_window

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
-from ml.evaluation.metrics import Interval
+from ml.evaluation.intervals import Interval
 from ml.evaluation.model_names import ModelName
 from ml.figures import charts as figures
 from ml.figures.charts import ContextLift

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from ml.evaluation.report_rows import FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less, rows_frame
-from pipelines.cli.headline_figures import headline_figures
 from pipelines.cli.last_run import record_run
 from pipelines.cli.summary import show
+from pipelines.cli.summary_figures import summary_figures
 from warehouse.home import Home
 from warehouse.tables import Tables
 
@@ -108,13 +108,13 @@ def test_each_surface_has_a_table_with_and_without_the_context(home: Home) -> No
     assert text.count("With the live context:") == 2
     assert text.count("contextual, context withheld") == 2
     assert "The context multiplies recall@10 by 5.00 (4.00 to 6.00). ★ leads the strongest other, rule" in text
-    assert headline_figures(home)["context.related_pins.withheld.recall@10"] == 0.1
+    assert summary_figures(home)["context.related_pins.withheld.recall@10"] == 0.1
 
 
 def test_a_home_without_a_report_has_no_figures(home: Home) -> None:
-    assert headline_figures(home) == {}
+    assert summary_figures(home) == {}
     record_run(home, 12.5)
-    assert headline_figures(home) == {"run.seconds": 12.5}
+    assert summary_figures(home) == {"run.seconds": 12.5}
 
 
 def test_days_show_inferred_users_against_all(home: Home) -> None:

@@ -26,7 +26,7 @@ SHORT: Mapping[str, str] = {ModelName.contextual_without_context.value: "withhel
 """Names of models that are shorter here: the contextual model with the context withheld."""
 
 
-def headline_figures(home: Home) -> dict[str, float]:
+def summary_figures(home: Home) -> dict[str, float]:
     """Return every figure by name; a figure that has not been computed is left out."""
     found: dict[str, float] = {}
     for name, value in _figures(home):
