@@ -27,6 +27,8 @@ DESCRIPTIONS = {
     "event_id (the earliest arrival wins), late ones marked. Broken rows go to `quarantine_events` with the reason.",
     LandingTable.items: "Items whose newest version arrived on the day. A day sees the newest version up to it.",
     LandingTable.users: "Demographics that arrived on the day; every column may be null.",
+    LandingTable.ads: "Ads whose newest version arrived on the day: item, bid, daily budget, countries, dates, status. "
+    "A day sees the newest version up to it. Optional: without it every item that can be shown is eligible.",
     LandingTable.impressions: "Onsite requests of the day: what was looked at, what was shown, how far it came in the "
     "funnel. Optional: without it the context report falls back to a basket proxy.",
 }
@@ -96,6 +98,7 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
 events = _daily_asset(LandingTable.events)
 items = _daily_asset(LandingTable.items)
 users = _daily_asset(LandingTable.users)
+ads = _daily_asset(LandingTable.ads)
 impressions = _daily_asset(LandingTable.impressions)
 
 

@@ -30,6 +30,7 @@ DAILY = (
     "events",
     "items",
     "users",
+    "ads",
     "impressions",
     "data_quality",
     "user_sequences",

@@ -1,4 +1,4 @@
-"""The data that a day sees: the newest items and users that had arrived, and the events that had happened, by then."""
+"""The data that a day sees: the newest items, users and ads that had arrived by then, and the events until then."""
 
 from __future__ import annotations
 
@@ -94,6 +94,21 @@ def items_of_users(tables: Tables, landing: Landing, day: date, users: pl.Series
     return own.select("user_id", "item_id").drop_nulls().unique().collect(engine="streaming")
 
 
+def arrived_by(tables: Tables, table: LandingTable, day: date) -> pl.LazyFrame:
+    """Return the rows of a landing table that arrived on or before ``day``: contract columns and ``arrival_date``.
+
+    A column that the table lacks, because nothing has arrived since the contract has the column, is null. There are no
+    rows where the table was never ingested.
+    """
+    schema = pl.Schema({**pl.Schema(SCHEMAS[table]), "arrival_date": pl.Date()})
+    if not tables.exists(table.value):
+        return pl.LazyFrame(schema=schema)
+    stored = tables.newest(table.value)
+    rows = stored.scan().filter(pl.col("arrival_date") <= day)
+    absent = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in stored.schema]
+    return rows.with_columns(absent).select(schema.names())
+
+
 def _events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
     end = day_end(day, landing.manifest.time_zone)
     return tables.scan("events").filter(pl.col("arrival_date") <= day, pl.col("event_time") < end)
@@ -118,11 +133,8 @@ def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
 
 def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.DataFrame:
     """Return the newest version of every row as of ``day``; no rows where the (optional) table was never ingested."""
-    schema = pl.Schema(SCHEMAS[table])
-    if not tables.exists(table.value):
-        return pl.DataFrame(schema=schema)
-    arrived = tables.scan(table.value).filter(pl.col("arrival_date") <= day).sort("arrival_date")
-    return arrived.unique(key, keep="last", maintain_order=True).select(schema.names()).collect()
+    rows = arrived_by(tables, table, day).sort("arrival_date").unique(key, keep="last", maintain_order=True)
+    return rows.drop("arrival_date").collect()
 
 
 def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:

@@ -30,6 +30,7 @@ NEED_NOTHING = ("search", "view_category", "custom")  # events that may name nei
 DEFAULT_POSITIVES = ("checkout", "add_to_cart", "signup")
 STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted")
 CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
+BID_KINDS = ("cpc", "cpm", "cpa")  # what a bid pays for: a click, a thousand impressions, an action (conversion)
 CATEGORY_SEPARATOR = " > "
 MAXIMUM_ID_BYTES = 512
 # Words that databases, programs and analytics write where there is nothing.
@@ -47,6 +48,7 @@ class LandingTable(StrEnum):
     events = "events"
     items = "items"
     users = "users"
+    ads = "ads"
     impressions = "impressions"
 
 
@@ -121,8 +123,43 @@ class User(dy.Schema):
     country = dy.String(nullable=True)
 
 
+class Ad(dy.Schema):
+    """One ad of an item, as of the day it arrived.
+
+    Attributes:
+        bid: what the advertiser offers for one of ``bid_kind``, in the log's currency; null: unknown.
+        daily_budget: what the ad may spend on one day of the log, in the log's currency; null: without a limit.
+        countries: where the ad may be shown; null: everywhere.
+        starts, ends: the ad may be shown from ``starts`` on and before ``ends``; null: without such a bound.
+        status: the advertiser's word, such as ``active`` or ``paused``; null: active.
+    """
+
+    ad_id = _id()
+    item_id = _id()
+    advertiser_id = _id(nullable=True)
+    campaign_id = _id(nullable=True)
+    bid = dy.Float64(nullable=True, min=0.0)
+    bid_kind = dy.String(nullable=True)
+    daily_budget = dy.Float64(nullable=True, min=0.0)
+    countries = dy.List(dy.String(), nullable=True)
+    starts = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
+    ends = dy.Datetime(nullable=True, time_unit="us", time_zone="UTC")
+    status = dy.String(nullable=True)
+
+    @dy.rule()
+    def bid_kind_is_known(cls) -> pl.Expr:
+        return pl.col("bid_kind").is_null() | pl.col("bid_kind").is_in(BID_KINDS)
+
+
 class Impression(dy.Schema):
-    """One candidate of one onsite request and the furthest stage of the funnel that it reached."""
+    """One candidate of one onsite request and the furthest stage of the funnel that it reached.
+
+    Attributes:
+        ad_id: the ad that the candidate was shown as.
+        propensity: the probability with which the logging policy proposed the candidate.
+        price_paid: what the advertiser paid for the impression or the click, in the log's currency.
+        value: what the conversion was worth, in the log's currency.
+    """
 
     request_id = _id()
     request_time = dy.Datetime(nullable=False, time_unit="us", time_zone="UTC")
@@ -133,6 +170,10 @@ class Impression(dy.Schema):
     item_id = _id()
     source = dy.String(nullable=True)
     stage = dy.String(nullable=False)
+    ad_id = _id(nullable=True)
+    propensity = dy.Float64(nullable=True, min_exclusive=0.0, max=1.0)
+    price_paid = dy.Float64(nullable=True, min=0.0)
+    value = dy.Float64(nullable=True, min=0.0)
 
     @dy.rule()
     def surface_is_known(cls) -> pl.Expr:
@@ -147,6 +188,7 @@ SCHEMAS: dict[LandingTable, type[dy.Schema]] = {
     LandingTable.events: Event,
     LandingTable.items: Item,
     LandingTable.users: User,
+    LandingTable.ads: Ad,
     LandingTable.impressions: Impression,
 }
 
@@ -155,12 +197,20 @@ KEYS: dict[LandingTable, tuple[str, ...]] = {
     LandingTable.events: ("user_id", "event_id"),
     LandingTable.items: ("item_id",),
     LandingTable.users: ("user_id",),
+    LandingTable.ads: ("ad_id",),
     LandingTable.impressions: ("request_id", "item_id"),
 }
+
+VERSIONED = (LandingTable.items, LandingTable.users, LandingTable.ads)
+"""The tables of which a later row with the same key is a newer version; elsewhere it is the same row again."""
 
 REQUIRED_COLUMNS: dict[LandingTable, tuple[str, ...]] = {
     LandingTable.events: ("event_id", "user_id", "event_time", "event_name"),
     LandingTable.items: ("item_id",),
     LandingTable.users: ("user_id",),
+    LandingTable.ads: ("ad_id", "item_id"),
     LandingTable.impressions: ("request_id", "request_time", "user_id", "surface", "item_id", "stage"),
 }
+
+LIMITS: dict[LandingTable, tuple[str, ...]] = {LandingTable.ads: ("daily_budget",)}
+"""The numbers whose absence lifts a limit. A row with such a number that cannot be read is quarantined."""

@@ -23,7 +23,7 @@ from warehouse.landing import (
 )
 
 COMPLETE_MARK = "_SUCCESS"
-_TABLES_TO_COME = ("ads", "relevance_labels")
+_TABLES_TO_COME = ("relevance_labels",)
 _TABLE_NAMES = [table.value for table in LandingTable]
 _NEARLY_A_DAY = re.compile(r"([0-9]{4})[^0-9]?([0-9]{1,2})[^0-9]?([0-9]{1,2})[^0-9]*")
 _NO_FILE = "it is not a file: a link to nothing, or a device; replace it by the file"

@@ -27,6 +27,7 @@ _COLUMNS = {
     ),
     LandingTable.items: ("item_id", "advertiser_id"),
     LandingTable.users: ("user_id",),
+    LandingTable.ads: ("ad_id", "item_id"),
     LandingTable.impressions: KEYS[LandingTable.impressions],
 }
 
@@ -81,7 +82,7 @@ def log_figures(staged: Staging, time_zone: str) -> LogFigures:
     local = f"(event_time AT TIME ZONE '{time_zone}')::DATE"
     [(first, last)] = staged.rows(f"SELECT min({local})::TEXT, max({local})::TEXT FROM {LOG}")
     by_name = dict(staged.rows(f"SELECT event_name, count(*) AS n FROM {LOG} GROUP BY 1 ORDER BY n DESC, 1"))
-    notes = [*_of_users(staged), *_of_ids(staged), _of_catalogue(staged), _of_advertisers(staged)]
+    notes = [*_of_users(staged), *_of_ids(staged), _of_catalogue(staged), _of_advertisers(staged), _of_ads(staged)]
     return LogFigures(first, last, by_name, tuple(note for note in notes if note))
 
 
@@ -154,3 +155,17 @@ def _of_advertisers(staged: Staging) -> str | None:
     if not named or known:
         return None
     return f"every advertiser is {UNKNOWN_ADVERTISER!r}: there is no other one to predict"
+
+
+def _of_ads(staged: Staging) -> str | None:
+    named = f"SELECT item_id FROM items UNION SELECT item_id FROM {LOG} WHERE item_id IS NOT NULL"
+    [(ads, unknown, example)] = staged.rows(
+        "SELECT (SELECT count(DISTINCT ad_id) FROM ads), count(DISTINCT ad_id), min(item_id) "
+        f"FROM ads WHERE item_id NOT IN ({named})"
+    )
+    if not unknown:
+        return None
+    return (
+        f"{unknown:,} of {ads:,} ads are of an item that neither the catalogue nor an event names, e.g. {example!r}: "
+        "such an ad is never shown"
+    )

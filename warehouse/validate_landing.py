@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from settings import DataSettings
 from warehouse.arrival_days import history_dated_by, why_not_past
 from warehouse.availability import unknown_words
-from warehouse.contracts import MAXIMUM_TIME, LandingTable
+from warehouse.contracts import MAXIMUM_TIME, VERSIONED, LandingTable
 from warehouse.days import day_end
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import latest_event
@@ -43,6 +43,7 @@ WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, 
 WITHOUT_TABLE = {
     LandingTable.items: "items are known by what users did with them only: no category, no price, no title",
     LandingTable.users: "no demographics: the head goes without them",
+    LandingTable.ads: "no ads: every item that can be shown is eligible, whatever its advertiser pays",
     LandingTable.impressions: "no logged context: the context report stands on a basket proxy",
 }
 WITHOUT_COLUMN = {
@@ -58,6 +59,16 @@ WITHOUT_COLUMN = {
         "price": "no prices: no filter by price, and one trait less of every item",
         "advertiser_id": "items of no advertiser: the advertiser model has only what events name",
         "availability": "no `availability`: sold-out items are recommended too",
+    },
+    LandingTable.ads: {
+        "bid": "no `bid`: of several ads of one item, the one with the smallest ad_id is shown",
+        "daily_budget": "no `daily_budget`: no ad ever runs out of budget",
+        "status": "no `status`: every ad counts as active",
+    },
+    LandingTable.impressions: {
+        "propensity": "no `propensity`: no other policy can be estimated from this log",
+        "price_paid": "no `price_paid`: the log has no spend, and no daily budget is used up by it",
+        "value": "no `value`: conversions have no return on ad spend",
     },
 }
 
@@ -228,8 +239,7 @@ def _judge(landing: Landing, table: LandingTable, settings: DataSettings, staged
                 f"{settings.maximum_quarantine_share:.1%} of the rows break a rule), most often {often:,} rows by the "
                 f"rule {rule!r}, e.g. {verdict.examples[rule]}{dated_by}"
             )
-    # Of items and users a newer row is a newer version; of events and impressions it is the same one again.
-    if table in (LandingTable.events, LandingTable.impressions):
+    if table not in VERSIONED:
         verdict.repeated = repeated_rows(staged, table)
     return verdict
 

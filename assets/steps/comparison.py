@@ -14,6 +14,8 @@ from assets.common.workspace import Workspace
 from assets.steps.period import training_day, training_period
 from assets.steps.skip_without_items import require_items
 from assets.steps.versions import ModelVersion, item_versions
+from warehouse.as_of import arrived_by
+from warehouse.contracts import LandingTable
 from warehouse.identity import external_ids
 from warehouse.surfaces import Carries, Surface
 from warehouse.tables import Tables
@@ -95,7 +97,7 @@ def read_impressions(tables: Tables, day: date) -> pl.DataFrame | None:
     if not tables.exists("impressions"):
         return None
     with_subject = pl.col("surface").is_in(Surface.carrying(Carries.subject))
-    return tables.scan("impressions").filter(pl.col("arrival_date") <= day, with_subject).collect()
+    return arrived_by(tables, LandingTable.impressions, day).filter(with_subject).collect()
 
 
 def evaluation_lists_of(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
@@ -14,10 +15,11 @@ from deltalake.exceptions import DeltaError
 
 from pipelines.checks.fault import Checked, Fault, Part
 from warehouse.contracts import LandingTable
-from warehouse.day_records import LANDED_FILES
+from warehouse.day_records import LANDED_FILES, read_records
 from warehouse.delta_log import LOG, damaged_commits, missing_versions
 from warehouse.identity import IDENTITIES
 from warehouse.remedies import BACKUP, SET_ASIDE, command_for_day, is_dispensable, spelt
+from warehouse.tables import TableDamaged, Tables
 
 
 def tables_part(checked: Checked) -> Part:
@@ -39,13 +41,25 @@ def _names(checked: Checked) -> list[str]:
 
 
 def _absent(checked: Checked, names: list[str]) -> list[Fault]:
-    """Return a fault for each missing table that ingestion always writes."""
+    """Return a fault for each missing table that the home has ingested."""
     if not names:
         return []
     day = checked.history_day
     remedy = command_for_day(str(day)) if day else "adseq run"
-    wanted = [*(table.value for table in LandingTable), IDENTITIES, LANDED_FILES]
+    wanted = [*_ingested(checked.tables), IDENTITIES, LANDED_FILES]
     return [Fault(f"table {name!r} is missing", f"{remedy}, and {BACKUP}") for name in wanted if name not in names]
+
+
+def _ingested(tables: Tables) -> list[str]:
+    """Return the landing tables that were ingested; none where the records cannot be read, which is a fault itself.
+
+    A home from before a landing table came to be has no such table until its next day.
+    """
+    try:
+        recorded = {record.table for record in read_records(tables)}
+    except (TableDamaged, pl.exceptions.PolarsError, OSError):
+        return []
+    return [table.value for table in LandingTable if table in recorded]
 
 
 def _table(checked: Checked, name: str) -> tuple[list[Fault], int, int]:

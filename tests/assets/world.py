@@ -66,7 +66,7 @@ SETTINGS = {
     "ADSEQ_EVALUATION__BOOTSTRAP_SAMPLES": "20",
 }
 
-ARRIVED = ("events", "items", "users", "impressions")
+ARRIVED = ("events", "items", "users", "ads", "impressions")
 """The assets of a day that read its files."""
 
 INFERRED = ("user_sequences", "item_features", "user_states", "item_embeddings")

@@ -6,8 +6,17 @@ import polars as pl
 import pytest
 
 from settings import DataSettings
-from warehouse.as_of import NEVER, engaged_items, events_as_of, items_as_of, items_at, items_of_users, users_as_of
-from warehouse.contracts import LandingTable
+from warehouse.as_of import (
+    NEVER,
+    arrived_by,
+    engaged_items,
+    events_as_of,
+    items_as_of,
+    items_at,
+    items_of_users,
+    users_as_of,
+)
+from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
@@ -121,3 +130,23 @@ def test_what_was_engaged_with_is_that_of_the_day(landing: Landing, tables: Tabl
     assert sorted(engaged_items(tables, landing, DAY)) == ["a", "b"]
     assert items_of_users(tables, landing, DAY, pl.Series([of("u")])).rows() == [(of("u"), "a")]
     assert sorted(engaged_items(tables, landing, NEXT)) == ["a", "b", "c"]
+
+
+def test_a_table_from_before_a_column_came_to_be_has_nulls_and_takes_the_new_rows(
+    landing: Landing, tables: Tables
+) -> None:
+    row = {"request_id": "r", "request_time": NOON, "user_id": "u", "surface": "search", "item_id": "a"}
+    schema = pl.Schema(SCHEMAS[LandingTable.impressions])
+    UserKeys.of(tables, landing)
+    assert arrived_by(tables, LandingTable.impressions, DAY).collect().is_empty()  # never ingested
+    before = pl.DataFrame([{**row, "stage": "clicked"}], schema=schema)
+    tables.write("impressions", before.drop("ad_id", "propensity", "price_paid", "value"), {"arrival_date": DAY})
+    found = arrived_by(tables, LandingTable.impressions, DAY).collect()
+    assert found.schema == pl.Schema({**schema, "arrival_date": pl.Date()})
+    assert found["price_paid"].to_list() == [None]
+    new: dict[str, object] = {**row, "stage": "converted", "ad_id": "1", "price_paid": 0.5}
+    arrive(landing, tables, LandingTable.impressions, NEXT, [new])
+    assert arrived_by(tables, LandingTable.impressions, DAY).collect()["price_paid"].to_list() == [None]
+    both = arrived_by(tables, LandingTable.impressions, NEXT).collect().sort("arrival_date")
+    assert both["ad_id"].to_list() == [None, "1"]
+    assert both["price_paid"].to_list() == [None, 0.5]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from settings import DataSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, ITEMS, NOON, TOLERANT, arrive, event, write_text
+from warehouse.contracts import LandingTable
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
 from warehouse.tables import Tables
@@ -109,3 +110,16 @@ def test_a_log_that_is_short_for_its_prediction_window_is_noted(landing: Landing
     assert "to at most 7" in note
     landing.write_manifest(Manifest(prediction_window_days=7))
     assert validate(landing, DataSettings()).notes == ()
+
+
+def test_ads_of_items_that_nobody_knows_are_noted(landing: Landing) -> None:
+    ads = LandingTable.ads
+    arrive(landing, [event("1", item_id="sold")])
+    write_text(landing, "a.csv", "item_id\nlisted\n", ITEMS)
+    write_text(landing, "a.csv", "ad_id,item_id,bid\n1,sold,1\n2,listed,1\n3,typo,1\n3,typo,2\n", ads)
+    found = validate(landing, DataSettings())
+    assert found.verdicts[ads].good == 4
+    assert found.verdicts[ads].repeated == 0  # a newer version is no repetition
+    assert [text for text in found.verdicts[ads].missing if "no ad ever runs out of budget" in text]
+    [note] = [note for note in found.notes if "ads are of an item" in note]
+    assert note.startswith("1 of 3 ads are of an item that neither the catalogue nor an event names, e.g. 'typo'")

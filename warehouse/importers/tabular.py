@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from warehouse.contracts import KEYS, REQUIRED_COLUMNS, SCHEMAS, LandingTable
+from warehouse.contracts import KEYS, REQUIRED_COLUMNS, SCHEMAS, VERSIONED, LandingTable
 from warehouse.importers.conversion import TIME_FORMAT, expression
 from warehouse.importers.event_ids import content_id, given_or_content_id, with_distinct_ids
 from warehouse.importers.exports import Export, Rejected
@@ -219,7 +219,7 @@ def _has(export: Export, column: str) -> bool:
 def _stage(pieces: Staging, reading: _Reading, rejected: Rejected) -> list[str]:
     """Read the files of a table, once each, in order. Return sentences about changed or lost rows."""
     table, read, nameless, numbers = reading.table.into, 0, 0, UnreadNumbers(reading.table.into)
-    keys = KEYS[table] if table in (LandingTable.items, LandingTable.users) else ()
+    keys = KEYS[table] if table in VERSIONED else ()
     notes = []
     for export in reading.exports:
         absent = reading.absent(export)
@@ -294,7 +294,7 @@ def _write(zone: Landing, table: LandingTable, pieces: Staging, *, days: Sequenc
     if table is LandingTable.events:
         name, distinct = with_distinct_ids(pieces, SEQUENCE)
         notes += distinct
-    elif table is not LandingTable.impressions:  # of events and impressions ingestion finds those that are there twice
+    elif table in VERSIONED:  # of events and impressions ingestion finds those that are there twice
         name = _last(table, pieces, days)
     parts = [(None, ~pl.col(DAY).is_in(days).fill_null(False)), *((day, pl.col(DAY) == day) for day in days)]
     for day, condition in parts:

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from warehouse.contracts import REQUIRED_COLUMNS, SCHEMAS, LandingTable
+from warehouse.contracts import LIMITS, REQUIRED_COLUMNS, SCHEMAS, LandingTable
 from warehouse.ingest.broken_csv import broken_csv_line
 from warehouse.ingest.json_lines import BrokenLine, field_names, json_batches, mentioned
 from warehouse.landing import is_utf8, shown
@@ -70,7 +70,7 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
             missing, or a column of a type that cannot hold the contract's values. What is wrong at the file's end is
             found there, after earlier batches.
     """
-    schema, read = pl.Schema(SCHEMAS[table]), 0
+    schema, limits, read = pl.Schema(SCHEMAS[table]), LIMITS.get(table, ()), 0
     for raw in _batches(path, schema, REQUIRED_COLUMNS[table], batch_bytes):
         missing = [column for column in REQUIRED_COLUMNS[table] if column not in raw.columns]
         if missing:
@@ -81,7 +81,7 @@ def read_arrival(path: Path, table: LandingTable, batch_bytes: int) -> Iterator[
                 f"{', '.join(raw.columns) or 'no column'}). Rename the export's column to {missing[0]!r} or add it."
             )
         ignored = tuple(name for name in raw.columns if name not in schema and name not in OF_IMPORTS)
-        yield Arrival(path, raw, _typed(raw, schema, path, read), ignored)
+        yield Arrival(path, raw, _typed(raw, schema, path, before=read, limits=limits), ignored)
         read += raw.height
 
 
@@ -93,7 +93,7 @@ def _other_dialect(columns: Sequence[str]) -> str | None:
     return f"the file has to have commas between its columns, and has {found[0]!r}" if found else None
 
 
-def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.DataFrame:
+def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, *, before: int, limits: Collection[str]) -> pl.DataFrame:
     """Return ``raw`` in contract columns, with ``row`` (after the rows ``before``), ``unreadable`` and ``lost``."""
     columns, unreadable, lost = [], [], []
     for name, kind in schema.items():
@@ -104,7 +104,7 @@ def _typed(raw: pl.DataFrame, schema: pl.Schema, path: Path, before: int) -> pl.
         columns.append(column)
         if column.null_count() > raw[name].null_count():
             became_null = column.is_null() & raw[name].is_not_null()
-            if kind.is_numeric():  # every number of the contracts is optional
+            if kind.is_numeric() and name not in limits:  # every number of the contracts is optional
                 lost.append(pl.when(became_null).then(pl.lit(name)).alias(name))
             else:
                 unreadable.append(pl.when(became_null).then(pl.lit(_unreadable(name, kind))).alias(name))

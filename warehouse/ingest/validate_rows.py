@@ -33,6 +33,7 @@ _RULE_TEXTS = {
     "min_length": "is not empty",
     "max_length": f"has at most {MAXIMUM_ID_BYTES} bytes",
     "min": "is not below its minimum",
+    "min_exclusive": "is above its minimum",
     "max": "is not above its maximum",
     "nan": "is not NaN",
     "inf": "is finite",

@@ -149,3 +149,53 @@ def test_impressions_are_told_apart_by_request_and_item(landing: Landing, tables
     )
     report = ingest(landing, tables, LandingTable.impressions, day=DAY, settings=DataSettings())
     assert (report.rows_written, report.duplicates) == (3, 1)
+
+
+def ad(ad_id: str | None, **fields: Any) -> dict[str, Any]:
+    return {"ad_id": ad_id, "item_id": "i", "bid": "0.5", "bid_kind": "cpc", "daily_budget": "10", **fields}
+
+
+BROKEN_ADS = [
+    (ad("x", item_id=None), "item_id is not null"),
+    (ad("x", bid="-1"), "bid is not below its minimum"),
+    (ad("x", bid_kind="cpx"), "bid_kind is known"),
+    (ad("x", daily_budget="-1"), "daily_budget is not below its minimum"),
+    (ad("x", starts="tomorrow"), "starts can be read as a time (ISO 8601)"),
+    (ad("x", countries="DE"), "countries can be read as a list (JSON)"),
+    (ad("x", daily_budget="ten"), "daily_budget can be read as a number"),  # not: spends without a limit
+]
+
+
+@pytest.mark.parametrize(("bad", "reason"), BROKEN_ADS, ids=[reason for _, reason in BROKEN_ADS])
+def test_a_bad_ad_is_quarantined_with_its_reason(
+    landing: Landing, tables: Tables, bad: dict[str, Any], reason: str
+) -> None:
+    good = ad("1", starts="2026-03-10", countries='["DE"]', bid="much")
+    write_text(landing, "a.jsonl", "\n".join(map(json.dumps, (good, bad))), LandingTable.ads)
+    report = ingest(landing, tables, LandingTable.ads, day=DAY, settings=TOLERANT)
+    assert report.quarantined == {reason: 1}
+    assert report.lost_numbers == {"bid": 1}
+    [kept] = tables.read("ads", {"arrival_date": DAY}).to_dicts()
+    assert (kept["ad_id"], kept["bid"], kept["countries"], kept["ends"]) == ("1", None, ["DE"], None)
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ({"propensity": 0.0}, "propensity is above its minimum"),
+        ({"propensity": 1.5}, "propensity is not above its maximum"),
+        ({"price_paid": -0.1}, "price_paid is not below its minimum"),
+        ({"value": -0.1}, "value is not below its minimum"),
+    ],
+)
+def test_a_propensity_is_a_probability_above_zero_and_nobody_pays_less_than_nothing(
+    landing: Landing, tables: Tables, field: dict[str, float], reason: str
+) -> None:
+    row = {"request_id": "r", "request_time": NOON, "user_id": "u", "surface": "search", "stage": "clicked"}
+    good = {**row, "item_id": "a", "ad_id": "1", "propensity": 1.0, "price_paid": 0.0, "value": 2.0}
+    bad = {**good, "item_id": "b", **field}
+    landing.write(LandingTable.impressions, DAY, pl.DataFrame([good, bad]))
+    report = ingest(landing, tables, LandingTable.impressions, day=DAY, settings=TOLERANT)
+    assert report.quarantined == {reason: 1}
+    [kept] = tables.read("impressions", {"arrival_date": DAY}).to_dicts()
+    assert (kept["ad_id"], kept["propensity"], kept["price_paid"], kept["value"]) == ("1", 1.0, 0.0, 2.0)
