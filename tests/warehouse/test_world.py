@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.landing import Landing
 from warehouse.world import WorldSettings, is_world, oracle_ranking, read_settings, write_day, write_world
+from warehouse.world.names import USES
 
 SMALL = WorldSettings(
     history_days=70,
@@ -95,14 +96,16 @@ def test_every_partition_satisfies_its_contract(landing: Landing) -> None:
 
 
 def test_references_resolve_to_what_has_arrived(landing: Landing) -> None:
-    items, users = set[str](), set[str]()
+    items, users, ads = set[str](), set[str](), set[str]()
     for day in arrivals(landing):
         items |= set(read(landing, "items", day)["item_id"])
+        ads |= set(read(landing, "ads", day)["ad_id"])
         users |= set(read(landing, "users", day)["user_id"])
         events, impressions = read(landing, "events", day), read(landing, "impressions", day)
         assert set(events["user_id"]) | set(impressions["user_id"]) <= users
         assert set(events["item_id"].drop_nulls()) | set(impressions["item_id"]) <= items
-        assert set(impressions["subject_item_id"].drop_nulls()) <= items
+        assert set(impressions["subject_item_id"].drop_nulls()) | set(read(landing, "ads", day)["item_id"]) <= items
+        assert set(impressions["ad_id"].drop_nulls()) <= ads
 
 
 def test_nothing_is_engaged_with_before_it_is_available(landing: Landing) -> None:
@@ -175,6 +178,8 @@ def test_prices_change_on_daily_days_and_events_carry_the_new_one(tmp_path: Path
 def test_interests_are_noisy_views_of_the_category_path(landing: Landing) -> None:
     items = read(landing, "items", None)
     pairs = items.select("category", "interests").explode("interests", empty_as_null=True).unnest("interests")
+    assert 0.7 < pairs["interest"].is_in(USES).sum() / items.height < 0.9
+    pairs = pairs.filter(~pl.col("interest").is_in(USES))
     own = pairs.select(
         (pl.col("category") == pl.col("interest")) | pl.col("category").str.starts_with(pl.col("interest") + " > ")
     ).to_series()

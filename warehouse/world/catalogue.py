@@ -17,6 +17,8 @@ from warehouse.world.names import (
     COUNTRIES,
     STYLE_DIMENSIONS,
     STYLE_WORDS,
+    USE_SHARES,
+    USES,
 )
 from warehouse.world.settings import WorldSettings
 
@@ -66,7 +68,7 @@ class Items:
 
     Attributes:
         leaf, advertiser: (items,) indices.
-        style: (items, 8) latent style, unit norm.
+        style: (items, 8) latent style, unit norm. use: (items,) index of ``USES``.
         price_level: (items,) standardised: cheap -2 … dear +2. price: in US dollars on the first day.
         popularity: (items,) log-popularity without drift. drift_period (days), drift_phase: of its swing.
         first_day: (items,) day number of appearance; 0 for the initial ones.
@@ -77,6 +79,7 @@ class Items:
     leaf: NDArray[np.int64]
     advertiser: NDArray[np.int64]
     style: NDArray[np.float64]
+    use: NDArray[np.int64]
     price_level: NDArray[np.float64]
     price: NDArray[np.float64]
     popularity: NDArray[np.float64]
@@ -276,6 +279,7 @@ def _item_batch(
         leaf=leaf,
         advertiser=advertiser,
         style=style,
+        use=settings.generator("uses", day).choice(len(USES), count, p=USE_SHARES),
         price_level=price_level,
         price=np.round(np.exp(typical[leaf] + 0.5 * price_level), 2),
         popularity=-settings.popularity_exponent * np.log(quantile),
@@ -352,7 +356,10 @@ def _item_frame(catalogue: WorldCatalogue, rows: NDArray[np.int64], day: int) ->
 
 
 def _interests(catalogue: WorldCatalogue, rows: NDArray[np.int64]) -> list[list[dict[str, object]]]:
-    """Return the nodes of each category path with confidences, as an annotator would: some missed, some wrong."""
+    """Return the nodes of each category path and the use with confidences, as an annotator would.
+
+    Some are missed, some are wrong.
+    """
     settings, leaves = catalogue.settings, catalogue.leaves
     everything: list[list[dict[str, object]]] = []
     for row in rows:
@@ -364,6 +371,8 @@ def _interests(catalogue: WorldCatalogue, rows: NDArray[np.int64]) -> list[list[
         kept = [level for level in levels if generator.random() > 0.1] or [levels[1]]
         if generator.random() < 0.2:
             kept.append((leaves.paths[int(generator.integers(leaves.count))], 0.35))
+        if generator.random() > 0.2:
+            kept.append((USES[catalogue.items.use[row]], 0.7))
         confidence = np.clip([centre + generator.normal(0, 0.1) for _, centre in kept], 0.05, 1.0)
         pairs = sorted(dict(zip((name for name, _ in kept), confidence, strict=True)).items(), key=lambda p: -p[1])
         everything.append([{"interest": name, "confidence": round(float(value), 3)} for name, value in pairs])

@@ -1,8 +1,8 @@
-"""The contextual oracle: the true probability of every item to be seen on a request, given subject, user and funnel.
+"""The contextual oracle: the true probability of each item to be delivered, given subject, user and market.
 
-Each request is led through the funnel many times, with other luck each time, from the latent state of its day. The item
-that reached an impression most often comes first. What does not change between the times is computed once a request:
-the choice within each leaf, the relevance and the affinity of every item.
+The market of the request's day is run many times, with other luck each time, for the scores that it took to pass the
+light ranking and to win a slot. Nothing else of the competition matters to one more candidate, so the chance of every
+item to reach these scores is computed instead of drawn (Rao-Blackwell), and some runs suffice.
 """
 
 from __future__ import annotations
@@ -16,27 +16,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from warehouse.world.dynamics import State, World
-from warehouse.world.funnel import (
-    AUCTIONED,
-    IMPRESSED,
-    RANKED,
-    Requests,
-    affinity_of,
-    draw_leaves,
-    draw_requests,
-    send_through,
-    true_relevance_of,
-)
+from warehouse.world.dynamics import World
 from warehouse.world.generate import read_settings
-from warehouse.world.names import STYLE_DIMENSIONS
+from warehouse.world.market.ads import NO_AD
+from warehouse.world.market.downstream import MarketDay, Truth, compete, places
+from warehouse.world.market.legacy_generators import Shelves, propensity, propose
+from warehouse.world.market.luck import Luck
+from warehouse.world.market.requests import HOME_FEED, Requests
+from warehouse.world.market.truth import Pairs, Rows, Values, relevance
 from warehouse.world.oracle import best_columns, item_indices, worker_threads
-from warehouse.world.simulation import Day, build_world, live
+from warehouse.world.simulation import build_world, live
 
-Rows = NDArray[np.int64]
-REQUESTS_A_BLOCK = 100
-# An impression counts one. Far less for an earlier stage orders the items that no time showed.
-WORTH = ((IMPRESSED, 1.0), (AUCTIONED, 1e-3), (RANKED, 1e-6))
+REQUESTS_A_BLOCK = 50
+SMALLEST_CHANCE = 1e-3
+"""An item that the relevance trim passes less often is left out: a candidate that nothing delivers."""
 
 
 def contextual_ranking(
@@ -49,8 +42,8 @@ def contextual_ranking(
         as_of: the last day of a request, and the last day on which a candidate can have appeared.
         request_ids: of the impression log.
         item_ids: candidates.
-        times: that each request is led through the funnel.
-        depth: length of the lists; an item that was never ranked is not in a list.
+        times: runs of the market for each request.
+        depth: length of the lists; an item that cannot be delivered is not in a list.
 
     Returns:
         ``request_id``, ``rank`` (from 1), ``item_id``; requests in the given order.
@@ -62,22 +55,18 @@ def contextual_ranking(
     settings = read_settings(landing_root)
     days, numbers = _places(request_ids)
     world = build_world(settings, settings.day_number(as_of))
-    column = np.full(world.catalogue.items.count + 1, -1)
-    column[item_indices(item_ids, world)] = np.arange(len(item_ids))
-    lists: dict[int, NDArray[np.int64]] = {}
+    candidates = item_indices(item_ids, world)
+    lists: dict[int, Rows] = {}
     for lived in live(world, int(days.max(initial=0))):
         rows = np.flatnonzero(days == lived.number)
-        if not len(rows):
+        if not len(rows) or lived.onsite is None:
             continue
-        of_day = draw_requests(world, lived.state, lived.number, settings.generator("funnel", lived.number))
-        if numbers[rows].max() >= len(of_day.row):
-            raise ValueError(f"{request_ids[int(rows[numbers[rows].argmax()])]!r} is no request of this world.")
+        asked = _asked(lived.onsite.requests, numbers[rows], [request_ids[row] for row in rows.tolist()])
+        odds = DeliveryOdds(world, lived.market.day(lived.number), times)
 
-        def lists_of_block(first: int, lived: Day = lived, rows: Rows = rows, of_day: Requests = of_day) -> list[Rows]:
-            asked = of_day.take(numbers[rows[first : first + REQUESTS_A_BLOCK]])
-            generator = settings.generator("funnel again", lived.number, first)
-            funnel = _Funnel.of(world, lived.state, asked, lived.number)
-            return best_columns(funnel.worth(times, column, generator), depth)
+        def lists_of_block(first: int, odds: DeliveryOdds = odds, asked: Requests = asked) -> list[Rows]:
+            block = asked.take(np.arange(first, min(first + REQUESTS_A_BLOCK, len(asked))))
+            return best_columns(odds.of(block)[:, candidates], depth)
 
         with worker_threads() as workers:
             blocks = workers.map(lists_of_block, range(0, len(rows), REQUESTS_A_BLOCK))
@@ -86,95 +75,121 @@ def contextual_ranking(
     missing = sorted(set(range(len(request_ids))) - set(lists))
     if missing:
         raise ValueError(
-            f"{request_ids[missing[0]]!r} is no request of this world: its day is not a day until {as_of}."
+            f"{request_ids[missing[0]]!r} is no request of this world: no day until {as_of} has such a request."
         )
     ordered = [lists[row] for row in range(len(request_ids))]
     counts = [len(best) for best in ordered]
-    places = [np.arange(1, count + 1) for count in counts]
+    ranks = [np.arange(1, count + 1) for count in counts]
     return pl.DataFrame(
         {
             "request_id": pl.Series(request_ids, dtype=pl.String).gather(np.repeat(np.arange(len(counts)), counts)),
-            "rank": np.concatenate([np.zeros(0, np.int64), *places]),
+            "rank": np.concatenate([np.zeros(0, np.int64), *ranks]),
             "item_id": pl.Series(item_ids, dtype=pl.String).gather(np.concatenate([np.zeros(0, np.int64), *ordered])),
         }
     )
 
 
 @dataclass(frozen=True)
-class _Funnel:
-    """Some requests of one day, with everything that every time through the funnel shares.
-
-    Attributes:
-        cumulative: (requests * leaves * width,) each row of a request and leaf rises to 1, plus the number of the row:
-            the whole ascends, so that one search draws from all rows.
-        possible: (requests * leaves,) whether anything in the leaf ships to the user's country.
-        relevance, affinity: (requests, items).
-    """
+class DeliveryOdds:
+    """The chance of delivery on one day, from so many runs of the market."""
 
     world: World
-    state: State
-    requests: Requests
-    day: int
-    cumulative: NDArray[np.float64]
-    possible: NDArray[np.bool_]
-    relevance: NDArray[np.float64]
-    affinity: NDArray[np.float64]
+    day: MarketDay
+    times: int
+
+    def of(self, requests: Requests) -> Values:
+        """Return the probability that each request delivers each item (requests, items); -1 where it cannot."""
+        market, items = self.world.settings.market, self.world.catalogue.items.count
+        shelves = Shelves.of(self.world, self.day.best_ad, requests.day)
+        country = self.world.population.country[requests.person]
+        advertised = self.day.best_ad[country] != NO_AD
+        pairs = Pairs(*np.nonzero(advertised & (np.arange(items) != requests.subject[:, None])))
+        found = relevance(self.world, requests, pairs)
+        passes = _chance((found - market.minimum_relevance) / max(market.trim_noise, 1e-9))
+        passes = np.where(requests.surface[pairs.request] == HOME_FEED, 1.0, passes)
+        kept = passes >= SMALLEST_CHANCE
+        pairs, found, passes = pairs.take(kept), found[kept], passes[kept]
+        ad = self.day.best_ad[country[pairs.request], pairs.item]
+        truth = Truth.of(self.day, requests, pairs, ad, found)
+        score = truth.log_worth + market.relevance_weight * found
+        # The error of a log chance is that of its log-odds times the chance of the opposite, which is nearly 1 here.
+        spread = np.sqrt(2 * market.heavy_noise**2 + (market.relevance_weight * market.trim_noise) ** 2)
+        wins = np.zeros(len(found))
+        for run in range(self.times):
+            light, auction = self._cuts(shelves, requests, run)
+            ranked = _chance((truth.log_worth - light.of(pairs)) / max(market.light_noise, 1e-9))
+            won = _chance((score - np.maximum(auction.of(pairs), np.log(market.reserve))) / max(spread, 1e-9))
+            wins += ranked * won / self.times
+        takes_part = propensity(self.world, shelves, requests, pairs) * self.day.participation[ad]
+        odds = np.full((len(requests), items), -1.0)
+        odds[pairs.request, pairs.item] = takes_part * passes * wins
+        return odds
+
+    def _cuts(self, shelves: Shelves, requests: Requests, run: int) -> tuple[_Cut, _Cut]:
+        """Return the cuts of the light ranking and of the auction in one run of the market."""
+        market, settings = self.world.settings.market, self.world.settings
+        generator = settings.generator("legacy again", requests.day, (int(requests.number[0]) << 16) + run)
+        pairs = propose(self.world, shelves, requests, generator).pairs
+        luck, unspent = Luck(settings.seed + 1 + run), np.zeros(len(self.day.ads))
+        seen = compete(self.day, requests, pairs, spent=unspent, luck=luck)
+        shape = (len(requests), self.world.catalogue.items.count)
+        return (
+            _Cut.at(market.light_size, pairs.take(seen.ranked), seen.light, shape),
+            _Cut.at(market.slots, pairs.take(seen.bidding), seen.score, shape),
+        )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The score that one more candidate needs to be among the best of a request.
+
+    Attributes:
+        last, following: (requests,) the lowest score among the best, and the highest below; -inf where all pass.
+        passed: (requests, items) whether the item is among the best: another candidate then takes no place of it.
+    """
+
+    last: Values
+    following: Values
+    passed: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, world: World, state: State, requests: Requests, day: int) -> _Funnel:
-        leaves, items = world.catalogue.leaves.count, world.catalogue.items.count
-        rows = len(requests.row) * leaves
-        choice = world.choose(
-            world.catalogue.log_popularity(day),
-            np.repeat(state.person[requests.row], leaves),
-            np.tile(np.arange(leaves), len(requests.row)),
-            style=np.zeros((rows, STYLE_DIMENSIONS)),
-            advertiser=np.full(rows, -1),
-        )
-        cumulative = np.cumsum(choice.probability, axis=1)
-        total = cumulative[:, -1:]
-        every = np.broadcast_to(np.arange(items), (len(requests.row), items))
-        return cls(
-            world,
-            state,
-            requests,
-            day,
-            cumulative=(cumulative / np.where(total > 0, total, 1.0) + np.arange(rows)[:, None]).ravel(),
-            possible=total[:, 0] > 0,
-            relevance=true_relevance_of(world, requests, every),
-            affinity=affinity_of(world, state, requests.row, every),
-        )
+    def at(cls, size: int, pairs: Pairs, score: Values, shape: tuple[int, int]) -> _Cut:
+        """Return the cut after the ``size`` best scores [pairs] of each request."""
+        best = places(pairs.request, score)
+        passed, last, following = np.zeros(shape, bool), np.full(shape[0], -np.inf), np.full(shape[0], -np.inf)
+        passed[pairs.request[best < size], pairs.item[best < size]] = True
+        last[pairs.request[best == size - 1]] = score[best == size - 1]
+        following[pairs.request[best == size]] = score[best == size]
+        return cls(last, following, passed)
 
-    def worth(self, times: int, column: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float64]:
-        """Return what each item reached, by ``WORTH`` (requests, columns); -1 for an item that was never ranked.
+    def of(self, pairs: Pairs) -> Values:
+        """Return the score that each item has to beat [pairs], the item's own score left out."""
+        inside = self.passed[pairs.request, pairs.item]
+        return np.where(inside, self.following[pairs.request], self.last[pairs.request])
 
-        Args:
-            column: (items + 1,) of each item, -1 = no candidate.
-        """
-        catalogue, count = self.world.catalogue, len(self.requests.row)
-        request = np.tile(np.arange(count), times)
-        tiled = self.requests.take(request)
-        recipe, leaf = draw_leaves(self.world, self.state, tiled, day=self.day, generator=generator)
-        row = request[:, None] * catalogue.leaves.count + leaf
-        width = catalogue.leaf_items.shape[1]
-        place = np.searchsorted(self.cumulative, row + generator.random(row.shape), side="right") - row * width
-        item = np.where(self.possible[row], catalogue.leaf_items[leaf, np.minimum(place, width - 1)], -1)
-        found = send_through(
-            tiled,
-            recipe,
-            item,
-            relevance=self.relevance[request[:, None], np.maximum(item, 0)],
-            affinity=self.affinity[request[:, None], np.maximum(item, 0)],
-            generator=generator,
-        )
-        total = np.full((count, int(column.max()) + 1), -1.0)
-        for stage, worth in WORTH[::-1]:
-            asked, slot = np.nonzero(found.valid & (found.stage >= stage))
-            at = column[item[asked, slot]]
-            there = (request[asked[at >= 0]], at[at >= 0])
-            total[there] = np.maximum(total[there], 0.0)
-            np.add.at(total, there, worth)
-        return total
+
+def _asked(requests: Requests, numbers: Rows, names: Sequence[str]) -> Requests:
+    """Return the requests of a day with these numbers, in this order.
+
+    Raises:
+        ValueError: a number that the day does not have.
+    """
+    at = np.full(len(requests), -1)
+    at[requests.number] = np.arange(len(requests))
+    unknown = np.flatnonzero(numbers >= len(requests))
+    if len(unknown):
+        raise ValueError(f"{names[int(unknown[0])]!r} is no request of this world.")
+    return requests.take(at[numbers])
+
+
+def _chance(deviations: Values) -> Values:
+    """Return the standard normal distribution function, to about three digits, as a logistic curve.
+
+    Source: Bowling et al., 2009, "A logistic approximation to the cumulative normal distribution".
+    """
+    clipped = np.clip(deviations, -8.0, 8.0)
+    chance: NDArray[np.float64] = 1 / (1 + np.exp(-(0.07056 * clipped**3 + 1.5976 * clipped)))
+    return chance
 
 
 def _places(request_ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -14,8 +14,9 @@ from warehouse.contracts import LandingTable
 from warehouse.home import write_atomically
 from warehouse.landing import Landing, Manifest
 from warehouse.world.dynamics import World
-from warehouse.world.funnel import IMPRESSION_SCHEMA, log_requests, rate
 from warehouse.world.log import EVENT_SCHEMA, LONGEST_DELAY_DAYS, Arrivals, deliver, log_sessions
+from warehouse.world.market.ads import Ads
+from warehouse.world.market.impression_log import IMPRESSION_SCHEMA, log_impressions, rate
 from warehouse.world.settings import WorldSettings
 from warehouse.world.simulation import Day, build_world, live
 
@@ -30,6 +31,7 @@ class WorldSummary:
     events: int
     items: int
     users: int
+    ads: int
     impressions: int
     relevance_labels: int
     days: tuple[date, ...]
@@ -65,17 +67,18 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
     world = build_world(settings, first + days - 1)
     arrivals: list[Arrivals] = []
     impressions: list[pl.DataFrame] = []
-    summary = WorldSummary(0, 0, 0, 0, 0, tuple(settings.day_date(first + offset) for offset in range(days)))
+    summary = WorldSummary(0, 0, 0, 0, 0, 0, tuple(settings.day_date(first + offset) for offset in range(days)))
     for day in live(world, first + days - 1):
         arrivals.append(deliver(world, log_sessions(world, day.sessions, day.number), day.number))
-        if day.number >= first - settings.impression_days:
-            impressions.append(log_requests(world, day.state, day.number))
+        if day.onsite is not None:
+            impressions.append(log_impressions(world, day.market.ads, day.onsite))
         if day.number == first - 1:
-            summary = _count(summary, _write_history(landing, world, arrivals, impressions))
+            history = _write_history(landing, world, day.market.ads, arrivals=arrivals, impressions=impressions)
+            summary = _count(summary, history)
             summary = replace(summary, relevance_labels=_write_labels(landing, world, impressions))
         if day.number >= first:
             recent = arrivals[-1 - LONGEST_DELAY_DAYS :]
-            summary = _count(summary, _write_daily(landing, world, day, arrivals=recent, impressions=impressions[-1]))
+            summary = _count(summary, _write_daily(landing, world, day, arrivals=recent))
     manifest = Manifest(
         synthetic=True,
         name="synthetic world",
@@ -101,13 +104,12 @@ def write_day(landing: Landing, settings: WorldSettings, day: date) -> WorldSumm
     _refuse_another_world(landing, settings)
     world = build_world(settings, number)
     arrivals: list[Arrivals] = []
-    summary = WorldSummary(0, 0, 0, 0, 0, (day,))
+    summary = WorldSummary(0, 0, 0, 0, 0, 0, (day,))
     for lived in live(world, number):
         if lived.number >= number - LONGEST_DELAY_DAYS:
             arrivals.append(deliver(world, log_sessions(world, lived.sessions, lived.number), lived.number))
         if lived.number == number:
-            impressions = log_requests(world, lived.state, number)
-            summary = _count(summary, _write_daily(landing, world, lived, arrivals=arrivals, impressions=impressions))
+            summary = _count(summary, _write_daily(landing, world, lived, arrivals=arrivals))
     return summary
 
 
@@ -120,7 +122,7 @@ def _refuse_another_world(landing: Landing, settings: WorldSettings) -> None:
 
 
 def _write_history(
-    landing: Landing, world: World, arrivals: list[Arrivals], impressions: list[pl.DataFrame]
+    landing: Landing, world: World, ads: Ads, *, arrivals: list[Arrivals], impressions: list[pl.DataFrame]
 ) -> dict[LandingTable, int]:
     last = world.settings.history_days - 1
     items, users = world.catalogue.items, world.population
@@ -136,15 +138,15 @@ def _write_history(
             LandingTable.events: _concatenate(events, EVENT_SCHEMA),
             LandingTable.items: world.catalogue.frame(np.flatnonzero(items.first_day <= last), last),
             LandingTable.users: users.frame(np.flatnonzero(users.joined <= last)),
+            LandingTable.ads: ads.frame(np.flatnonzero(ads.first_day <= last), last),
             LandingTable.impressions: _concatenate(impressions, IMPRESSION_SCHEMA),
         },
     )
 
 
-def _write_daily(
-    landing: Landing, world: World, day: Day, *, arrivals: list[Arrivals], impressions: pl.DataFrame
-) -> dict[LandingTable, int]:
-    items, users = world.catalogue.items, world.population
+def _write_daily(landing: Landing, world: World, day: Day, *, arrivals: list[Arrivals]) -> dict[LandingTable, int]:
+    items, users, ads = world.catalogue.items, world.population, day.market.ads
+    impressions = [] if day.onsite is None else [log_impressions(world, ads, day.onsite)]
     changed, _ = world.catalogue.price_changes(day.number)
     rows = np.concatenate([changed, np.flatnonzero(items.first_day == day.number)])
     return _write_tables(
@@ -154,7 +156,8 @@ def _write_daily(
             LandingTable.events: _concatenate([arrival.on(day.number) for arrival in arrivals], EVENT_SCHEMA),
             LandingTable.items: world.catalogue.frame(rows, day.number),
             LandingTable.users: users.frame(np.flatnonzero(users.joined == day.number)),
-            LandingTable.impressions: _concatenate([impressions], IMPRESSION_SCHEMA),
+            LandingTable.ads: ads.frame(ads.arrivals(day.number), day.number),
+            LandingTable.impressions: _concatenate(impressions, IMPRESSION_SCHEMA),
         },
     )
 

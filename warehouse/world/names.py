@@ -91,10 +91,17 @@ STYLE_WORDS: tuple[tuple[str, str], ...] = (
 )
 STYLE_DIMENSIONS = len(STYLE_WORDS)
 
+# Uses of an item, which no category tells; their shares.
+USES = ("Everyday", "Gifts", "Travel", "Parties", "Small Spaces")
+USE_SHARES = (0.4, 0.2, 0.15, 0.15, 0.1)
+
 BRAND_FIRST = ("Nord", "Alder", "Luma", "Casa", "Willow", "Ember", "Fjord", "Maple", "Sol", "Terra", "Opal", "Juni")
 BRAND_LAST = ("wick", "haus", "field", "and Co", "line", "stone", "works", "bloom", "craft", "lane", "mark", "nest")
 
 COUNTRIES = ("US", "CA", "GB", "DE", "FR", "BR")
 COUNTRY_SHARES = (0.5, 0.08, 0.14, 0.12, 0.09, 0.07)
+# Odds of a conversion onsite against the first country's: payment, delivery and purchasing power differ.
+COUNTRY_VALUES = (1.0, 0.9, 0.9, 0.7, 0.7, 0.4)
+TOP_COUNTRIES = ("US", "CA", "GB")
 GENDERS = ("female", "male", "unspecified")
 GENDER_SHARES = (0.64, 0.28, 0.08)

@@ -14,6 +14,8 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from warehouse.world.market.settings import MarketSettings
+
 
 class WorldSettings(BaseModel):
     """The settings of a world: equal settings give equal worlds, row for row."""
@@ -129,21 +131,21 @@ class WorldSettings(BaseModel):
     duplicate_share: float = Field(0.002, ge=0, le=1, description="Events sent twice (tag and server both report).")
 
     # On-site surfaces
-    impression_days: int = Field(30, ge=0, description="Days of the history with an impression log; logs are pruned.")
+    impression_days: int = Field(
+        75, ge=0, description="Days of the history with advertisements on site, and with an impression log: a launch."
+    )
     request_share: float = Field(
-        0.035,
+        0.03,
         ge=0,
         le=1,
         description="Share of the users with a logged request a day; a logging sample, not all traffic.",
-    )
-    candidates: int = Field(
-        10, ge=1, description="Candidates logged a request; a sample of the real funnel's thousands."
     )
     related_pins_share: float = Field(0.6, ge=0, le=1, description="Share of requests on related_pins.")
     search_share: float = Field(0.2, ge=0, le=1, description="Share of requests on search; the rest is home_feed.")
     intent_subject_share: float = Field(
         0.45, ge=0, le=1, description="Subjects drawn from the current intent; the rest is exploration."
     )
+    market: MarketSettings = Field(MarketSettings(), description="Advertisements, generators and the funnel.")
     relevance_labels: int = Field(2000, ge=0, description="Pairs judged by raters, two raters a pair.")
     rater_noise: float = Field(0.7, ge=0, description="Standard deviation of a rater on the five-point scale.")
 

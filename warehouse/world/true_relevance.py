@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from warehouse.world.dynamics import World
-from warehouse.world.funnel import relevance_to_subjects
 from warehouse.world.generate import read_settings
+from warehouse.world.market.truth import relevance_beside
 from warehouse.world.oracle import item_indices
 from warehouse.world.simulation import build_world
 
@@ -43,6 +43,4 @@ class TrueRelevance:
         Raises:
             ValueError: an unknown item.
         """
-        return relevance_to_subjects(
-            self.world, item_indices(subject_ids, self.world), item_indices(item_ids, self.world)
-        )
+        return relevance_beside(self.world, item_indices(subject_ids, self.world), item_indices(item_ids, self.world))

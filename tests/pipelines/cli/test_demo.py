@@ -32,7 +32,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         if len(calls) == 1:
             raise KeyboardInterrupt
         (landing.root / "world.json").write_text("{}")
-        return WorldSummary(1, 2, 3, 4, 5, (DAY,) * days)
+        return WorldSummary(1, 2, 3, 4, 5, 6, (DAY,) * days)
 
     monkeypatch.setattr(demo, "write_world", write)
     return calls
