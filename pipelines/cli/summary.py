@@ -190,7 +190,7 @@ def _lift(rows: Sequence[ReportRow]) -> list[str]:
 
 
 def _oracle(rows: Sequence[ReportRow]) -> list[str]:
-    said = {FUTURES: "futures of each user", FUNNELS: "ways of each request through the funnel"}
+    said = {FUTURES: "futures of each user", FUNNELS: "runs of the market for each request"}
     return [
         f"The oracle has seen {row.value:,.0f} {said[row.metric]}."
         for row in rows

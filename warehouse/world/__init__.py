@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from warehouse.world.contextual_oracle import contextual_ranking
 from warehouse.world.generate import WorldSummary, is_world, read_settings, write_day, write_world
+from warehouse.world.market.arms import Arm, run_arms
 from warehouse.world.oracle import oracle_ranking
 from warehouse.world.settings import WorldSettings
 from warehouse.world.true_relevance import TrueRelevance
 
 __all__ = [
+    "Arm",
     "TrueRelevance",
     "WorldSettings",
     "WorldSummary",
@@ -16,6 +18,7 @@ __all__ = [
     "is_world",
     "oracle_ranking",
     "read_settings",
+    "run_arms",
     "write_day",
     "write_world",
 ]

@@ -44,7 +44,8 @@ class Outcome:
         relevance: (pairs,) the truth, 0 to 1.
         price_paid: (pairs,) dollars for the impression, 0 without one.
         value: (pairs,) dollars of the conversion, 0 without one.
-        expected_value: (pairs,) dollars that an impression is worth by the truth; 0 without an impression.
+        expected_clicks, expected_conversions, expected_value: (pairs,) clicks, conversions and dollars that an
+            impression brings by the truth; 0 without an impression.
     """
 
     stage: Rows
@@ -52,6 +53,8 @@ class Outcome:
     relevance: Values
     price_paid: Values
     value: Values
+    expected_clicks: Values
+    expected_conversions: Values
     expected_value: Values
 
 
@@ -172,9 +175,9 @@ def send(day: MarketDay, requests: Requests, pairs: Pairs, *, spent: Values, luc
         spent: (ads,) dollars spent since midnight; an advertisement that has spent its budget takes no part.
     """
     market, seen = day.world.settings.market, compete(day, requests, pairs, spent=spent, luck=luck)
-    stage, zeros = np.full(len(pairs.item), RETRIEVED), np.zeros(len(pairs.item))
+    stage = np.full(len(pairs.item), RETRIEVED)
     stage[seen.trimmed], stage[seen.ranked], stage[seen.bidding] = TRIMMED, RANKED, AUCTIONED
-    price_paid, value, expected_value = zeros, zeros.copy(), zeros.copy()
+    price_paid, value, expected_clicks, expected_conversions, expected_value = np.zeros((5, len(stage)))
 
     asked = pairs.request[seen.bidding]
     winners, paid = second_prices(asked, seen.score, seen.weight, slots=market.slots, reserve=market.reserve)
@@ -182,12 +185,15 @@ def send(day: MarketDay, requests: Requests, pairs: Pairs, *, spent: Values, luc
     item, key = pairs.item[rows], requests.key[pairs.request[rows]]
     stage[rows], price_paid[rows] = IMPRESSED, paid
     click_chance, conversion_chance = np.exp(log_chance(truth.click_odds)), np.exp(log_chance(truth.conversion_odds))
-    expected_value[rows] = click_chance * conversion_chance * day.price[item]
+    expected_clicks[rows], expected_conversions[rows] = click_chance, click_chance * conversion_chance
+    expected_value[rows] = expected_conversions[rows] * day.price[item]
     clicked = luck.uniform("click", key, item) < click_chance
     stage[rows[clicked]] = CLICKED
     bought = clicked & (luck.uniform("conversion", key, item) < conversion_chance)
     stage[rows[bought]], value[rows[bought]] = CONVERTED, day.price[item[bought]]
-    return Outcome(stage, seen.ad, seen.relevance, price_paid, value, expected_value)
+    return Outcome(
+        stage, seen.ad, seen.relevance, price_paid, value, expected_clicks, expected_conversions, expected_value
+    )
 
 
 def second_prices(request: Rows, score: Values, weight: Values, *, slots: int, reserve: float) -> tuple[Rows, Values]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warehouse.world.catalogue import LEAVES_PER_CATEGORY
 from warehouse.world.dynamics import World
@@ -28,12 +29,17 @@ class Candidates:
     Attributes:
         pairs: (pairs,) requests and items.
         source: (pairs,) number of the generator; the first in the order of generators that proposed the item.
-        propensity: (pairs,) probability that the legacy generators propose the item on the request.
+        propensity: (pairs,) probability that the legacy generators propose the item on the request; NaN for a
+            candidate that they did not propose.
     """
 
     pairs: Pairs
     source: Rows
     propensity: Values
+
+    @property
+    def proposed_by_legacy(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.propensity)
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,15 @@ def _move_intents(world: World, state: State, requests: Requests, *, candidates:
 def merged(world: World, generator: Candidates, legacy: Candidates) -> Candidates:
     """Return the candidates of a generator and of the legacy generators, each item once a request.
 
-    An item that both propose counts for the generator.
+    An item that both propose counts for the generator, and keeps the propensity of the legacy generators.
     """
     both = (generator, legacy)
     key = np.concatenate([each.pairs.request * world.catalogue.items.count + each.pairs.item for each in both])
-    key, chosen = np.unique(key, return_index=True)
+    _, last = np.unique(key[::-1], return_index=True)
+    key, first = np.unique(key, return_index=True)
+    propensity = np.concatenate([each.propensity for each in both])
     return Candidates(
         Pairs(*np.divmod(key, world.catalogue.items.count)),
-        np.concatenate([each.source for each in both])[chosen],
-        np.concatenate([each.propensity for each in both])[chosen],
+        np.concatenate([each.source for each in both])[first],
+        propensity[len(propensity) - 1 - last],
     )

@@ -1,0 +1,118 @@
+"""The experiment on the market: what is no difference is level, and a better generator is seen to be better."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ml.evaluation.market_outcomes import FIRST, SECOND, Measured, market_rows, ratios, roas_lift
+from tests.assets.world import WORLD
+from warehouse.landing import Landing
+from warehouse.world import Arm, run_arms, write_world
+from warehouse.world.market.requests import HOME_FEED
+from warehouse.world.simulation import build_world, live
+
+SETTINGS = WORLD.model_copy(update={"history_days": 30, "impression_days": 4, "request_share": 0.25})
+SINCE, UNTIL = SETTINGS.day_date(27), SETTINGS.day_date(29)
+NOTHING = pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "rank": pl.Int64})
+REPEATS = 100
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    write_world(Landing(root), SETTINGS, 0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def proposals() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Twenty items of the subject's own leaf, and twenty random ones, for each request with a subject or a query."""
+    world, random = build_world(SETTINGS, 29), np.random.default_rng(0)
+    leaf, ids = world.catalogue.items.leaf, world.catalogue.items.ids
+    near, far = [], []
+    for lived in live(world, 29):
+        if lived.number < 27 or lived.onsite is None:
+            continue
+        requests = lived.onsite.requests
+        for name, surface, own in zip(requests.ids, requests.surface, requests.leaf, strict=True):
+            if surface == HOME_FEED:
+                continue
+            beside = random.permutation(np.flatnonzero(leaf == own))[:20]
+            anywhere = random.choice(len(leaf), 20, replace=False)
+            near += [(name, ids[int(item)], rank) for rank, item in enumerate(beside, 1)]
+            far += [(name, ids[int(item)], rank) for rank, item in enumerate(anywhere, 1)]
+    frames = [pl.DataFrame(rows, schema=NOTHING.schema, orient="row") for rows in (near, far)]
+    return frames[0], frames[1]
+
+
+def sums(outcomes: pl.DataFrame, arm: str) -> pl.DataFrame:
+    return outcomes.filter(arm=arm).select(pl.col("delivered", "price_paid", "value").sum())
+
+
+def test_a_generator_that_fits_survives_more_often_and_an_arm_without_candidates_is_the_log(
+    root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]
+) -> None:
+    near, far = proposals
+    arms = [Arm("none", NOTHING), Arm(FIRST, near), Arm(SECOND, far)]
+    outcomes = run_arms(root, SINCE, UNTIL, arms, quota=10)
+    logged = pl.read_parquet(root / "impressions" / "history" / "*.parquet").filter(
+        pl.col("request_id").is_in(outcomes["request_id"].unique().implode()), pl.col("price_paid").is_not_null()
+    )
+    none = sums(outcomes, "none")
+    assert none["delivered"].item() == len(logged)
+    assert none["price_paid"].item() == pytest.approx(logged["price_paid"].sum())
+
+    own = outcomes.filter(pl.col("source") == pl.col("arm"))
+    assert own.group_by("arm", "request_id").agg(pl.col("retrieved").sum())["retrieved"].max() <= 10
+    rows = {(row.model, row.metric, row.group): row for row in market_rows(outcomes, samples=100, seed=0)}
+    survival = rows[FIRST, "survival_ratio", "search"]
+    assert survival.low is not None
+    assert survival.low > 2
+    relevance = rows[FIRST, "relevance_ratio", "search"]
+    assert relevance.low is not None
+    assert relevance.low > 2
+    assert rows["none", "delivered", "search"].value == 0
+    assert rows["none", "survival_rate", "search"].value is None
+    shares = [rows[arm, "share_of_impressions", "search"].value for arm in ("none", FIRST, SECOND)]
+    assert shares[0] == 0
+    assert shares[1] is not None
+    assert shares[1] > 2 * (shares[2] or 0)
+    by_hand = outcomes.filter(arm=FIRST, surface="search")
+    assert rows[FIRST, "roas", "search"].value == pytest.approx(by_hand["value"].sum() / by_hand["price_paid"].sum())
+
+
+def test_an_arm_run_twice_is_identical(root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    arms = [Arm("once", proposals[0])], [Arm("other", NOTHING), Arm("once", proposals[0])]
+    one, two = (run_arms(root, SINCE, UNTIL, each, quota=10).filter(arm="once") for each in arms)
+    assert one.equals(two)
+
+
+def test_a_null_arm_is_level_in_93_of_100_repeats(root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    """The same list under another seed of the luck: the interval of each ratio holds no difference."""
+    arms = [Arm(f"null {number}", proposals[0], luck=1 + number) for number in range(REPEATS + 1)]
+    outcomes = run_arms(root, SINCE, UNTIL, arms, quota=10)
+    users = outcomes["user_id"].unique().sort()
+    measured = [Measured.of(arm.name, outcomes.filter(arm=arm.name), users) for arm in arms]
+    random = np.random.default_rng(1)
+    weights = [np.bincount(random.integers(0, len(users), len(users)), minlength=len(users)) for _ in range(100)]
+    figures = [[each.figures(weight.astype(float)) for weight in weights] for each in measured]
+    level = dict.fromkeys(("survival_ratio", "delivered_ratio", "roas_lift"), 0)
+    for one, other in pairwise(range(len(arms))):
+        drawn = [ratios(*pair) for pair in zip(figures[one], figures[other], strict=True)]
+        for metric in ("survival_ratio", "delivered_ratio"):
+            low, high = np.quantile([each[metric] for each in drawn], [0.025, 0.975])
+            level[metric] += int(low <= 1 <= high)
+        lift = roas_lift(measured[one], measured[other])
+        level["roas_lift"] += int(lift.low <= 0 <= lift.high)
+    assert min(level.values()) >= 93, level
+
+
+def test_candidates_of_a_request_outside_the_window_are_refused(root: Path) -> None:
+    stray = pl.DataFrame({"request_id": ["r00001-000000"], "item_id": ["i000001"], "rank": [1]})
+    with pytest.raises(ValueError, match="r00001-000000"):
+        run_arms(root, SINCE, UNTIL, [Arm("stray", stray)], quota=10)
