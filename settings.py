@@ -331,6 +331,13 @@ class EvaluationSettings(Group):
         "win a slot. On 1,500 requests of the default world, 16 instead of 8 move its Recall@10 by .0006.",
     )
 
+    arm_candidates: int = Field(
+        50,
+        ge=1,
+        le=100,
+        description="Candidates that a model proposes for a request when the market of the synthetic world runs again.",
+    )
+
 
 class GateSettings(Group):
     """When a new model may become champion."""

@@ -133,7 +133,7 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
     owners=[MODELLING],
     description="The fate of the candidates of each generator in the newest window, by surface, counted from the "
     "impression log: retrieved, survived, delivered, share of impressions, clicked, converted; with intervals over "
-    "users.",
+    "users. On the synthetic world also an experiment: the market again with each model's candidates, an arm each.",
 )
 @needs_items
 def marketplace_report(
@@ -146,7 +146,7 @@ def marketplace_report(
         metadata={
             "requests": found.requests,
             "outcomes": preview(found.kept.wide(segment="surface")),
-            **{f"shares_on_{surface}": picture(figure, surface) for surface, figure in found.shares.items()},
+            **{name: picture(figure, name) for name, figure in found.figures.items()},
             "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )

@@ -159,6 +159,8 @@ class Impression(dy.Schema):
         propensity: the probability with which the logging policy proposed the candidate.
         price_paid: what the advertiser paid for the impression or the click, in the log's currency.
         value: what the conversion was worth, in the log's currency.
+        inclusion_probability: the probability with which such a row is logged at all; null: every such row is. A log
+            that holds all impressions, and one in a hundred of the other candidates, has 1 and .01.
     """
 
     request_id = _id()
@@ -174,6 +176,7 @@ class Impression(dy.Schema):
     propensity = dy.Float64(nullable=True, min_exclusive=0.0, max=1.0)
     price_paid = dy.Float64(nullable=True, min=0.0)
     value = dy.Float64(nullable=True, min=0.0)
+    inclusion_probability = dy.Float64(nullable=True, min_exclusive=0.0, max=1.0)
 
     @dy.rule()
     def surface_is_known(cls) -> pl.Expr:

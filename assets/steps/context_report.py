@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
-from assets.steps.comparison import VersionComparison, chosen_parts, newest_comparison, read_impressions
+from assets.steps.comparison import VersionComparison, newest_comparison
+from assets.steps.contextual_answers import contextual_answers
 from assets.steps.history_page import page
 from assets.steps.store_report import Report, StoredReport, clear_report, store_report
-from warehouse.world import TrueRelevance, contextual_ranking, is_world
+from warehouse.world import TrueRelevance, is_world
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,11 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ml.evaluation.answers_by_surface import Relevance, SurfaceRequests
-    from ml.evaluation.contextual_requests import ContextEvaluation
     from ml.evaluation.intervals import Interval
     from ml.evaluation.report_rows import ReportRow
     from ml.figures.charts import ContextLift
-    from ml.retrieval.lists import RankedLists
 
 
 @dataclass(frozen=True)
@@ -38,31 +37,19 @@ class ContextReport:
 
 def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextReport | None:
     """Store recall and relevance with and without the live context; None without contextual requests."""
-    from ml.evaluation.answers_by_surface import by_surface, context_lists
-    from ml.evaluation.contextual_requests import context_evaluation
-    from ml.evaluation.model_names import ModelName
+    from ml.evaluation.answers_by_surface import by_surface
     from ml.evaluation.report_rows import Protocol
     from ml.figures.charts import context_bars
 
-    compared, settings = newest_comparison(workspace), workspace.settings
-    evaluation = context_evaluation(
-        compared.comparison.asked,
-        compared.period,
-        read_impressions(workspace.tables, compared.version.trained_day),
-        maximum=settings.evaluation.maximum_users,
-        seed=settings.training.seed,
-    )
-    if evaluation is None:
+    compared = newest_comparison(workspace)
+    answers = contextual_answers(workspace, compared)
+    if answers is None:
         clear_report(workspace, "context")
         return None
-    lists = context_lists(compared.comparison, chosen_parts(workspace, compared), evaluation)
-    oracle = _oracle_lists(workspace, compared, evaluation)
-    if oracle is not None:
-        lists[ModelName.oracle] = oracle
+    evaluation = answers.evaluation
     relevance = _relevance(workspace, compared)
-    surfaces = [
-        _measured(workspace, compared, requests, relevance=relevance) for requests in by_surface(evaluation, lists)
-    ]
+    asked = by_surface(evaluation, answers.lists)
+    surfaces = [_measured(workspace, compared, requests, relevance=relevance) for requests in asked]
     requests = len(evaluation.requests)
     bars = context_bars(
         {each.surface: each.pair for each in surfaces}, surfaces[0].k, f"{requests} requests, {evaluation.source}"
@@ -75,39 +62,10 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
         {"context": bars, **{f"recall_on_{each.surface}": each.drawn() for each in surfaces}},
         headline={f"{each.surface}.lift@{each.k}": each.lift.estimate for each in surfaces},
         parameters={"source": evaluation.source, "requests": requests, "relevance": relevance.name},
-        texts={"qualitative.html": page(compared.comparison, evaluation, lists, compared.period.items)},
+        texts={"qualitative.html": page(compared.comparison, evaluation, answers.lists, compared.period.items)},
     )
     kept = store_report(workspace, compared.version, compared.period, report=report, tags=tags)
     return ContextReport(kept, bars, requests, evaluation.source, lifts)
-
-
-def _oracle_lists(
-    workspace: Workspace, compared: VersionComparison, evaluation: ContextEvaluation
-) -> RankedLists | None:
-    """Return the lists of the world's contextual oracle; None for another log, and for baskets."""
-    from ml.evaluation.answers_by_surface import DEPTH
-    from ml.evaluation.contextual_requests import BASKETS
-    from ml.features.event_log import row_numbers
-    from ml.retrieval.lists import RankedLists
-
-    requests, items = evaluation.requests, compared.comparison.item_ids
-    if not is_world(workspace.landing.root) or (requests["surface"] == BASKETS).any():
-        return None
-    ranking = contextual_ranking(
-        workspace.landing.root,
-        compared.version.trained_day,
-        requests["request_id"].to_list(),
-        item_ids=items.to_list(),
-        times=workspace.settings.evaluation.oracle_funnels,
-        depth=DEPTH,
-    )
-    return RankedLists.from_places(
-        row_numbers(requests["request_id"], ranking["request_id"]),
-        ranking["rank"].to_numpy() - 1,
-        row_numbers(items, ranking["item_id"]),
-        queries=len(requests),
-        depth=DEPTH,
-    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The fate of candidates in the funnel, by surface and generator, counted from an impression log.
 
-A candidate is logged with the furthest stage that the candidate reached. Intervals are of a bootstrap over users: the
+A candidate is logged with the furthest stage that the candidate reached. A candidate that is logged with a probability
+counts as often as its inverse: Horvitz and Thompson, 1952, "A generalization of sampling without replacement from a
+finite universe". Intervals are of a bootstrap over users: the
 candidates of a request compete, and a user's requests resemble each other, so they are drawn together.
 """
 
@@ -47,14 +49,14 @@ def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed
     A rate without a denominator has no value. In this log one of two candidates of the generator "old" is delivered:
 
     >>> log = {"user_id": ["ann", "ann"], "surface": ["home_feed"] * 2, "source": ["old"] * 2}
-    >>> log |= {"stage": ["retrieved", "impressed"]}
+    >>> log |= {"stage": ["retrieved", "impressed"], "inclusion_probability": [None, None]}
     >>> stages = Stages(["retrieved", "impressed", "clicked", "converted"])
     >>> rows = funnel_rows(pl.DataFrame(log), stages, samples=0, seed=0)
     >>> {row.metric: row.value for row in rows if row.metric in ("delivered", "survival_rate", "click_rate")}
     {'delivered': 1.0, 'survival_rate': 0.5, 'click_rate': 0.0}
 
     Args:
-        impressions: user_id, surface, source (null: ``UNNAMED``), stage.
+        impressions: user_id, surface, source (null: ``UNNAMED``), stage, inclusion_probability (null: 1).
         samples: of the bootstrap over users.
     """
     order = {name: place for place, name in enumerate(stages.names)}
@@ -63,6 +65,7 @@ def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed
         "user_id",
         pl.col("source").fill_null(UNNAMED),
         reached=pl.col("stage").replace_strict(order, return_dtype=pl.Int64),
+        weight=1 / pl.col("inclusion_probability").cast(pl.Float64).fill_null(1.0),
     )
     rows = []
     for (surface,), of_surface in logged.sort("surface").group_by("surface", maintain_order=True):
@@ -82,7 +85,7 @@ class _Counts:
     """The candidates of one surface.
 
     Attributes:
-        reached: [users, sources, stages] candidates that reached the stage or a later one.
+        reached: [users, sources, stages] candidates that reached the stage or a later one, by their weights.
     """
 
     sources: list[str]
@@ -94,7 +97,7 @@ class _Counts:
         sources = logged["source"].unique().sort()
         source = logged["source"].rank("dense").to_numpy().astype(np.int64) - 1
         at = np.zeros((int(user.max()) + 1, len(sources), stages))
-        np.add.at(at, (user, source, logged["reached"].to_numpy()), 1.0)
+        np.add.at(at, (user, source, logged["reached"].to_numpy()), logged["weight"].to_numpy())
         return cls(sources.to_list(), at[:, :, ::-1].cumsum(axis=2)[:, :, ::-1])
 
     def figures(self, stages: Stages, samples: int, seed: int) -> dict[str, dict[str, Interval]]:

@@ -30,6 +30,16 @@ SCHEMA = {
 TRAINED_EXAMPLES, FUTURES, FUNNELS = "trained_examples", "futures", "funnels"
 """How many examples a model may have learnt from at most; futures of a user, and funnels of a request, that the oracle
 has seen."""
+TWO_SIDED = (
+    "delivered_ratio",
+    "survival_ratio",
+    "relevance_ratio",
+    "shown_relevance_lift",
+    "conversions_lift",
+    "spend_lift",
+    "roas_lift",
+)
+"""Figures of one arm against another, which stand under no arm's name."""
 NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_\-]")
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from pipelines.cli.errors import RunRefused
 from warehouse.landing import Landing
-from warehouse.world import WorldSettings, is_world, write_world
+from warehouse.world import AnotherEdition, WorldSettings, read_settings, write_world
 
 # The demo ends within eight minutes on two cores. It trains for less than the defaults, which are meant for real logs;
 # whatever the environment sets has precedence.
@@ -42,8 +42,15 @@ def ensure_world(landing: Landing, days: int, console: Console) -> None:
     Raises:
         RunRefused: the landing zone holds something else.
     """
-    if is_world(landing.root):
-        return
+    try:
+        read_settings(landing.root)
+    except AnotherEdition as error:
+        raise RunRefused(str(error)) from error
+    except FileNotFoundError:
+        _write_world(landing, days, console)
+
+
+def _write_world(landing: Landing, days: int, console: Console) -> None:
     if landing.root.is_dir() and any(landing.root.iterdir()):
         raise RunRefused(
             f"{landing.root} holds a log of yours, not the synthetic world: use `adseq run`, or another --home."

@@ -44,6 +44,21 @@ ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "diversity90": ("advertiser_recall", "diversity90"),
 }
 
+MARKET_COLUMNS: Mapping[str, tuple[str, str]] = {
+    "survival": ("market", "survival_rate"),
+    "delivered": ("market", "delivered"),
+    "share of impressions": ("market", "share_of_impressions"),
+    "true relevance": ("market", "median_true_relevance"),
+    "ROAS": ("market", "roas"),
+}
+ARMS = (
+    ModelName.rule,
+    ModelName.parts,
+    ModelName.sequential,
+    ModelName.contextual_without_context,
+    ModelName.contextual,
+    ModelName.oracle,
+)
 
 NEXT: Mapping[str, str] = {
     "make ui": "the asset graph in Dagster, the runs in MLflow",
@@ -105,6 +120,43 @@ def _show_items(tables: Tables, console: Console) -> None:
         )
         table.caption = " ".join([*_lift(rows), *_verdict(rows, ours), *_oracle(rows)])
         console.print(table)
+    _show_market(report_rows(tables, "marketplace"), console)
+
+
+def _show_market(found: Sequence[ReportRow], console: Console) -> None:
+    """Print the candidates of each model in the market that ran again; nothing where no market ran."""
+    of_arms = [row for row in found if row.segment is Segment.surface and row.metric == "roas"]
+    for surface in dict.fromkeys(row.group for row in of_arms):
+        rows = [replace(row, segment=Segment.all, group="") for row in found if row.group == surface]
+        table = _models(
+            f"The market again, with the candidates of one model beside the legacy ones: {surface}",
+            ARMS,
+            MARKET_COLUMNS,
+            found={"market": rows},
+            champion=ModelName.contextual,
+        )
+        table.caption = " ".join(_against_predecessor(rows, found))
+        console.print(table)
+
+
+def _against_predecessor(rows: Sequence[ReportRow], found: Sequence[ReportRow]) -> list[str]:
+    """Return sentences on the contextual model against the sequential one, whose place it takes."""
+    said = {"survival_ratio": "survival", "delivered_ratio": "delivered", "relevance_ratio": "true relevance"}
+    by_metric = {row.metric: row for row in rows if row.model == ModelName.contextual}
+    times = [
+        f"{text} × {row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+        for metric, text in said.items()
+        if (row := by_metric.get(metric)) and row.value is not None and row.low is not None and row.high is not None
+    ]
+    lifts = [
+        f"ROAS {row.value:+.2%} ({row.low:+.2%} to {row.high:+.2%}){where}"
+        for row, where in [
+            (by_metric.get("roas_lift"), ""),
+            *((row, f" in {row.group} countries") for row in found if row.segment is Segment.country),
+        ]
+        if row and row.metric == "roas_lift" and row.value is not None and row.low is not None and row.high is not None
+    ]
+    return [f"★ against the sequential model: {', '.join([*times, *lifts])}."] if times or lifts else []
 
 
 def _models(

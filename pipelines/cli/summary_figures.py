@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import polars as pl
 
 from ml.evaluation.model_names import ModelName
-from ml.evaluation.report_rows import Protocol, ReportRow, Segment, rows_of_frame
+from ml.evaluation.report_rows import TWO_SIDED, Protocol, ReportRow, rows_of_frame
 from pipelines.cli.last_run import seconds_of_last_run
 from warehouse.home import Home
 from warehouse.tables import Tables
@@ -62,8 +62,8 @@ def _of_row(row: ReportRow, protocol: Protocol) -> Iterator[tuple[str, float]]:
         return
     parts = row.name_beside_models(protocol).split(".")
     name = ".".join(SHORT.get(part, part) for part in parts)
-    if row.segment is Segment.surface and row.metric.startswith("lift@"):
-        name = row.name(protocol)  # a lift has two sides, and so no model
+    if row.metric.startswith("lift@") or row.metric in TWO_SIDED:
+        name = row.name(protocol)  # a figure with two sides has no model
     yield name, row.value
     for end, value in row.bounds.items():
         yield f"{name}{end}", value

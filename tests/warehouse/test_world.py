@@ -11,7 +11,15 @@ from polars.testing import assert_frame_equal
 
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.landing import Landing
-from warehouse.world import WorldSettings, is_world, oracle_ranking, read_settings, write_day, write_world
+from warehouse.world import (
+    AnotherEdition,
+    WorldSettings,
+    is_world,
+    oracle_ranking,
+    read_settings,
+    write_day,
+    write_world,
+)
 from warehouse.world.names import USES
 
 SMALL = WorldSettings(
@@ -207,6 +215,16 @@ def test_the_landing_zone_says_what_it_is(landing: Landing, tmp_path: Path) -> N
     assert read_settings(landing.root) == SMALL
     assert landing.manifest.prediction_window_days == 28
     assert not landing.manifest.repeats_count
+
+
+def test_a_world_of_another_edition_is_a_log_like_any_other(landing: Landing, tmp_path: Path) -> None:
+    (tmp_path / "world.json").write_text('{"seed": 0, "candidates": 10}')
+    assert is_world(landing.root)
+    assert not is_world(tmp_path)
+    with pytest.raises(AnotherEdition, match=r"world\.json: field 'candidates' .* no oracle .* `adseq demo"):
+        read_settings(tmp_path)
+    with pytest.raises(AnotherEdition):
+        write_world(Landing(tmp_path), SMALL, days=0)
 
 
 def test_oracle_ranks_candidates_without_what_the_user_knows(landing: Landing) -> None:

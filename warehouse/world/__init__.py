@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from warehouse.world.contextual_oracle import contextual_ranking
-from warehouse.world.generate import WorldSummary, is_world, read_settings, write_day, write_world
+from warehouse.world.generate import AnotherEdition, WorldSummary, is_world, read_settings, write_day, write_world
 from warehouse.world.market.arms import Arm, run_arms
 from warehouse.world.oracle import oracle_ranking
 from warehouse.world.settings import WorldSettings
 from warehouse.world.true_relevance import TrueRelevance
 
 __all__ = [
+    "AnotherEdition",
     "Arm",
     "TrueRelevance",
     "WorldSettings",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from warehouse.contracts import LandingTable
 from warehouse.home import write_atomically
@@ -38,8 +39,16 @@ class WorldSummary:
 
 
 def is_world(landing_root: Path) -> bool:
-    """Whether a landing zone holds a synthetic world, so that there is an oracle for it."""
-    return (landing_root / WORLD_FILE).is_file()
+    """Whether a landing zone holds a synthetic world of this edition, so that there is an oracle for it."""
+    try:
+        read_settings(landing_root)
+    except (FileNotFoundError, AnotherEdition):
+        return False
+    return True
+
+
+class AnotherEdition(ValueError):
+    """The landing zone holds a world that another version of adseq wrote, by other rules."""
 
 
 def read_settings(landing_root: Path) -> WorldSettings:
@@ -47,11 +56,19 @@ def read_settings(landing_root: Path) -> WorldSettings:
 
     Raises:
         FileNotFoundError: the landing zone holds no synthetic world.
+        AnotherEdition: the world has settings that this version does not know.
     """
     path = landing_root / WORLD_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {landing_root} holds no synthetic world, so there is no oracle.")
-    return WorldSettings.model_validate_json(path.read_text())
+    try:
+        return WorldSettings.model_validate_json(path.read_text())
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise AnotherEdition(
+            f"{path}: field {place!r} is not of this version's synthetic world. There is no oracle for the log, and no "
+            "further day of it. The log itself can be used like any other; `adseq demo --home NEW` writes a new world."
+        ) from error
 
 
 def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSummary:
@@ -114,7 +131,7 @@ def write_day(landing: Landing, settings: WorldSettings, day: date) -> WorldSumm
 
 
 def _refuse_another_world(landing: Landing, settings: WorldSettings) -> None:
-    if is_world(landing.root) and read_settings(landing.root) != settings:
+    if (landing.root / WORLD_FILE).is_file() and read_settings(landing.root) != settings:
         raise ValueError(
             f"{landing.root / WORLD_FILE} holds other settings than those given: two worlds would mix. "
             "Use its settings, or another landing zone."

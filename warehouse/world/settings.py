@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +23,7 @@ class WorldSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    edition: Literal[2] = Field(2, description="Another number is a world of other rules.")
     seed: int = Field(0, ge=0, description="Every random stream derives from it, the day and a purpose.")
     first_daily_day: date = Field(
         date(2026, 3, 1), description="The day after the history ends; fixed, so that runs on different dates agree."

@@ -18,7 +18,8 @@ STAGES = Stages(["retrieved", "trimmed", "ranked", "auctioned", "impressed", "cl
 
 def log(rows: Sequence[tuple[str, str, str | None, str]]) -> pl.DataFrame:
     """Candidates: user, surface, generator, furthest stage."""
-    return pl.DataFrame(rows, schema=["user_id", "surface", "source", "stage"], orient="row")
+    frame = pl.DataFrame(rows, schema=["user_id", "surface", "source", "stage"], orient="row")
+    return frame.with_columns(inclusion_probability=pl.lit(None, pl.Float64))
 
 
 def figures(rows: list[ReportRow]) -> dict[tuple[str, str, str], float | None]:
@@ -79,6 +80,17 @@ def test_shares_add_up_and_stages_only_lose(rows: list[tuple[str, str, str | Non
         assert sorted(reached, reverse=True) == reached
         assert reached[3] == found[surface, source, "survival_rate"]
     assert sum(value or 0 for (_, _, metric), value in found.items() if metric == "retrieved") == len(rows)
+
+
+def test_candidates_that_are_logged_with_a_probability_stand_for_the_others() -> None:
+    """Half of the candidates that were not delivered are logged, and all impressions: survival is one of five."""
+    rows = log([("x", "search", "ours", "ranked")] * 4 + [("x", "search", "ours", "impressed")] * 2)
+    shown = pl.col("stage") == "impressed"
+    thinned = rows.with_columns(inclusion_probability=pl.when(shown).then(1.0).otherwise(0.5))
+    found = figures(funnel_rows(thinned, STAGES, samples=0, seed=0))
+    assert found["search", "ours", "retrieved"] == 10
+    assert found["search", "ours", "delivered"] == 2
+    assert found["search", "ours", "survival_rate"] == 0.2
 
 
 def test_intervals_are_over_users_and_cover_the_truth_about_as_often_as_they_say() -> None:

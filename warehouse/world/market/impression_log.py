@@ -30,6 +30,7 @@ IMPRESSION_SCHEMA = pl.Schema(
         "propensity": pl.Float64(),
         "price_paid": pl.Float64(),
         "value": pl.Float64(),
+        "inclusion_probability": pl.Float64(),
     }
 )
 
@@ -37,7 +38,7 @@ IMPRESSION_SCHEMA = pl.Schema(
 def log_impressions(world: World, ads: Ads, onsite: OnsiteDay) -> pl.DataFrame:
     """Return the impression log of one day: ``IMPRESSION_SCHEMA`` plus ``relevance``, the truth behind labels (0..1).
 
-    A share of the requests is logged with all candidates, the others with their impressions.
+    All impressions are logged, and the other candidates of a share of the requests.
     """
     requests, candidates, outcome = onsite.requests, onsite.candidates, onsite.outcome
     number = np.zeros(len(requests), np.int64)
@@ -56,6 +57,7 @@ def log_impressions(world: World, ads: Ads, onsite: OnsiteDay) -> pl.DataFrame:
             price_paid=outcome.price_paid[kept],
             value=outcome.value[kept],
             relevance=outcome.relevance[kept],
+            inclusion_probability=np.where(stage >= IMPRESSED, 1.0, world.settings.market.complete_share),
         )
         .with_columns(
             ad_id=pl.when(pl.Series(ad != NO_AD)).then("ad_id"),
