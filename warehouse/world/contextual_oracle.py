@@ -28,7 +28,7 @@ from warehouse.world.oracle import best_columns, item_indices, worker_threads
 from warehouse.world.simulation import build_world, live
 
 REQUESTS_A_BLOCK = 50
-SMALLEST_CHANCE = 1e-3
+SMALLEST_CHANCE = 5e-3
 """An item that the relevance trim passes less often is left out: a candidate that nothing delivers."""
 
 
