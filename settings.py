@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -385,6 +385,9 @@ class OnlineSettings(Group):
     )
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class ServingSettings(Group):
     """The candidate service. Runs log these settings and use none of them."""
 
@@ -392,6 +395,16 @@ class ServingSettings(Group):
         0.2, ge=0, le=1, description="Share of an answer's places for items of the advertisers predicted for the user."
     )
     advertiser_quota: int = Field(3, ge=1, description="Maximum number of items per predicted advertiser.")
+    generators: dict[str, Share] = Field(
+        {},
+        description="Shares of an answer's places by generator, as JSON; the first generator also has what the others "
+        "leave. Empty: item_neighbours, and advertiser_lists with serving.advertiser_share.",
+    )
+    generator_seconds: float = Field(
+        0.05,
+        gt=0,
+        description="Seconds that a request waits for generators of other packages; then the others answer.",
+    )
     maximum_wait_seconds: float = Field(
         2.0,
         gt=0,
@@ -428,6 +441,20 @@ class ServingSettings(Group):
         None, ge=1, description="Maximum requests per second of one process; further requests get 429. None: no limit."
     )
     follow_seconds: float = Field(2.0, gt=0, description="How often the service looks for a new publication.")
+
+    @model_validator(mode="after")
+    def _shares_of_one_answer(self) -> Self:
+        together = sum(self.generators.values())
+        if together > 1 + 1e-9:
+            raise ValueError(f"the shares of serving.generators add up to {together:g}: they are at most 1 together")
+        return self
+
+    @property
+    def generator_shares(self) -> dict[str, float]:
+        """Return the share of each generator of an answer, the first one with what the others leave."""
+        shares = self.generators or {"item_neighbours": 1.0, "advertiser_lists": self.advertiser_share}
+        first, *others = shares
+        return {first: 1 - sum(shares[name] for name in others), **{name: shares[name] for name in others}}
 
 
 PREFIX, SEPARATOR = "ADSEQ_", "__"

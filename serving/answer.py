@@ -21,12 +21,12 @@ from serving.contracts import (
     HistoryResponse,
 )
 from serving.explain import explain
-from serving.generators import AdvertiserLists, Generator, ItemNeighbours, Popularity, Query, Scored, blend
+from serving.generators import Popularity, Query, Scored
 from serving.prometheus import Stage, Stopwatch
+from serving.propose import Proposers
 from serving.publication import Served
 from serving.refresh import catch_up
 from serving.users import KnownUser, buckets_of, read_user
-from settings import ServingSettings
 from warehouse.online import OnlineStore
 from warehouse.surfaces import Carries
 
@@ -43,7 +43,7 @@ class Place:
 
 
 def answer(
-    served: Served, store: OnlineStore, request: CandidateRequest, *, settings: ServingSettings, watch: Stopwatch
+    served: Served, store: OnlineStore, request: CandidateRequest, *, proposers: Proposers, watch: Stopwatch
 ) -> CandidateResponse:
     """Return the candidates for one request, all under one publication."""
     with watch.stage(Stage.store):
@@ -66,9 +66,13 @@ def answer(
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
         query = Query(user, vector, allowed)
-        found = _generate(served, query, request.k, basis=basis, settings=settings)
+        proposed = None
+        if basis is not Basis.popularity:
+            proposed = proposers.propose(served, query, request.k, metrics=watch.metrics)
+        if proposed is None:  # nothing is known, or every generator has failed
+            basis, proposed = Basis.popularity, Popularity().generate(served, query, request.k)
     with watch.stage(Stage.response):
-        return _response(served, request, query, place=place, basis=basis, found=found)
+        return _response(served, request, query, place=place, basis=basis, found=proposed)
 
 
 def _place(served: Served, request: CandidateRequest) -> Place:
@@ -100,14 +104,6 @@ def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownU
         hidden += [row for row in rows if row is not None]
     listed = served.catalogue.index_row_of[hidden] if hidden else np.zeros(0, np.int64)
     allowed[listed[listed >= 0]] = False
-
-
-def _generate(served: Served, query: Query, wanted: int, *, basis: Basis, settings: ServingSettings) -> list[Scored]:
-    if basis is Basis.popularity:
-        return Popularity().generate(served, query, wanted)
-    generators: tuple[Generator, Generator] = (ItemNeighbours(), AdvertiserLists(settings.advertiser_quota))
-    first, second = (each.generate(served, query, wanted) for each in generators)
-    return blend(first, second, settings.advertiser_share, wanted)
 
 
 def _response(

@@ -36,6 +36,7 @@ from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
 from serving.middleware.load_shedding import Shedding
 from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
 from serving.prometheus import ServiceMetrics, Stopwatch
+from serving.propose import Proposers
 from serving.publication import Served
 from serving.refresh import add_all
 from serving.take_events import sort_out
@@ -66,6 +67,7 @@ class Service:
     live: LiveEvents
     tables: Tables
     keys: UserKeys
+    proposers: Proposers
     settings: Settings
 
     @property
@@ -109,6 +111,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
     Raises (when it starts):
         StoreUnreachable: the online store does not answer.
         StoreDamaged: the store lacks records that its pointer promises, or holds records of another format.
+        GeneratorRefused: the settings name a generator that cannot be used.
     """
 
     @asynccontextmanager
@@ -119,14 +122,16 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         torch.set_num_threads(1)
         threadpool_limits(1)
         home = Home(settings.home)
+        proposers = Proposers.of(settings.serving)
         store, metrics = open_store(settings.online.store, home), ServiceMetrics()
         served_whole(store)
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
         live, tables = LiveEvents(Landing(home.landing)), Tables(home.tables)
-        app.state.service = Service(store, follower, metrics, live, tables, UserKeys.of_home(home), settings)
+        app.state.service = Service(store, follower, metrics, live, tables, UserKeys.of_home(home), proposers, settings)
         yield
         follower.stop()
+        proposers.close()
         store.close()
 
     app = FastAPI(
@@ -166,7 +171,7 @@ def _routes(app: FastAPI) -> None:
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
         """Return the best ads for a user in a place."""
         watch = Stopwatch(service.metrics)
-        found = answer(service.served, service.store, request, settings=service.settings.serving, watch=watch)
+        found = answer(service.served, service.store, request, proposers=service.proposers, watch=watch)
         service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
         if len(found.candidates) < request.k:
             service.metrics.short.inc()

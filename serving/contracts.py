@@ -54,7 +54,7 @@ class Refusal(Message):
 
 
 class Source(StrEnum):
-    """The generator of a candidate."""
+    """The generators of the service; other packages offer further ones, each with a name of its own."""
 
     item_neighbours = "item_neighbours"  # nearest items of the query embedding
     advertiser_lists = "advertiser_lists"  # best items of the advertisers predicted for the user
@@ -265,7 +265,12 @@ class Candidate(Message):
     price: float | None = None
     currency: str | None = None
     score: float
-    source: Source
+    source: str = Field(
+        description="Name of the generator that proposed the item: item_neighbours (nearest to the query), "
+        "advertiser_lists (items of the advertisers predicted for the user), popularity (nothing is known of the user "
+        "and of the place), or the name of a generator of another package.",
+        examples=[source.value for source in Source],
+    )
     explanation: Explanation | None = None
 
 

@@ -34,7 +34,7 @@ def explain(
     return [
         Explanation(
             parts={}
-            if found[at].source is Source.popularity
+            if found[at].source == Source.popularity
             else {name: round(float(value), 4) for name, value in zip(names, parts[at], strict=True)},
             events=_nearest(served, known, near[at]),
             subject_similarity=None if of_subject is None else round(float(of_subject[at]), 4),

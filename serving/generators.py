@@ -1,8 +1,11 @@
-"""Where candidates come from. Another generator is another class with ``source`` and ``generate``."""
+"""Where candidates come from. Another generator is another class with ``source`` and ``generate``.
+
+A generator of another package becomes one of the service by an entry point (``serving/generator_plugins.py``).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +25,12 @@ class Query:
     vector: NDArray[np.float32]  # [width]
     allowed: NDArray[np.bool_]  # [index rows]
 
+    def read_only(self) -> Query:
+        """Return the query with arrays that nobody can write through this query."""
+        vector, allowed = self.vector.view(), self.allowed.view()
+        vector.flags.writeable = allowed.flags.writeable = False
+        return replace(self, vector=vector, allowed=allowed)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -29,22 +38,30 @@ class Scored:
 
     row: int  # of the index
     score: float
-    source: Source
+    source: str  # name of the generator
 
 
 class Generator(Protocol):
-    """Proposes items that ``query`` allows, best first; scores are comparable between generators."""
+    """Proposes items that ``query`` allows, best first, each item once.
+
+    A score is the inner product of item and query embedding where the generator has no better one, so that scores of
+    several generators can be compared.
+    """
 
     @property
-    def source(self) -> Source: ...
+    def source(self) -> str:
+        """Return the generator's name, which every candidate of it carries."""
+        ...
 
-    def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]: ...
+    def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
+        """Return at most ``wanted`` items."""
+        ...
 
 
 class ItemNeighbours:
     """The items whose embeddings are nearest to the query's."""
 
-    source = Source.item_neighbours
+    source = Source.item_neighbours.value
 
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         rows, scores = search_allowed(served.index, query.vector, wanted, query.allowed)
@@ -57,7 +74,7 @@ class AdvertiserLists:
     advertiser."""
 
     quota: int
-    source: Source = Source.advertiser_lists
+    source: str = Source.advertiser_lists.value
 
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         listed = [served.catalogue.advertisers.get(advertiser) for advertiser in query.user.advertisers]
@@ -86,30 +103,9 @@ def _place_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
 class Popularity:
     """The items that most people engaged with in the last weeks, for somebody of whom nothing is known."""
 
-    source = Source.popularity
+    source = Source.popularity.value
 
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         order = served.catalogue.by_popularity
         rows = order[query.allowed[order]][:wanted]
         return [Scored(int(row), float(served.catalogue.popularity[row]), self.source) for row in rows]
-
-
-def blend(first: list[Scored], second: list[Scored], share: float, wanted: int) -> list[Scored]:
-    """Return two lists merged, each item once.
-
-    About ``share`` of every prefix comes from the second list, until one list has ended and the other one fills up.
-    """
-    blended: list[Scored] = []
-    taken: set[int] = set()
-    queues, of_second = (iter(first), iter(second)), 0
-    while len(blended) < wanted:
-        turn = int(of_second + 1 <= share * (len(blended) + 1))
-        found = next((each for each in queues[turn] if each.row not in taken), None)
-        if found is None:
-            found = next((each for each in queues[1 - turn] if each.row not in taken), None)
-        if found is None:
-            break
-        taken.add(found.row)
-        blended.append(found)
-        of_second += turn
-    return blended

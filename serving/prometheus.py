@@ -28,8 +28,17 @@ class Stage(StrEnum):
     encoder = "encoder"  # only where events have come in that the state does not know
     head = "head"  # context layer and head
     filters = "filters"
-    search = "search"  # the index and the advertiser lists
+    search = "search"  # the generators
     response = "response"
+
+
+class GeneratorFault(StrEnum):
+    """Why an answer lacks items of a generator."""
+
+    raised = "raised"  # an error
+    late = "late"  # the time of the request was over
+    skipped = "skipped"  # it was late before, and is not asked for a while
+    wrong_items = "wrong_items"  # items that the request does not allow, or without a score
 
 
 class ServiceMetrics:
@@ -57,6 +66,12 @@ class ServiceMetrics:
             "adseq_store_faults",
             "Damaged records that counted as missing, by namespace, and states that the store did not take (unwritten)",
             ["kind"],
+            registry=self.registry,
+        )
+        self.generator_faults = Counter(
+            "adseq_generator_faults",
+            "Answers that lack items of a generator, by kind of fault",
+            ["generator", "kind"],
             registry=self.registry,
         )
         self.state_age = Histogram(
@@ -93,6 +108,10 @@ class ServiceMetrics:
         """Count a state that the store did not take."""
         if unwritten:
             self.store_faults.labels("unwritten").inc()
+
+    def note_generator(self, source: str, fault: GeneratorFault) -> None:
+        """Count an answer that lacks items of a generator."""
+        self.generator_faults.labels(source, fault.value).inc()
 
     def text(self) -> bytes:
         """Return all figures, in Prometheus' format."""

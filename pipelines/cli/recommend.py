@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.cli.errors import RunRefused
 from serving.answer import answer, history
 from serving.contracts import (
     Candidate,
@@ -16,7 +17,9 @@ from serving.contracts import (
     HistoryRequest,
     HistoryResponse,
 )
+from serving.generator_plugins import GeneratorRefused
 from serving.prometheus import ServiceMetrics, Stopwatch
+from serving.propose import Proposers
 from serving.publication import Served
 from settings import Settings
 from warehouse.home import Home
@@ -25,6 +28,8 @@ from warehouse.online import open_store
 from warehouse.surfaces import Surface
 
 SHOWN_EVENTS = 10
+SHOWN_SOURCES = {"item_neighbours": "", "popularity": "", "advertiser_lists": "advertiser"}
+"""The words for the generators of the service; any other generator is shown by its name."""
 
 
 def show_candidates(
@@ -34,14 +39,19 @@ def show_candidates(
 
     Raises:
         NothingPublished: no day has been published.
+        RunRefused: the settings name a generator that cannot be used.
     """
     settings = Settings(home=home.root)
+    try:
+        proposers = Proposers.of(settings.serving)
+    except GeneratorRefused as error:
+        raise RunRefused(str(error)) from error
     store = open_store(settings.online.store, home)
     try:
         served = Served.newest(home.root, store)
 
         def asked(request: CandidateRequest) -> CandidateResponse:
-            return answer(served, store, request, settings=settings.serving, watch=Stopwatch(ServiceMetrics()))
+            return answer(served, store, request, proposers=proposers, watch=Stopwatch(ServiceMetrics()))
 
         about = history(served, store, HistoryRequest(user_id=user_id, subject_item_id=subject))
         without = asked(CandidateRequest(user_id=user_id, k=count))
@@ -96,5 +106,6 @@ def _lists(lists: dict[str, list[Candidate]]) -> Table:
 
 
 def _cells(candidate: Candidate) -> list[str]:
-    source = " [dim](advertiser)[/]" if candidate.source == "advertiser_lists" else ""
-    return [escape(candidate.title or candidate.item_id) + source, f"{candidate.score:.3f}"]
+    source = SHOWN_SOURCES.get(candidate.source, candidate.source.replace("_", " "))
+    shown = f" [dim]({escape(source)})[/]" if source else ""
+    return [escape(candidate.title or candidate.item_id) + shown, f"{candidate.score:.3f}"]

@@ -26,12 +26,15 @@ def serve_candidates(home: Home, host: str, port: int, *, processes: int, consol
     """Serve in this process, or in several that share the port.
 
     Raises:
-        RunRefused: others could reach the service and there is no token, or the address is not available.
+        RunRefused: others could reach the service and there is no token, the settings name a generator that cannot be
+            used, or the address is not available.
         StoreUnreachable: the online store does not answer, or lacks records that its pointer promises.
     """
     from serving.app import TOKEN_VARIABLE
     from serving.connections.processes import Workers, WorkersFailed
     from serving.connections.server import serve_on
+    from serving.generator_plugins import GeneratorRefused
+    from serving.propose import Proposers
 
     if host not in LOOPBACK and not os.environ.get(TOKEN_VARIABLE):
         raise RunRefused(
@@ -39,6 +42,10 @@ def serve_candidates(home: Home, host: str, port: int, *, processes: int, consol
             "secret, which callers send as `Authorization: Bearer SECRET`, or serve on 127.0.0.1."
         )
     os.environ["ADSEQ_HOME"] = str(home.root)
+    try:
+        Proposers.of(Settings().serving).close()
+    except GeneratorRefused as error:
+        raise RunRefused(str(error)) from error
     store = open_store(Settings().online.store, home)
     try:
         publication = served_whole(store)

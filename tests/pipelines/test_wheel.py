@@ -19,6 +19,7 @@ import pytest
 from serving.answer import answer
 from serving.contracts import CandidateRequest
 from serving.prometheus import ServiceMetrics, Stopwatch
+from serving.propose import Proposers
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import adseq
@@ -143,7 +144,7 @@ def test_a_catalogue_of_three_items_is_trained_published_measured_and_exported(
         for user in ("u0", "nobody"):
             request = CandidateRequest(user_id=user, k=10, explain=True)
             found = answer(
-                served, store, request, settings=Settings().serving, watch=Stopwatch(ServiceMetrics())
+                served, store, request, proposers=Proposers.of(Settings().serving), watch=Stopwatch(ServiceMetrics())
             ).candidates
             assert {each.item_id for each in found} == {"i0", "i2"}
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from serving.answer import answer
 from serving.contracts import CandidateRequest
 from serving.prometheus import ServiceMetrics, Stopwatch
+from serving.propose import Proposers
 from serving.publication import Served
 from settings import Settings
 from tests.assets.world import DAYS
@@ -33,6 +34,7 @@ def asking(ran: Ran, users: int = 8) -> list[str]:
 
 def answers_of(served: Served, store: OnlineStore, users: list[str]) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
+    proposers = Proposers.of(Settings().serving)
     subject = served.catalogue.frame["item_id"][5]
     for user in users:
         for name, request in (
@@ -42,7 +44,7 @@ def answers_of(served: Served, store: OnlineStore, users: list[str]) -> dict[str
                 CandidateRequest(user_id=user, k=20, surface=Surface.related_pins, subject_item_id=subject),
             ),
         ):
-            answered = answer(served, store, request, settings=Settings().serving, watch=Stopwatch(ServiceMetrics()))
+            answered = answer(served, store, request, proposers=proposers, watch=Stopwatch(ServiceMetrics()))
             items = [(each.item_id, round(each.score, 4)) for each in answered.candidates]
             found[name] = (answered.basis.value, answered.day.isoformat(), items)
     return found
