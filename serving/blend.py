@@ -32,7 +32,7 @@ def blend(lists: Sequence[Sequence[Scored]], shares: Sequence[float], wanted: in
         if not each:
             turns.end(at)
     while len(blended) < wanted and turns.lasting:
-        turn = turns.next()
+        turn = turns.of(len(blended) + 1)
         found = next((each for each in queues[turn] if each.row not in taken), None)
         if found is None:
             turns.end(turn)
@@ -61,11 +61,14 @@ class _Turns:
         self._taken = [0] * len(self._shares)
         self.lasting = list(range(len(self._shares)))
 
-    def next(self) -> int:
-        """Return the list that gets the next place."""
-        place = sum(self._taken[each] for each in self.lasting) + 1
-        due = [each for each in self.lasting if self._shares[each] * place > self._taken[each] * WHOLE]
-        return due[0] if due[0] == self.lasting[0] else min(due, key=self._deadline)
+    def of(self, place: int) -> int:
+        """Return the list that gets a place, the first of which is 1."""
+        first, *others = self.lasting
+        shares, taken = self._shares, self._taken
+        if shares[first] * place > taken[first] * WHOLE:
+            return first
+        due = [each for each in others if shares[each] * place > taken[each] * WHOLE]
+        return due[0] if len(due) == 1 else min(due, key=self._deadline)
 
     def take(self, turn: int) -> None:
         """Note that a list has got a place."""

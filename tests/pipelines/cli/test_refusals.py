@@ -17,6 +17,7 @@ from pipelines.cli import endings
 from pipelines.cli.app import app
 from pipelines.cli.errors import denied_access
 from settings import Settings, unknown_variables, variables
+from tests.flow import Ran
 from warehouse.home import Home
 
 pytestmark = pytest.mark.usefixtures("tiny_environment")
@@ -176,6 +177,16 @@ def test_a_wrong_variable_is_named(
     monkeypatch.setenv(name, value)
     result = run(WRITING["run"], tmp_path / "home", tmp_path)
     assert_one_sentence(result, said, says)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["serve", "recommend"])
+def test_an_unknown_generator_is_refused_with_the_known_ones(
+    command: str, ran: Ran, said: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADSEQ_SERVING__GENERATORS", '{"item_neighbours": 0.8, "neighbours": 0.2}')
+    result = run(READING[command], ran.home.root, tmp_path)
+    assert_one_sentence(result, said, "neighbours", "Known: advertiser_lists, item_neighbours, popularity")
 
 
 def test_every_variable_of_a_setting_is_known_and_entries_of_dictionaries_too() -> None:
