@@ -178,8 +178,8 @@ class _InThread:
         try:
             return proposal.result(max(0.0, until - self._clock()))
         except TimeoutError:
-            if proposal.done():  # the generator itself has raised it
-                raise
+            if proposal.done():  # the error is of the generator itself, or it has answered at the last moment
+                return proposal.result()
             self._rests_until = self._clock() + PAUSE_SECONDS
             raise _Late from None
 
@@ -190,9 +190,8 @@ class _InThread:
                 job.proposal.set_result(_allowed(self._generator.generate(job.served, job.query, job.wanted), job))
             except Exception as error:
                 job.proposal.set_exception(error)
-            except (
-                BaseException
-            ) as error:  # raised again in the thread of the request, SystemExit would end the service
+            except BaseException as error:
+                # A SystemExit that was raised again in the thread of the request would end the service.
                 job.proposal.set_exception(RuntimeError(repr(error)))
 
 

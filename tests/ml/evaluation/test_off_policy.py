@@ -36,7 +36,8 @@ LOG = pl.DataFrame(
         ("r1", "ann", "b", "impressed", 0.25, None),
         ("r2", "bob", "a", "retrieved", 0.5, None),
         ("r2", "bob", "c", "converted", 0.2, 30.0),
-        ("r3", "bob", "c", "clicked", None, None),  # logged before there were propensities
+        ("r3", "bob", "a", "clicked", 0.5, None),
+        ("r3", "bob", "c", "clicked", None, None),  # so that nothing of r3 counts
     ],
     schema=["request_id", "user_id", "item_id", "stage", "propensity", "value"],
     orient="row",
@@ -135,23 +136,27 @@ class Market:
 
     Attributes:
         propensity, click: [kinds, items] of an item in a request of the kind.
-        lists: [kinds, listed items].
+        lists: [kinds, listed items], of which a list has the first ``lengths`` [kinds].
     """
 
     propensity: NDArray[np.float64]
     click: NDArray[np.float64]
     lists: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
     @classmethod
     def draw(cls, random: np.random.Generator) -> Market:
         click = random.beta(1, 4, (4, 60))
         noisy = click + random.normal(0, 0.1, click.shape)
-        return cls(random.uniform(0.1, 0.6, click.shape), click, np.argsort(-noisy, axis=1)[:, :12])
+        return cls(
+            random.uniform(0.1, 0.6, click.shape), click, np.argsort(-noisy, axis=1)[:, :16], np.array([4, 8, 12, 16])
+        )
 
     @property
     def truth(self) -> float:
         """Expected clicks a request; every kind is as frequent, and users' activity says nothing of their clicks."""
-        return float(np.take_along_axis(self.click, self.lists, 1).sum(axis=1).mean())
+        listed = np.arange(self.lists.shape[1]) < self.lengths[:, None]
+        return float((np.take_along_axis(self.click, self.lists, 1) * listed).sum(axis=1).mean())
 
     def log(self, random: np.random.Generator, users: int) -> tuple[Listed, NDArray[np.float64], NDArray[np.int64]]:
         """What a log says of the lists: items beside propensities, clicks, positions.
@@ -164,9 +169,9 @@ class Market:
         propensity = np.take_along_axis(self.propensity[kind], item, 1)
         proposed = random.random(propensity.shape) < propensity
         clicked = random.random(propensity.shape) < np.take_along_axis(self.click[kind], item, 1) * keenness[:, None]
-        request, position = np.indices(item.shape)
-        listed = Listed(user, request.ravel(), np.where(proposed, propensity, NOT).ravel())
-        return listed, np.where(proposed, clicked, 0.0).ravel(), position.ravel() // 3
+        request, position = np.nonzero(np.arange(item.shape[1]) < self.lengths[kind][:, None])
+        listed = Listed(user, request, np.where(proposed, propensity, NOT)[request, position])
+        return listed, np.where(proposed, clicked, 0.0)[request, position], position // 3
 
 
 def test_the_truth_is_within_two_standard_errors_in_93_of_100_logs() -> None:
