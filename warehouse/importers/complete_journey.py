@@ -1,6 +1,7 @@
 """dunnhumby's Complete Journey -> landing zone: a household is a user, a manufacturer an advertiser, a line of a basket
 a checkout, a redeemed coupon a ``custom`` event of its manufacturer.
 
+The ads and the impressions are made in ``complete_journey_campaigns``.
 Times of the tills have no zone and are taken as UTC. An age band becomes its middle.
 """
 
@@ -12,6 +13,7 @@ import polars as pl
 
 from settings import UNKNOWN_ADVERTISER
 from warehouse.contracts import CATEGORY_SEPARATOR
+from warehouse.importers import complete_journey_campaigns
 from warehouse.importers.landing_writer import ImportSummary, Log, require_files, write_log
 from warehouse.landing import Landing, Manifest
 
@@ -21,6 +23,7 @@ FILES = (
     "demographics.parquet",
     "coupons.parquet",
     "coupon_redemptions.parquet",
+    *complete_journey_campaigns.FILES,
 )
 AGES = {"19-24": 22, "25-34": 30, "35-44": 40, "45-54": 50, "55-64": 60, "65+": 70}
 
@@ -38,7 +41,17 @@ def import_complete_journey(source: Path, landing: Landing, daily_days: int = 3)
     maker = products.select("product_id", advertiser_id=pl.col("manufacturer_id").cast(pl.String))
     events = pl.concat([_baskets(source, maker), _redemptions(source, maker)], how="diagonal")
     manifest = Manifest(name="Complete Journey", positive_events=["checkout"], prediction_window_days=28)
-    return write_log(Log(events, _items(products), _users(source, events), manifest), landing, daily_days)
+    campaigns = complete_journey_campaigns.read_campaigns(source, events, maker)
+    log = Log(
+        events,
+        _items(products),
+        _users(source, events),
+        manifest,
+        ads=campaigns.ads,
+        impressions=campaigns.impressions,
+        requests_left_out=campaigns.requests_left_out,
+    )
+    return write_log(log, landing, daily_days)
 
 
 def _baskets(source: Path, maker: pl.DataFrame) -> pl.DataFrame:

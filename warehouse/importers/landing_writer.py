@@ -26,12 +26,13 @@ class ImportSummary:
     """The rows and days that an import wrote.
 
     Attributes:
-        events, users, items, impressions: rows written.
+        events, users, items, impressions, ads: rows written.
         advertisers: distinct advertisers, without the unknown one.
         first_time, last_time: of the events written, UTC.
         history_until: last day of the history.
         days: the daily partitions, ascending.
         left_out: events of the source that were not written, by the reason in words.
+        requests_left_out: requests of the source whose impressions were not written, by the reason in words.
     """
 
     events: int
@@ -44,6 +45,8 @@ class ImportSummary:
     history_until: date
     days: tuple[date, ...]
     left_out: Mapping[str, int]
+    ads: int = 0
+    requests_left_out: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Return the summary for people, a fact a line."""
@@ -52,10 +55,15 @@ class ImportSummary:
             f"{self.items:,} items of {self.advertisers:,} known advertisers",
             f"history until {self.history_until}, daily partitions {', '.join(map(str, self.days))}",
         ]
-        if self.impressions:
-            lines.insert(2, f"{self.impressions:,} impressions")
-        lines += [f"{count:,} events left out: {reason}" for reason, count in self.left_out.items() if count]
-        return lines
+        counts = ((self.ads, "ads"), (self.impressions, "impressions"))
+        lines[2:2] = [f"{count:,} {what}" for count, what in counts if count]
+        left_out = (("events", self.left_out), ("requests", self.requests_left_out))
+        return lines + [
+            f"{count:,} {what} left out: {reason}"
+            for what, reasons in left_out
+            for reason, count in reasons.items()
+            if count
+        ]
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,9 @@ class Log:
         items, users: their columns, and ``day`` where a row arrived on a day of its own; without it, or null: with the
             history (items), with the first event (users).
         manifest: facts that the files do not hold; the manifest's time zone makes the days.
-        left_out: as ``ImportSummary`` has it.
+        left_out, requests_left_out: as ``ImportSummary`` has them.
+        ads, impressions: their columns and ``day``, which is no day after the last event; None where the log has none.
+            A row of a day without a partition arrives with the next one.
     """
 
     events: pl.DataFrame
@@ -75,6 +85,9 @@ class Log:
     users: pl.DataFrame
     manifest: Manifest
     left_out: Mapping[str, int] = field(default_factory=dict)
+    ads: pl.DataFrame | None = None
+    impressions: pl.DataFrame | None = None
+    requests_left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
@@ -103,19 +116,32 @@ def write_log(log: Log, landing: Landing, daily_days: int) -> ImportSummary:
         write_by_day(zone, LandingTable.events, events, days=daily)
         write_by_day(zone, LandingTable.items, items.with_columns(pl.col("day").fill_null(before)), days=daily)
         write_by_day(zone, LandingTable.users, users.drop("first"), days=daily)
+        for table, frame in ((LandingTable.ads, log.ads), (LandingTable.impressions, log.impressions)):
+            if frame is not None:
+                write_by_day(zone, table, _on_next_of(daily, frame), days=daily)
         zone.write_manifest(log.manifest)
     return ImportSummary(
         events=events.height,
         users=users.height,
         items=items["item_id"].n_unique(),
         advertisers=named.filter(named != UNKNOWN_ADVERTISER).n_unique(),
-        impressions=0,
+        impressions=0 if log.impressions is None else log.impressions.height,
         first_time=events["event_time"].min(),  # type: ignore[arg-type]
         last_time=events["event_time"].max(),  # type: ignore[arg-type]
         history_until=before,
         days=tuple(daily),
         left_out=log.left_out,
+        ads=0 if log.ads is None else log.ads.height,
+        requests_left_out=log.requests_left_out,
     )
+
+
+def _on_next_of(days: Sequence[date], frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with ``day`` moved to the next of ``days``; a row before the first of them keeps its day."""
+    following = pl.Series("following", days).to_frame().set_sorted("following")
+    moved = frame.sort("day").join_asof(following, left_on="day", right_on="following", strategy="forward")
+    day = pl.when(pl.col("day") < days[0]).then("day").otherwise("following")
+    return moved.with_columns(day=day).drop("following")
 
 
 def require_files(source: Path, names: Sequence[str], what: str) -> None:

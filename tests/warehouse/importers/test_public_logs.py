@@ -69,11 +69,16 @@ def test_the_real_rees46_sample_is_read(tmp_path: Path, landing: Landing) -> Non
 def test_the_real_complete_journey(landing: Landing, tables: Tables) -> None:
     summary = import_complete_journey(real("complete-journey"), landing)
     assert (summary.events, summary.users, summary.items) == (77_102, 2_377, 92_331)
+    assert (summary.ads, summary.impressions) == (111_316, 29_524)
     found = ingested(landing, tables)
     assert found["events"]["event_id"].n_unique() == 77_102
     assert set(found["events"]["event_name"]) == {"checkout", "custom"}
     assert found["users"].drop_nulls("age").height == 801
     assert found["items"].filter(item_id="25671")["category"].item() == "GROCERY > FRZN ICE > ICE - CRUSHED/CUBED"
+    shown = found["impressions"].join(found["ads"], on="ad_id", suffix="_of_the_ad")
+    assert shown.height == found["impressions"].height == 29_524
+    assert shown.filter(pl.col("item_id") != pl.col("item_id_of_the_ad")).is_empty()
+    assert shown.filter(~pl.col("request_time").is_between("starts", "ends", closed="left")).is_empty()
 
 
 def millis(day: int, hour: int = 12) -> int:
