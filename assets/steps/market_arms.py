@@ -35,4 +35,10 @@ def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFr
     arms = [Arm(model.value, answers.proposals(model, DEPTH)) for model in models if model in answers.lists]
     until = compared.version.trained_day
     since = until - timedelta(days=int(compared.period.rule.window_days) - 1)
-    return run_arms(workspace.landing.root, since, until, [Arm(NONE, nothing), *arms], quota=settings.arm_candidates)
+    return run_arms(
+        workspace.landing.root,
+        [Arm(NONE, nothing), *arms],
+        since=since,
+        until=until,
+        quota=settings.arm_candidates,
+    )
