@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison, chosen_parts, read_impressions
 from warehouse.world import contextual_ranking, is_world
@@ -18,10 +20,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ContextualAnswers:
-    """Requests, and the lists of every model for them; the oracle's where the log is the synthetic world."""
+    """Requests, and the lists of every model for them; the oracle's where the log is the synthetic world.
+
+    Attributes:
+        item_ids: of the candidates, whose rows the lists hold.
+    """
 
     evaluation: ContextEvaluation
     lists: Mapping[ModelName, RankedLists]
+    item_ids: pl.Series
+
+    def proposals(self, model: ModelName, first: int) -> pl.DataFrame:
+        """Return the first items of a model's list for each request: request_id, item_id, rank (from 1)."""
+        items = self.lists[model].items[:, :first]
+        request, place = (items >= 0).nonzero()
+        return pl.DataFrame(
+            {
+                "request_id": self.evaluation.requests["request_id"].gather(request),
+                "item_id": self.item_ids.gather(items[request, place]),
+                "rank": place + 1,
+            }
+        )
 
     @property
     def is_of_world(self) -> bool:
@@ -52,7 +71,8 @@ def _answers(workspace: Workspace, compared: VersionComparison) -> ContextualAns
         return None
     lists = context_lists(compared.comparison, chosen_parts(workspace, compared), evaluation)
     oracle = _oracle_lists(workspace, compared, evaluation)
-    return ContextualAnswers(evaluation, lists if oracle is None else {**lists, ModelName.oracle: oracle})
+    every = lists if oracle is None else {**lists, ModelName.oracle: oracle}
+    return ContextualAnswers(evaluation, every, compared.comparison.item_ids)
 
 
 def _oracle_lists(

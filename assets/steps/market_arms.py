@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison
-from assets.steps.contextual_answers import ContextualAnswers, contextual_answers
+from assets.steps.contextual_answers import contextual_answers
 from warehouse.world import Arm, run_arms
-
-if TYPE_CHECKING:
-    from ml.evaluation.model_names import ModelName
 
 NONE = "none"
 """The arm in which the legacy generators are alone."""
@@ -21,6 +17,7 @@ NONE = "none"
 
 def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame | None:
     """Return the outcomes of every arm, as ``run_arms``; None where the log is not the synthetic world."""
+    from ml.evaluation.answers_by_surface import DEPTH
     from ml.evaluation.model_names import ModelName
 
     answers, settings = contextual_answers(workspace, compared), workspace.settings.evaluation
@@ -35,20 +32,13 @@ def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFr
         ModelName.oracle,
     )
     nothing = pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "rank": pl.Int64})
-    arms = [Arm(model.value, _candidates(answers, compared, model)) for model in models if model in answers.lists]
+    arms = [Arm(model.value, answers.proposals(model, DEPTH)) for model in models if model in answers.lists]
     until = compared.version.trained_day
     since = until - timedelta(days=int(compared.period.rule.window_days) - 1)
-    return run_arms(workspace.landing.root, since, until, [Arm(NONE, nothing), *arms], quota=settings.arm_candidates)
-
-
-def _candidates(answers: ContextualAnswers, compared: VersionComparison, model: ModelName) -> pl.DataFrame:
-    """Return the list of a model for each request: request_id, item_id, rank."""
-    items = answers.lists[model].items
-    request, place = (items >= 0).nonzero()
-    return pl.DataFrame(
-        {
-            "request_id": answers.evaluation.requests["request_id"].gather(request),
-            "item_id": compared.comparison.item_ids.gather(items[request, place]),
-            "rank": place + 1,
-        }
+    return run_arms(
+        workspace.landing.root,
+        [Arm(NONE, nothing), *arms],
+        since=since,
+        until=until,
+        quota=settings.arm_candidates,
     )

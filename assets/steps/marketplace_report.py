@@ -16,6 +16,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.comparison import newest_comparison
 from assets.steps.market_arms import arm_outcomes
+from assets.steps.off_policy import estimated_outcomes
 from assets.steps.store_report import Report, StoredReport, clear_report, store_report
 from warehouse.as_of import arrived_by
 from warehouse.contracts import STAGES, LandingTable
@@ -23,7 +24,17 @@ from warehouse.contracts import STAGES, LandingTable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("request_id", "user_id", "surface", "source", "stage", "inclusion_probability")
+COLUMNS = (
+    "request_id",
+    "user_id",
+    "surface",
+    "item_id",
+    "source",
+    "stage",
+    "propensity",
+    "inclusion_probability",
+    "value",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> Marketp
     report = Report(
         "marketplace",
         Protocol.market,
-        rows + arms,
+        [*rows, *arms, *estimated_outcomes(workspace, compared, impressions)],
         {
             **{f"share_of_impressions_on_{surface}": figure for surface, figure in shares.items()},
             **{f"survival_on_{surface}": figure for surface, figure in survival.items()},

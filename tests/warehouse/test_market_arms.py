@@ -59,7 +59,7 @@ def test_a_generator_that_fits_survives_more_often_and_an_arm_without_candidates
 ) -> None:
     near, far = proposals
     arms = [Arm("none", NOTHING), Arm(FIRST, near), Arm(SECOND, far)]
-    outcomes = run_arms(root, SINCE, UNTIL, arms, quota=10)
+    outcomes = run_arms(root, arms, since=SINCE, until=UNTIL, quota=10)
     logged = pl.read_parquet(root / "impressions" / "history" / "*.parquet").filter(
         pl.col("request_id").is_in(outcomes["request_id"].unique().implode()), pl.col("price_paid").is_not_null()
     )
@@ -88,14 +88,14 @@ def test_a_generator_that_fits_survives_more_often_and_an_arm_without_candidates
 
 def test_an_arm_run_twice_is_identical(root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     arms = [Arm("once", proposals[0])], [Arm("other", NOTHING), Arm("once", proposals[0])]
-    one, two = (run_arms(root, SINCE, UNTIL, each, quota=10).filter(arm="once") for each in arms)
+    one, two = (run_arms(root, each, since=SINCE, until=UNTIL, quota=10).filter(arm="once") for each in arms)
     assert one.equals(two)
 
 
 def test_a_null_arm_is_level_in_93_of_100_repeats(root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     """The same list under another seed of the luck: the interval of each ratio holds no difference."""
     arms = [Arm(f"null {number}", proposals[0], luck=1 + number) for number in range(REPEATS + 1)]
-    outcomes = run_arms(root, SINCE, UNTIL, arms, quota=10)
+    outcomes = run_arms(root, arms, since=SINCE, until=UNTIL, quota=10)
     users = outcomes["user_id"].unique().sort()
     measured = [Measured.of(arm.name, outcomes.filter(arm=arm.name), users) for arm in arms]
     random = np.random.default_rng(1)
@@ -115,4 +115,4 @@ def test_a_null_arm_is_level_in_93_of_100_repeats(root: Path, proposals: tuple[p
 def test_candidates_of_a_request_outside_the_window_are_refused(root: Path) -> None:
     stray = pl.DataFrame({"request_id": ["r00001-000000"], "item_id": ["i000001"], "rank": [1]})
     with pytest.raises(ValueError, match="r00001-000000"):
-        run_arms(root, SINCE, UNTIL, [Arm("stray", stray)], quota=10)
+        run_arms(root, [Arm("stray", stray)], since=SINCE, until=UNTIL, quota=10)

@@ -110,7 +110,7 @@ class DeliveryOdds:
         kept = passes >= SMALLEST_CHANCE
         pairs, found, passes = pairs.take(kept), found[kept], passes[kept]
         ad = self.day.best_ad[country[pairs.request], pairs.item]
-        truth = Truth.of(self.day, requests, pairs, ad, found)
+        truth = Truth.of(self.day, requests, pairs, ad=ad, relevance=found)
         score = truth.log_worth + market.relevance_weight * found
         # The error of a log chance is that of its log-odds times the chance of the opposite, which is nearly 1 here.
         spread = np.sqrt(2 * market.heavy_noise**2 + (market.relevance_weight * market.trim_noise) ** 2)

@@ -48,7 +48,7 @@ class Arm:
     luck: int = 0
 
 
-def run_arms(landing_root: Path, since: date, until: date, arms: Sequence[Arm], *, quota: int) -> pl.DataFrame:
+def run_arms(landing_root: Path, arms: Sequence[Arm], *, since: date, until: date, quota: int) -> pl.DataFrame:
     """Run the market of the days ``since`` to ``until``, both included, once for each arm.
 
     Args:

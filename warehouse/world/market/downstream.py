@@ -85,7 +85,7 @@ class Truth:
     log_bid: Values
 
     @classmethod
-    def of(cls, day: MarketDay, requests: Requests, pairs: Pairs, ad: Rows, relevance: Values) -> Truth:
+    def of(cls, day: MarketDay, requests: Requests, pairs: Pairs, *, ad: Rows, relevance: Values) -> Truth:
         """Return the noiseless values of pairs whose ``relevance`` is known."""
         wanted = interest(day.world, requests, pairs)
         return cls(
@@ -145,7 +145,7 @@ def compete(day: MarketDay, requests: Requests, pairs: Pairs, *, spent: Values, 
     trimmed, rows, seen = rows[~relevant], rows[relevant], seen[relevant]
 
     ranked = rows
-    truth = Truth.of(day, requests, pairs.take(rows), ad[rows], true_relevance[rows])
+    truth = Truth.of(day, requests, pairs.take(rows), ad=ad[rows], relevance=true_relevance[rows])
     light = truth.log_worth + market.light_noise * noise("light ranking", rows)
     kept = places(pairs.request[rows], light) < market.light_size
     rows, seen, truth = rows[kept], seen[kept], truth.take(kept)
