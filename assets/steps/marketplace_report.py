@@ -15,8 +15,8 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.comparison import newest_comparison
+from assets.steps.estimated_outcomes import estimated_outcomes
 from assets.steps.market_arms import arm_outcomes
-from assets.steps.off_policy import estimated_outcomes
 from assets.steps.store_report import Report, StoredReport, clear_report, store_report
 from warehouse.as_of import arrived_by
 from warehouse.contracts import STAGES, LandingTable
