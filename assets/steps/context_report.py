@@ -122,7 +122,7 @@ def _measured(
     settings, positives = workspace.settings, requests.asked.queries.positives
     samples, seed = settings.evaluation.bootstrap_samples, settings.training.seed
     surface, users = requests.surface, requests.users
-    figures = requests.measure(compared.comparison.advertisers)
+    figures = requests.measure(compared.comparison.advertisers, compared.comparison.asked.categories)
     name = f"{relevance.name}@10"
     relevances = {
         model: median_relevance(ranked, requests.asked, relevance.of_pairs) for model, ranked in requests.lists.items()

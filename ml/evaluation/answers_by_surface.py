@@ -48,12 +48,17 @@ class SurfaceRequests:
     users: NDArray[np.int64]  # [requests] number of the user who asks
     lists: Mapping[ModelName, RankedLists]
 
-    def measure(self, advertisers: NDArray[np.int64]) -> dict[ModelName, Metrics]:
-        """Return all figures of every model; ``advertisers`` [candidates]: a code, -1 = unknown."""
+    def measure(self, advertisers: NDArray[np.int64], categories: NDArray[np.int64]) -> dict[ModelName, Metrics]:
+        """Return all figures of every model; ``advertisers``, ``categories`` [candidates]: a code, -1 = unknown."""
         size = len(self.asked.queries.candidates)
         return {
             model: evaluate(
-                lists, self.asked.queries.positives, size, advertisers=advertisers, ks=usable_ks(CONTEXT_KS, size)
+                lists,
+                self.asked.queries.positives,
+                size,
+                advertisers=advertisers,
+                categories=categories,
+                ks=usable_ks(CONTEXT_KS, size),
             )
             for model, lists in self.lists.items()
         }

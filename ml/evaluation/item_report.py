@@ -119,6 +119,7 @@ def measure(comparison: Comparison, lists: RankedLists, ks: list[int]) -> Metric
         comparison.asked.queries.positives,
         len(comparison.item_ids),
         advertisers=comparison.advertisers,
+        categories=comparison.asked.categories,
         ks=usable_ks(ks, len(comparison.item_ids)),
         popularity=comparison.popularity,
     )

@@ -1,4 +1,4 @@
-"""Figures of retrieved lists: recall, hits, nDCG, advertiser hits, coverage, diversity, novelty.
+"""Figures of retrieved lists: recall, hits, nDCG, advertiser and category hits, coverage, diversity, novelty.
 
 A query without a positive takes no part in any figure, and neither does its list. A positive outside the catalogue (-1)
 counts as a miss. Every figure is a share between 0 and 1, novelty apart (bits).
@@ -36,6 +36,7 @@ class Metrics:
         hit_rate: by K: the share of queries with a positive within the first K.
         ndcg_at_10: mean over queries of DCG@10 with gain 1 a positive, over the DCG@10 of the best possible list.
         advertiser_hit: by K: the share of positives of a known advertiser that has any of the first K items.
+        category_hit: by K: the share of positives with a known category path that any of the first K items has.
         coverage_at_10: distinct items in the first 10 of all lists, over the catalogue.
         diversity90: share of the catalogue that the most retrieved items need to fill 90 % of all slots, at depth 100.
         advertiser_diversity90: the same for the known advertisers of the catalogue and the slots of their items.
@@ -50,6 +51,7 @@ class Metrics:
     hit_rate: dict[int, float]
     ndcg_at_10: float
     advertiser_hit: dict[int, float]
+    category_hit: dict[int, float]
     coverage_at_10: float
     diversity90: float
     advertiser_diversity90: float | None
@@ -71,6 +73,7 @@ class Metrics:
             "macro_recall": self.macro_recall,
             "hit_rate": self.hit_rate,
             "advertiser_hit": self.advertiser_hit,
+            "category_hit": self.category_hit,
         }
         figures: dict[str, float | None] = {"queries": self.queries, "positives": self.positives}
         figures |= {f"{name}@{k}": value for name, values in by_k.items() for k, value in values.items()}
@@ -129,6 +132,7 @@ def evaluate(
     catalogue_size: int,
     *,
     advertisers: NDArray[np.int64] | None = None,
+    categories: NDArray[np.int64] | None = None,
     ks: Sequence[int] = (10, 50, 100),
     popularity: ArrayLike | None = None,
 ) -> Metrics:
@@ -139,6 +143,7 @@ def evaluate(
         positives: for the same queries.
         catalogue_size: number of items that could be retrieved.
         advertisers: [items] a code per advertiser; -1 is unknown and not counted.
+        categories: [items] a code per category path; -1 is unknown and not counted.
         ks: list lengths.
         popularity: [items] events in training; novelty adds one to each, so that a new item is not infinitely novel.
 
@@ -166,7 +171,8 @@ def evaluate(
         macro_recall={k: float(np.mean(hits[k] / positives.counts)) for k in ks},
         hit_rate={k: float(np.mean(hits[k] > 0)) for k in ks},
         ndcg_at_10=_ndcg(ranks, positives),
-        advertiser_hit={} if advertisers is None else _advertiser_hit(lists, positives, advertisers, ks),
+        advertiser_hit={} if advertisers is None else _group_hit(lists, positives, advertisers, ks),
+        category_hit={} if categories is None else _group_hit(lists, positives, categories, ks),
         coverage_at_10=len(np.unique(first)) / catalogue_size,
         diversity90=share_for_90_percent(slots, catalogue_size),
         advertiser_diversity90=None if advertisers is None else _advertiser_diversity(slots, advertisers),
@@ -293,24 +299,24 @@ def _ndcg(ranks: NDArray[np.int64], positives: Positives) -> float:
     return float(np.mean(gained / ideal[np.minimum(positives.counts, TOP) - 1]))
 
 
-def _advertisers_of(items: NDArray[np.int64], advertisers: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(items == NO_ITEM, UNKNOWN, advertisers[items])
+def _groups_of(items: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(items == NO_ITEM, UNKNOWN, groups[items])
 
 
-def _advertiser_hit(
-    lists: RankedLists, positives: Positives, advertisers: NDArray[np.int64], ks: Sequence[int]
+def _group_hit(
+    lists: RankedLists, positives: Positives, groups: NDArray[np.int64], ks: Sequence[int]
 ) -> dict[int, float]:
-    wanted = _advertisers_of(positives.items, advertisers)
+    wanted = _groups_of(positives.items, groups)
     known = wanted != UNKNOWN
     if not known.any():
         return {}
-    ranks = ranks_of(_advertisers_of(lists.items, advertisers), wanted[known], positives.query_rows[known])
+    ranks = ranks_of(_groups_of(lists.items, groups), wanted[known], positives.query_rows[known])
     return {k: float(np.mean(ranks <= k)) for k in ks}
 
 
 def _advertiser_diversity(slots: NDArray[np.int64], advertisers: NDArray[np.int64]) -> float | None:
     known = len(np.unique(advertisers[advertisers != UNKNOWN]))
-    return share_for_90_percent(_advertisers_of(slots, advertisers), known) if known else None
+    return share_for_90_percent(_groups_of(slots, advertisers), known) if known else None
 
 
 def _novelty(first: NDArray[np.int64], popularity: NDArray[np.float64]) -> float | None:

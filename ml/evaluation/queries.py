@@ -166,6 +166,12 @@ class EvaluationSet:
     learnt: EventLog  # what the counted baselines learn from: events of the training period
     recent_days: float  # window of the recent popularity
 
+    @property
+    def categories(self) -> NDArray[np.int64]:
+        """Return a code of each candidate's category path, -1 = unknown [candidates]."""
+        _, category = self.dataset.statistics.groups
+        return category[self.queries.candidates]
+
     def events_of_items(self, window_days: float | None) -> NDArray[np.float32]:
         """Return the number of events of each item before the queries' instant [items]; None: of all time."""
         statistics = self.dataset.statistics

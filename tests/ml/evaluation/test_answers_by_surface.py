@@ -70,7 +70,7 @@ def test_each_surface_has_its_own_requests() -> None:
     assert list(found) == [BASKETS, "related_pins"]
     assert found["related_pins"].lists[ModelName.rule].items[:, 0].tolist() == [0, 2]
     assert found["related_pins"].users.tolist() == [1, 1]
-    measured = found["related_pins"].measure(np.full(4, -1))[ModelName.rule]
+    measured = found["related_pins"].measure(np.full(4, -1), np.full(4, -1))[ModelName.rule]
     assert (measured.queries, measured.recall) == (2, {1: 1.0})  # a catalogue of four has no ten
 
 

@@ -33,7 +33,16 @@ def test_a_worked_example() -> None:
     positives = Positives.from_pairs([0, 0, 1, 1], [2, 5, -1, 0], queries=3)
     advertisers = np.array([0, 1, 1, 2, -1, 2, 1, -1])
     popularity = np.array([4, 2, 1, 1, 0, 0, 0, 0])  # with one added: 5 3 2 2 1 1 1 1, 16 in all
-    found = evaluate(lists, positives, 8, advertisers=advertisers, ks=(1, 2, 3), popularity=popularity)
+    categories = np.array([5, 5, 6, 6, 6, 6, 6, -1])
+    found = evaluate(
+        lists,
+        positives,
+        8,
+        advertisers=advertisers,
+        categories=categories,
+        ks=(1, 2, 3),
+        popularity=popularity,
+    )
 
     assert (found.queries, found.positives) == (2, 4)  # the third query has no positive and takes part in nothing
     assert found.recall == {1: 1 / 4, 2: 2 / 4, 3: 2 / 4}
@@ -43,6 +52,8 @@ def test_a_worked_example() -> None:
     assert found.ndcg_at_10 == pytest.approx((1 / math.log2(3) / ideal + 1 / ideal) / 2)
     # Positives of a known advertiser: 2 (advertiser 1, shown first by item 1), 5 (advertiser 2, third), 0 (first).
     assert found.advertiser_hit == {1: pytest.approx(2 / 3), 2: pytest.approx(2 / 3), 3: 1}
+    # Positives of a known category: 2 and 5 (category 6, shown second by item 2), 0 (first).
+    assert found.category_hit == {1: pytest.approx(1 / 3), 2: 1, 3: 1}
     assert found.coverage_at_10 == 6 / 8
     assert found.diversity90 == 6 / 8  # six items, one slot each; 90 % of six slots is 5.4
     # Slots by advertiser: 1 has three (1, 2, 6), 0 and 2 one each, item 4 nobody's. 4.5 of 5 needs all three.
@@ -65,6 +76,7 @@ def test_mlflow_accepts_its_names_of_all_figures() -> None:
         Positives.from_pairs([0], [0], 1),
         4,
         advertisers=np.zeros(4, np.int64),
+        categories=np.zeros(4, np.int64),
         ks=(10,),
         popularity=np.ones(4),
     )
