@@ -10,6 +10,7 @@ from assets.common.metadata import MODELLING, columns, picture
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.features import item_features
+from assets.ingest import ads
 from assets.sequences import user_sequences
 from assets.steps.encode import (
     BuiltIndex,
@@ -117,7 +118,7 @@ def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
 @dg.asset(
     group_name=GROUP,
     partitions_def=daily,
-    deps=[item_embeddings, user_states],
+    deps=[item_embeddings, user_states, ads],
     kinds={"faiss"},
     owners=[MODELLING],
     freshness_policy=FRESH,

@@ -10,6 +10,7 @@ from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_index, user_states
+from assets.ingest import ads
 from assets.steps.publish import publish_day
 from assets.steps.skip_without_items import needs_items
 from assets.steps.versions import item_versions, serving
@@ -23,13 +24,13 @@ SHOWN_VERSIONS = 5  # the newest: a rollback goes to one of these
 @dg.asset(
     group_name="serving",
     partitions_def=daily,
-    deps=[user_states, item_index, advertiser_candidates],
+    deps=[user_states, item_index, advertiser_candidates, ads],
     kinds={"lmdb"},
     owners=[DATA_PLATFORM],
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36)),
     description="The online store brought up to the day: states, advertiser lists, sequences and demographics of the "
-    "users with news, the catalogue, and at the end the pointer to the version, day and index that are served. A new "
-    "version is filled completely before the pointer moves to it.",
+    "users with news, the catalogue with its ads, and at the end the pointer to the version, day and index that are "
+    "served. A new version is filled completely before the pointer moves to it.",
     metadata=columns(
         states="one record a user and model version: what is known, and the encoder's output",
         advertisers="one list a user and advertiser model: the best advertisers and their scores",

@@ -46,13 +46,14 @@ def answer(
     served: Served, store: OnlineStore, request: CandidateRequest, *, proposers: Proposers, watch: Stopwatch
 ) -> CandidateResponse:
     """Return the candidates for one request, all under one publication."""
+    now = datetime.now(UTC)
     with watch.stage(Stage.store):
         key = served.keys.key(request.user_id).encode()
         user = read_user(store, served.publication, key)
     watch.metrics.note_damaged(user.damaged)
     if user.is_behind:
         with watch.stage(Stage.encoder):
-            caught_up = catch_up(served, store, key, datetime.now(UTC))
+            caught_up = catch_up(served, store, key, now)
             watch.metrics.note_unwritten(caught_up.unwritten)
             user = replace(user, state=caught_up.state or user.state)
     with watch.stage(Stage.head):
@@ -62,10 +63,10 @@ def answer(
         vector = served.embed(state, place.context, buckets_of(demographics))
         basis = _basis(user, bool(place.context.present[0]))
     with watch.stage(Stage.filters):
-        allowed = served.catalogue.allowed(request.filters, demographics.country)
+        allowed = served.catalogue.allowed(request.filters, demographics.country, now)
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
-        query = Query(user, vector, allowed)
+        query = Query(user, vector, allowed, request.filters.country or demographics.country)
         proposed = None
         if basis is not Basis.popularity:
             proposed = proposers.propose(served, query, request.k, metrics=watch.metrics)
@@ -119,7 +120,7 @@ def _response(
         else [None] * len(found)
     )
     return CandidateResponse(
-        candidates=[_candidate(served, each, reason) for each, reason in zip(found, reasons, strict=True)],
+        candidates=[_candidate(served, query, each, reason) for each, reason in zip(found, reasons, strict=True)],
         basis=basis,
         subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
@@ -130,8 +131,9 @@ def _response(
     )
 
 
-def _candidate(served: Served, found: Scored, reason: Explanation | None) -> Candidate:
+def _candidate(served: Served, query: Query, found: Scored, reason: Explanation | None) -> Candidate:
     of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
+    offer = served.catalogue.eligibility.offer(query.country, found.row)
     return Candidate(
         item_id=of.item_id[row],
         advertiser_id=of.advertiser_id[row],
@@ -141,6 +143,9 @@ def _candidate(served: Served, found: Scored, reason: Explanation | None) -> Can
         currency=of.currency[row],
         score=found.score,
         source=found.source,
+        ad_id=None if offer is None else offer.ad_id,
+        bid=None if offer is None else offer.bid,
+        bid_kind=None if offer is None else offer.bid_kind,
         explanation=reason,
     )
 

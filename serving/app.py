@@ -11,9 +11,10 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +31,8 @@ from serving.contracts import (
     EventsResponse,
     HistoryRequest,
     HistoryResponse,
+    SpendRequest,
+    SpendResponse,
 )
 from serving.follow_publication import Follower
 from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
@@ -48,6 +51,7 @@ from warehouse.landing import Landing, ManifestError
 from warehouse.live_events import LiveEvents
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import FORGOTTEN, served_whole
+from warehouse.online.spend import put_spend
 from warehouse.online.store import StoreError
 from warehouse.tables import Tables
 
@@ -204,6 +208,15 @@ def _routes(app: FastAPI) -> None:
             refreshed=current is not None and add_all(current, service.store, intake.new, now),
         )
 
+    @app.post("/spend", responses=ASKED)
+    def spend(request: SpendRequest, service: TheService) -> SpendResponse:
+        """Take what ads have spent so far. An ad whose budget of the day is used up is no candidate any longer."""
+        _refuse_another_day(request.day, clock(), service.served.publication.time_zone)
+        totals: dict[str, float] = {}
+        for each in request.spent:
+            totals[each.ad_id] = max(each.total, totals.get(each.ad_id, 0.0))
+        return SpendResponse(counted=put_spend(service.store, request.day, totals))
+
     @app.post("/history", response_model_exclude_none=True, responses=ASKED)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:
         """Return the last events of a user, for a person who looks at the candidates."""
@@ -253,6 +266,13 @@ def _refuse_the_future(request: EventsRequest, now: datetime, tolerance_hours: f
             rule = f"is more than {tolerance_hours:g} hours ahead of the service's clock"
             problem = {"field": f"events.{number}.event_time", "rule": rule}
             raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, [problem])
+
+
+def _refuse_another_day(day: date, now: datetime, time_zone: str) -> None:
+    today = now.astimezone(ZoneInfo(time_zone)).date()
+    if abs(day - today) > timedelta(days=1):
+        rule = f"is not within a day of {today}, the service's day in {time_zone}"
+        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, [{"field": "day", "rule": rule}])
 
 
 # A coroutine because FastAPI runs plain functions in threads, which takes longer than what it does.

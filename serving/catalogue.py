@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ml.features.items import ItemFeatures
 from ml.file_integrity import Unreadable, first_line, sha256_of
 from ml.models.tensors import CatalogueTensors
 from serving.contracts import Filters
-from warehouse.eligibility import Eligibility, can_be_had
+from warehouse.eligibility import Eligibility
+from warehouse.online.catalogue_ads import ads_in
 from warehouse.online.publication import Publication
 
 POPULARITY_DAYS = 28.0
@@ -62,6 +64,7 @@ class Catalogue:
     tensors: CatalogueTensors
     listed: NDArray[np.int64]  # [index rows] row of the item
     popularity: NDArray[np.float32]  # [index rows] log count of events in about the last four weeks
+    ads: pl.DataFrame | None  # contract columns; None where the log has no ads
 
     @classmethod
     def read(cls, path: Path, index_item_ids: list[str], windows_days: list[float]) -> Catalogue:
@@ -94,7 +97,8 @@ class Catalogue:
             "availability",
             "countries",
         )
-        return cls(attributes, features, CatalogueTensors(features), listed, statistics[listed, window])
+        tensors, popularity = CatalogueTensors(features), statistics[listed, window]
+        return cls(attributes, features, tensors, listed, popularity, ads_in(frame))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -128,13 +132,13 @@ class Catalogue:
         groups = rows.drop_nulls().group_by("advertiser").agg("row")
         return {name: np.array(own, np.int64) for name, own in groups.iter_rows()}
 
-    def allowed(self, filters: Filters, country: str | None) -> NDArray[np.bool_]:
-        """Return the items [index rows] that a request may get.
+    def allowed(self, filters: Filters, country: str | None, instant: datetime) -> NDArray[np.bool_]:
+        """Return the items [index rows] that a request may get at an instant.
 
         ``country`` is the user's country; the filters may name another one.
         """
         ships_to = filters.country or country
-        mask = self.eligibility.mask(ships_to, include_unavailable=filters.include_unavailable)
+        mask = self.eligibility.mask(ships_to, instant, include_unavailable=filters.include_unavailable)
         if filters.minimum_price is not None:
             mask &= self._price >= filters.minimum_price
         if filters.maximum_price is not None:
@@ -149,15 +153,11 @@ class Catalogue:
 
     @cached_property
     def eligibility(self) -> Eligibility:
-        """Return the rule of stock and country for the listed items, by index row."""
-        return Eligibility.of(self._available, self.frame["countries"].gather(self.listed))
-
-    @cached_property
-    def _available(self) -> NDArray[np.bool_]:
-        return can_be_had(self.frame["availability"].gather(self.listed))
+        """Return the rule of stock, countries and ads for the listed items, by index row."""
+        return Eligibility.of(self.frame.select("item_id", "availability", "countries")[self.listed], self.ads)
 
     def warm_up(self) -> None:
-        """Compute the arrays that are computed on first use, so that no request waits for an array."""
+        """Compute what is computed on first use, so that no request waits for it."""
         for name in (
             "row_of",
             "attributes",
@@ -168,6 +168,7 @@ class Catalogue:
             "eligibility",
         ):
             getattr(self, name)
+        self.eligibility.mask(None, datetime.now(UTC))  # every start and end of an ad until now passes here
 
 
 NOBODY = np.zeros(0, np.int64)

@@ -8,13 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from warehouse.contracts import EVENT_NAMES, MAXIMUM_ID_BYTES, NEED_NOTHING
+from warehouse.contracts import BID_KINDS, EVENT_NAMES, MAXIMUM_ID_BYTES, NEED_NOTHING
+from warehouse.online.spend import MAXIMUM_AMOUNT
 from warehouse.surfaces import Carries, Surface
 
 MAXIMUM_CANDIDATES = 500
 MAXIMUM_BLOCKED = 1000
 MAXIMUM_GIVEN_INTERESTS = 20
 MAXIMUM_EVENTS = 100
+MAXIMUM_SPENT = 1000
 WITH_SUBJECT, WITH_QUERY = (" or ".join(Surface.carrying(carried)) for carried in (Carries.subject, Carries.query))
 
 
@@ -204,6 +206,32 @@ class EventsResponse(Message):
     refreshed: bool = Field(description="Whether the next answer uses the events; false before the first publication.")
 
 
+class AdSpend(Message):
+    """The total that one ad has spent."""
+
+    ad_id: Identifier
+    total: float = Field(
+        ge=0, le=MAXIMUM_AMOUNT, allow_inf_nan=False, description="On the day so far, in the currency of its budget."
+    )
+
+
+class SpendRequest(Message):
+    """What ads have spent on one day so far."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"day": "2026-03-04", "spent": [{"ad_id": "ad-17", "total": 12.5}]}]}
+    )
+
+    day: date = Field(description="A day of the log, in the log's time zone: today, yesterday or tomorrow.")
+    spent: list[AdSpend] = Field(min_length=1, max_length=MAXIMUM_SPENT)
+
+
+class SpendResponse(Message):
+    """The number of totals that count."""
+
+    counted: int = Field(description="Totals that are not below what was known before; a lower one changes nothing.")
+
+
 class HistoryRequest(Message):
     """A request for the history of a user, and for the description of the item that the user looks at."""
 
@@ -270,6 +298,11 @@ class Candidate(Message):
         "advertiser_lists (items of the advertisers predicted for the user), popularity (nothing is known of the user "
         "and of the place), or the name of a generator of another package.",
         examples=[source.value for source in Source],
+    )
+    ad_id: str | None = Field(None, description="The ad that the item is shown as; null where the log has no ads.")
+    bid: float | None = Field(None, description="The bid of the ad, in the log's currency, for one of `bid_kind`.")
+    bid_kind: Literal[BID_KINDS] | None = Field(  # type: ignore[valid-type]
+        None, description="What the bid pays for: a click, a thousand impressions, an action. Null: not known."
     )
     explanation: Explanation | None = None
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ml.file_integrity import Unreadable, first_line
+from serving.count_spend import SpendCounters
 from serving.prometheus import ServiceMetrics
 from serving.publication import Served
 from warehouse.online import OnlineStore, StoreDamaged, StoreUnreachable
 from warehouse.online.publication import Publication, check
+from warehouse.online.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class Follower:
         self.current: Served | None = None
         self.problem: str | None = None  # why the newest publication does not answer; None while it does
         self._pointer: bytes | None = None
+        self._spend = SpendCounters(store)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow publications", daemon=True)
 
@@ -70,6 +74,7 @@ class Follower:
             publication = Publication.from_bytes(pointer)
             check(self.store, publication)
             loaded = _loaded(self.home, publication)
+            self._count_spend(loaded)
         except Exception as error:
             self._tell(self._described(error))
             return
@@ -77,6 +82,19 @@ class Follower:
         self._tell(None)
         self.metrics.serve(publication.model_version, publication.day.isoformat())
         log.info("serving %s as of %s", publication.model_version, publication.day)
+
+    def look_at_spend(self) -> None:
+        """Count what the ads have spent by now. Where the store does not answer, the counts of before stay."""
+        try:
+            if self.current is not None:
+                self._count_spend(self.current)
+        except StoreError as error:
+            log.error("the spend of ads cannot be read, that of before counts: %s", error)
+
+    def _count_spend(self, served: Served) -> None:
+        publication, ads = served.publication, served.catalogue.eligibility.ads
+        damaged = self._spend.read(ads, datetime.now(UTC), publication.time_zone)
+        self.metrics.note_damaged(["spend"] * damaged)
 
     def _described(self, error: Exception) -> str:
         """Return the text of an error, with paths relative to the home.
@@ -98,3 +116,4 @@ class Follower:
     def _follow(self) -> None:
         while not self._stop.wait(self.every_seconds):
             self.look()
+            self.look_at_spend()

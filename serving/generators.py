@@ -24,6 +24,7 @@ class Query:
     user: KnownUser
     vector: NDArray[np.float32]  # [width]
     allowed: NDArray[np.bool_]  # [index rows]
+    country: str | None  # that items have to ship to
 
     def read_only(self) -> Query:
         """Return the query with arrays that nobody can write through this query."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ml.models.item_model import ContextBatch
 from ml.retrieval.index import ItemIndex
 from ml.retrieval.index_files import load_index
 from serving.catalogue import Catalogue, verify_catalogue
+from serving.count_spend import SpendCounters
 from serving.interests import InterestProfiles
 from serving.search_queries import InterestMatcher
 from warehouse.home import Home
@@ -78,7 +80,9 @@ class Served:
         publication = served_whole(store)
         if publication is None:
             raise NothingPublished(f"{home}: {why_nothing_published(Tables(Home(home).tables))}")
-        return cls.load(home, publication)
+        loaded = cls.load(home, publication)
+        SpendCounters(store).read(loaded.catalogue.eligibility.ads, datetime.now(UTC), publication.time_zone)
+        return loaded
 
     def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:
         """Return the context of one request: the catalogue row the user looks at, and interests.

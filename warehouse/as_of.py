@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from settings import DataSettings
-from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.days import day_end
 from warehouse.home import Home
 from warehouse.identity import external_ids
@@ -66,6 +66,38 @@ def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFram
 def users_as_of(tables: Tables, day: date) -> pl.DataFrame:
     """Return the users as of ``day``: contract columns, the newest version of each user, sorted by ``user_id``."""
     return _newest(tables, LandingTable.users, "user_id", day).sort("user_id")
+
+
+def ads_as_of(tables: Tables, day: date) -> pl.DataFrame | None:
+    """Return the ads as of ``day``: contract columns, the newest version of each ad, sorted by ``ad_id``.
+
+    None where no ad has arrived by then: nobody has to pay for a place.
+    """
+    ads = _newest(tables, LandingTable.ads, "ad_id", day)
+    return None if ads.is_empty() else ads.sort("ad_id")
+
+
+def spend_as_of(tables: Tables, landing: Landing, instant: datetime, since: date) -> pl.DataFrame:
+    """Return what each ad has spent on each day of the log from ``since`` on, as far as impressions say by an instant.
+
+    The impressions are those that happened before the instant and arrived on or before its day. An impression that
+    arrived again, such as one that was clicked meanwhile, counts as it arrived last; one without a price costs nothing.
+
+    Returns:
+        ad_id, day, spent (the sum of ``price_paid``), sorted by day and ad_id.
+    """
+    zone = ZoneInfo(landing.manifest.time_zone)
+    begin = day_end(since - timedelta(days=1), landing.manifest.time_zone)
+    known = arrived_by(tables, LandingTable.impressions, instant.astimezone(zone).date())
+    newest = (
+        known.filter(pl.col("request_time") >= begin, pl.col("request_time") < instant)
+        .sort("arrival_date")
+        .unique(KEYS[LandingTable.impressions], keep="last", maintain_order=True)
+    )
+    day = pl.col("request_time").dt.convert_time_zone(landing.manifest.time_zone).dt.date()
+    charged = newest.filter(pl.col("ad_id").is_not_null(), pl.col("price_paid") > 0)
+    spent = charged.group_by("ad_id", day=day).agg(spent=pl.col("price_paid").sum())
+    return spent.sort("day", "ad_id").collect()
 
 
 def events_as_of(tables: Tables, landing: Landing, day: date, columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from settings import DataSettings
+from warehouse.ad_status import unknown_statuses
 from warehouse.arrival_days import history_dated_by, why_not_past
 from warehouse.availability import unknown_words
 from warehouse.contracts import MAXIMUM_TIME, VERSIONED, LandingTable
@@ -90,6 +91,7 @@ class LandingVerdict:
     unreadable: list[str] = field(default_factory=list)  # messages, a file each
     ignored_columns: set[str] = field(default_factory=set)
     unknown_availability: Counter[str] = field(default_factory=Counter)  # good rows by a word that nobody knows
+    unknown_statuses: Counter[str] = field(default_factory=Counter)  # the same of the status of ads
     filled: Counter[str] = field(default_factory=Counter)  # good rows with a value, by column
     mostly_broken: list[str] = field(default_factory=list)  # arrivals that would stop a run
 
@@ -123,6 +125,8 @@ class LandingVerdict:
         self.filled.update({name: len(accepted) - accepted[name].null_count() for name in accepted.columns})
         if "availability" in accepted.columns:
             self.unknown_availability.update(unknown_words(accepted["availability"]))
+        if "status" in accepted.columns:
+            self.unknown_statuses.update(unknown_statuses(accepted["status"]))
         for rule, place in judged.rejected.select("rule", "place").iter_rows():
             self.broken[rule] += 1
             self.examples.setdefault(rule, place)
@@ -176,6 +180,7 @@ def validate(landing: Landing, settings: DataSettings, training: TrainingRule | 
             *_notes(landing, figures.first_day, figures.last_day),
             *figures.notes,
             *_availability_notes(verdicts[LandingTable.items]),
+            *_status_notes(verdicts[LandingTable.ads]),
             *outlook.notes,
         ),
         problems=(*problems, *(outlook.problems if positives else ())),
@@ -280,15 +285,27 @@ def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, 
 
 def _availability_notes(items: LandingVerdict) -> tuple[str, ...]:
     """Return a note on the words for availability whose meaning is not known, the most frequent ones first."""
-    unknown = items.unknown_availability
-    if not unknown:
+    if not items.unknown_availability:
         return ()
-    named = ", ".join(f"{word!r} ({count:,} rows)" for word, count in unknown.most_common(SHOWN_WORDS))
-    more = f" and {len(unknown) - SHOWN_WORDS} other words" if len(unknown) > SHOWN_WORDS else ""
     return (
-        f"items: availability has words that are not known: {named}{more}. Such items are shown like those in "
-        "stock. Write one of the words of docs/bring-your-own-data.md, e.g. 'out of stock'",
+        f"items: availability has words that are not known: {_named(items.unknown_availability)}. Such items are shown "
+        "like those in stock. Write one of the words of docs/bring-your-own-data.md, e.g. 'out of stock'",
     )
+
+
+def _status_notes(ads: LandingVerdict) -> tuple[str, ...]:
+    """Return a note on the words for the status of ads whose meaning is not known, the most frequent ones first."""
+    if not ads.unknown_statuses:
+        return ()
+    return (
+        f"ads: status has words that are not known: {_named(ads.unknown_statuses)}. Such ads are never shown. Write "
+        "'active' for an ad that may be shown, and 'paused' for one that may not",
+    )
+
+
+def _named(words: Counter[str]) -> str:
+    named = ", ".join(f"{word!r} ({count:,} rows)" for word, count in words.most_common(SHOWN_WORDS))
+    return named + (f" and {len(words) - SHOWN_WORDS} other words" if len(words) > SHOWN_WORDS else "")
 
 
 def _problems(landing: Landing, verdicts: dict[LandingTable, LandingVerdict], positives: int) -> list[str]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from assets.common.workspace import Workspace
 from assets.steps.encode import BuiltIndex, read_item_embeddings
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import users_as_of
-from warehouse.eligibility import Eligibility, can_be_had
+from warehouse.as_of import ads_as_of, users_as_of
+from warehouse.days import day_end
+from warehouse.eligibility import Eligibility
 
 ASKED_USERS = 100
 
@@ -58,14 +59,15 @@ def _filters(
 ) -> Mapping[str, Filter]:
     attributes = workspace.items_as_of(day).select("item_id", "advertiser_id", "availability", "countries")
     items = item_ids.alias("item_id").to_frame().join(attributes, on="item_id", how="left", maintain_order="left")
-    rule = Eligibility.of(can_be_had(items["availability"]), items["countries"])
+    rule = Eligibility.of(items, ads_as_of(workspace.tables, day))
+    instant = day_end(day, workspace.landing.manifest.time_zone)
     advertiser = items["advertiser_id"].rank("dense").fill_null(0).to_numpy()
 
     def in_stock_and_country(country: str | None, query: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return rule.mask(country)
+        return rule.mask(country, instant)
 
     def best_advertiser_blocked(country: str | None, query: NDArray[np.float32]) -> NDArray[np.bool_]:
         best = int(np.argmax(embeddings @ query))
-        return rule.mask(country) & (advertiser != advertiser[best])
+        return rule.mask(country, instant) & (advertiser != advertiser[best])
 
     return {"in_stock_and_country": in_stock_and_country, "best_advertiser_blocked": best_advertiser_blocked}

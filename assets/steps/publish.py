@@ -18,16 +18,18 @@ from assets.common.workspace import Workspace
 from assets.steps.item_features import features_frame
 from assets.steps.versions import ModelVersion, serving_advertisers
 from settings import SequenceSettings
-from warehouse.as_of import users_as_of
+from warehouse.as_of import ads_as_of, spend_as_of, users_as_of
 from warehouse.contracts import LandingTable
 from warehouse.days import day_end
 from warehouse.forget import forgotten_users
 from warehouse.home import write_atomically
 from warehouse.online import OnlineStore, StoreDamaged, open_store
+from warehouse.online.catalogue_ads import with_ads
 from warehouse.online.open import record_store
 from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publication, add_tombstones, check, served
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, Held, add, events_in
+from warehouse.online.spend import put_spend, spend_day
 from warehouse.sequences import all_user_sequences
 from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
 from warehouse.stored_sequences import sequences_of_day
@@ -96,6 +98,7 @@ def publish_day(workspace: Workspace, version: ModelVersion, day: date, champion
             store.switch(replace(before, sequence_shape=None).to_bytes())
         _put_sequences(workspace, store, publication, news.unless(sequences_fit))
         _put_demographics(workspace, store, publication, news)
+        _put_spend(workspace, store, publication)
         publication = replace(publication, catalogue_sha256=_write_catalogue(workspace, version, publication))
         store.switch(publication.to_bytes())
         _clear_namespaces(store, publication, held)
@@ -222,6 +225,14 @@ def _put_demographics(workspace: Workspace, store: OnlineStore, publication: Pub
     store.put(USERS, json_rows(_stamped(people, publication), DEMOGRAPHICS))
 
 
+def _put_spend(workspace: Workspace, store: OnlineStore, publication: Publication) -> None:
+    """Raise the counters of the publication's day to what its impressions have cost, should the day not be over yet."""
+    end = day_end(publication.day, publication.time_zone)
+    spent = spend_as_of(workspace.tables, workspace.landing, end, publication.day)
+    if len(spent):
+        put_spend(store, publication.day, dict(spent.select("ad_id", "spent").iter_rows()))
+
+
 def _stamped(frame: pl.DataFrame, publication: Publication) -> pl.DataFrame:
     """Add to each row the moment up to which the row includes events: the end of the row's day."""
     stamps = {day: stamp_of(day_end(day, publication.time_zone)) for day in frame["day"].unique()}
@@ -233,7 +244,8 @@ def _write_catalogue(workspace: Workspace, version: ModelVersion, publication: P
     features = features_frame(workspace, version, publication.day)
     attributes = workspace.items_as_of(publication.day)
     content = io.BytesIO()
-    catalogue_frame(features, attributes).write_parquet(content)
+    ads = ads_as_of(workspace.tables, publication.day)
+    with_ads(catalogue_frame(features, attributes), ads).write_parquet(content)
     path = workspace.home.root / publication.catalogue
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content.getvalue())
@@ -250,7 +262,7 @@ def catalogue_frame(features: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame
 
 
 def _clear_namespaces(store: OnlineStore, publication: Publication, before: Publication | None) -> None:
-    """Remove the states and lists of all publications but this one and the one before.
+    """Remove the states and lists of all publications but this one and the one before, and the spend of days before.
 
     A reader may still use the publication before.
     """
@@ -258,5 +270,6 @@ def _clear_namespaces(store: OnlineStore, publication: Publication, before: Publ
     for each in (publication, before):
         kept |= {each.states, each.advertisers or ""} if each else set()
     for namespace in store.namespaces():
-        if namespace not in kept:
+        of_day = spend_day(namespace)
+        if namespace not in kept if of_day is None else of_day < publication.day:
             store.clear(namespace)

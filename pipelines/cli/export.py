@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,10 @@ from ml.retrieval.index import ItemIndex, search_index
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import NO_ITEM, Ragged, RankedLists
 from pipelines.cli.errors import RunRefused
-from warehouse.as_of import events_as_of, items_as_of, users_as_of
-from warehouse.eligibility import Eligibility, can_be_had
+from warehouse.as_of import ads_as_of, events_as_of, items_as_of, users_as_of
+from warehouse.best_ads import OFFER_SCHEMA
+from warehouse.days import day_end
+from warehouse.eligibility import Eligibility
 from warehouse.identity import external_ids
 from warehouse.item_trainings import why_advertisers_alone
 from warehouse.online import NothingPublished, open_store
@@ -42,6 +44,7 @@ SCHEMA = pl.Schema(
         "item_id": pl.String(),
         "advertiser_id": pl.String(),
         "score": pl.Float32(),
+        **OFFER_SCHEMA,  # null where the log has no ads
     }
 )
 
@@ -52,8 +55,9 @@ def export_candidates(workspace: Workspace, out: Path, count: int, console: Cons
     Version and day are those that the service serves.
 
     Items are those that the home feed may show without a context: each is available and ships to the user's country,
-    and none is of the user's own history unless the manifest says that repeats count. A home without an item model has
-    advertisers alone, of the newest day that ran. The file appears whole or not at all.
+    has an ad that may be shown there at the end of the day if the log has ads, and none is of the user's own history
+    unless the manifest says that repeats count. A home without an item model has advertisers alone, of the newest day
+    that ran. The file appears whole or not at all.
 
     Raises:
         NothingPublished: no day has been published.
@@ -78,7 +82,7 @@ def _export_published(workspace: Workspace, now: Publication, out: Path, *, coun
     own = _own_items(workspace, now, keys, item_ids)
     attributes = items_as_of(tables, landing, now.day).select("item_id", "advertiser_id", "availability", "countries")
     items = item_ids.to_frame().join(attributes, on="item_id", how="left", maintain_order="left")
-    eligibility = Eligibility.of(can_be_had(items["availability"]), items["countries"])
+    eligibility, instant = Eligibility.of(items, ads_as_of(tables, now.day)), day_end(now.day, now.time_zone)
     countries = keys.to_frame("user_id").join(
         users_as_of(tables, now.day), on="user_id", how="left", maintain_order="left"
     )
@@ -91,7 +95,7 @@ def _export_published(workspace: Workspace, now: Publication, out: Path, *, coun
             some = lists.slice(begin, BATCH_USERS)
             end = begin + len(some)
             place = UserPlace(embeddings[begin:end], own.slice(begin, end), some["country"])
-            found = lists_by_country(index.index, place, eligibility, count)
+            found = lists_by_country(index.index, place, eligibility, instant=instant, count=count)
             both = pl.concat([_items(some["user_id"], found, items), _advertisers(some, count)])
             writer.write_table(both.sort("user_id", "kind", "rank").to_arrow().cast(writer.schema))
             rows += both.height
@@ -136,17 +140,30 @@ class UserPlace:
     country: pl.Series  # [users] null where it is not known
 
 
-def lists_by_country(index: ItemIndex, users: UserPlace, eligibility: Eligibility, count: int) -> RankedLists:
+@dataclass(frozen=True)
+class UserLists:
+    """The lists of some users, and the offer of each place."""
+
+    lists: RankedLists
+    offers: pl.DataFrame  # [users · depth] OFFER_SCHEMA, list by list; null where the log has no ads, or the list ended
+
+
+def lists_by_country(
+    index: ItemIndex, users: UserPlace, eligibility: Eligibility, *, instant: datetime, count: int
+) -> UserLists:
     """Return each user's list of ``count`` items, among the items that may be shown in the user's country."""
     items = np.full((len(users.embeddings), count), NO_ITEM, np.int64)
     scores = np.full((len(users.embeddings), count), -np.inf, np.float32)
+    offers = []
     groups = pl.DataFrame({"country": users.country}).with_row_index("row")
     for country, rows in groups.group_by("country").agg("row").iter_rows():
         at = np.array(rows, np.int64)
-        allowed = eligibility.mask(country)
+        allowed = eligibility.mask(country, instant)
         found = search_index(index, users.embeddings[at], count, exclude=users.own.take(at), allowed=allowed)
         items[at], scores[at] = found.items, found.scores
-    return RankedLists(items, scores)
+        place = (at[:, None] * count + np.arange(count)).ravel()
+        offers.append(eligibility.offers(country, found.items.ravel()).with_columns(place=place))
+    return UserLists(RankedLists(items, scores), pl.concat(offers).sort("place").drop("place"))
 
 
 def _published(workspace: Workspace) -> Publication | None:
@@ -176,17 +193,18 @@ def _lists(workspace: Workspace, now: Publication) -> pl.DataFrame:
     return candidates_snapshot(workspace.tables, now.advertiser_version, now.day)
 
 
-def _items(users: pl.Series, found: RankedLists, items: pl.DataFrame) -> pl.DataFrame:
+def _items(users: pl.Series, found: UserLists, items: pl.DataFrame) -> pl.DataFrame:
     """Return one row for each user and listed item; ``items`` is in the order of the index."""
-    depth = found.items.shape[1]
+    lists, depth = found.lists, found.lists.depth
     frame = pl.DataFrame(
         {
             "user_id": users.gather(np.repeat(np.arange(len(users)), depth)),
             "rank": np.tile(np.arange(1, depth + 1), len(users)),
-            "row": found.items.ravel(),
-            "score": found.scores.ravel(),
+            "row": lists.items.ravel(),
+            "score": lists.scores.ravel(),
         }
-    ).filter(pl.col("row") >= 0)
+    ).hstack(found.offers)
+    frame = frame.filter(pl.col("row") >= 0)
     return _rows(frame.hstack(items.select("item_id", "advertiser_id")[frame["row"].to_numpy()]), "item")
 
 
@@ -196,7 +214,8 @@ def _advertisers(lists: pl.DataFrame, count: int) -> pl.DataFrame:
     best = lists.select("user_id", **{name: pl.col(source).list.head(count) for name, source in columns.items()})
     flat = best.explode("advertiser_id", "score").drop_nulls("advertiser_id")
     rank = pl.int_range(1, pl.len() + 1).over("user_id")
-    return _rows(flat.with_columns(rank=rank, item_id=pl.lit(None)), "advertiser")
+    nothing = {name: pl.lit(None) for name in ("item_id", *OFFER_SCHEMA)}
+    return _rows(flat.with_columns(rank=rank, **nothing), "advertiser")
 
 
 def _rows(frame: pl.DataFrame, kind: str) -> pl.DataFrame:

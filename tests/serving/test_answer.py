@@ -202,7 +202,7 @@ def test_everybody_can_be_told_why(
     named = [(ids[item] if isinstance(item, int) else item, name) for item, name in history]
     past = [PastEvent(item, name, at) for item, name in named]
     vector = np.ones(served.index.width, np.float32)
-    query = Query(KnownUser(None, False, [], past, Demographics()), vector, np.ones(len(served.index), bool))
+    query = Query(KnownUser(None, False, [], past, Demographics()), vector, np.ones(len(served.index), bool), None)
     found = [Scored(row, 0.5, source) for row in range(wanted)]
     reasons = explain(served, query, subject, interests=interests, found=found)
     assert len(reasons) == wanted

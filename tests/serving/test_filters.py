@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.catalogue import Catalogue
 from serving.contracts import Filters
 from serving.publication import Served
 from tests.serving.test_answer import asked, ids
 
 pytestmark = pytest.mark.slow
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +59,10 @@ def test_the_users_own_country_counts_unless_another_is_asked_for(client: TestCl
 def test_what_is_sold_out_is_left_out_unless_asked_for(served: Served) -> None:
     stated = ["In Stock", "Out of Stock", None, "sold out"] * (len(served.catalogue) // 4 + 1)
     frame = served.catalogue.frame.with_columns(availability=pl.Series(stated[: len(served.catalogue)]))
-    catalogue = Catalogue(
-        frame, served.catalogue.features, served.catalogue.tensors, served.catalogue.listed, served.catalogue.popularity
-    )
+    catalogue = replace(served.catalogue, frame=frame)
     expected = (
         frame["availability"].gather(catalogue.listed).is_in(["In Stock"])
         | frame["availability"].gather(catalogue.listed).is_null()
     )
-    assert catalogue.allowed(Filters(), None).tolist() == expected.to_list()
-    assert catalogue.allowed(Filters(include_unavailable=True), None).all()
+    assert catalogue.allowed(Filters(), None, NOW).tolist() == expected.to_list()
+    assert catalogue.allowed(Filters(include_unavailable=True), None, NOW).all()

@@ -8,18 +8,20 @@ import pytest
 from settings import DataSettings
 from warehouse.as_of import (
     NEVER,
+    ads_as_of,
     arrived_by,
     engaged_items,
     events_as_of,
     items_as_of,
     items_at,
     items_of_users,
+    spend_as_of,
     users_as_of,
 )
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
-from warehouse.landing import Landing
+from warehouse.landing import Landing, Manifest
 from warehouse.tables import TableMissing, Tables
 
 DAY = date(2026, 3, 10)
@@ -150,3 +152,58 @@ def test_a_table_from_before_a_column_came_to_be_has_nulls_and_takes_the_new_row
     both = arrived_by(tables, LandingTable.impressions, NEXT).collect().sort("arrival_date")
     assert both["ad_id"].to_list() == [None, "1"]
     assert both["price_paid"].to_list() == [None, 0.5]
+
+
+def test_a_day_sees_the_newest_version_of_each_ad(landing: Landing, tables: Tables) -> None:
+    assert ads_as_of(tables, DAY) is None
+    ads = LandingTable.ads
+    arrive(landing, tables, ads, NEXT, [{"ad_id": "b", "item_id": "i", "status": "paused"}])
+    arrive(landing, tables, ads, DAY, [{"ad_id": each, "item_id": "i", "status": "active"} for each in "cab"])
+    assert ads_as_of(tables, DAY - timedelta(days=1)) is None
+    first, second = ads_as_of(tables, DAY), ads_as_of(tables, NEXT)
+    assert first is not None
+    assert second is not None
+    assert first.schema == pl.Schema(SCHEMAS[LandingTable.ads])
+    assert first.select("ad_id", "status").rows() == [(each, "active") for each in "abc"]
+    assert second["status"].to_list() == ["active", "paused", "active"]
+
+
+def test_spend_is_that_of_the_impressions_known_by_an_instant(landing: Landing, tables: Tables) -> None:
+    request = {"user_id": "u", "surface": "search", "stage": "clicked"}
+
+    def shown(number: int, ad_id: str | None, hour: int, price: float | None) -> dict[str, object]:
+        time = NOON + timedelta(hours=hour)
+        return {
+            "request_id": f"r{number}",
+            "request_time": time,
+            "item_id": "i",
+            "ad_id": ad_id,
+            "price_paid": price,
+            **request,
+        }
+
+    zone = Manifest(time_zone="Europe/Berlin")
+    landing.write_manifest(zone)
+    of_day = [shown(1, "a", 0, 1.0), shown(2, "a", 1, 2.0), shown(3, "b", 1, None), shown(4, None, 1, 9.0)]
+    late = [shown(5, "a", 10, 4.0), shown(6, "b", 12, 8.0)]  # 23:00 and 01:00 in Berlin
+    arrive(landing, tables, LandingTable.impressions, DAY, of_day)
+    arrive(landing, tables, LandingTable.impressions, NEXT, [shown(1, "a", 0, 1.5), *late])
+    hour, end = timedelta(hours=1), NOON + timedelta(days=2)
+
+    def spent(instant: datetime, since: date = DAY) -> list[tuple[str, date, float]]:
+        return spend_as_of(tables, landing, instant, since).rows()
+
+    assert spent(NOON) == []
+    assert spent(NOON + hour) == [("a", DAY, 1.0)]
+    assert spent(NOON + 2 * hour) == [("a", DAY, 3.0)]
+    assert spent(end) == [("a", DAY, 7.5), ("b", NEXT, 8.0)]  # the first impression arrived again, with a click
+    assert spent(end, NEXT) == [("b", NEXT, 8.0)]
+
+
+def test_impressions_from_before_prices_came_to_be_cost_nothing(landing: Landing, tables: Tables) -> None:
+    schema = pl.Schema(SCHEMAS[LandingTable.impressions])
+    assert spend_as_of(tables, landing, NOON, DAY).is_empty()  # never ingested
+    row = {"request_id": "r", "request_time": NOON, "user_id": "u", "surface": "search", "item_id": "a"}
+    before = pl.DataFrame([{**row, "stage": "clicked"}], schema=schema)
+    tables.write("impressions", before.drop("ad_id", "propensity", "price_paid", "value"), {"arrival_date": DAY})
+    assert spend_as_of(tables, landing, NOON + timedelta(hours=1), DAY).is_empty()

@@ -64,6 +64,7 @@ def test_no_word_and_an_unknown_word_say_nothing_against_an_item() -> None:
     assert unknown_words(words) == {"auf Lager": 2, "ausverkauft": 1}
 
 
+NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 COUNTRY = st.sampled_from(["DE", "de", " De ", "US", "FR"])
 
 
@@ -79,7 +80,9 @@ COUNTRY = st.sampled_from(["DE", "de", " De ", "US", "FR"])
 def test_the_mask_is_what_a_person_would_say(items: list, country: str | None, unavailable: bool) -> None:
     words = pl.Series([said[0] for said, _ in items], dtype=pl.String)
     places = pl.Series([ships for _, ships in items], dtype=pl.List(pl.String))
-    mask = Eligibility.of(can_be_had(words), places).mask(country, include_unavailable=unavailable)
+    ids = [str(row) for row in range(len(items))]
+    stock = pl.DataFrame({"item_id": ids, "availability": words, "countries": places})
+    mask = Eligibility.of(stock, None).mask(country, NOON, include_unavailable=unavailable)
     for (said, ships), allowed in zip(items, mask, strict=True):
         stocked = unavailable or said[1] is None or said[1] in SHOWN
         near = (
@@ -106,5 +109,6 @@ def test_validate_names_the_words_that_nobody_knows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_catalogue_of_any_size_has_a_mask(count: int) -> None:
-    words, places = pl.Series([None] * count, dtype=pl.String), pl.Series([None] * count, dtype=pl.List(pl.String))
-    assert np.array_equal(Eligibility.of(can_be_had(words), places).mask("DE"), np.ones(count, bool))
+    schema = pl.Schema({"item_id": pl.String(), "availability": pl.String(), "countries": pl.List(pl.String())})
+    items = pl.DataFrame({name: [None] * count for name in schema}, schema=schema)
+    assert np.array_equal(Eligibility.of(items, None).mask("DE", NOON), np.ones(count, bool))

@@ -116,10 +116,15 @@ def test_ads_of_items_that_nobody_knows_are_noted(landing: Landing) -> None:
     ads = LandingTable.ads
     arrive(landing, [event("1", item_id="sold")])
     write_text(landing, "a.csv", "item_id\nlisted\n", ITEMS)
-    write_text(landing, "a.csv", "ad_id,item_id,bid\n1,sold,1\n2,listed,1\n3,typo,1\n3,typo,2\n", ads)
+    write_text(
+        landing, "a.csv", "ad_id,item_id,bid,status\n1,sold,1,\n2,listed,1,aus\n3,typo,1,\n3,typo,2,paused\n", ads
+    )
     found = validate(landing, DataSettings())
     assert found.verdicts[ads].good == 4
     assert found.verdicts[ads].repeated == 0  # a newer version is no repetition
     assert [text for text in found.verdicts[ads].missing if "no ad ever runs out of budget" in text]
     [note] = [note for note in found.notes if "ads are of an item" in note]
+    [status] = [note for note in found.notes if note.startswith("ads: status")]
+    assert "'aus' (1 rows)" in status
+    assert "paused' (" not in status
     assert note.startswith("1 of 3 ads are of an item that neither the catalogue nor an event names, e.g. 'typo'")

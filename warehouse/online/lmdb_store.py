@@ -72,16 +72,13 @@ class LmdbStore:
             return transaction.get(key) == before and bool(transaction.put(key, after))
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
-        environment = self._namespace(namespace)
-        if environment is None:
-            return None
-        try:
-            with _reading(environment) as transaction:
-                return cast("bytes | None", transaction.get(key))
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise DamagedRecord(f"a page of {self.root / namespace} is damaged ({error}): {REFILL}") from error
-        except lmdb.Error as error:
-            raise StoreUnreachable(f"the online store at {self.root / namespace} cannot be read ({error})") from error
+        with self._read(namespace) as transaction:
+            return None if transaction is None else cast("bytes | None", transaction.get(key))
+
+    def everything(self, namespace: str) -> dict[bytes, bytes]:
+        with self._read(namespace) as transaction:
+            pairs = () if transaction is None else cast("Iterable[tuple[bytes, bytes]]", transaction.cursor())
+            return dict(pairs)
 
     def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
         if self._namespace(namespace) is None:
@@ -123,6 +120,21 @@ class LmdbStore:
         with _opening:
             for namespace in list(self._held):
                 self._let_go(namespace)
+
+    @contextmanager
+    def _read(self, namespace: str) -> Iterator[lmdb.Transaction | None]:
+        """Yield a transaction to read in; None where there is no such namespace."""
+        environment = self._namespace(namespace)
+        if environment is None:
+            yield None
+            return
+        try:
+            with _reading(environment) as transaction:
+                yield transaction
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+            raise DamagedRecord(f"a page of {self.root / namespace} is damaged ({error}): {REFILL}") from error
+        except lmdb.Error as error:
+            raise StoreUnreachable(f"the online store at {self.root / namespace} cannot be read ({error})") from error
 
     @contextmanager
     def _writing(self, namespace: str) -> Iterator[lmdb.Environment]:

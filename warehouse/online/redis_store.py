@@ -77,6 +77,10 @@ class RedisStore:
         with self._answering():
             return cast("bytes | None", self.reader.hget(PREFIX + namespace, key))
 
+    def everything(self, namespace: str) -> dict[bytes, bytes]:
+        with self._answering():
+            return dict(self.client.hscan_iter(PREFIX + namespace, count=ROWS_A_CALL))
+
     def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
         wanted = list(keys)
         with self._answering():

@@ -71,6 +71,14 @@ class OnlineStore(Protocol):
         """
         ...
 
+    def everything(self, namespace: str) -> dict[bytes, bytes]:
+        """Return all values of a namespace by key; empty where the namespace does not exist. For small values.
+
+        Raises:
+            DamagedRecord: a page of the namespace cannot be read.
+        """
+        ...
+
     def remove(self, namespace: str, keys: Iterable[bytes]) -> int:
         """Remove keys. Return how many of the keys there were."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ from settings import IndexSettings, Settings
 from tests.assets.world import DAYS, adseq
 from tests.flow import Ran
 from warehouse.as_of import events_as_of
-from warehouse.eligibility import Eligibility, can_be_had
+from warehouse.contracts import SCHEMAS, LandingTable
+from warehouse.eligibility import Eligibility
 from warehouse.home import Home
 from warehouse.states import candidates_snapshot, snapshot
 
 pytestmark = pytest.mark.slow
 COUNT = 10
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,21 @@ def test_the_items_are_those_that_the_home_feed_ranks_first(ran: Ran, exported: 
     assert restricted > 2  # users in countries that some items do not ship to
 
 
+def _ads(item_ids: list[str], random: np.random.Generator, count: int) -> pl.DataFrame | None:
+    """Ads of some of the items, a third of them paused, a third with countries; none where ``count`` is 0."""
+    rows = [
+        {
+            "ad_id": f"a{number}",
+            "item_id": str(random.choice(item_ids)),
+            "bid": float(random.random()),
+            "status": "paused" if random.random() < 1 / 3 else None,
+            "countries": ["de"] if random.random() < 1 / 3 else None,
+        }
+        for number in range(count)
+    ]
+    return pl.DataFrame(rows, schema=pl.Schema(SCHEMAS[LandingTable.ads])) if rows else None
+
+
 @given(st.data())
 @settings(max_examples=40)
 def test_nobody_is_given_what_the_rule_does_not_allow(data: st.DataObject) -> None:
@@ -85,26 +103,33 @@ def test_nobody_is_given_what_the_rule_does_not_allow(data: st.DataObject) -> No
     items, users, count = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12)), data.draw(st.integers(1, 8))
     words = random.choice(np.array(["in stock", "OutOfStock", "0", "auf Lager", None]), items).tolist()
     places = [None if random.random() < 0.4 else random.choice(["DE", "us", "FR"], 2).tolist() for _ in range(items)]
-    rule = Eligibility.of(can_be_had(pl.Series(words, dtype=pl.String)), pl.Series(places, dtype=pl.List(pl.String)))
+    ids = [f"i{row}" for row in range(items)]
+    schema = pl.Schema({"item_id": pl.String(), "availability": pl.String(), "countries": pl.List(pl.String())})
+    stock = pl.DataFrame({"item_id": ids, "availability": words, "countries": places}, schema=schema)
+    rule = Eligibility.of(stock, _ads(ids, random, data.draw(st.integers(0, 60))))
     vectors = random.normal(size=(items, 4)).astype(np.float32)
     own = Ragged.from_pairs(random.integers(0, users, 3 * users), random.integers(-1, items, 3 * users), users)
     country = pl.Series(random.choice(np.array(["DE", "US", "", None]), users).tolist(), dtype=pl.String)
     queries = random.normal(size=(users, 4)).astype(np.float32)
-    found = lists_by_country(build_index(vectors, IndexSettings()), UserPlace(queries, own, country), rule, count)
+    people, index = UserPlace(queries, own, country), build_index(vectors, IndexSettings())
+    listed = lists_by_country(index, people, rule, instant=NOON, count=count)
+    found = listed.lists
     for user in range(users):
-        allowed = rule.mask(country[user] or None)
+        allowed = rule.mask(country[user] or None, NOON)
         allowed[own.items[own.query_rows == user][own.items[own.query_rows == user] >= 0]] = False
         scores = np.where(allowed, vectors @ queries[user], -np.inf)
         best = np.argsort(-scores, kind="stable")[: min(count, allowed.sum())]
         shown = found.items[user][found.items[user] >= 0]
         assert allowed[shown].all()
         np.testing.assert_allclose(found.scores[user][: len(shown)], scores[best], atol=1e-5)
+        given = [None if (offer := rule.offer(country[user], row)) is None else offer.ad_id for row in shown.tolist()]
+        assert listed.offers["ad_id"].slice(user * count, count).to_list() == given + [None] * (count - len(shown))
 
 
 def test_csv_has_the_same_rows(ran: Ran, exported: Path, tmp_path: Path) -> None:
     path = tmp_path / "candidates.csv"
     assert adseq(ran.home, "export", "candidates", "--out", str(path), "-k", str(COUNT)).returncode == 0
-    frame = pl.read_csv(path, schema_overrides={"rank": pl.Int32, "score": pl.Float32})
+    frame = pl.read_csv(path, schema_overrides={"rank": pl.Int32, "score": pl.Float32, "bid": pl.Float64})
     expected = pl.read_parquet(exported)
     assert frame.drop("score").equals(expected.drop("score"))
     np.testing.assert_allclose(frame["score"], expected["score"], rtol=1e-5)
