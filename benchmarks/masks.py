@@ -60,9 +60,9 @@ def run(console: Console) -> tuple[list[Seconds], Table]:
     moving = [MORNING + timedelta(seconds=number) for number in range(REQUESTS)]
     passing = [_asked(rule, country, instant) for country, instant in zip(_countries(random), moving, strict=True)]
     started = Seconds("a request, the clock a second on: about 6 starts", passing)
-    hours = Seconds("a request after four hours: about 80,000 starts", [_asked(rule, "DE", NOON)])
+    hours = Seconds("a request four hours later: about 80,000 starts", [_asked(rule, "DE", NOON)])
     counted, exhausting = _spending(rule, rule.ads)
-    measured = [usual, started, first, hours, exhausting, counted]
+    measured = [usual, started, first, hours, counted, exhausting]
     table = Table(
         f"Who may be shown what: {ITEMS:,} items, {ADS:,} ads, {len(COUNTRIES)} countries",
         ("milliseconds", "p50", "p99", "largest", "target"),
@@ -93,7 +93,7 @@ def _spending(rule: Eligibility, best: BestAds) -> tuple[Seconds, Seconds]:
         store.close()
     return (
         Seconds(f"reading the counters of {SPENDING:,} ads, 100 of them new", reading),
-        Seconds("a request after that", asking),
+        Seconds("a request after such a reading", asking),
     )
 
 

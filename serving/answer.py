@@ -63,7 +63,7 @@ def answer(
         vector = served.embed(state, place.context, buckets_of(demographics))
         basis = _basis(user, bool(place.context.present[0]))
     with watch.stage(Stage.filters):
-        allowed = served.catalogue.allowed(request.filters, demographics.country, now)
+        allowed = served.catalogue.allowed(request.filters, demographics.country, served.publication.instant(now))
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
         query = Query(user, vector, allowed, request.filters.country or demographics.country)

@@ -211,7 +211,8 @@ def _routes(app: FastAPI) -> None:
     @app.post("/spend", responses=ASKED)
     def spend(request: SpendRequest, service: TheService) -> SpendResponse:
         """Take what ads have spent so far. An ad whose budget of the day is used up is no candidate any longer."""
-        _refuse_another_day(request.day, clock(), service.served.publication.time_zone)
+        publication = service.served.publication
+        _refuse_another_day(request.day, publication.instant(clock()), publication.time_zone)
         totals: dict[str, float] = {}
         for each in request.spent:
             totals[each.ad_id] = max(each.total, totals.get(each.ad_id, 0.0))

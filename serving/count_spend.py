@@ -24,8 +24,12 @@ class SpendCounters:
         self._row_of: dict[bytes, int] = {}
         self._amounts: NDArray[np.float64] = np.zeros(0)
 
-    def read(self, best: BestAds | None, now: datetime, time_zone: str) -> int:
-        """Read the counters of the day, and set the spend of the ads. Return the number of damaged counters.
+    def read(self, best: BestAds | None, instant: datetime, time_zone: str) -> int:
+        """Read the counters of the day of an instant, and set the spend of the ads.
+
+        Return the number of counters that are damaged since the last reading.
+
+        Of a damaged counter the total that was read before counts, and so does that of a counter that has gone.
 
         Args:
             best: the ads that answer; None where the log has no ads.
@@ -33,7 +37,7 @@ class SpendCounters:
         """
         if best is None:
             return 0
-        day = now.astimezone(ZoneInfo(time_zone)).date()
+        day = instant.astimezone(ZoneInfo(time_zone)).date()
         counters = self.store.everything(spend_namespace(day))
         if best.ads is self._ads and day == self._day:
             news, amounts = counters.items() - self._counters.items(), self._amounts.copy()

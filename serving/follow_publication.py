@@ -93,7 +93,7 @@ class Follower:
 
     def _count_spend(self, served: Served) -> None:
         publication, ads = served.publication, served.catalogue.eligibility.ads
-        damaged = self._spend.read(ads, datetime.now(UTC), publication.time_zone)
+        damaged = self._spend.read(ads, publication.instant(datetime.now(UTC)), publication.time_zone)
         self.metrics.note_damaged(["spend"] * damaged)
 
     def _described(self, error: Exception) -> str:

@@ -81,7 +81,8 @@ class Served:
         if publication is None:
             raise NothingPublished(f"{home}: {why_nothing_published(Tables(Home(home).tables))}")
         loaded = cls.load(home, publication)
-        SpendCounters(store).read(loaded.catalogue.eligibility.ads, datetime.now(UTC), publication.time_zone)
+        instant = publication.instant(datetime.now(UTC))
+        SpendCounters(store).read(loaded.catalogue.eligibility.ads, instant, publication.time_zone)
         return loaded
 
     def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:

@@ -147,6 +147,7 @@ def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publ
         repeats_count=manifest.repeats_count,
         sequence_shape=workspace.item_model(version.deployed).settings.sequences.name,
         published_at=datetime.now(UTC),
+        synthetic=manifest.synthetic,
     )
 
 

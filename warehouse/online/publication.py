@@ -12,6 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from settings import Precision
+from warehouse.days import day_end
 from warehouse.online.records import RECORD_FORMAT
 from warehouse.online.store import STAMP, OnlineStore, StoreDamaged
 
@@ -36,6 +37,7 @@ class Publication:
     record_format: int = RECORD_FORMAT
     catalogue_sha256: str | None = None  # None in a pointer of before
     sequence_shape: str | None = None  # of all sequences; None: not known, as while they are written in another shape
+    synthetic: bool = False  # whether the log is a synthetic world, whose calendar is not that of the clock
 
     @property
     def states(self) -> str:
@@ -46,6 +48,13 @@ class Publication:
     def advertisers(self) -> str | None:
         """Return the namespace of the advertiser lists; None without an advertiser version."""
         return None if self.advertiser_version is None else f"advertisers-{self.advertiser_version}"
+
+    def instant(self, now: datetime) -> datetime:
+        """Return the instant that the dates and the budgets of ads are held against: ``now``.
+
+        The calendar of a synthetic world stands still at the end of its newest published day.
+        """
+        return day_end(self.day, self.time_zone) if self.synthetic else now
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode()
