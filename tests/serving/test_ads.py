@@ -60,7 +60,7 @@ def ads(home: Home, item_ids: list[str]) -> Iterator[list[dict[str, Any]]]:
 def publish(home: Home, rows: list[dict[str, Any]]) -> None:
     """Publish the newest day again, with these ads, as a log whose calendar is that of the clock."""
     workspace = Workspace(Settings(home=home.root))
-    schema = {"status": pl.String, "daily_budget": pl.Float64, "ends": pl.Datetime("us", "UTC")}
+    schema = pl.Schema({"status": pl.String(), "daily_budget": pl.Float64(), "ends": pl.Datetime("us", "UTC")})
     frame = pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
     workspace.landing.write(LandingTable.ads, DAY, frame)
     ingest(workspace.landing, workspace.tables, LandingTable.ads, day=DAY, settings=workspace.settings.data)
