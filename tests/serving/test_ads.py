@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,7 +36,10 @@ DAY = DAYS[-1]
 
 @pytest.fixture(scope="module")
 def home(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return copy_of(ran.home, tmp_path_factory.mktemp("ads") / "home")
+    """A home in which no ad has arrived."""
+    home = copy_of(ran.home, tmp_path_factory.mktemp("ads") / "home")
+    shutil.rmtree(home.tables / "ads", ignore_errors=True)
+    return home
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +64,17 @@ def ads(home: Home, item_ids: list[str]) -> Iterator[list[dict[str, Any]]]:
 def publish(home: Home, rows: list[dict[str, Any]]) -> None:
     """Publish the newest day again, with these ads, as a log whose calendar is that of the clock."""
     workspace = Workspace(Settings(home=home.root))
+    for path in workspace.landing.files(LandingTable.ads, DAY):
+        path.unlink()
     schema = pl.Schema({"status": pl.String(), "daily_budget": pl.Float64(), "ends": pl.Datetime("us", "UTC")})
     frame = pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
     workspace.landing.write(LandingTable.ads, DAY, frame)
     ingest(workspace.landing, workspace.tables, LandingTable.ads, day=DAY, settings=workspace.settings.data)
+    publish_what_arrived(home)
+
+
+def publish_what_arrived(home: Home) -> None:
+    workspace = Workspace(Settings(home=home.root))
     version = serving(workspace.tables, home, DAY, "item-1")
     published = publish_day(workspace, version, DAY, version.name).publication
     store = LmdbStore(home.online)
@@ -93,8 +104,10 @@ def today(home: Home) -> date:
     return datetime.now(UTC).astimezone(ZoneInfo(zone)).date()
 
 
-def test_without_ads_a_candidate_has_none(client: TestClient) -> None:
-    found = asked(client, user_id="nobody", k=500)["candidates"]
+def test_without_ads_a_candidate_has_none(home: Home) -> None:
+    publish_what_arrived(home)
+    with client_of(home) as client:
+        found = asked(client, user_id="nobody", k=500)["candidates"]
     assert len(found) > 40
     assert not any({"ad_id", "bid", "bid_kind"} & set(each) for each in found)
 
