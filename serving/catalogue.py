@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -156,8 +156,8 @@ class Catalogue:
         """Return the rule of stock, countries and ads for the listed items, by index row."""
         return Eligibility.of(self.frame.select("item_id", "availability", "countries")[self.listed], self.ads)
 
-    def warm_up(self) -> None:
-        """Compute what is computed on first use, so that no request waits for it."""
+    def warm_up(self, instant: datetime) -> None:
+        """Compute what is computed on first use, so that no request waits for it. The first request asks at ``instant``."""
         for name in (
             "row_of",
             "attributes",
@@ -168,7 +168,7 @@ class Catalogue:
             "eligibility",
         ):
             getattr(self, name)
-        self.eligibility.mask(None, datetime.now(UTC))  # every start and end of an ad until now passes here
+        self.eligibility.mask(None, instant)  # all starts and ends of ads until now pass here
 
 
 NOBODY = np.zeros(0, np.int64)

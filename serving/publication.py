@@ -53,7 +53,7 @@ class Served:
         artifact, loaded = ModelArtifact.load(home / publication.model), load_index(home / publication.index)
         windows = artifact.settings.features.statistics_windows_days
         catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
-        catalogue.warm_up()
+        catalogue.warm_up(publication.instant(datetime.now(UTC)))
         buckets = artifact.settings.features.category_buckets
         loading = cls(
             publication,
