@@ -157,7 +157,11 @@ class Catalogue:
         return Eligibility.of(self.frame.select("item_id", "availability", "countries")[self.listed], self.ads)
 
     def warm_up(self, instant: datetime) -> None:
-        """Compute what is computed on first use, so that no request waits for it. The first request asks at ``instant``."""
+        """Compute what is computed on first use, so that no request waits for it.
+
+        Args:
+            instant: about when the first request asks.
+        """
         for name in (
             "row_of",
             "attributes",

@@ -19,8 +19,12 @@ from assets.steps.encode import encode_day, read_item_embeddings, write_item_emb
 from assets.steps.predict_advertisers import predict_day
 from assets.steps.versions import ModelVersion, advertiser_versions, item_versions, serving, serving_advertisers
 from ml.retrieval.index_files import verify_index
+from pipelines.checks.fault import Checked
+from pipelines.checks.tables import tables_part
 from settings import Settings
 from tests.assets.compare import TOLERANCE
+from warehouse.as_of import ads_as_of, spend_as_of
+from warehouse.days import day_end
 from warehouse.online import LmdbStore
 from warehouse.online.publication import check, served
 from warehouse.open_home import open_for_writing
@@ -81,6 +85,13 @@ def test_its_advertiser_model_predicts_what_it_predicted(workspace: Workspace) -
     assert after["user_id"].equals(before["user_id"])
     scores = [frame["scores"].explode().cast(pl.Float64).to_numpy() for frame in (before, after)]
     assert np.abs(scores[0] - scores[1]).max() <= TOLERANCE
+
+
+def test_it_has_no_ads_and_lacks_no_table_for_it(workspace: Workspace) -> None:
+    assert not workspace.tables.exists("ads")
+    assert ads_as_of(workspace.tables, DAY) is None
+    assert spend_as_of(workspace.tables, workspace.landing, day_end(DAY, "UTC"), DAY).is_empty()
+    assert not [fault for fault in tables_part(Checked(workspace.home, deep=False)).faults if "'ads'" in fault.what]
 
 
 def test_its_index_and_store_are_whole(workspace: Workspace, version: ModelVersion) -> None:

@@ -149,7 +149,7 @@ def test_an_arrival_whose_files_left_the_landing_zone_is_not_made_empty(home: Ho
     assert remedy.startswith(f"restore it from a backup of the home, or put date={LAST} back")
 
 
-@pytest.mark.parametrize("name", ["items", "landed_files"])
+@pytest.mark.parametrize("name", ["items", "ads", "landed_files"])
 def test_a_missing_table_is_named(home: Home, tmp_path: Path, name: str) -> None:
     shutil.move(home.tables / name, tmp_path / name)
     try:
