@@ -24,7 +24,7 @@ class Query:
     user: KnownUser
     vector: NDArray[np.float32]  # [width]
     allowed: NDArray[np.bool_]  # [index rows]
-    country: str | None  # that items have to ship to
+    country: str | None = None  # that items have to ship to; None: not known
 
     def read_only(self) -> Query:
         """Return the query with arrays that nobody can write through this query."""
