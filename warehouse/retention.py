@@ -17,7 +17,7 @@ from warehouse.tables import Tables
 
 # Where files are written beside their place. Whoever sweeps holds the home's lock: nobody else is writing.
 _PLACES = ("online/", "served/", "served/*/", "indexes/*/*/", "models/*/", "tables/", "logs/")
-_UNFINISHED = (".warehouse.duckdb.*.tmp*", ".lock.*.tmp", *(f"{place}.*.tmp*" for place in _PLACES))
+_UNFINISHED = (".*.tmp*", *(f"{place}.*.tmp*" for place in _PLACES))
 CATALOGUES = ("item_features", "item_embeddings", "advertiser_embeddings")
 
 

@@ -37,10 +37,11 @@ def home(tmp_path: Path) -> Home:
 def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     tables, old = Tables(home.tables), DAY - timedelta(days=8)
     served = [Path("indexes") / VERSION / str(old), Path("served") / VERSION / f"{old}.parquet"]
-    left = home.served / VERSION / ".2026-01-01.parquet.4711.tmp"  # by a killed process
-    left.write_bytes(b"half a catal")
+    # Left by killed processes.
+    for left in (home.served / VERSION / ".2026-01-01.parquet.4711.tmp", home.root / ".last_run.json.4711.tmp"):
+        left.write_bytes(b"half of i")
     removed = sweep(home, tables, DAY, keep=DataSettings(keep_days=3), served=served)
-    assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0, unfinished=1)
+    assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0, unfinished=2)
     newest = [DAY - timedelta(days=back) for back in (2, 1, 0)]
     assert tables.days("item_embeddings", "day") == newest
     assert tables.scan("item_embeddings").collect()["embedding"].explode().sort().to_list() == [0, 1, 2]
