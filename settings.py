@@ -499,16 +499,41 @@ class Settings(BaseSettings):
     def with_value(self, name: str, value: object) -> Settings:
         """The same settings with one value by its dotted name, validated.
 
+        An entry of a setting that is a table has a name of three parts, ``examples.label_weights.checkout``.
+
         Raises:
             KeyError: there is no such setting.
             pydantic.ValidationError: the value breaks the setting's rule.
         """
-        group_name, _, field = name.partition(".")
-        group = getattr(self, group_name, None)
-        if not isinstance(group, Group) or field not in type(group).model_fields:
-            raise KeyError(name)
-        changed = type(group).model_validate({**group.model_dump(), field: value})
+        group_name, field, entry = self._parts(name)
+        group = getattr(self, group_name)
+        new = {**getattr(group, field), entry: value} if entry else value
+        changed = type(group).model_validate({**group.model_dump(), field: new})
         return self.model_copy(update={group_name: changed})
+
+    def value(self, name: str) -> Any:
+        """Return a value by its dotted name, as ``with_value``; None for an entry that a table does not have.
+
+        Raises:
+            KeyError: there is no such setting.
+        """
+        group_name, field, entry = self._parts(name)
+        value = getattr(getattr(self, group_name), field)
+        return value.get(entry) if entry else value
+
+    def _parts(self, name: str) -> tuple[str, str, str]:
+        """Return group, field and entry of a name; the entry is empty but for a table.
+
+        Raises:
+            KeyError: there is no such setting.
+        """
+        group_name, _, rest = name.partition(".")
+        field, _, entry = rest.partition(".")
+        group = getattr(self, group_name, None)
+        known = isinstance(group, Group) and field in type(group).model_fields
+        if not known or (entry and not isinstance(getattr(group, field), dict)):
+            raise KeyError(name)
+        return group_name, field, entry
 
     def flat(self) -> dict[str, str | int | float | bool]:
         """Every effective value by its dotted name, as MLflow parameters."""

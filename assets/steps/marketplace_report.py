@@ -70,6 +70,10 @@ def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> Marketp
         return None
     samples, seed = settings.evaluation.bootstrap_samples, settings.training.seed
     rows = funnel_rows(impressions, Stages(STAGES), samples=samples, seed=seed)
+    types = impressions.join(compared.period.items.select("item_id", "content_type"), on="item_id", how="left")
+    by_type = funnel_rows(
+        types.drop_nulls("content_type"), Stages(STAGES), samples=samples, seed=seed, segment=Segment.content_type
+    )
     outcomes = arm_outcomes(workspace, compared)
     arms = [] if outcomes is None else market_rows(outcomes, samples=samples, seed=seed)
     shares = {
@@ -94,7 +98,7 @@ def report_marketplace(workspace: Workspace, tags: Mapping[str, str]) -> Marketp
     report = Report(
         "marketplace",
         Protocol.market,
-        [*rows, *arms, *estimated_outcomes(workspace, compared, impressions)],
+        [*rows, *by_type, *arms, *estimated_outcomes(workspace, compared, impressions)],
         {
             **{f"share_of_impressions_on_{surface}": figure for surface, figure in shares.items()},
             **{f"survival_on_{surface}": figure for surface, figure in survival.items()},

@@ -40,7 +40,9 @@ class Stages:
         return list(self.names).index(name)
 
 
-def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed: int) -> list[ReportRow]:
+def funnel_rows(
+    impressions: pl.DataFrame, stages: Stages, *, samples: int, seed: int, segment: Segment = Segment.surface
+) -> list[ReportRow]:
     """Return the outcomes of each generator on each surface as rows, whose model is the generator.
 
     Each generator has ``retrieved`` and ``delivered`` candidates, the ``survival_rate`` (delivered over retrieved), the
@@ -58,23 +60,24 @@ def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed
     Args:
         impressions: user_id, surface, source (null: ``UNNAMED``), stage, inclusion_probability (null: 1).
         samples: of the bootstrap over users.
+        segment: the column that the candidates are told apart by, in place of the surface.
     """
     order = {name: place for place, name in enumerate(stages.names)}
     logged = impressions.select(
-        "surface",
+        pl.col(segment.value).alias("group"),
         "user_id",
         pl.col("source").fill_null(UNNAMED),
         reached=pl.col("stage").replace_strict(order, return_dtype=pl.Int64),
         weight=1 / pl.col("inclusion_probability").cast(pl.Float64).fill_null(1.0),
     )
     rows = []
-    for (surface,), of_surface in logged.sort("surface").group_by("surface", maintain_order=True):
-        counts = _Counts.of(of_surface, len(stages.names))
+    for (group,), of_group in logged.sort("group").group_by("group", maintain_order=True):
+        counts = _Counts.of(of_group, len(stages.names))
         for source, figures in counts.figures(stages, samples, seed).items():
             rows += [
-                ReportRow.of(source, metric, interval, segment=Segment.surface, group=str(surface))
+                ReportRow.of(source, metric, interval, segment=segment, group=str(group))
                 if np.isfinite(interval.estimate)
-                else ReportRow(source, metric, None, segment=Segment.surface, group=str(surface))
+                else ReportRow(source, metric, None, segment=segment, group=str(group))
                 for metric, interval in figures.items()
             ]
     return rows
@@ -82,7 +85,7 @@ def funnel_rows(impressions: pl.DataFrame, stages: Stages, *, samples: int, seed
 
 @dataclass(frozen=True)
 class _Counts:
-    """The candidates of one surface.
+    """The candidates of one group, such as a surface.
 
     Attributes:
         reached: [users, sources, stages] candidates that reached the stage or a later one, by their weights.

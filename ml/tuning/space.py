@@ -1,6 +1,7 @@
 """The settings that `adseq tune` searches, by their dotted names, each with the range that is worth trying.
 
-Only settings that leave the prepared examples as they are take part, so that all trials share the examples.
+Only settings that leave the prepared examples as they are take part, so that all trials share the examples. The weight
+of an example can be searched: it is looked up when a trial begins.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ SPACE: tuple[Dimension, ...] = (
     Range("training.temperature", 0.03, 0.2, logarithmic=True),
     Range("training.alpha_positive", 0.0, 1.0),
     Range("training.alpha_negative", 0.0, 1.2),
+    Range(
+        "examples.label_weights.add_to_cart", 0.05, 1.0, logarithmic=True
+    ),  # of an item bought too, the checkout counts
     Whole("training.maximum_epochs", 3, 12),
     Choice("model.width", (64, 96, 128)),
     Whole("model.layers", 1, 3),
@@ -81,9 +85,8 @@ CONTEXT_SPACE: tuple[Dimension, ...] = (Range("context.dropout", 0.05, 0.8),)
 
 def space_around(base: Settings, with_context: bool) -> tuple[Dimension, ...]:
     """Return the dimensions, each widened to the value that ``base`` has."""
-    values = base.flat()
     searched = SPACE + CONTEXT_SPACE if with_context else SPACE
-    return tuple(each.including(values[each.name]) for each in searched)  # type: ignore[arg-type]
+    return tuple(each.including(base.value(each.name)) for each in searched if base.value(each.name) is not None)
 
 
 def without(space: tuple[Dimension, ...], fixed: Collection[str]) -> tuple[Dimension, ...]:

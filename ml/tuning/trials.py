@@ -12,7 +12,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ml.evaluation.item_report import advertiser_codes
 from ml.evaluation.metrics import Metrics, evaluate, mlflow_name, usable_ks
 from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import EvaluationSet, validation_slice
+from ml.examples.pairs import positive_names
 from ml.examples.period import Prepared, TrainingPeriod
 from ml.training.fit import VALIDATION_KS, fit
 from ml.training.item_task import ItemTask
@@ -115,7 +116,8 @@ class Tuning:
         Raises:
             ValueError: nothing to search, no conversion in the slice, or no basket for an objective in context.
         """
-        space = without(space_around(base, objective.in_context), fixed)
+        never = {f"examples.label_weights.{name}" for name in period.event_names if name not in period.rule.event_names}
+        space = without(space_around(base, objective.in_context), fixed | never)
         if not space:
             raise ValueError("every setting that could be searched is fixed")
         earlier, prepared, asked = validation_slice(period, base)
@@ -157,12 +159,15 @@ class Tuning:
 
     def defaults(self) -> dict[str, Any]:
         """Return the value of each dimension in ``base``."""
-        values = self.base.flat()
-        return {dimension.name: values[dimension.name] for dimension in self.space}
+        return {dimension.name: self.base.value(dimension.name) for dimension in self.space}
 
     def task(self, settings: Settings) -> ItemTask:
         """Return the task of a trial under ``settings``, with its validation."""
-        return ItemTask.of(self.earlier, self.prepared, settings, self.asked)
+        rule = replace(self.earlier.rule, weights=settings.examples.label_weights)
+        _, weights = positive_names(rule, self.earlier.event_names)
+        examples = self.prepared.examples
+        weighed = replace(self.prepared, examples=replace(examples, weight=weights[examples.name]))
+        return ItemTask.of(self.earlier, weighed, settings, self.asked)
 
     def measure(self, settings: Settings, directory: Path, logger: MLFlowLogger) -> Figures:
         """Train under ``settings`` with early stopping, and measure the best epoch."""
