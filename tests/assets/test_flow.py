@@ -339,6 +339,17 @@ def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran
         ),
         *(f"{surface}.lift@10{bound}" for bound in ("", ".low", ".high")),
         *(f"market.related_pins.{source}.share_of_impressions" for source in ("category_match", "profile", "popular")),
+        *(
+            f"market.related_pins.{arm}.{metric}"
+            for arm in ("rule", "sequential", "contextual", "oracle")
+            for metric in ("survival_rate", "delivered", "share_of_impressions", "median_true_relevance", "roas")
+        ),
+        *(
+            f"market.related_pins.{figure}{bound}"
+            for figure in ("delivered_ratio", "survival_ratio", "relevance_ratio", "roas_lift")
+            for bound in ("", ".low", ".high")
+        ),
+        "market.related_pins.contextual.clicks.self_normalised",
         "advertiser.advertiser_model.recall@10",
         *(f"daily.{day}.recall@10" for day in DAYS),
         "run.seconds",
