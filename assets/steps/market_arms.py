@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import ceil
 
 import polars as pl
 
@@ -34,7 +35,7 @@ def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFr
     nothing = pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "rank": pl.Int64})
     arms = [Arm(model.value, answers.proposals(model, DEPTH)) for model in models if model in answers.lists]
     until = compared.version.trained_day
-    since = until - timedelta(days=int(compared.period.rule.window_days) - 1)
+    since = until - timedelta(days=ceil(compared.period.rule.window_days) - 1)
     return run_arms(
         workspace.landing.root,
         [Arm(NONE, nothing), *arms],

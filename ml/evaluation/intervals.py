@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ml.evaluation.metrics import check_lists, per_query, ranks_of
 from ml.retrieval.lists import Positives, RankedLists
 
+NORMAL_95 = 1.959964
+"""Standard errors from the middle to either end of a 95 % interval."""
+
 
 @dataclass(frozen=True)
 class Interval:

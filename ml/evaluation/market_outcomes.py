@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.intervals import Interval
+from ml.evaluation.intervals import NORMAL_95, Interval
 from ml.evaluation.report_rows import ReportRow, Segment
 
 Values = NDArray[np.float64]
@@ -28,7 +28,6 @@ COUNTS = (
     "value",
     "delivered_relevance",
 )
-NORMAL_95 = 1.96
 FIRST, SECOND = "contextual", "sequential"
 """The arms whose ratios have names of their own: the model with the live context, and its predecessor."""
 
@@ -70,6 +69,7 @@ class Measured:
                 "retrieved": own["retrieved"],
                 "delivered": own["delivered"],
                 "only_own": own["only_own"],
+                "passed_trim": np.divide(own["ranked"], own["retrieved"]),
                 "survival_rate": np.divide(own["delivered"], own["retrieved"]),
                 "share_of_impressions": np.divide(own["delivered"], every["delivered"]),
                 "median_true_relevance": self._median_relevance(weight),
@@ -132,8 +132,9 @@ def roas_lift(first: Measured, second: Measured) -> Interval:
 def market_rows(outcomes: pl.DataFrame, *, samples: int, seed: int) -> list[ReportRow]:
     """Return the figures of every arm on each surface, and the ratios of ``FIRST`` to ``SECOND``.
 
-    ROAS is the value of all conversions over all spend of the surface, whoever proposed the advertisement. The rows of
-    the ratios have ``FIRST`` as their model. The ratios of the country groups are of all surfaces together.
+    Requests for which no arm has a candidate are left out: the arms do not differ there. ROAS is the value of all
+    conversions over all spend of the surface, whoever proposed the ad. The rows of the ratios have ``FIRST`` as their
+    model. The ratios of the country groups are of all surfaces together.
 
     Args:
         outcomes: one row an arm, request and source: arm, request_id, user_id, surface, country_group, source, and sums
@@ -141,12 +142,15 @@ def market_rows(outcomes: pl.DataFrame, *, samples: int, seed: int) -> list[Repo
         samples: of the bootstrap over users.
     """
     rows = []
-    with_own = outcomes.filter(pl.col("source") == pl.col("arm"))["surface"].unique()
+    is_own = pl.col("source") == pl.col("arm")
+    asked = outcomes.filter(is_own)["request_id"].unique()
+    outcomes = outcomes.filter(pl.col("request_id").is_in(asked.implode()))
+    with_own = outcomes["surface"].unique()
     for surface in sorted(with_own):
         of_surface = outcomes.filter(surface=surface)
         rows += _rows(of_surface, Segment.surface, surface, samples=samples, seed=seed)
     for group in sorted(outcomes["country_group"].unique()):
-        of_group = outcomes.filter(pl.col("surface").is_in(with_own.implode()), country_group=group)
+        of_group = outcomes.filter(country_group=group)
         rows += _contrast(of_group, Segment.country, group, samples=samples, seed=seed)
     return rows
 

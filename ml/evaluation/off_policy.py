@@ -33,7 +33,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.funnel_outcomes import Stages
-from ml.evaluation.intervals import Interval
+from ml.evaluation.intervals import NORMAL_95, Interval
 from ml.evaluation.report_rows import ReportRow, Segment, rows_of
 from ml.features.cross_fit import deal_folds
 
@@ -45,8 +45,6 @@ POSITION_BUCKETS = (3, 10, 30, 100)
 """Last ranks of the buckets whose mean rewards stand in for a model; a further bucket has the rest."""
 
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
-NORMAL_95 = 1.959964
-"""Standard errors from the middle to either end of a 95 % interval."""
 
 
 @dataclass(frozen=True)

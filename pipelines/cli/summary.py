@@ -47,6 +47,7 @@ ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
 MARKET_COLUMNS: Mapping[str, tuple[str, str]] = {
     "survival": ("market", "survival_rate"),
     "delivered": ("market", "delivered"),
+    "only by it": ("market", "only_own"),
     "share of impressions": ("market", "share_of_impressions"),
     "true relevance": ("market", "median_true_relevance"),
     "ROAS": ("market", "roas"),

@@ -85,7 +85,9 @@ def test_it_finds_more_of_what_was_shown_than_the_most_shown_of_the_category(
     assert again["request_id"].unique(maintain_order=True).to_list() == requests[3:5]
 
 
-@pytest.mark.parametrize("request_id", ["r00039-999999", "r00001-000000", "mine"])
+@pytest.mark.parametrize(
+    "request_id", ["r00039-999999", "r00001-000000", "r00040-000000", "r00039--00001", "x00039x000001", "mine"]
+)
 def test_a_request_of_another_log_is_named(landing: Landing, item_ids: list[str], request_id: str) -> None:
     with pytest.raises(ValueError, match=r"request"):
         contextual_ranking(landing.root, SMALL.day_date(DAY), [request_id], item_ids=item_ids, times=1, depth=10)

@@ -1,10 +1,11 @@
-"""The market of the world: luck that belongs to a pair, known propensities, fair prices, budgets, advertisements."""
+"""The market of the world: luck that belongs to a pair, known propensities, fair prices, budgets, ads."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.assets.world import WORLD
 from warehouse.world.dynamics import World
 from warehouse.world.market.ads import NO_AD, build_ads
-from warehouse.world.market.downstream import AUCTIONED, CLICKED, IMPRESSED, RETRIEVED, second_prices
+from warehouse.world.market.downstream import AUCTIONED, CLICKED, CONVERTED, IMPRESSED, RETRIEVED, second_prices
 from warehouse.world.market.legacy_generators import Candidates, Shelves, propensity, propose
 from warehouse.world.market.luck import Luck
 from warehouse.world.market.market import BLOCKS, Market, OnsiteDay, legacy_candidates, merged
@@ -20,13 +21,14 @@ from warehouse.world.market.truth import Pairs
 from warehouse.world.names import COUNTRIES
 from warehouse.world.simulation import Day, build_world, live
 
-BUDGETS = {"budgeted_share": 0.6, "daily_budget": 0.02}
+# Budgets that end within the day, and conversions that can be counted.
+MARKET = {"budgeted_share": 0.6, "daily_budget": 0.2, "conversion_base": -1.5}
 SETTINGS = WORLD.model_copy(
     update={
         "history_days": 30,
         "impression_days": 6,
         "request_share": 0.4,
-        "market": WORLD.market.model_copy(update=BUDGETS),
+        "market": WORLD.market.model_copy(update=MARKET),
     }
 )
 LAST = SETTINGS.history_days - 1
@@ -126,7 +128,6 @@ def test_a_candidate_has_the_same_luck_whoever_proposes_it(world: World, day: Da
 
 def test_candidates_that_nobody_wants_change_no_impression(world: World, day: Day, onsite: OnsiteDay) -> None:
     today = day.market.day(LAST)
-    relevant = onsite.outcome.relevance
     asked = np.flatnonzero(onsite.requests.leaf >= 0)
     far = np.array([int(np.argmax(world.catalogue.items.leaf // 12 != leaf // 12)) for leaf in onsite.requests.leaf])
     others = Candidates(Pairs(asked, far[asked]), np.full(len(asked), 9), np.full(len(asked), np.nan))
@@ -134,7 +135,6 @@ def test_candidates_that_nobody_wants_change_no_impression(world: World, day: Da
     outcome, _ = day.market.run(today, onsite.requests, both, Luck(SETTINGS.seed))
     assert (outcome.stage[both.source == 9] < AUCTIONED).all()
     assert outcome.price_paid.sum() == pytest.approx(onsite.outcome.price_paid.sum())
-    assert relevant.max() <= 1
 
 
 def test_what_runs_is_what_the_dates_and_the_advertiser_say(world: World) -> None:
@@ -173,17 +173,50 @@ def test_a_spent_budget_ends_the_day_of_an_advertisement(world: World, day: Day,
 
 
 def test_clicks_and_conversions_come_as_often_as_their_chances_say(world: World) -> None:
-    shown = clicked = 0
-    value = expected = variance = 0.0
+    clicked, converted, clicks, conversions = 0, 0, 0.0, 0.0
     for lived in live(world, LAST):
         if lived.onsite is None:
             continue
         outcome = lived.onsite.outcome
-        at = outcome.stage >= IMPRESSED
-        shown, clicked = shown + int(at.sum()), clicked + int((outcome.stage >= CLICKED).sum())
-        value, expected = value + outcome.value.sum(), expected + outcome.expected_value.sum()
-        variance += (outcome.expected_value * 200).sum()  # a conversion is worth two hundred dollars at most, nearly
-        assert (outcome.price_paid[~at] == 0).all()
+        shown = outcome.stage >= IMPRESSED
+        clicked += int((outcome.stage >= CLICKED).sum())
+        converted += int((outcome.stage == CONVERTED).sum())
+        clicks, conversions = clicks + outcome.expected_clicks.sum(), conversions + outcome.expected_conversions.sum()
+        assert ((outcome.value > 0) == (outcome.stage == CONVERTED)).all()
+        assert (outcome.price_paid[~shown] == 0).all()
+        assert (outcome.price_paid[shown] >= SETTINGS.market.reserve).all()
         assert (outcome.stage[outcome.ad == NO_AD] == RETRIEVED).all()
-    assert 0.01 < clicked / shown < 0.2
-    assert abs(value - expected) < 4 * np.sqrt(variance)
+    assert clicks > 100
+    assert abs(clicked - clicks) < 4 * np.sqrt(clicks)
+    assert conversions > 20
+    assert abs(converted - conversions) < 4 * np.sqrt(conversions)
+
+
+def test_a_high_reserve_leaves_slots_empty_and_nobody_pays_less(world: World, day: Day, onsite: OnsiteDay) -> None:
+    reserve = float(np.quantile(onsite.outcome.price_paid[onsite.outcome.price_paid > 0], 0.8))
+    market = SETTINGS.market.model_copy(update={"reserve": reserve})
+    dear = replace(world, settings=SETTINGS.model_copy(update={"market": market}))
+    today = replace(day.market.day(LAST), world=dear)
+    outcome, _ = replace(day.market, world=dear).run(today, onsite.requests, onsite.candidates, Luck(SETTINGS.seed))
+    shown = outcome.stage >= IMPRESSED
+    assert 0 < shown.sum() < 0.8 * (onsite.outcome.stage >= IMPRESSED).sum()
+    assert (outcome.price_paid[shown] >= reserve).all()
+
+
+def test_ads_go_on_as_long_as_the_world_does() -> None:
+    """Nearly as many items are advertised after three years as in the beginning."""
+    lasting = WORLD.model_copy(update={"new_items_per_day": 0})
+    ads = build_ads(build_world(lasting, 0).catalogue, 1100)
+    shares = [float((ads.best(day) != NO_AD).any(axis=0).mean()) for day in (100, 1100)]
+    assert shares[1] > 0.9 * shares[0] > 0.6
+
+
+def test_an_ad_is_paused_only_if_its_advertiser_paused_it(world: World) -> None:
+    ads = build_ads(world.catalogue, LAST)
+    frame = ads.frame(np.arange(len(ads)), LAST)
+    began = frame.filter(pl.col("starts") <= SETTINGS.midnight(LAST))
+    share = (began["status"] == "paused").mean()
+    assert share == pytest.approx(SETTINGS.market.paused_share, abs=0.03)
+    arriving = {int(row) for number in range(LAST + 1) for row in ads.arrivals(number)}
+    paused = {int(row) for row in np.flatnonzero((frame["status"] == "paused").to_numpy() & (ads.paused_on >= 0))}
+    assert paused <= arriving

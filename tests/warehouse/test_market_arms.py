@@ -77,6 +77,7 @@ def test_a_generator_that_fits_survives_more_often_and_an_arm_without_candidates
     assert relevance.low is not None
     assert relevance.low > 2
     assert rows["none", "delivered", "search"].value == 0
+    assert {row.group for row in rows.values()} == {"related_pins", "search", "top", "other"}
     assert rows["none", "survival_rate", "search"].value is None
     shares = [rows[arm, "share_of_impressions", "search"].value for arm in ("none", FIRST, SECOND)]
     assert shares[0] == 0
@@ -108,8 +109,21 @@ def test_a_null_arm_is_level_in_93_of_100_repeats(root: Path, proposals: tuple[p
             low, high = np.quantile([each[metric] for each in drawn], [0.025, 0.975])
             level[metric] += int(low <= 1 <= high)
         lift = roas_lift(measured[one], measured[other])
+        assert 0 < lift.high - lift.low < 1
         level["roas_lift"] += int(lift.low <= 0 <= lift.high)
     assert min(level.values()) >= 93, level
+
+
+def test_a_window_before_the_launch_of_ads_has_no_row(root: Path) -> None:
+    outcomes = run_arms(root, [Arm("none", NOTHING)], since=SETTINGS.day_date(3), until=SETTINGS.day_date(5), quota=10)
+    assert not len(outcomes)
+    assert market_rows(outcomes, samples=2, seed=0) == []
+
+
+@pytest.mark.parametrize("names", [("one", "one"), ("popular", "one")])
+def test_two_sources_of_one_name_are_refused(root: Path, names: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=f"'{names[0]}' names two sources"):
+        run_arms(root, [Arm(name, NOTHING) for name in names], since=SINCE, until=UNTIL, quota=10)
 
 
 def test_candidates_of_a_request_outside_the_window_are_refused(root: Path) -> None:

@@ -1,12 +1,14 @@
 """The contextual oracle: the true probability of each item to be delivered, given subject, user and market.
 
 The market of the request's day is run many times, with other luck each time, for the scores that it took to pass the
-light ranking and to win a slot. Nothing else of the competition matters to one more candidate, so the chance of every
-item to reach these scores is computed instead of drawn (Rao-Blackwell), and some runs suffice.
+light ranking and to win a slot. The chance of every item to reach these scores is computed instead of drawn
+(Rao-Blackwell), so some runs suffice. Three small effects are left out: a candidate that passes the light ranking takes
+a place there, budgets end within the day, and the trim and the auction share one estimate of relevance.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -28,6 +30,9 @@ from warehouse.world.oracle import best_columns, item_indices, worker_threads
 from warehouse.world.simulation import build_world, live
 
 REQUESTS_A_BLOCK = 50
+LUCK_OF_THE_ORACLE = 1_000_000
+"""Added to the seed, so that no run of the oracle has the luck of the log or of an arm."""
+NAME = re.compile(r"r([0-9]{5,9})-([0-9]{6,9})")
 SMALLEST_CHANCE = 5e-3
 """An item that the relevance trim passes less often is left out: a candidate that nothing delivers."""
 
@@ -53,7 +58,10 @@ def contextual_ranking(
         ValueError: an unknown item, or a request that the world does not have.
     """
     settings = read_settings(landing_root)
-    days, numbers = _places(request_ids)
+    days, numbers = _days_and_numbers(request_ids)
+    late = np.flatnonzero(days > settings.day_number(as_of))
+    if len(late):
+        raise ValueError(f"{request_ids[int(late[0])]!r} is no request until {as_of}, the last day that was asked for.")
     world = build_world(settings, settings.day_number(as_of))
     candidates = item_indices(item_ids, world)
     lists: dict[int, Rows] = {}
@@ -61,7 +69,7 @@ def contextual_ranking(
         rows = np.flatnonzero(days == lived.number)
         if not len(rows) or lived.onsite is None:
             continue
-        asked = _asked(lived.onsite.requests, numbers[rows], [request_ids[row] for row in rows.tolist()])
+        asked = _numbered(lived.onsite.requests, numbers[rows], [request_ids[row] for row in rows.tolist()])
         odds = DeliveryOdds(world, lived.market.day(lived.number), times)
 
         def lists_of_block(first: int, odds: DeliveryOdds = odds, asked: Requests = asked) -> list[Rows]:
@@ -118,11 +126,13 @@ class DeliveryOdds:
         for run in range(self.times):
             light, auction = self._cuts(shelves, requests, run)
             ranked = _chance((truth.log_worth - light.of(pairs)) / max(market.light_noise, 1e-9))
-            won = _chance((score - np.maximum(auction.of(pairs), np.log(market.reserve))) / max(spread, 1e-9))
+            enough = np.maximum(auction.of(pairs), np.log(market.reserve) + market.relevance_weight * found)
+            won = _chance((score - enough) / max(spread, 1e-9))
             wins += ranked * won / self.times
         takes_part = propensity(self.world, shelves, requests, pairs) * self.day.participation[ad]
         odds = np.full((len(requests), items), -1.0)
-        odds[pairs.request, pairs.item] = takes_part * passes * wins
+        chance = takes_part * passes * wins
+        odds[pairs.request, pairs.item] = np.where(chance > 0, chance, -1.0)
         return odds
 
     def _cuts(self, shelves: Shelves, requests: Requests, run: int) -> tuple[_Cut, _Cut]:
@@ -130,7 +140,7 @@ class DeliveryOdds:
         market, settings = self.world.settings.market, self.world.settings
         generator = settings.generator("legacy again", requests.day, (int(requests.number[0]) << 16) + run)
         pairs = propose(self.world, shelves, requests, generator).pairs
-        luck, unspent = Luck(settings.seed + 1 + run), np.zeros(len(self.day.ads))
+        luck, unspent = Luck(settings.seed + LUCK_OF_THE_ORACLE + run), np.zeros(len(self.day.ads))
         seen = compete(self.day, requests, pairs, spent=unspent, luck=luck)
         shape = (len(requests), self.world.catalogue.items.count)
         return (
@@ -168,7 +178,7 @@ class _Cut:
         return np.where(inside, self.following[pairs.request], self.last[pairs.request])
 
 
-def _asked(requests: Requests, numbers: Rows, names: Sequence[str]) -> Requests:
+def _numbered(requests: Requests, numbers: Rows, names: Sequence[str]) -> Requests:
     """Return the requests of a day with these numbers, in this order.
 
     Raises:
@@ -192,15 +202,15 @@ def _chance(deviations: Values) -> Values:
     return chance
 
 
-def _places(request_ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _days_and_numbers(request_ids: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the day number and the number within the day of each request: ``r00210-000017`` is the 18th of day 210.
 
     Raises:
         ValueError: a request that no world has named.
     """
-    try:
-        pairs = [(int(name[1:6]), int(name[7:])) for name in request_ids]
-    except ValueError:
-        raise ValueError("a request id is not of the synthetic world, such as r00210-000017") from None
-    found = np.array(pairs, np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    found = [NAME.fullmatch(name) for name in request_ids]
+    strange = [name for name, match in zip(request_ids, found, strict=True) if match is None]
+    if strange:
+        raise ValueError(f"{strange[0]!r} is no request id of the synthetic world, such as r00210-000017")
+    pairs = np.array([match.groups() for match in found if match], np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]

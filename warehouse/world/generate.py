@@ -39,7 +39,7 @@ class WorldSummary:
 
 
 def is_world(landing_root: Path) -> bool:
-    """Whether a landing zone holds a synthetic world of this edition, so that there is an oracle for it."""
+    """Return whether a landing zone holds a synthetic world of this edition, so that there is an oracle for it."""
     try:
         read_settings(landing_root)
     except (FileNotFoundError, AnotherEdition):
@@ -57,6 +57,7 @@ def read_settings(landing_root: Path) -> WorldSettings:
     Raises:
         FileNotFoundError: the landing zone holds no synthetic world.
         AnotherEdition: the world has settings that this version does not know.
+        ValueError: the file is damaged.
     """
     path = landing_root / WORLD_FILE
     if not path.is_file():
@@ -64,7 +65,10 @@ def read_settings(landing_root: Path) -> WorldSettings:
     try:
         return WorldSettings.model_validate_json(path.read_text())
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise ValueError(f"{path} is damaged: {first['msg']}. Restore the file, or write a new world.") from error
+        place = ".".join(map(str, first["loc"]))
         raise AnotherEdition(
             f"{path}: field {place!r} is not of this version's synthetic world. There is no oracle for the log, and no "
             "further day of it. The log itself can be used like any other; `adseq demo --home NEW` writes a new world."
@@ -87,7 +91,7 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
     summary = WorldSummary(0, 0, 0, 0, 0, 0, tuple(settings.day_date(first + offset) for offset in range(days)))
     for day in live(world, first + days - 1):
         arrivals.append(deliver(world, log_sessions(world, day.sessions, day.number), day.number))
-        if day.onsite is not None:
+        if day.onsite is not None and day.number < first:
             impressions.append(log_impressions(world, day.market.ads, day.onsite))
         if day.number == first - 1:
             history = _write_history(landing, world, day.market.ads, arrivals=arrivals, impressions=impressions)

@@ -3,7 +3,7 @@
 Futures are simulated from the state by the very step that made the world. Only the course of the intents is sampled;
 the choice of items within a session is integrated exactly (Rao-Blackwell), so that some hundred futures suffice.
 
-A click on an advertisement may open an intent. The clicks until the cut-off are in the state; later ones are not in the
+A click on an ad may open an intent. The clicks until the cut-off are in the state; later ones are not in the
 futures, so what they lead to is missing from the probabilities.
 """
 

@@ -23,7 +23,7 @@ class Day:
         number: day number.
         sessions: the day's shopping.
         state: the state at the day's end; it changes when the next day is lived, so use or copy it before.
-        market: the market as the day began. onsite: the day's requests; None before advertisements were launched.
+        market: the market as the day began. onsite: the day's requests; None before ads were launched.
     """
 
     number: int

@@ -1,1 +1,1 @@
-"""The onsite market of the synthetic world: advertisements, the funnel that all candidates run through, the auction."""
+"""The onsite market of the synthetic world: ads, the funnel that all candidates run through, the auction."""

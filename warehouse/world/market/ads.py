@@ -1,4 +1,4 @@
-"""Advertisements: their bids, budgets, countries and dates, and the best one of each item in each country on a day."""
+"""Ads: their bids, budgets, countries and dates, and the best one of each item in each country on a day."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from warehouse.world.catalogue import WorldCatalogue
 from warehouse.world.names import COUNTRIES
 from warehouse.world.settings import WorldSettings
 
-FLIGHTS = 8
-"""Advertisements of an item, one after the other: more than a year of them at the default lengths."""
+FLIGHTS = 24
+"""Ads of an item, nearly one after the other: more than four years of them at the default lengths."""
 NO_AD = -1
 ACTIVE, PAUSED = "active", "paused"
 
 
 @dataclass(frozen=True)
 class Ads:
-    """All advertisements that begin by the horizon, in order of their item, then of their beginning.
+    """All ads that begin by the horizon, in order of their item, then of their beginning.
 
     Attributes:
-        item: (ads,) item index. number: (ads,) of the item's advertisements, 0 … ``FLIGHTS`` - 1.
-        first_day, last_day: (ads,) day numbers; an advertisement runs on both.
+        item: (ads,) item index. number: (ads,) of the item's ads, 0 … ``FLIGHTS`` - 1.
+        first_day, last_day: (ads,) day numbers; an ad runs on both.
         paused_on: (ads,) day number from which its advertiser has paused it; after ``last_day`` where never.
         bid: (ads,) dollars for a conversion. daily_budget: (ads,) dollars, infinite without a limit.
         country: (ads,) index of the only country, -1 for every country that the item ships to.
@@ -46,13 +46,13 @@ class Ads:
 
     @cached_property
     def ids(self) -> pl.Series:
-        """The names, ``d000012-3`` for the fourth advertisement of item 12: the same under every horizon."""
+        """The names, ``d000012-3`` for the fourth ad of item 12: the same under every horizon."""
         numbers = pl.DataFrame({"item": self.item, "number": self.number})
         return numbers.select(id=pl.format("d{}-{}", pl.col("item").cast(pl.String).str.zfill(6), "number")).to_series()
 
     @cached_property
     def keys(self) -> NDArray[np.int64]:
-        """Numbers of the advertisements for the luck (ads,), the same under every horizon."""
+        """Numbers of the ads for the luck (ads,), the same under every horizon."""
         return self.item * FLIGHTS + self.number
 
     @cached_property
@@ -60,11 +60,11 @@ class Ads:
         return np.argsort(self.bid, kind="stable")
 
     def runs(self, day: int) -> NDArray[np.bool_]:
-        """Return whether each advertisement runs on a day (ads,)."""
+        """Return whether each ad runs on a day (ads,)."""
         return (self.first_day <= day) & (day <= self.last_day) & (day < self.paused_on)
 
     def best(self, day: int) -> NDArray[np.int64]:
-        """Return the running advertisement with the highest bid of each item (countries, items), ``NO_AD`` without."""
+        """Return the running ad with the highest bid of each item (countries, items), ``NO_AD`` without."""
         items = self.catalogue.items
         found = np.full((len(COUNTRIES), items.count), NO_AD)
         running = self._by_bid[self.runs(day)[self._by_bid]]
@@ -75,17 +75,21 @@ class Ads:
         return found
 
     def arrivals(self, day: int) -> NDArray[np.int64]:
-        """Return the advertisements of which a row arrives on a day: they begin, or their advertiser pauses them."""
-        paused = (self.paused_on == day) & (self.paused_on <= self.last_day)
-        return np.flatnonzero((self.first_day == day) | paused)
+        """Return the ads of which a row arrives on a day: they begin, or their advertiser pauses them."""
+        return np.flatnonzero((self.first_day == day) | ((self.paused_on == day) & self._is_ever_paused))
+
+    @property
+    def _is_ever_paused(self) -> NDArray[np.bool_]:
+        return self.paused_on <= self.last_day
 
     def frame(self, rows: NDArray[np.int64], day: int) -> pl.DataFrame:
-        """Return the ads table (``warehouse.contracts``) of some advertisements as of a day."""
+        """Return the ads table (``warehouse.contracts``) of some ads as of a day."""
         settings, catalogue = self.catalogue.settings, self.catalogue
         midnight = int(settings.midnight(0).timestamp() * 1_000_000)
         day_length = 86_400_000_000
         local = [None if country < 0 else [COUNTRIES[country]] for country in self.country[rows]]
         budget = self.daily_budget[rows]
+        paused = ((self.paused_on <= day) & self._is_ever_paused)[rows]
         return pl.DataFrame(
             {
                 "ad_id": self.ids.gather(rows),
@@ -98,13 +102,13 @@ class Ads:
                 "countries": pl.Series(local, dtype=pl.List(pl.String)),
                 "starts": pl.Series(midnight + self.first_day[rows] * day_length).cast(pl.Datetime("us", "UTC")),
                 "ends": pl.Series(midnight + (self.last_day[rows] + 1) * day_length).cast(pl.Datetime("us", "UTC")),
-                "status": pl.Series([ACTIVE, PAUSED]).gather((self.paused_on[rows] <= day).astype(np.int64)),
+                "status": pl.Series([ACTIVE, PAUSED]).gather(paused.astype(np.int64)),
             },
         ).with_columns(campaign_id=pl.format("{}-{}", "campaign_id", pl.Series(self.number[rows])))
 
 
 def build_ads(catalogue: WorldCatalogue, last_day: int) -> Ads:
-    """Return the advertisements that begin up to and including ``last_day`` (a day number)."""
+    """Return the ads that begin up to and including ``last_day`` (a day number)."""
     items = catalogue.items
     batches = np.split(np.arange(items.count), np.flatnonzero(np.diff(items.first_day)) + 1)
     parts = [_flights(catalogue, rows) for rows in batches if len(rows)]
@@ -114,14 +118,14 @@ def build_ads(catalogue: WorldCatalogue, last_day: int) -> Ads:
 
 
 def _flights(catalogue: WorldCatalogue, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64] | NDArray[np.float64]]:
-    """Return the columns of the advertisements of the items that appear on one day."""
+    """Return the columns of the ads of the items that appear on one day."""
     settings: WorldSettings = catalogue.settings
     market, first = settings.market, int(catalogue.items.first_day[rows[0]])
     generator = settings.generator("ads", first)
     shape = (len(rows), FLIGHTS)
     length = np.maximum(np.rint(generator.exponential(market.flight_days, shape)), 3).astype(np.int64)
     pause = np.rint(generator.normal(market.pause_days, market.pause_days, shape)).astype(np.int64)
-    # Items of the first day are in the middle of an advertisement when the world begins.
+    # Items of the first day are in the middle of an ad when the world begins.
     begun = generator.integers(0, max(int(market.flight_days), 1), len(rows)) * (first == 0)
     step = np.maximum(length + pause, 1)
     start = first - begun[:, None] + np.cumsum(step, axis=1) - step

@@ -8,7 +8,7 @@ click of an arm moves nobody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -29,6 +29,26 @@ from warehouse.world.names import COUNTRIES, TOP_COUNTRIES
 from warehouse.world.oracle import item_indices
 from warehouse.world.simulation import build_world, live
 
+SCHEMA = pl.Schema(
+    {
+        "arm": pl.String(),
+        "request_id": pl.String(),
+        "user_id": pl.String(),
+        "surface": pl.String(),
+        "country_group": pl.String(),
+        "source": pl.String(),
+        "retrieved": pl.Float64(),
+        "ranked": pl.Float64(),
+        "delivered": pl.Float64(),
+        "only_own": pl.Float64(),
+        "price_paid": pl.Float64(),
+        "clicks": pl.Float64(),
+        "conversions": pl.Float64(),
+        "value": pl.Float64(),
+        "relevance": pl.Float64(),
+        "delivered_relevance": pl.Float64(),
+    }
+)
 OWN = len(LEGACY_SOURCES)
 """Number of the source of an arm's own candidates."""
 
@@ -53,7 +73,7 @@ def run_arms(landing_root: Path, arms: Sequence[Arm], *, since: date, until: dat
 
     Args:
         landing_root: a landing zone that ``write_world`` wrote.
-        quota: an arm proposes its first so many candidates that an advertisement makes eligible.
+        quota: an arm proposes its first so many candidates that an ad makes eligible.
 
     Returns:
         One row an arm, request and source that proposed anything: arm, request_id, user_id, surface, country_group
@@ -63,8 +83,9 @@ def run_arms(landing_root: Path, arms: Sequence[Arm], *, since: date, until: dat
 
     Raises:
         FileNotFoundError: the landing zone holds no synthetic world.
-        ValueError: an unknown item, or a request that the window does not have.
+        ValueError: an unknown item, a request that the window does not have, or two sources of one name.
     """
+    _refuse_equal_names(arms)
     settings = read_settings(landing_root)
     first, last = settings.day_number(since), settings.day_number(until)
     world = build_world(settings, last)
@@ -74,16 +95,24 @@ def run_arms(landing_root: Path, arms: Sequence[Arm], *, since: date, until: dat
     for lived in live(world, last):
         if lived.number < first or lived.onsite is None:
             continue
+        today, requests = lived.market.day(lived.number), lived.onsite.requests
         for arm in arms:
             market = markets.setdefault(arm.name, lived.market)
-            day, requests = market.day(lived.number), lived.onsite.requests
+            day = replace(today, participation=market.participation)
             own = by_arm[arm.name].on(day, requests, quota)
             candidates = merged(world, own, lived.onsite.candidates)
             outcome, markets[arm.name] = market.run(day, requests, candidates, Luck(settings.seed + arm.luck))
             frames.append(_counted(world, arm.name, requests, candidates=candidates, outcome=outcome))
     for arm in arms:
         by_arm[arm.name].refuse_unknown()
-    return pl.concat(frames)
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+
+
+def _refuse_equal_names(arms: Sequence[Arm]) -> None:
+    names = [*LEGACY_SOURCES, *(arm.name for arm in arms)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} names two sources: give each arm a name that no legacy generator has.")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The stages after retrieval, the same for the candidates of every generator.
 
     candidates of all generators
-        -> budget and pacing            may the advertisement take part in this request?
+        -> budget and pacing            may the ad take part in this request?
         -> relevance trim               the estimate of relevance is high enough (not on home_feed)
         -> light ranking                the best thirty over all sources, by a coarse score
         -> heavy scores                 estimates of click and conversion
@@ -40,7 +40,7 @@ class Outcome:
     """The fate of candidates, one row a pair.
 
     Attributes:
-        stage: (pairs,) the furthest stage. ad: (pairs,) row of the advertisements, ``NO_AD`` without an eligible one.
+        stage: (pairs,) the furthest stage. ad: (pairs,) row of the ads, ``NO_AD`` without an eligible one.
         relevance: (pairs,) the truth, 0 to 1.
         price_paid: (pairs,) dollars for the impression, 0 without one.
         value: (pairs,) dollars of the conversion, 0 without one.
@@ -60,11 +60,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class MarketDay:
-    """What does not change during a day.
+    """The state of the market that does not change during a day.
 
     Attributes:
         best_ad: (countries, items) as ``Ads.best``. price: (items,) dollars.
-        participation: (ads,) probability that the pacing lets each advertisement take part in a request.
+        participation: (ads,) probability that the pacing lets each ad take part in a request.
     """
 
     world: World
@@ -98,7 +98,7 @@ class Truth:
 
     @property
     def log_worth(self) -> Values:
-        """The log of bid x click x conversion: the worth of an impression to the advertiser in dollars."""
+        """Return the log of bid x click x conversion: the worth of an impression to the advertiser in dollars."""
         return self.log_bid + log_chance(self.click_odds) + log_chance(self.conversion_odds)
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Truth:
@@ -113,7 +113,7 @@ class Competition:
         trimmed: (trimmed,) rows. ranked: (ranked,) rows, with the score of the light ranking ``light``.
         bidding: (bidding,) rows, with the score of the auction ``score``; ``weight`` is its part for relevance.
         truth: of ``bidding``.
-        relevance: (pairs,) the truth, of all candidates. ad: (pairs,) row of the advertisements, ``NO_AD`` without.
+        relevance: (pairs,) the truth, of all candidates. ad: (pairs,) row of the ads, ``NO_AD`` without.
     """
 
     trimmed: Rows
@@ -172,7 +172,7 @@ def send(day: MarketDay, requests: Requests, pairs: Pairs, *, spent: Values, luc
 
     Args:
         pairs: candidates in order of request, an item once a request.
-        spent: (ads,) dollars spent since midnight; an advertisement that has spent its budget takes no part.
+        spent: (ads,) dollars spent since midnight; an ad that has spent its budget takes no part.
     """
     market, seen = day.world.settings.market, compete(day, requests, pairs, spent=spent, luck=luck)
     stage = np.full(len(pairs.item), RETRIEVED)
@@ -203,7 +203,7 @@ def second_prices(request: Rows, score: Values, weight: Values, *, slots: int, r
     a reserve. Source: Edelman, Ostrovsky and Schwarz, 2007, "Internet advertising and the generalized second-price
     auction"; with scores in logarithms, weighted as in Lahaie and Pennock, 2007.
 
-    Three advertisements ask for two slots. The first pays the second's worth, the second pays the third's:
+    Three ads ask for two slots. The first pays the second's worth, the second pays the third's:
 
     >>> one, worth = np.zeros(3, int), np.log([4.0, 3.0, 2.0])
     >>> rows, prices = second_prices(one, worth, np.zeros(3), slots=2, reserve=0.1)

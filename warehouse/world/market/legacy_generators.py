@@ -102,15 +102,15 @@ class Recipes:
     rate: Values
 
 
-def propose(world: World, shelves: Shelves, requests: Requests, generator: np.random.Generator) -> Candidates:
+def propose(world: World, shelves: Shelves, requests: Requests, random: np.random.Generator) -> Candidates:
     """Draw the candidates of requests of one day by the legacy generators."""
     recipes = recipes_of(world, shelves, requests)
-    count = generator.poisson(recipes.rate)
+    count = random.poisson(recipes.rate)
     request, recipe = np.nonzero(count)
     draws = count[request, recipe]
     request, recipe = np.repeat(request, draws), np.repeat(recipe, draws)
     country = world.population.country[requests.person[request]]
-    item = shelves.draw(country, recipes.leaf[request, recipe], generator.random(len(request)))
+    item = shelves.draw(country, recipes.leaf[request, recipe], random.random(len(request)))
     pair, first = np.unique(request * world.catalogue.items.count + item, return_index=True)
     pairs = Pairs(*np.divmod(pair, world.catalogue.items.count))
     kept = pairs.item != requests.subject[pairs.request]

@@ -21,28 +21,28 @@ class Luck:
 
     seed: int
 
-    def uniform(self, purpose: str, request: Words, subject: NDArray[np.int64]) -> NDArray[np.float64]:
+    def uniform(self, purpose: str, request: Words, number: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return a number in (0, 1) for each pair [pairs], uniform, independent between purposes and pairs.
 
         Args:
             request: keys of requests [pairs].
-            subject: number of the item, or of anything else that the purpose is about [pairs].
+            number: of the item, or of another thing that the purpose is about [pairs].
         """
-        return _fraction(self._words(purpose, request, subject) >> np.uint64(11), 53)
+        return _fraction(self._words(purpose, request, number) >> np.uint64(11), 53)
 
-    def normal(self, purpose: str, request: Words, subject: NDArray[np.int64]) -> NDArray[np.float64]:
+    def normal(self, purpose: str, request: Words, number: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return a standard normal number for each pair [pairs]; arguments as ``uniform``.
 
         Source: Box and Muller, 1958, "A note on the generation of random normal deviates".
         """
-        words = self._words(purpose, request, subject)
+        words = self._words(purpose, request, number)
         radius = np.sqrt(-2 * np.log(_fraction(words >> np.uint64(32), 32)))
         drawn: NDArray[np.float64] = radius * np.cos(2 * np.pi * _fraction(words & np.uint64(2**32 - 1), 32))
         return drawn
 
-    def _words(self, purpose: str, request: Words, subject: NDArray[np.int64]) -> Words:
+    def _words(self, purpose: str, request: Words, number: NDArray[np.int64]) -> Words:
         start = np.array([zlib.crc32(purpose.encode()) << 32 | self.seed % 2**32], np.uint64)
-        return _mix(_mix(request ^ _mix(start)) + subject.astype(np.uint64))
+        return _mix(_mix(request ^ _mix(start)) + number.astype(np.uint64))
 
 
 def _fraction(words: Words, bits: int) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from warehouse.world.market.requests import Requests, draw_requests
 from warehouse.world.market.truth import Pairs, Values
 
 BLOCKS = 4
-"""Parts of a day after which spending is added up: an advertisement stops up to six hours late."""
+"""Parts of a day after which spending is added up: an ad stops up to six hours late."""
 SECONDS_A_BLOCK = 86_400 / BLOCKS
 
 
@@ -32,7 +32,7 @@ class OnsiteDay:
 
 @dataclass(frozen=True)
 class Market:
-    """The advertisements and their pacing, which depends on the days before.
+    """The ads and their pacing, which depends on the days before.
 
     Attributes:
         participation: (ads,) probability of taking part in a request on the coming day.
@@ -74,7 +74,7 @@ class Market:
     def _paced(self, spent: Values) -> Values:
         """Return the participation of the next day, so that a budget lasts for it if the day is like this one.
 
-        Source: probabilistic throttling; Agarwal et al., 2014, "Budget pacing for targeted online advertisements at
+        Source: probabilistic throttling; Agarwal et al., 2014, "Budget pacing for targeted online ads at
         LinkedIn", in its simplest form, once a day.
         """
         floor = self.world.settings.market.participation_floor
@@ -86,7 +86,7 @@ class Market:
 
 
 def legacy_candidates(world: World, day: MarketDay, requests: Requests) -> Candidates:
-    """Return what the legacy generators proposed on the requests of a whole day: the same whenever it is asked."""
+    """Return the candidates of the legacy generators for the requests of a whole day, the same at each call."""
     shelves = Shelves.of(world, day.best_ad, requests.day)
     return propose(world, shelves, requests, world.settings.generator("legacy", requests.day))
 
@@ -130,12 +130,12 @@ def _move_intents(world: World, state: State, requests: Requests, *, candidates:
     state.stage[turned] = np.minimum(state.stage[turned] + 1, LAST_STAGE)
 
 
-def merged(world: World, generator: Candidates, legacy: Candidates) -> Candidates:
-    """Return the candidates of a generator and of the legacy generators, each item once a request.
+def merged(world: World, own: Candidates, legacy: Candidates) -> Candidates:
+    """Return the candidates of one more generator and of the legacy generators, each item once a request.
 
-    An item that both propose counts for the generator, and keeps the propensity of the legacy generators.
+    An item that both propose counts for the one more, and keeps the propensity of the legacy generators.
     """
-    both = (generator, legacy)
+    both = (own, legacy)
     key = np.concatenate([each.pairs.request * world.catalogue.items.count + each.pairs.item for each in both])
     _, last = np.unique(key[::-1], return_index=True)
     key, first = np.unique(key, return_index=True)

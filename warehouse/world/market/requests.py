@@ -1,4 +1,4 @@
-"""Onsite requests for advertisements: who asks, from which surface, beside what."""
+"""Onsite requests for ads: who asks, from which surface, beside what."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def draw_requests(world: World, state: State, day: int) -> Requests:
         leaf=np.where(surface == HOME_FEED, -1, leaf),
         style=shown,
         word=word,
-        intent_leaf=state.leaf[row].copy(),
-        intent_style=state.style[row].copy(),
+        intent_leaf=state.leaf[row],
+        intent_style=state.style[row],
         newest=np.where(state.leaf[row, newest] >= 0, state.leaf[row, newest], -1),
     )
     return drawn.take(np.argsort(second, kind="stable"))

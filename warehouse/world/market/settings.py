@@ -9,20 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class MarketSettings(BaseModel):
-    """The advertisements, the legacy generators, the stages after them, and the effect of a click."""
+    """The ads, the legacy generators, the stages after them, and the effect of a click."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Advertisements
+    # Ads
     flight_days: float = Field(
-        60.0, gt=0, description="Mean length of the time for which an advertisement runs: campaigns last some months."
+        60.0, gt=0, description="Mean length of the time for which an ad runs: campaigns last some months."
     )
     pause_days: float = Field(
-        8.0, ge=0, description="Mean time between two advertisements of an item: one item in eight is not advertised."
+        8.0, ge=0, description="Mean time between two ads of an item: a fifth of the items is not advertised on a day."
     )
-    paused_share: float = Field(
-        0.05, ge=0, le=1, description="Advertisements that their advertiser pauses before they end."
-    )
+    paused_share: float = Field(0.05, ge=0, le=1, description="Ads that their advertiser pauses before they end.")
     bid_level: float = Field(
         2.0, gt=0, description="Bid for a conversion in dollars at a price of 1: about a tenth of a price of 50."
     )
@@ -32,9 +30,9 @@ class MarketSettings(BaseModel):
     bid_spread: float = Field(
         0.4, ge=0, description="Standard deviation of the log bid at one price: advertisers value a customer otherwise."
     )
-    local_share: float = Field(0.15, ge=0, le=1, description="Advertisements for one country only.")
+    local_share: float = Field(0.15, ge=0, le=1, description="Ads for one country only.")
     budgeted_share: float = Field(
-        0.3, ge=0, le=1, description="Advertisements with a daily budget that can run out; the others have enough."
+        0.3, ge=0, le=1, description="Ads with a daily budget that can run out; the others have enough."
     )
     daily_budget: float = Field(
         0.05,
@@ -84,10 +82,10 @@ class MarketSettings(BaseModel):
     light_size: int = Field(30, ge=1, description="Candidates that the light ranking passes on.")
     heavy_noise: float = Field(0.3, ge=0, description="Error of each heavy model, in log-odds.")
     relevance_weight: float = Field(1.0, ge=0, description="Weight of relevance in the log score of the auction.")
-    reserve: float = Field(0.001, ge=0, description="Lowest price of an impression in dollars: a CPM of 1.")
-    slots: int = Field(4, ge=1, description="Advertisements shown on a request.")
+    reserve: float = Field(0.001, gt=0, description="Lowest price of an impression in dollars: a CPM of 1.")
+    slots: int = Field(4, ge=1, description="Ads shown on a request.")
     participation_floor: float = Field(
-        0.1, gt=0, le=1, description="An advertisement's pacing lets it take part in one request of ten at least."
+        0.1, gt=0, le=1, description="An ad's pacing lets it take part in one request of ten at least."
     )
 
     # The log, and the effect on the user
