@@ -19,21 +19,13 @@ NONE = "none"
 def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame | None:
     """Return the outcomes of every arm, as ``run_arms``; None where the log is not the synthetic world."""
     from ml.evaluation.answers_by_surface import DEPTH
-    from ml.evaluation.model_names import ModelName
+    from ml.evaluation.model_names import ARMS
 
     answers, settings = contextual_answers(workspace, compared), workspace.settings.evaluation
     if answers is None or not answers.is_of_world:
         return None
-    models = (
-        ModelName.rule,
-        ModelName.parts,
-        ModelName.sequential,
-        ModelName.contextual_without_context,
-        ModelName.contextual,
-        ModelName.oracle,
-    )
     nothing = pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "rank": pl.Int64})
-    arms = [Arm(model.value, answers.proposals(model, DEPTH)) for model in models if model in answers.lists]
+    arms = [Arm(model.value, answers.proposals(model, DEPTH)) for model in ARMS if model in answers.lists]
     until = compared.version.trained_day
     since = until - timedelta(days=ceil(compared.period.rule.window_days) - 1)
     return run_arms(

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.intervals import Interval
+from ml.evaluation.intervals import Interval, percentile_interval
 from ml.evaluation.report_rows import ReportRow, Segment
 
 UNNAMED = "unnamed"
@@ -114,7 +114,7 @@ class _Counts:
             drawn.append(_rates((weight @ flat).reshape(self.reached.shape[1:]), stages))
         return {
             source: {
-                metric: Interval(float(values[row]), *_bounds([each[metric][row] for each in drawn]))
+                metric: percentile_interval(float(values[row]), [each[metric][row] for each in drawn])
                 for metric, values in estimate.items()
             }
             for row, source in enumerate(self.sources)
@@ -135,12 +135,3 @@ def _rates(reached: NDArray[np.float64], stages: Stages) -> Mapping[str, NDArray
             "conversion_rate": converted / clicked,
             **{f"reached_{name}": reached[:, place] / retrieved for place, name in enumerate(stages.names) if place},
         }
-
-
-def _bounds(drawn: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the draws that have a value; NaN where there are none."""
-    known = np.array([each for each in drawn if np.isfinite(each)])
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)

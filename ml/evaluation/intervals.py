@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,19 @@ class Interval:
     estimate: float
     low: float
     high: float
+
+
+def percentile_interval(estimate: float, drawn: Sequence[float]) -> Interval:
+    """Return an estimate with the 95 % interval of its resamples; those without a finite value are left out.
+
+    >>> percentile_interval(2.0, [1.0, 2.0, 3.0, float("nan")])
+    Interval(estimate=2.0, low=1.05, high=2.95)
+    """
+    known = np.array([each for each in drawn if np.isfinite(each)])
+    if not len(known):
+        return Interval(estimate, float("nan"), float("nan"))
+    low, high = np.quantile(known, [0.025, 0.975])
+    return Interval(estimate, float(low), float(high))
 
 
 def confidence_interval(

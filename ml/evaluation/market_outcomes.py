@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.intervals import NORMAL_95, Interval
+from ml.evaluation.intervals import NORMAL_95, Interval, percentile_interval
+from ml.evaluation.model_names import ModelName
 from ml.evaluation.report_rows import ReportRow, Segment
 
 Values = NDArray[np.float64]
@@ -28,7 +29,7 @@ COUNTS = (
     "value",
     "delivered_relevance",
 )
-FIRST, SECOND = "contextual", "sequential"
+FIRST, SECOND = ModelName.contextual.value, ModelName.sequential.value
 """The arms whose ratios have names of their own: the model with the live context, and its predecessor."""
 
 
@@ -195,10 +196,5 @@ def _weights(users: int, samples: int, seed: int) -> list[Values]:
 
 
 def _intervals(estimate: dict[str, float], drawn: Sequence[dict[str, float]]) -> dict[str, Interval]:
-    """Return each figure with the 95 % interval of its resamples that have a value."""
-    found = {}
-    for metric, value in estimate.items():
-        known = [each[metric] for each in drawn if np.isfinite(each[metric])]
-        low, high = np.quantile(known, [0.025, 0.975]) if known else (float("nan"), float("nan"))
-        found[metric] = Interval(value, float(low), float(high))
-    return found
+    """Return each figure with the interval of its resamples."""
+    return {metric: percentile_interval(value, [each[metric] for each in drawn]) for metric, value in estimate.items()}

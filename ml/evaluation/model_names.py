@@ -123,6 +123,15 @@ class ModelName(StrEnum):
 BASELINES = tuple(model for model in ModelName if isinstance(model.kind, Counted))
 TRAINED = tuple(model for model in ModelName if isinstance(model.kind, Trained) and model.kind.with_every_version)
 """What every training of a version trains for the reports."""
+ARMS = (
+    ModelName.rule,
+    ModelName.parts,
+    ModelName.sequential,
+    ModelName.contextual_without_context,
+    ModelName.contextual,
+    ModelName.oracle,
+)
+"""The models whose candidates run through the market of the synthetic world, an arm each."""
 EVALUABLE = tuple(model for model in ModelName if not isinstance(model.kind, Truth))
 """What ``adseq evaluate`` can ask."""
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ml.evaluation.model_names import LABELS, AdvertiserModelName, ModelName
+from ml.evaluation.model_names import ARMS, LABELS, AdvertiserModelName, ModelName
 from ml.evaluation.report_rows import FUNNELS, FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
 from pipelines.cli.summary_figures import report_rows
 from settings import AdvertiserSettings, TrainingSettings
@@ -52,14 +52,6 @@ MARKET_COLUMNS: Mapping[str, tuple[str, str]] = {
     "true relevance": ("market", "median_true_relevance"),
     "ROAS": ("market", "roas"),
 }
-ARMS = (
-    ModelName.rule,
-    ModelName.parts,
-    ModelName.sequential,
-    ModelName.contextual_without_context,
-    ModelName.contextual,
-    ModelName.oracle,
-)
 
 NEXT: Mapping[str, str] = {
     "make ui": "the asset graph in Dagster, the runs in MLflow",
