@@ -19,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 UNKNOWN_ADVERTISER = "unknown"  # of events and items whose advertiser the log does not name
+AD_CLICK, AD_CONVERSION = "ad_click", "ad_conversion"
+ONSITE_EVENTS = (AD_CLICK, AD_CONVERSION)
+"""Names of the events that impressions are turned into. They are in sequences only: no statistic, graph, baseline or
+label counts them."""
 
 
 class UserEncoder(StrEnum):

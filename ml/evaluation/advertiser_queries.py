@@ -93,7 +93,7 @@ def _repeated(log: EventLog, found: Examples, known_until: NDArray[np.int64]) ->
     """Return whether each example's advertiser occurs in the user's history."""
     size = int(log.item.max(initial=0)) + 1
     user = log.user_of_event()
-    before = (np.arange(log.events) < known_until[user]) & (log.item >= 0)
+    before = (np.arange(log.events) < known_until[user]) & (log.offsite.item >= 0)
     return np.isin(found.user * size + found.item, user[before] * size + log.item[before])
 
 

@@ -130,10 +130,12 @@ def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float3
     place[queries.index] = np.arange(len(queries.index))
     others = popularity / (popularity.max(initial=0) + 1)  # below 1
 
+    own_log = queries.log.offsite
+
     def scores(start: int, stop: int) -> NDArray[np.float32]:
         begin, end = queries.log.offsets[queries.user[start:stop]], queries.history_end[start:stop]
         flat, query = ranges(begin, end)
-        row = queries.log.item[flat]
+        row = own_log.item[flat]
         column = np.where(row >= 0, place[np.maximum(row, 0)], -1)
         dense = np.repeat(others[None], stop - start, axis=0)
         own = column >= 0

@@ -70,7 +70,8 @@ def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> Ranked
     """
     dataset, queries = asked.dataset, asked.queries
     if model is ModelName.item_knn:
-        knn = ItemKNN.fit(asked.learnt.user_of_event(), asked.learnt.item, len(dataset.features))
+        learnt = asked.learnt.offsite
+        knn = ItemKNN.fit(learnt.user_of_event(), learnt.item, len(dataset.features))
         return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
     ever, recent = (asked.events_of_items(window)[queries.candidates] for window in (None, asked.recent_days))
     if model is ModelName.rule:
@@ -126,7 +127,7 @@ def _groups(dataset: Dataset) -> list[NDArray[np.int64]]:
 
 def _subject_or_newest(asked: EvaluationSet) -> NDArray[np.int64]:
     """Return the subject of each query, else the newest item of the user's history, else -1 [queries]."""
-    queries, log = asked.queries, asked.dataset.log
+    queries, log = asked.queries, asked.dataset.log.offsite
     subject = queries.context.subject.copy()
     missing = np.flatnonzero((subject < 0) & (queries.user >= 0))
     flat, owner = ranges(log.offsets[queries.user[missing]], queries.history_end[missing])
@@ -145,4 +146,4 @@ def _context_or_history(asked: EvaluationSet) -> Ragged:
     known = np.flatnonzero(queries.user >= 0)
     user = queries.user[known]
     flat, owner = ranges(asked.dataset.log.offsets[user], queries.history_end[known])
-    return Ragged.from_pairs(known[owner], asked.dataset.log.item[flat], len(queries))
+    return Ragged.from_pairs(known[owner], asked.dataset.log.offsite.item[flat], len(queries))

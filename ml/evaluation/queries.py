@@ -108,7 +108,7 @@ def seen_items(
 ) -> Ragged:
     """Return each query's own items, which may not be retrieved, as rows of the candidates."""
     flat, owner = ranges(log.offsets[users], history_end)
-    item = log.item[flat]
+    item = log.offsite.item[flat]
     row = np.where(item >= 0, position[np.maximum(item, 0)], -1)
     return Ragged.from_pairs(owner[row >= 0], row[row >= 0], len(users))
 
@@ -250,6 +250,7 @@ def subject_appended(asked: EvaluationSet, event_name: str) -> EvaluationSet:
         name=np.concatenate((log.name, np.full(len(shown), dataset.event_names.index(event_name) + 1)))[source],
         advertiser=np.concatenate((log.advertiser, dataset.features.advertiser[subject]))[source],
         seconds=np.concatenate((log.seconds, np.maximum(queries.as_of, last[shown])))[source],
+        onsite=None if log.onsite is None else np.concatenate((log.onsite, np.zeros(len(shown), bool)))[source],
     )
     demographics = dataset.users_demographics(queries.user)
     return replace(

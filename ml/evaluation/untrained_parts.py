@@ -193,7 +193,7 @@ def _traits_of_items(traits: Traits, dataset: Dataset) -> Vectors:
 
 def _mean_of_newest(asked: EvaluationSet, items: Vectors, count: int) -> Vectors:
     """Return the mean traits of each user's newest events [queries, T]; zero for a user without any."""
-    queries, log = asked.queries, asked.dataset.log
+    queries, log = asked.queries, asked.dataset.log.offsite
     known = np.flatnonzero(queries.user >= 0)
     slices = newest(log, queries.user[known], queries.history_end[known], count)
     flat, owner = ranges(slices.start, slices.end)

@@ -18,7 +18,7 @@ from ml.features.advertisers import Advertisers, advertiser_ids, advertiser_of_e
 from ml.features.content import ContentBasis
 from ml.features.cross_fit import CrossFit, uncrossed
 from ml.features.dataset import Dataset, build_dataset
-from ml.features.event_log import EventLog
+from ml.features.event_log import EventLog, offsite_events
 from settings import Objective, Settings
 
 
@@ -32,7 +32,7 @@ class AdvertiserPeriod:
     @classmethod
     def of(cls, period: TrainingPeriod) -> AdvertiserPeriod:
         """Return the period with the advertisers of all its events and items."""
-        return cls(period, advertiser_ids(period.events, period.items))
+        return cls(period, advertiser_ids(offsite_events(period.events), period.items))
 
     def until(self, end: float) -> AdvertiserPeriod:
         """Return the same period ended earlier; the rows of the advertisers stay the same."""
@@ -92,8 +92,9 @@ def advertiser_data(
         basis=basis,
         seed=seed,
     )
+    counted = offsite_events(period.events)
     advertisers = build_advertisers(
-        dataset.features, period.events, period.items, ids=known.advertiser_ids, settings=settings.features
+        dataset.features, counted, period.items, ids=known.advertiser_ids, settings=settings.features
     )
     log = by_advertiser(dataset.log, period.events, advertisers)
     return AdvertiserData(dataset, advertisers, log, uncrossed(dataset.features, dataset.log.users))

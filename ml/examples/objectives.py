@@ -53,7 +53,7 @@ class Labels:
     @staticmethod
     def of(log: EventLog, rule: LabelRule, event_names: list[str]) -> Labels:
         names, weights = positive_names(rule, event_names)
-        events = pl.DataFrame({"user": log.user_of_event(), "item": log.item, "flat": np.arange(log.events)})
+        events = pl.DataFrame({"user": log.user_of_event(), "item": log.offsite.item, "flat": np.arange(log.events)})
         first = events.select(pl.col("flat").min().over("user", "item"))["flat"].to_numpy()
         flat = np.flatnonzero(np.isin(log.name, names) & (log.item >= 0))
         return Labels(rule, flat, first[flat], weights)

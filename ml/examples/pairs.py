@@ -129,7 +129,7 @@ def _history_pairs(log: EventLog, users: pl.Series, known_until: NDArray[np.int6
     """Return the distinct pairs (user, item) that ``users`` had before the cut-off."""
     rows = users.to_numpy()
     positions, owner = ranges(log.offsets[rows], known_until[rows])
-    return pl.DataFrame({"user": rows[owner], "item": log.item[positions]}).unique()
+    return pl.DataFrame({"user": rows[owner], "item": log.offsite.item[positions]}).unique()
 
 
 def ranges(start: NDArray[np.int64], end: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

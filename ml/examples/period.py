@@ -30,7 +30,7 @@ from settings import ContextRecipe, Settings
 class TrainingPeriod:
     """All data that a model may learn from."""
 
-    events: pl.DataFrame  # sorted by user_id, event_time, event_id; all before ``end``
+    events: pl.DataFrame  # sorted by user_id, event_time, event_id; all before ``end``; onsite events among them
     items: pl.DataFrame  # the catalogue as of ``end``
     users: pl.DataFrame
     end: float  # seconds since 1970 UTC, exclusive
@@ -117,7 +117,8 @@ def content_folds(dataset: Dataset, period: TrainingPeriod, settings: Settings) 
     folds = settings.features.cross_fit_folds
     if folds == 1:
         return uncrossed(dataset.features, dataset.log.users)
-    return cross_fit(period.items.sort("item_id"), dataset.log, dataset.basis, folds=folds, seed=settings.training.seed)
+    items, seed = period.items.sort("item_id"), settings.training.seed
+    return cross_fit(items, dataset.log.offsite, dataset.basis, folds=folds, seed=seed)
 
 
 def period_examples(period: TrainingPeriod, dataset: Dataset, settings: Settings) -> Examples:
@@ -171,7 +172,7 @@ def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
     log, seed = prepared.dataset.log, settings.training.seed
     subjects = synthetic_subjects(
         prepared.examples,
-        log,
+        log.offsite,
         prepared.dataset.features,
         recipe=settings.context.recipe,
         fold_of_user=deal_folds(log.users, settings.features.cross_fit_folds, seed),

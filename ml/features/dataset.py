@@ -46,7 +46,8 @@ def build_dataset(
     """Derive features, statistics and, where no ``basis`` is given, the content basis from ``events``.
 
     Args:
-        events: user_id, event_time, event_name, item_id, advertiser_id; sorted by user, then time.
+        events: user_id, event_time, event_name, item_id, advertiser_id; sorted by user, then time. Onsite events are in
+            the log, and nothing counts them.
         items: the catalogue (item_id unique). users: user_id, age, gender, country.
     """
     items = items.sort("item_id")
@@ -57,12 +58,13 @@ def build_dataset(
         advertiser_buckets=settings.advertiser_buckets,
         advertiser_hashes=settings.advertiser_hashes,
     )
-    basis = basis or build_content_basis(items, log, settings, seed)
+    counted = log.offsite
+    basis = basis or build_content_basis(items, counted, settings, seed)
     return Dataset(
         features=build_item_features(items, basis, settings),
         basis=basis,
         log=log,
-        statistics=catalogue_statistics(items, log.item, log.seconds, settings.statistics_windows_days),
+        statistics=catalogue_statistics(items, counted.item, counted.seconds, settings.statistics_windows_days),
         demographics=demographic_buckets(users, log.user_ids),
         event_names=event_names,
     )

@@ -6,13 +6,14 @@ The history of a training example is a slice of the log, never a copy, so furthe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ml.features.hashing import hash_column, known_advertisers
+from settings import ONSITE_EVENTS
 
 UNKNOWN_NAME = 0
 SPREAD = 1.5  # narrower wastes less padding, but each batch has a fixed cost
@@ -36,6 +37,7 @@ class EventLog:
     name: NDArray[np.int64]  # [events] code of the event name, 0 = unknown
     advertiser: NDArray[np.int64]  # [events, hashes] buckets
     seconds: NDArray[np.float64]  # [events] event time, seconds since 1970 UTC
+    onsite: NDArray[np.bool_] | None = None  # [events] whether the event is a click or conversion of an ad; None: none
 
     @property
     def users(self) -> int:
@@ -49,6 +51,19 @@ class EventLog:
     def end(self) -> float:
         """Return the instant just after the newest event, in seconds; 0 without events."""
         return float(np.nextafter(self.seconds.max(), np.inf)) if self.events else 0.0
+
+    @property
+    def offsite(self) -> EventLog:
+        """Return the log in which no onsite event names an item: the log that is counted.
+
+        Item statistics, the graph, baselines and the items of a user's own history come from this log. The encoder
+        reads the log itself.
+
+        >>> log = replace(_drawn_log(), onsite=np.array([False, False, True, False, False]))
+        >>> log.offsite.item.tolist()
+        [7, 8, -1, 7, 8]
+        """
+        return self if self.onsite is None else replace(self, item=np.where(self.onsite, -1, self.item))
 
     def user_of_event(self) -> NDArray[np.int64]:
         """Return the user row of each event [events]."""
@@ -156,6 +171,7 @@ def _event_log(
     names = pl.DataFrame(
         {"name": event_names, "code": range(1, len(event_names) + 1)}, schema_overrides={"code": pl.Int64}
     )
+    onsite = is_onsite(events["event_name"])
     code = events.select(name="event_name").join(names, on="name", how="left", maintain_order="left")["code"]
     return EventLog(
         user_ids=user_ids,
@@ -164,7 +180,18 @@ def _event_log(
         name=code.fill_null(UNKNOWN_NAME).to_numpy(),
         advertiser=hash_column(known_advertisers(events["advertiser_id"]), advertiser_buckets, advertiser_hashes),
         seconds=to_seconds(events["event_time"]),
+        onsite=onsite if onsite.any() else None,
     )
+
+
+def is_onsite(event_names: pl.Series) -> NDArray[np.bool_]:
+    """Return which events are clicks or conversions of ads [events]."""
+    return event_names.is_in(ONSITE_EVENTS).fill_null(False).to_numpy()
+
+
+def offsite_events(events: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of a log that are counted: all but the clicks and conversions of ads."""
+    return events.filter(pl.Series(~is_onsite(events["event_name"])))
 
 
 def newest(log: EventLog, users: NDArray[np.int64], end: NDArray[np.int64], length: int) -> Slices:
