@@ -65,7 +65,7 @@ def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
     item_versions(workspace.tables, workspace.home).record_deployment(day, version)
     started = time.perf_counter()
     renewed = renew_full_inference(workspace, version)
-    caught_up = missing_days(workspace.tables, version, day)
+    caught_up = missing_days(workspace, version, day)
     for earlier in caught_up:
         encode_day(workspace, version, earlier)
     inferred = encode_day(workspace, version, day)

@@ -21,6 +21,8 @@ from warehouse.landing import ManifestError
 from warehouse.spill import MemoryTooSmall
 
 GROUP = "ingest"
+FIRST = {"dagster/priority": "1"}
+"""Runs before what is ready at the same time: the sequences read impressions, and do not depend on them (see there)."""
 WITHIN_QUARANTINE = "quarantine_share_within_bound"
 DESCRIPTIONS = {
     LandingTable.events: "Offsite conversion events that arrived on the day: validated, deduplicated by user_id and "
@@ -75,6 +77,7 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
         owners=[DATA_PLATFORM],
         description=DESCRIPTIONS[table],
         metadata=delta_schema(table),
+        op_tags=FIRST if table is LandingTable.impressions else None,
         check_specs=[
             dg.AssetCheckSpec(
                 WITHIN_QUARANTINE, asset=table.value, blocking=True, description="Rows that break the contract."

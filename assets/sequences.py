@@ -11,6 +11,8 @@ from assets.common.workspace import Workspace
 from assets.ingest import events
 from assets.quality import data_quality
 from assets.steps.versions import sequence_shape
+from warehouse.contracts import LandingTable
+from warehouse.onsite_events import impressions_wait
 from warehouse.stored_sequences import write_sequences
 
 
@@ -21,7 +23,8 @@ from warehouse.stored_sequences import write_sequences
     kinds={"duckdb", "polars", "deltalake"},
     owners=[DATA_PLATFORM],
     description="For each user with an event that arrived on the day: their newest events within the look-back window, "
-    "oldest first, in the order (event_time, event_id). Computed from the event log, so any day stands alone.",
+    "oldest first, in the order (event_time, event_id). Computed from the event log, so any day stands alone. "
+    "Clicked and converted impressions are events, too, where the manifest says `onsite_events`.",
     metadata=columns(
         user_id="String",
         event_id="List(String)",
@@ -32,12 +35,14 @@ from warehouse.stored_sequences import write_sequences
         value="List(Float64): in the event's currency",
         maximum_length="Int32: the length that the sequence was cut to, that of the model which serves the day",
         lookback_days="Int32: the look-back of that model",
+        onsite_events="Boolean: whether clicked and converted impressions are in the sequence",
     ),
 )
 def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     from ml.figures.charts import history_length_histogram
 
     day = date.fromisoformat(context.partition_key)
+    _require_impressions(workspace, day)
     shape = sequence_shape(workspace, day)
     write_sequences(
         workspace.tables, workspace.landing, day, shape=shape, memory_gib=workspace.settings.data.memory_gib
@@ -56,3 +61,22 @@ def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
             "lengths": picture(history_length_histogram(lengths.to_numpy(), str(day)), "sequence lengths"),
         }
     )
+
+
+def _require_impressions(workspace: Workspace, day: date) -> None:
+    """Raise if onsite events are events of sequences, and the day's impressions are not ingested as they have landed.
+
+    The asset does not depend on the asset ``impressions``: a day whose impressions are broken can be served where the
+    sequences hold no onsite events.
+
+    Raises:
+        dagster.Failure: with what to do.
+    """
+    if impressions_wait(workspace.tables, workspace.landing, day):
+        folder = workspace.landing.folder(LandingTable.impressions, day)
+        raise dg.Failure(
+            f"The impressions of {day} are not ingested as they lie in {folder}, and the manifest says onsite_events: "
+            "sequences would lack their clicks. Materialize `impressions` of the day first; if that failed, correct "
+            "the files before.",
+            allow_retries=False,
+        )

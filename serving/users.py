@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ml.features.dataset import demographic_buckets
 from serving.contracts import Demographics
+from settings import ONSITE_EVENTS
 from warehouse.online import DamagedRecord, OnlineStore, StateRecord
 from warehouse.online.publication import SEQUENCES, USERS, Publication
 from warehouse.online.records import json_in, stamp_in
@@ -43,8 +44,9 @@ class KnownUser:
 
     @property
     def seen(self) -> set[str]:
-        """Return the items of the history."""
-        return {event.item_id for event in self.history if event.item_id is not None}
+        """Return the items of the history, but for those of ads alone."""
+        offsite = (event for event in self.history if event.event_name not in ONSITE_EVENTS)
+        return {event.item_id for event in offsite if event.item_id is not None}
 
 
 class _Reader:

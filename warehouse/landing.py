@@ -55,6 +55,9 @@ class Manifest(BaseModel):
     )
     time_zone: str = Field("UTC", description="Days begin at midnight of this zone.")
     synthetic: bool = Field(False, description="No row is about a person: users then have the same keys everywhere.")
+    onsite_events: bool = Field(
+        False, description="Whether clicked and converted impressions are events of the user's sequence, too."
+    )
     repeats_count: bool = Field(
         True, description="Whether an item of the user's own history may be a positive and a candidate again."
     )

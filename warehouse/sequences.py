@@ -1,7 +1,8 @@
 """Per-user behaviour sequences, computed from the event log (never from yesterday's sequences), in DuckDB.
 
 A sequence is as of a day: the user's newest events that had arrived by that day and happened before its end, within the
-look-back window, in the total order (event_time, event_id).
+look-back window, in the total order (event_time, event_id). Where the manifest says ``onsite_events``, clicked and
+converted impressions are events, too (``warehouse.onsite_events``).
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import polars as pl
 from settings import DataSettings, SequenceSettings
 from warehouse.days import day_end
 from warehouse.landing import Landing
+from warehouse.onsite_events import EVENT_SCHEMA, EventFiles, days_with_arrivals
 from warehouse.spill import staging
 from warehouse.tables import Tables
 
 MEMORY_GIB = DataSettings().memory_gib  # of reading and sorting, without what the sequences themselves take
 
-# `events` are the Delta table's current files; `days` the wanted days with their window [window_start, window_end).
+# `events` are the offsite and onsite events; `days` the wanted days with their window [window_start, window_end).
 # Users are pruned to those active on a wanted day before anything is sorted, so that a day costs what its users cost.
 # The rows come sorted, and what is too old for a sequence is cut off afterwards: a window function that numbers the
 # rows of each user would sort everything once more.
@@ -41,17 +43,6 @@ WHERE arrival_date <= $last_day
 ORDER BY user_id, event_time, event_id
 """
 
-EVENT_SCHEMA = pl.Schema(
-    {
-        "user_id": pl.String(),
-        "event_id": pl.String(),
-        "event_time": pl.Datetime("us", "UTC"),
-        "event_name": pl.String(),
-        "item_id": pl.String(),
-        "advertiser_id": pl.String(),
-        "value": pl.Float64(),
-    }
-)
 SEQUENCE_SCHEMA = {
     "user_id": pl.String(),
     "event_id": pl.List(pl.String()),
@@ -92,7 +83,7 @@ def all_user_sequences(
 
     Returns and raises as ``user_sequences``.
     """
-    arrival_days = [arrived for arrived in tables.days("events", "arrival_date") if arrived <= day]
+    arrival_days = [arrived for arrived in days_with_arrivals(tables, landing) if arrived <= day]
     return _together(sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib))
 
 
@@ -116,8 +107,7 @@ def sequence_batches(
         TableMissing: no events have been ingested.
     """
     tables.require("events")
-    files = tables.files("events")
-    if not files or not days:
+    if not days:
         return iter(())
     ends = [day_end(day, landing.manifest.time_zone) for day in days]
     windows = pl.DataFrame(
@@ -128,14 +118,15 @@ def sequence_batches(
         },
         schema={"day": pl.Date(), "window_start": pl.Datetime("us", "UTC"), "window_end": pl.Datetime("us", "UTC")},
     )
+    files = EventFiles.of(tables, landing)
     return _batches(files, windows, settings.length, root=tables.root, memory_gib=memory_gib)
 
 
 def _batches(
-    files: Sequence[str], windows: pl.DataFrame, length: int, *, root: Path, memory_gib: float
+    files: EventFiles, windows: pl.DataFrame, length: int, *, root: Path, memory_gib: float
 ) -> Iterator[pl.DataFrame]:
     with staging(root, memory_gib) as staged:
-        staged.view("events", files)
+        files.view(staged)
         staged.add("days", windows)
         parameters = {"first_day": windows["day"].min(), "last_day": windows["day"].max()}
         held = pl.DataFrame(schema=EVENT_SCHEMA)

@@ -43,7 +43,7 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
     version = serving(tables, workspace.home, before, tracking.champion())
     zone = landing.manifest.time_zone
     log = events_as_of(tables, landing, day, EVENT_COLUMNS)
-    for earlier in missing_days(tables, version, day):  # a day that runs before the one before it
+    for earlier in missing_days(workspace, version, day):  # a day that runs before the one before it
         encode_day(workspace, version, earlier)
     item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(workspace, version, before))
     users, user_embeddings = snapshot_embeddings(workspace, version, before, users=_active(log, day_end(before, zone)))

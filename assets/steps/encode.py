@@ -15,6 +15,7 @@ from assets.steps.versions import ModelVersion
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
 from warehouse.day_records import unsettled_days
 from warehouse.days import day_end
+from warehouse.onsite_events import days_with_arrivals
 from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
 from warehouse.stored_sequences import sequences_of_day
@@ -46,13 +47,14 @@ class BuiltIndex:
     queries: NDArray[np.float32]  # [users, width] their embeddings on the home feed
 
 
-def missing_days(tables: Tables, version: ModelVersion, day: date) -> list[date]:
+def missing_days(workspace: Workspace, version: ModelVersion, day: date) -> list[date]:
     """Return the ingested days between the version's full inference and ``day`` that must be encoded.
 
     The active users of such a day were not encoded, or were encoded from other arrivals than there are now.
     """
+    tables = workspace.tables
     done = set(state_days(tables, version.name)) - set(outdated_days(tables, USER_STATES, version.name))
-    arrived = tables.days("events", "arrival_date")
+    arrived = days_with_arrivals(tables, workspace.landing)
     return [each for each in arrived if version.trained_day < each < day and each not in done]
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
 from settings import UNKNOWN_ADVERTISER
-from warehouse.as_of import events_as_of, items_at, users_as_of
-from warehouse.contracts import EVENT_NAMES
+from warehouse.as_of import items_at, users_as_of
 from warehouse.days import day_end
 from warehouse.landing import Landing
+from warehouse.onsite_events import event_names, sequence_events_as_of
 from warehouse.tables import TableMissing, Tables
 from warehouse.trainability import HistoryFigures
 
@@ -52,7 +52,8 @@ def label_rule(landing: Landing, settings: Settings) -> LabelRule:
 
 def training_period(workspace: Workspace, day: date) -> TrainingPeriod:
     """Return events, catalogue and users as of the end of ``day``; the newest period is kept for the next asset."""
-    key = workspace.arrivals_key(day, "events", "items", "users")
+    onsite = workspace.landing.manifest.onsite_events
+    key = (onsite, workspace.arrivals_key(day, "events", "items", "users", *(["impressions"] if onsite else [])))
     return workspace.once("training period", key, lambda: _read(workspace, day))
 
 
@@ -61,12 +62,12 @@ def _read(workspace: Workspace, day: date) -> TrainingPeriod:
 
     tables, landing = workspace.tables, workspace.landing
     return TrainingPeriod(
-        events=events_as_of(tables, landing, day, EVENT_COLUMNS),
+        events=sequence_events_as_of(tables, landing, day, EVENT_COLUMNS),
         items=workspace.items_as_of(day),
         users=users_as_of(tables, day),
         end=day_end(day, landing.manifest.time_zone).timestamp(),
         rule=label_rule(landing, workspace.settings),
-        event_names=list(EVENT_NAMES),
+        event_names=event_names(landing),
         items_at=partial(_items_at, tables, landing),
     )
 

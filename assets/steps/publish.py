@@ -30,6 +30,7 @@ from warehouse.online.publication import FORGOTTEN, SEQUENCES, USERS, Publicatio
 from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, state_rows
 from warehouse.online.sequences import COLUMNS, Held, add, events_in
 from warehouse.online.spend import put_spend, spend_day
+from warehouse.onsite_events import days_with_arrivals
 from warehouse.sequences import all_user_sequences
 from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
 from warehouse.stored_sequences import sequences_of_day
@@ -179,7 +180,7 @@ def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Public
         inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
         sequences = everybody.join(inferred, on="user_id")
     else:
-        arrived = tables.days("events", "arrival_date")
+        arrived = days_with_arrivals(tables, landing)
         days = [day for day in arrived if news.includes(day) and day <= publication.day]
         if not days:
             return

@@ -11,6 +11,7 @@ from assets.common.workspace import Workspace
 from assets.steps.encode import encode_day, index_day, missing_days, renew_full_inference, write_item_embeddings
 from assets.steps.publish import publish_day
 from assets.steps.versions import PROMOTIONS, ModelVersion, item_versions, record_promotion
+from warehouse.onsite_events import days_with_arrivals
 from warehouse.states import USER_STATES, outdated_days, state_days
 
 
@@ -45,9 +46,9 @@ def roll_back(workspace: Workspace, to: str | None = None) -> RolledBack:
     tables, tracking = workspace.tables, workspace.tracking
     champion = tracking.champion()
     target = _target(workspace, champion, to)
-    newest = tables.days("events", "arrival_date")[-1]
+    newest = days_with_arrivals(tables, workspace.landing)[-1]
     renew_full_inference(workspace, target)
-    missing = missing_days(tables, target, newest)
+    missing = missing_days(workspace, target, newest)
     inferred = set(state_days(tables, target.name)) - set(outdated_days(tables, USER_STATES, target.name))
     if newest > target.trained_day and newest not in inferred:
         missing.append(newest)

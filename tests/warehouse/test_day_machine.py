@@ -22,6 +22,7 @@ from polars.testing import assert_frame_equal
 
 from settings import DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, NOON, event
+from warehouse.contracts import LandingTable
 from warehouse.day_records import (
     COMPLETED_DAYS,
     LANDED_FILES,
@@ -44,6 +45,7 @@ from warehouse.states import STATE_SCHEMA, USER_STATES, outdated_days, write_sta
 from warehouse.tables import Tables
 
 DAYS = [DAY + timedelta(days=number) for number in range(2)]
+IMPRESSIONS = LandingTable.impressions
 USERS = ("ann", "bob", "cy")
 SETTINGS, SHAPE = DataSettings(maximum_quarantine_share=1.0), SequenceSettings(length=4, lookback_days=30)
 
@@ -53,7 +55,8 @@ places = st.sampled_from([None, *DAYS])
 
 def run_day(landing: Landing, tables: Tables, day: date | None) -> None:
     """What the daily assets of the warehouse do."""
-    ingest(landing, tables, EVENTS, day=day, settings=SETTINGS)
+    for table in (EVENTS, IMPRESSIONS):
+        ingest(landing, tables, table, day=day, settings=SETTINGS)
     if day is not None:
         tables.write("user_sequences", user_sequences(tables, landing, day, settings=SHAPE), {"day": day})
         record_completed(tables, day)
@@ -62,7 +65,7 @@ def run_day(landing: Landing, tables: Tables, day: date | None) -> None:
 def content(tables: Tables) -> dict[str, pl.DataFrame]:
     """Every row that the days have made, in an order of its own."""
     frames = {}
-    for name in ("events", "quarantine_events", "identities", "user_sequences"):
+    for name in ("events", "impressions", "quarantine_events", "identities", "user_sequences"):
         frame = tables.scan(name).collect()
         frames[name] = frame.sort(
             [column for column in frame.columns if column not in SEQUENCE_SCHEMA or column == "user_id"]
@@ -96,7 +99,7 @@ class DaysOfAHome(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.landing.write_manifest(Manifest(synthetic=True))  # the same keys in every home
+        self.landing.write_manifest(Manifest(synthetic=True, onsite_events=True))  # the same keys in every home
         self.write(None, 0, ["ann", "bob"])
         self.write(DAYS[0], 1, ["ann"])
         run_day(self.landing, self.tables, None)
@@ -116,6 +119,22 @@ class DaysOfAHome(RuleBasedStateMachine):
     @rule(day=places, number=numbers, users=st.lists(st.sampled_from(USERS), min_size=1, max_size=3, unique=True))
     def a_file_comes_or_is_replaced(self, day: date | None, number: int, users: list[str]) -> None:
         self.write(day, number, users)
+
+    @rule(
+        day=places,
+        number=numbers,
+        user=st.sampled_from(USERS),
+        stages=st.lists(st.sampled_from(["impressed", "clicked", "converted"]), min_size=1, max_size=3),
+    )
+    def impressions_come_or_are_replaced(self, day: date | None, number: int, user: str, stages: list[str]) -> None:
+        """Of requests that other days tell of, too, with another stage or another user."""
+        happened = NOON - timedelta(days=20 - number) if day is None else NOON - timedelta(hours=6 * number)
+        rows = [
+            {"request_id": f"r{place}", "request_time": happened, "user_id": user, "surface": "home_feed"}
+            | {"item_id": "i", "stage": stage}
+            for place, stage in enumerate(stages)
+        ]
+        self.files.add(self.landing.write(IMPRESSIONS, day, pl.DataFrame(rows), f"part-{number}"))
 
     @precondition(lambda self: len(self.files) > 1)
     @rule(data=st.data())

@@ -66,5 +66,5 @@ def test_rows_of_before_the_shape_was_stored_are_computed_anew(landing: Landing,
     assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], memory_gib=MEMORY), expected)
     later = DAY + timedelta(days=1)
     write_sequences(tables, landing, later, shape=SHAPES[0], memory_gib=MEMORY)  # the table has the columns from now on
-    assert tables.read(TABLE, {"day": DAY}).select(list(SHAPE_SCHEMA)).null_count().row(0) == (2, 2)
+    assert tables.read(TABLE, {"day": DAY}).select(list(SHAPE_SCHEMA)).null_count().row(0) == (2, 2, 2)
     assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], memory_gib=MEMORY), expected)

@@ -115,6 +115,7 @@ class LogMapping(_Strict):
     positive_events: tuple[str, ...] = Field(DEFAULT_POSITIVES, min_length=1)
     prediction_window_days: float = Field(28.0, gt=0, le=MAXIMUM_WINDOW_DAYS)
     repeats_count: bool = True
+    onsite_events: bool = False
 
     @field_validator("encoding")
     @classmethod

@@ -325,6 +325,7 @@ def _manifest(mapping: LogMapping) -> Manifest:
         positive_events=list(log.positive_events),
         prediction_window_days=log.prediction_window_days,
         repeats_count=log.repeats_count,
+        onsite_events=log.onsite_events,
     )
 
 
