@@ -16,6 +16,7 @@ from ml.models.daily_inference import states_of_sequences
 from settings import Settings
 from warehouse.days import day_end
 from warehouse.landing import Landing
+from warehouse.onsite_events import onsite_events
 from warehouse.sequences import all_user_sequences
 from warehouse.states import snapshot
 from warehouse.tables import Tables, vectors
@@ -40,6 +41,13 @@ def assert_same_day(expected: Tables, actual: Tables, day: date, versions: list[
         assert_frame_equal(first, second, abs_tol=TOLERANCE, rel_tol=0, check_exact=False)
 
 
+def arrived_events(tables: Tables, landing: Landing) -> pl.DataFrame:
+    """The events of sequences, offsite and onsite: user_id, arrival_date, event_time."""
+    columns = ["user_id", "arrival_date", "event_time"]
+    offsite = tables.scan("events").select(columns).collect()
+    return pl.concat([offsite, onsite_events(tables, landing).select(columns)])
+
+
 def largest_difference_to_full(
     tables: Tables, landing: Landing, version: ModelVersion, day: date
 ) -> tuple[float, pl.DataFrame]:
@@ -55,13 +63,12 @@ def largest_difference_to_full(
     artifact = ModelArtifact.load(version.deployed)
     zone = landing.manifest.time_zone
     sequences = all_user_sequences(tables, landing, day, settings=artifact.settings.sequences)
-    events = tables.scan("events").filter(pl.col("arrival_date") <= day).select("user_id", "arrival_date", "event_time")
+    events = arrived_events(tables, landing).filter(pl.col("arrival_date") <= day)
     ends = pl.DataFrame({"arrival_date": tables.days("events", "arrival_date")}).with_columns(
         end=pl.Series([day_end(each, zone) for each in tables.days("events", "arrival_date")])
     )
     active = (
-        events.collect()
-        .join(ends, on="arrival_date")
+        events.join(ends, on="arrival_date")
         .filter(pl.col("event_time") < pl.col("end"))
         .group_by("user_id")
         .agg(pl.col("arrival_date").max())

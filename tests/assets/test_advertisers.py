@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from assets.steps.versions import advertiser_versions, serving_advertisers
 from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, user_vectors
 from ml.versions.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
-from tests.assets.world import DAYS, LATER, TRAINED, Step, copy_of, execute
+from tests.assets.world import ARRIVED, DAYS, LATER, TRAINED, Step, copy_of, execute
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
 from warehouse.days import day_end
 from warehouse.home import Home
@@ -24,7 +24,7 @@ from warehouse.tables import Tables, vectors
 
 pytestmark = pytest.mark.slow
 MODEL = ("content_basis", "advertiser_model", "advertiser_recall_report")
-DAY = ("events", "items", "users", "user_sequences", "advertiser_embeddings", "advertiser_candidates")
+DAY = (*ARRIVED, "user_sequences", "advertiser_embeddings", "advertiser_candidates")
 BEFORE, *SERVED = DAYS
 """The day that the first version is trained on, and the days after it."""
 

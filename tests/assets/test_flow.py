@@ -30,8 +30,9 @@ from ml.retrieval.lists import RankedLists
 from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
 from pipelines import jobs
 from pipelines.cli.summary_figures import PROTOCOLS, summary_figures
-from settings import Settings
+from settings import ONSITE_EVENTS, Settings
 from tests import processes
+from tests.assets.compare import arrived_events
 from tests.assets.world import DAYS, SETTINGS, environment
 from tests.assets.world import TRAINED as TRAINED_UNTIL
 from tests.flow import Ran
@@ -39,6 +40,8 @@ from tests.processes import PROJECT
 from warehouse.as_of import items_as_of
 from warehouse.contracts import KEYS, VERSIONED, LandingTable
 from warehouse.days import day_end
+from warehouse.onsite_events import onsite_events
+from warehouse.states import snapshot
 from warehouse.tables import vectors
 
 pytestmark = pytest.mark.slow
@@ -181,10 +184,37 @@ def test_a_period_that_ends_earlier_knows_the_catalogue_of_then(ran: Ran) -> Non
 def test_the_inference_log_counts_users(ran: Ran) -> None:
     log = ran.tables.scan("inference_log").sort("day").collect()
     assert log["day"].to_list() == DAYS
-    events = ran.tables.scan("events").select("user_id", "arrival_date").collect()
+    events = arrived_events(ran.tables, ran.landing)
     for row in log.iter_rows(named=True):
         assert row["total"] == events.filter(pl.col("arrival_date") <= row["day"])["user_id"].n_unique()
         assert row["inferred"] == row["active"] == len(ran.tables.read("user_sequences", {"day": row["day"]}))
+
+
+def test_sequences_come_after_impressions_which_they_do_not_depend_on(instance: dg.DagsterInstance) -> None:
+    written: dict[str, dict[str, int]] = {}
+    for name in ("impressions", "user_sequences"):
+        records = instance.fetch_materializations(dg.AssetKey(name), limit=50).records
+        written[name] = {str(record.partition_key): record.storage_id for record in records}
+    assert set(written["impressions"]) == set(written["user_sequences"]) == {str(day) for day in DAYS}
+    assert all(written["impressions"][day] < written["user_sequences"][day] for day in written["impressions"])
+
+
+def test_clicks_of_ads_are_in_the_sequences_and_their_users_have_a_state(ran: Ran) -> None:
+    """The world's manifest says ``onsite_events``."""
+    clicks = onsite_events(ran.tables, ran.landing)
+    for day in DAYS:
+        new = clicks.filter(arrival_date=day)
+        assert len(new) > 0
+        sequences = ran.tables.read("user_sequences", {"day": day})
+        assert sequences["onsite_events"].all()
+        rows = sequences.select("user_id", "event_id", "event_time").explode("event_id", "event_time")
+        newest = rows.join(clicks, on=["user_id", "event_id"], how="semi")
+        assert newest["event_time"].dt.date().max() == day  # and no click of a day to come
+        assert new.join(sequences, on="user_id", how="anti").is_empty()
+    period = training_period(Workspace(Settings(home=ran.home.root)), TRAINED_UNTIL)
+    assert set(ONSITE_EVENTS) <= set(period.events["event_name"].unique()) & set(period.event_names)
+    clicked = clicks["user_id"].unique()
+    assert set(clicked) <= set(snapshot(ran.tables, "item-1", DAYS[-1])["user_id"])
 
 
 def test_every_day_was_measured_for_the_model_and_the_baselines_beside_it(ran: Ran) -> None:

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from assets.steps.versions import item_versions
 from pipelines.cli.check import parts_of
-from tests.assets.compare import BY_DAY, TOLERANCE, assert_same_day, largest_difference_to_full
+from tests.assets.compare import BY_DAY, TOLERANCE, arrived_events, assert_same_day, largest_difference_to_full
 from tests.assets.world import ARRIVED, DAYS, INFERRED, TRAINED, copy_of, days_of, execute
 from tests.flow import Ran
 from tests.processes import PROJECT
@@ -96,7 +96,7 @@ def test_states_differ_between_days_so_that_equal_means_something(ran: Ran) -> N
 
 
 def test_a_day_holds_the_users_who_were_active_on_it_and_no_other(ran: Ran) -> None:
-    landed = ran.tables.scan("events").collect()
+    landed = arrived_events(ran.tables, ran.landing)
     for day in DAYS:
         active = set(landed.filter(pl.col("arrival_date") == day)["user_id"])
         inferred = ran.tables.read("user_states", {"model_version": "item-1", "day": day})["user_id"]

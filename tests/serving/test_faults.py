@@ -41,7 +41,8 @@ from warehouse.tables import Tables
 pytestmark = pytest.mark.slow
 DELAYS = (0.0, 0.01, 0.03, 0.08, 0.2)  # seconds from when a publication begins; a whole one takes half of one
 ADVERTISERS = ("advertiser_embeddings", "advertiser_candidates")
-EVENTLESS = ("events", "data_quality", *PUBLISHED, *ADVERTISERS, "daily_recall")  # the assets that events lead to
+# The assets that events and impressions lead to.
+EVENTLESS = ("events", "impressions", "data_quality", *PUBLISHED, *ADVERTISERS, "daily_recall")
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,7 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
         name="synthetic world",
         prediction_window_days=PREDICTION_WINDOW_DAYS,
         repeats_count=False,
+        onsite_events=True,
     )
     landing.write_manifest(manifest)
     write_atomically(landing.root / WORLD_FILE, (settings.model_dump_json(indent=2) + "\n").encode())

@@ -11,7 +11,7 @@ import pytest
 
 from assets.steps.versions import item_versions
 from ml.versions.tracking import Tracking
-from tests.assets.compare import TOLERANCE, assert_same_day, largest_difference_to_full
+from tests.assets.compare import TOLERANCE, arrived_events, assert_same_day, largest_difference_to_full
 from tests.assets.test_publication import assert_store_is
 from tests.assets.world import DAYS, LATER, PUBLISHED, Step, adseq, copy_of, days_of, execute
 from tests.flow import Ran
@@ -44,7 +44,7 @@ class Retrained:
 def retrained(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     home = copy_of(ran.home, tmp_path_factory.mktemp("retrained") / "home", with_day=LATER)
     retrain = Step("retrain", assets=TO_CHAMPION, settings=EVERYTHING_PASSES | SHORT)
-    days = days_of([LATER, DAYS[1]], ("events", *PUBLISHED, "daily_recall"))
+    days = days_of([LATER, DAYS[1]], ("events", "impressions", *PUBLISHED, "daily_recall"))
     first, second, day, _ = execute(home, [retrain, retrain, *days])
     return Retrained(home, first["champion"], second["champion"], day)
 
@@ -84,7 +84,8 @@ def test_the_store_serves_the_new_champion_also_after_an_old_day_was_run_again(r
 
 
 def test_a_promotion_infers_everyone_once(retrained: Retrained) -> None:
-    everyone = retrained.tables.scan("events").filter(pl.col("arrival_date") <= DAYS[-1]).select("user_id").collect()
+    arrived = arrived_events(retrained.tables, Landing(retrained.home.landing))
+    everyone = arrived.filter(pl.col("arrival_date") <= DAYS[-1])
     inferred = retrained.tables.read("user_states", {"model_version": "item-2", "day": DAYS[-1]})["user_id"]
     assert set(inferred) == set(everyone["user_id"])
     assert retrained.first["full_inference_users"] == everyone["user_id"].n_unique()
