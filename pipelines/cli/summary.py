@@ -44,12 +44,14 @@ ADVERTISER_COLUMNS: Mapping[str, tuple[str, str]] = {
     "diversity90": ("advertiser_recall", "diversity90"),
 }
 
+COUNT = 100
+"""From here on a figure is a count."""
+
 MARKET_COLUMNS: Mapping[str, tuple[str, str]] = {
     "survival": ("market", "survival_rate"),
     "delivered": ("market", "delivered"),
-    "only by it": ("market", "only_own"),
-    "share of impressions": ("market", "share_of_impressions"),
-    "true relevance": ("market", "median_true_relevance"),
+    "share": ("market", "share_of_impressions"),
+    "relevance": ("market", "median_true_relevance"),
     "ROAS": ("market", "roas"),
 }
 
@@ -120,15 +122,17 @@ def _show_market(found: Sequence[ReportRow], console: Console) -> None:
     """Print the candidates of each model in the market that ran again; nothing where no market ran."""
     of_arms = [row for row in found if row.segment is Segment.surface and row.metric == "roas"]
     for surface in dict.fromkeys(row.group for row in of_arms):
+        none = next((row.value for row in of_arms if row.model == "none" and row.group == surface), None)
         rows = [replace(row, segment=Segment.all, group="") for row in found if row.group == surface]
         table = _models(
-            f"The market again, with the candidates of one model beside the legacy ones: {surface}",
+            f"The market, with one model's candidates beside all others: {surface}",
             ARMS,
             MARKET_COLUMNS,
             found={"market": rows},
             champion=ModelName.contextual,
         )
-        table.caption = " ".join(_against_predecessor(rows, found))
+        alone = [] if none is None else [f"Without any model the ROAS is {none:.4f}: better candidates raise prices."]
+        table.caption = " ".join([*_against_predecessor(rows, found), *alone])
         console.print(table)
 
 
@@ -186,12 +190,17 @@ def _models(
             is_champion = present and model.value == champion
             table.add_row(
                 f"{model.label} ★" if is_champion else model.label,
-                *("–" if value is None else f"{value:.4f}" for value in cells),
+                *("–" if value is None else _text(value) for value in cells),
                 style="bold" if is_champion else None,
             )
     if not present:
         table.caption = "No report has run yet: adseq run"
     return table
+
+
+def _text(value: float) -> str:
+    """Return a count as a whole number, and a rate with four places."""
+    return f"{value:,.0f}" if value >= COUNT else f"{value:.4f}"
 
 
 def _verdict(rows: Sequence[ReportRow], ours: str) -> list[str]:
