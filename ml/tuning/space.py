@@ -90,8 +90,9 @@ def space_around(base: Settings, with_context: bool) -> tuple[Dimension, ...]:
 
 
 def without(space: tuple[Dimension, ...], fixed: Collection[str]) -> tuple[Dimension, ...]:
-    """Return the dimensions that are not fixed by name."""
-    return tuple(each for each in space if each.name not in fixed)
+    """Return the dimensions that are not fixed by name, nor by the name of the table that they are an entry of."""
+    tables = tuple(f"{name}." for name in fixed)
+    return tuple(each for each in space if each.name not in fixed and not each.name.startswith(tables))
 
 
 def suggested(space: tuple[Dimension, ...], base: Settings, trial: Trial) -> Settings:

@@ -49,3 +49,6 @@ def test_what_is_fixed_is_not_searched() -> None:
     space = without(SPACE + CONTEXT_SPACE, {"model.width", "context.dropout"})
     assert len(space) == len(SPACE) - 1
     assert "model.width" not in {dimension.name for dimension in space}
+    weight = "examples.label_weights.add_to_cart"
+    assert weight in {dimension.name for dimension in space}
+    assert weight not in {dimension.name for dimension in without(SPACE, {"examples.label_weights"})}

@@ -87,6 +87,7 @@ def test_what_cannot_be_searched_is_refused_with_what_to_do(made: Made, tmp_path
     values = {
         f"{group}.{name}": "0.1" for group, part in zip(("training", "model"), names, strict=True) for name in part
     }
+    values["examples.label_weights.add_to_cart"] = "0.1"
     rest = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
     code, output = tune(home, made, split, *rest)
     assert code == 2
