@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "data", "growth", "masks", "training", "inference", "day", "serving", "soak")
+NAMES = ("loading", "data", "growth", "masks", "market", "training", "inference", "day", "serving", "soak")
 
 
 def main(names: list[str]) -> int:
@@ -42,6 +42,10 @@ def main(names: list[str]) -> int:
             from benchmarks import masks
 
             rewrite("masks", masks.run(console)[1], where)
+        if "market" in wanted:
+            from benchmarks import market
+
+            rewrite("market", market.run(console)[1], where)
         if "serving" in wanted:
             from benchmarks import serving
 
@@ -52,7 +56,7 @@ def main(names: list[str]) -> int:
 
             with TemporaryDirectory(prefix="adseq-soak-") as directory:
                 rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
-        if set(wanted) - {"loading", "data", "growth", "masks", "serving", "soak"}:
+        if set(wanted) - {"loading", "data", "growth", "masks", "market", "serving", "soak"}:
             from benchmarks import day, inference, training
             from benchmarks.world import written_world
 

@@ -41,7 +41,8 @@ SHARED_NAMES = {
     "catalogue": "the items: of the synthetic world, of the service",
     "contracts": "the shape of the input: of the landing zone, of the service",
     "home": "a home, and the check of a home",
-    "settings": "the settings: of adseq, of the synthetic world",
+    "market": "the market of the synthetic world, from day to day; " + BENCHMARK,
+    "settings": "the settings: of adseq, of the synthetic world, of its market",
     "tables": "the Delta tables, and the check of them",
 }
 """Names that several modules have, each with the subject that those modules share."""
