@@ -12,14 +12,11 @@ from assets.steps.comparison import VersionComparison
 from assets.steps.contextual_answers import contextual_answers
 from warehouse.world import Arm, run_arms
 
-NONE = "none"
-"""The arm in which the legacy generators are alone."""
-
 
 def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame | None:
     """Return the outcomes of every arm, as ``run_arms``; None where the log is not the synthetic world."""
     from ml.evaluation.answers_by_surface import DEPTH
-    from ml.evaluation.model_names import ARMS
+    from ml.evaluation.model_names import ARMS, WITHOUT_A_MODEL
 
     answers, settings = contextual_answers(workspace, compared), workspace.settings.evaluation
     if answers is None or not answers.is_of_world:
@@ -30,7 +27,7 @@ def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFr
     since = until - timedelta(days=ceil(compared.period.rule.window_days) - 1)
     return run_arms(
         workspace.landing.root,
-        [Arm(NONE, nothing), *arms],
+        [Arm(WITHOUT_A_MODEL, nothing), *arms],
         since=since,
         until=until,
         quota=settings.arm_candidates,

@@ -158,9 +158,9 @@ def market_rows(outcomes: pl.DataFrame, *, samples: int, seed: int) -> list[Repo
 
 def _rows(outcomes: pl.DataFrame, segment: Segment, group: str, *, samples: int, seed: int) -> list[ReportRow]:
     measured, users = _measured(outcomes)
-    rows = []
+    rows, weights = [], _weights(users, samples, seed)
     for arm, sums in measured.items():
-        drawn = [sums.figures(weight) for weight in _weights(users, samples, seed)]
+        drawn = [sums.figures(weight) for weight in weights]
         rows += [
             ReportRow.of(arm, metric, interval, segment=segment, group=group)
             for metric, interval in _intervals(sums.figures(np.ones(users)), drawn).items()

@@ -132,6 +132,8 @@ ARMS = (
     ModelName.oracle,
 )
 """The models whose candidates run through the market of the synthetic world, an arm each."""
+WITHOUT_A_MODEL = "none"
+"""The arm in which the legacy generators are alone."""
 EVALUABLE = tuple(model for model in ModelName if not isinstance(model.kind, Truth))
 """What ``adseq evaluate`` can ask."""
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ml.evaluation.model_names import ARMS, LABELS, AdvertiserModelName, ModelName
+from ml.evaluation.model_names import ARMS, LABELS, WITHOUT_A_MODEL, AdvertiserModelName, ModelName
 from ml.evaluation.report_rows import FUNNELS, FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
 from pipelines.cli.summary_figures import report_rows
 from settings import AdvertiserSettings, TrainingSettings
@@ -122,7 +122,7 @@ def _show_market(found: Sequence[ReportRow], console: Console) -> None:
     """Print the candidates of each model in the market that ran again; nothing where no market ran."""
     of_arms = [row for row in found if row.segment is Segment.surface and row.metric == "roas"]
     for surface in dict.fromkeys(row.group for row in of_arms):
-        none = next((row.value for row in of_arms if row.model == "none" and row.group == surface), None)
+        none = next((row.value for row in of_arms if row.model == WITHOUT_A_MODEL and row.group == surface), None)
         rows = [replace(row, segment=Segment.all, group="") for row in found if row.group == surface]
         table = _models(
             f"The market, with one model's candidates beside all others: {surface}",
@@ -131,7 +131,7 @@ def _show_market(found: Sequence[ReportRow], console: Console) -> None:
             found={"market": rows},
             champion=ModelName.contextual,
         )
-        alone = [] if none is None else [f"Without any model the ROAS is {none:.4f}: better candidates raise prices."]
+        alone = [] if none is None else [f"Without any model the ROAS is {none:.4f}."]
         table.caption = " ".join([*_against_predecessor(rows, found), *alone])
         console.print(table)
 

@@ -78,8 +78,6 @@ class MarketDay:
 class Truth:
     """The truth that the stages estimate, and the log bid; all are (pairs,)."""
 
-    relevance: Values
-    interest: Values
     click_odds: Values
     conversion_odds: Values
     log_bid: Values
@@ -89,8 +87,6 @@ class Truth:
         """Return the noiseless values of pairs whose ``relevance`` is known."""
         wanted = interest(day.world, requests, pairs)
         return cls(
-            relevance=relevance,
-            interest=wanted,
             click_odds=click_odds(day.world, relevance, wanted),
             conversion_odds=conversion_odds(day.world, requests, pairs, relevance=relevance, interest=wanted),
             log_bid=np.log(day.ads.bid[ad]),
