@@ -332,7 +332,7 @@ class EvaluationSettings(Group):
         8,
         ge=1,
         description="Runs of the market from which the contextual oracle of the synthetic world learns the scores that "
-        "win a slot. On 1,500 requests of the default world, 16 instead of 8 move its Recall@10 by .0006.",
+        "win a slot. On 1,500 requests of the default world, 16 instead of 8 move its Recall@10 by .001.",
     )
 
     arm_candidates: int = Field(
