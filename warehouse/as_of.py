@@ -68,6 +68,11 @@ def users_as_of(tables: Tables, day: date) -> pl.DataFrame:
     return _newest(tables, LandingTable.users, "user_id", day).sort("user_id")
 
 
+def stock_as_of(tables: Tables, day: date) -> pl.DataFrame:
+    """Return item_id, availability and countries of the feed's items as of ``day``, the newest version of each item."""
+    return _newest(tables, LandingTable.items, "item_id", day, ["item_id", "availability", "countries"])
+
+
 def ads_as_of(tables: Tables, day: date) -> pl.DataFrame | None:
     """Return the ads as of ``day``: contract columns, the newest version of each ad, sorted by ``ad_id``.
 
@@ -163,10 +168,12 @@ def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
     return first.select("item_id", arrived=start)
 
 
-def _newest(tables: Tables, table: LandingTable, key: str, day: date) -> pl.DataFrame:
+def _newest(
+    tables: Tables, table: LandingTable, key: str, day: date, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
     """Return the newest version of every row as of ``day``; no rows where the (optional) table was never ingested."""
     rows = arrived_by(tables, table, day).sort("arrival_date").unique(key, keep="last", maintain_order=True)
-    return rows.drop("arrival_date").collect()
+    return rows.drop("arrival_date").select(columns or pl.all()).collect()
 
 
 def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -16,12 +17,14 @@ from assets.steps.skip_without_items import require_items
 from assets.steps.versions import ModelVersion, item_versions
 from warehouse.as_of import arrived_by
 from warehouse.contracts import LandingTable
+from warehouse.hidden_items import hidden_items
 from warehouse.identity import external_ids
 from warehouse.surfaces import Carries, Surface
 from warehouse.tables import Tables
 from warehouse.world import is_world, oracle_ranking
 
 if TYPE_CHECKING:
+    from ml.evaluation.contextual_requests import HiddenItems
     from ml.evaluation.item_report import Comparison
     from ml.evaluation.metrics import Metrics
     from ml.evaluation.model_names import ModelName
@@ -83,10 +86,15 @@ def chosen_parts(workspace: Workspace, compared: VersionComparison) -> Untrained
 
     comparison = compared.comparison
     earlier = compared.period.until(comparison.cutoff)
-    impressions = read_impressions(workspace.tables, compared.version.trained_day)
+    impressions, hidden = read_impressions(workspace.tables, compared.version.trained_day), hidden_items_of(workspace)
     return workspace.once(
-        "parts", compared.version.name, lambda: choose_weights(earlier, impressions, comparison.settings)
+        "parts", compared.version.name, lambda: choose_weights(earlier, impressions, comparison.settings, hidden)
     )
+
+
+def hidden_items_of(workspace: Workspace) -> HiddenItems:
+    """Return the function from logged requests and candidates to the items that the requests could not show."""
+    return partial(hidden_items, workspace.tables, workspace.landing)
 
 
 def read_impressions(tables: Tables, day: date) -> pl.DataFrame | None:

@@ -51,9 +51,10 @@ def report_context(workspace: Workspace, tags: Mapping[str, str]) -> ContextRepo
     asked = by_surface(evaluation, answers.lists)
     surfaces = [_measured(workspace, compared, requests, relevance=relevance) for requests in asked]
     requests = len(evaluation.requests)
-    bars = context_bars(
-        {each.surface: each.pair for each in surfaces}, surfaces[0].k, f"{requests} requests, {evaluation.source}"
-    )
+    caption = f"{requests} requests, {evaluation.source}"
+    if evaluation.hides:
+        caption += "; only items that could be shown"
+    bars = context_bars({each.surface: each.pair for each in surfaces}, surfaces[0].k, caption)
     lifts = {each.surface: each.lift.estimate for each in surfaces}
     report = Report(
         "context",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps.comparison import VersionComparison, chosen_parts, read_impressions
+from assets.steps.comparison import VersionComparison, chosen_parts, hidden_items_of, read_impressions
 from warehouse.world import contextual_ranking, is_world
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _answers(workspace: Workspace, compared: VersionComparison) -> ContextualAns
         read_impressions(workspace.tables, compared.version.trained_day),
         maximum=settings.evaluation.maximum_users,
         seed=settings.training.seed,
+        hidden_items=hidden_items_of(workspace),
     )
     if evaluation is None:
         return None

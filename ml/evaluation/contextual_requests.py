@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts
+from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, hiding
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
 
 SURVIVED = ("impressed", "clicked", "converted")
 BASKETS = "baskets"
 """The name of the surface where baskets stand in for logged requests."""
+PAIRS_IN_MEMORY = 1 << 27
+"""Pairs of a request and a hidden item that are held at most (1 GiB); a larger catalogue is asked fewer requests."""
+
+HiddenItems = Callable[[pl.DataFrame, pl.Series], tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""From requests (user_id, request_time) and the ids of the candidates to pairs [pairs] of a row of the requests and a
+row of the candidates: the items that the request could not have shown."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +30,12 @@ class ContextEvaluation:
 
     Attributes:
         requests: request_id, user_id, request_time, subject_item_id, surface; one row a query.
+        hides: whether the lists lack the items that a request could not have shown.
     """
 
     asked: EvaluationSet
     requests: pl.DataFrame
+    hides: bool = False
 
     @property
     def source(self) -> str:
@@ -33,7 +44,13 @@ class ContextEvaluation:
 
 
 def context_evaluation(
-    home_feed: EvaluationSet, period: TrainingPeriod, impressions: pl.DataFrame | None, *, maximum: int, seed: int
+    home_feed: EvaluationSet,
+    period: TrainingPeriod,
+    impressions: pl.DataFrame | None,
+    *,
+    maximum: int,
+    seed: int,
+    hidden_items: HiddenItems | None = None,
 ) -> ContextEvaluation | None:
     """Return the contextual queries of the impression log, or of baskets where no such log exists; None without either.
 
@@ -46,11 +63,17 @@ def context_evaluation(
         period: reaches to the end of the window of the queries.
         impressions: of the landing zone's table; None where there is no such table.
         maximum: at most so many requests, a seeded sample.
+        hidden_items: of logged requests; no list holds such an item. A positive that is hidden stays a positive, and
+            is a miss. None: nothing is hidden.
     """
     since = home_feed.queries.as_of
     pairs = baskets(period, since) if impressions is None else logged_requests(impressions, since)
+    logged = impressions is not None and bool(len(pairs))
     if not len(pairs):
         pairs = baskets(period, since)
+    hides = logged and hidden_items is not None
+    if hides:
+        maximum = min(maximum, max(1, PAIRS_IN_MEMORY // max(1, len(home_feed.queries.candidates))))
     requests = (
         pairs.select("request_id", "user_id", "request_time", "subject_item_id", "surface")
         .unique("request_id")
@@ -72,7 +95,10 @@ def context_evaluation(
         target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
         cutoff=since,
     )
-    return ContextEvaluation(EvaluationSet(dataset, queries, home_feed.learnt, home_feed.recent_days), requests)
+    if logged and hidden_items:
+        queries = hiding(queries, hidden_items(requests, ids.gather(queries.candidates)))
+    asked = EvaluationSet(dataset, queries, home_feed.learnt, home_feed.recent_days)
+    return ContextEvaluation(asked, requests, hides)
 
 
 def logged_requests(impressions: pl.DataFrame, since: float) -> pl.DataFrame:

@@ -152,6 +152,13 @@ def contextual_queries(
     return queries, with_log(dataset, whole)
 
 
+def hiding(queries: Queries, hidden: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Queries:
+    """Return the queries, whose lists may not hold the ``hidden`` pairs (query, row of the candidates) either."""
+    own = queries.exclude or Ragged.from_pairs([], [], len(queries))
+    query, item = (np.concatenate(each) for each in zip((own.query_rows, own.items), hidden, strict=True))
+    return replace(queries, exclude=Ragged.from_pairs(query, item, len(queries)))
+
+
 def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
     """Return the midnight before each instant, given the end of some day (all days are 24 hours from that end)."""
     return end - np.ceil((end - seconds) / DAY) * DAY

@@ -15,7 +15,7 @@ import scipy.sparse as sparse
 import torch
 from numpy.typing import NDArray
 
-from ml.evaluation.contextual_requests import context_evaluation
+from ml.evaluation.contextual_requests import HiddenItems, context_evaluation
 from ml.evaluation.intervals import confidence_interval
 from ml.evaluation.metrics import usable_ks
 from ml.evaluation.queries import EvaluationSet, newest_window
@@ -86,7 +86,12 @@ class UntrainedParts:
         return weighed_lists(self.with_subject if some else self.without_subject, asked, settings, depth)
 
 
-def choose_weights(period: TrainingPeriod, impressions: pl.DataFrame | None, settings: Settings) -> UntrainedParts:
+def choose_weights(
+    period: TrainingPeriod,
+    impressions: pl.DataFrame | None,
+    settings: Settings,
+    hidden_items: HiddenItems | None = None,
+) -> UntrainedParts:
     """Return the best of some random weights on the last window of the training period.
 
     The baseline learns from the period before that window. The queries are next conversions, and requests with a
@@ -95,6 +100,7 @@ def choose_weights(period: TrainingPeriod, impressions: pl.DataFrame | None, set
     Args:
         impressions: of the landing zone's table, for the requests with a subject item; those after the period's end
             are not read. None where there is no such table.
+        hidden_items: as for ``context_evaluation``.
     """
     earlier = period.until(period.end - period.window)
     dataset = build_dataset(
@@ -109,7 +115,9 @@ def choose_weights(period: TrainingPeriod, impressions: pl.DataFrame | None, set
     maximum, seed = settings.training.validation_users, settings.training.seed
     if impressions is not None:
         impressions = impressions.filter(pl.Series(to_seconds(impressions["request_time"])) < period.end)
-    in_context = context_evaluation(home_feed, period, impressions, maximum=maximum, seed=seed)
+    in_context = context_evaluation(
+        home_feed, period, impressions, maximum=maximum, seed=seed, hidden_items=hidden_items
+    )
     random = np.random.default_rng(seed)
     draws = [PartWeights.draw(random) for _ in range(DRAWS)]
     without = _best(draws, home_feed, settings)
