@@ -102,15 +102,15 @@ def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     deps=[evaluation_lists, impressions],
     kinds={"mlflow", "matplotlib"},
     owners=[MODELLING],
-    description="The gain from the live context: requests with a subject item after the cut-off, with logged context "
-    "(ads that survived the funnel) or else a basket proxy; every model with and without the context, recall and the "
-    "relevance of candidates to the subject. With a page to look at.",
+    description="The gain from the live context: requests with a subject item or a search query after the cut-off, "
+    "with logged context (ads that survived the funnel) or else a basket proxy; every model with and without the "
+    "context, recall and the relevance of candidates to the subject. With a page to look at.",
 )
 @needs_items
 def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     found = report_context(workspace, dagster_tags(context))
     if found is None:
-        why = "neither impressions with a subject item nor baskets"
+        why = "neither impressions with a subject item or a query nor baskets"
         return dg.MaterializeResult(metadata={"requests": 0, "why": why})
     return dg.MaterializeResult(
         metadata={

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ml.examples.context import Context, no_context, subject_context
-from ml.features.hashing import bucket
+from ml.examples.context import no_context, subject_context
+from ml.examples.named_interests import named_interests
+from ml.features.interest_profiles import InterestProfiles
 from ml.features.items import MAXIMUM_INTERESTS
+from ml.features.search_queries import InterestMatcher
 from ml.models.artifact import ModelArtifact
 from ml.models.item_model import ContextBatch
 from ml.retrieval.index import ItemIndex
 from ml.retrieval.index_files import load_index
 from serving.catalogue import Catalogue, verify_catalogue
 from serving.count_spend import SpendCounters
-from serving.interests import InterestProfiles
-from serving.search_queries import InterestMatcher
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.item_trainings import why_nothing_published
@@ -96,16 +96,8 @@ class Served:
             context = subject_context(np.array([subject]), self.catalogue.features)
         if not interests:
             return self.catalogue.tensors.context(context)
-        buckets = self.artifact.settings.features.category_buckets
-        best = sorted(interests.items(), key=lambda pair: -pair[1])[:MAXIMUM_INTERESTS]
-        ids, confidence = np.zeros_like(context.interests), np.zeros_like(context.confidence)
-        ids[0, : len(best)] = [bucket(name, buckets, 0) for name, _ in best]
-        confidence[0, : len(best)] = [weight for _, weight in best]
-        shown = self.catalogue.tensors.context(Context(context.subject, ids, confidence))
-        if subject is not None:
-            return shown
-        content, category = self.profiles.of_mixture(dict(best))
-        return replace(shown, content=torch.from_numpy(content[None]), category=torch.from_numpy(category[None]))
+        named = named_interests([interests], self.profiles, self.artifact.settings.features.category_buckets)
+        return self.catalogue.tensors.context(replace(named, subject=context.subject))
 
     def embed(
         self, state: NDArray[np.float32] | None, context: ContextBatch, demographics: NDArray[np.int64]

@@ -77,7 +77,9 @@ def test_a_rule_finds_half_and_parts_without_training_seventy_percent_of_the_ora
     )
     home_feed = newest_window(period, dataset, SETTINGS)
     hidden = eligibility(tmp_path, period)
-    evaluation = context_evaluation(home_feed, period, beside, maximum=REQUESTS, seed=0, hidden_items=hidden)
+    evaluation = context_evaluation(
+        home_feed, period, beside, features=SETTINGS.features, maximum=REQUESTS, seed=0, hidden_items=hidden
+    )
     assert evaluation is not None
     asked = evaluation.asked
     items = asked.dataset.features.item_ids.gather(asked.queries.candidates)

@@ -13,7 +13,7 @@ class Carries(Enum):
     """The context of a request on a surface."""
 
     subject = "an item that is looked at: the context report measures such requests"
-    query = "what was typed, or interests: no report measures such requests yet"
+    query = "what was typed, or interests: the context report measures requests with a query"
     nothing = "no context: measured as every user's next conversion"
 
 

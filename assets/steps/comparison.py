@@ -98,14 +98,14 @@ def hidden_items_of(workspace: Workspace) -> HiddenItems:
 
 
 def read_impressions(tables: Tables, day: date) -> pl.DataFrame | None:
-    """Return the impressions that had arrived by ``day`` on surfaces whose requests carry a subject item.
+    """Return the impressions that had arrived by ``day`` on surfaces whose requests carry a subject item or a query.
 
     None where no impressions have ever arrived.
     """
     if not tables.exists("impressions"):
         return None
-    with_subject = pl.col("surface").is_in(Surface.carrying(Carries.subject))
-    return arrived_by(tables, LandingTable.impressions, day).filter(with_subject).collect()
+    surfaces = [*Surface.carrying(Carries.subject), *Surface.carrying(Carries.query)]
+    return arrived_by(tables, LandingTable.impressions, day).filter(pl.col("surface").is_in(surfaces)).collect()
 
 
 def evaluation_lists_of(workspace: Workspace, compared: VersionComparison) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""The answers of every model to the requests with a subject item, made once a run: two reports read them."""
+"""The answers of every model to the requests with a context, made once a run: two reports read them."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ def _answers(workspace: Workspace, compared: VersionComparison) -> ContextualAns
         compared.comparison.asked,
         compared.period,
         read_impressions(workspace.tables, compared.version.trained_day),
+        features=compared.comparison.settings.features,
         maximum=settings.evaluation.maximum_users,
         seed=settings.training.seed,
         hidden_items=hidden_items_of(workspace),

@@ -1,9 +1,9 @@
-"""The answers of every model to requests with a subject item, by surface: recall, and relevance to the subject."""
+"""The answers of every model to requests with a context, by surface: recall, and relevance to the subject."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -69,7 +69,7 @@ def by_surface(evaluation: ContextEvaluation, lists: Mapping[ModelName, RankedLi
     found, users = [], evaluation.requests["user_id"].rank("dense").to_numpy().astype(np.int64)
     for surface in evaluation.requests["surface"].unique().sort():
         rows = (evaluation.requests["surface"] == surface).arg_true().to_numpy().astype(np.int64)
-        asked = replace(evaluation.asked, queries=evaluation.asked.queries.take(rows))
+        asked = evaluation.asked.take(rows)
         of_surface = {model: each.take(rows) for model, each in lists.items()}
         found.append(SurfaceRequests(surface, asked, users[rows], of_surface))
     return found

@@ -1,17 +1,23 @@
-"""Requests with a subject item as evaluation queries: logged requests, or baskets where no requests are logged."""
+"""Requests with a context as evaluation queries: logged requests beside an item or with a search query.
+
+Where no requests are logged, baskets stand in for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, hiding
+from ml.examples.context import Context
+from ml.examples.named_interests import search_context
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
+from settings import FeatureSettings
 
 SURVIVED = ("impressed", "clicked", "converted")
 BASKETS = "baskets"
@@ -26,10 +32,10 @@ row of the candidates: the items that the request could not have shown."""
 
 @dataclass(frozen=True)
 class ContextEvaluation:
-    """Requests with a subject item after an instant, and the answers that they had.
+    """Requests with a subject item or a search query after an instant, and the answers that they had.
 
     Attributes:
-        requests: request_id, user_id, request_time, subject_item_id, surface; one row a query.
+        requests: request_id, user_id, request_time, subject_item_id, query, surface; one row a query.
         hides: whether the lists lack the items that a request could not have shown.
     """
 
@@ -48,13 +54,15 @@ def context_evaluation(
     period: TrainingPeriod,
     impressions: pl.DataFrame | None,
     *,
+    features: FeatureSettings,
     maximum: int,
     seed: int,
     hidden_items: HiddenItems | None = None,
 ) -> ContextEvaluation | None:
     """Return the contextual queries of the impression log, or of baskets where no such log exists; None without either.
 
-    Logged impressions: requests with a subject item; positives are the items that survived the funnel to an impression.
+    Logged impressions: requests with a subject item or a search query; positives are the items that survived the funnel
+    to an impression. A query is understood as the service understands it, by the catalogue of the queries' instant.
 
     Basket proxy: the first item of a user's day is the context, and the other items of that day are the positives.
 
@@ -62,7 +70,7 @@ def context_evaluation(
         home_feed: queries at the same instant, over the same candidates and with the same log.
         period: reaches to the end of the window of the queries.
         impressions: of the landing zone's table; None where there is no such table.
-        maximum: at most so many requests, a seeded sample.
+        features: of the dataset. maximum: at most so many requests, a seeded sample.
         hidden_items: of logged requests; no list holds such an item. A positive that is hidden stays a positive, and
             is a miss. None: nothing is hidden.
     """
@@ -75,7 +83,7 @@ def context_evaluation(
     if hides:
         maximum = min(maximum, max(1, PAIRS_IN_MEMORY // max(1, len(home_feed.queries.candidates))))
     requests = (
-        pairs.select("request_id", "user_id", "request_time", "subject_item_id", "surface")
+        pairs.select("request_id", "user_id", "request_time", "subject_item_id", "query", "surface")
         .unique("request_id")
         .sort("request_id")
     )
@@ -95,6 +103,10 @@ def context_evaluation(
         target=(row_numbers(requests["request_id"], pairs["request_id"]), row_numbers(ids, pairs["item_id"])),
         cutoff=since,
     )
+    if requests["query"].count():
+        catalogue = period.until(since).items.sort("item_id")
+        named = search_context(requests["query"], catalogue, dataset.features, features.category_buckets)
+        queries = replace(queries, context=_with_queries(queries.context, requests["query"], named))
     if logged and hidden_items:
         queries = hiding(queries, hidden_items(requests, ids.gather(queries.candidates)))
     asked = EvaluationSet(dataset, queries, home_feed.learnt, home_feed.recent_days)
@@ -102,24 +114,45 @@ def context_evaluation(
 
 
 def logged_requests(impressions: pl.DataFrame, since: float) -> pl.DataFrame:
-    """Return the impressions with a subject item, from ``since`` on, that a user has seen: one row a positive.
+    """Return the impressions with a subject item or a query, from ``since`` on, that a user has seen.
 
     Returns:
-        request_id, user_id, request_time, subject_item_id, surface, item_id.
+        request_id, user_id, request_time, subject_item_id, query (only without a subject), surface, item_id; one row a
+        positive.
     """
+    has_subject = pl.col("subject_item_id").is_not_null()
     return impressions.filter(
         pl.col("stage").is_in(SURVIVED)
-        & pl.col("subject_item_id").is_not_null()
-        & (pl.col("item_id") != pl.col("subject_item_id"))
+        & (has_subject | pl.col("query").is_not_null())
+        & pl.col("item_id").ne_missing(pl.col("subject_item_id"))
         & (pl.Series(to_seconds(impressions["request_time"])) >= since)
-    ).select("request_id", "user_id", "request_time", "subject_item_id", "surface", "item_id")
+    ).select(
+        "request_id",
+        "user_id",
+        "request_time",
+        "subject_item_id",
+        pl.when(~has_subject).then("query"),
+        "surface",
+        "item_id",
+    )
+
+
+def _with_queries(context: Context, queries: pl.Series, named: Context) -> Context:
+    """Return the context, with ``named``, the context of the search ``queries``, where these are not null."""
+    typed = queries.is_not_null().to_numpy()[:, None]
+    return replace(
+        named,
+        subject=context.subject,
+        interests=np.where(typed, named.interests, context.interests),
+        confidence=np.where(typed, named.confidence, context.confidence),
+    )
 
 
 def baskets(period: TrainingPeriod, since: float) -> pl.DataFrame:
     """Return positive events from ``since`` on as requests: one a user and day with at least two different items.
 
     Returns:
-        request_id, user_id, request_time, subject_item_id, surface, item_id (one row a positive).
+        request_id, user_id, request_time, subject_item_id, query (null), surface, item_id (one row a positive).
     """
     seconds = pl.Series(to_seconds(period.events["event_time"]))
     wanted = pl.col("event_name").is_in(list(period.rule.event_names)) & pl.col("item_id").is_not_null()
@@ -131,6 +164,10 @@ def baskets(period: TrainingPeriod, since: float) -> pl.DataFrame:
     return (
         events.join(first, on=["user_id", "day"])
         .filter(pl.col("item_id") != pl.col("subject_item_id"))
-        .with_columns(request_id=pl.format("{} {}", "user_id", pl.col("day").cast(pl.Int64)), surface=pl.lit(BASKETS))
-        .select("request_id", "user_id", "request_time", "subject_item_id", "surface", "item_id")
+        .with_columns(
+            request_id=pl.format("{} {}", "user_id", pl.col("day").cast(pl.Int64)),
+            query=pl.lit(None, pl.String),
+            surface=pl.lit(BASKETS),
+        )
+        .select("request_id", "user_id", "request_time", "subject_item_id", "query", "surface", "item_id")
     )

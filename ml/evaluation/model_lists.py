@@ -11,7 +11,6 @@ from ml.evaluation.baselines import ItemKNN, popularity_lists, rule_lists
 from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
 from ml.evaluation.queries import EvaluationSet, Queries, subject_appended, without_context
 from ml.evaluation.untrained_parts import UntrainedParts
-from ml.examples.context import Context
 from ml.examples.pairs import ranges
 from ml.features.dataset import Dataset
 from ml.features.event_log import newest, within_lookback
@@ -65,8 +64,8 @@ def lists_of_states(
 def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:
     """Return the lists of a baseline that is counted, from events before ``queries.as_of`` only.
 
-    With a context, item-kNN answers from the context item alone. The rule goes by the context item, or else by the
-    user's newest item.
+    With a context item, item-kNN answers from that item alone, otherwise from the user's history. The rule goes by the
+    context item, by the category that a query names, or else by the user's newest item.
     """
     dataset, queries = asked.dataset, asked.queries
     if model is ModelName.item_knn:
@@ -75,9 +74,9 @@ def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> Ranked
         return knn.lists(_context_or_history(asked), queries.candidates, depth, queries.exclude)
     ever, recent = (asked.events_of_items(window)[queries.candidates] for window in (None, asked.recent_days))
     if model is ModelName.rule:
-        item, groups = _subject_or_newest(asked), _groups(dataset)
+        groups = _groups(dataset)
         return rule_lists(
-            np.column_stack([np.where(item >= 0, group[item], -1) for group in groups]),
+            _groups_of_subjects(asked, groups),
             [group[queries.candidates] for group in groups],
             [recent, ever],
             depth=depth,
@@ -125,6 +124,22 @@ def _groups(dataset: Dataset) -> list[NDArray[np.int64]]:
     return [category, *(np.where(level == NONE, -1, level) for level in levels), advertiser]
 
 
+def _groups_of_subjects(asked: EvaluationSet, groups: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the groups that the rule looks for, -1 = none [queries, kinds].
+
+    They are those of the subject, or of the user's newest item. Where a query names a category, only the nodes of the
+    category's path count.
+    """
+    item, topics = _subject_or_newest(asked), asked.queries.context.topics
+    found = np.column_stack([np.where(item >= 0, group[item], -1) for group in groups])
+    if topics is not None:
+        named = topics.category.any(axis=1)
+        nodes = topics.category[named][:, ::-1]  # the deepest first, as in ``_groups``
+        found[named] = -1
+        found[named, 1 : 1 + nodes.shape[1]] = np.where(nodes == NONE, -1, nodes)
+    return found
+
+
 def _subject_or_newest(asked: EvaluationSet) -> NDArray[np.int64]:
     """Return the subject of each query, else the newest item of the user's history, else -1 [queries]."""
     queries, log = asked.queries, asked.dataset.log.offsite
@@ -137,13 +152,13 @@ def _subject_or_newest(asked: EvaluationSet) -> NDArray[np.int64]:
 
 
 def _context_or_history(asked: EvaluationSet) -> Ragged:
-    """Return the catalogue rows that item-kNN starts from: the subjects where any query has one, else the histories."""
+    """Return the catalogue rows that item-kNN starts from: the subject of a query, or else the history."""
     queries: Queries = asked.queries
-    context: Context = queries.context
-    if (context.subject >= 0).any():
-        rows = np.flatnonzero(context.subject >= 0)
-        return Ragged.from_pairs(rows, context.subject[rows], len(queries))
-    known = np.flatnonzero(queries.user >= 0)
+    subject = queries.context.subject
+    beside, known = np.flatnonzero(subject >= 0), np.flatnonzero((subject < 0) & (queries.user >= 0))
     user = queries.user[known]
     flat, owner = ranges(asked.dataset.log.offsets[user], queries.history_end[known])
-    return Ragged.from_pairs(known[owner], asked.dataset.log.offsite.item[flat], len(queries))
+    rows = np.concatenate([beside, known[owner]])
+    return Ragged.from_pairs(
+        rows, np.concatenate([subject[beside], asked.dataset.log.offsite.item[flat]]), len(queries)
+    )

@@ -173,6 +173,10 @@ class EvaluationSet:
     learnt: EventLog  # what the counted baselines learn from: events of the training period
     recent_days: float  # window of the recent popularity
 
+    def take(self, rows: NDArray[np.int64]) -> EvaluationSet:
+        """Return the queries of ``rows``, as ``Queries.take`` does."""
+        return replace(self, queries=self.queries.take(rows))
+
     @property
     def categories(self) -> NDArray[np.int64]:
         """Return a code of each candidate's category path, -1 = unknown [candidates]."""

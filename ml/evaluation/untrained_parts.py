@@ -1,13 +1,14 @@
 """A baseline of the parts that the item model begins with, without training: similarities and recent popularity.
 
-A query's vector has the mean traits of the user's newest items, moved towards the traits of the subject. An item's
+A query's vector has the mean traits of the user's newest items, moved towards the traits of the subject, or of the
+interests that a search query names. An item's
 vector has the item's own traits and the logarithm of its recent events. A few weights decide between the parts: they
 are drawn at random, and the draw with the best recall on a slice of the training period answers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,7 @@ from ml.features.dataset import Dataset, build_dataset
 from ml.features.event_log import newest, to_seconds
 from ml.models.encoders import ModelShape
 from ml.models.item_model import Traits
+from ml.models.tensors import CatalogueTensors
 from ml.retrieval.lists import RankedLists, search
 from settings import Settings
 
@@ -75,15 +77,25 @@ class PartWeights:
 
 @dataclass(frozen=True)
 class UntrainedParts:
-    """The chosen weights for queries without and with a subject."""
+    """The chosen weights for queries without a context, with a subject, and with interests alone, as of a search."""
 
     without_subject: PartWeights
     with_subject: PartWeights
+    with_interests: PartWeights
 
     def lists(self, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
         """Return the lists of the queries, in rows of the candidates; ``settings``: widths of the traits."""
-        some = bool((asked.queries.context.subject >= 0).any())
-        return weighed_lists(self.with_subject if some else self.without_subject, asked, settings, depth)
+        shared, lists = _Parts.of(asked, settings), RankedLists.from_rows([[]] * len(asked.queries), depth)
+        beside, named = _kinds(asked)
+        for weights, rows in (
+            (self.without_subject, ~beside & ~named),
+            (self.with_subject, beside),
+            (self.with_interests, named),
+        ):
+            if rows.any():
+                found = replace(shared, asked=asked.take(np.flatnonzero(rows))).lists(weights, depth)
+                lists.items[rows], lists.scores[rows] = found.items, found.scores
+        return lists
 
 
 def choose_weights(
@@ -95,10 +107,11 @@ def choose_weights(
     """Return the best of some random weights on the last window of the training period.
 
     The baseline learns from the period before that window. The queries are next conversions, and requests with a
-    subject item where the window has any (``context_evaluation``); where the window has neither, the first draw stays.
+    subject item or a search query where the window has any (``context_evaluation``); where the window has none of
+    either kind, the weights are those without a context, and where it has no conversions either, the first draw stays.
 
     Args:
-        impressions: of the landing zone's table, for the requests with a subject item; those after the period's end
+        impressions: of the landing zone's table, for the requests with a context; those after the period's end
             are not read. None where there is no such table.
         hidden_items: as for ``context_evaluation``.
     """
@@ -116,12 +129,28 @@ def choose_weights(
     if impressions is not None:
         impressions = impressions.filter(pl.Series(to_seconds(impressions["request_time"])) < period.end)
     in_context = context_evaluation(
-        home_feed, period, impressions, maximum=maximum, seed=seed, hidden_items=hidden_items
+        home_feed,
+        period,
+        impressions,
+        features=settings.features,
+        maximum=maximum,
+        seed=seed,
+        hidden_items=hidden_items,
     )
     random = np.random.default_rng(seed)
     draws = [PartWeights.draw(random) for _ in range(DRAWS)]
     without = _best(draws, home_feed, settings)
-    return UntrainedParts(without, _best(draws, in_context.asked, settings) if in_context else without)
+    if in_context is None:
+        return UntrainedParts(without, without, without)
+    kinds = [in_context.asked.take(np.flatnonzero(rows)) for rows in _kinds(in_context.asked)]
+    beside, named = (_best(draws, each, settings) if len(each.queries) else without for each in kinds)
+    return UntrainedParts(without, beside, named)
+
+
+def _kinds(asked: EvaluationSet) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which queries have a subject, and which have interests alone [queries]."""
+    beside = asked.queries.context.subject >= 0
+    return beside, asked.queries.context.present & ~beside
 
 
 def weighed_lists(weights: PartWeights, asked: EvaluationSet, settings: Settings, depth: int) -> RankedLists:
@@ -152,7 +181,7 @@ class _Parts:
     def lists(self, weights: PartWeights, depth: int) -> RankedLists:
         """Return the lists under given weights, in rows of the candidates."""
         queries = self.asked.queries
-        subject = np.where((queries.context.subject >= 0)[:, None], self.items[queries.context.subject], 0.0)
+        subject = _traits_of_context(self.traits, self.asked)
         vectors = []
         for weight, of_history, of_subject in zip(
             weights.of_traits(self.asked.dataset.basis.given_width > 0),
@@ -196,6 +225,14 @@ def _traits_of_items(traits: Traits, dataset: Dataset) -> Vectors:
     features = dataset.features
     columns = (features.content, features.category, features.advertiser)
     found: Vectors = traits(*(torch.from_numpy(column) for column in columns)).numpy()
+    return found
+
+
+@torch.inference_mode()
+def _traits_of_context(traits: Traits, asked: EvaluationSet) -> Vectors:
+    """Return the traits of each query's subject, or of the interests that it names [queries, T]; zero without."""
+    shown = CatalogueTensors(asked.dataset.features).context(asked.queries.context)
+    found: Vectors = traits(shown.content, shown.category, shown.advertiser).numpy()
     return found
 
 

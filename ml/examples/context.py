@@ -26,12 +26,31 @@ SAME_DAY_EVENTS = 20  # a longer day pairs an event with so many after it
 
 
 @dataclass(frozen=True)
+class Topics:
+    """What requests without a subject are about: shown in the place of a subject's content and category.
+
+    A row of zeros is a request that has a subject, or that names nothing which the catalogue has.
+    """
+
+    content: NDArray[np.float32]  # [queries, content]
+    category: NDArray[np.int64]  # [queries, CATEGORY_LEVELS] buckets
+
+    def take(self, rows: NDArray[np.int64]) -> Topics:
+        return Topics(self.content[rows], self.category[rows])
+
+    def without(self, dropped: NDArray[np.bool_]) -> Topics:
+        kept = ~dropped[:, None]
+        return Topics(np.where(kept, self.content, 0).astype(np.float32), np.where(kept, self.category, 0))
+
+
+@dataclass(frozen=True)
 class Context:
     """The input of the context layer, one row a query. A row without interests and subject is "no context"."""
 
     subject: NDArray[np.int64]  # [queries] catalogue row whose content is shown, NO_SUBJECT = none
     interests: NDArray[np.int64]  # [queries, MAXIMUM_INTERESTS] buckets, 0 = none
     confidence: NDArray[np.float32]  # [queries, MAXIMUM_INTERESTS]
+    topics: Topics | None = None  # None: no query has any
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -41,7 +60,8 @@ class Context:
         return (self.subject >= 0) | (self.confidence > 0).any(axis=1)
 
     def take(self, rows: NDArray[np.int64]) -> Context:
-        return Context(self.subject[rows], self.interests[rows], self.confidence[rows])
+        topics = self.topics and self.topics.take(rows)
+        return Context(self.subject[rows], self.interests[rows], self.confidence[rows], topics)
 
     def without(self, dropped: NDArray[np.bool_]) -> Context:
         """Remove the context of the queries that are ``dropped`` [queries].
@@ -54,6 +74,7 @@ class Context:
             np.where(dropped, NO_SUBJECT, self.subject),
             np.where(dropped[:, None], 0, self.interests),
             np.where(dropped[:, None], 0, self.confidence).astype(np.float32),
+            self.topics and self.topics.without(dropped),
         )
 
     def perturbed(self, random: np.random.Generator, interest_dropout: float, jitter: float) -> Context:
@@ -67,7 +88,8 @@ class Context:
         kept = random.random(self.interests.shape) >= interest_dropout
         noise = np.exp(jitter * random.standard_normal(self.confidence.shape))
         confidence = np.minimum(self.confidence * noise, 1.0).astype(np.float32)
-        return Context(self.subject, np.where(kept, self.interests, 0), np.where(kept, confidence, np.float32(0)))
+        interests, confidence = np.where(kept, self.interests, 0), np.where(kept, confidence, np.float32(0))
+        return Context(self.subject, interests, confidence, self.topics)
 
 
 def subject_context(subject: NDArray[np.int64], items: ItemFeatures) -> Context:

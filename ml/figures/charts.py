@@ -145,12 +145,16 @@ def context_bars(by_surface: Mapping[str, ContextLift], k: int, subtitle: str = 
     panels = figure.subplots(1, 2)
     names, lifts = list(by_surface), list(by_surface.values())
     recall = ([lift.recall_without for lift in lifts], [lift.recall_with for lift in lifts])
-    relevance = ([lift.relevance_without for lift in lifts], [lift.relevance_with for lift in lifts])
+    beside = {name: lift for name, lift in by_surface.items() if np.isfinite(lift.relevance_with)}  # not of a search
+    relevance = (
+        [lift.relevance_without for lift in beside.values()],
+        [lift.relevance_with for lift in beside.values()],
+    )
     dress(panels[0], "", f"Recall@{k}")
     pairs_of_bars(panels[0], names, recall, lambda value: f"{100 * value:.1f} %")
     percent_axis(panels[0])
     dress(panels[1], "", "Median relevance to the subject")
-    pairs_of_bars(panels[1], names, relevance, lambda value: f"{value:.2f}")
+    pairs_of_bars(panels[1], list(beside), relevance, lambda value: f"{value:.2f}")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9, labelcolor=INK)
     return figure

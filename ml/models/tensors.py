@@ -86,10 +86,16 @@ class CatalogueTensors:
         )
 
     def context(self, context: Context) -> ContextBatch:
+        """Return the context with the subjects' features; a query without a subject shows its topic."""
         subject = self._rows(context.subject)
+        content, category = self.content[subject], self.category[subject]
+        if context.topics is not None:
+            alone = torch.from_numpy(context.subject < 0)[:, None]
+            content = torch.where(alone, torch.from_numpy(context.topics.content), content)
+            category = torch.where(alone, torch.from_numpy(context.topics.category), category)
         return ContextBatch(
-            content=self.content[subject],
-            category=self.category[subject],
+            content=content,
+            category=category,
             advertiser=self.advertiser[subject],
             interests=torch.from_numpy(context.interests),
             confidence=torch.from_numpy(context.confidence),

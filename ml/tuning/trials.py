@@ -137,7 +137,9 @@ class Tuning:
                 )
             )
         maximum = base.training.validation_users
-        baskets = context_evaluation(asked, period, None, maximum=maximum, seed=base.training.seed)
+        baskets = context_evaluation(
+            asked, period, None, features=base.features, maximum=maximum, seed=base.training.seed
+        )
         in_context = baskets.asked if baskets and (baskets.asked.queries.positives.items >= 0).any() else None
         if objective.in_context and in_context is None:
             raise ValueError(

@@ -101,7 +101,7 @@ def show(home: Home, console: Console) -> None:
 
 
 def _show_items(tables: Tables, console: Console) -> None:
-    """Print the item models without a context, then beside an item on each surface."""
+    """Print the item models without a context, then with the live context of each surface."""
     ours = ModelName.contextual
     found = {report: report_rows(tables, report) for report in ("recall", "diversity", "context")}
     table = _models("Next conversion, whole catalogue ranked", ITEM_MODELS, COLUMNS, found=found, champion=ours)
@@ -121,7 +121,8 @@ def _show_items(tables: Tables, console: Console) -> None:
 def _show_market(found: Sequence[ReportRow], console: Console) -> None:
     """Print the candidates of each model in the market that ran again; nothing where no market ran."""
     of_arms = [row for row in found if row.segment is Segment.surface and row.metric == "roas"]
-    for surface in dict.fromkeys(row.group for row in of_arms):
+    surfaces = list(dict.fromkeys(row.group for row in of_arms))
+    for surface in surfaces:
         none = next((row.value for row in of_arms if row.model == WITHOUT_A_MODEL and row.group == surface), None)
         rows = [replace(row, segment=Segment.all, group="") for row in found if row.group == surface]
         table = _models(
@@ -132,7 +133,8 @@ def _show_market(found: Sequence[ReportRow], console: Console) -> None:
             champion=ModelName.contextual,
         )
         alone = [] if none is None else [f"Without any model the ROAS is {none:.4f}."]
-        table.caption = " ".join([*_against_predecessor(rows, found), *alone])
+        of_countries = found if surface == surfaces[-1] else []  # they are of all surfaces together: said once
+        table.caption = " ".join([*_against_predecessor(rows, of_countries), *alone])
         console.print(table)
 
 

@@ -80,12 +80,13 @@ def hits_and_counts(
     return np.array(hits, float), np.array(counts, float)
 
 
-def metric(ran: Ran, report: str, model: str, name: str) -> float:
+def metric(ran: Ran, report: str, model: str, name: str, surface: str = "related_pins") -> float:
     rows = rows_of_frame(ran.tables.read("model_metrics", {"report": report}))
     (value,) = [
         row.value
         for row in rows
-        if (row.model, row.metric) == (model, name) and row.segment in (Segment.all, Segment.surface)
+        if (row.model, row.metric) == (model, name)
+        and (row.segment, row.group) in ((Segment.all, ""), (Segment.surface, surface))
     ]
     assert value is not None
     return value
@@ -333,14 +334,21 @@ def test_the_context_report_compares_with_and_without(ran: Ran) -> None:
         for row in rows_of_frame(ran.tables.read("model_metrics", {"report": "context"}))
         if row.segment is Segment.surface
     ]
-    assert {row.group for row in rows} == {"related_pins"}
-    assert {row.model for row in rows} >= {"contextual", "contextual_without_context", "rule", "parts", "sequential"}
-    relevance = {row.model: row.value for row in rows if row.metric == "true_relevance@10"}
+    models = {"contextual", "contextual_without_context", "rule", "parts", "sequential", "oracle"}
+    for surface in ("related_pins", "search"):
+        assert {row.model for row in rows if row.group == surface} >= models, surface
+    assert {row.group for row in rows} == {"related_pins", "search"}
+    relevance = {row.model: row.value for row in rows if row.metric == "true_relevance@10" and row.group != "search"}
     assert all(value is not None and 0 <= value <= 1 for value in relevance.values())
     with_context, without = (
         metric(ran, "context", model, "recall@10") for model in ("contextual", "contextual_without_context")
     )
     assert metric(ran, "context", "contextual", "lift@10") == pytest.approx(with_context / without)
+    # Both models know no subject there, and are one network.
+    appended, sequential = (
+        metric(ran, "context", model, "recall@100", "search") for model in ("sequential_appended", "sequential")
+    )
+    assert appended == sequential
 
 
 def test_no_model_beats_the_contextual_oracle(ran: Ran) -> None:
@@ -359,18 +367,21 @@ def test_segments_add_up_to_all_queries(ran: Ran, comparison: Comparison) -> Non
 
 def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran) -> None:
     figures = summary_figures(ran.home)
-    surface = "context.related_pins"
+    surfaces = ("related_pins", "search")
     assert {
         *(f"item.{model}.{metric}" for model in COMPARED for metric in ("recall@10", "recall@100", "diversity90")),
         *(f"item.{model}.recall@10.{bound}" for model in COMPARED for bound in ("low", "high")),
         *(
-            f"{surface}.{model}.recall@10"
+            f"context.{surface}.{model}.recall@10"
+            for surface in surfaces
             for model in ("rule", "parts", "sequential", "contextual", "withheld", "oracle")
         ),
-        *(f"{surface}.lift@10{bound}" for bound in ("", ".low", ".high")),
+        *(f"context.{surface}.lift@10" for surface in surfaces),
+        *(f"context.related_pins.lift@10{bound}" for bound in (".low", ".high")),
         *(f"market.related_pins.{source}.share_of_impressions" for source in ("category_match", "profile", "popular")),
         *(
-            f"market.related_pins.{arm}.{metric}"
+            f"market.{surface}.{arm}.{metric}"
+            for surface in surfaces
             for arm in ("rule", "sequential", "contextual", "oracle")
             for metric in ("survival_rate", "delivered", "share_of_impressions", "median_true_relevance", "roas")
         ),

@@ -50,6 +50,7 @@ def item_frame(item_ids: list[str], **columns: Any) -> pl.DataFrame:
     types: dict[str, pl.DataType] = {
         "item_id": pl.String(),
         "advertiser_id": pl.String(),
+        "title": pl.String(),
         "category": pl.String(),
         "price": pl.Float64(),
         "interests": pl.List(pl.Struct({"interest": pl.String, "confidence": pl.Float64})),

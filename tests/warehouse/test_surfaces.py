@@ -62,5 +62,5 @@ def test_a_surface_more_is_one_line(tmp_path: Path) -> None:
         "closeup",
         "Value error, query belongs to the surface search",
         "Value error, subject_item_id belongs to the surface related_pins or closeup",
-        "['closeup']",
+        "['closeup', 'search']",
     ]

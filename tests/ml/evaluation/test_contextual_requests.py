@@ -15,6 +15,7 @@ from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import baseline_lists
 from ml.evaluation.model_names import BASELINES, ModelName
 from ml.evaluation.queries import newest_window
+from ml.examples.context import subject_context
 from ml.examples.period import Prepared, TrainingPeriod
 from settings import Settings
 from tests.ml.worlds import START
@@ -30,6 +31,7 @@ def impressions(period: TrainingPeriod) -> pl.DataFrame:
         request_time=pl.lit(START + timedelta(days=90, hours=12)).dt.cast_time_unit("us"),
         surface=pl.lit("related_pins"),
         subject_item_id=pl.lit("i000"),
+        query=pl.lit(None, pl.String),
     )
     return requests.join(shown, how="cross")
 
@@ -38,7 +40,9 @@ def evaluation(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, hidden: HiddenItems | None
 ) -> ContextEvaluation:
     home_feed = newest_window(period, prepared.dataset, settings)
-    found = context_evaluation(home_feed, period, impressions(period), maximum=100, seed=0, hidden_items=hidden)
+    found = context_evaluation(
+        home_feed, period, impressions(period), features=settings.features, maximum=100, seed=0, hidden_items=hidden
+    )
     assert found is not None
     return found
 
@@ -83,7 +87,9 @@ def test_baskets_are_no_requests_and_hide_nothing(
 ) -> None:
     home_feed = newest_window(period, prepared.dataset, settings)
     found = [
-        context_evaluation(home_feed, period, None, maximum=100, seed=0, hidden_items=hidden)
+        context_evaluation(
+            home_feed, period, None, features=settings.features, maximum=100, seed=0, hidden_items=hidden
+        )
         for hidden in (None, hide("i001"))
     ]
     of = [each.asked.queries.exclude for each in found if each]
@@ -91,3 +97,30 @@ def test_baskets_are_no_requests_and_hide_nothing(
     assert of[0] is not None
     assert of[1] is not None
     assert np.array_equal(of[0].items, of[1].items)
+
+
+def test_searches_are_queries_of_their_own_surface(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings
+) -> None:
+    """Every second request is a search, of which every second one names nothing that the catalogue has."""
+    number = pl.col("request_id").str.slice(1).cast(pl.Int64)
+    typed = pl.when(number % 4 == 1).then(pl.lit("K3")).otherwise(pl.lit("----"))
+    log = impressions(period).with_columns(
+        surface=pl.when(number % 2 == 1).then(pl.lit("search")).otherwise("surface"),
+        subject_item_id=pl.when(number % 2 == 0).then("subject_item_id"),
+        query=pl.when(number % 2 == 1).then(typed),
+    )
+    home_feed = newest_window(period, prepared.dataset, settings)
+    found = context_evaluation(home_feed, period, log, features=settings.features, maximum=100, seed=0)
+    assert found is not None
+    context, rows = found.asked.queries.context, np.arange(REQUESTS)
+    assert found.requests["surface"].to_list() == ["related_pins", "search"] * (REQUESTS // 2)
+    assert np.array_equal(context.subject >= 0, rows % 2 == 0)
+    assert np.array_equal(context.present, rows % 4 != 3)
+    assert context.topics is not None
+    assert np.array_equal(context.topics.category.any(axis=1), rows % 4 == 1)
+    features = found.asked.dataset.features
+    assert context.topics.category[1].tolist() == features.category[features.item_ids.index_of("i060")].tolist()
+    beside = subject_context(context.subject, features)
+    assert np.array_equal(context.interests[::2], beside.interests[::2])
+    assert found.asked.queries.positives.counts.tolist() == [2] * REQUESTS

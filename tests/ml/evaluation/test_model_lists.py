@@ -5,21 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
-from ml.evaluation.model_lists import network_lists, trained_lists
+from ml.evaluation.model_lists import baseline_lists, network_lists, trained_lists
 from ml.evaluation.model_names import EVALUABLE, LABELS, AdvertiserModelName, ModelName
 from ml.evaluation.queries import EvaluationSet, Queries, subject_appended
 from ml.examples.context import no_context, subject_context
+from ml.examples.named_interests import named_interests
 from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
 from ml.features.dataset import build_dataset
 from ml.features.event_log import newest, pad
+from ml.features.interest_profiles import InterestProfiles
 from ml.features.items import MAXIMUM_INTERESTS
 from ml.retrieval.lists import Ragged
 from ml.training.fit import Fit
 from settings import Settings
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, small_settings, user_frame
+
+STATED = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
 
 
 def asked_of(prepared: Prepared, users: list[int], known: list[int], subject: list[int], as_of: float) -> EvaluationSet:
@@ -76,6 +81,58 @@ def test_an_appended_item_is_to_the_encoder_what_the_event_itself_would_be(prepa
         # The planted log's events name other advertisers than its catalogue, which is what a context item goes by.
         assert np.array_equal(here.advertiser[:, :-1], there.advertiser[:, :-1])
         assert np.array_equal(here.advertiser[0, -1], prepared.dataset.features.advertiser[here.item[0, -1]])
+
+
+def searching(asked: EvaluationSet, interest: str) -> EvaluationSet:
+    """The same queries, which search for an interest of the planted catalogue."""
+    features = asked.dataset.features
+    paths = pl.Series([f"All > K{row // 20}" for row in range(len(features))])
+    catalogue = pl.DataFrame({"category_path": paths}).with_columns(stated_interests=pl.lit(None, pl.List(STATED)))
+    buckets = small_settings().features.category_buckets
+    profiles = InterestProfiles.of(catalogue, features, buckets)
+    context = named_interests([{interest: 0.9}] * len(asked.queries), profiles, buckets)
+    return replace(asked, queries=replace(asked.queries, context=context))
+
+
+def test_the_rule_answers_a_search_with_the_category_that_it_names_and_then_recent_popularity(
+    prepared: Prepared,
+) -> None:
+    """Also for a user whose newest item is of another category. A category has 20 rows, one after another."""
+    home = asked_of(prepared, [0, 1, -1], [5, 6, 0], [-1, -1, -1], instant(80.0))
+    lists = baseline_lists(ModelName.rule, searching(home, "All > K3"), 240).items
+    recent = home.events_of_items(home.recent_days)
+    for items in lists:
+        assert sorted(items[:20].tolist()) == list(range(60, 80))
+        assert (np.diff(recent[items[:20]]) <= 0).all()
+        assert (np.diff(recent[items[20:]]) <= 0).all()
+    nameless = baseline_lists(ModelName.rule, searching(home, "no such interest"), 240).items
+    assert np.array_equal(nameless, baseline_lists(ModelName.rule, home, 240).items)
+
+
+def test_what_knows_no_search_answers_one_as_without_a_context(
+    prepared: Prepared, trained: Fit, settings: Settings
+) -> None:
+    home = asked_of(prepared, [0, 1, 2], [5, 6, 7], [-1, -1, -1], instant(80.0))
+    search = searching(home, "All > K3")
+    of_home, of_search = (baseline_lists(ModelName.item_knn, asked, 50).items for asked in (home, search))
+    assert np.array_equal(of_home, of_search)
+    assert (of_home[:, 0] >= 0).all()
+    appended, contextual = (
+        [network_lists(model, trained.network, asked, settings=settings, depth=50).items for asked in (home, search)]
+        for model in (ModelName.sequential_appended, ModelName.contextual)
+    )
+    # The log of the home feed is the same, so without the appended event nothing is left to differ but the context.
+    assert np.array_equal(appended[0], appended[1])
+    assert not np.array_equal(contextual[0], contextual[1])
+
+
+def test_beside_an_item_item_knn_answers_from_it_and_elsewhere_from_the_history(prepared: Prepared) -> None:
+    mixed = asked_of(prepared, [0, 1], [5, 6], [7, -1], instant(80.0))
+    beside = asked_of(prepared, [0], [5], [7], instant(80.0))
+    home = asked_of(prepared, [1], [6], [-1], instant(80.0))
+    found = baseline_lists(ModelName.item_knn, mixed, 50).items
+    expected = [baseline_lists(ModelName.item_knn, asked, 50).items for asked in (beside, home)]
+    assert np.array_equal(found, np.concatenate(expected))
 
 
 def test_a_model_trained_without_context_is_not_asked_with_it(

@@ -13,10 +13,12 @@ from ml.evaluation.intervals import confidence_interval
 from ml.evaluation.model_lists import baseline_lists
 from ml.evaluation.model_names import ModelName
 from ml.evaluation.queries import EvaluationSet, newest_window
-from ml.evaluation.untrained_parts import DRAWS, PartWeights, choose_weights, weighed_lists
+from ml.evaluation.untrained_parts import DRAWS, PartWeights, UntrainedParts, choose_weights, weighed_lists
 from ml.examples.context import subject_context
+from ml.examples.named_interests import named_interests
 from ml.examples.period import Prepared, TrainingPeriod, prepare
 from ml.features.event_log import to_seconds
+from ml.features.interest_profiles import InterestProfiles
 from settings import Settings
 
 SCALE = 1e6  # far above every other part
@@ -67,6 +69,41 @@ def test_towards_the_subject_in_full_the_history_counts_for_nothing(asked: Evalu
     assert np.array_equal(features.advertiser[first], features.advertiser[subject[known]])
 
 
+def test_a_search_has_the_interest_in_the_place_of_the_subject(asked: EvaluationSet, settings: Settings) -> None:
+    """An interest that one item alone has looks like the item, so both find the same."""
+    features, count = asked.dataset.features, len(asked.queries)
+    alone = pl.DataFrame({"category_path": [f"P{row}" for row in range(len(features))]}).with_columns(
+        stated_interests=pl.lit(None, pl.List(pl.Struct({"interest": pl.String, "confidence": pl.Float64})))
+    )
+    profiles = InterestProfiles.of(alone, features, settings.features.category_buckets)
+    item = np.arange(count) % len(features)
+    context = named_interests([{f"P{row}": 1.0} for row in item], profiles, settings.features.category_buckets)
+    weights = PartWeights(1.0, 1.0, 0.0, 0.0, recent=0.1, towards_subject=1.0, newest_events=10)
+    by_name, beside = (
+        weighed_lists(weights, replace(asked, queries=replace(asked.queries, context=each, exclude=None)), settings, 10)
+        for each in (context, subject_context(item, features))
+    )
+    np.testing.assert_allclose(by_name.scores, beside.scores, atol=1e-5)
+
+
+def test_each_kind_of_query_has_its_own_weights(asked: EvaluationSet, settings: Settings) -> None:
+    """A third of the queries stand beside an item, a third name an interest, and the others have no context."""
+    features, count = asked.dataset.features, len(asked.queries)
+    kind = np.arange(count) % 3
+    context = subject_context(np.where(kind == 0, 5, -1), features)
+    context.interests[kind == 1], context.confidence[kind == 1] = 7, 1.0
+    mixed = replace(asked, queries=replace(asked.queries, context=context))
+    random = np.random.default_rng(0)
+    draws = [PartWeights.draw(random) for _ in range(3)]
+    lists = UntrainedParts(without_subject=draws[2], with_subject=draws[0], with_interests=draws[1]).lists(
+        mixed, settings, 10
+    )
+    for each, weights in enumerate(draws):
+        expected = weighed_lists(weights, mixed, settings, 10)
+        assert np.array_equal(lists.items[kind == each], expected.items[kind == each])
+        assert np.array_equal(lists.scores[kind == each], expected.scores[kind == each])
+
+
 def test_the_chosen_weights_are_the_best_of_the_draws(period: TrainingPeriod, settings: Settings) -> None:
     chosen = choose_weights(period, None, settings)
     earlier = prepare(period.until(period.end - period.window), settings)
@@ -96,7 +133,12 @@ def test_logged_requests_choose_the_weights_beside_a_subject(period: TrainingPer
     assert chosen.without_subject == without.without_subject
     slice_ = newest_window(period, prepare(period.until(period.end - period.window), settings).dataset, settings)
     asked = context_evaluation(
-        slice_, period, impressions, maximum=settings.training.validation_users, seed=settings.training.seed
+        slice_,
+        period,
+        impressions,
+        features=settings.features,
+        maximum=settings.training.validation_users,
+        seed=settings.training.seed,
     )
     assert asked
     assert asked.source == "logged impressions"
@@ -130,6 +172,7 @@ def impressions_of(period: TrainingPeriod) -> pl.DataFrame:
         request_time="event_time",
         surface=pl.lit("related_pins"),
         subject_item_id=pl.col("item_id").reverse(),
+        query=pl.lit(None, pl.String),
         item_id="item_id",
         stage=pl.lit("impressed"),
     )

@@ -149,6 +149,7 @@ def test_the_history_of_a_request_ends_before_its_own_click(
             "user_id": user,
             "surface": "related_pins",
             "subject_item_id": subject,
+            "query": None,
             "item_id": item,
             "stage": ["clicked", "impressed"],
         },
@@ -156,7 +157,7 @@ def test_the_history_of_a_request_ends_before_its_own_click(
     )
     prepared = prepare(period.until(instant(80)), settings)
     home_feed = newest_window(period, prepared.dataset, settings)
-    evaluation = context_evaluation(home_feed, period, impressions, maximum=10, seed=0)
+    evaluation = context_evaluation(home_feed, period, impressions, features=settings.features, maximum=10, seed=0)
     assert evaluation is not None
     assert evaluation.requests["request_id"].to_list() == ["r1", "r2"]
     log, ends = evaluation.asked.dataset.log, evaluation.asked.queries.history_end

@@ -9,7 +9,7 @@ import polars as pl
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from serving.interests import item_interests
+from ml.features.interest_profiles import item_interests
 
 MATCHED_INTERESTS = 3
 LEAST_MATCH = 0.2  # cosine of TF-IDF below which words have nothing to do with each other

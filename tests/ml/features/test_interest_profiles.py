@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from ml.features.hashing import bucket
+from ml.features.interest_profiles import InterestProfiles, item_interests
 from ml.features.items import CATEGORY_LEVELS, ItemFeatures
-from serving.interests import InterestProfiles, item_interests
 
 BUCKETS = 1000
 CONTENT = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from serving.search_queries import InterestMatcher
+from ml.features.search_queries import InterestMatcher
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "title": pl.String,
