@@ -311,6 +311,13 @@ class IndexSettings(Group):
     )
 
 
+class AdditionalModel(StrEnum):
+    """Models of the reports that no training trains by default (``ml/evaluation/model_names.py``)."""
+
+    max_pooling = "max_pooling"
+    contextual_cross_attention = "contextual_cross_attention"
+
+
 class EvaluationSettings(Group):
     """Reports."""
 
@@ -340,6 +347,11 @@ class EvaluationSettings(Group):
         ge=1,
         le=100,
         description="Candidates that a model proposes for a request when the market of the synthetic world runs again.",
+    )
+    additional_models: list[AdditionalModel] = Field(
+        [],
+        description="Models that a training of the item model trains for the reports beside the usual ones, as JSON: "
+        "max_pooling, contextual_cross_attention. Each takes about as long as the contextual model.",
     )
 
 
@@ -461,6 +473,13 @@ class ServingSettings(Group):
         return {first: 1 - sum(shares[name] for name in others), **{name: shares[name] for name in others}}
 
 
+def _as_text(value: object) -> str:
+    """Return a value as text, the names in a list as plain text."""
+    if isinstance(value, list):
+        value = [each.value if isinstance(each, StrEnum) else each for each in value]
+    return str(value)
+
+
 PREFIX, SEPARATOR = "ADSEQ_", "__"
 OTHER_VARIABLES = frozenset({"ADSEQ_TOKEN", "ADSEQ_SHARED", "ADSEQ_MLFLOW_PORT", "ADSEQ_DAGSTER_PORT"})
 """Variables with the prefix that are no settings: a secret, a developer's shared files, the ports of `adseq ui`."""
@@ -543,7 +562,7 @@ class Settings(BaseSettings):
         """Every effective value by its dotted name, as MLflow parameters."""
         groups = {name: group for name, group in self if isinstance(group, Group)}
         return {
-            f"{name}.{field}": value if isinstance(value, bool | int | float) else str(value)
+            f"{name}.{field}": value if isinstance(value, bool | int | float) else _as_text(value)
             for name, group in groups.items()
             for field, value in group.model_dump().items()
         }

@@ -72,10 +72,14 @@ def newest_comparison(workspace: Workspace) -> VersionComparison:
 
 def _load(workspace: Workspace, version: ModelVersion) -> VersionComparison:
     from ml.evaluation.item_report import load_comparison
-    from ml.evaluation.model_names import TRAINED
+    from ml.evaluation.model_names import ADDITIONAL, TRAINED
     from ml.models.version_directories import evaluation_part
 
-    artifacts = {model: workspace.item_model(version.directory / evaluation_part(model)) for model in TRAINED}
+    # Which additional models there are, the settings of that training said.
+    additional = [model for model in ADDITIONAL if (version.directory / evaluation_part(model)).exists()]
+    artifacts = {
+        model: workspace.item_model(version.directory / evaluation_part(model)) for model in (*TRAINED, *additional)
+    }
     period = training_period(workspace, version.trained_day)
     return VersionComparison(version, period, load_comparison(period, artifacts, workspace.settings))
 

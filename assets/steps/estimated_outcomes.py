@@ -32,7 +32,13 @@ def estimated_outcomes(workspace: Workspace, compared: VersionComparison, impres
         return []
     logged = impressions.filter(pl.col("request_id").is_in(answers.evaluation.requests["request_id"].implode()))
     logged = logged.with_columns(pl.col("propensity") * pl.col("inclusion_probability").fill_null(1.0))
-    models = (ModelName.rule, ModelName.parts, ModelName.sequential, ModelName.contextual)
+    models = (
+        ModelName.rule,
+        ModelName.parts,
+        ModelName.sequential,
+        ModelName.contextual,
+        ModelName.contextual_cross_attention,
+    )
     first, seed = workspace.settings.evaluation.arm_candidates, workspace.settings.training.seed
     rows = [
         row

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.evaluation.baselines import ItemKNN, popularity_lists, rule_lists
-from ml.evaluation.model_names import BASELINES, TRAINED, ModelName
+from ml.evaluation.model_names import BASELINES, ModelName
 from ml.evaluation.queries import EvaluationSet, Queries, subject_appended, without_context
 from ml.evaluation.untrained_parts import UntrainedParts
 from ml.examples.pairs import ranges
@@ -50,6 +50,18 @@ def lists_of_states(
     network: TwoTower, asked: EvaluationSet, states: NDArray[np.float32], *, settings: Settings, depth: int
 ) -> RankedLists:
     """Return the lists from stored states [queries, state_width]: the second half of ``trained_lists``."""
+    users, items = embeddings_of_states(network, asked, states, settings)
+    return search(users, items, depth, exclude=asked.queries.exclude)
+
+
+def embeddings_of_states(
+    network: TwoTower, asked: EvaluationSet, states: NDArray[np.float32], settings: Settings
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the embeddings of the queries [queries, width] and of the candidates [candidates, width].
+
+    Args:
+        states: [queries, state_width].
+    """
     if settings.context.recipe is ContextRecipe.none:
         asked = without_context(asked)
     dataset, queries = asked.dataset, asked.queries
@@ -57,8 +69,7 @@ def lists_of_states(
     users = embed_users(
         network, catalogue, states, context=queries.context, demographics=dataset.users_demographics(queries.user)
     )
-    items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
-    return search(users, items, depth, exclude=queries.exclude)
+    return users, embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
 
 
 def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:
@@ -107,10 +118,8 @@ def all_lists(
     """
     lists = {model: baseline_lists(model, asked, depth) for model in BASELINES}
     lists[ModelName.parts] = parts.lists(asked, artifacts[ModelName.contextual].settings, depth)
-    for model in TRAINED:
-        if model in artifacts:
-            of_model = artifacts[model]
-            lists[model] = network_lists(model, of_model.network, asked, settings=of_model.settings, depth=depth)
+    for model, of_model in artifacts.items():
+        lists[model] = network_lists(model, of_model.network, asked, settings=of_model.settings, depth=depth)
     return {model: lists[model] for model in ModelName if model in lists}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from settings import ContextRecipe, Settings, UserEncoder
+from settings import ContextRecipe, Fusion, Settings, UserEncoder
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Trained:
     """A two-tower network of its own.
 
     Attributes:
-        encoder: replaces the encoder of the settings.
+        encoder, fusion: replace those of the settings.
         context: whether the network learns with context.
-        with_every_version: trained beside every version, for the reports; else only for ``adseq evaluate``.
+        with_every_version: trained beside every version, for the reports; else only where
+            ``evaluation.additional_models`` names the model, and for ``adseq evaluate``.
     """
 
     encoder: UserEncoder | None = None
+    fusion: Fusion | None = None
     context: bool = True
     with_every_version: bool = True
 
@@ -77,6 +79,11 @@ class ModelName(StrEnum):
         AskedAnotherWay("contextual"),
     )
     contextual = "contextual", "contextual", Trained()
+    contextual_cross_attention = (
+        "contextual_cross_attention",
+        "contextual with cross-attention",
+        Trained(fusion=Fusion.cross_attention, with_every_version=False),
+    )
     oracle = "oracle", "oracle (the world's truth)", Truth()
 
     _value_: str
@@ -107,31 +114,56 @@ class ModelName(StrEnum):
     def settings(self, settings: Settings) -> Settings:
         """Return the settings under which the model's network is trained.
 
-        They are ``settings``, except for the encoder and the context recipe of the model's kind.
+        They are ``settings``, except for the encoder, the fusion and the context recipe of the model's kind.
         """
         trained, changed = self.base.kind, settings
         if not isinstance(trained, Trained) or not trained.context:
             without = settings.context.model_copy(update={"recipe": ContextRecipe.none})
             changed = changed.model_copy(update={"context": without})
-        if isinstance(trained, Trained) and trained.encoder:
-            changed = changed.model_copy(
-                update={"model": settings.model.model_copy(update={"encoder": trained.encoder})}
-            )
+        if isinstance(trained, Trained):
+            own = {"encoder": trained.encoder, "fusion": trained.fusion}
+            named = {name: value for name, value in own.items() if value}
+            changed = changed.model_copy(update={"model": settings.model.model_copy(update=named)})
         return changed
 
 
 BASELINES = tuple(model for model in ModelName if isinstance(model.kind, Counted))
 TRAINED = tuple(model for model in ModelName if isinstance(model.kind, Trained) and model.kind.with_every_version)
 """What every training of a version trains for the reports."""
-ARMS = (
+ADDITIONAL = tuple(
+    model for model in ModelName if isinstance(model.kind, Trained) and not model.kind.with_every_version
+)
+"""What a training of a version trains for the reports where ``evaluation.additional_models`` names the model."""
+
+
+class ListArm(StrEnum):
+    """The arms of the market whose candidates come from the service's advertiser generator, alone or beside a model."""
+
+    advertiser_lists = "advertiser_lists", "advertiser lists"
+    with_contextual = "contextual_and_advertiser_lists", "contextual and advertiser lists"
+
+    _value_: str
+    label: str
+
+    def __new__(cls, value: str, label: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label = label
+        return member
+
+
+ARMS: tuple[ModelName | ListArm, ...] = (
     ModelName.rule,
     ModelName.parts,
     ModelName.sequential,
     ModelName.contextual_without_context,
     ModelName.contextual,
+    ModelName.contextual_cross_attention,
+    ListArm.advertiser_lists,
+    ListArm.with_contextual,
     ModelName.oracle,
 )
-"""The models whose candidates run through the market of the synthetic world, an arm each."""
+"""The models and lists whose candidates run through the market of the synthetic world, an arm each."""
 WITHOUT_A_MODEL = "none"
 """The arm in which the legacy generators are alone."""
 EVALUABLE = tuple(model for model in ModelName if not isinstance(model.kind, Truth))
@@ -157,5 +189,5 @@ class AdvertiserModelName(StrEnum):
         return member
 
 
-LABELS = {model.value: model.label for model in (*AdvertiserModelName, *ModelName)}
+LABELS = {model.value: model.label for model in (*AdvertiserModelName, *ListArm, *ModelName)}
 """Every name -> what people read. A name of both reports means the same in both."""

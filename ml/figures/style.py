@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from ml.evaluation.model_names import LABELS, ModelName
+from ml.evaluation.model_names import LABELS, ListArm, ModelName
 
 # A model has one colour wherever it is drawn: greys for popularity, warm ones for the other baselines, blues for the
 # models without context.
@@ -37,6 +37,9 @@ MODEL_COLOURS: Mapping[str, str] = {
     ModelName.sequential_appended: "#1b4a78",
     ModelName.contextual_without_context: "#e8a5b0",
     ModelName.contextual: "#d1435b",
+    ModelName.contextual_cross_attention: "#a3243b",
+    ListArm.advertiser_lists: "#b8a13a",
+    ListArm.with_contextual: "#c46a3f",
     ModelName.oracle: "#2b9a82",
 }
 OTHER_COLOURS = ("#2a6fb0", "#d1435b", "#d99a2b", "#2b9a82", "#7a5aa6", "#8c6d5a", "#6b7683", "#7fb2de")

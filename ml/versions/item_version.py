@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
-from ml.evaluation.model_names import TRAINED, ModelName
+from ml.evaluation.model_names import ADDITIONAL, TRAINED, ModelName
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
 from ml.models.artifact import Artifact, ModelArtifact
 from ml.models.item_model import TwoTower
@@ -49,13 +49,15 @@ class ItemVersion:
         return partial(choose_epochs, self._earlier, self.settings)
 
     def comparisons(self) -> Sequence[PlannedFit[TwoTower]]:
-        """Return the contextual model, the model without context, and mean pooling.
+        """Return the contextual model, the model without context, mean pooling, and the additional models.
 
-        The three differ only in contexts and encoder.
+        They differ only in contexts, encoder and fusion.
         """
         earlier = self._earlier
         known = cross_fitted(prepare_examples(earlier, self.settings), earlier, self.settings)
-        return [self._comparison(model, earlier, known) for model in TRAINED]
+        named = {each.value for each in self.settings.evaluation.additional_models}
+        additional = [model for model in ADDITIONAL if model.value in named]
+        return [self._comparison(model, earlier, known) for model in (*TRAINED, *additional)]
 
     def deployed(self) -> PlannedFit[TwoTower]:
         prepared = cross_fitted(self.prepared, self.period, self.settings)

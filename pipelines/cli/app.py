@@ -291,9 +291,9 @@ def evaluate_split(
 ) -> None:
     """Learn from a split's training part only, answer its queries, export the lists, print and log the metrics.
 
-    Models: popularity, recent_popularity, item_knn, mean_pooling, max_pooling, sequential, contextual; with context
-    items also sequential_appended (the item appended to the history, the encoder run again) and
-    contextual_without_context.
+    Models: popularity, recent_popularity, item_knn, rule, parts, mean_pooling, max_pooling, sequential, contextual,
+    contextual_cross_attention; with context items also sequential_appended (the item appended to the history, the
+    encoder run again) and contextual_without_context.
     """
     with readable():
         from pipelines.cli.homes import writable_home

@@ -11,7 +11,7 @@ import pytest
 
 from assets.common.resources import WorkspaceResource, writing
 from assets.common.workspace import Workspace
-from settings import ContextRecipe, Group, IndexKind, Settings
+from settings import AdditionalModel, ContextRecipe, Group, IndexKind, Settings
 from tests import processes
 from warehouse.home import Home, HomeLocked
 
@@ -47,6 +47,7 @@ def test_the_launchpad_overrides_values_of_every_kind() -> None:
             "inference": {"bfloat16": True},
             "index": {"kind": "hnsw"},
             "context": {"recipe": "own_interests"},
+            "evaluation": {"additional_models": ["contextual_cross_attention"]},
         }
     )
     assert (seen.training.maximum_epochs, seen.training.learning_rate) == (1, 0.5)
@@ -56,6 +57,7 @@ def test_the_launchpad_overrides_values_of_every_kind() -> None:
     assert seen.inference.bfloat16 is True
     assert seen.index.kind is IndexKind.hnsw
     assert seen.context.recipe is ContextRecipe.own_interests
+    assert seen.evaluation.additional_models == [AdditionalModel.contextual_cross_attention]
 
 
 def test_every_setting_is_in_the_launchpad() -> None:

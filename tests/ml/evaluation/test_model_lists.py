@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ml.evaluation.model_lists import baseline_lists, network_lists, trained_lists
-from ml.evaluation.model_names import EVALUABLE, LABELS, AdvertiserModelName, ModelName
+from ml.evaluation.model_names import ADDITIONAL, EVALUABLE, LABELS, TRAINED, AdvertiserModelName, ListArm, ModelName
 from ml.evaluation.queries import EvaluationSet, Queries, subject_appended
 from ml.examples.context import no_context, subject_context
 from ml.examples.named_interests import named_interests
@@ -21,7 +21,7 @@ from ml.features.interest_profiles import InterestProfiles
 from ml.features.items import MAXIMUM_INTERESTS
 from ml.retrieval.lists import Ragged
 from ml.training.fit import Fit
-from settings import Settings
+from settings import AdditionalModel, Settings
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, small_settings, user_frame
 
 STATED = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
@@ -170,7 +170,13 @@ def test_models_are_trained_under_the_settings_but_for_what_they_are_named_after
     assert changed["sequential"] == changed["sequential_appended"] == withheld
     assert changed["mean_pooling"] == {**withheld, "model.encoder": "mean_pooling"}
     assert changed["max_pooling"] == {**withheld, "model.encoder": "max_pooling"}
+    assert changed["contextual_cross_attention"] == {"model.fusion": "cross_attention"}
+
+
+def test_the_setting_names_the_models_that_no_training_trains_by_default() -> None:
+    assert [model.value for model in ADDITIONAL] == [model.value for model in AdditionalModel]
+    assert not set(ADDITIONAL) & set(TRAINED)
 
 
 def test_a_name_of_both_reports_is_read_the_same_way() -> None:
-    assert all(LABELS[model.value] == model.label for model in (*ModelName, *AdvertiserModelName))
+    assert all(LABELS[model.value] == model.label for model in (*ModelName, *ListArm, *AdvertiserModelName))

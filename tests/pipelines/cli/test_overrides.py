@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.cli.errors import RunRefused
 from pipelines.cli.overrides import overridden, parse_seeds, setting_names
-from settings import Settings, UserEncoder
+from settings import AdditionalModel, Settings, UserEncoder
 
 
 def test_values_of_every_kind_are_typed() -> None:
@@ -18,6 +18,7 @@ def test_values_of_every_kind_are_typed() -> None:
             "inference.bfloat16=true",
             "model.encoder=max_pooling",
             "evaluation.ks=[10, 100]",
+            'evaluation.additional_models=["max_pooling"]',
             'examples.label_weights={"checkout": 2}',
         ],
     )
@@ -25,6 +26,8 @@ def test_values_of_every_kind_are_typed() -> None:
     assert found.inference.bfloat16 is True
     assert found.model.encoder is UserEncoder.max_pooling
     assert found.evaluation.ks == [10, 100]
+    assert found.evaluation.additional_models == [AdditionalModel.max_pooling]
+    assert found.flat()["evaluation.additional_models"] == "['max_pooling']"
     assert found.examples.label_weights == {"checkout": 2.0}
     assert found.training.patience == Settings().training.patience  # what is not named stays
 
@@ -48,6 +51,7 @@ def test_the_last_of_equal_names_counts_and_both_fields_of_a_group_stay() -> Non
         ("home=/tmp", "there is no such setting"),
         ("evaluation.ks=[10,", "not JSON"),
         ("evaluation.ks=ten", "valid list"),
+        ('evaluation.additional_models=["lstm"]', "'max_pooling' or 'contextual_cross_attention'"),
     ],
 )
 def test_what_is_wrong_is_said(assignment: str, says: str) -> None:
