@@ -26,7 +26,7 @@ class Report:
 
     Attributes:
         name: name of the report and of its partition of ``model_metrics``; the run is ``<name>_report <day>``.
-        protocol: begins the name of every figure in MLflow. Each model has a nested run ``<protocol> <model>``.
+        protocol: begins the name of every figure in MLflow, and says the experiment. Each model has a nested run.
         rows: every figure of every model.
         figures: plots by the name of their file.
         headline: figures of the report's own run, by name.
@@ -80,13 +80,13 @@ def store_report(
 
     from ml.evaluation.metrics import mlflow_metrics
     from ml.evaluation.report_rows import rows_frame
-    from ml.versions.report_runs import log_runs_by_model
-    from ml.versions.tracking import REPORTS, log_figures
+    from ml.versions.report_runs import experiment_of, log_runs_by_model
+    from ml.versions.tracking import log_figures
     from ml.versions.work_directory import dataset_hash
 
     tracking = workspace.tracking
     tags = {**tags, "model_version": version.name, "training_run_id": version.run_id}
-    with tracking.run(REPORTS, f"{report.name}_report {version.trained_day}", tags) as run:
+    with tracking.run(experiment_of(report.protocol), f"{report.name}_report {version.trained_day}", tags) as run:
         mlflow.log_params({**workspace.settings.flat(), **report.parameters})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
         headline = {f"{report.protocol}.{name}": value for name, value in report.headline.items()}
@@ -95,7 +95,7 @@ def store_report(
         for name, text in report.texts.items():
             mlflow.log_text(text, name)
         parameters = dict(report.parameters)
-        log_runs_by_model(tracking, REPORTS, report.rows, protocol=report.protocol, parameters=parameters)
+        log_runs_by_model(tracking, report.rows, protocol=report.protocol, parameters=parameters)
     table = rows_frame(report.rows)
     if not is_refused(workspace, version):
         workspace.tables.write(MODEL_METRICS, table, {"report": report.name})

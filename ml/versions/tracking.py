@@ -30,6 +30,7 @@ from ml.figures.style import png
 from ml.versions.requirements import CODE, MODEL_LIBRARIES, requirements, script
 
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
+MARKET = "adseq market"
 EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps"
 ITEM_MODEL, ADVERTISER_MODEL = "adseq_item_model", "adseq_advertiser_model"
 CHAMPION = "champion"

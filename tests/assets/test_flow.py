@@ -27,7 +27,7 @@ from ml.models.artifact import ModelArtifact
 from ml.models.version_directories import evaluation_part
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
-from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, REPORTS, TRAINING, Tracking
+from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, MARKET, REPORTS, TRAINING, Tracking
 from pipelines import jobs
 from pipelines.cli.summary_figures import PROTOCOLS, summary_figures
 from settings import ONSITE_EVENTS, Settings
@@ -240,7 +240,7 @@ def test_the_views_read_the_current_tables(ran: Ran) -> None:
 def test_mlflow_has_the_runs_with_parameters_and_metrics(ran: Ran) -> None:
     client = Tracking(ran.home.tracking_uri, ran.home.artifacts).client
     found = {}
-    for experiment in (TRAINING, REPORTS, DAILY):
+    for experiment in (TRAINING, REPORTS, MARKET, DAILY):
         runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         assert {run.info.status for run in runs} == {"FINISHED"}, experiment
         found[experiment] = {run.info.run_name: run for run in runs}
@@ -248,11 +248,13 @@ def test_mlflow_has_the_runs_with_parameters_and_metrics(ran: Ran) -> None:
     assert training.data.params["training.epoch_examples"] == SETTINGS["ADSEQ_TRAINING__EPOCH_EXAMPLES"]
     assert training.data.metrics["epochs"] == 1
     assert training.data.tags["dagster_asset"] == "item_model"
-    names = {
-        f"{report} {TRAINED_UNTIL}"
-        for report in ("recall_report", "diversity_report", "context_report", "marketplace_report")
-    }
+    names = {f"{report} {TRAINED_UNTIL}" for report in ("recall_report", "diversity_report", "context_report")}
     assert names | {f"item {model}" for model in COMPARED} <= set(found[REPORTS])
+    arms = {"none", "contextual", "advertiser_lists", "contextual_and_advertiser_lists"}
+    assert {f"marketplace_report {TRAINED_UNTIL}", *arms} <= set(found[MARKET])
+    assert {"market.related_pins.survival_rate", "market.related_pins.roas"} <= set(
+        set.intersection(*(set(found[MARKET][arm].data.metrics) for arm in arms - {"none"}))
+    )
     assert set(found[DAILY]) == {f"daily_recall {day}" for day in DAYS}
 
 
@@ -382,7 +384,14 @@ def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran
         *(
             f"market.{surface}.{arm}.{metric}"
             for surface in surfaces
-            for arm in ("rule", "sequential", "contextual", "oracle")
+            for arm in (
+                "rule",
+                "sequential",
+                "contextual",
+                "advertiser_lists",
+                "contextual_and_advertiser_lists",
+                "oracle",
+            )
             for metric in ("survival_rate", "delivered", "share_of_impressions", "median_true_relevance", "roas")
         ),
         *(
@@ -417,7 +426,8 @@ def _unbounded(name: str) -> str:
 @pytest.mark.parametrize("report", ["recall", "diversity", "context", "marketplace", "advertiser_recall"])
 def test_the_table_of_a_report_and_its_runs_hold_the_same_figures(ran: Ran, report: str) -> None:
     tracking = Tracking(ran.home.tracking_uri, ran.home.artifacts)
-    runs = {run.info.run_id: run for run in tracking.client.search_runs([tracking.experiment(REPORTS)])}
+    experiment = tracking.experiment(MARKET if report == "marketplace" else REPORTS)
+    runs = {run.info.run_id: run for run in tracking.client.search_runs([experiment])}
     (of_report,) = [run for run in runs.values() if run.info.run_name == f"{report}_report {TRAINED_UNTIL}"]
     logged = {
         run.data.tags["model"]: run.data.metrics

@@ -28,13 +28,15 @@ class NoTracking:
 
     name: str
     runs: list[str] = field(default_factory=list)
+    experiments: set[str] = field(default_factory=set)
 
     def champion(self) -> str:
         return self.name
 
     @contextmanager
-    def run(self, _experiment: str, name: str, _tags: dict[str, str], nested: bool = False) -> Iterator[Any]:
+    def run(self, experiment: str, name: str, _tags: dict[str, str], nested: bool = False) -> Iterator[Any]:
         self.runs.append(name)
+        self.experiments.add(experiment)
         yield SimpleNamespace()
 
     def url(self, _run: Any) -> str:
@@ -82,3 +84,17 @@ def test_no_gate_keeps_the_figures_of_an_advertiser_model_back(workspace: Worksp
     versions = advertiser_versions(workspace.tables, workspace.home)
     versions.add("advertiser-1", date(2026, 1, 1), "run")
     assert kept(workspace, versions.all()[-1], 0.5) == [0.5]
+
+
+def test_the_arms_of_the_market_lie_in_an_experiment_of_their_own(workspace: Workspace, tracking: NoTracking) -> None:
+    versions = item_versions(workspace.tables, workspace.home)
+    versions.add("item-1", date(2026, 1, 1), "run")
+    kept(workspace, versions.all()[-1], 0.5)
+    assert tracking.experiments == {"adseq reports"}
+    tracking.runs.clear()
+    tracking.experiments.clear()
+    rows = [*rows_of("none", {"roas": 9.0}), *rows_of("contextual", {"roas": 8.0})]
+    report = Report("marketplace", Protocol.market, rows, {})
+    store_report(workspace, versions.all()[-1], None, report=report, tags={})  # type: ignore[arg-type]
+    assert tracking.experiments == {"adseq market"}
+    assert tracking.runs == ["marketplace_report 2026-01-01", "none", "contextual"]
