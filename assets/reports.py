@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from assets.advertisers import advertiser_model
 from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
@@ -128,12 +129,13 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
 
 @dg.asset(
     group_name=GROUP,
-    deps=[evaluation_lists, impressions],
+    deps=[evaluation_lists, impressions, advertiser_model],
     kinds={"mlflow", "matplotlib"},
     owners=[MODELLING],
     description="The fate of the candidates of each generator in the newest window, by surface, counted from the "
     "impression log: retrieved, survived, delivered, share of impressions, clicked, converted; with intervals over "
-    "users. On the synthetic world also an experiment: the market again with each model's candidates, an arm each.",
+    "users. On the synthetic world also an experiment: the market again, an arm for the candidates of each model and "
+    "for the advertiser lists.",
 )
 @needs_items
 def marketplace_report(

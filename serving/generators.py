@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ml.retrieval.advertiser_items import best_of_advertisers
 from ml.retrieval.index import search_allowed, stored_vectors
 from serving.contracts import Source
 from serving.publication import Served
@@ -79,26 +80,13 @@ class AdvertiserLists:
 
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         listed = [served.catalogue.advertisers.get(advertiser) for advertiser in query.user.advertisers]
-        owned = [rows[query.allowed[rows]] for rows in listed if rows is not None]
-        owned = [rows for rows in owned if len(rows)]
-        if not owned:
-            return []
-        rows = np.concatenate(owned)
-        owner = np.repeat(np.arange(len(owned)), [len(each) for each in owned])
-        scores = stored_vectors(served.index, rows) @ query.vector
-        order = np.lexsort((rows, -scores))
-        chosen = order[_place_in_group(owner[order]) < self.quota][:wanted]
-        return [Scored(int(rows[at]), float(scores[at]), self.source) for at in chosen]
-
-
-def _place_in_group(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return, for each element, the number of earlier elements of the same group."""
-    order = np.argsort(group, kind="stable")
-    first = np.r_[True, np.diff(group[order]) != 0]
-    start = np.maximum.accumulate(np.where(first, np.arange(len(group)), 0))
-    place = np.empty(len(group), np.int64)
-    place[order] = np.arange(len(group)) - start
-    return place
+        rows, scores = best_of_advertisers(
+            [rows[query.allowed[rows]] for rows in listed if rows is not None],
+            lambda rows: stored_vectors(served.index, rows) @ query.vector,
+            quota=self.quota,
+            wanted=wanted,
+        )
+        return [Scored(row, score, self.source) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
 
 
 class Popularity:

@@ -32,7 +32,11 @@ class ContextualAnswers:
 
     def proposals(self, model: ModelName, first: int) -> pl.DataFrame:
         """Return the first items of a model's list for each request: request_id, item_id, rank (from 1)."""
-        items = self.lists[model].items[:, :first]
+        return self.as_proposals(self.lists[model], first)
+
+    def as_proposals(self, lists: RankedLists, first: int) -> pl.DataFrame:
+        """Return the first items of any lists for the requests, as ``proposals``."""
+        items = lists.items[:, :first]
         request, place = (items >= 0).nonzero()
         return pl.DataFrame(
             {

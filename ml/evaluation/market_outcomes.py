@@ -6,7 +6,7 @@ for both cancels out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.intervals import NORMAL_95, Interval, percentile_interval
-from ml.evaluation.model_names import ModelName
-from ml.evaluation.report_rows import ReportRow, Segment
+from ml.evaluation.model_names import WITHOUT_A_MODEL, ListArm, ModelName
+from ml.evaluation.report_rows import ReportRow, Segment, over
 
 Values = NDArray[np.float64]
 COUNTS = (
@@ -31,6 +31,8 @@ COUNTS = (
 )
 FIRST, SECOND = ModelName.contextual.value, ModelName.sequential.value
 """The arms whose ratios have names of their own: the model with the live context, and its predecessor."""
+BESIDE_FIRST = (ListArm.with_contextual.value, ModelName.contextual_cross_attention.value)
+"""The arms that are ``FIRST`` with one change: what the change adds is their ratios over ``FIRST``."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,10 @@ def roas_lift(first: Measured, second: Measured) -> Interval:
 
 
 def market_rows(outcomes: pl.DataFrame, *, samples: int, seed: int) -> list[ReportRow]:
-    """Return the figures of every arm on each surface, and the ratios of ``FIRST`` to ``SECOND``.
+    """Return the figures of every arm on each surface, and ratios of one arm over another.
+
+    The ratios are those of ``FIRST`` over ``SECOND`` and of ``BESIDE_FIRST`` over ``FIRST``; every arm has the lift of
+    its return on ad spend over the arm without a model.
 
     Requests for which no arm has a candidate are left out: the arms do not differ there. ROAS is the value of all
     conversions over all spend of the surface, whoever proposed the ad. The rows of the ratios have ``FIRST`` as their
@@ -165,21 +170,36 @@ def _rows(outcomes: pl.DataFrame, segment: Segment, group: str, *, samples: int,
             ReportRow.of(arm, metric, interval, segment=segment, group=group)
             for metric, interval in _intervals(sums.figures(np.ones(users)), drawn).items()
         ]
+        if arm in BESIDE_FIRST:
+            rows += [
+                ReportRow.of(arm, over(metric, FIRST), interval, segment=segment, group=group)
+                for metric, interval in _compared(measured, arm, FIRST, weights).items()
+            ]
+        if arm != WITHOUT_A_MODEL and WITHOUT_A_MODEL in measured:
+            lift = roas_lift(sums, measured[WITHOUT_A_MODEL])
+            rows.append(ReportRow.of(arm, over("roas_lift", WITHOUT_A_MODEL), lift, segment=segment, group=group))
     return rows + _contrast(outcomes, segment, group, samples=samples, seed=seed)
 
 
 def _contrast(outcomes: pl.DataFrame, segment: Segment, group: str, *, samples: int, seed: int) -> list[ReportRow]:
     measured, users = _measured(outcomes)
-    if FIRST not in measured or SECOND not in measured:
-        return []
+    found = _compared(measured, FIRST, SECOND, _weights(users, samples, seed))
+    return [ReportRow.of(FIRST, metric, interval, segment=segment, group=group) for metric, interval in found.items()]
+
+
+def _compared(
+    measured: Mapping[str, Measured], first: str, second: str, weights: Sequence[Values]
+) -> dict[str, Interval]:
+    """Return the ratios and lifts of one arm over another by name; none where one of them did not run."""
+    if first not in measured or second not in measured:
+        return {}
 
     def compared(weight: Values) -> dict[str, float]:
-        return ratios(measured[FIRST].figures(weight), measured[SECOND].figures(weight))
+        return ratios(measured[first].figures(weight), measured[second].figures(weight))
 
-    drawn = [compared(weight) for weight in _weights(users, samples, seed)]
-    found = _intervals(compared(np.ones(users)), drawn)
-    found["roas_lift"] = roas_lift(measured[FIRST], measured[SECOND])
-    return [ReportRow.of(FIRST, metric, interval, segment=segment, group=group) for metric, interval in found.items()]
+    found = _intervals(compared(np.ones(len(measured[first].every))), [compared(weight) for weight in weights])
+    found["roas_lift"] = roas_lift(measured[first], measured[second])
+    return found
 
 
 def _measured(outcomes: pl.DataFrame) -> tuple[dict[str, Measured], int]:

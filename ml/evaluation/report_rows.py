@@ -151,6 +151,15 @@ def less(k: int, other: str) -> str:
     return f"recall@{k}.less.{other}"
 
 
+def over(metric: str, other: str) -> str:
+    """Return the name of a ratio or a lift of this arm over another arm of the market.
+
+    >>> over("roas_lift", "none")
+    'roas_lift.over.none'
+    """
+    return f"{metric}.over.{other}"
+
+
 def rows_of(
     model: str, figures: Mapping[str, float | None], segment: Segment = Segment.all, group: str = ""
 ) -> list[ReportRow]:

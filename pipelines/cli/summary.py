@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ml.evaluation.model_names import ARMS, LABELS, WITHOUT_A_MODEL, AdvertiserModelName, ModelName
+from ml.evaluation.model_names import ARMS, LABELS, WITHOUT_A_MODEL, AdvertiserModelName, ListArm, ModelName
 from ml.evaluation.report_rows import FUNNELS, FUTURES, TRAINED_EXAMPLES, ReportRow, Segment, less
 from pipelines.cli.summary_figures import report_rows
 from settings import AdvertiserSettings, TrainingSettings
@@ -50,6 +50,7 @@ COUNT = 100
 MARKET_COLUMNS: Mapping[str, tuple[str, str]] = {
     "survival": ("market", "survival_rate"),
     "delivered": ("market", "delivered"),
+    "only by it": ("market", "only_own"),
     "share": ("market", "share_of_impressions"),
     "relevance": ("market", "median_true_relevance"),
     "ROAS": ("market", "roas"),
@@ -160,7 +161,7 @@ def _against_predecessor(rows: Sequence[ReportRow], found: Sequence[ReportRow]) 
 
 def _models(
     title: str,
-    models: Sequence[ModelName] | Sequence[AdvertiserModelName],
+    models: Sequence[ModelName | ListArm | AdvertiserModelName],
     columns: Mapping[str, tuple[str, str]],
     *,
     found: Mapping[str, Sequence[ReportRow]],

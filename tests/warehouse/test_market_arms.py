@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from ml.evaluation.market_outcomes import FIRST, SECOND, Measured, market_rows, ratios, roas_lift
+from ml.evaluation.model_names import WITHOUT_A_MODEL, ListArm
 from tests.assets.world import WORLD
 from warehouse.landing import Landing
 from warehouse.world import Arm, run_arms, write_world
@@ -85,6 +86,34 @@ def test_a_generator_that_fits_survives_more_often_and_an_arm_without_candidates
     assert shares[1] > 2 * (shares[2] or 0)
     by_hand = outcomes.filter(arm=FIRST, surface="search")
     assert rows[FIRST, "roas", "search"].value == pytest.approx(by_hand["value"].sum() / by_hand["price_paid"].sum())
+
+
+def test_an_arm_is_measured_against_the_arms_that_it_adds_to(
+    root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]
+) -> None:
+    """The near items beside the first arm's far ones; by hand, over all requests of a surface with any candidate."""
+    near, far = proposals
+    arms = [Arm(WITHOUT_A_MODEL, NOTHING), Arm(FIRST, far), Arm(ListArm.with_contextual, near)]
+    outcomes = run_arms(root, arms, since=SINCE, until=UNTIL, quota=10)
+    rows = {(row.model, row.metric): row for row in market_rows(outcomes, samples=20, seed=0) if row.group == "search"}
+    asked = outcomes.filter(pl.col("source") == pl.col("arm"), surface="search")["request_id"].unique()
+    of_search = outcomes.filter(pl.col("request_id").is_in(asked.implode()))
+
+    def roas(arm: str) -> float:
+        sums = of_search.filter(arm=arm).select(pl.col("value", "price_paid").sum())
+        return float(sums["value"].item() / sums["price_paid"].item())
+
+    both = ListArm.with_contextual.value
+    for arm, other in ((both, FIRST), (both, WITHOUT_A_MODEL), (FIRST, WITHOUT_A_MODEL)):
+        lift = rows[arm, f"roas_lift.over.{other}"]
+        assert lift.value == pytest.approx(roas(arm) / roas(other) - 1)
+        assert lift.low is not None
+        assert lift.high is not None
+        assert lift.low < (lift.value or 0.0) < lift.high
+    delivered = [of_search.filter(arm=arm, source=arm)["delivered"].sum() for arm in (both, FIRST)]
+    assert rows[both, f"delivered_ratio.over.{FIRST}"].value == pytest.approx(delivered[0] / delivered[1])
+    assert (FIRST, f"delivered_ratio.over.{WITHOUT_A_MODEL}") not in rows
+    assert (WITHOUT_A_MODEL, f"roas_lift.over.{WITHOUT_A_MODEL}") not in rows
 
 
 def test_an_arm_run_twice_is_identical(root: Path, proposals: tuple[pl.DataFrame, pl.DataFrame]) -> None:
