@@ -137,9 +137,17 @@ def test_other_ways_of_asking_share_a_training_and_answer_differently(
         return fit(task, *rest)
 
     monkeypatch.setattr(pipelines.evaluate.command, "fit", counting)
-    models = ("item_knn", "sequential", "sequential_appended", "contextual_without_context", "contextual")
+    models = (
+        "item_knn",
+        "sequential",
+        "sequential_appended",
+        "contextual_without_context",
+        "contextual",
+        "contextual_cross_attention",
+    )
     found = evaluate("context", *models)
-    assert trained == ["none", "basket_mate"]
+    assert trained == ["none", "basket_mate", "basket_mate"]
+    assert found.parameters["contextual_cross_attention"]["model.fusion"] == "cross_attention"
     for model in models:
         assert_the_scorer_agrees(scorer, made, "context", found, model, 0)
     lists = [pl.read_parquet(found.exports[model]).sort("query_id", "rank") for model in models]
