@@ -210,9 +210,15 @@ class ExampleSettings(Group):
 
 
 class ContextSettings(Group):
-    """Synthetic context augmentation."""
+    """Context in training: of the log's requests beside an item, or synthetic where the log has too few of them."""
 
     recipe: ContextRecipe = Field(ContextRecipe.basket_mate, description="Source of the synthetic context.")
+    minimum_requests: int = Field(
+        1000,
+        ge=1,
+        description="With so many logged requests beside an item, the model learns their contexts instead of synthetic "
+        "ones; a higher number than the log has keeps to the recipe.",
+    )
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
     interest_dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of the interests of a context that is left out in training."

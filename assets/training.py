@@ -7,7 +7,7 @@ import dagster as dg
 from assets.common.metadata import MODELLING, columns, dagster_tags, preview
 from assets.common.workspace import Workspace
 from assets.features import content_basis
-from assets.ingest import events, history, items, users
+from assets.ingest import events, history, impressions, items, users
 from assets.steps.period import history_of, training_day, training_period
 from assets.steps.skip_without_items import needs_items, require_items
 from assets.steps.versions import item_versions
@@ -24,7 +24,7 @@ EXAMPLE_COLUMNS = {
     "user_id": "String",
     "history_events": "Int64: events of the user in the history; under dense_all_action also some after the cut-off",
     "item_id": "String: the positive, within K days after the history",
-    "event_name": "String: of the positive",
+    "event_name": "String: of the positive, null for an ad that was shown beside an item",
     "weight": "Float32: label weight",
 }
 
@@ -95,12 +95,16 @@ def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetChe
 
 @dg.asset(
     group_name=GROUP,
-    deps=[training_examples, items],
+    deps=[training_examples, items, impressions],
     kinds={"polars", "deltalake"},
     owners=[MODELLING],
-    description="The synthetic context augmentation: each example with the item that the user might be looking at. By "
-    "default another item that this user engaged with within a day of the positive, as noisy as real context.",
-    metadata=columns(**EXAMPLE_COLUMNS, subject_item_id="String: synthetic subject, null where there is none"),
+    description="The examples with contexts. Where the log has enough requests beside an item "
+    "(context.minimum_requests), each ad that was shown there is an example beside that item, and the conversions have "
+    "no context. Else the synthetic context augmentation: each conversion beside the item that the user might be "
+    "looking at, by default another item that this user engaged with within a day, as noisy as real context.",
+    metadata=columns(
+        **EXAMPLE_COLUMNS, subject_item_id="String: logged or synthetic subject, null where there is none"
+    ),
     check_specs=[
         dg.AssetCheckSpec(
             "never_the_positive_itself",
@@ -112,14 +116,14 @@ def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetChe
 )
 @needs_items
 def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    from ml.examples.period import examples_of_frame, examples_to_frame, with_subjects
+    from ml.examples.period import examples_of_frame, examples_to_frame, with_contexts
     from settings import ContextRecipe
 
     day, effective = training_day(workspace.tables), workspace.settings
     require_items(workspace.tables, day)
     period = training_period(workspace, day)
     examples = workspace.tables.read("training_examples", {"as_of": day})
-    prepared = with_subjects(examples_of_frame(period, examples, effective), effective)
+    prepared = with_contexts(examples_of_frame(period, examples, effective), period, effective)
     frame = examples_to_frame(prepared, period.event_names)
     workspace.tables.write("contextual_examples", frame, {"as_of": day})
     titles = period.items.select("item_id", "title", "category")
@@ -134,10 +138,12 @@ def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.Materializ
     )
     recipe = effective.context.recipe
     own = int((frame["subject_item_id"] == frame["item_id"]).sum())
+    shown = frame["event_name"].null_count()
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(frame),
-            "recipe": recipe.value,
+            "contexts": "logged requests" if shown else f"synthetic: {recipe.value}",
+            "shown_ads_of_requests": shown,
             "share_with_context": float(frame["subject_item_id"].is_not_null().mean() or 0.0),  # type: ignore[arg-type]
             "share_same_category": float(same_category),  # type: ignore[arg-type]
             "sample": preview(sample),

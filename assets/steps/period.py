@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
 from settings import UNKNOWN_ADVERTISER
-from warehouse.as_of import items_at, users_as_of
+from warehouse.as_of import arrived_by, items_at, users_as_of
+from warehouse.contracts import LandingTable
 from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.onsite_events import event_names, sequence_events_as_of
+from warehouse.surfaces import Carries, Surface
 from warehouse.tables import TableMissing, Tables
 from warehouse.trainability import HistoryFigures
 
@@ -53,7 +55,7 @@ def label_rule(landing: Landing, settings: Settings) -> LabelRule:
 def training_period(workspace: Workspace, day: date) -> TrainingPeriod:
     """Return events, catalogue and users as of the end of ``day``; the newest period is kept for the next asset."""
     onsite = workspace.landing.manifest.onsite_events
-    key = (onsite, workspace.arrivals_key(day, "events", "items", "users", *(["impressions"] if onsite else [])))
+    key = (onsite, workspace.arrivals_key(day, "events", "items", "users", "impressions"))
     return workspace.once("training period", key, lambda: _read(workspace, day))
 
 
@@ -61,15 +63,33 @@ def _read(workspace: Workspace, day: date) -> TrainingPeriod:
     from ml.examples.period import TrainingPeriod
 
     tables, landing = workspace.tables, workspace.landing
+    end = day_end(day, landing.manifest.time_zone)
     return TrainingPeriod(
         events=sequence_events_as_of(tables, landing, day, EVENT_COLUMNS),
         items=workspace.items_as_of(day),
         users=users_as_of(tables, day),
-        end=day_end(day, landing.manifest.time_zone).timestamp(),
+        end=end.timestamp(),
         rule=label_rule(landing, workspace.settings),
         event_names=event_names(landing),
         items_at=partial(_items_at, tables, landing),
+        requests=_requests_before(tables, day, end),
     )
+
+
+def _requests_before(tables: Tables, day: date, end: datetime) -> pl.DataFrame | None:
+    """Return the shown ads of requests with a subject item before ``end``; None where no impression has arrived."""
+    import polars as pl
+
+    from ml.examples.logged_requests import shown_in_context
+
+    if not tables.exists(LandingTable.impressions.value):
+        return None
+    beside_an_item = (
+        pl.col("surface").is_in(Surface.carrying(Carries.subject))
+        & pl.col("subject_item_id").is_not_null()
+        & (pl.col("request_time") < end)
+    )
+    return shown_in_context(arrived_by(tables, LandingTable.impressions, day).filter(beside_an_item)).collect()
 
 
 def _items_at(tables: Tables, landing: Landing, seconds: float) -> pl.DataFrame:

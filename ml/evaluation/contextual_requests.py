@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.evaluation.queries import EvaluationSet, contextual_queries, day_starts, hiding
+from ml.evaluation.queries import EvaluationSet, contextual_queries, hiding
 from ml.examples.context import Context
+from ml.examples.logged_requests import REQUEST_COLUMNS, day_starts, shown_in_context
 from ml.examples.named_interests import search_context
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
 from settings import FeatureSettings
 
-SURVIVED = ("impressed", "clicked", "converted")
 BASKETS = "baskets"
 """The name of the surface where baskets stand in for logged requests."""
 PAIRS_IN_MEMORY = 1 << 27
@@ -120,21 +120,10 @@ def logged_requests(impressions: pl.DataFrame, since: float) -> pl.DataFrame:
         request_id, user_id, request_time, subject_item_id, query (only without a subject), surface, item_id; one row a
         positive.
     """
+    recent = impressions.filter(pl.Series(to_seconds(impressions["request_time"])) >= since)
     has_subject = pl.col("subject_item_id").is_not_null()
-    return impressions.filter(
-        pl.col("stage").is_in(SURVIVED)
-        & (has_subject | pl.col("query").is_not_null())
-        & pl.col("item_id").ne_missing(pl.col("subject_item_id"))
-        & (pl.Series(to_seconds(impressions["request_time"])) >= since)
-    ).select(
-        "request_id",
-        "user_id",
-        "request_time",
-        "subject_item_id",
-        pl.when(~has_subject).then("query"),
-        "surface",
-        "item_id",
-    )
+    shown = shown_in_context(recent.lazy()).collect()
+    return shown.with_columns(pl.when(~has_subject).then("query")).select(REQUEST_COLUMNS)
 
 
 def _with_queries(context: Context, queries: pl.Series, named: Context) -> Context:

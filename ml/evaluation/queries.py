@@ -14,7 +14,7 @@ from ml.examples.pairs import LabelRule, examples_at, ranges
 from ml.examples.period import Prepared, TrainingPeriod, prepare, whole_log
 from ml.features.dataset import Dataset
 from ml.features.event_log import EventLog
-from ml.features.items import DAY, MAXIMUM_INTERESTS
+from ml.features.items import MAXIMUM_INTERESTS
 from ml.retrieval.lists import Positives, Ragged
 from settings import Settings
 
@@ -157,11 +157,6 @@ def hiding(queries: Queries, hidden: tuple[NDArray[np.int64], NDArray[np.int64]]
     own = queries.exclude or Ragged.from_pairs([], [], len(queries))
     query, item = (np.concatenate(each) for each in zip((own.query_rows, own.items), hidden, strict=True))
     return replace(queries, exclude=Ragged.from_pairs(query, item, len(queries)))
-
-
-def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
-    """Return the midnight before each instant, given the end of some day (all days are 24 hours from that end)."""
-    return end - np.ceil((end - seconds) / DAY) * DAY
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def together(parts: list[Examples], maximum: int, seed: int) -> Examples:
 
     A sampled user keeps all of their positives: the loss has to know them, or it would count one of them as a negative.
     """
-    every = Examples(*(np.concatenate([getattr(part, field) for part in parts]) for field in Examples.__annotations__))
+    every = joined(parts)
     if len(every) <= maximum:
         return every
     begins = np.flatnonzero((np.diff(every.cutoff, prepend=-1) != 0) | (np.diff(every.user, prepend=-1) != 0))
@@ -123,6 +123,11 @@ def together(parts: list[Examples], maximum: int, seed: int) -> Examples:
     kept = np.zeros(len(counts), bool)
     kept[order[np.cumsum(counts[order]) <= maximum]] = True
     return every.take(np.flatnonzero(np.repeat(kept, counts)))
+
+
+def joined(parts: list[Examples]) -> Examples:
+    """Return the examples of all parts, one part after the other."""
+    return Examples(*(np.concatenate([getattr(part, field) for part in parts]) for field in Examples.__annotations__))
 
 
 def _history_pairs(log: EventLog, users: pl.Series, known_until: NDArray[np.int64]) -> pl.DataFrame:

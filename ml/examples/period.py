@@ -16,14 +16,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.examples.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
+from ml.examples.logged_requests import SHOWN, request_examples
 from ml.examples.objectives import build_examples
-from ml.examples.pairs import Examples, LabelRule, training_cutoffs
+from ml.examples.pairs import Examples, LabelRule, joined, training_cutoffs
 from ml.features.content import ContentBasis
 from ml.features.cross_fit import CrossFit, cross_fit, deal_folds, uncrossed
 from ml.features.dataset import Dataset, build_dataset
 from ml.features.event_log import EventLog, build_event_log, row_numbers, to_seconds
 from ml.features.items import DAY, ItemStatistics
 from settings import ContextRecipe, Settings
+
+SUBJECT = "subject_item_id"
+ORDER = ("cutoff", "user_id", "item_id", "history_events")
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,20 @@ class TrainingPeriod:
     event_names: list[str]
     # The catalogue as of an instant; None: it never changed. No lambda where a process is handed the period.
     items_at: Callable[[float], pl.DataFrame] | None = None
+    requests: pl.DataFrame | None = None  # see ``ml.examples.logged_requests``; all before ``end``; None: none logged
 
     def until(self, end: float) -> TrainingPeriod:
-        """Return the same period ended earlier: events before ``end``, and the catalogue as of ``end``.
+        """Return the same period ended earlier: events and requests before ``end``, and the catalogue as of ``end``.
 
         The rows of the catalogue stay the same. If the earlier catalogue lacks an item, only the id and ``listed_from``
         of the item are known.
         """
         events = self.events.filter(pl.Series(to_seconds(self.events["event_time"]) < end))
+        requests = self.requests
+        if requests is not None:
+            requests = requests.filter(pl.Series(to_seconds(requests["request_time"]) < end))
         items = self.items if self.items_at is None else _in_rows_of(self.items, self.items_at(end))
-        return replace(self, events=events, items=items, end=end)
+        return replace(self, events=events, items=items, end=end, requests=requests)
 
     @property
     def window(self) -> float:
@@ -61,14 +69,14 @@ class Prepared:
 
     dataset: Dataset
     examples: Examples
-    subjects: NDArray[np.int64]  # [examples] catalogue row of the synthetic context, -1 = none
+    subjects: NDArray[np.int64]  # [examples] catalogue row of the logged or synthetic context, -1 = none
     folds: CrossFit
 
 
 def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
-    """Return the synthetic context of every example."""
-    features = prepared.dataset.features
-    if recipe is ContextRecipe.own_interests:
+    """Return the context of every example; ``recipe``: of the synthetic contexts."""
+    features, logged = prepared.dataset.features, prepared.examples.name == SHOWN
+    if recipe is ContextRecipe.own_interests and not logged.any():
         return interests_context(prepared.subjects, features)
     return subject_context(prepared.subjects, features)
 
@@ -87,7 +95,7 @@ def _in_rows_of(items: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
 
 def prepare(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
     """Prepare everything that a fit reads of a training period."""
-    return cross_fitted(with_subjects(prepare_examples(period, settings, basis), settings), period, settings)
+    return cross_fitted(with_contexts(prepare_examples(period, settings, basis), period, settings), period, settings)
 
 
 def prepare_examples(period: TrainingPeriod, settings: Settings, basis: ContentBasis | None = None) -> Prepared:
@@ -148,11 +156,16 @@ def on_listed(examples: Examples, statistics: ItemStatistics, window: float) -> 
     The other examples are on items that become known only through their own sale. No unsold item resembles them, and a
     model would learn that an item without a past is a positive.
     """
-    kept = np.zeros(len(examples), bool)
+    return examples.take(np.flatnonzero(are_listed(examples, statistics, window)))
+
+
+def are_listed(examples: Examples, statistics: ItemStatistics, window: float) -> NDArray[np.bool_]:
+    """Return whether the positive of each example is listed as ``on_listed`` wants it [examples]."""
+    listed = np.zeros(len(examples), bool)
     for cutoff in np.unique(examples.cutoff):
         at = examples.cutoff == cutoff
-        kept[at] = statistics.listed_in_window(float(cutoff), float(cutoff) + window)[examples.item[at]]
-    return examples.take(np.flatnonzero(kept))
+        listed[at] = statistics.listed_in_window(float(cutoff), float(cutoff) + window)[examples.item[at]]
+    return listed
 
 
 def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
@@ -167,7 +180,34 @@ def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
     )
 
 
-def with_subjects(prepared: Prepared, settings: Settings) -> Prepared:
+def with_contexts(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
+    """Return the examples with the subjects that users may look at, from the log's requests or by the recipe.
+
+    Where the period has ``context.minimum_requests`` logged requests with a subject item, they become examples of their
+    own, and the conversions are learnt without a context. Else the recipe draws a synthetic subject for each
+    conversion. Under the recipe ``none`` there are no subjects at all.
+    """
+    requests = period.requests
+    wanted = settings.context.recipe is not ContextRecipe.none
+    if wanted and requests is not None and requests["request_id"].n_unique() >= settings.context.minimum_requests:
+        return _with_requests(prepared, requests, period, settings)
+    return _with_synthetic_subjects(prepared, settings)
+
+
+def _with_requests(prepared: Prepared, requests: pl.DataFrame, period: TrainingPeriod, settings: Settings) -> Prepared:
+    """Return the conversions without context, and the logged requests with their subjects."""
+    dataset, conversions = prepared.dataset, prepared.examples
+    shown, subjects = request_examples(
+        requests, dataset, period.end, maximum=settings.examples.maximum_examples, seed=settings.training.seed
+    )
+    listed = are_listed(shown, dataset.statistics, period.window)
+    examples = joined([conversions, shown.take(np.flatnonzero(listed))])
+    subjects = np.concatenate([np.full(len(conversions), NO_SUBJECT), subjects[listed]])
+    order = np.lexsort((examples.user, examples.cutoff))
+    return replace(prepared, examples=examples.take(order), subjects=subjects[order])
+
+
+def _with_synthetic_subjects(prepared: Prepared, settings: Settings) -> Prepared:
     """Return the same examples with synthetic subjects drawn anew under the settings' recipe."""
     log, seed = prepared.dataset.log, settings.training.seed
     subjects = synthetic_subjects(
@@ -194,7 +234,7 @@ def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFram
             "item_id": item_ids.gather(examples.item),
             "event_name": names.gather(examples.name),
             "weight": examples.weight,
-            "subject_item_id": subject,
+            SUBJECT: subject,
         }
     )
 
@@ -215,7 +255,8 @@ def examples_of_frame(
         basis=basis,
         seed=settings.training.seed,
     )
-    frame = frame.sort("cutoff", "user_id", "item_id", "history_events")
+    by = [name for name in (*ORDER, SUBJECT) if name in frame.columns]
+    frame = frame.sort(by)
     user, ids = dataset.log.user_rows(frame["user_id"]), dataset.features.item_ids
     names = pl.Series(list(period.event_names))
     examples = Examples(
@@ -227,5 +268,5 @@ def examples_of_frame(
         name=row_numbers(names, frame["event_name"]) + 1,
     )
     none = np.full(len(frame), NO_SUBJECT)
-    subjects = row_numbers(ids, frame["subject_item_id"]) if "subject_item_id" in frame.columns else none
+    subjects = row_numbers(ids, frame[SUBJECT]) if SUBJECT in frame.columns else none
     return Prepared(dataset, examples, subjects, uncrossed(dataset.features, dataset.log.users))

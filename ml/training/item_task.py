@@ -15,6 +15,7 @@ from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import EvaluationSet, validation_slice
 from ml.examples.context import Context
+from ml.examples.logged_requests import SHOWN
 from ml.examples.objectives import instants, window_positives
 from ml.examples.period import Prepared, TrainingPeriod, training_context
 from ml.features.dataset import Dataset
@@ -133,7 +134,10 @@ class ItemTask:
         corpus = np.flatnonzero(dataset.statistics.listed_in_window(instant, end))
         if self.settings.examples.objective is Objective.all_action:
             return corpus, (examples.user, examples.item)
-        return corpus, window_positives(dataset.log, examples, end)
+        shown = examples.take(np.flatnonzero(examples.name == SHOWN))
+        converted = examples.take(np.flatnonzero(examples.name != SHOWN))
+        users, items = window_positives(dataset.log, converted, end) if len(converted) else (shown.user, shown.item)
+        return corpus, (np.concatenate([users, shown.user]), np.concatenate([items, shown.item]))
 
 
 class _ItemInputs:
@@ -145,7 +149,7 @@ class _ItemInputs:
         self._as_of: dict[float, NDArray[np.float32]] = {}  # statistics [items, width] of each cut-off
 
     def context_of(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> ContextBatch:
-        """Return the synthetic context of the examples, some of it dropped or perturbed."""
+        """Return the context of the examples, some of it dropped or perturbed."""
         augmentation, context = self.settings.context, self.context.take(rows)
         context = context.without(random.random(len(rows)) < augmentation.dropout)
         context = context.perturbed(random, augmentation.interest_dropout, augmentation.confidence_jitter)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ml.evaluation.model_names import ADDITIONAL, TRAINED, ModelName
-from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
+from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_contexts
 from ml.models.artifact import Artifact, ModelArtifact
 from ml.models.item_model import TwoTower
 from ml.models.version_directories import DEPLOYED, evaluation_part
@@ -75,5 +75,5 @@ class ItemVersion:
 
     def _comparison(self, model: ModelName, earlier: TrainingPeriod, known: Prepared) -> PlannedFit[TwoTower]:
         settings = model.settings(self.settings)
-        task = ItemTask.of(earlier, with_subjects(known, settings), settings)
+        task = ItemTask.of(earlier, with_contexts(known, earlier, settings), settings)
         return PlannedFit(model.value, evaluation_part(model), task, earlier, known.dataset.basis)

@@ -121,8 +121,8 @@ def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
 
 
 def dataset_hash(period: TrainingPeriod) -> str:
-    """Return a hash of the events of the period: equal data, equal hash."""
-    return _hash(period.events)
+    """Return a hash of the events and the logged requests of the period: equal data, equal hash."""
+    return "-".join(_hash(frame) for frame in (period.events, period.requests) if frame is not None)
 
 
 def _hash(frame: pl.DataFrame) -> str:

@@ -23,7 +23,7 @@ from ml.evaluation.model_lists import baseline_lists, network_lists
 from ml.evaluation.model_names import EVALUABLE, ModelName
 from ml.evaluation.queries import EvaluationSet
 from ml.evaluation.untrained_parts import choose_weights
-from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_subjects
+from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_contexts
 from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
 from ml.training.fit import fit
@@ -152,7 +152,7 @@ def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home:
     _sweep(home.models)
     with tempfile.TemporaryDirectory(prefix=f"{WORK}{os.getpid()}-", dir=home.models) as work:
         epochs = choose_epochs(period, settings, Path(work) / "choice").best_epoch
-        task = ItemTask.of(period, with_subjects(prepared, settings), settings)
+        task = ItemTask.of(period, with_contexts(prepared, period, settings), settings)
         fitted = fit(task, epochs, Path(work) / "fit")
     return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
 

@@ -17,7 +17,7 @@ from ml.examples.context import (
     synthetic_subjects,
 )
 from ml.examples.pairs import Examples
-from ml.examples.period import Prepared, with_subjects
+from ml.examples.period import Prepared, TrainingPeriod, with_contexts
 from ml.features.content import freeze
 from ml.features.event_log import EventLog
 from ml.features.items import build_item_features
@@ -179,8 +179,8 @@ def test_a_perturbed_context_has_other_confidences_and_fewer_interests_and_its_s
 @pytest.mark.parametrize(
     "recipe", [ContextRecipe.co_engaged, ContextRecipe.basket_mate, ContextRecipe.category_neighbour]
 )
-def test_a_subject_is_never_its_positive(prepared: Prepared, recipe: ContextRecipe) -> None:
-    with_neighbours = with_subjects(prepared, small_settings(context={"recipe": recipe}))
+def test_a_subject_is_never_its_positive(prepared: Prepared, period: TrainingPeriod, recipe: ContextRecipe) -> None:
+    with_neighbours = with_contexts(prepared, period, small_settings(context={"recipe": recipe}))
     found = with_neighbours.subjects >= 0
     assert found.mean() > 0.2
     assert (with_neighbours.subjects[found] != with_neighbours.examples.item[found]).all()

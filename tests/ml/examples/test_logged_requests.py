@@ -1,0 +1,254 @@
+"""Logged requests as examples: whose history, beside what, which ads; and that a model learns from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ml.evaluation.contextual_requests import context_evaluation
+from ml.evaluation.intervals import confidence_interval
+from ml.evaluation.model_lists import trained_lists
+from ml.evaluation.queries import newest_window
+from ml.examples.context import NO_SUBJECT
+from ml.examples.logged_requests import SHOWN, request_examples, shown_in_context
+from ml.examples.period import (
+    Prepared,
+    TrainingPeriod,
+    cross_fitted,
+    examples_of_frame,
+    examples_to_frame,
+    prepare,
+    prepare_examples,
+    with_contexts,
+)
+from ml.features.dataset import Dataset, build_dataset
+from ml.training.fit import fit
+from ml.training.item_task import ItemTask
+from settings import ContextRecipe, Objective, Settings
+from tests.ml.worlds import (
+    EVENT_NAMES,
+    Event,
+    event_frame,
+    instant,
+    item_frame,
+    planted_period,
+    rule,
+    small_settings,
+    user_frame,
+)
+
+Request = tuple[str, str, float, str | None, str]  # request, user, day, subject, shown item
+SCHEMA = pl.Schema(
+    {
+        "request_id": pl.String(),
+        "user_id": pl.String(),
+        "request_time": pl.Datetime("us", "UTC"),
+        "subject_item_id": pl.String(),
+        "item_id": pl.String(),
+    }
+)
+
+
+def shown(requests: Sequence[Request], stage: str = "impressed") -> pl.DataFrame:
+    rows = [
+        (request, user, datetime.fromtimestamp(instant(day), UTC), subject, item)
+        for request, user, day, subject, item in requests
+    ]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(
+        surface=pl.lit("related_pins"), stage=pl.lit(stage), query=pl.lit(None, pl.String)
+    )
+
+
+def requests_of(*impressions: pl.DataFrame) -> pl.DataFrame:
+    return shown_in_context(pl.concat(impressions).lazy()).collect()
+
+
+# ann buys a on day 1.5 and b on day 3.2, bob visits b on day 2.5.
+ROWS: list[Event] = [("ann", 1.5, "checkout", "a"), ("ann", 3.2, "checkout", "b"), ("bob", 2.5, "page_visit", "b")]
+SMALL = TrainingPeriod(
+    event_frame(ROWS), item_frame(["a", "b", "c"]), user_frame(["ann", "bob"]), instant(10), rule(2.0), EVENT_NAMES
+)
+
+
+def dataset_of(period: TrainingPeriod) -> Dataset:
+    return build_dataset(
+        period.events,
+        period.items,
+        period.users,
+        settings=small_settings().features,
+        event_names=period.event_names,
+        seed=0,
+    )
+
+
+def described(requests: pl.DataFrame) -> list[tuple[str, int, float, str, str]]:
+    """User, events of the history, cut-off in days, subject and positive of each example."""
+    dataset, names = dataset_of(SMALL), "abc"
+    examples, subject = request_examples(requests, dataset, SMALL.end, maximum=100, seed=0)
+    assert (examples.name == SHOWN).all()
+    return [
+        (
+            dataset.log.user_ids[int(user)],
+            int(end - dataset.log.offsets[user]),
+            float(cutoff - instant(0)) / 86_400,
+            names[beside],
+            names[item],
+        )
+        for user, end, cutoff, beside, item in zip(
+            examples.user, examples.history_end, examples.cutoff, subject, examples.item, strict=True
+        )
+    ]
+
+
+def test_a_history_ends_at_the_midnight_before_the_request() -> None:
+    requests = requests_of(
+        shown([("r1", "ann", 3.9, "a", "c"), ("r2", "ann", 4.1, "a", "c"), ("r3", "bob", 9.5, "b", "a")])
+    )
+    # The period ends on day 10: requests of the days 3 to 9 share the cut-off at day 3.
+    assert described(requests) == [("ann", 1, 3.0, "a", "c"), ("ann", 2, 3.0, "a", "c"), ("bob", 1, 3.0, "b", "a")]
+
+
+def test_a_request_without_history_subject_or_known_item_makes_no_example() -> None:
+    requests = requests_of(
+        shown(
+            [
+                ("r1", "bob", 2.9, "a", "c"),  # bob's first event is on the same day
+                ("r2", "eve", 5.0, "a", "c"),
+                ("r3", "ann", 5.0, None, "c"),
+                ("r4", "ann", 5.0, "a", "x"),
+                ("r5", "ann", 5.0, "x", "c"),
+                ("r6", "ann", 5.0, "a", "a"),
+            ]
+        ),
+        shown([("r7", "ann", 5.0, "a", "c")], stage="auctioned"),
+    )
+    assert described(requests) == []
+
+
+def test_an_item_that_was_shown_twice_in_a_request_is_one_example() -> None:
+    requests = requests_of(
+        shown([("r1", "ann", 5.0, "a", "c")]), shown([("r1", "ann", 5.0, "a", "c")], stage="clicked")
+    )
+    assert described(requests) == [("ann", 2, 3.0, "a", "c")]
+
+
+def test_a_sample_keeps_whole_requests() -> None:
+    requests = requests_of(shown([(f"r{number:03d}", "ann", 5.0, "a", item) for number in range(200) for item in "bc"]))
+    examples, _ = request_examples(requests, dataset_of(SMALL), SMALL.end, maximum=100, seed=0)
+    assert len(examples) == 100
+    assert np.bincount(examples.item).tolist() == [0, 50, 50]
+
+
+# Every user buys one kind of items only. But beside an item of any kind, they are shown that kind.
+
+
+def same_kind(item: str, random: np.random.Generator) -> list[str]:
+    kind, own = divmod(int(item[1:]), 20)
+    places = [place for place in random.permutation(20) if place != own]
+    return [f"i{kind * 20 + place:03d}" for place in places[:3]]
+
+
+@pytest.fixture(scope="module")
+def asked() -> TrainingPeriod:
+    period, random = planted_period(), np.random.default_rng(1)
+    ids = period.items["item_id"].to_list()
+    rows: list[Request] = []
+    for number in range(1500):
+        subject = str(random.choice(ids))
+        user = f"u{random.integers(240):03d}"
+        day = float(random.uniform(20, 100))
+        rows += [(f"r{number:04d}", user, day, subject, item) for item in same_kind(subject, random)]
+    return dataclasses.replace(period, requests=requests_of(shown(rows)))
+
+
+def contexts(period: TrainingPeriod, settings: Settings) -> Prepared:
+    return with_contexts(prepare_examples(period, settings), period, settings)
+
+
+def test_enough_requests_replace_synthetic_contexts(asked: TrainingPeriod) -> None:
+    enough = contexts(asked, small_settings(context={"minimum_requests": 1500}))
+    logged = enough.examples.name == SHOWN
+    assert 4200 < logged.sum() <= 4500
+    assert (enough.subjects[logged] >= 0).all()
+    assert (enough.subjects[~logged] == NO_SUBJECT).all()
+
+    for fewer in (asked, dataclasses.replace(asked, requests=None)):
+        synthetic = contexts(fewer, small_settings(context={"minimum_requests": 1501}))
+        assert (synthetic.examples.name != SHOWN).all()
+        assert (synthetic.subjects >= 0).mean() > 0.5
+        assert len(synthetic.examples) == (~logged).sum()
+
+
+def test_the_sequential_model_learns_no_request(asked: TrainingPeriod) -> None:
+    found = contexts(asked, small_settings(context={"recipe": ContextRecipe.none}))
+    assert (found.examples.name != SHOWN).all()
+    assert (found.subjects == NO_SUBJECT).all()
+
+
+def test_a_period_that_ends_earlier_has_no_later_request(asked: TrainingPeriod) -> None:
+    settings = small_settings()
+    assert asked.requests is not None
+    until = instant(90)
+    before = pl.col("request_time") < datetime.fromtimestamp(until, UTC)
+    earlier = dataclasses.replace(asked, requests=asked.requests.filter(before))
+    one, other = (contexts(each.until(until), settings) for each in (asked, earlier))
+    assert (one.examples.name == SHOWN).sum() > 3000
+    np.testing.assert_array_equal(one.examples.item, other.examples.item)
+    np.testing.assert_array_equal(one.subjects, other.subjects)
+    assert one.examples.cutoff.max() < until
+
+
+def test_a_table_of_the_examples_gives_the_same_examples(asked: TrainingPeriod) -> None:
+    settings = small_settings()
+    prepared = contexts(asked, settings)
+    frame = examples_to_frame(prepared, asked.event_names)
+    read = examples_of_frame(asked, frame.sample(fraction=1, shuffle=True, seed=0), settings)
+    again = examples_to_frame(read, asked.event_names)
+    by = [name for name in frame.columns if name != "cutoff"]  # which a table rounds to microseconds
+    assert frame.select(by).sort(by).equals(again.select(by).sort(by))
+    assert frame["event_name"].null_count() == (prepared.examples.name == SHOWN).sum()
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_no_ad_that_the_user_was_shown_at_a_cutoff_is_a_negative(asked: TrainingPeriod, objective: Objective) -> None:
+    settings = small_settings(examples={"objective": objective, "cutoffs": 2})
+    prepared = cross_fitted(contexts(asked, settings), asked, settings)
+    task = ItemTask.of(asked, prepared, settings)
+    examples = prepared.examples
+    for batch in list(task.batches())[:5]:
+        rows = batch.candidate_rows.numpy()
+        keys = set(batch.positive_keys.tolist())
+        own = batch.group.numpy() * len(prepared.dataset.features) + rows[: len(batch.group)]
+        assert set(own.tolist()) <= keys
+    assert (examples.name == SHOWN).sum() > 1000
+
+
+def test_a_model_learns_what_is_shown_beside_an_item(asked: TrainingPeriod, tmp_path: Path) -> None:
+    """Synthetic contexts agree with the user's own kind, so only the requests say which of the two counts."""
+    earlier = asked.until(asked.end - asked.window)
+    found = {}
+    for name, minimum in (("logged", 100), ("synthetic", 10**6)):
+        settings = small_settings(context={"minimum_requests": minimum})
+        prepared = prepare(earlier, settings)
+        network = fit(ItemTask.of(earlier, prepared, settings), 6, tmp_path / name).network
+        assert asked.requests is not None
+        impressions = asked.requests.with_columns(stage=pl.lit("impressed"))
+        beside = context_evaluation(
+            newest_window(asked, prepared.dataset, settings),
+            asked,
+            impressions,
+            features=settings.features,
+            maximum=500,
+            seed=0,
+        )
+        assert beside is not None
+        lists = trained_lists(network, beside.asked, settings, 20)
+        found[name] = confidence_interval(lists, beside.asked.queries.positives, 20, samples=0).estimate
+    assert found["logged"] > 0.98
+    assert found["synthetic"] < 0.95
