@@ -94,18 +94,25 @@ def _history(about: HistoryResponse, zone: ZoneInfo) -> Table:
 def _lists(lists: dict[str, list[Candidate]]) -> Table:
     table = Table(title="Candidates", title_justify="left")
     table.add_column("")
+    ads = any(candidate.ad_id for each in lists.values() for candidate in each)
+    columns = ["score", "bid"] if ads else ["score"]
     for name in lists:
         table.add_column(name)
-        table.add_column("score", justify="right")
+        for column in columns:
+            table.add_column(column, justify="right")
     for rank in range(max((len(each) for each in lists.values()), default=0)):
         cells = [str(rank + 1)]
         for each in lists.values():
-            cells += _cells(each[rank]) if rank < len(each) else ["", ""]
+            found = _cells(each[rank]) if rank < len(each) else ["", "", ""]
+            cells += found[: 1 + len(columns)]
         table.add_row(*cells)
     return table
 
 
 def _cells(candidate: Candidate) -> list[str]:
+    """Return the name, the score and the bid of the ad, which is empty without one."""
     source = SHOWN_SOURCES.get(candidate.source, candidate.source.replace("_", " "))
     shown = f" [dim]({escape(source)})[/]" if source else ""
-    return [escape(candidate.title or candidate.item_id) + shown, f"{candidate.score:.3f}"]
+    kind = f" {candidate.bid_kind}" if candidate.bid_kind else ""
+    bid = "" if candidate.bid is None else f"{candidate.bid:.3g}{kind}"
+    return [escape(candidate.title or candidate.item_id) + shown, f"{candidate.score:.3f}", bid]
