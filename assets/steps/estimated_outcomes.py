@@ -25,7 +25,7 @@ def estimated_outcomes(workspace: Workspace, compared: VersionComparison, impres
     """
     from ml.evaluation.funnel_outcomes import Stages
     from ml.evaluation.model_names import ModelName
-    from ml.evaluation.off_policy import off_policy_rows
+    from ml.evaluation.off_policy_outcomes import off_policy_rows
 
     answers = contextual_answers(workspace, compared)
     if answers is None or not impressions["propensity"].count():

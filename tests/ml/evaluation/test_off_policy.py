@@ -11,19 +11,17 @@ from numpy.typing import NDArray
 
 from ml.evaluation.funnel_outcomes import Stages
 from ml.evaluation.off_policy import (
-    LOGGED,
     Estimates,
     Listed,
     Overlap,
     Refused,
     doubly_robust,
     estimate,
-    estimates_by_surface,
     inverse_propensity,
     mean_by_cell,
-    off_policy_rows,
     self_normalised,
 )
+from ml.evaluation.off_policy_outcomes import LOGGED, estimates_by_surface, off_policy_rows
 from ml.evaluation.report_rows import ReportRow
 
 STAGES = Stages(["retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted"])
