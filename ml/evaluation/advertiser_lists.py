@@ -18,7 +18,7 @@ from ml.models.artifact import ModelArtifact
 from ml.models.batched_forward import embed_advertisers, embed_histories
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.advertiser_items import best_of_advertisers
-from ml.retrieval.lists import NO_ITEM, Ragged, RankedLists, search
+from ml.retrieval.lists import NO_ITEM, SCORES_IN_MEMORY, Ragged, RankedLists, search
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -122,17 +122,20 @@ def items_of_predicted(
     owned = [order[start:stop] for start, stop in pairwise(starts.tolist())]
     rows = np.full((len(predicted), depth), NO_ITEM, np.int64)
     scores = np.full((len(predicted), depth), -np.inf, np.float32)
+    allowed, size = np.ones(len(of_item), bool), max(1, SCORES_IN_MEMORY // max(1, len(items)))
     for query, listed in enumerate(predicted):
+        if query % size == 0:  # one product for many queries is faster than a product a query
+            fit = users[query : query + size] @ items.T
+        of_query = fit[query % size]
         hidden = exclude.items[exclude.offsets[query] : exclude.offsets[query + 1]] if exclude else NOTHING
-        owners = set(of_item[hidden].tolist())
+        hidden = hidden[hidden != NO_ITEM]
+        allowed[hidden] = False
         found, fits = best_of_advertisers(
-            [
-                owned[row][~np.isin(owned[row], hidden)] if row in owners else owned[row]
-                for row in listed[listed >= 0].tolist()
-            ],
-            lambda rows, query=query: items[rows] @ users[query],  # type: ignore[misc]
+            [owned[row][allowed[owned[row]]] for row in listed[listed >= 0].tolist()],
+            lambda rows, of_query=of_query: of_query[rows],  # type: ignore[misc]
             quota=quota,
             wanted=depth,
         )
+        allowed[hidden] = True
         rows[query, : len(found)], scores[query, : len(found)] = found, fits
     return RankedLists(rows, scores)
