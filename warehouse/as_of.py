@@ -35,7 +35,7 @@ def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
     """
     listed_from = pl.max_horizontal("arrived", "available_from")
     given = (
-        _newest(tables, LandingTable.items, "item_id", day)
+        _newest(tables, LandingTable.items, day)
         .join(_arrivals(tables, landing, day), on="item_id", how="left")
         .with_columns(listed_from=listed_from)
         .drop("arrived")
@@ -65,12 +65,12 @@ def items_at(tables: Tables, landing: Landing, instant: datetime) -> pl.DataFram
 
 def users_as_of(tables: Tables, day: date) -> pl.DataFrame:
     """Return the users as of ``day``: contract columns, the newest version of each user, sorted by ``user_id``."""
-    return _newest(tables, LandingTable.users, "user_id", day).sort("user_id")
+    return _newest(tables, LandingTable.users, day).sort("user_id")
 
 
 def stock_as_of(tables: Tables, day: date) -> pl.DataFrame:
     """Return item_id, availability and countries of the feed's items as of ``day``, the newest version of each item."""
-    return _newest(tables, LandingTable.items, "item_id", day, ["item_id", "availability", "countries"])
+    return _newest(tables, LandingTable.items, day, ["item_id", "availability", "countries"])
 
 
 def ads_as_of(tables: Tables, day: date) -> pl.DataFrame | None:
@@ -78,7 +78,7 @@ def ads_as_of(tables: Tables, day: date) -> pl.DataFrame | None:
 
     None where no ad has arrived by then: nobody has to pay for a place.
     """
-    ads = _newest(tables, LandingTable.ads, "ad_id", day)
+    ads = _newest(tables, LandingTable.ads, day)
     return None if ads.is_empty() else ads.sort("ad_id")
 
 
@@ -168,12 +168,10 @@ def _arrivals(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
     return first.select("item_id", arrived=start)
 
 
-def _newest(
-    tables: Tables, table: LandingTable, key: str, day: date, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
+def _newest(tables: Tables, table: LandingTable, day: date, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Return the newest version of every row as of ``day``; no rows where the (optional) table was never ingested."""
-    rows = arrived_by(tables, table, day).sort("arrival_date").unique(key, keep="last", maintain_order=True)
-    return rows.drop("arrival_date").select(columns or pl.all()).collect()
+    newest = arrived_by(tables, table, day).sort("arrival_date").unique(KEYS[table], keep="last", maintain_order=True)
+    return newest.drop("arrival_date").select(columns or pl.all()).collect()
 
 
 def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
@@ -185,7 +183,7 @@ def landed_items(landing: Landing, settings: DataSettings) -> pl.DataFrame:
         LandingError, QuarantineExceeded: as ``ingest``.
     """
     with _landed(landing, LandingTable.items, settings) as tables:
-        return _newest(tables, LandingTable.items, "item_id", landing.dates()[-1]).sort("item_id")
+        return _newest(tables, LandingTable.items, landing.dates()[-1]).sort("item_id")
 
 
 def landed_positives(landing: Landing, settings: DataSettings) -> pl.DataFrame:

@@ -22,8 +22,9 @@ from settings import FeatureSettings
 
 BASKETS = "baskets"
 """The name of the surface where baskets stand in for logged requests."""
-PAIRS_IN_MEMORY = 1 << 27
-"""Pairs of a request and a hidden item that are held at most (1 GiB); a larger catalogue is asked fewer requests."""
+PAIRS_IN_MEMORY = 1 << 26
+"""Pairs of a request and a hidden item, about, at most: 512 MiB, and some times as much while they are made."""
+PROBED_REQUESTS = 100
 
 HiddenItems = Callable[[pl.DataFrame, pl.Series], tuple[NDArray[np.int64], NDArray[np.int64]]]
 """From requests (user_id, request_time) and the ids of the candidates to pairs [pairs] of a row of the requests and a
@@ -79,9 +80,6 @@ def context_evaluation(
     logged = impressions is not None and bool(len(pairs))
     if not len(pairs):
         pairs = baskets(period, since)
-    hides = logged and hidden_items is not None
-    if hides:
-        maximum = min(maximum, max(1, PAIRS_IN_MEMORY // max(1, len(home_feed.queries.candidates))))
     requests = (
         pairs.select("request_id", "user_id", "request_time", "subject_item_id", "query", "surface")
         .unique("request_id")
@@ -91,6 +89,8 @@ def context_evaluation(
         requests = requests.sample(maximum, seed=seed).sort("request_id")
     if not len(requests):
         return None
+    if logged and hidden_items:
+        requests = _held_in_memory(requests, hidden_items, home_feed, seed)
     pairs = pairs.join(requests.select("request_id"), on="request_id", how="semi").unique(["request_id", "item_id"])
     dataset = home_feed.dataset
     ids = dataset.features.item_ids
@@ -110,7 +110,20 @@ def context_evaluation(
     if logged and hidden_items:
         queries = hiding(queries, hidden_items(requests, ids.gather(queries.candidates)))
     asked = EvaluationSet(dataset, queries, home_feed.learnt, home_feed.recent_days)
-    return ContextEvaluation(asked, requests, hides)
+    return ContextEvaluation(asked, requests, hides=logged and hidden_items is not None)
+
+
+def _held_in_memory(
+    requests: pl.DataFrame, hidden_items: HiddenItems, home_feed: EvaluationSet, seed: int
+) -> pl.DataFrame:
+    """Return the requests, or a seeded sample if their hidden items, as a part of them shows, are too many to hold."""
+    candidates = home_feed.queries.candidates
+    if len(requests) * len(candidates) <= PAIRS_IN_MEMORY:
+        return requests
+    probed = requests.sample(min(len(requests), PROBED_REQUESTS), seed=seed)
+    hidden, _ = hidden_items(probed, home_feed.dataset.features.item_ids.gather(candidates))
+    held = max(1, int(PAIRS_IN_MEMORY * len(probed) / max(1, len(hidden))))
+    return requests if len(requests) <= held else requests.sample(held, seed=seed).sort("request_id")
 
 
 def logged_requests(impressions: pl.DataFrame, since: float) -> pl.DataFrame:

@@ -73,12 +73,17 @@ def test_a_hidden_item_is_in_no_list_and_is_missed_where_it_is_a_positive(
     assert recalls == [{size: 1.0}, {size: 0.5}]
 
 
-def test_a_catalogue_too_large_for_all_hidden_pairs_is_asked_fewer_requests(
-    period: TrainingPeriod, prepared: Prepared, settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("pairs", "expected"), [(3, 3), (REQUESTS, REQUESTS)])
+def test_more_hidden_pairs_than_can_be_held_are_of_fewer_requests(
+    period: TrainingPeriod,
+    prepared: Prepared,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    pairs: int,
+    expected: int,
 ) -> None:
-    size = len(evaluation(period, prepared, settings, None).asked.queries.candidates)
-    monkeypatch.setattr(ml.evaluation.contextual_requests, "PAIRS_IN_MEMORY", 3 * size)
-    assert len(evaluation(period, prepared, settings, hide("i001")).requests) == 3
+    monkeypatch.setattr(ml.evaluation.contextual_requests, "PAIRS_IN_MEMORY", pairs)
+    assert len(evaluation(period, prepared, settings, hide("i001")).requests) == expected
     assert len(evaluation(period, prepared, settings, None).requests) == REQUESTS
 
 
