@@ -219,6 +219,13 @@ class ContextSettings(Group):
         description="With so many logged requests beside an item, the model learns their contexts instead of synthetic "
         "ones; a higher number than the log has keeps to the recipe.",
     )
+    request_share: float = Field(
+        0.33,
+        gt=0,
+        lt=1,
+        description="Share of the training examples that are ads shown at logged requests, where these are learnt: "
+        "they are repeated, or a sample is kept. More is better beside an item, less is better on the home feed.",
+    )
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
     interest_dropout: float = Field(
         0.0, ge=0, lt=1, description="Share of the interests of a context that is left out in training."

@@ -73,6 +73,16 @@ def request_examples(
     return examples, subject[rows]
 
 
+def repeated(rows: int, wanted: int, seed: int) -> NDArray[np.int64]:
+    """Return ``wanted`` of ``rows`` row numbers, each as often as any other, or once more.
+
+    >>> np.bincount(repeated(3, 7, seed=0)).tolist()
+    [2, 2, 3]
+    """
+    remainder = np.random.default_rng(seed).permutation(rows)[: wanted % rows]
+    return np.concatenate([np.tile(np.arange(rows), wanted // rows), remainder])
+
+
 def day_starts(seconds: NDArray[np.float64], end: float) -> NDArray[np.float64]:
     """Return the midnight before each instant, given the end of some day (all days are 24 hours from that end)."""
     return end - np.ceil((end - seconds) / DAY) * DAY

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.examples.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
-from ml.examples.logged_requests import SHOWN, request_examples
+from ml.examples.logged_requests import SHOWN, repeated, request_examples
 from ml.examples.objectives import build_examples
 from ml.examples.pairs import Examples, LabelRule, joined, training_cutoffs
 from ml.features.content import ContentBasis
@@ -184,8 +184,8 @@ def with_contexts(prepared: Prepared, period: TrainingPeriod, settings: Settings
     """Return the examples with the subjects that users may look at, from the log's requests or by the recipe.
 
     Where the period has ``context.minimum_requests`` logged requests with a subject item, they become examples of their
-    own, and the conversions are learnt without a context. Else the recipe draws a synthetic subject for each
-    conversion. Under the recipe ``none`` there are no subjects at all.
+    own, ``context.request_share`` of all, and the conversions are learnt without a context. Else the recipe draws a
+    synthetic subject for each conversion. Under the recipe ``none`` there are no subjects at all.
     """
     requests = period.requests
     wanted = settings.context.recipe is not ContextRecipe.none
@@ -196,13 +196,16 @@ def with_contexts(prepared: Prepared, period: TrainingPeriod, settings: Settings
 
 def _with_requests(prepared: Prepared, requests: pl.DataFrame, period: TrainingPeriod, settings: Settings) -> Prepared:
     """Return the conversions without context, and the logged requests with their subjects."""
-    dataset, conversions = prepared.dataset, prepared.examples
-    shown, subjects = request_examples(
-        requests, dataset, period.end, maximum=settings.examples.maximum_examples, seed=settings.training.seed
-    )
-    listed = are_listed(shown, dataset.statistics, period.window)
-    examples = joined([conversions, shown.take(np.flatnonzero(listed))])
-    subjects = np.concatenate([np.full(len(conversions), NO_SUBJECT), subjects[listed]])
+    dataset, conversions, seed = prepared.dataset, prepared.examples, settings.training.seed
+    share = settings.context.request_share
+    wanted = max(1, round(share / (1 - share) * len(conversions)))
+    shown, subjects = request_examples(requests, dataset, period.end, maximum=wanted, seed=seed)
+    listed = np.flatnonzero(are_listed(shown, dataset.statistics, period.window))
+    if not len(listed):
+        return _with_synthetic_subjects(prepared, settings)
+    drawn = listed[repeated(len(listed), wanted, seed)]
+    examples = joined([conversions, shown.take(drawn)])
+    subjects = np.concatenate([np.full(len(conversions), NO_SUBJECT), subjects[drawn]])
     order = np.lexsort((examples.user, examples.cutoff))
     return replace(prepared, examples=examples.take(order), subjects=subjects[order])
 
