@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from copy import copy
+from enum import Enum
 from functools import partial
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def _launchpad_group(group: Group) -> type[dg.Config]:
     fields = {}
     for name, field in settings.model_fields.items():
         of_environment = copy(field)
-        of_environment.default, of_environment.default_factory = getattr(group, name), None
+        value = getattr(group, name)
+        if isinstance(value, list):  # Dagster cannot write the default of a list of names, only of a list of strings
+            value = [each.value if isinstance(each, Enum) else each for each in value]
+        of_environment.default, of_environment.default_factory = value, None
         fields[name] = (field.annotation, of_environment)
     return create_model(  # type: ignore[call-overload]
         settings.__name__.replace("Settings", "Config"),

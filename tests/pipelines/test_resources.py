@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.common.resources import WorkspaceResource, writing
+from assets.common.resources import WorkspaceResource, _launchpad_group, writing
 from assets.common.workspace import Workspace
-from settings import AdditionalModel, ContextRecipe, Group, IndexKind, Settings
+from settings import AdditionalModel, ContextRecipe, EvaluationSettings, Group, IndexKind, Settings
 from tests import processes
 from warehouse.home import Home, HomeLocked
 
@@ -58,6 +59,13 @@ def test_the_launchpad_overrides_values_of_every_kind() -> None:
     assert seen.index.kind is IndexKind.hnsw
     assert seen.context.recipe is ContextRecipe.own_interests
     assert seen.evaluation.additional_models == [AdditionalModel.contextual_cross_attention]
+
+
+def test_the_launchpad_shows_the_list_of_names_of_the_environment() -> None:
+    named = EvaluationSettings(additional_models=[AdditionalModel.max_pooling])
+    shown = _launchpad_group(named)
+    field = shown.to_config_schema().as_field().config_type.fields["additional_models"]  # type: ignore[attr-defined]
+    assert json.loads(field.default_value_as_json_str) == ["max_pooling"]
 
 
 def test_every_setting_is_in_the_launchpad() -> None:
