@@ -216,15 +216,16 @@ class ContextSettings(Group):
     minimum_requests: int = Field(
         1000,
         ge=1,
-        description="With so many logged requests beside an item, the model learns their contexts instead of synthetic "
-        "ones; a higher number than the log has keeps to the recipe.",
+        description="With so many logged requests beside an item before the two newest windows, the model learns their "
+        "contexts instead of synthetic ones; a higher number than the log has keeps to the recipe.",
     )
     request_share: float = Field(
         0.33,
         gt=0,
-        lt=1,
+        le=0.9,
         description="Share of the training examples that are ads shown at logged requests, where these are learnt: "
-        "they are repeated, or a sample is kept. More is better beside an item, less is better on the home feed.",
+        "they are repeated, or a sample is kept, and they are no more than examples.maximum_examples. More is better "
+        "beside an item, less is better on the home feed.",
     )
     dropout: float = Field(0.3, ge=0, le=1, description="Share of training examples whose context is dropped.")
     interest_dropout: float = Field(
@@ -418,7 +419,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ServingSettings(Group):
-    """The candidate service. Runs log these settings and use none of them."""
+    """The candidate service. Of runs, only the market's arms of the advertiser lists use any of these settings."""
 
     advertiser_share: float = Field(
         0.2, ge=0, le=1, description="Share of an answer's places for items of the advertisers predicted for the user."

@@ -135,7 +135,7 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
     description="The fate of the candidates of each generator in the newest window, by surface, counted from the "
     "impression log: retrieved, survived, delivered, share of impressions, clicked, converted; with intervals over "
     "users. On the synthetic world also an experiment: the market again, an arm for the candidates of each model and "
-    "for the advertiser lists.",
+    "for the advertiser lists; a run in which the advertiser model fails has no report.",
 )
 @needs_items
 def marketplace_report(

@@ -1,4 +1,4 @@
-"""Examples, synthetic context, the models, and the gate that a new champion has to pass."""
+"""Examples, their contexts, the models, and the gate that a new champion has to pass."""
 
 from typing import TYPE_CHECKING
 

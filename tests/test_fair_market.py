@@ -104,12 +104,6 @@ def test_a_rule_finds_half_and_parts_without_training_seventy_percent_of_the_ora
         return confidence_interval(lists, asked.queries.positives, 10, samples=0).estimate
 
     best = recall(oracle)
-    print(
-        "FAIR",
-        best,
-        recall(baseline_lists(ModelName.rule, asked, 10)),
-        recall(choose_weights(earlier, beside, SETTINGS, hidden).lists(asked, SETTINGS, 10)),
-    )
     assert recall(baseline_lists(ModelName.rule, asked, 10)) <= 0.5 * best
     assert recall(choose_weights(earlier, beside, SETTINGS, hidden).lists(asked, SETTINGS, 10)) <= 0.7 * best
     assert best < 0.95  # the market keeps its luck

@@ -64,6 +64,6 @@ def _advertiser_version(workspace: Workspace, compared: VersionComparison) -> Mo
 
     Its evaluation model has then learnt nothing of the measured window.
     """
-    known = advertiser_versions(workspace.tables, workspace.home).all()
-    usable = [version for version in known if version.trained_day <= compared.version.trained_day]
-    return sorted(usable, key=lambda version: version.trained_day)[-1] if usable else None
+    known = reversed(advertiser_versions(workspace.tables, workspace.home).all())  # newest first, so it wins a tie
+    usable = (version for version in known if version.trained_day <= compared.version.trained_day)
+    return max(usable, key=lambda version: version.trained_day, default=None)

@@ -1,4 +1,4 @@
-"""The context report's work: every model with and without the live context, on requests with a subject item."""
+"""The context report's work: every model with and without the live context, beside an item or for a query."""
 
 from __future__ import annotations
 

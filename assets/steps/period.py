@@ -60,11 +60,11 @@ def training_period(workspace: Workspace, day: date) -> TrainingPeriod:
 
 
 def _read(workspace: Workspace, day: date) -> TrainingPeriod:
-    from ml.examples.period import TrainingPeriod
+    from ml.examples.period import TrainingPeriod, with_logged_requests
 
     tables, landing = workspace.tables, workspace.landing
     end = day_end(day, landing.manifest.time_zone)
-    return TrainingPeriod(
+    period = TrainingPeriod(
         events=sequence_events_as_of(tables, landing, day, EVENT_COLUMNS),
         items=workspace.items_as_of(day),
         users=users_as_of(tables, day),
@@ -72,8 +72,9 @@ def _read(workspace: Workspace, day: date) -> TrainingPeriod:
         rule=label_rule(landing, workspace.settings),
         event_names=event_names(landing),
         items_at=partial(_items_at, tables, landing),
-        requests=_requests_before(tables, day, end),
     )
+    requests = _requests_before(tables, day, end)
+    return period if requests is None else with_logged_requests(period, requests, workspace.settings)
 
 
 def _requests_before(tables: Tables, day: date, end: datetime) -> pl.DataFrame | None:

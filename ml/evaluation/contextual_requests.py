@@ -120,7 +120,8 @@ def _held_in_memory(
     candidates = home_feed.queries.candidates
     if len(requests) * len(candidates) <= PAIRS_IN_MEMORY:
         return requests
-    probed = requests.sample(min(len(requests), PROBED_REQUESTS), seed=seed)
+    probes = min(len(requests), PROBED_REQUESTS, max(1, PAIRS_IN_MEMORY // len(candidates)))
+    probed = requests.sample(probes, seed=seed)
     hidden, _ = hidden_items(probed, home_feed.dataset.features.item_ids.gather(candidates))
     held = max(1, int(PAIRS_IN_MEMORY * len(probed) / max(1, len(hidden))))
     return requests if len(requests) <= held else requests.sample(held, seed=seed).sort("request_id")

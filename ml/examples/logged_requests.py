@@ -19,7 +19,8 @@ SURVIVED = ("impressed", "clicked", "converted")
 SHOWN = 0
 """The code of the event name of a positive that was shown: no event name has it."""
 CUTOFF_DAYS = 7
-"""The requests of so many days share a cut-off: a batch is drawn from one cut-off, and a day has few requests."""
+"""The requests of so many days share a cut-off: a batch is drawn from one cut-off, and a day has few requests. Where
+the window of conversions is shorter, the days of that window share one."""
 
 REQUEST_COLUMNS = ("request_id", "user_id", "request_time", "subject_item_id", "query", "surface", "item_id")
 
@@ -28,25 +29,25 @@ def shown_in_context(impressions: pl.LazyFrame) -> pl.LazyFrame:
     """Return the impressions beside a subject item or for a search query that a user has seen.
 
     Returns:
-        ``REQUEST_COLUMNS``, one row a shown item, by time.
+        ``REQUEST_COLUMNS`` and stage, one row a shown item, by time.
     """
     has_context = pl.col("subject_item_id").is_not_null() | pl.col("query").is_not_null()
     is_another_item = pl.col("item_id").ne_missing(pl.col("subject_item_id"))
     return (
         impressions.filter(pl.col("stage").is_in(SURVIVED) & has_context & is_another_item)
-        .select(REQUEST_COLUMNS)
-        .unique(["request_id", "item_id"], keep="first")
-        .sort("request_time", "request_id", "item_id")
+        .select(*REQUEST_COLUMNS, "stage")
+        .sort("request_time", "request_id", "item_id", "stage")
+        .unique(["request_id", "item_id"], keep="first", maintain_order=True)
     )
 
 
 def request_examples(
-    requests: pl.DataFrame, dataset: Dataset, end: float, *, maximum: int, seed: int
+    requests: pl.DataFrame, dataset: Dataset, end: float, *, step_days: float, maximum: int, seed: int
 ) -> tuple[Examples, NDArray[np.int64]]:
     """Return an example for each shown item, and the catalogue row of its subject [examples].
 
-    The history ends at the midnight before the request, as a stored state does. The requests of ``CUTOFF_DAYS`` days
-    share a cut-off, at or before these midnights. A user without a history, and an item or a subject outside the
+    The history ends at the midnight before the request, as a stored state does. The requests of ``step_days``
+    days share a cut-off, at or before these midnights. A user without a history, and an item or a subject outside the
     catalogue, make no example.
 
     Args:
@@ -60,7 +61,7 @@ def request_examples(
     history_end = _known_until(dataset, user, midnight)
     rows = np.flatnonzero((item >= 0) & (subject >= 0) & (history_end > log.offsets[user]))
     rows = _some_requests(rows, requests["request_id"], maximum, seed)
-    cutoff = end - np.ceil((end - midnight) / (CUTOFF_DAYS * DAY)) * CUTOFF_DAYS * DAY
+    cutoff = end - np.ceil((end - midnight) / (step_days * DAY)) * step_days * DAY
     rows = rows[np.lexsort((subject[rows], item[rows], history_end[rows], user[rows], cutoff[rows]))]
     examples = Examples(
         cutoff=cutoff[rows],

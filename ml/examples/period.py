@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.examples.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
-from ml.examples.logged_requests import SHOWN, repeated, request_examples
+from ml.examples.logged_requests import CUTOFF_DAYS, SHOWN, repeated, request_examples
 from ml.examples.objectives import build_examples
 from ml.examples.pairs import Examples, LabelRule, joined, training_cutoffs
 from ml.features.content import ContentBasis
@@ -42,7 +42,7 @@ class TrainingPeriod:
     event_names: list[str]
     # The catalogue as of an instant; None: it never changed. No lambda where a process is handed the period.
     items_at: Callable[[float], pl.DataFrame] | None = None
-    requests: pl.DataFrame | None = None  # see ``ml.examples.logged_requests``; all before ``end``; None: none logged
+    requests: pl.DataFrame | None = None  # whose contexts are learnt, see ``with_logged_requests``; all before ``end``
 
     def until(self, end: float) -> TrainingPeriod:
         """Return the same period ended earlier: events and requests before ``end``, and the catalogue as of ``end``.
@@ -61,6 +61,34 @@ class TrainingPeriod:
     def window(self) -> float:
         """Return K in seconds."""
         return self.rule.window_days * DAY
+
+
+def with_logged_requests(period: TrainingPeriod, requests: pl.DataFrame, settings: Settings) -> TrainingPeriod:
+    """Return the period with the logged requests that a model can learn from, or without any if these are too few.
+
+    A model can learn from a request of the last ``examples.span_days`` by a user with an earlier event, if the subject
+    and the shown item are in the catalogue. There have to be ``context.minimum_requests`` of them before the two newest
+    windows, which the comparison and the choice of epochs hold back: so every fit of a training learns contexts in the
+    same way.
+
+    Args:
+        requests: of ``shown_in_context`` with a subject, before the period's end.
+    """
+    first = period.events.group_by("user_id").agg(known_from=pl.col("event_time").min())
+    known = period.items.select("item_id")
+    seconds = pl.Series(to_seconds(requests["request_time"]))
+    usable = (
+        requests.filter(seconds >= period.end - settings.examples.span_days * DAY)
+        .join(first, on="user_id")
+        .filter(pl.col("known_from") < pl.col("request_time"))
+        .drop("known_from")
+        .join(known, on="item_id", how="semi")
+        .join(known, left_on="subject_item_id", right_on="item_id", how="semi")
+        .sort("request_time", "request_id", "item_id")
+    )
+    held_back = pl.Series(to_seconds(usable["request_time"])) >= period.end - 2 * period.window
+    enough = usable.filter(~held_back)["request_id"].n_unique() >= settings.context.minimum_requests
+    return replace(period, requests=usable if enough else None)
 
 
 @dataclass(frozen=True)
@@ -183,23 +211,22 @@ def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
 def with_contexts(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
     """Return the examples with the subjects that users may look at, from the log's requests or by the recipe.
 
-    Where the period has ``context.minimum_requests`` logged requests with a subject item, they become examples of their
-    own, ``context.request_share`` of all, and the conversions are learnt without a context. Else the recipe draws a
-    synthetic subject for each conversion. Under the recipe ``none`` there are no subjects at all.
+    Where the period has logged requests, they become examples of their own, ``context.request_share`` of all, and the
+    conversions are learnt without a context. Else the recipe draws a synthetic subject for each conversion. Under the
+    recipe ``none`` there are no subjects at all.
     """
-    requests = period.requests
-    wanted = settings.context.recipe is not ContextRecipe.none
-    if wanted and requests is not None and requests["request_id"].n_unique() >= settings.context.minimum_requests:
-        return _with_requests(prepared, requests, period, settings)
-    return _with_synthetic_subjects(prepared, settings)
+    if period.requests is None or settings.context.recipe is ContextRecipe.none:
+        return _with_synthetic_subjects(prepared, settings)
+    return _with_requests(prepared, period.requests, period, settings)
 
 
 def _with_requests(prepared: Prepared, requests: pl.DataFrame, period: TrainingPeriod, settings: Settings) -> Prepared:
     """Return the conversions without context, and the logged requests with their subjects."""
     dataset, conversions, seed = prepared.dataset, prepared.examples, settings.training.seed
     share = settings.context.request_share
-    wanted = max(1, round(share / (1 - share) * len(conversions)))
-    shown, subjects = request_examples(requests, dataset, period.end, maximum=wanted, seed=seed)
+    wanted = min(max(1, round(share / (1 - share) * len(conversions))), settings.examples.maximum_examples)
+    step_days = min(CUTOFF_DAYS, period.rule.window_days)
+    shown, subjects = request_examples(requests, dataset, period.end, step_days=step_days, maximum=wanted, seed=seed)
     listed = np.flatnonzero(are_listed(shown, dataset.statistics, period.window))
     if not len(listed):
         return _with_synthetic_subjects(prepared, settings)

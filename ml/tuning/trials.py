@@ -137,14 +137,14 @@ class Tuning:
                 )
             )
         maximum = base.training.validation_users
-        baskets = context_evaluation(
-            asked, period, None, features=base.features, maximum=maximum, seed=base.training.seed
+        beside = context_evaluation(
+            asked, period, period.requests, features=base.features, maximum=maximum, seed=base.training.seed
         )
-        in_context = baskets.asked if baskets and (baskets.asked.queries.positives.items >= 0).any() else None
+        in_context = beside.asked if beside and (beside.asked.queries.positives.items >= 0).any() else None
         if objective.in_context and in_context is None:
             raise ValueError(
-                f"the objective {objective} needs days on which a user converts with several items; the last "
-                f"{period.rule.window_days:g} days have none"
+                f"the objective {objective} needs logged requests beside an item, or days on which a user converts "
+                f"with several items; the last {period.rule.window_days:g} days have none"
             )
         codes = advertiser_codes(period.items)
         return cls(earlier, prepared, asked, in_context, codes, base, objective, space, dataset_hash(period))

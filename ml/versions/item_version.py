@@ -30,7 +30,7 @@ class ItemVersion:
 
     Attributes:
         period: everything that had arrived.
-        prepared: the examples of the period, with synthetic contexts, not cross-fitted yet.
+        prepared: the examples of the period, with contexts, not cross-fitted yet.
     """
 
     kind: ClassVar[str] = "item"

@@ -114,5 +114,5 @@ def _cells(candidate: Candidate) -> list[str]:
     source = SHOWN_SOURCES.get(candidate.source, candidate.source.replace("_", " "))
     shown = f" [dim]({escape(source)})[/]" if source else ""
     kind = f" {candidate.bid_kind}" if candidate.bid_kind else ""
-    bid = "" if candidate.bid is None else f"{candidate.bid:.3g}{kind}"
+    bid = "" if candidate.bid is None else f"{candidate.bid:,.2f}{kind}"
     return [escape(candidate.title or candidate.item_id) + shown, f"{candidate.score:.3f}", bid]

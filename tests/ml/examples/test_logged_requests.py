@@ -28,6 +28,7 @@ from ml.examples.period import (
     prepare,
     prepare_examples,
     with_contexts,
+    with_logged_requests,
 )
 from ml.features.dataset import Dataset, build_dataset
 from ml.training.fit import fit
@@ -92,7 +93,7 @@ def dataset_of(period: TrainingPeriod) -> Dataset:
 def described(requests: pl.DataFrame) -> list[tuple[str, int, float, str, str]]:
     """User, events of the history, cut-off in days, subject and positive of each example."""
     dataset, names = dataset_of(SMALL), "abc"
-    examples, subject = request_examples(requests, dataset, SMALL.end, maximum=100, seed=0)
+    examples, subject = request_examples(requests, dataset, SMALL.end, step_days=7, maximum=100, seed=0)
     assert (examples.name == SHOWN).all()
     return [
         (
@@ -142,7 +143,7 @@ def test_an_item_that_was_shown_twice_in_a_request_is_one_example() -> None:
 
 def test_a_sample_keeps_whole_requests() -> None:
     requests = requests_of(shown([(f"r{number:03d}", "ann", 5.0, "a", item) for number in range(200) for item in "bc"]))
-    examples, _ = request_examples(requests, dataset_of(SMALL), SMALL.end, maximum=100, seed=0)
+    examples, _ = request_examples(requests, dataset_of(SMALL), SMALL.end, step_days=7, maximum=100, seed=0)
     assert len(examples) == 100
     assert np.bincount(examples.item).tolist() == [0, 50, 50]
 
@@ -173,18 +174,59 @@ def contexts(period: TrainingPeriod, settings: Settings) -> Prepared:
     return with_contexts(prepare_examples(period, settings), period, settings)
 
 
-def test_enough_requests_replace_synthetic_contexts(asked: TrainingPeriod) -> None:
-    enough = contexts(asked, small_settings(context={"minimum_requests": 1500}))
-    logged = enough.examples.name == SHOWN
+def test_logged_requests_replace_synthetic_contexts(asked: TrainingPeriod) -> None:
+    learnt = contexts(asked, small_settings())
+    logged = learnt.examples.name == SHOWN
     assert logged.mean() == pytest.approx(0.33, abs=0.01)
-    assert (enough.subjects[logged] >= 0).all()
-    assert (enough.subjects[~logged] == NO_SUBJECT).all()
+    assert (learnt.subjects[logged] >= 0).all()
+    assert (learnt.subjects[~logged] == NO_SUBJECT).all()
 
-    for fewer in (asked, dataclasses.replace(asked, requests=None)):
-        synthetic = contexts(fewer, small_settings(context={"minimum_requests": 1501}))
-        assert (synthetic.examples.name != SHOWN).all()
-        assert (synthetic.subjects >= 0).mean() > 0.5
-        assert len(synthetic.examples) == (~logged).sum()
+    synthetic = contexts(dataclasses.replace(asked, requests=None), small_settings())
+    assert (synthetic.examples.name != SHOWN).all()
+    assert (synthetic.subjects >= 0).mean() > 0.5
+    assert len(synthetic.examples) == (~logged).sum()
+
+
+def learnt_requests(requests: pl.DataFrame, **context: int) -> list[str] | None:
+    """The requests that are learnt of SMALL's, which ends on day 10 and whose two newest windows begin on day 6."""
+    found = with_logged_requests(SMALL, requests, small_settings(context=context)).requests
+    return None if found is None else found["request_id"].to_list()
+
+
+def test_only_requests_that_teach_something_count() -> None:
+    usable: list[Request] = [("r1", "ann", 4.0, "a", "c"), ("r2", "bob", 5.0, "b", "a")]
+    useless: list[Request] = [
+        ("r3", "eve", 4.0, "a", "c"),  # a stranger
+        ("r4", "bob", 2.4, "a", "c"),  # before bob's first event
+        ("r5", "ann", 4.0, "x", "c"),  # no such subject
+        ("r6", "ann", 4.0, "a", "x"),
+    ]
+    late: list[Request] = [("r7", "ann", 6.5, "a", "c")]
+    assert learnt_requests(requests_of(shown([*usable, *useless, *late])), minimum_requests=2) == ["r1", "r2", "r7"]
+    assert learnt_requests(requests_of(shown([*usable, *useless, *late])), minimum_requests=3) is None
+
+
+def test_requests_older_than_the_span_of_the_examples_are_not_learnt() -> None:
+    requests = requests_of(shown([("r1", "ann", 2.0, "a", "c"), ("r2", "ann", 5.5, "a", "c")]))
+    settings = small_settings(context={"minimum_requests": 1}, examples={"span_days": 7})
+    found = with_logged_requests(SMALL, requests, settings).requests
+    assert found is not None
+    assert found["request_id"].to_list() == ["r2"]
+
+
+def test_all_fits_of_a_training_learn_contexts_in_the_same_way(asked: TrainingPeriod) -> None:
+    """The choice of epochs knows two windows less than the model to deploy, and fewer requests."""
+    assert asked.requests is not None
+    usable = with_logged_requests(asked, asked.requests, small_settings(context={"minimum_requests": 1})).requests
+    assert usable is not None
+    held_back_from = datetime.fromtimestamp(asked.end - 2 * asked.window, UTC)
+    count = usable.filter(pl.col("request_time") < held_back_from)["request_id"].n_unique()
+    for minimum, learns in ((count, True), (count + 1, False)):
+        settings = small_settings(context={"minimum_requests": minimum})
+        period = with_logged_requests(asked, asked.requests, settings)
+        for windows in range(3):
+            found = contexts(period.until(period.end - windows * period.window), settings)
+            assert (found.examples.name == SHOWN).any() == learns
 
 
 def counted(examples: Examples) -> Counter[tuple[int, int, int]]:
@@ -197,18 +239,11 @@ def test_requests_have_their_share_of_the_examples(asked: TrainingPeriod, share:
     logged = found.examples.name == SHOWN
     assert logged.mean() == pytest.approx(share, abs=0.01)
     dataset = found.dataset
-    every, _ = request_examples(asked.requests, dataset, asked.end, maximum=10**6, seed=0)  # type: ignore[arg-type]
+    every, _ = request_examples(asked.requests, dataset, asked.end, step_days=7, maximum=10**6, seed=0)  # type: ignore[arg-type]
     drawn, known = counted(found.examples.take(np.flatnonzero(logged))), counted(every)
     assert set(drawn) <= set(known)
     often = 1 + np.ceil(logged.sum() / len(every))
     assert all(times <= often * known[pair] for pair, times in drawn.items())
-
-
-def test_requests_of_strangers_leave_the_synthetic_contexts(asked: TrainingPeriod) -> None:
-    strangers = asked.requests.with_columns(user_id=pl.lit("nobody"))
-    found = contexts(dataclasses.replace(asked, requests=strangers), small_settings())
-    assert (found.examples.name != SHOWN).all()
-    assert (found.subjects >= 0).mean() > 0.5
 
 
 def test_the_sequential_model_learns_no_request(asked: TrainingPeriod) -> None:
@@ -259,16 +294,15 @@ def test_a_model_learns_what_is_shown_beside_an_item(asked: TrainingPeriod, tmp_
     """Synthetic contexts agree with the user's own kind, so only the requests say which of the two counts."""
     earlier = asked.until(asked.end - asked.window)
     found = {}
-    for name, minimum in (("logged", 100), ("synthetic", 10**6)):
-        settings = small_settings(context={"minimum_requests": minimum})
-        prepared = prepare(earlier, settings)
-        network = fit(ItemTask.of(earlier, prepared, settings), 6, tmp_path / name).network
+    for name, requests in (("logged", earlier.requests), ("synthetic", None)):
+        settings, learnt = small_settings(), dataclasses.replace(earlier, requests=requests)
+        prepared = prepare(learnt, settings)
+        network = fit(ItemTask.of(learnt, prepared, settings), 6, tmp_path / name).network
         assert asked.requests is not None
-        impressions = asked.requests.with_columns(stage=pl.lit("impressed"))
         beside = context_evaluation(
             newest_window(asked, prepared.dataset, settings),
             asked,
-            impressions,
+            asked.requests,
             features=settings.features,
             maximum=500,
             seed=0,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -100,6 +102,7 @@ CHANGES: list[Callable[[TrainingPeriod, Settings], tuple[TrainingPeriod, Setting
     lambda period, settings: (period.until(period.end - 86_400), settings),
     lambda period, settings: (period, settings.with_value("training.seed", 1)),
     lambda period, settings: (period, settings.with_value("model.dropout", 0.5)),
+    lambda period, settings: (replace(period, requests=pl.DataFrame({"request_id": ["r1"]})), settings),
 ]
 
 
