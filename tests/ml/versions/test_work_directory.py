@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -98,11 +99,12 @@ def test_what_has_ended_is_not_done_again(tmp_path: Path) -> None:
     assert asked == [None, None]
 
 
+REQUESTS = pl.DataFrame({"request_id": ["r1"], "request_time": [datetime(2024, 1, 2, tzinfo=UTC)]})
 CHANGES: list[Callable[[TrainingPeriod, Settings], tuple[TrainingPeriod, Settings]]] = [
     lambda period, settings: (period.until(period.end - 86_400), settings),
     lambda period, settings: (period, settings.with_value("training.seed", 1)),
     lambda period, settings: (period, settings.with_value("model.dropout", 0.5)),
-    lambda period, settings: (replace(period, requests=pl.DataFrame({"request_id": ["r1"]})), settings),
+    lambda period, settings: (replace(period, requests=REQUESTS), settings),
 ]
 
 
