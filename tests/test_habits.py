@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.syntax_trees import parsed
+
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("warehouse", "ml", "serving", "assets", "pipelines", "benchmarks")
 SOURCES = [PROJECT / "settings.py", *sorted(path for name in PACKAGES for path in (PROJECT / name).rglob("*.py"))]
@@ -75,19 +77,6 @@ def test_of_many_arguments_most_are_given_by_name() -> None:
     unexplained = found - OF_A_FRAMEWORK.keys()
     assert not unexplained, f"put `*` after the parameter {BY_POSITION} at the latest"
     assert not OF_A_FRAMEWORK.keys() - found, "take these out of the list"
-
-
-def parsed(path: Path) -> ast.Module:
-    """The module's syntax tree.
-
-    CPython before 3.11.8 loses count of its recursion where another thread parses at the same moment, and says so by a
-    SystemError (its issue 106905): then once more.
-    """
-    source = path.read_text()
-    try:
-        return ast.parse(source)
-    except SystemError:
-        return ast.parse(source)
 
 
 def many_by_position(path: Path) -> Iterator[str]:

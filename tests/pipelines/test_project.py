@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from pipelines.instance import use_home
+from tests.syntax_trees import parsed
 from warehouse.home import Home
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def test_loading_the_definitions_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_settings_is_a_leaf() -> None:
-    tree = ast.parse((PROJECT / "settings.py").read_text())
+    tree = parsed(PROJECT / "settings.py")
     imported = {
         name.split(".")[0]
         for node in ast.walk(tree)
