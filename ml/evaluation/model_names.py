@@ -136,11 +136,8 @@ ADDITIONAL = tuple(
 """What a training of a version trains for the reports where ``evaluation.additional_models`` names the model."""
 
 
-class ListArm(StrEnum):
-    """The arms of the market whose candidates come from the service's advertiser generator, alone or beside a model."""
-
-    advertiser_lists = "advertiser_lists", "advertiser lists"
-    with_contextual = "contextual_and_advertiser_lists", "contextual and advertiser lists"
+class LabelledName(StrEnum):
+    """Names with a label for people; it has no members of its own."""
 
     _value_: str
     label: str
@@ -150,6 +147,13 @@ class ListArm(StrEnum):
         member._value_ = value
         member.label = label
         return member
+
+
+class ListArm(LabelledName):
+    """The arms of the market whose candidates come from the service's advertiser generator, alone or beside a model."""
+
+    advertiser_lists = "advertiser_lists", "advertiser lists"
+    with_contextual = "contextual_and_advertiser_lists", "contextual and advertiser lists"
 
 
 ARMS: tuple[ModelName | ListArm, ...] = (
@@ -170,7 +174,7 @@ EVALUABLE = tuple(model for model in ModelName if not isinstance(model.kind, Tru
 """What ``adseq evaluate`` can ask."""
 
 
-class AdvertiserModelName(StrEnum):
+class AdvertiserModelName(LabelledName):
     """The models of the advertiser report, in its order."""
 
     popularity = "popularity", "popularity, all time"
@@ -178,15 +182,6 @@ class AdvertiserModelName(StrEnum):
     recent_advertisers = "recent_advertisers", "the user's own, newest first"
     mean_pooling = "mean_pooling", "mean pooling"
     advertiser_model = "advertiser_model", "advertiser model"
-
-    _value_: str
-    label: str
-
-    def __new__(cls, value: str, label: str) -> Self:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.label = label
-        return member
 
 
 LABELS = {model.value: model.label for model in (*AdvertiserModelName, *ListArm, *ModelName)}
