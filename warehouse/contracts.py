@@ -30,7 +30,9 @@ NEED_NOTHING = ("search", "view_category", "custom")  # events that may name nei
 DEFAULT_POSITIVES = ("checkout", "add_to_cart", "signup")
 STAGES = ("retrieved", "trimmed", "ranked", "auctioned", "impressed", "clicked", "converted")
 CONTENT_TYPES = ("shopping", "standard", "video", "carousel")
+ARMS = ("production", "holdout")  # of the relevance trim: the holdout is never trimmed
 BID_KINDS = ("cpc", "cpm", "cpa")  # what a bid pays for: a click, a thousand impressions, an action (conversion)
+MINIMUM_LABEL, MAXIMUM_LABEL = 1, 5  # of a rater: not relevant at all, and as relevant as can be
 CATEGORY_SEPARATOR = " > "
 MAXIMUM_ID_BYTES = 512
 # Words that databases, programs and analytics write where there is nothing.
@@ -50,6 +52,9 @@ class LandingTable(StrEnum):
     users = "users"
     ads = "ads"
     impressions = "impressions"
+    relevance_labels = "relevance_labels"
+    funnel_sample = "funnel_sample"
+    feedback = "feedback"
 
 
 def _id(*, nullable: bool = False) -> dy.String:
@@ -187,12 +192,115 @@ class Impression(dy.Schema):
         return pl.col("stage").is_in(STAGES)
 
 
+class RelevanceLabel(dy.Schema):
+    """The judgement of one rater: how well an item fits the subject item or the query, 1 (not at all) to 5.
+
+    Attributes:
+        rater_id: a name for the rater that says nothing else about the person.
+        template: the version of the guidelines that the rater had.
+        stage: the furthest stage of the funnel that the candidate reached; null: not known.
+        inclusion_probability: the probability with which such a candidate is given to raters; null: not known.
+    """
+
+    surface = dy.String(nullable=False)
+    subject_item_id = _id(nullable=True)
+    query = dy.String(nullable=True)
+    item_id = _id()
+    rater_id = _id()
+    label = dy.Int32(nullable=False, min=MINIMUM_LABEL, max=MAXIMUM_LABEL)
+    template = dy.String(nullable=True)
+    labelled_at = dy.Datetime(nullable=False, time_unit="us", time_zone="UTC")
+    stage = dy.String(nullable=True)
+    inclusion_probability = dy.Float64(nullable=True, min_exclusive=0.0, max=1.0)
+
+    @dy.rule()
+    def surface_is_known(cls) -> pl.Expr:
+        return pl.col("surface").is_in([surface.value for surface in Surface])
+
+    @dy.rule()
+    def names_a_subject_item_or_a_query(cls) -> pl.Expr:
+        return pl.col("subject_item_id").is_not_null() | pl.col("query").is_not_null()
+
+    @dy.rule()
+    def stage_is_known(cls) -> pl.Expr:
+        return pl.col("stage").is_null() | pl.col("stage").is_in(STAGES)
+
+
+class FunnelCandidate(dy.Schema):
+    """One candidate of a request that the service has sampled, without the user.
+
+    Attributes:
+        sample_id: a random name of the request, which leads to nobody.
+        stage: the furthest stage that the candidate reached in the service.
+        drop_reason: the reason for which the service did not return the candidate; null: the service returned it.
+        score: of the generator. trim_score: the probability of relevance by which the service trims, 0 to 1.
+        arm: ``production``, or ``holdout`` for a request of the holdout, which is never trimmed.
+        inclusion_probability: the probability with which a request is sampled.
+        model_version: of the item model. relevance_version: of the relevance model; null: the service had none.
+        features: the pair features as the service saw them, in the order of the relevance version; null: not known.
+    """
+
+    sample_id = _id()
+    sampled_at = dy.Datetime(nullable=False, time_unit="us", time_zone="UTC")
+    surface = dy.String(nullable=False)
+    subject_item_id = _id(nullable=True)
+    query = dy.String(nullable=True)
+    item_id = _id()
+    ad_id = _id(nullable=True)
+    source = dy.String(nullable=False)
+    stage = dy.String(nullable=False)
+    drop_reason = dy.String(nullable=True)
+    score = dy.Float64(nullable=True)
+    trim_score = dy.Float64(nullable=True, min=0.0, max=1.0)
+    arm = dy.String(nullable=False)
+    inclusion_probability = dy.Float64(nullable=False, min_exclusive=0.0, max=1.0)
+    model_version = dy.String(nullable=True)
+    relevance_version = dy.String(nullable=True)
+    features = dy.List(dy.Float32(nullable=True), nullable=True)
+
+    @dy.rule()
+    def surface_is_known(cls) -> pl.Expr:
+        return pl.col("surface").is_in([surface.value for surface in Surface])
+
+    @dy.rule()
+    def stage_is_known(cls) -> pl.Expr:
+        return pl.col("stage").is_in(STAGES)
+
+    @dy.rule()
+    def arm_is_known(cls) -> pl.Expr:
+        return pl.col("arm").is_in(ARMS)
+
+
+class Feedback(dy.Schema):
+    """A report of dissatisfaction: somebody found that an ad does not fit its place. The report names no user.
+
+    Attributes:
+        feedback_id: a name that the sender gives the report: a report that is sent again is the same report.
+        reason: the sender's word, such as ``not_relevant``.
+    """
+
+    feedback_id = _id()
+    given_at = dy.Datetime(nullable=False, time_unit="us", time_zone="UTC")
+    surface = dy.String(nullable=False)
+    subject_item_id = _id(nullable=True)
+    query = dy.String(nullable=True)
+    item_id = _id()
+    reason = dy.String(nullable=True)
+
+    @dy.rule()
+    def surface_is_known(cls) -> pl.Expr:
+        return pl.col("surface").is_in([surface.value for surface in Surface])
+
+
 SCHEMAS: dict[LandingTable, type[dy.Schema]] = {
     LandingTable.events: Event,
     LandingTable.items: Item,
     LandingTable.users: User,
     LandingTable.ads: Ad,
     LandingTable.impressions: Impression,
+    LandingTable.relevance_labels: RelevanceLabel,
+    LandingTable.funnel_sample: FunnelCandidate,
+    LandingTable.feedback: Feedback,
 }
 
 # What tells two rows of a table apart. Of two with one key in one arrival the first read stays (events: the earliest).
@@ -202,6 +310,9 @@ KEYS: dict[LandingTable, tuple[str, ...]] = {
     LandingTable.users: ("user_id",),
     LandingTable.ads: ("ad_id",),
     LandingTable.impressions: ("request_id", "item_id"),
+    LandingTable.relevance_labels: ("surface", "subject_item_id", "query", "item_id", "rater_id", "labelled_at"),
+    LandingTable.funnel_sample: ("sample_id", "item_id"),
+    LandingTable.feedback: ("feedback_id",),
 }
 
 VERSIONED = (LandingTable.items, LandingTable.users, LandingTable.ads)
@@ -213,6 +324,18 @@ REQUIRED_COLUMNS: dict[LandingTable, tuple[str, ...]] = {
     LandingTable.users: ("user_id",),
     LandingTable.ads: ("ad_id", "item_id"),
     LandingTable.impressions: ("request_id", "request_time", "user_id", "surface", "item_id", "stage"),
+    LandingTable.relevance_labels: ("surface", "item_id", "rater_id", "label", "labelled_at"),
+    LandingTable.funnel_sample: (
+        "sample_id",
+        "sampled_at",
+        "surface",
+        "item_id",
+        "source",
+        "stage",
+        "arm",
+        "inclusion_probability",
+    ),
+    LandingTable.feedback: ("feedback_id", "given_at", "surface", "item_id"),
 }
 
 LIMITS: dict[LandingTable, tuple[str, ...]] = {LandingTable.ads: ("daily_budget",)}

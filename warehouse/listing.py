@@ -23,7 +23,6 @@ from warehouse.landing import (
 )
 
 COMPLETE_MARK = "_SUCCESS"
-_TABLES_TO_COME = ("relevance_labels",)
 _TABLE_NAMES = [table.value for table in LandingTable]
 _NEARLY_A_DAY = re.compile(r"([0-9]{4})[^0-9]?([0-9]{1,2})[^0-9]?([0-9]{1,2})[^0-9]*")
 _NO_FILE = "it is not a file: a link to nothing, or a device; replace it by the file"
@@ -113,8 +112,6 @@ def _unread_of_arrival(folder: Path) -> Iterator[Unread]:
 
 
 def _why_not_a_table(path: Path) -> str:
-    if path.name in _TABLES_TO_COME and path.is_dir():
-        return "this version does not read this table; its files may stay"
     if not path.is_dir():
         return f"beside the tables only {MANIFEST} is read; put rows into <table>/date=YYYY-MM-DD/"
     meant = get_close_matches(path.name.strip().lower(), _TABLE_NAMES, n=1)

@@ -29,6 +29,9 @@ _COLUMNS = {
     LandingTable.users: ("user_id",),
     LandingTable.ads: ("ad_id", "item_id"),
     LandingTable.impressions: KEYS[LandingTable.impressions],
+    LandingTable.relevance_labels: KEYS[LandingTable.relevance_labels],
+    LandingTable.funnel_sample: KEYS[LandingTable.funnel_sample],
+    LandingTable.feedback: KEYS[LandingTable.feedback],
 }
 
 

@@ -46,6 +46,9 @@ WITHOUT_TABLE = {
     LandingTable.users: "no demographics: the head goes without them",
     LandingTable.ads: "no ads: every item that can be shown is eligible, whatever its advertiser pays",
     LandingTable.impressions: "no logged context: the context report stands on a basket proxy",
+    LandingTable.relevance_labels: "no labels of raters: no relevance model, and no irrelevant ad is trimmed",
+    LandingTable.funnel_sample: "no sample of the service's candidates: raters get candidates of `impressions` only",
+    LandingTable.feedback: "no reports of dissatisfaction: raters get no pair because somebody has complained",
 }
 WITHOUT_COLUMN = {
     LandingTable.events: {
@@ -71,6 +74,11 @@ WITHOUT_COLUMN = {
         "price_paid": "no `price_paid`: the log has no spend, and no daily budget is used up by it",
         "value": "no `value`: conversions have no return on ad spend",
     },
+    LandingTable.relevance_labels: {
+        "stage": "no `stage`: nothing says how relevance changes through the funnel",
+        "inclusion_probability": "no `inclusion_probability`: every label counts the same",
+    },
+    LandingTable.funnel_sample: {"features": "no `features`: they are computed again, from the catalogue of the day"},
 }
 
 _NOBODY = UserKeys(b"nothing is written")

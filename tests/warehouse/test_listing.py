@@ -82,7 +82,6 @@ def test_a_file_anywhere_is_read_or_named_or_being_written(
         ("events/date=2026-02-28/_a.csv", "begins with _"),
         ("events/a.csv", "move it into events/date=YYYY-MM-DD/"),
         ("item/date=2026-02-28/a.csv", "rename it to items"),
-        ("relevance_labels/history/a.csv", "this version does not read this table"),
         ("purchases/history/a.csv", "the tables are events, items, users, ads, impressions"),
         ("events.csv", "beside the tables only manifest.toml is read"),
     ],
