@@ -380,6 +380,42 @@ class GateSettings(Group):
     )
 
 
+class RelevanceSettings(Group):
+    """Labels of raters, the relevance model, the trim, and the measurement of relevance."""
+
+    relevant_label: int = Field(4, ge=2, le=5, description="A candidate with this label or a higher one is relevant.")
+    minimum_labels: int = Field(
+        500, ge=10, description="Labels that a relevance model needs; with fewer there is none."
+    )
+    trim_keeps: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        description="Share of the relevant candidates that the trim keeps, of each content type. Higher trims less.",
+    )
+    calibration_labels: float = Field(
+        200.0,
+        gt=0,
+        description="Labels with which the calibration of a surface and content type counts as much as that of all.",
+    )
+    holdout_share: float = Field(
+        0.05, ge=0, lt=1, description="Share of the users whose candidates are never trimmed, for comparison."
+    )
+    sample_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the service's requests whose candidates are all logged, without the user.",
+    )
+    queue_pairs: int = Field(200, ge=1, description="Pairs that raters get a day.")
+    raters_per_pair: int = Field(2, ge=1, description="Raters of one pair; with two, disagreement can be measured.")
+    tolerance: float = Field(
+        0.005,
+        ge=0,
+        description="Loss of nDCG@10, or gain of the calibration error, up to which a new relevance model is deployed.",
+    )
+
+
 class AdvertiserSettings(Group):
     """The advertiser model, where it differs from the item model; the rest are the groups above."""
 
@@ -521,6 +557,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    relevance: RelevanceSettings = RelevanceSettings()
     advertisers: AdvertiserSettings = AdvertiserSettings()
     online: OnlineSettings = OnlineSettings()
     serving: ServingSettings = ServingSettings()
