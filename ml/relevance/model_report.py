@@ -1,0 +1,136 @@
+"""Measures of a relevance model on labels that it has not seen: ranking, calibration, and the trim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.relevance.calibration import calibration_error, reliability
+from ml.relevance.judged_pairs import JudgedPairs
+from ml.relevance.relevance_model import RelevanceModel
+
+Values = NDArray[np.float64]
+K = 10
+LEAST_PAIRS = 2
+"""Judged candidates without which a subject or query has no order that could be right or wrong."""
+
+
+@dataclass(frozen=True)
+class CellMeasures:
+    """The measures of one group of labels: a cell, a stage, or all.
+
+    Attributes:
+        labels: their number. places: subjects and queries with an order to measure.
+        ndcg: nDCG@10 of the auction's score, mean over places; NaN without one.
+        ndcg_ceiling: nDCG@10 of the true relevance, which noisy labels hold below 1; NaN where no truth is known.
+        calibration_error: of the auction's score. trim_error: of the trim's score.
+        curve: of the auction's score: score, target, labels.
+    """
+
+    labels: int
+    places: int
+    ndcg: float
+    ndcg_ceiling: float
+    calibration_error: float
+    trim_error: float
+    curve: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class TrimMeasures:
+    """The share of the labels that the trim drops, weighted: of label 1, and of the relevant labels."""
+
+    irrelevant_trimmed: float
+    relevant_trimmed: float
+
+
+@dataclass(frozen=True)
+class ModelMeasures:
+    """The measures of a model on labels: all together, by cell, by content type and by stage; and of the trim."""
+
+    all: CellMeasures
+    by_cell: Mapping[str, CellMeasures]
+    by_content_type: Mapping[str, CellMeasures]
+    by_stage: Mapping[str, CellMeasures]
+    trim: TrimMeasures
+
+
+def measure_model(model: RelevanceModel, judged: JudgedPairs, truth: Values | None = None) -> ModelMeasures:
+    """Measure a model on labels.
+
+    Args:
+        truth: [labels] true relevance, where it is known (the synthetic world); it gives the ceiling of nDCG.
+    """
+    trim, relevance = model.trim.of(judged.features, judged.cell), model.auction.of(judged.features, judged.cell)
+    relevant = judged.label >= model.relevant_label
+
+    def measures(rows: NDArray[np.int64]) -> CellMeasures:
+        own, weight = judged.take(rows), judged.weight[rows]
+        ceiling = float("nan") if truth is None else mean_ndcg(truth[rows], own)
+        return CellMeasures(
+            labels=len(rows),
+            places=len(_lists(own)),
+            ndcg=mean_ndcg(relevance[rows], own),
+            ndcg_ceiling=ceiling,
+            calibration_error=calibration_error(relevance[rows], own.relevance, weight),
+            trim_error=calibration_error(trim[rows], relevant[rows].astype(np.float64), weight),
+            curve=reliability(relevance[rows], own.relevance, weight),
+        )
+
+    dropped = trim < model.threshold_of(judged.content_type)
+    return ModelMeasures(
+        all=measures(np.arange(len(judged))),
+        by_cell={cell: measures(rows) for cell, rows in _groups(judged.cell)},
+        by_content_type={name: measures(rows) for name, rows in _groups(judged.content_type)},
+        by_stage={stage: measures(rows) for stage, rows in _groups(judged.stage)},
+        trim=TrimMeasures(
+            irrelevant_trimmed=_share(dropped, judged.weight, judged.label == 1),
+            relevant_trimmed=_share(dropped, judged.weight, relevant),
+        ),
+    )
+
+
+def mean_ndcg(scores: Values, judged: JudgedPairs) -> float:
+    """Return nDCG@10 of scores, mean over subjects and queries with at least ``LEAST_PAIRS`` judged candidates.
+
+    The gain of a candidate is 2^label - 1, with the mean label of its raters; a candidate at place i counts
+    1 / log2(1 + i). A place whose candidates all have one label has no order, and is left out. NaN without a place.
+
+    Source: Burges et al., 2005, "Learning to Rank using Gradient Descent" (gain and discount).
+
+    Args:
+        scores: [labels] equal for the labels of one pair.
+    """
+    found = []
+    for rows in _lists(judged):
+        _, first, owner = np.unique(judged.pair[rows], return_index=True, return_inverse=True)
+        label = np.bincount(owner, judged.label[rows]) / np.bincount(owner)
+        gain = 2**label - 1
+        discount = 1 / np.log2(np.arange(2, 2 + min(K, len(gain))))
+        ranked = gain[np.argsort(-scores[rows][first], kind="stable")][:K]
+        found.append(float(ranked @ discount) / float(np.sort(gain)[::-1][:K] @ discount))
+    return float(np.mean(found)) if found else float("nan")
+
+
+def _lists(judged: JudgedPairs) -> list[NDArray[np.int64]]:
+    """Return the rows of each subject or query that has an order to measure."""
+    order = np.argsort(judged.place, kind="stable")
+    lists = np.split(order, np.flatnonzero(np.diff(judged.place[order])) + 1) if len(order) else []
+    return [
+        rows for rows in lists if len(np.unique(judged.pair[rows])) >= LEAST_PAIRS and np.ptp(judged.label[rows]) > 0
+    ]
+
+
+def _groups(values: pl.Series) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    for value in values.drop_nulls().unique().sort():
+        yield value, (values == value).fill_null(False).arg_true().to_numpy().astype(np.int64)
+
+
+def _share(dropped: NDArray[np.bool_], weight: Values, among: NDArray[np.bool_]) -> float:
+    """Return the weighted share of dropped labels among some labels; NaN without any."""
+    total = float(weight[among].sum())
+    return float(weight[among & dropped].sum()) / total if total else float("nan")
