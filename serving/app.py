@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -44,11 +44,12 @@ from serving.publication import Served
 from serving.refresh import add_all
 from serving.take_events import sort_out
 from settings import Settings
+from warehouse.contracts import LandingTable
 from warehouse.forget import forgotten_users
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.landing import Landing, ManifestError
-from warehouse.live_events import LiveEvents
+from warehouse.live_rows import LiveRows
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import FORGOTTEN, served_whole
 from warehouse.online.spend import put_spend
@@ -68,7 +69,7 @@ class Service:
     store: OnlineStore
     follower: Follower
     metrics: ServiceMetrics
-    live: LiveEvents
+    live: LiveRows
     tables: Tables
     keys: UserKeys
     proposers: Proposers
@@ -131,7 +132,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         served_whole(store)
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
-        live, tables = LiveEvents(Landing(home.landing)), Tables(home.tables)
+        live, tables = LiveRows(Landing(home.landing)), Tables(home.tables)
         app.state.service = Service(store, follower, metrics, live, tables, UserKeys.of_home(home), proposers, settings)
         yield
         follower.stop()
@@ -188,17 +189,11 @@ def _routes(app: FastAPI) -> None:
         """Take conversions as they happen. Each is durable at once, and the next answer knows each."""
         now = clock()
         _refuse_the_future(request, now, service.settings.data.future_tolerance_hours)
-        try:
+        with _writing_to_the_landing_zone("events"):
             forgotten = service.forgotten_among(event.user_id for event in request.events)
             intake = sort_out(request.events, forgotten, service.store, service.keys)
-            appended = service.live.append([event.model_dump(mode="json") for event in intake.new], now)
-        except (OSError, ManifestError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "its manifest.toml breaks a rule"
-            raise HTTPException(
-                status.HTTP_503_SERVICE_UNAVAILABLE,
-                f"the landing zone cannot be written ({reason}); none of the events was taken, send them again",
-                headers={"Retry-After": "5"},
-            ) from error
+            rows = [event.model_dump(mode="json") for event in intake.new]
+            appended = service.live.append(LandingTable.events, rows, now)
         current = service.follower.current
         return EventsResponse(
             accepted=appended.written,
@@ -258,6 +253,24 @@ def _routes(app: FastAPI) -> None:
     def metrics(service: TheService) -> Response:
         """Return counts and times, for Prometheus."""
         return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@contextmanager
+def _writing_to_the_landing_zone(rows: str) -> Iterator[None]:
+    """Answer 503 where the landing zone cannot be written.
+
+    Args:
+        rows: what the request brings, in the plural.
+    """
+    try:
+        yield
+    except (OSError, ManifestError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its manifest.toml breaks a rule"
+        raise HTTPException(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            f"the landing zone cannot be written ({reason}); none of the {rows} was taken, send them again",
+            headers={"Retry-After": "5"},
+        ) from error
 
 
 def _refuse_the_future(request: EventsRequest, now: datetime, tolerance_hours: float) -> None:

@@ -94,7 +94,7 @@ def test_a_home_that_cannot_be_written_is_served(home: Home, user: str, monkeypa
     def refuse(*_: object) -> int:
         raise OSError(30, os.strerror(30))
 
-    monkeypatch.setattr("warehouse.live_events._opened", refuse)
+    monkeypatch.setattr("warehouse.live_rows._opened", refuse)
     with TestClient(create_app(Settings(home=home.root)), base_url="http://127.0.0.1") as client:
         assert basis(client, user) == "history"
         assert client.get("/ready").status_code == 200

@@ -16,7 +16,7 @@ from warehouse.contracts import LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
-from warehouse.live_events import LiveEvents
+from warehouse.live_rows import LiveRows
 from warehouse.online import LmdbStore
 from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import stamp_of
@@ -46,10 +46,11 @@ def test_live_sequences_are_the_daily_ones_whatever_ids_are_shared(requests: lis
     with TemporaryDirectory() as directory:
         root = Path(directory)
         landing, tables, store = Landing(root / "landing"), Tables(root / "tables"), LmdbStore(root / "online")
-        keys, processes = UserKeys.of(tables, landing), (LiveEvents(landing), LiveEvents(landing))
+        keys, processes = UserKeys.of(tables, landing), (LiveRows(landing), LiveRows(landing))
         for process, arrived in requests:
             intake = sort_out(arrived, (), store, keys)
-            written = processes[process].append([event.model_dump(mode="json") for event in intake.new], MORNING)
+            rows = [event.model_dump(mode="json") for event in intake.new]
+            written = processes[process].append(LandingTable.events, rows, MORNING)
             assert written.written == len(intake.new)
             assert len(intake.new) + intake.known == len(arrived)
             for event in intake.new:

@@ -23,7 +23,7 @@ from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.ingest.read import text_in
 from warehouse.landing import Landing
-from warehouse.live_events import LiveEvents
+from warehouse.live_rows import LiveRows
 from warehouse.tables import Tables
 
 GONE = 'user, who "leaves"'
@@ -214,12 +214,12 @@ def test_tombstones_of_a_day_add_up(tables: Tables) -> None:
 
 def test_an_event_that_comes_in_meanwhile_is_not_lost(landing: Landing) -> None:
     """The service appends to a file that is being rewritten: it waits, and goes on in the file that took its place."""
-    live, noon = LiveEvents(landing), datetime(2026, 3, 10, 12, tzinfo=UTC)
-    live.append([{"event_id": "1", "user_id": GONE}, {"event_id": "2", "user_id": "stays"}], noon)
+    live, noon = LiveRows(landing), datetime(2026, 3, 10, 12, tzinfo=UTC)
+    live.append(EVENTS, [{"event_id": "1", "user_id": GONE}, {"event_id": "2", "user_id": "stays"}], noon)
     (path,) = landing.files(EVENTS, DAY)
     with path.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        appending = Thread(target=live.append, args=([{"event_id": "3", "user_id": "stays"}], noon))
+        appending = Thread(target=live.append, args=(EVENTS, [{"event_id": "3", "user_id": "stays"}], noon))
         appending.start()
         sleep(0.2)
         assert appending.is_alive()
@@ -228,5 +228,5 @@ def test_an_event_that_comes_in_meanwhile_is_not_lost(landing: Landing) -> None:
     appending.join()
     assert [line.split('"')[3] for line in path.read_text().splitlines()] == ["1", "2", "3"]
     assert forget_in_landing(landing, [GONE]).removed == {path: 1}
-    live.append([{"event_id": "4", "user_id": "stays"}], noon)
+    live.append(EVENTS, [{"event_id": "4", "user_id": "stays"}], noon)
     assert [line.split('"')[3] for line in path.read_text().splitlines()] == ["2", "3", "4"]

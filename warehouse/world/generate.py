@@ -17,7 +17,8 @@ from warehouse.landing import Landing, Manifest
 from warehouse.world.dynamics import World
 from warehouse.world.log import EVENT_SCHEMA, LONGEST_DELAY_DAYS, Arrivals, deliver, log_sessions
 from warehouse.world.market.ads import Ads
-from warehouse.world.market.impression_log import IMPRESSION_SCHEMA, log_impressions, rate
+from warehouse.world.market.impression_log import IMPRESSION_SCHEMA, LOG_SCHEMA, log_impressions
+from warehouse.world.market.raters import rate
 from warehouse.world.settings import WorldSettings
 from warehouse.world.simulation import Day, build_world, live
 
@@ -91,15 +92,14 @@ def write_world(landing: Landing, settings: WorldSettings, days: int) -> WorldSu
     summary = WorldSummary(0, 0, 0, 0, 0, 0, tuple(settings.day_date(first + offset) for offset in range(days)))
     for day in live(world, first + days - 1):
         arrivals.append(deliver(world, log_sessions(world, day.sessions, day.number), day.number))
-        if day.onsite is not None and day.number < first:
-            impressions.append(log_impressions(world, day.market.ads, day.onsite))
+        impressions.append(_logged(world, day))
         if day.number == first - 1:
             history = _write_history(landing, world, day.market.ads, arrivals=arrivals, impressions=impressions)
             summary = _count(summary, history)
-            summary = replace(summary, relevance_labels=_write_labels(landing, world, impressions))
         if day.number >= first:
             recent = arrivals[-1 - LONGEST_DELAY_DAYS :]
-            summary = _count(summary, _write_daily(landing, world, day, arrivals=recent))
+            written = _write_daily(landing, world, day, arrivals=recent, impressions=impressions[-2:])
+            summary = _count(summary, written)
     manifest = Manifest(
         synthetic=True,
         name="synthetic world",
@@ -126,12 +126,16 @@ def write_day(landing: Landing, settings: WorldSettings, day: date) -> WorldSumm
     _refuse_another_world(landing, settings)
     world = build_world(settings, number)
     arrivals: list[Arrivals] = []
+    impressions: list[pl.DataFrame] = []
     summary = WorldSummary(0, 0, 0, 0, 0, 0, (day,))
     for lived in live(world, number):
         if lived.number >= number - LONGEST_DELAY_DAYS:
             arrivals.append(deliver(world, log_sessions(world, lived.sessions, lived.number), lived.number))
+        if lived.number >= number - 1:
+            impressions.append(_logged(world, lived))
         if lived.number == number:
-            summary = _count(summary, _write_daily(landing, world, lived, arrivals=arrivals))
+            written = _write_daily(landing, world, lived, arrivals=arrivals, impressions=impressions)
+            summary = _count(summary, written)
     return summary
 
 
@@ -146,8 +150,10 @@ def _refuse_another_world(landing: Landing, settings: WorldSettings) -> None:
 def _write_history(
     landing: Landing, world: World, ads: Ads, *, arrivals: list[Arrivals], impressions: list[pl.DataFrame]
 ) -> dict[LandingTable, int]:
+    """Write the history. Raters judge a day after the request, so ``impressions`` of the last day have no label yet."""
     last = world.settings.history_days - 1
     items, users = world.catalogue.items, world.population
+    judged = pl.concat(impressions[:-1])
     events = [
         arrival.on(day)
         for arrival in arrivals
@@ -162,13 +168,21 @@ def _write_history(
             LandingTable.users: users.frame(np.flatnonzero(users.joined <= last)),
             LandingTable.ads: ads.frame(np.flatnonzero(ads.first_day <= last), last),
             LandingTable.impressions: _concatenate(impressions, IMPRESSION_SCHEMA),
+            LandingTable.relevance_labels: rate(world, judged, day=last, pairs=world.settings.relevance_labels),
         },
     )
 
 
-def _write_daily(landing: Landing, world: World, day: Day, *, arrivals: list[Arrivals]) -> dict[LandingTable, int]:
+def _write_daily(
+    landing: Landing, world: World, day: Day, *, arrivals: list[Arrivals], impressions: list[pl.DataFrame]
+) -> dict[LandingTable, int]:
+    """Write the partition of a day.
+
+    Args:
+        impressions: of the day before, which raters judge on this day, and of the day.
+    """
     items, users, ads = world.catalogue.items, world.population, day.market.ads
-    impressions = [] if day.onsite is None else [log_impressions(world, ads, day.onsite)]
+    before, today = impressions
     changed, _ = world.catalogue.price_changes(day.number)
     rows = np.concatenate([changed, np.flatnonzero(items.first_day == day.number)])
     return _write_tables(
@@ -179,23 +193,17 @@ def _write_daily(landing: Landing, world: World, day: Day, *, arrivals: list[Arr
             LandingTable.items: world.catalogue.frame(rows, day.number),
             LandingTable.users: users.frame(np.flatnonzero(users.joined == day.number)),
             LandingTable.ads: ads.frame(ads.arrivals(day.number), day.number),
-            LandingTable.impressions: _concatenate(impressions, IMPRESSION_SCHEMA),
+            LandingTable.impressions: _concatenate([today], IMPRESSION_SCHEMA),
+            LandingTable.relevance_labels: rate(world, before, day=day.number, pairs=world.settings.labels_per_day),
         },
     )
 
 
-def _write_labels(landing: Landing, world: World, impressions: list[pl.DataFrame]) -> int:
-    """Write the raters' table and return its number of rows.
-
-    The table has no daily arrivals and no schema in ``contracts``: a report reads the table as a whole.
-    """
-    if not impressions:
-        return 0
-    labels = rate(world, pl.concat(impressions))
-    folder = landing.root / "relevance_labels" / "history"
-    folder.mkdir(parents=True, exist_ok=True)
-    labels.write_parquet(folder / "part-0.parquet")
-    return labels.height
+def _logged(world: World, day: Day) -> pl.DataFrame:
+    """Return the impression log of a day; no row before there were ads."""
+    if day.onsite is None:
+        return pl.DataFrame(schema=LOG_SCHEMA)
+    return log_impressions(world, day.market.ads, day.onsite)
 
 
 def _write_tables(

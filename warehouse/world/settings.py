@@ -148,7 +148,12 @@ class WorldSettings(BaseModel):
         0.45, ge=0, le=1, description="Subjects drawn from the current intent; the rest is exploration."
     )
     market: MarketSettings = Field(MarketSettings(), description="Advertisements, generators and the funnel.")
-    relevance_labels: int = Field(2000, ge=0, description="Pairs judged by raters, two raters a pair.")
+    relevance_labels: int = Field(
+        6000, ge=0, description="Pairs in the history that two raters judged: continuous labelling by a crowd."
+    )
+    labels_per_day: int = Field(
+        240, ge=0, description="Pairs that two raters judge a day afterwards: twenty requests, which ten raters manage."
+    )
     rater_noise: float = Field(0.7, ge=0, description="Standard deviation of a rater on the five-point scale.")
 
     @property

@@ -1,4 +1,4 @@
-"""The impression log of a day and the raters' labels, as an ad system would write them."""
+"""The impression log of a day, as an ad system would write it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from warehouse.world.market.downstream import IMPRESSED
 from warehouse.world.market.legacy_generators import LEGACY_SOURCES
 from warehouse.world.market.luck import Luck
 from warehouse.world.market.market import OnsiteDay
-from warehouse.world.market.requests import HOME_FEED, SURFACES, queries
+from warehouse.world.market.requests import SURFACES, queries
 
 IMPRESSION_SCHEMA = pl.Schema(
     {
@@ -33,17 +33,21 @@ IMPRESSION_SCHEMA = pl.Schema(
         "inclusion_probability": pl.Float64(),
     }
 )
+LOG_SCHEMA = pl.Schema({**IMPRESSION_SCHEMA, "relevance": pl.Float64(), "complete": pl.Boolean()})
+"""The log as the world knows it. What it adds to ``IMPRESSION_SCHEMA`` reaches no landing zone."""
 
 
 def log_impressions(world: World, ads: Ads, onsite: OnsiteDay) -> pl.DataFrame:
-    """Return the impression log of one day: ``IMPRESSION_SCHEMA`` plus ``relevance``, the truth behind labels (0..1).
+    """Return the impression log of one day, of ``LOG_SCHEMA``.
 
-    All impressions are logged, and the other candidates of a share of the requests.
+    All impressions are logged, and the other candidates of a share of the requests: these requests are ``complete``.
+    ``relevance`` is the truth behind labels, 0 to 1.
     """
     requests, candidates, outcome = onsite.requests, onsite.candidates, onsite.outcome
     number = np.zeros(len(requests), np.int64)
-    complete = Luck(world.settings.seed).uniform("log", requests.key, number) < world.settings.market.complete_share
-    kept = np.flatnonzero(complete[candidates.pairs.request] | (outcome.stage >= IMPRESSED))
+    whole = Luck(world.settings.seed).uniform("log", requests.key, number) < world.settings.market.complete_share
+    complete = whole[candidates.pairs.request]
+    kept = np.flatnonzero(complete | (outcome.stage >= IMPRESSED))
     item, ad, stage = candidates.pairs.item[kept], outcome.ad[kept], outcome.stage[kept]
     shown = pl.Series(stage >= IMPRESSED)
     return (
@@ -57,6 +61,7 @@ def log_impressions(world: World, ads: Ads, onsite: OnsiteDay) -> pl.DataFrame:
             price_paid=outcome.price_paid[kept],
             value=outcome.value[kept],
             relevance=outcome.relevance[kept],
+            complete=complete[kept],
             inclusion_probability=np.where(stage >= IMPRESSED, 1.0, world.settings.market.complete_share),
         )
         .with_columns(
@@ -64,33 +69,7 @@ def log_impressions(world: World, ads: Ads, onsite: OnsiteDay) -> pl.DataFrame:
             price_paid=pl.when(shown).then("price_paid"),
             value=pl.when(pl.col("stage") == STAGES[-1]).then("value"),
         )
-    )
-
-
-def rate(world: World, impressions: pl.DataFrame) -> pl.DataFrame:
-    """Draw five-point labels of two raters, with rater noise, for a sample of (subject or query, candidate) pairs.
-
-    Args:
-        impressions: of ``log_impressions``, with its ``relevance``.
-    """
-    generator = world.settings.generator("raters")
-    judged = impressions.filter(pl.col("surface") != SURFACES[HOME_FEED])
-    number = min(world.settings.relevance_labels, judged.height)
-    rows = np.sort(generator.choice(judged.height, number, replace=False)) if number else np.zeros(0, dtype=np.int64)
-    pairs = pl.concat([judged[rows]] * 2)
-    noise = generator.normal(0, world.settings.rater_noise, pairs.height)
-    label = np.clip(np.rint(1 + 4 * pairs["relevance"].to_numpy() + noise), 1, 5).astype(np.int32)
-    raters = pl.Series([f"rater-{number}" for number in range(10)])
-    first = generator.integers(0, 10, number)
-    other = (first + generator.integers(1, 10, number)) % 10
-    return pairs.select(
-        "surface",
-        "subject_item_id",
-        "query",
-        "item_id",
-        raters.gather(np.concatenate([first, other])).alias("rater_id"),
-        pl.Series("label", label),
-        (pl.col("request_time") + pl.duration(days=1)).alias("labelled_at"),
+        .select(LOG_SCHEMA.names())
     )
 
 

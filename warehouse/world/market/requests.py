@@ -100,9 +100,7 @@ def draw_requests(world: World, state: State, day: int) -> Requests:
 
     word = np.where(generator.random(count) < 0.5, generator.integers(0, 2 * STYLE_DIMENSIONS, count), -1)
     word = np.where(surface == SEARCH, word, -1)
-    adjective = np.zeros((count, STYLE_DIMENSIONS))
-    spoken = np.flatnonzero(word >= 0)
-    adjective[spoken, word[spoken] // 2] = 1 - 2 * (word[spoken] % 2)
+    adjective = _style_of(word)
     subject = np.where(surface == RELATED_PINS, subject, -1)
     shown = np.where((subject >= 0)[:, None], world.catalogue.items.style[np.maximum(subject, 0)], adjective)
     hour = generator.choice(24, count, p=HOURLY_ACTIVITY / HOURLY_ACTIVITY.sum())
@@ -127,11 +125,39 @@ def draw_requests(world: World, state: State, day: int) -> Requests:
 
 def queries(world: World, requests: Requests) -> pl.Series:
     """Return the words of each request on search, null elsewhere."""
-    leaves = world.catalogue.leaves
-    nouns = [leaves.noun(leaf).lower() for leaf in range(leaves.count)]
-    words = [word.lower() for pair in STYLE_WORDS for word in pair]
+    nouns, words = _vocabulary(world)
     texts = [
         None if surface != SEARCH else nouns[leaf] if word < 0 else f"{words[word]} {nouns[leaf]}"
         for surface, leaf, word in zip(requests.surface, requests.leaf, requests.word, strict=True)
     ]
     return pl.Series("query", texts, dtype=pl.String)
+
+
+def meaning(world: World, texts: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the leaf [texts] and the style (texts, 8) that the words of ``queries`` stand for.
+
+    Raises:
+        ValueError: words that nobody types in this world.
+    """
+    nouns, words = _vocabulary(world)
+    known = {noun: (leaf, -1) for leaf, noun in enumerate(nouns)}
+    known |= {f"{word} {noun}": (leaf, place) for place, word in enumerate(words) for leaf, noun in enumerate(nouns)}
+    if unknown := [text for text in texts if text not in known]:
+        raise ValueError(f"{len(unknown)} queries are not of this world, for instance {unknown[0]!r}")
+    leaf, word = np.array([known[text] for text in texts], np.int64).reshape(-1, 2).T
+    return leaf, _style_of(word)
+
+
+def _vocabulary(world: World) -> tuple[list[str], list[str]]:
+    """Return the noun of each leaf, and the adjectives: two for each dimension of style."""
+    leaves = world.catalogue.leaves
+    nouns = [leaves.noun(leaf).lower() for leaf in range(leaves.count)]
+    return nouns, [word.lower() for pair in STYLE_WORDS for word in pair]
+
+
+def _style_of(word: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the style (words, 8) of adjectives; 0 for -1, which is no adjective."""
+    adjective = np.zeros((len(word), STYLE_DIMENSIONS))
+    spoken = np.flatnonzero(word >= 0)
+    adjective[spoken, word[spoken] // 2] = 1 - 2 * (word[spoken] % 2)
+    return adjective

@@ -1,8 +1,9 @@
-"""Events that arrive one by one: appended to the landing zone, which is what makes them durable.
+"""Rows that arrive one by one: appended to the landing zone, which is what makes them durable.
 
-They lie in the folder of the day they arrive, as every export does, one file a process; the daily run ingests them like
-any other. A line is written in one piece and is on the disk before anybody is told that the event was taken. An event
-that is sent again to the same process is not written again.
+Events, labels of raters, reports of dissatisfaction and sampled candidates come in like this. The rows lie in the folder
+of the day they arrive, as every export does, one file a process and table; the daily run ingests them like any other.
+A line is written in one piece and is on the disk before anybody is told that the row was taken. A row that is sent
+again to the same process is not written again.
 """
 
 from __future__ import annotations
@@ -22,49 +23,62 @@ from zoneinfo import ZoneInfo
 from warehouse.contracts import KEYS, LandingTable
 from warehouse.landing import Landing
 
-REMEMBERED = 50_000  # of the newest events, 16 bytes each
+LIVE_FILES = "live-*.jsonl"
+"""The names of the files of all processes, as a pattern."""
+
+REMEMBERED = 50_000  # of the newest rows of all tables, 16 bytes each
 
 
 @dataclass(frozen=True)
 class Appended:
-    """The result of ``LiveEvents.append``.
+    """The result of ``LiveRows.append``.
 
     Attributes:
-        day: the day on which the events arrived.
-        written: how many of the events are new lines; the others had been written before.
+        day: the day on which the rows arrived.
+        written: how many of the rows are new lines; the others had been written before.
     """
 
     day: date
     written: int
 
 
-class LiveEvents:
+class LiveRows:
     """One writer, of one process."""
 
     def __init__(self, landing: Landing) -> None:
         self.landing = landing
         self._name = f"live-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
         self._writing = threading.Lock()
-        self._written: dict[bytes, None] = {}  # digests of events that are on the disk, oldest first
+        self._written: dict[bytes, None] = {}  # digests of rows that are on the disk, oldest first
 
-    def append(self, events: Sequence[Mapping[str, Any]], arrived: datetime) -> Appended:
-        """Append events that arrived together, except events that this writer has written before.
+    def append(self, table: LandingTable, rows: Sequence[Mapping[str, Any]], arrived: datetime) -> Appended:
+        """Append rows of a table that arrived together, except rows that this writer has written before.
+
+        Two rows with one key (``KEYS``) are the same row.
 
         Raises:
-            OSError: the disk is full or cannot be written; none of the events counts as taken.
+            OSError: the disk is full or cannot be written; none of the rows counts as taken.
             ManifestError: the manifest of the landing zone, which says where days begin, breaks a rule; none of the
-                events counts as taken.
+                rows counts as taken.
         """
-        day = arrived.astimezone(ZoneInfo(self.landing.manifest.time_zone)).date()
+        day = self.day_of(arrived)
         with self._writing:
-            new = {digest: event for event in events if (digest := _digest(event)) not in self._written}
+            new = {digest: row for row in rows if (digest := _digest(table, row)) not in self._written}
             if new:
-                self._write(self.landing.folder(LandingTable.events, day), list(new.values()))
+                self._write(self.landing.folder(table, day), list(new.values()))
                 self._remember(new)
         return Appended(day, len(new))
 
-    def _write(self, folder: Path, events: Sequence[Mapping[str, Any]]) -> None:
-        lines = (json.dumps(dict(event), default=str, ensure_ascii=False, allow_nan=False) + "\n" for event in events)
+    def day_of(self, arrived: datetime) -> date:
+        """Return the day on which rows of an instant arrive.
+
+        Raises:
+            ManifestError: as ``append``.
+        """
+        return arrived.astimezone(ZoneInfo(self.landing.manifest.time_zone)).date()
+
+    def _write(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        lines = (json.dumps(dict(row), default=str, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _opened(folder / self._name)
         try:
@@ -79,9 +93,9 @@ class LiveEvents:
             del self._written[oldest]
 
 
-def _digest(event: Mapping[str, Any]) -> bytes:
-    """Return 16 bytes that tell an event apart from other events."""
-    key = json.dumps([event[name] for name in KEYS[LandingTable.events]])
+def _digest(table: LandingTable, row: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that tell a row apart from other rows."""
+    key = json.dumps([table, *(row[name] for name in KEYS[table])])
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
