@@ -33,8 +33,8 @@ DESCRIPTIONS = {
     "A day sees the newest version up to it. Optional: without it every item that can be shown is eligible.",
     LandingTable.impressions: "Onsite requests of the day: what was looked at, what was shown, how far it came in the "
     "funnel. Optional: without it the context report falls back to a basket proxy.",
-    LandingTable.relevance_labels: "Labels of raters that arrived on the day: how well an item fits a subject item or a "
-    "query, 1 to 5. Optional: without labels there is no relevance model, and nothing is trimmed.",
+    LandingTable.relevance_labels: "Labels of raters that arrived on the day: how well an item fits a subject item or "
+    "a query, 1 to 5. Optional: without labels there is no relevance model, and nothing is trimmed.",
     LandingTable.funnel_sample: "Candidates of the requests that the service sampled on the day, without users: the "
     "stage that each reached, the reason for which it was dropped, scores and features as the service saw them.",
     LandingTable.feedback: "Reports of dissatisfaction with an ad that arrived on the day, without users. The reported "
