@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from ml.evaluation.intervals import Interval
+from ml.relevance.judgements import PAIR, newest_labels
 
-PAIR = ("surface", "subject_item_id", "query", "item_id")
-"""The columns that tell pairs apart."""
 LEVEL = 0.95
 FEWEST_PAIRS = 20
 """A rater with fewer pairs beside others is not named."""
@@ -49,12 +48,6 @@ class Agreement:
     def biased(self) -> list[str]:
         """Return the names of the biased raters."""
         return self.raters.filter("biased")["rater_id"].to_list()
-
-
-def newest_labels(labels: pl.DataFrame) -> pl.DataFrame:
-    """Return the newest label of each rater for each pair; of several of one instant the highest."""
-    key = [*PAIR, "rater_id"]
-    return labels.sort("labelled_at", "label").unique(key, keep="last", maintain_order=True)
 
 
 def agreement(labels: pl.DataFrame) -> Agreement:

@@ -54,6 +54,11 @@ def relevance_beside(world: World, subject: Rows, item: Rows) -> Values:
     return _relevance(world, item, leaf=items.leaf[subject], style=items.style[subject], subject=subject)
 
 
+def relevance_to_query(world: World, leaf: Rows, style: Values, *, item: Rows) -> Values:
+    """Return the relevance of items to search queries, 0 to 1 [pairs]: ``leaf`` and ``style`` as of ``Requests``."""
+    return _relevance(world, item, leaf=leaf, style=style, subject=np.full(len(item), -1))
+
+
 def _relevance(world: World, item: Rows, *, leaf: Rows, style: Values, subject: Rows) -> Values:
     """Return the relevance of items [pairs] to what is shown: its leaf, its style (pairs, 8) and its item, -1 for none.
 
