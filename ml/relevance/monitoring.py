@@ -1,8 +1,8 @@
 """Watch a day's candidates: coverage of features, stability of features and scores, the rate of the trim.
 
 Each figure is of one cell, a surface x content type x version of the relevance model, and is held against the days
-before. A warning needs a change that is large enough to matter and larger than chance explains. The candidates of a request
-resemble each other, so that chance is counted in requests, not in candidates.
+before. A warning needs a change that is large enough to matter and larger than chance explains. The candidates of a
+request resemble each other, so that chance is counted in requests, not in candidates.
 """
 
 from __future__ import annotations
