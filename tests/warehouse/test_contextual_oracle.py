@@ -15,7 +15,7 @@ from warehouse.world.contextual_oracle import DeliveryOdds
 from warehouse.world.market.downstream import IMPRESSED, send
 from warehouse.world.market.legacy_generators import Shelves, propose
 from warehouse.world.market.luck import Luck
-from warehouse.world.market.requests import RELATED_PINS
+from warehouse.world.market.requests import HOME_FEED, RELATED_PINS, queries
 from warehouse.world.simulation import build_world, live
 
 SMALL = WORLD.model_copy(update={"history_days": 40, "initial_items": 600, "request_share": 0.2, "impression_days": 2})
@@ -104,3 +104,27 @@ def test_true_relevance_is_that_of_the_log(landing: Landing) -> None:
     found = TrueRelevance.of(landing.root, SMALL.day_date(DAY)).of_pairs(ids.gather(subject), ids.gather(item))
     assert np.allclose(found, lived.onsite.outcome.relevance[beside])
     assert len(set(np.round(found, 3))) > 20
+
+
+def test_true_relevance_to_queries_is_that_of_the_log(landing: Landing) -> None:
+    world = build_world(SMALL, DAY)
+    lived = list(live(world, DAY))[-1]
+    assert lived.onsite is not None
+    requests, pairs = lived.onsite.requests, lived.onsite.candidates.pairs
+    ids, subject = world.catalogue.items.ids, pl.Series(requests.subject)
+    candidates = pl.DataFrame(
+        {
+            "subject_item_id": ids.gather(np.maximum(requests.subject, 0)),
+            "query": queries(world, requests),
+        }
+    ).with_columns(subject_item_id=pl.when(subject >= 0).then("subject_item_id"))[pairs.request]
+    candidates = candidates.with_columns(item_id=ids.gather(pairs.item))
+    truth = TrueRelevance.of(landing.root, SMALL.day_date(DAY))
+    found = truth.of_candidates(candidates)
+    placed = requests.surface[pairs.request] != HOME_FEED
+    assert np.allclose(found[placed], lived.onsite.outcome.relevance[placed])
+    assert np.isnan(found[~placed]).all()
+    unknown = candidates[:1].with_columns(
+        subject_item_id=pl.lit(None, pl.String), query=pl.lit("a word of another log")
+    )
+    assert np.isnan(truth.of_candidates(unknown)).all()

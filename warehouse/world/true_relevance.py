@@ -1,4 +1,4 @@
-"""The true relevance of an item beside a subject, which no model reads."""
+"""The true relevance of an item beside a subject or to a search query, which no model reads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from warehouse.world.dynamics import World
 from warehouse.world.generate import read_settings
-from warehouse.world.market.requests import meaning
-from warehouse.world.market.truth import relevance_beside, relevance_to_words
+from warehouse.world.market.requests import meanings
+from warehouse.world.market.truth import relevance_beside, relevance_to_query
 from warehouse.world.oracle import item_indices
 from warehouse.world.simulation import build_world
 
@@ -46,27 +46,29 @@ class TrueRelevance:
         """
         return relevance_beside(self.world, item_indices(subject_ids, self.world), item_indices(item_ids, self.world))
 
-    def of_queries(self, texts: pl.Series, item_ids: pl.Series) -> NDArray[np.float64]:
-        """Return the relevance of each item to its query, 0 to 1 [pairs].
+    def of_queries(self, queries: pl.Series, item_ids: pl.Series) -> NDArray[np.float64]:
+        """Return the relevance of each item to its query, 0 to 1; NaN for a query of another log [pairs].
 
         Raises:
-            ValueError: an unknown item, or a query that nobody types in this world.
+            ValueError: an unknown item.
         """
-        leaf, style = meaning(self.world, texts)
-        return relevance_to_words(self.world, leaf, style, item_indices(item_ids, self.world))
+        leaf, style = meanings(self.world, queries)
+        rows, found = np.flatnonzero(leaf >= 0), np.full(len(queries), np.nan)
+        item = item_indices(item_ids.gather(rows), self.world)
+        found[rows] = relevance_to_query(self.world, leaf[rows], style[rows], item=item)
+        return found
 
-    def of_candidates(self, pairs: pl.DataFrame) -> NDArray[np.float64]:
-        """Return the relevance of each item to its subject item, or else to its query, 0 to 1 [pairs].
+    def of_candidates(self, candidates: pl.DataFrame) -> NDArray[np.float64]:
+        """Return the relevance of each candidate to its subject item or query, 0 to 1; NaN for neither [candidates].
 
         Args:
-            pairs: ``subject_item_id``, ``query`` and ``item_id``; a subject item or a query in each row.
+            candidates: subject_item_id, query, item_id. The subject item counts where a candidate has both.
 
         Raises:
-            ValueError: as ``of_pairs`` and ``of_queries``.
+            ValueError: an unknown item.
         """
-        beside = pairs["subject_item_id"].is_not_null()
-        found = np.zeros(pairs.height)
-        subjects, searches = pairs.filter(beside), pairs.filter(~beside)
-        found[beside.to_numpy()] = self.of_pairs(subjects["subject_item_id"], subjects["item_id"])
-        found[~beside.to_numpy()] = self.of_queries(searches["query"], searches["item_id"])
+        beside = candidates["subject_item_id"].is_not_null()
+        found = self.of_queries(candidates["query"], candidates["item_id"])
+        shown = candidates.filter(beside)
+        found[beside.to_numpy()] = self.of_pairs(shown["subject_item_id"], shown["item_id"])
         return found

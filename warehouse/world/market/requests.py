@@ -133,18 +133,15 @@ def queries(world: World, requests: Requests) -> pl.Series:
     return pl.Series("query", texts, dtype=pl.String)
 
 
-def meaning(world: World, texts: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the leaf [texts] and the style (texts, 8) that the words of ``queries`` stand for.
+def meanings(world: World, texts: pl.Series) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the leaf [texts] and the style (texts, 8) that the words of queries stand for.
 
-    Raises:
-        ValueError: words that nobody types in this world.
+    The leaf is -1 for null, and for words that nobody types in this world.
     """
     nouns, words = _vocabulary(world)
     known = {noun: (leaf, -1) for leaf, noun in enumerate(nouns)}
     known |= {f"{word} {noun}": (leaf, place) for place, word in enumerate(words) for leaf, noun in enumerate(nouns)}
-    if unknown := [text for text in texts if text not in known]:
-        raise ValueError(f"{len(unknown)} queries are not of this world, for instance {unknown[0]!r}")
-    leaf, word = np.array([known[text] for text in texts], np.int64).reshape(-1, 2).T
+    leaf, word = np.array([known.get(text, (-1, -1)) for text in texts], np.int64).reshape(-1, 2).T
     return leaf, _style_of(word)
 
 

@@ -54,8 +54,8 @@ def relevance_beside(world: World, subject: Rows, item: Rows) -> Values:
     return _relevance(world, item, leaf=items.leaf[subject], style=items.style[subject], subject=subject)
 
 
-def relevance_to_words(world: World, leaf: Rows, style: Values, item: Rows) -> Values:
-    """Return the relevance of items to queries, 0 to 1 [pairs], by the queries' leaf [pairs] and style (pairs, 8)."""
+def relevance_to_query(world: World, leaf: Rows, style: Values, *, item: Rows) -> Values:
+    """Return the relevance of items to search queries, 0 to 1 [pairs]: ``leaf`` and ``style`` as of ``Requests``."""
     return _relevance(world, item, leaf=leaf, style=style, subject=np.full(len(item), -1))
 
 
