@@ -387,8 +387,9 @@ class RelevanceSettings(Group):
     minimum_labels: int = Field(
         500, ge=10, description="Labels that a relevance model needs; with fewer there is none."
     )
+    text_dimensions: int = Field(64, ge=2, description="Width of the space in which titles and queries are compared.")
     trim_keeps: float = Field(
-        0.95,
+        0.96,
         gt=0,
         lt=1,
         description="Share of the relevant candidates that the trim keeps, of each content type. Higher trims less.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import advertisers, features, inference, ingest, reports, retention, sequences, training
+from assets import advertisers, features, inference, ingest, relevance, reports, retention, sequences, training
 from assets import alpha_sweep as sweep
 from assets import publication as online
 from assets.common.resources import WorkspaceResource
@@ -26,6 +26,7 @@ stages = [
     training,
     inference,
     reports,
+    relevance,
     advertisers,
     online,
     retention,

@@ -41,6 +41,8 @@ DAILY = (
     "user_states",
     "item_embeddings",
     "item_index",
+    "relevance_model",
+    "scored_candidates",
     "advertiser_embeddings",
     "advertiser_candidates",
     "online_states",

@@ -45,6 +45,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def relevance(self) -> Path:
+        """Return the directory of the relevance models, one a day of training."""
+        return self.root / "relevance"
+
+    @property
     def indexes(self) -> Path:
         return self.root / "indexes"
 

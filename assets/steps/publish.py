@@ -35,7 +35,7 @@ from warehouse.sequences import all_user_sequences
 from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
 from warehouse.stored_sequences import sequences_of_day
 
-ATTRIBUTES = ("item_id", "advertiser_id", "title", "currency", "availability", "countries")
+ATTRIBUTES = ("item_id", "advertiser_id", "title", "content_type", "currency", "availability", "countries")
 DEMOGRAPHICS = ("age", "gender", "country")
 
 

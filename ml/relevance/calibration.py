@@ -52,7 +52,7 @@ class Curve:
         centre = np.array([np.average(scores[rows], weights=weights[rows]) for rows in shares])
         mean = np.array([np.average(targets[rows], weights=weights[rows]) for rows in shares])
         mass = np.array([weights[rows].sum() for rows in shares])
-        level = np.asarray(IsotonicRegression().fit_transform(centre, mean, mass), np.float64)
+        level = np.asarray(IsotonicRegression().fit(centre, mean, mass).predict(centre), np.float64)
         scores_with_ends = np.concatenate([[scores.min()], centre, [scores.max()]])
         return cls(scores_with_ends, np.concatenate([level[:1], level, level[-1:]]) + TILT * scores_with_ends)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 
 from ml.features.text import TextBasis
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration
@@ -26,7 +27,7 @@ TRIM = HistGradientBoostingClassifier(
     learning_rate=0.2, max_iter=30, max_leaf_nodes=15, min_samples_leaf=40, early_stopping=False, random_state=0
 )
 AUCTION = HistGradientBoostingRegressor(
-    learning_rate=0.1, max_iter=100, max_leaf_nodes=8, min_samples_leaf=40, early_stopping=False, random_state=0
+    learning_rate=0.1, max_iter=60, max_leaf_nodes=8, min_samples_leaf=40, early_stopping=False, random_state=0
 )
 
 
@@ -48,8 +49,9 @@ def fit_relevance(
     relevant = (judged.label >= settings.relevant_label).astype(np.float64)
     if relevant.min() == relevant.max():
         raise ValueError(f"every label is {'relevant' if relevant.all() else 'irrelevant'}: nothing tells pairs apart")
-    trim, trimmed = _fit(TRIM, judged, relevant, settings)
-    auction, _ = _fit(AUCTION, judged, judged.relevance, settings)
+    with threadpool_limits(1):  # beside other work, threads that wait for each other made minutes of seconds
+        trim, trimmed = _fit(TRIM, judged, relevant, settings)
+        auction, _ = _fit(AUCTION, judged, judged.relevance, settings)
     return RelevanceModel(
         version=version,
         trained_until=trained_until,

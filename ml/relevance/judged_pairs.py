@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from ml.relevance.calibration import cells_of
 from ml.relevance.candidates import MAXIMUM_RELEVANCE
+from ml.relevance.judgements import PAIR, newest_labels
 from ml.relevance.pair_features import PairCatalogue
 
-PLACE = ("surface", "subject_item_id", "query")
-LARGEST_WEIGHT = 20.0
+PLACE = PAIR[:-1]
+LARGEST_WEIGHT = 5.0
 """A label weighs at most so many times the median: a rare stratum must not decide alone."""
 
 
@@ -27,6 +28,7 @@ class JudgedPairs:
         cell: [labels] surface and content type. content_type: [labels]. stage: [labels] that the candidate reached.
         place: [labels] number of the subject or query on its surface. pair: [labels] number of the pair.
         seconds: [labels] time of the judgement, since 1970 UTC.
+        truth: [labels] true relevance, 0 to 1; NaN where it is not known, as on any log but the synthetic world's.
     """
 
     features: NDArray[np.float32]
@@ -38,6 +40,7 @@ class JudgedPairs:
     place: NDArray[np.int64]
     pair: NDArray[np.int64]
     seconds: NDArray[np.float64]
+    truth: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -59,6 +62,7 @@ class JudgedPairs:
             place=self.place[rows],
             pair=self.pair[rows],
             seconds=self.seconds[rows],
+            truth=self.truth[rows],
         )
 
     def before(self, seconds: float) -> JudgedPairs:
@@ -76,13 +80,11 @@ def judged_pairs(labels: pl.DataFrame, catalogue: PairCatalogue, content_types: 
     Of several labels of one rater for one pair the newest counts.
 
     Args:
-        labels: columns of the landing table relevance_labels. content_types: item_id, content_type.
+        labels: columns of the landing table relevance_labels, and true_relevance (null: not known).
+        content_types: item_id, content_type.
     """
-    newest = (
-        labels.sort("labelled_at", *PLACE, "item_id", "rater_id")
-        .unique([*PLACE, "item_id", "rater_id"], keep="last", maintain_order=True)
-        .join(content_types, on="item_id", how="left", maintain_order="left")
-    )
+    newest = newest_labels(labels).sort("labelled_at", *PAIR, "rater_id")
+    newest = newest.join(content_types, on="item_id", how="left", maintain_order="left")
     described, features = catalogue.features_of(newest)
     kept = newest.filter(pl.Series(described))
     return JudgedPairs(
@@ -93,8 +95,9 @@ def judged_pairs(labels: pl.DataFrame, catalogue: PairCatalogue, content_types: 
         content_type=kept["content_type"],
         stage=kept["stage"],
         place=_numbers(kept, PLACE),
-        pair=_numbers(kept, (*PLACE, "item_id")),
+        pair=_numbers(kept, PAIR),
         seconds=kept["labelled_at"].dt.epoch("us").to_numpy() / 1e6,
+        truth=kept["true_relevance"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
     )
 
 

@@ -15,6 +15,20 @@ from ml.relevance.relevance_model import RelevanceModel
 
 Values = NDArray[np.float64]
 K = 10
+_CURVE = pl.List(pl.Struct({"score": pl.Float64, "target": pl.Float64, "labels": pl.Int64}))
+_NUMBERS = ("ndcg", "ndcg_ceiling", "calibration_error", "trim_error")
+MEASURES = pl.Schema(
+    {
+        "model": pl.String(),
+        "segment": pl.String(),
+        "group": pl.String(),
+        "labels": pl.Int64(),
+        "places": pl.Int64(),
+        **{name: pl.Float64() for name in (*_NUMBERS, "irrelevant_trimmed", "relevant_trimmed")},
+        "curve": _CURVE,
+    }
+)
+"""Columns of ``measures_frame``, and of the table ``relevance_measures``."""
 LEAST_PAIRS = 2
 """Judged candidates without which a subject or query has no order that could be right or wrong."""
 
@@ -59,18 +73,14 @@ class ModelMeasures:
     trim: TrimMeasures
 
 
-def measure_model(model: RelevanceModel, judged: JudgedPairs, truth: Values | None = None) -> ModelMeasures:
-    """Measure a model on labels.
-
-    Args:
-        truth: [labels] true relevance, where it is known (the synthetic world); it gives the ceiling of nDCG.
-    """
+def measure_model(model: RelevanceModel, judged: JudgedPairs) -> ModelMeasures:
+    """Measure a model on labels. The true relevance, where it is known, gives the ceiling of nDCG."""
     trim, relevance = model.trim.of(judged.features, judged.cell), model.auction.of(judged.features, judged.cell)
     relevant = judged.label >= model.relevant_label
 
     def measures(rows: NDArray[np.int64]) -> CellMeasures:
         own, weight = judged.take(rows), judged.weight[rows]
-        ceiling = float("nan") if truth is None else mean_ndcg(truth[rows], own)
+        ceiling = mean_ndcg(own.truth, own) if np.isfinite(own.truth).all() else float("nan")
         return CellMeasures(
             labels=len(rows),
             places=len(_lists(own)),
@@ -92,6 +102,37 @@ def measure_model(model: RelevanceModel, judged: JudgedPairs, truth: Values | No
             relevant_trimmed=_share(dropped, judged.weight, relevant),
         ),
     )
+
+
+def measures_frame(measured: Mapping[str, ModelMeasures]) -> pl.DataFrame:
+    """Return the measures of models by name as a table, one row a model and group.
+
+    Columns: model, segment (all, cell, content_type, stage), group, labels, places, ndcg, ndcg_ceiling,
+    calibration_error, trim_error, curve (score, target, labels), irrelevant_trimmed and relevant_trimmed (segment all).
+    """
+    rows = []
+    for model, measures in measured.items():
+        segments = {
+            "all": {"all": measures.all},
+            "cell": measures.by_cell,
+            "content_type": measures.by_content_type,
+            "stage": measures.by_stage,
+        }
+        for segment, groups in segments.items():
+            for group, own in groups.items():
+                trim = measures.trim if segment == "all" else None
+                rows.append(
+                    {
+                        "model": model,
+                        "segment": segment,
+                        "group": group,
+                        **{name: getattr(own, name) for name in ("labels", "places", *_NUMBERS)},
+                        "curve": own.curve.to_dicts(),
+                        "irrelevant_trimmed": None if trim is None else trim.irrelevant_trimmed,
+                        "relevant_trimmed": None if trim is None else trim.relevant_trimmed,
+                    }
+                )
+    return pl.DataFrame(rows, schema=MEASURES)
 
 
 def mean_ndcg(scores: Values, judged: JudgedPairs) -> float:

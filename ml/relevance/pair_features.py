@@ -29,6 +29,10 @@ UNKNOWN = -1
 """The code of an advertiser or a content type that is not known."""
 ADVERTISER_BUCKETS = 2**40
 PAIRS_AT_ONCE = 20_000
+FEEDBACK_ITEMS = 20_000
+"""Items whose titles say what a word looks like; of a larger catalogue an even sample."""
+LEAST_LIKENESS = 0.5
+"""Cosine of two styles of titles from which both say the same."""
 
 
 class PairFeature(StrEnum):
@@ -44,6 +48,7 @@ class PairFeature(StrEnum):
     given_content = "given_content"  # cosine of the catalogue's embeddings
     given_style = "given_style"  # the same of what the embeddings have beyond the mean of their category
     graph_content = "graph_content"  # cosine in the co-engagement graph
+    graph_style = "graph_style"  # the same of what the graph content has beyond the mean of the category
     category_graph = "category_graph"  # the same of the two categories' means: what is bought together
     text = "text"  # cosine of the subject's title, or of the query, with the candidate's title
     text_style = "text_style"  # the same of what the texts have beyond the mean title of their category
@@ -51,7 +56,7 @@ class PairFeature(StrEnum):
     price_level_ratio = "price_level_ratio"  # the same of log prices over the mean of their category
     same_advertiser = "same_advertiser"
     same_content_type = "same_content_type"
-    content_type = "content_type"  # of the candidate: its place in the list of known content types
+    candidate_type = "candidate_type"  # content type of the candidate: its place in the list of known content types
 
 
 FEATURE_NAMES = tuple(feature.value for feature in PairFeature)
@@ -66,7 +71,8 @@ class Traits:
         confidence: [rows, MAXIMUM_INTERESTS].
         given, graph, text: [rows, width] unit rows, zero = not known.
         category_graph: [rows, width] mean ``graph`` of the category, unit rows, zero = not known.
-        given_style, text_style: [rows, width] what lies beyond the category's mean, unit rows, zero = not known.
+        given_style, graph_style, text_style: [rows, width] what lies beyond the category's mean, unit rows, zero = not
+            known.
         log_price: [rows] NaN = not known. price_level: [rows] ``log_price`` less the category's mean.
         advertiser, content_type: [rows] codes, ``UNKNOWN``. is_query: [rows].
     """
@@ -77,6 +83,7 @@ class Traits:
     given: Values
     given_style: Values
     graph: Values
+    graph_style: Values
     category_graph: Values
     text: Values
     text_style: Values
@@ -142,6 +149,7 @@ class PairCatalogue:
             given=given,
             given_style=_beyond(given, means.given[row]),
             graph=graph,
+            graph_style=_beyond(graph, means.graph[row]),
             category_graph=unit_rows(means.graph[row]),
             text=words,
             text_style=_beyond(words, means.text[row]),
@@ -163,22 +171,37 @@ class PairCatalogue:
             confidence[number, : len(pairs)] = [weight for _, weight in pairs]
         paths = pl.Series([self.categories.first_known(name for name, _ in pairs) for pairs in named], dtype=pl.String)
         words, row = self.text.vectors_of(queries), self.categories.rows_of(paths)
+        style = _beyond(words, self.categories.text[row])
         return Traits(
             category=self.categories.buckets_of(paths, self.buckets),
             interests=interests,
             confidence=confidence.astype(np.float32),
             given=unit_rows(self.categories.given[row]),
-            given_style=np.zeros_like(self.categories.given[row]),
+            given_style=self._style_named(style, self.items.given_style),
             graph=unit_rows(self.categories.graph[row]),
+            graph_style=self._style_named(style, self.items.graph_style),
             category_graph=unit_rows(self.categories.graph[row]),
             text=words,
-            text_style=_beyond(words, self.categories.text[row]),
+            text_style=style,
             log_price=np.full(count, np.nan, np.float32),
             price_level=np.full(count, np.nan, np.float32),
             advertiser=np.full(count, UNKNOWN),
             content_type=np.full(count, UNKNOWN),
             is_query=np.ones(count, bool),
         )
+
+    def _style_named(self, style: Values, of_items: Values) -> Values:
+        """Return the mean style of the items whose titles have a query's style [queries, width]; zero without any.
+
+        The words say a style, and the items that are called so show what it looks like: pseudo-relevance feedback, as
+        in Rocchio, 1971, "Relevance feedback in information retrieval".
+
+        Args:
+            style: [queries, text width]. of_items: [items, width].
+        """
+        step = len(of_items) // FEEDBACK_ITEMS + 1
+        likeness = style @ self.items.text_style[::step].T
+        return unit_rows(np.where(likeness >= LEAST_LIKENESS, likeness, 0).astype(np.float32) @ of_items[::step])
 
     def features_of(self, pairs: pl.DataFrame) -> tuple[NDArray[np.bool_], Values]:
         """Return which pairs the catalogue can describe [pairs], and the features of these [described, features].
@@ -219,6 +242,7 @@ def pair_features(place: Traits, candidate: Traits) -> Values:
         PairFeature.given_content: _cosine(place.given, candidate.given),
         PairFeature.given_style: _cosine(place.given_style, candidate.given_style),
         PairFeature.graph_content: _cosine(place.graph, candidate.graph),
+        PairFeature.graph_style: _cosine(place.graph_style, candidate.graph_style),
         PairFeature.category_graph: _cosine(place.category_graph, candidate.category_graph),
         PairFeature.text: _cosine(place.text, candidate.text),
         PairFeature.text_style: _cosine(place.text_style, candidate.text_style),
@@ -226,7 +250,7 @@ def pair_features(place: Traits, candidate: Traits) -> Values:
         PairFeature.price_level_ratio: candidate.price_level - place.price_level,
         PairFeature.same_advertiser: np.where(advertised, place.advertiser == candidate.advertiser, np.nan),
         PairFeature.same_content_type: np.where(typed, place.content_type == candidate.content_type, np.nan),
-        PairFeature.content_type: np.where(candidate.content_type >= 0, candidate.content_type, np.nan),
+        PairFeature.candidate_type: np.where(candidate.content_type >= 0, candidate.content_type, np.nan),
     }
     return np.stack([np.asarray(columns[feature], np.float32) for feature in PairFeature], axis=1)
 

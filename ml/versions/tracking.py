@@ -30,9 +30,10 @@ from ml.figures.style import png
 from ml.versions.requirements import CODE, MODEL_LIBRARIES, requirements, script
 
 TRAINING, REPORTS, DAILY = "adseq training", "adseq reports", "adseq daily"
-MARKET = "adseq market"
+MARKET, RELEVANCE = "adseq market", "adseq relevance"
 EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps"
 ITEM_MODEL, ADVERTISER_MODEL = "adseq_item_model", "adseq_advertiser_model"
+RELEVANCE_MODEL = "adseq_relevance_model"
 CHAMPION = "champion"
 DISTRIBUTION = "adseq-candidates"  # `adseq` on the public index is somebody else's
 
@@ -151,10 +152,17 @@ def quiet_mlflow() -> None:
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
 
 
-def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: Any) -> str:
+def log_pyfunc(
+    registered: str,
+    directory: Path,
+    example: pd.DataFrame,
+    output: Any,
+    libraries: tuple[str, ...] = MODEL_LIBRARIES,
+) -> str:
     """Log a model directory as a pyfunc model of the active run, with a signature, and register it as ``registered``.
 
-    The model brings the code of adseq that it needs, so it can be loaded where adseq is not installed.
+    The model brings the code of adseq that it needs, so it can be loaded where adseq is not installed, beside
+    ``libraries``.
 
     Returns:
         The number of the version.
@@ -167,7 +175,7 @@ def log_pyfunc(registered: str, directory: Path, example: pd.DataFrame, output: 
         artifacts={"model": str(directory)},
         signature=infer_signature(example, output),
         registered_model_name=registered,
-        pip_requirements=requirements(MODEL_LIBRARIES),
+        pip_requirements=requirements(libraries),
     )
     return str(info.registered_model_version)
 

@@ -1,0 +1,211 @@
+"""The relevance model's training of a day: labels, an honest measurement, the gate, the model that is deployed.
+
+The newest labels are never learnt before they have measured: a twin of the model is fitted on the labels before them
+and measured on them, beside the model in use; then the deployed model is fitted on all labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from assets.common.workspace import Workspace
+from assets.steps.pair_catalogue import pair_catalogue
+from assets.steps.relevance_versions import name_of, record_none, record_version, relevance_version
+from warehouse.as_of import arrived_by
+from warehouse.contracts import CONTENT_TYPES, LandingTable
+from warehouse.world import TrueRelevance, is_world
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ml.relevance.judged_pairs import JudgedPairs
+    from ml.relevance.model_report import ModelMeasures
+    from ml.relevance.pair_features import PairCatalogue
+    from ml.relevance.relevance_model import RelevanceModel
+
+MEASURED_SHARE = 0.2
+"""The newest share of the labels, which measures a first model, which no gate can compare."""
+
+
+@dataclass(frozen=True)
+class RelevanceTraining:
+    """The result of a day's training.
+
+    Attributes:
+        passed: whether a new model is in use from this day on. reason: why, or why not.
+        labels: of the day and before. unseen: those that measured.
+        new, old: measures of the new model's twin and of the model in use; None where there was none.
+        url: of the MLflow run; None where nothing was trained.
+    """
+
+    passed: bool
+    reason: str
+    labels: int
+    unseen: int
+    new: ModelMeasures | None = None
+    old: ModelMeasures | None = None
+    url: str | None = None
+
+    def table(self) -> pl.DataFrame:
+        """Return the measures for people, one row a model and group."""
+        from ml.relevance.model_report import measures_frame
+
+        measured = {name: found for name, found in (("new", self.new), ("old", self.old)) if found is not None}
+        return measures_frame(measured).drop("curve")
+
+
+def train_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -> RelevanceTraining:
+    """Train on the labels that had arrived by ``day``, where enough are new since the model in use."""
+    record_none(workspace, day)
+    labels = labels_by(workspace, day)
+    least = workspace.settings.relevance.minimum_labels
+    if labels.height < least:
+        reason = (
+            f"{labels.height} labels have arrived by {day}, and a relevance model needs {least} "
+            "(ADSEQ_RELEVANCE__MINIMUM_LABELS): rate pairs on the service's page /label, or land relevance_labels."
+        )
+        return RelevanceTraining(False, reason, labels.height, 0)
+    return _Training.of(workspace, day, labels).run(tags)
+
+
+def labels_by(workspace: Workspace, day: date) -> pl.DataFrame:
+    """Return the labels that had arrived by ``day``, and their true relevance where the log is the synthetic world."""
+    import polars as pl
+
+    labels = arrived_by(workspace.tables, LandingTable.relevance_labels, day).drop("arrival_date").collect()
+    if not is_world(workspace.landing.root):
+        return labels.with_columns(true_relevance=pl.lit(None, pl.Float64))
+    known = labels.filter(pl.col("item_id").is_in(workspace.items_as_of(day)["item_id"].implode()))
+    truth = TrueRelevance.of(workspace.landing.root, day).of_candidates(known)
+    return known.with_columns(pl.Series("true_relevance", truth))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A training: the labels with features, and what models are fitted with."""
+
+    workspace: Workspace
+    day: date
+    judged: JudgedPairs
+    catalogue: PairCatalogue
+
+    @classmethod
+    def of(cls, workspace: Workspace, day: date, labels: pl.DataFrame) -> _Training:
+        from ml.relevance.judged_pairs import judged_pairs
+
+        catalogue = pair_catalogue(workspace, day)
+        types = workspace.items_as_of(day).select("item_id", "content_type")
+        return cls(workspace, day, judged_pairs(labels, catalogue, types), catalogue)
+
+    def run(self, tags: Mapping[str, str]) -> RelevanceTraining:
+        """Measure, judge, and fit and record the model to deploy if it passes."""
+        from ml.relevance.gate import LEAST_LABELS, judge_relevance
+        from ml.relevance.model_report import measure_model
+        from ml.relevance.relevance_model import RelevanceModel
+
+        in_use = relevance_version(self.workspace, self.day)
+        cutoff = self._first_cutoff() if in_use is None else in_use.trained_until
+        known, unseen = self.judged.before(cutoff), self.judged.since(cutoff)
+        if len(unseen) < LEAST_LABELS:
+            reason = f"{len(unseen)} labels since {in_use.name if in_use else 'the first'}: {LEAST_LABELS} can decide."
+            return RelevanceTraining(False, reason, len(self.judged), len(unseen))
+        twin = self._fit(known, cutoff)
+        if in_use is None:
+            measured = {"new": measure_model(twin, unseen)}
+            passed, reason = True, f"{name_of(self.day)} is the first relevance model."
+        else:
+            verdict = judge_relevance(
+                twin,
+                RelevanceModel.load(in_use.directory),
+                unseen,
+                tolerance=self.workspace.settings.relevance.tolerance,
+            )
+            measured = {"new": verdict.new, "old": verdict.old}
+            passed, reason = verdict.passed, verdict.reason
+        return self._recorded(measured, passed=passed, reason=reason, unseen=len(unseen), tags=tags)
+
+    def _first_cutoff(self) -> float:
+        """Return the instant after which the newest ``MEASURED_SHARE`` of the labels were given."""
+        import numpy as np
+
+        return float(np.quantile(self.judged.seconds, 1 - MEASURED_SHARE))
+
+    def _fit(self, judged: JudgedPairs, trained_until: float) -> RelevanceModel:
+        from ml.relevance.category_means import ContentWidths
+        from ml.relevance.fit_relevance import fit_relevance
+
+        means = self.catalogue.categories
+        return fit_relevance(
+            judged,
+            self.workspace.settings.relevance,
+            version=name_of(self.day),
+            trained_until=trained_until,
+            content_types=CONTENT_TYPES,
+            text=self.catalogue.text,
+            widths=ContentWidths(means.graph.shape[1], means.given.shape[1]),
+        )
+
+    def _recorded(
+        self,
+        measured: Mapping[str, ModelMeasures],
+        *,
+        passed: bool,
+        reason: str,
+        unseen: int,
+        tags: Mapping[str, str],
+    ) -> RelevanceTraining:
+        """Write the measures, and the model where it passed; log both to MLflow."""
+        import mlflow
+        import numpy as np
+
+        from ml.evaluation.metrics import mlflow_metrics
+        from ml.relevance.model_report import measures_frame
+        from ml.versions.relevance_pyfunc import example_pairs, scored
+        from ml.versions.requirements import RELEVANCE_LIBRARIES
+        from ml.versions.tracking import RELEVANCE, RELEVANCE_MODEL, log_pyfunc
+
+        workspace, name = self.workspace, name_of(self.day)
+        directory = workspace.home.relevance / self.day.isoformat()
+        end = float(np.nextafter(self.judged.seconds.max(), np.inf))
+        workspace.tables.write("relevance_measures", measures_frame(measured), {"day": self.day})
+        workspace.tracking.replace_run(RELEVANCE, "relevance_version", name)
+        with workspace.tracking.run(RELEVANCE, name, {**tags, "relevance_version": name}) as run:
+            mlflow.log_params({**workspace.settings.flat(), "labels": len(self.judged), "unseen_labels": unseen})
+            mlflow.set_tag("gate", reason)
+            for twin, measures in measured.items():
+                mlflow.log_metrics(mlflow_metrics(_figures(twin, measures)))
+            if passed:
+                model = self._fit(self.judged, end)
+                model.save(directory)
+                example = example_pairs(self.judged.features[:5], self.judged.cell[:5])
+                log_pyfunc(RELEVANCE_MODEL, directory, example, scored(model, example), RELEVANCE_LIBRARIES)
+        record_version(workspace, self.day, trained_until=end, passed=passed, reason=reason)
+        return RelevanceTraining(
+            passed,
+            reason,
+            len(self.judged),
+            unseen,
+            new=measured["new"],
+            old=measured.get("old"),
+            url=workspace.tracking.url(run),
+        )
+
+
+def _figures(model: str, measures: ModelMeasures) -> dict[str, float | None]:
+    """Return the figures of a model by their names in MLflow."""
+    figures: dict[str, float | None] = {
+        "trim.label1_trimmed": measures.trim.irrelevant_trimmed,
+        "trim.label4_trimmed": measures.trim.relevant_trimmed,
+    }
+    groups = {
+        "all": measures.all,
+        **measures.by_cell,
+        **{f"stage.{name}": own for name, own in measures.by_stage.items()},
+    }
+    for group, own in groups.items():
+        figures |= {f"{group}.ece": own.calibration_error, f"{group}.ndcg@10": own.ndcg}
+        figures |= {f"{group}.ndcg@10_ceiling": own.ndcg_ceiling}
+    return {f"{model}.{name}": value for name, value in figures.items()}
