@@ -26,6 +26,8 @@ from serving.prometheus import Stage, Stopwatch
 from serving.propose import Proposers
 from serving.publication import Served
 from serving.refresh import catch_up
+from serving.relevance import Arm, Judged, arm_of
+from serving.trim import SPARE, Trim
 from serving.users import KnownUser, buckets_of, read_user
 from warehouse.online import OnlineStore
 from warehouse.surfaces import Carries
@@ -42,10 +44,38 @@ class Place:
     interests: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and the candidates that it was chosen from.
+
+    Attributes:
+        lists: of each generator; one list of popular items where nothing is known of the user and the place.
+        found: the candidates of the answer, best first.
+        judged: the relevance of all candidates; None where the place has none.
+    """
+
+    response: CandidateResponse
+    lists: list[list[Scored]]
+    found: list[Scored]
+    judged: Judged | None
+    arm: Arm
+    country: str | None
+
+
 def answer(
-    served: Served, store: OnlineStore, request: CandidateRequest, *, proposers: Proposers, watch: Stopwatch
-) -> CandidateResponse:
-    """Return the candidates for one request, all under one publication."""
+    served: Served,
+    store: OnlineStore,
+    request: CandidateRequest,
+    *,
+    proposers: Proposers,
+    watch: Stopwatch,
+    holdout_share: float = 0.0,
+) -> Answered:
+    """Return the candidates for one request, all under one publication.
+
+    Args:
+        holdout_share: share of the users whose candidates are not trimmed.
+    """
     now = datetime.now(UTC)
     with watch.stage(Stage.store):
         key = served.keys.key(request.user_id).encode()
@@ -67,13 +97,27 @@ def answer(
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
         query = Query(user, vector, allowed, request.filters.country or demographics.country)
-        proposed = None
+        trim = _trim(served, request, place, arm_of(key, holdout_share))
+        wanted = request.k if trim is None else SPARE * request.k
+        lists = None
         if basis is not Basis.popularity:
-            proposed = proposers.propose(served, query, request.k, metrics=watch.metrics)
-        if proposed is None:  # nothing is known, or every generator has failed
-            basis, proposed = Basis.popularity, Popularity().generate(served, query, request.k)
+            lists = proposers.propose(served, query, wanted, metrics=watch.metrics)
+        if lists is None:  # nothing is known, or every generator has failed
+            basis, lists = Basis.popularity, [Popularity().generate(served, query, wanted)]
+    with watch.stage(Stage.trim):
+        judged = trim.judge(lists) if trim else None
+        kept = trim.kept(lists, judged) if trim and judged else lists
     with watch.stage(Stage.response):
-        return _response(served, request, query, place=place, basis=basis, found=proposed)
+        found = kept[0][: request.k] if basis is Basis.popularity else proposers.blend(kept, request.k)
+        response = _response(served, request, query, place=place, basis=basis, found=found, judged=judged)
+    return Answered(response, lists, found, judged, arm_of(key, holdout_share), query.country)
+
+
+def _trim(served: Served, request: CandidateRequest, place: Place, arm: Arm) -> Trim | None:
+    """Return the trim of a request; None without a relevance model, a subject item or a query."""
+    scorer = served.relevance
+    about = scorer.place(request.surface, place.subject, request.query) if scorer else None
+    return None if scorer is None or about is None else Trim(scorer, request.surface, about, arm)
 
 
 def _place(served: Served, request: CandidateRequest) -> Place:
@@ -108,9 +152,17 @@ def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownU
 
 
 def _response(
-    served: Served, request: CandidateRequest, query: Query, *, place: Place, basis: Basis, found: list[Scored]
+    served: Served,
+    request: CandidateRequest,
+    query: Query,
+    *,
+    place: Place,
+    basis: Basis,
+    found: list[Scored],
+    judged: Judged | None,
 ) -> CandidateResponse:
     publication, user = served.publication, query.user
+    relevance = {} if judged is None else dict(zip(judged.rows.tolist(), judged.relevance.tolist(), strict=True))
     age = None
     if user.state is not None:
         age = max(0.0, datetime.now(UTC).timestamp() - user.state.stamp / 1e6)
@@ -120,18 +172,24 @@ def _response(
         else [None] * len(found)
     )
     return CandidateResponse(
-        candidates=[_candidate(served, query, each, reason) for each, reason in zip(found, reasons, strict=True)],
+        candidates=[
+            _candidate(served, query, each, relevance.get(each.row), reason)
+            for each, reason in zip(found, reasons, strict=True)
+        ],
         basis=basis,
         subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
         model_version=publication.model_version,
         advertiser_version=publication.advertiser_version,
+        relevance_version=served.relevance.model.version if served.relevance else None,
         day=publication.day,
         state_age_seconds=age,
     )
 
 
-def _candidate(served: Served, query: Query, found: Scored, reason: Explanation | None) -> Candidate:
+def _candidate(
+    served: Served, query: Query, found: Scored, relevance: float | None, reason: Explanation | None
+) -> Candidate:
     of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
     offer = served.catalogue.eligibility.offer(query.country, found.row)
     return Candidate(
@@ -143,6 +201,7 @@ def _candidate(served: Served, query: Query, found: Scored, reason: Explanation 
         currency=of.currency[row],
         score=found.score,
         source=found.source,
+        relevance=relevance,
         ad_id=None if offer is None else offer.ad_id,
         bid=None if offer is None else offer.bid,
         bid_kind=None if offer is None else offer.bid_kind,

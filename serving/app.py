@@ -176,13 +176,27 @@ def _routes(app: FastAPI) -> None:
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
         """Return the best ads for a user in a place."""
         watch = Stopwatch(service.metrics)
-        found = answer(service.served, service.store, request, proposers=service.proposers, watch=watch)
+        relevance, served = service.settings.relevance, service.served
+        answered = answer(
+            served,
+            service.store,
+            request,
+            proposers=service.proposers,
+            watch=watch,
+            holdout_share=relevance.holdout_share,
+        )
+        found = answered.response
         service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
         if len(found.candidates) < request.k:
             service.metrics.short.inc()
         if found.state_age_seconds is not None:
             service.metrics.state_age.observe(found.state_age_seconds)
-        return Response(found.model_dump_json(exclude_none=True), media_type="application/json")
+        sampled = random.random() < relevance.sample_share
+        return Response(
+            found.model_dump_json(exclude_none=True),
+            media_type="application/json",
+            background=BackgroundTask(service.log_sample, served, request, answered) if sampled else None,
+        )
 
     @app.post("/events", responses=ASKED)
     def events(request: EventsRequest, service: TheService) -> EventsResponse:

@@ -86,11 +86,14 @@ class Catalogue:
                 f"{path} does not contain every item of the index: the two files come from different runs of the same "
                 "day. Wait until the newer run has published."
             )
+        if "content_type" not in frame.columns:  # a catalogue of before: the trim has one threshold for all its items
+            frame = frame.with_columns(content_type=pl.lit(None, pl.String))
         attributes = frame.select(
             "item_id",
             "advertiser_id",
             "title",
             "category_path",
+            "content_type",
             "stated_interests",
             "amount",
             "currency",

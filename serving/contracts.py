@@ -299,6 +299,11 @@ class Candidate(Message):
         "and of the place), or the name of a generator of another package.",
         examples=[source.value for source in Source],
     )
+    relevance: float | None = Field(
+        None,
+        description="Calibrated relevance to the subject item or the query, 0 to 1, for the auction; null on a surface "
+        "without them, and before the first relevance model.",
+    )
     ad_id: str | None = Field(None, description="The ad that the item is shown as; null where the log has no ads.")
     bid: float | None = Field(None, description="The bid of the ad, in the log's currency, for one of `bid_kind`.")
     bid_kind: Literal[BID_KINDS] | None = Field(  # type: ignore[valid-type]
@@ -318,6 +323,7 @@ class CandidateResponse(Message):
     )
     model_version: str
     advertiser_version: str | None = None
+    relevance_version: str | None = None
     day: date = Field(description="The catalogue and the index are as of the end of this day.")
     state_age_seconds: float | None = Field(
         None,

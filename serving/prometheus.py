@@ -29,6 +29,7 @@ class Stage(StrEnum):
     head = "head"  # context layer and head
     filters = "filters"
     search = "search"  # the generators
+    trim = "trim"  # relevance of the candidates
     response = "response"
 
 

@@ -1,4 +1,4 @@
-"""Asks the generators of the settings and blends what they propose; a generator that fails or is late costs its items.
+"""Asks the generators of the settings, and blends their items; a generator that fails or is late costs its items.
 
 The generators of the service are asked in the thread of the request. A generator of another package is asked in a
 thread of its own, at the same time, and the request waits for it until ``serving.generator_seconds`` have passed. A
@@ -60,15 +60,21 @@ class Proposers:
         for each in self._members:
             each.close()
 
-    def propose(self, served: Served, query: Query, wanted: int, *, metrics: ServiceMetrics) -> list[Scored] | None:
-        """Return the blend of what the generators propose; None if every generator has failed, is late or rests."""
+    def propose(
+        self, served: Served, query: Query, wanted: int, *, metrics: ServiceMetrics
+    ) -> list[list[Scored]] | None:
+        """Return what each generator proposes; None if every generator has failed, is late or rests."""
         asked = [each.ask(served, query, wanted) for each in self._members]
         found = [
             self._answer_of(each.source, waiting, metrics) for each, waiting in zip(self._members, asked, strict=True)
         ]
         if all(each is None for each in found):
             return None
-        return blend([each or [] for each in found], self._shares, wanted)
+        return [each or [] for each in found]
+
+    def blend(self, lists: Sequence[Sequence[Scored]], wanted: int) -> list[Scored]:
+        """Return the lists of ``propose`` merged, each generator with its share."""
+        return blend(lists, self._shares, wanted)
 
     def _answer_of(self, source: str, waiting: Answer, metrics: ServiceMetrics) -> list[Scored] | None:
         """Return what one generator proposes; None, counted, if there is nothing."""

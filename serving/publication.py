@@ -21,6 +21,7 @@ from ml.retrieval.index import ItemIndex
 from ml.retrieval.index_files import load_index
 from serving.catalogue import Catalogue, verify_catalogue
 from serving.count_spend import SpendCounters
+from serving.relevance import RelevanceScorer
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.item_trainings import why_nothing_published
@@ -40,6 +41,7 @@ class Served:
     matcher: InterestMatcher | None
     profiles: InterestProfiles
     keys: UserKeys
+    relevance: RelevanceScorer | None
 
     @classmethod
     def load(cls, home: Path, publication: Publication) -> Served:
@@ -54,15 +56,26 @@ class Served:
         windows = artifact.settings.features.statistics_windows_days
         catalogue = Catalogue.read(home / publication.catalogue, loaded.item_ids, windows)
         catalogue.warm_up(publication.instant(datetime.now(UTC)))
-        buckets = artifact.settings.features.category_buckets
+        buckets, matcher = artifact.settings.features.category_buckets, InterestMatcher.of(catalogue.frame)
+        relevance = None
+        if publication.relevance is not None:
+            relevance = RelevanceScorer.load(
+                home / publication.relevance,
+                catalogue.frame,
+                features=catalogue.features,
+                listed=catalogue.listed,
+                matcher=matcher,
+                artifact=artifact,
+            )
         loading = cls(
             publication,
             artifact,
             catalogue,
             loaded.index,
-            InterestMatcher.of(catalogue.frame),
+            matcher,
             InterestProfiles.of(catalogue.frame, catalogue.features, buckets),
             UserKeys.of_home(Home(home)),
+            relevance,
         )
         for _ in range(3):  # the first calls are slow
             loading.embed(None, loading.context(None, {}), np.zeros((1, 3), np.int64))

@@ -16,6 +16,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.item_features import features_frame
+from assets.steps.relevance_versions import relevance_version
 from assets.steps.versions import ModelVersion, serving_advertisers
 from settings import SequenceSettings
 from warehouse.as_of import ads_as_of, spend_as_of, users_as_of
@@ -135,7 +136,7 @@ def _clear_all(store: OnlineStore) -> None:
 
 def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publication:
     home, manifest = workspace.home, workspace.landing.manifest
-    advertisers = serving_advertisers(workspace.tables, home, day)
+    advertisers, relevance = serving_advertisers(workspace.tables, home, day), relevance_version(workspace, day)
     return Publication(
         model_version=version.name,
         day=day,
@@ -149,6 +150,7 @@ def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publ
         sequence_shape=workspace.item_model(version.deployed).settings.sequences.name,
         published_at=datetime.now(UTC),
         synthetic=manifest.synthetic,
+        relevance=None if relevance is None else relevance.directory.relative_to(home.root),
     )
 
 

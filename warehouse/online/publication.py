@@ -37,6 +37,7 @@ class Publication:
     record_format: int = RECORD_FORMAT
     catalogue_sha256: str | None = None  # None in a pointer of before
     sequence_shape: str | None = None  # of all sequences; None: not known, as while they are written in another shape
+    relevance: Path | None = None  # the relevance model; None before the first one
     synthetic: bool = False  # whether the log is a synthetic world, whose calendar is not that of the clock
 
     @property
@@ -76,6 +77,8 @@ class Publication:
             values = {"record_format": 1} | json.loads(content)
             for name in ("model", "index", "catalogue"):
                 values[name] = Path(values[name])
+            if values.get("relevance") is not None:
+                values["relevance"] = Path(values["relevance"])
             values["precision"] = Precision(values["precision"])
             values["day"] = date.fromisoformat(values["day"])
             values["published_at"] = datetime.fromisoformat(values["published_at"])

@@ -1,0 +1,134 @@
+"""The relevance of candidates to the place of a request: the trim between search and blend, and its holdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ml.features.items import ItemFeatures
+from ml.features.search_queries import InterestMatcher
+from ml.models.artifact import ModelArtifact
+from ml.relevance.calibration import cells_of
+from ml.relevance.category_means import ContentWidths
+from ml.relevance.pair_features import PairCatalogue, Traits, pair_features
+from ml.relevance.relevance_model import RelevanceModel
+from warehouse.contracts import ARMS, CONTENT_TYPES
+from warehouse.surfaces import Carries, Surface
+
+HOLDOUT_KEY = b"relevance holdout"
+
+
+class Arm(StrEnum):
+    """The two ways in which a request can be answered."""
+
+    production, holdout = ARMS
+
+
+def arm_of(user_key: bytes, holdout_share: float) -> Arm:
+    """Return the arm of a user, the same for as long as the share is: a hash of the key, which is keyed itself.
+
+    >>> [arm_of(b"somebody", share).value for share in (0.0, 1.0)]
+    ['production', 'holdout']
+    """
+    digest = blake2b(user_key, digest_size=8, key=HOLDOUT_KEY).digest()
+    return Arm.holdout if int.from_bytes(digest, "big") < holdout_share * 2**64 else Arm.production
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Candidates with their scores, one row each.
+
+    Attributes:
+        rows: [candidates] of the index. features: [candidates, features].
+        trim_score: [candidates] probability of relevance. relevance: [candidates] expected relevance, 0 to 1.
+        passes: [candidates] whether the trim lets the candidate through.
+    """
+
+    rows: NDArray[np.int64]
+    features: NDArray[np.float32]
+    trim_score: NDArray[np.float64]
+    relevance: NDArray[np.float64]
+    passes: NDArray[np.bool_]
+
+    def irrelevant(self) -> set[int]:
+        """Return the index rows that the trim drops."""
+        return set(self.rows[~self.passes].tolist())
+
+
+@dataclass(frozen=True)
+class RelevanceScorer:
+    """The relevance model of a publication over the publication's catalogue.
+
+    Attributes:
+        cells: surface -> [catalogue rows] cell of calibration. thresholds: [catalogue rows] of the trim.
+        listed: [index rows] catalogue row.
+    """
+
+    model: RelevanceModel
+    catalogue: PairCatalogue
+    cells: dict[Surface, pl.Series]
+    thresholds: NDArray[np.float64]
+    listed: NDArray[np.int64]
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        frame: pl.DataFrame,
+        *,
+        features: ItemFeatures,
+        listed: NDArray[np.int64],
+        matcher: InterestMatcher | None,
+        artifact: ModelArtifact,
+    ) -> RelevanceScorer:
+        """Read a relevance model for a catalogue.
+
+        Args:
+            frame: the catalogue, in the rows of ``features``. listed: [index rows] catalogue row.
+
+        Raises:
+            Unreadable: a file of the model is missing or damaged.
+        """
+        model = RelevanceModel.load(directory)
+        catalogue = PairCatalogue.of(
+            frame,
+            features,
+            matcher=matcher,
+            text=model.text,
+            widths=ContentWidths(artifact.basis.graph_width, artifact.basis.given_width),
+            content_types=CONTENT_TYPES,
+            buckets=artifact.settings.features.category_buckets,
+        )
+        types = frame.select("content_type")
+        cells = {surface: cells_of(types.with_columns(surface=pl.lit(surface.value))) for surface in Surface}
+        return cls(model, catalogue, cells, model.threshold_of(frame["content_type"]), listed)
+
+    def place(self, surface: Surface, subject: int | None, query: str | None) -> Traits | None:
+        """Return what a request is about: its subject item (catalogue row) or its query; None where it has neither."""
+        if surface.carries is Carries.subject and subject is not None:
+            return self.catalogue.items.take(np.array([subject]))
+        if surface.carries is Carries.query and query is not None:
+            return self.catalogue.queries(pl.Series([query]))
+        return None
+
+    def judge(self, surface: Surface, place: Traits, rows: Sequence[int]) -> Judged:
+        """Return the scores of candidates (index rows) at a place."""
+        index_rows = np.array(rows, np.int64)
+        items = self.listed[index_rows]
+        features = pair_features(place, self.catalogue.items.take(items))
+        cells = self.cells[surface].gather(items)
+        trim = self.model.trim.of(features, cells)
+        return Judged(
+            rows=index_rows,
+            features=features,
+            trim_score=trim,
+            relevance=self.model.auction.of(features, cells),
+            passes=trim >= self.thresholds[items],
+        )
