@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import advertisers, features, inference, ingest, reports, retention, sequences, training
+from assets import advertisers, features, inference, ingest, labelling, reports, retention, sequences, training
 from assets import alpha_sweep as sweep
 from assets import publication as online
 from assets.common.resources import WorkspaceResource
@@ -28,6 +28,7 @@ stages = [
     reports,
     advertisers,
     online,
+    labelling,
     retention,
     sweep,
 ]  # in the order the data flows

@@ -1,9 +1,9 @@
 """Rows that arrive one by one: appended to the landing zone, which is what makes them durable.
 
-Events, labels of raters, reports of dissatisfaction and sampled candidates come in like this. The rows lie in the folder
-of the day they arrive, as every export does, one file a process and table; the daily run ingests them like any other.
-A line is written in one piece and is on the disk before anybody is told that the row was taken. A row that is sent
-again to the same process is not written again.
+Events, labels of raters, reports of dissatisfaction and sampled candidates come in like this. The rows lie in the
+folder of the day they arrive, as every export does, one file a process and table; the daily run ingests them like any
+other. A line is written in one piece and is on the disk before anybody is told that the row was taken. A row that is
+sent again to the same process is not written again.
 """
 
 from __future__ import annotations
