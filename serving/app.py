@@ -316,10 +316,7 @@ def _reading_the_queue() -> Iterator[None]:
     try:
         yield
     except NoQueue as error:
-        raise HTTPException(
-            status.HTTP_404_NOT_FOUND,
-            "there is no labelling queue yet: run a day (adseq run), which materializes labelling_queue",
-        ) from error
+        raise HTTPException(status.HTTP_404_NOT_FOUND, str(error)) from error
     except NotQueued as error:
         rule = "no labelling queue has this pair: judge the pairs that POST /labels/next gives"
         problem = {"field": f"labels.{error.number}", "rule": rule}

@@ -59,7 +59,7 @@ ASKED: dict[int | str, dict[str, Any]] = {
 }
 """Refusals of the operations that take a body."""
 
-WITHOUT_A_QUEUE: dict[int | str, dict[str, Any]] = {404: _refused("No day has made a labelling queue yet.")}
+WITHOUT_A_QUEUE: dict[int | str, dict[str, Any]] = {404: _refused("No day has made a labelling queue with a pair.")}
 """The refusal of the operations for raters."""
 
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {

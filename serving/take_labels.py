@@ -17,12 +17,12 @@ from serving.label_contracts import (
     ShownItem,
 )
 from warehouse.contracts import LandingTable
-from warehouse.labelling import Labelling, Pair, Queue, QueuedPair
+from warehouse.labelling import Labelling, Pair, Queue, QueuedPair, why_no_queue
 from warehouse.live_rows import LiveRows
 
 
 class NoQueue(LookupError):
-    """No day has made a queue."""
+    """There is no pair to judge; the message says what to do."""
 
 
 class NotQueued(ValueError):
@@ -53,7 +53,7 @@ class RatersDesk:
         """Return the first pair that lacks raters and that the rater has not judged.
 
         Raises:
-            NoQueue: no day has made a queue.
+            NoQueue: no day has made a queue, or every queue is empty.
         """
         with self._taking:
             queue = self._queue()
@@ -73,7 +73,7 @@ class RatersDesk:
         newest label of a rater counts.
 
         Raises:
-            NoQueue: no day has made a queue.
+            NoQueue: no day has made a queue, or every queue is empty.
             NotQueued: no queue has the pair of a judgement.
             OSError, ManifestError: as ``LiveRows.append``.
         """
@@ -99,7 +99,7 @@ class RatersDesk:
     def _queue(self) -> Queue:
         queue = self.labelling.current()
         if queue is None:
-            raise NoQueue
+            raise NoQueue(why_no_queue(self.labelling.tables))
         return queue
 
 

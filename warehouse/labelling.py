@@ -7,6 +7,7 @@ the processes that took them; a reader goes on where the last reading ended, whi
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ class Labelling:
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def current(self) -> Queue | None:
-        """Return the newest queue with all judgements that are on the disk; None where no day has made a queue.
+        """Return the newest queue with all judgements that are on the disk; None where no day has made one with a pair.
 
         Raises:
             TableDamaged: the log of the table cannot be read.
@@ -150,15 +151,16 @@ class Labelling:
 
     def _new_lines(self, path: Path) -> Iterator[dict[str, Any]]:
         """Yield the whole lines behind those that were read before. A file that was replaced is read from its start."""
+        inode, start = self._ends.get(path, (0, 0))
         try:
             with path.open("rb") as file:
-                inode, start = self._ends.get(path, (0, 0))
-                found = path.stat()
-                file.seek(start if found.st_ino == inode and found.st_size >= start else 0)
-                whole = file.read().rpartition(b"\n")[0]
-                self._ends[path] = found.st_ino, file.tell()
+                found = os.fstat(file.fileno())
+                start = start if found.st_ino == inode and found.st_size >= start else 0
+                file.seek(start)
+                whole, end, _ = file.read().rpartition(b"\n")  # what follows is a line that is being written
         except FileNotFoundError:
             return
+        self._ends[path] = found.st_ino, start + len(whole) + len(end)
         for line in whole.splitlines():
             yield json.loads(line)
 
@@ -170,3 +172,13 @@ def _add(queue: Queue, label: Mapping[str, Any]) -> None:
     if pair is not None:
         rater_id = label["rater_id"]
         pair.judgements[rater_id] = max(judgement, pair.judgements.get(rater_id, judgement))
+
+
+def why_no_queue(tables: Tables) -> str:
+    """Return why a home has no pair to judge, and what to do."""
+    if tables.exists(LABELLING_QUEUE):
+        return (
+            "the labelling queue is empty: a day's queue is made of its logged candidates (impressions or "
+            "funnel_sample) beside a subject item or a query, and of the pairs in feedback"
+        )
+    return "there is no labelling queue yet: run a day (adseq run), which materializes labelling_queue"
