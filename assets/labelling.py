@@ -9,7 +9,7 @@ from assets.common.metadata import MODELLING, columns, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import feedback, impressions, items, relevance_labels
-from assets.steps.labelling_queue import write_queue
+from assets.steps.choose_pairs import write_queue
 from ml.relevance.labelling_queue import Reason
 
 GROUP = "relevance"

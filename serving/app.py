@@ -57,13 +57,13 @@ from warehouse.contracts import LandingTable
 from warehouse.forget import forgotten_users
 from warehouse.home import Home
 from warehouse.identity import UserKeys
-from warehouse.labelling import Labelling
 from warehouse.landing import Landing, ManifestError
 from warehouse.live_rows import LiveRows
 from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import FORGOTTEN, served_whole
 from warehouse.online.spend import put_spend
 from warehouse.online.store import StoreError
+from warehouse.queued_pairs import Labelling
 from warehouse.tables import TableDamaged, Tables
 
 logger = logging.getLogger(__name__)

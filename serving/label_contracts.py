@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from serving.contracts import WITH_QUERY, WITH_SUBJECT, Identifier, Message
 from warehouse.contracts import MAXIMUM_LABEL, MINIMUM_LABEL
-from warehouse.labelling import GUIDELINES
+from warehouse.queued_pairs import GUIDELINES
 from warehouse.surfaces import Carries, Surface
 
 MAXIMUM_JUDGEMENTS = 100

@@ -17,8 +17,8 @@ from serving.label_contracts import (
     ShownItem,
 )
 from warehouse.contracts import LandingTable
-from warehouse.labelling import Labelling, Pair, Queue, QueuedPair, why_no_queue
 from warehouse.live_rows import LiveRows
+from warehouse.queued_pairs import Labelling, Pair, Queue, QueuedPair, why_no_queue
 
 
 class NoQueue(LookupError):

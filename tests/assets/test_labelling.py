@@ -11,14 +11,14 @@ from fastapi.testclient import TestClient
 
 import serving.app
 from assets.common.workspace import Workspace
-from assets.steps.labelling_queue import SCORED_CANDIDATES, candidates_of, described_pairs
+from assets.steps.choose_pairs import SCORED_CANDIDATES, candidates_of, described_pairs
 from ml.relevance.candidates import CANDIDATES
 from ml.relevance.labelling_queue import PAIR, QUEUE
 from serving.app import create_app
 from settings import RelevanceSettings, Settings
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
 from tests.flow import Ran
-from warehouse.labelling import LABELLING_QUEUE
+from warehouse.queued_pairs import LABELLING_QUEUE
 from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow

@@ -9,11 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from assets.steps.labelling_queue import described_pairs
+from assets.steps.choose_pairs import described_pairs
 from ml.relevance.labelling_queue import QUEUE
 from warehouse.home import Home
+from warehouse.home_record import HOME_FORMAT, HomeRecord, record_path
 from warehouse.identity import UserKeys
-from warehouse.labelling import LABELLING_QUEUE
+from warehouse.queued_pairs import LABELLING_QUEUE
 from warehouse.tables import Tables
 
 DAY = date(2026, 3, 3)
@@ -43,6 +44,8 @@ def queue(pairs: Sequence[dict[str, Any]] = PAIRS, **changed: Any) -> pl.DataFra
 def home_with_queue(root: Path, rows: pl.DataFrame | None = None, day: date = DAY) -> Home:
     """Write a queue into a home."""
     home = Home(root)
+    if not record_path(home).exists():
+        HomeRecord(format=HOME_FORMAT).write(home)
     UserKeys.of_home(home)  # the secret comes before the first table
     Tables(home.tables).write(LABELLING_QUEUE, queue() if rows is None else rows, {"day": day})
     return home

@@ -20,9 +20,9 @@ from tests.serving.queues import BESIDE_LAMP, BESIDE_RUG, DAY, SEARCHED, home_wi
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
 from warehouse.ingest.arrival import ingest
-from warehouse.labelling import LABELLING_QUEUE
 from warehouse.landing import Landing
 from warehouse.live_rows import LIVE_FILES
+from warehouse.queued_pairs import LABELLING_QUEUE
 from warehouse.tables import Tables
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from warehouse.contracts import MAXIMUM_LABEL, MINIMUM_LABEL, STAGES, RelevanceLabel
-from warehouse.labelling import GUIDELINES
+from warehouse.queued_pairs import GUIDELINES
 from warehouse.world.dynamics import World
 from warehouse.world.market.requests import HOME_FEED, SEARCH, SURFACES
 

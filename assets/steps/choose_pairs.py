@@ -10,7 +10,7 @@ from assets.common.workspace import Workspace
 from ml.relevance.candidates import CANDIDATES
 from ml.relevance.labelling_queue import PAIR, QUEUE, next_pairs
 from warehouse.contracts import ARMS, CATEGORY_SEPARATOR, LandingTable
-from warehouse.labelling import LABELLING_QUEUE
+from warehouse.queued_pairs import LABELLING_QUEUE
 
 SCORED_CANDIDATES = "scored_candidates"
 DESCRIBED = {"title": pl.String(), "category": pl.String(), "price": pl.Float64(), "currency": pl.String()}

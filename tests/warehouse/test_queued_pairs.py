@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from warehouse.contracts import LandingTable
-from warehouse.labelling import LABELLING_QUEUE, Labelling, Pair, why_no_queue
 from warehouse.landing import Landing
+from warehouse.queued_pairs import LABELLING_QUEUE, Labelling, Pair, why_no_queue
 from warehouse.tables import Tables
 
 DAY = date(2026, 3, 3)
