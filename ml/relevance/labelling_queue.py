@@ -8,8 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-PAIR = ("surface", "subject_item_id", "query", "item_id")
-"""The columns that tell pairs of a subject item or a query with a candidate apart."""
+from ml.relevance.judgements import PAIR
 
 STRATA = ("surface", "stage", "content_type", "score_decile")
 DECILES = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import serving.app
-from serving.app import create_app
+from serving.app import LABEL_PAGE, create_app
 from settings import DataSettings, Settings
 from tests.serving.queues import BESIDE_LAMP, BESIDE_RUG, DAY, SEARCHED, home_with_queue, queue
 from warehouse.contracts import LandingTable
@@ -22,10 +23,11 @@ from warehouse.home import Home
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing
 from warehouse.live_rows import LIVE_FILES
-from warehouse.queued_pairs import LABELLING_QUEUE
+from warehouse.queued_pairs import GUIDELINES, LABELLING_QUEUE
 from warehouse.tables import Tables
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -335,3 +337,13 @@ def test_a_file_that_was_replaced_is_read_from_its_start(client: TestClient, hom
 def test_the_queue_has_what_the_table_says() -> None:
     assert queue()["content_type"].to_list() == ["video", None, "shopping"]
     assert queue().select(pl.col("subject_title").null_count()).item() == 1
+
+
+def test_the_page_and_the_document_have_the_same_guidelines() -> None:
+    page, document = LABEL_PAGE.read_text(), (PROJECT / "docs" / "relevance.md").read_text()
+    assert f'id="template">{GUIDELINES}<' in page
+    assert GUIDELINES in document
+    points = re.findall(r"<dt>(\d)</dt><dd><b>([^<]+)</b>([^<]+)</dd>", page)
+    assert [int(point) for point, _, _ in points] == [5, 4, 3, 2, 1]
+    for point, name, meaning in points:
+        assert f"| {point} | {name.lower()} | {meaning} |" in document
