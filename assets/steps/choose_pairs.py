@@ -8,7 +8,8 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from ml.relevance.candidates import CANDIDATES
-from ml.relevance.labelling_queue import PAIR, QUEUE, next_pairs
+from ml.relevance.judgements import PAIR
+from ml.relevance.labelling_queue import QUEUE, next_pairs
 from warehouse.contracts import ARMS, CATEGORY_SEPARATOR, LandingTable
 from warehouse.queued_pairs import LABELLING_QUEUE
 

@@ -13,7 +13,8 @@ import serving.app
 from assets.common.workspace import Workspace
 from assets.steps.choose_pairs import SCORED_CANDIDATES, candidates_of, described_pairs
 from ml.relevance.candidates import CANDIDATES
-from ml.relevance.labelling_queue import PAIR, QUEUE
+from ml.relevance.judgements import PAIR
+from ml.relevance.labelling_queue import QUEUE
 from serving.app import create_app
 from settings import RelevanceSettings, Settings
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.relevance.candidates import CANDIDATES
-from ml.relevance.labelling_queue import PAIR, QUEUE, STRATA, next_pairs, shared_out
+from ml.relevance.judgements import PAIR
+from ml.relevance.labelling_queue import QUEUE, STRATA, next_pairs, shared_out
 
 LABELS = pl.Schema({**{name: pl.String() for name in PAIR}, "rater_id": pl.String()})
 FEEDBACK = pl.Schema({**{name: pl.String() for name in PAIR}, "given_at": pl.Datetime("us", "UTC")})
