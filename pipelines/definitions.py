@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets import advertisers, features, inference, ingest, relevance, reports, retention, sequences, training
+from assets import (
+    advertisers,
+    features,
+    inference,
+    ingest,
+    labelling,
+    relevance,
+    reports,
+    retention,
+    sequences,
+    training,
+)
 from assets import alpha_sweep as sweep
 from assets import publication as online
 from assets.common.resources import WorkspaceResource
@@ -29,6 +40,7 @@ stages = [
     relevance,
     advertisers,
     online,
+    labelling,
     retention,
     sweep,
 ]  # in the order the data flows

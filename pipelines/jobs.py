@@ -47,6 +47,7 @@ DAILY = (
     "advertiser_candidates",
     "online_states",
     "daily_recall",
+    "labelling_queue",
     "retention",
 )
 """Daily partitions, in flow order."""
@@ -59,8 +60,10 @@ REPORTS = (
     "marketplace_report",
     "advertiser_recall_report",
     "daily_recall",
+    "labelling_queue",
 )
-"""The assets of both that only measure. Nothing that is published depends on one, so a failed report stops no day."""
+"""The assets of both that only measure, and the raters' queue. Nothing that is published depends on one, so a failed
+report stops no day."""
 
 
 class ErrorRetryPolicy(dg.RetryPolicy):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.background import BackgroundTask
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from threadpoolctl import threadpool_limits
 
-from serving.answer import answer, history
+from serving.answer import Answered, answer, history
 from serving.contracts import (
     CandidateRequest,
     CandidateResponse,
@@ -35,14 +37,24 @@ from serving.contracts import (
     SpendResponse,
 )
 from serving.follow_publication import Follower
+from serving.funnel_sample import sampled_rows
+from serving.label_contracts import (
+    FeedbackRequest,
+    FeedbackResponse,
+    LabelsRequest,
+    LabelsResponse,
+    NextPairRequest,
+    NextPairResponse,
+)
 from serving.middleware.auth_and_timing import Authorised, Measured, open_to_all
 from serving.middleware.load_shedding import Shedding
-from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, describe, operation_id
+from serving.openapi import ASKED, EVERYWHERE, PLAIN_TEXT, UNAVAILABLE, WITHOUT_A_QUEUE, describe, operation_id
 from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.propose import Proposers
 from serving.publication import Served
 from serving.refresh import add_all
 from serving.take_events import sort_out
+from serving.take_labels import NoQueue, NotQueued, RatersDesk
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.forget import forgotten_users
@@ -54,11 +66,12 @@ from warehouse.online import OnlineStore, open_store
 from warehouse.online.publication import FORGOTTEN, served_whole
 from warehouse.online.spend import put_spend
 from warehouse.online.store import StoreError
-from warehouse.tables import Tables
+from warehouse.queued_pairs import Labelling
+from warehouse.tables import TableDamaged, Tables
 
 logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "ADSEQ_TOKEN"
-PAGE = Path(__file__).with_name("page.html")
+PAGE, LABEL_PAGE = (Path(__file__).with_name(name) for name in ("page.html", "label.html"))
 PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
@@ -70,6 +83,7 @@ class Service:
     follower: Follower
     metrics: ServiceMetrics
     live: LiveRows
+    desk: RatersDesk
     tables: Tables
     keys: UserKeys
     proposers: Proposers
@@ -104,6 +118,16 @@ class Service:
             forgotten = set(forgotten_users(self.tables))
             return {user for user, key in keys.items() if key in forgotten}
 
+    def log_sample(self, served: Served, request: CandidateRequest, answered: Answered) -> None:
+        """Write all candidates of a request into the landing zone. A sample that cannot be written is counted."""
+        now = clock()
+        rows = sampled_rows(served, request, answered, now=now, share=self.settings.relevance.sample_share)
+        try:
+            self.live.append(LandingTable.funnel_sample, rows, now)
+        except (OSError, ManifestError) as error:
+            self.metrics.lost_samples.inc()
+            logger.error("a sample of candidates cannot be written: %s", error)
+
 
 def clock() -> datetime:
     """Return the present instant, in UTC."""
@@ -132,8 +156,19 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         served_whole(store)
         follower = Follower(Path(home.root), store, metrics, settings.serving.follow_seconds)
         follower.start()
-        live, tables = LiveRows(Landing(home.landing)), Tables(home.tables)
-        app.state.service = Service(store, follower, metrics, live, tables, UserKeys.of_home(home), proposers, settings)
+        landing, tables = Landing(home.landing), Tables(home.tables)
+        live = LiveRows(landing)
+        app.state.service = Service(
+            store=store,
+            follower=follower,
+            metrics=metrics,
+            live=live,
+            desk=RatersDesk(Labelling(tables, landing), live, settings.relevance.raters_per_pair),
+            tables=tables,
+            keys=UserKeys.of_home(home),
+            proposers=proposers,
+            settings=settings,
+        )
         yield
         follower.stop()
         proposers.close()
@@ -157,6 +192,7 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
     app.exception_handler(RequestValidationError)(_explained)
     app.exception_handler(StoreError)(_without_store)
     _routes(app)
+    _label_routes(app)
     describe(app, token is not None)
     return app
 
@@ -267,6 +303,58 @@ def _routes(app: FastAPI) -> None:
     def metrics(service: TheService) -> Response:
         """Return counts and times, for Prometheus."""
         return PlainTextResponse(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _label_routes(app: FastAPI) -> None:
+    @app.get("/label", include_in_schema=False)
+    @open_to_all
+    def label_page() -> FileResponse:
+        """Return the page on which raters judge."""
+        return FileResponse(LABEL_PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @app.post("/labels/next", responses=ASKED | WITHOUT_A_QUEUE)
+    def labels_next(request: NextPairRequest, service: TheService) -> NextPairResponse:
+        """Return the next pair of the labelling queue that a rater has not judged and that lacks raters."""
+        with _reading_the_queue():
+            return service.desk.next_pair(request)
+
+    @app.post("/labels", responses=ASKED | WITHOUT_A_QUEUE)
+    def labels(request: LabelsRequest, service: TheService) -> LabelsResponse:
+        """Take a rater's judgements of queued pairs. Each is durable at once; the next day's run reads them."""
+        with _reading_the_queue(), _writing_to_the_landing_zone("labels"):
+            taken = service.desk.take(request, clock())
+        service.metrics.note_labels(taken.accepted - taken.corrected, taken.known, taken.corrected)
+        return taken
+
+    @app.post("/feedback", responses=ASKED)
+    def feedback(request: FeedbackRequest, service: TheService) -> FeedbackResponse:
+        """Take a report that a candidate does not fit its place. After the next day's run raters get the pair first."""
+        now = clock()
+        with _writing_to_the_landing_zone("reports"):
+            row = request.model_dump(mode="json") | {"given_at": now.isoformat()}
+            appended = service.live.append(LandingTable.feedback, [row], now)
+        service.metrics.feedback.labels(request.surface.value).inc(appended.written)
+        return FeedbackResponse(accepted=appended.written, known=1 - appended.written, arrival_day=appended.day)
+
+
+@contextmanager
+def _reading_the_queue() -> Iterator[None]:
+    """Answer 404 without a labelling queue, 422 for a pair that no queue has, 503 where the queue cannot be read."""
+    try:
+        yield
+    except NoQueue as error:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, str(error)) from error
+    except NotQueued as error:
+        rule = "no labelling queue has this pair: judge the pairs that POST /labels/next gives"
+        problem = {"field": f"labels.{error.number}", "rule": rule}
+        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, [problem]) from error
+    except TableDamaged as error:
+        logger.error("the labelling queue cannot be read: %s", error)
+        raise HTTPException(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            "the labelling queue cannot be read: adseq check names the damage",
+            headers={"Retry-After": "5"},
+        ) from error
 
 
 @contextmanager

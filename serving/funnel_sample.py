@@ -33,7 +33,8 @@ def sampled_rows(
     judged, places = answered.judged, {each.row for each in answered.found}
     number = {} if judged is None else {row: at for at, row in enumerate(judged.rows.tolist())}
     dropped = judged.irrelevant() if judged is not None and answered.arm is Arm.production else set()
-    sample, rows = secrets.token_hex(12), {}
+    sample = secrets.token_hex(12)
+    rows: dict[int, dict[str, Any]] = {}
     for each in (each for proposed in answered.lists for each in proposed):
         item = int(served.catalogue.listed[each.row])
         offer = served.catalogue.eligibility.offer(answered.country, each.row)
@@ -45,7 +46,7 @@ def sampled_rows(
             if each.row in places
             else (RANKED, NO_PLACE)
         )
-        row = {
+        row: dict[str, Any] = {
             "sample_id": sample,
             "sampled_at": now.isoformat(),
             "surface": request.surface.value,

@@ -59,6 +59,9 @@ ASKED: dict[int | str, dict[str, Any]] = {
 }
 """Refusals of the operations that take a body."""
 
+WITHOUT_A_QUEUE: dict[int | str, dict[str, Any]] = {404: _refused("No day has made a labelling queue with a pair.")}
+"""The refusal of the operations for raters."""
+
 PLAIN_TEXT: dict[int | str, dict[str, Any]] = {
     200: {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
 }
@@ -82,7 +85,7 @@ def describe(app: FastAPI, asks_for_token: bool) -> None:
 
 def operation_id(route: APIRoute) -> str:
     """Return the name of an operation, which is the operation's path: generated clients use that name."""
-    return route.path.strip("/")
+    return route.path.strip("/").replace("/", "_")
 
 
 def _open_paths(app: FastAPI) -> set[str]:

@@ -63,6 +63,9 @@ class ServiceMetrics:
         self.short = Counter(
             "adseq_short_answers", "Answers with fewer candidates than were asked for", registry=self.registry
         )
+        self.lost_samples = Counter(
+            "adseq_lost_samples", "Samples of candidates that could not be written", registry=self.registry
+        )
         self.store_faults = Counter(
             "adseq_store_faults",
             "Damaged records that counted as missing, by namespace, and states that the store did not take (unwritten)",
@@ -75,6 +78,10 @@ class ServiceMetrics:
             ["generator", "kind"],
             registry=self.registry,
         )
+        self.labels = Counter(
+            "adseq_labels", "Judgements of raters: accepted, corrected, known", ["outcome"], registry=self.registry
+        )
+        self.feedback = Counter("adseq_feedback", "New reports of dissatisfaction", ["surface"], registry=self.registry)
         self.state_age = Histogram(
             "adseq_state_age_seconds", "Age of the states answered from", buckets=AGES, registry=self.registry
         )
@@ -113,6 +120,11 @@ class ServiceMetrics:
     def note_generator(self, source: str, fault: GeneratorFault) -> None:
         """Count an answer that lacks items of a generator."""
         self.generator_faults.labels(source, fault.value).inc()
+
+    def note_labels(self, new: int, known: int, corrected: int) -> None:
+        """Count judgements of raters."""
+        for outcome, number in {"accepted": new, "known": known, "corrected": corrected}.items():
+            self.labels.labels(outcome).inc(number)
 
     def text(self) -> bytes:
         """Return all figures, in Prometheus' format."""

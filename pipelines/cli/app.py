@@ -25,6 +25,8 @@ app = typer.Typer(
 app.add_typer(cli_import.app, name="import")
 exports = typer.Typer(help="Write predictions into a file.", no_args_is_help=True)
 app.add_typer(exports, name="export")
+relevance = typer.Typer(help="Show what raters judge.", no_args_is_help=True)
+app.add_typer(relevance, name="relevance")
 console = Console()
 
 HomeOption = Annotated[
@@ -419,6 +421,28 @@ def export_candidates(
 
         look_at_home(_readable_home(home))
         write(Workspace.from_environment(), out, count, console)
+
+
+@relevance.command("queue")
+@stoppable
+def relevance_queue(
+    home: HomeOption = DEFAULT_HOME,
+    count: Annotated[int, typer.Option("--count", "-k", min=1, help="Pairs to show.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts and the first pairs as JSON.")] = False,
+) -> None:
+    """Show the pairs that raters get next: counts by stratum, how many are judged, the first ones with their titles."""
+    with readable():
+        from pipelines.cli.relevance import queue_figures, queue_of, show_queue
+        from settings import Settings
+
+        chosen, settings = _readable_home(home), Settings()
+        queue = queue_of(chosen)
+        if as_json:
+            import json
+
+            print(json.dumps(queue_figures(queue, settings, count), indent=1))
+            return
+        show_queue(chosen, queue, settings, count=count, console=console)
 
 
 def _home(root: Path, landing: Path | None) -> Home:

@@ -51,7 +51,8 @@ def show_candidates(
         served = Served.newest(home.root, store)
 
         def asked(request: CandidateRequest) -> CandidateResponse:
-            return answer(served, store, request, proposers=proposers, watch=Stopwatch(ServiceMetrics()))
+            watch, share = Stopwatch(ServiceMetrics()), settings.relevance.holdout_share
+            return answer(served, store, request, proposers=proposers, watch=watch, holdout_share=share).response
 
         about = history(served, store, HistoryRequest(user_id=user_id, subject_item_id=subject))
         without = asked(CandidateRequest(user_id=user_id, k=count))

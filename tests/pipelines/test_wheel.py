@@ -145,7 +145,7 @@ def test_a_catalogue_of_three_items_is_trained_published_measured_and_exported(
             request = CandidateRequest(user_id=user, k=10, explain=True)
             found = answer(
                 served, store, request, proposers=Proposers.of(Settings().serving), watch=Stopwatch(ServiceMetrics())
-            ).candidates
+            ).response.candidates
             assert {each.item_id for each in found} == {"i0", "i2"}
     finally:
         store.close()

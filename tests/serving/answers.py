@@ -44,7 +44,7 @@ def answers_of(served: Served, store: OnlineStore, users: list[str]) -> dict[str
                 CandidateRequest(user_id=user, k=20, surface=Surface.related_pins, subject_item_id=subject),
             ),
         ):
-            answered = answer(served, store, request, proposers=proposers, watch=Stopwatch(ServiceMetrics()))
+            answered = answer(served, store, request, proposers=proposers, watch=Stopwatch(ServiceMetrics())).response
             items = [(each.item_id, round(each.score, 4)) for each in answered.candidates]
             found[name] = (answered.basis.value, answered.day.isoformat(), items)
     return found

@@ -39,6 +39,9 @@ TOKEN = "let me in"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
+TAKEN = ("/candidates", "/events", "/history", "/labels/next", "/feedback")
+"""Paths whose examples are taken in every home with a model; a label is taken only for a queued pair."""
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -64,7 +67,7 @@ def guarded(document: Any) -> TestClient:
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-@pytest.mark.parametrize("path", ["/candidates", "/events", "/history", "/health", "/ready", "/metrics"])
+@pytest.mark.parametrize("path", [*TAKEN, "/labels", "/health", "/ready", "/metrics"])
 def test_every_answer_is_one_that_the_document_names(document: Any, path: str, mode: GenerationMode) -> None:
     """Of valid and of invalid requests: status, type, headers and body; and the token is asked for where it says so."""
     [operation] = document[path].values()
@@ -134,7 +137,7 @@ def test_a_generated_client_reads_that_nothing_is_published(generated: ModuleTyp
 
 def test_the_document_shows_an_example_of_every_request_that_the_service_takes(guarded: TestClient) -> None:
     document = guarded.get("/openapi.json").json()
-    for path in ("/candidates", "/events", "/history"):
+    for path in TAKEN:
         operation = document["paths"][path]["post"]
         name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         for example in document["components"]["schemas"][name]["examples"]:

@@ -52,7 +52,8 @@ class Ran:
         self.metrics = ServiceMetrics()
 
     def rows(self, asked: Query | None = None, wanted: int = 10) -> list[int] | None:
-        found = self.proposers.propose(SERVED, asked or query(), wanted, metrics=self.metrics)
+        lists = self.proposers.propose(SERVED, asked or query(), wanted, metrics=self.metrics)
+        found = None if lists is None else self.proposers.blend(lists, wanted)
         return None if found is None else [each.row for each in found]
 
     @property

@@ -33,6 +33,7 @@ READING = {
     "forget": ["forget", "u000001", "--yes"],
     "export candidates": ["export", "candidates", "--out", "{out}/candidates.csv"],
     "tune": ["tune"],
+    "relevance queue": ["relevance", "queue"],
 }
 """Commands that need a home which is there."""
 

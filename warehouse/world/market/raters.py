@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from warehouse.contracts import MAXIMUM_LABEL, MINIMUM_LABEL, STAGES, RelevanceLabel
+from warehouse.queued_pairs import GUIDELINES
 from warehouse.world.dynamics import World
 from warehouse.world.market.requests import HOME_FEED, SEARCH, SURFACES
 
 RATERS = [f"rater-{number}" for number in range(10)]
-TEMPLATE = "guidelines-1"
 CANDIDATES_OF_A_REQUEST = 12
 """Candidates of one request that raters judge; with fewer, an nDCG of one subject or query would say little."""
 
@@ -48,7 +48,7 @@ def rate(
     seen += np.array([bias.get(name, 0.0) for name in judged["rater_id"]])
     return judged.with_columns(
         label=pl.Series(np.clip(np.rint(seen), MINIMUM_LABEL, MAXIMUM_LABEL)).cast(pl.Int32),
-        template=pl.lit(TEMPLATE),
+        template=pl.lit(GUIDELINES),
         labelled_at=pl.col("request_time") + pl.duration(days=1),
         inclusion_probability=world.settings.market.complete_share * pl.col("drawn"),
     ).select(LABEL_COLUMNS)

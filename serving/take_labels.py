@@ -1,0 +1,131 @@
+"""What raters get next, and what becomes of their judgements: new, corrections, or known already."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from serving.label_contracts import (
+    Label,
+    LabelsRequest,
+    LabelsResponse,
+    NextPairRequest,
+    NextPairResponse,
+    QueuedCandidate,
+    ShownItem,
+)
+from warehouse.contracts import LandingTable
+from warehouse.live_rows import LiveRows
+from warehouse.queued_pairs import Labelling, Pair, Queue, QueuedPair, why_no_queue
+
+
+class NoQueue(LookupError):
+    """There is no pair to judge; the message says what to do."""
+
+
+class NotQueued(ValueError):
+    """A judgement is of a pair that no queue has.
+
+    Attributes:
+        number: of the judgement in its request.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class RatersDesk:
+    """Hands out pairs and takes labels, for one process.
+
+    Two processes may hand one pair to more raters than it needs, at the same moment. Each label is kept all the same.
+    """
+
+    labelling: Labelling
+    live: LiveRows
+    raters_per_pair: int
+    _taking: threading.Lock = field(default_factory=threading.Lock)
+
+    def next_pair(self, request: NextPairRequest) -> NextPairResponse:
+        """Return the first pair that lacks raters and that the rater has not judged.
+
+        Raises:
+            NoQueue: no day has made a queue, or every queue is empty.
+        """
+        with self._taking:
+            queue = self._queue()
+            pairs = queue.of_rater(request.rater_id, self.raters_per_pair)
+            waiting = [pair for pair in pairs if pair.row["position"] > request.after]
+            return NextPairResponse(
+                pair=_shown(waiting[0]) if waiting else None,
+                day=queue.day,
+                judged=queue.judged_by(request.rater_id),
+                left=len(pairs),
+            )
+
+    def take(self, request: LabelsRequest, now: datetime) -> LabelsResponse:
+        """Write the judgements of a request to the landing zone, all or none.
+
+        A label that the rater has given to the pair before is known. Another label for the pair is a correction: the
+        newest label of a rater counts.
+
+        Raises:
+            NoQueue: no day has made a queue, or every queue is empty.
+            NotQueued: no queue has the pair of a judgement.
+            OSError, ManifestError: as ``LiveRows.append``.
+        """
+        wanted = {Pair.of(label.model_dump(mode="json")): number for number, label in enumerate(request.labels)}
+        rows: list[dict[str, Any]] = []
+        known = corrected = 0
+        with self._taking:
+            queue = self._queue()
+            for pair, number in wanted.items():
+                label, queued = request.labels[number], queue.pairs.get(pair)
+                before = queued.judgements.get(request.rater_id) if queued is not None else None
+                if before is not None and before.label == label.label:
+                    known += 1
+                    continue
+                logged = queued.row if queued is not None else self.labelling.earlier(pair)
+                if logged is None:
+                    raise NotQueued(number)
+                corrected += before is not None
+                rows.append(_row(request, label, logged, now))
+            appended = self.live.append(LandingTable.relevance_labels, rows, now)
+        return LabelsResponse(accepted=appended.written, known=known, corrected=corrected, arrival_day=appended.day)
+
+    def _queue(self) -> Queue:
+        queue = self.labelling.current()
+        if queue is None:
+            raise NoQueue(why_no_queue(self.labelling.tables))
+        return queue
+
+
+def _row(request: LabelsRequest, label: Label, logged: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return the row of the landing table."""
+    return {
+        **label.model_dump(mode="json"),
+        "rater_id": request.rater_id,
+        "template": request.template,
+        "labelled_at": now.isoformat(),
+        "stage": logged["stage"],
+        "inclusion_probability": logged["inclusion_probability"],
+    }
+
+
+def _shown(pair: QueuedPair) -> QueuedCandidate:
+    row = pair.row
+    subject = None
+    if row["subject_item_id"] is not None:
+        described = {name: row[f"subject_{name}"] for name in ("title", "category", "price", "currency")}
+        subject = ShownItem(item_id=row["subject_item_id"], **described)
+    candidate = ShownItem(**{name: row[name] for name in ShownItem.model_fields})
+    return QueuedCandidate(
+        position=row["position"],
+        surface=row["surface"],
+        subject=subject,
+        query=row["query"],
+        candidate=candidate,
+    )
