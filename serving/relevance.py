@@ -67,13 +67,15 @@ class RelevanceScorer:
     """The relevance model of a publication over the publication's catalogue.
 
     Attributes:
-        cells: surface -> [catalogue rows] cell of calibration. thresholds: [catalogue rows] of the trim.
+        cells: surface -> the cells of calibration. cell: [catalogue rows] place of the item's cell in them.
+        thresholds: [catalogue rows] of the trim.
         listed: [index rows] catalogue row.
     """
 
     model: RelevanceModel
     catalogue: PairCatalogue
-    cells: dict[Surface, pl.Series]
+    cells: dict[Surface, list[str]]
+    cell: NDArray[np.int64]
     thresholds: NDArray[np.float64]
     listed: NDArray[np.int64]
 
@@ -106,9 +108,11 @@ class RelevanceScorer:
             content_types=CONTENT_TYPES,
             buckets=artifact.settings.features.category_buckets,
         )
-        types = frame.select("content_type")
-        cells = {surface: cells_of(types.with_columns(surface=pl.lit(surface.value))) for surface in Surface}
-        return cls(model, catalogue, cells, model.threshold_of(frame["content_type"]), listed)
+        types = frame.select("content_type").unique().sort("content_type")
+        cells = {surface: cells_of(types.with_columns(surface=pl.lit(surface.value))).to_list() for surface in Surface}
+        cell = frame["content_type"].rank("dense").fill_null(0).to_numpy().astype(np.int64)
+        cell -= 0 if types["content_type"].has_nulls() else 1  # null, where there is one, sorts first
+        return cls(model, catalogue, cells, cell, model.threshold_of(frame["content_type"]), listed)
 
     def place(self, surface: Surface, subject: int | None, query: str | None) -> Traits | None:
         """Return what a request is about: its subject item (catalogue row) or its query; None where it has neither."""
@@ -123,12 +127,12 @@ class RelevanceScorer:
         index_rows = np.array(rows, np.int64)
         items = self.listed[index_rows]
         features = pair_features(place, self.catalogue.items.take(items))
-        cells = self.cells[surface].gather(items)
-        trim = self.model.trim.of(features, cells)
+        cells, cell = self.cells[surface], self.cell[items]
+        trim = self.model.trim.of_codes(features, cells, cell)
         return Judged(
             rows=index_rows,
             features=features,
             trim_score=trim,
-            relevance=self.model.auction.of(features, cells),
+            relevance=self.model.auction.of_codes(features, cells, cell),
             passes=trim >= self.thresholds[items],
         )

@@ -6,8 +6,9 @@ of all cells together: with n labels it counts n / (n + ``pooled_labels``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -99,11 +100,20 @@ class Calibration:
         Args:
             scores, cells: [candidates].
         """
+        names = cells.unique().sort()
+        return self.of_codes(scores, names.to_list(), names.search_sorted(cells).to_numpy())
+
+    def of_codes(self, scores: Values, names: Sequence[str], codes: NDArray[np.integer[Any]]) -> Values:
+        """Return the calibrated scores [candidates] as ``of`` does, of cells that are numbered.
+
+        Args:
+            names: cells. codes: [candidates] the place of each candidate's cell in ``names``.
+        """
         calibrated = self.pooled.of(scores)
-        for cell in cells.unique():
-            own = self.cells.get(cell)
+        for code in np.unique(codes):
+            own = self.cells.get(names[code])
             if own is not None:
-                rows = (cells == cell).to_numpy()
+                rows = codes == code
                 calibrated[rows] += own.weight * (own.curve.of(scores[rows]) - calibrated[rows])
         return calibrated
 

@@ -31,21 +31,26 @@ class CategoryMeans:
 
     Attributes:
         row_of: node of the tree, as a path -> row.
+        buckets: [rows, CATEGORY_LEVELS] of the nodes of the path, root first, 0 = none.
         graph, given, text: [rows, width] means of unit rows. log_price: [rows], NaN without a price.
     """
 
     row_of: dict[str, int]
+    buckets: NDArray[np.int64]
     graph: Values
     given: Values
     text: Values
     log_price: Values
 
     @classmethod
-    def of(cls, paths: pl.Series, *, graph: Values, given: Values, text: Values, log_price: Values) -> CategoryMeans:
+    def of(
+        cls, paths: pl.Series, *, graph: Values, given: Values, text: Values, log_price: Values, buckets: int
+    ) -> CategoryMeans:
         """Return the means over the items under each node; a vector of zeros or a price of NaN does not count.
 
         Args:
             paths: [items] category paths. graph, given, text: [items, width]. log_price: [items].
+            buckets: of the hash of category nodes.
         """
         member = pl.DataFrame({"item": np.arange(len(paths)), "node": category_nodes(paths)}).explode("node")
         member = member.drop_nulls("node")
@@ -57,6 +62,7 @@ class CategoryMeans:
         price = groups.means(np.nan_to_num(log_price)[:, None], priced)[:, 0]
         return cls(
             row_of,
+            buckets=_buckets_of(pl.concat([pl.Series([None], dtype=pl.String), nodes]), buckets),
             graph=groups.means(graph, _known(graph)),
             given=groups.means(given, _known(given)),
             text=groups.means(text, _known(text)),
@@ -68,21 +74,22 @@ class CategoryMeans:
         found = paths.str.split(">").list.eval(pl.element().str.strip_chars()).list.join(" > ")
         return found.replace_strict(self.row_of, default=0, return_dtype=pl.Int64).fill_null(0).to_numpy()
 
-    def first_known(self, names: Iterable[str]) -> str | None:
-        """Return the first of ``names`` that is a node of the category tree; None without one."""
-        return next((name for name in names if name in self.row_of), None)
-
-    def buckets_of(self, paths: pl.Series, buckets: int) -> NDArray[np.int64]:
-        """Return the buckets of the nodes of each path [paths, CATEGORY_LEVELS], root first, 0 = none."""
-        nodes = category_nodes(paths)
-        levels = [nodes.list.get(level, null_on_oob=True) for level in range(CATEGORY_LEVELS)]
-        return np.concatenate([hash_column(level, buckets) for level in levels], axis=1)
+    def first_known(self, names: Iterable[str]) -> int:
+        """Return the row of the first of ``names`` that is a node of the category tree; 0 without one."""
+        return next((self.row_of[name] for name in names if name in self.row_of), 0)
 
 
 def split_content(content: Values, widths: ContentWidths) -> tuple[Values, Values]:
     """Return the graph part and the given part of contents, unit or zero rows."""
     graph, given = content[:, : widths.graph], content[:, widths.graph : widths.graph + widths.given]
     return unit_rows(graph), unit_rows(given)
+
+
+def _buckets_of(paths: pl.Series, buckets: int) -> NDArray[np.int64]:
+    """Return the buckets of the nodes of each path [paths, CATEGORY_LEVELS], root first, 0 = none."""
+    nodes = category_nodes(paths)
+    levels = [nodes.list.get(level, null_on_oob=True) for level in range(CATEGORY_LEVELS)]
+    return np.concatenate([hash_column(level, buckets) for level in levels], axis=1)
 
 
 def _known(vectors: Values) -> NDArray[np.bool_]:

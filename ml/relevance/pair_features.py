@@ -140,7 +140,7 @@ class PairCatalogue:
         graph, given = split_content(features.content, widths)
         words, paths = text.vectors_of(catalogue["title"]), catalogue["category_path"]
         log_price = np.log1p(catalogue["amount"].cast(pl.Float64).fill_null(np.nan).to_numpy()).astype(np.float32)
-        means = CategoryMeans.of(paths, graph=graph, given=given, text=words, log_price=log_price)
+        means = CategoryMeans.of(paths, graph=graph, given=given, text=words, log_price=log_price, buckets=buckets)
         row = means.rows_of(paths)
         items = Traits(
             category=features.category,
@@ -169,11 +169,11 @@ class PairCatalogue:
         for number, pairs in enumerate(pairs[:MAXIMUM_INTERESTS] for pairs in named):
             interests[number, : len(pairs)] = [bucket(name, self.buckets, 0) for name, _ in pairs]
             confidence[number, : len(pairs)] = [weight for _, weight in pairs]
-        paths = pl.Series([self.categories.first_known(name for name, _ in pairs) for pairs in named], dtype=pl.String)
-        words, row = self.text.vectors_of(queries), self.categories.rows_of(paths)
+        row = np.array([self.categories.first_known(name for name, _ in pairs) for pairs in named], np.int64)
+        words = self.text.vectors_of(queries)
         style = _beyond(words, self.categories.text[row])
         return Traits(
-            category=self.categories.buckets_of(paths, self.buckets),
+            category=self.categories.buckets[row],
             interests=interests,
             confidence=confidence.astype(np.float32),
             given=unit_rows(self.categories.given[row]),

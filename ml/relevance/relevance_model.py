@@ -8,7 +8,7 @@ the auction's score is the expected relevance, 0 (label 1) to 1 (label 5).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,10 @@ class Trees:
     def of(self, features: NDArray[np.float32], cells: pl.Series) -> Values:
         """Return the calibrated scores [candidates]."""
         return self.calibration.of(self.raw(features), cells)
+
+    def of_codes(self, features: NDArray[np.float32], names: Sequence[str], codes: NDArray[np.integer[Any]]) -> Values:
+        """Return the calibrated scores [candidates]; ``names`` and ``codes`` as ``Calibration.of_codes``."""
+        return self.calibration.of_codes(self.raw(features), names, codes)
 
 
 @dataclass(frozen=True)
