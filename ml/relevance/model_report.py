@@ -138,8 +138,8 @@ def measures_frame(measured: Mapping[str, ModelMeasures]) -> pl.DataFrame:
 def mean_ndcg(scores: Values, judged: JudgedPairs) -> float:
     """Return nDCG@10 of scores, mean over subjects and queries with at least ``LEAST_PAIRS`` judged candidates.
 
-    The gain of a candidate is 2^label - 1, with the mean label of its raters; a candidate at place i counts
-    1 / log2(1 + i). A place whose candidates all have one label has no order, and is left out. NaN without a place.
+    The gain of a candidate is 2^(label - 1) - 1, 0 for label 1, with the mean label of its raters; a candidate at place
+    i counts 1 / log2(1 + i). A place whose candidates all have one label has no order, and is left out. NaN without a place.
 
     Source: Burges et al., 2005, "Learning to Rank using Gradient Descent" (gain and discount).
 
@@ -150,7 +150,7 @@ def mean_ndcg(scores: Values, judged: JudgedPairs) -> float:
     for rows in _lists(judged):
         _, first, owner = np.unique(judged.pair[rows], return_index=True, return_inverse=True)
         label = np.bincount(owner, judged.label[rows]) / np.bincount(owner)
-        gain = 2**label - 1
+        gain = 2 ** (label - 1) - 1
         discount = 1 / np.log2(np.arange(2, 2 + min(K, len(gain))))
         ranked = gain[np.argsort(-scores[rows][first], kind="stable")][:K]
         found.append(float(ranked @ discount) / float(np.sort(gain)[::-1][:K] @ discount))
