@@ -12,6 +12,7 @@ from assets.common.workspace import Workspace
 from assets.steps.advertiser_arms import lists_of_advertisers
 from assets.steps.comparison import VersionComparison
 from assets.steps.contextual_answers import contextual_answers
+from assets.steps.trimmed_arm import trimmed_lists
 from warehouse.world import Arm, run_arms
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ def arm_outcomes(workspace: Workspace, compared: VersionComparison) -> pl.DataFr
     nothing = pl.DataFrame(schema={"request_id": pl.String, "item_id": pl.String, "rank": pl.Int64})
     of_advertisers = lists_of_advertisers(workspace, compared, answers)
 
+    trimmed = trimmed_lists(workspace, compared, answers)
+
     def lists_of(arm: ModelName | ListArm) -> RankedLists | None:
+        if arm is ListArm.trimmed:
+            return trimmed
         return of_advertisers.get(arm) if isinstance(arm, ListArm) else answers.lists.get(arm)
 
     arms = [Arm(arm.value, answers.as_proposals(lists, DEPTH)) for arm in ARMS if (lists := lists_of(arm)) is not None]

@@ -31,7 +31,7 @@ COUNTS = (
 )
 FIRST, SECOND = ModelName.contextual.value, ModelName.sequential.value
 """The arms whose ratios have names of their own: the model with the live context, and its predecessor."""
-BESIDE_FIRST = (ListArm.with_contextual.value, ModelName.contextual_cross_attention.value)
+BESIDE_FIRST = (ListArm.with_contextual.value, ListArm.trimmed.value, ModelName.contextual_cross_attention.value)
 """The arms that are ``FIRST`` with one change: what the change adds is their ratios over ``FIRST``."""
 
 
@@ -175,6 +175,10 @@ def _rows(outcomes: pl.DataFrame, segment: Segment, group: str, *, samples: int,
                 ReportRow.of(arm, over(metric, FIRST), interval, segment=segment, group=group)
                 for metric, interval in _compared(measured, arm, FIRST, weights).items()
             ]
+        if arm == ListArm.trimmed and FIRST in measured:
+            lift = roas_lift(sums, measured[FIRST])
+            ratio = Interval(1 + lift.estimate, 1 + lift.low, 1 + lift.high)
+            rows.append(ReportRow.of(arm, "roas_ratio", ratio, segment=segment, group=group))
         if arm != WITHOUT_A_MODEL and WITHOUT_A_MODEL in measured:
             lift = roas_lift(sums, measured[WITHOUT_A_MODEL])
             rows.append(ReportRow.of(arm, over("roas_lift", WITHOUT_A_MODEL), lift, segment=segment, group=group))

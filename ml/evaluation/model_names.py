@@ -150,10 +150,12 @@ class LabelledName(StrEnum):
 
 
 class ListArm(LabelledName):
-    """The arms of the market whose candidates come from the service's advertiser generator, alone or beside a model."""
+    """The arms of the market whose candidates are not one model's: of the service's advertiser generator, alone or
+    beside the contextual model, and the contextual model's candidates after the relevance trim."""
 
     advertiser_lists = "advertiser_lists", "advertiser lists"
     with_contextual = "contextual_and_advertiser_lists", "contextual and advertiser lists"
+    trimmed = "trimmed", "contextual, irrelevant items trimmed"
 
 
 ARMS: tuple[ModelName | ListArm, ...] = (
@@ -165,6 +167,7 @@ ARMS: tuple[ModelName | ListArm, ...] = (
     ModelName.contextual_cross_attention,
     ListArm.advertiser_lists,
     ListArm.with_contextual,
+    ListArm.trimmed,
     ModelName.oracle,
 )
 """The models and lists whose candidates run through the market of the synthetic world, an arm each."""

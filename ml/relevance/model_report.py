@@ -139,7 +139,8 @@ def mean_ndcg(scores: Values, judged: JudgedPairs) -> float:
     """Return nDCG@10 of scores, mean over subjects and queries with at least ``LEAST_PAIRS`` judged candidates.
 
     The gain of a candidate is 2^(label - 1) - 1, 0 for label 1, with the mean label of its raters; a candidate at place
-    i counts 1 / log2(1 + i). A place whose candidates all have one label has no order, and is left out. NaN without a place.
+    i counts 1 / log2(1 + i). A subject or query whose candidates all have one label has no order, and is left out. NaN
+    without a subject or query.
 
     Source: Burges et al., 2005, "Learning to Rank using Gradient Descent" (gain and discount).
 
