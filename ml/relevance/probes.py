@@ -19,14 +19,12 @@ PROBES = pl.Schema(
         "subject_item_id": pl.String(),
         "query": pl.String(),
         "user_id": pl.String(),
-        "other_user_id": pl.String(),
         "stratum": pl.String(),
         "weight": pl.Float64(),
     }
 )
 FEWEST_IN_A_STRATUM = 2
 """Probes without which a stratum has no spread of its own."""
-PLACES = 2.0**64
 
 
 def population(requests: pl.DataFrame, categories: pl.DataFrame) -> pl.DataFrame:
@@ -70,8 +68,7 @@ def draw_probes(
             the mean of the others. Without spreads a stratum's share is its size.
 
     Returns:
-        ``PROBES``: the weights add up to 1 and are equal within a stratum; other_user_id is another user of the log
-        (null: the log has a single user), for comparisons of users at one place.
+        ``PROBES``: the weights add up to 1 and are equal within a stratum.
     """
     if known.is_empty():
         return PROBES.to_frame()
@@ -88,11 +85,7 @@ def draw_probes(
         .filter(pl.int_range(pl.len()).over("stratum") < pl.col("drawn"))
         .with_columns(weight=pl.col("size") / len(known) / pl.col("drawn"))
     )
-    users = known["user_id"].unique().sort()
-    own = drawn["user_id"].replace_strict(users, range(len(users)), return_dtype=pl.Int64).to_numpy()
-    step = 1 + (drawn["place"].to_numpy() * PLACES % max(len(users) - 1, 1)).astype(np.int64)
-    other = users.gather((own + step) % len(users)) if len(users) > 1 else pl.Series([None] * len(drawn))
-    return drawn.with_columns(other_user_id=other).select(PROBES.names()).cast(PROBES)
+    return drawn.select(PROBES.names()).cast(PROBES)
 
 
 def allocate(sizes: NDArray[np.float64], spreads: NDArray[np.float64], number: int) -> NDArray[np.int64]:
@@ -125,6 +118,6 @@ def _hashes(known: pl.DataFrame, seed: int) -> list[float]:
     salt = seed.to_bytes(8, "little", signed=True)
     columns = known.select([*PLACE, "user_id"]).rows()
     return [
-        int.from_bytes(blake2b(repr(each).encode(), digest_size=8, salt=salt).digest(), "little") / PLACES
+        int.from_bytes(blake2b(repr(each).encode(), digest_size=8, salt=salt).digest(), "little") / 2.0**64
         for each in columns
     ]
