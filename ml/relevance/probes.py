@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-PLACE = ("surface", "subject_item_id", "query")
+from ml.relevance.judgements import PAIR
+
+PLACE = PAIR[:-1]
 """What a request is made beside."""
 BANDS = ("rare", "middle", "frequent")
 """Popularity of a place: a third of the requests each."""
