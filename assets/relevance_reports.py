@@ -110,9 +110,9 @@ def relevance_scrape(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     deps=[scored_candidates],
     kinds={"polars", "matplotlib"},
     owners=[MODELLING],
-    description="The day's candidates against those of the days before, by surface, content type and relevance version: "
-    "coverage and distribution of each feature, distribution of the scores, trim rate. The checks warn, and stop "
-    "nothing. Bounds: settings `relevance`, and wider where a cell has few requests.",
+    description="The day's candidates against those of the days before, by surface, content type and relevance "
+    "version: coverage and distribution of each feature, distribution of the scores, trim rate. The checks warn, and "
+    "stop nothing. Bounds: settings `relevance`, and wider where a cell has few requests.",
     metadata=columns(
         surface="String",
         content_type="String",

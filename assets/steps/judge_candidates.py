@@ -57,4 +57,8 @@ def _scored(workspace: Workspace, day: date, pairs: pl.DataFrame, *, needed: boo
     known = pl.Series(described)
     scores = model.scores(features, typed.filter(known))
     rows = typed.with_row_index("pair").filter(known).select("pair", trim_score=scores.trim, relevance=scores.relevance)
-    return typed.with_row_index("pair").join(rows, on="pair", how="left", maintain_order="left").drop("pair", "content_type")
+    return (
+        typed.with_row_index("pair")
+        .join(rows, on="pair", how="left", maintain_order="left")
+        .drop("pair", "content_type")
+    )

@@ -1,4 +1,4 @@
-"""The figures of relevance of each day: report rows in the table ``relevance_metrics``, a partition a day and report."""
+"""The figures of relevance: report rows in the table ``relevance_metrics``, a partition a day and report."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ def report_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -
     write_metrics(workspace, day, RelevanceReport.model, _model_rows(measures))
     pictures = {"gap_to_holdout": gap_picture(workspace, day)}
     if len(fractions):
-        pictures |= {f"funnel_by_{segment}": funnel_chart(fractions, segment) for segment in ("category", "content_type")}
+        pictures |= {
+            f"funnel_by_{segment}": funnel_chart(fractions, segment) for segment in ("category", "content_type")
+        }
     if len(measures):
         pictures["calibration"] = calibration_curves(_curves(measures))
     weeks = _weeks(workspace, day)
@@ -130,7 +132,10 @@ def _model_rows(measures: pl.DataFrame) -> list[ReportRow]:
             "labels": row["labels"],
         }
         if segment is Segment.all:
-            figures |= {"trim.label1_trimmed": row["irrelevant_trimmed"], "trim.label4_trimmed": row["relevant_trimmed"]}
+            figures |= {
+                "trim.label1_trimmed": row["irrelevant_trimmed"],
+                "trim.label4_trimmed": row["relevant_trimmed"],
+            }
         rows += rows_of(MODEL, {f"{prefix}{name}": value for name, value in figures.items()}, kind, group)
     return rows
 
@@ -167,9 +172,11 @@ def _weeks(workspace: Workspace, day: date) -> pl.DataFrame:
     )
     weeks = fractions["week"].unique().sort().to_list()
     inventories = [_inventory(workspace, min(week + timedelta(days=6), day)).with_columns(week=week) for week in weeks]
-    return fractions.join(pl.concat(inventories), on=["week", "category"], how="left").with_columns(
-        pl.col("inventory").fill_null(0)
-    ).sort("week", "category")
+    return (
+        fractions.join(pl.concat(inventories), on=["week", "category"], how="left")
+        .with_columns(pl.col("inventory").fill_null(0))
+        .sort("week", "category")
+    )
 
 
 def _inventory(workspace: Workspace, day: date) -> pl.DataFrame:

@@ -126,9 +126,9 @@ def _logged(workspace: Workspace, day: date) -> tuple[pl.DataFrame, pl.DataFrame
     beside = rows.filter(subject.is_not_null()).select(PLACE).unique()
     of_subjects = beside.join(items, left_on="subject_item_id", right_on="item_id", how="left")
     answered = rows.filter(subject.is_null()).join(items, on="item_id", how="left").drop_nulls("category")
-    of_queries = (
-        answered.group_by(*PLACE, "category").len().sort("len", "category", descending=[True, False])
-    ).unique(PLACE, keep="first", maintain_order=True)
+    of_queries = (answered.group_by(*PLACE, "category").len().sort("len", "category", descending=[True, False])).unique(
+        PLACE, keep="first", maintain_order=True
+    )
     categories = pl.concat([each.select(*PLACE, "category") for each in (of_subjects, of_queries)])
     return rows.drop("item_id"), categories
 
@@ -153,4 +153,6 @@ def _spreads(workspace: Workspace, day: date) -> dict[str, float]:
         return {}
     earlier = workspace.tables.scan(RELEVANCE_SCRAPE).filter(pl.col("day") < day, pl.col("day") >= day - SPREAD_DAYS)
     gap = (pl.col("production") - pl.col("holdout")) / pl.col("holdout").mean()
-    return dict(earlier.group_by("stratum").agg(gap.std().alias("spread")).drop_nulls().sort("stratum").collect().rows())
+    return dict(
+        earlier.group_by("stratum").agg(gap.std().alias("spread")).drop_nulls().sort("stratum").collect().rows()
+    )
