@@ -90,10 +90,9 @@ def rater_agreement(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
 )
 @needs_items
 def relevance_scrape(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    lists = service_lists(workspace)
-    found = None if lists is None else scrape_relevance(workspace, date.fromisoformat(context.partition_key), lists)
+    found = scrape_relevance(workspace, date.fromisoformat(context.partition_key), service_lists(workspace))
     if found is None:
-        why = "no request beside an item or of a search is logged, or the service knows no holdout"
+        why = "no request beside an item or of a search has been logged"
         return dg.MaterializeResult(metadata={"probes": 0, "why": why})
     return dg.MaterializeResult(
         metadata={

@@ -6,7 +6,7 @@ probe easy or hard. A difference is relative: production over holdout, less 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
@@ -36,8 +36,8 @@ Judging = Callable[[pl.DataFrame], pl.DataFrame]
 class Lists(Protocol):
     """A service that answers probes."""
 
-    def __call__(self, probes: pl.DataFrame, arm: str, /) -> Sequence[Sequence[str]]:
-        """Return the item ids that each probe gets, best first; ``probes`` have ``PLACE`` and user_id."""
+    def __call__(self, probes: pl.DataFrame, /) -> Mapping[str, Sequence[Sequence[str]]]:
+        """Return the item ids that each probe gets under each arm, best first; probes have ``PLACE`` and user_id."""
         ...
 
 
@@ -188,9 +188,9 @@ def stratified_error(values: Values, share: Values, of_stratum: NDArray[np.int64
 
 def scrape(probes: pl.DataFrame, lists: Lists, judging: Judging) -> Scrape:
     """Ask every probe under both arms, and measure the answers."""
+    answered = lists(probes)
     listed = [
-        _listed(probes, lists(probes, arm)).with_columns(arm=pl.lit(arm)).select(LISTED)
-        for arm in (PRODUCTION, HOLDOUT)
+        _listed(probes, answered[arm]).with_columns(arm=pl.lit(arm)).select(LISTED) for arm in (PRODUCTION, HOLDOUT)
     ]
     measured = measure(pl.concat(listed), judging)
     numbers = pl.DataFrame({"probe": np.arange(len(probes))})

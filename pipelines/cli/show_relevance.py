@@ -33,8 +33,8 @@ def show_relevance(home: Home, console: Console) -> None:
     rows = relevance_rows(tables)
     if not rows:
         console.print(
-            "Nothing about relevance has been measured yet. A day measures it: adseq run. Labels come from the service's "
-            "page /label, or from relevance_labels in the landing zone.",
+            "Nothing about relevance has been measured yet. A day measures it: adseq run. Labels come from the "
+            "service's page /label, or from relevance_labels in the landing zone.",
             soft_wrap=True,
         )
         return
@@ -101,15 +101,15 @@ def _raters(tables: Tables, found: Figures) -> list[str]:
 
 
 def _precision(found: Figures) -> list[str]:
-    within, smallest, probes = (
-        found.get((Segment.all, "", name))
-        for name in ("aa.within_1_percent", "aa.smallest_detectable_change", "probes")
-    )
-    if within is None or smallest is None or probes is None or None in (within.value, smallest.value, probes.value):
+    names = ("aa.within_1_percent", "aa.smallest_detectable_change", "probes")
+    rows = [found.get((Segment.all, "", name)) for name in names]
+    values = [row.value for row in rows if row is not None and row.value is not None]
+    if len(values) < len(names):
         return []
+    within, smallest, probes = values
     return [
-        f"Precision: {within.value:.1%} of the A/A comparisons of {probes.value:,.0f} probes differ by 1 % at most; the "
-        f"smallest change that can be detected is {smallest.value:.2%}."
+        f"Precision: {within:.1%} of the A/A comparisons of {probes:,.0f} probes differ by 1 % at most; the smallest "
+        f"change that can be detected is {smallest:.2%}."
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -58,8 +58,9 @@ class SimulatedService:
     def __init__(self, trim: float = 0.15, change: float = 0.0) -> None:
         self.trim, self.change = trim, change
 
-    def __call__(self, probes: pl.DataFrame, arm: str) -> Sequence[Sequence[str]]:
-        return [self.answer(*row, arm=arm) for row in probes.select(*PLACE, "user_id").rows()]
+    def __call__(self, probes: pl.DataFrame) -> Mapping[str, Sequence[Sequence[str]]]:
+        rows = probes.select(*PLACE, "user_id").rows()
+        return {arm: [self.answer(*row, arm=arm) for row in rows] for arm in (PRODUCTION, HOLDOUT)}
 
     def answer(self, surface: str, subject: str | None, query: str | None, user: str, *, arm: str) -> list[str]:
         place = subject or query
@@ -96,9 +97,9 @@ def test_measures_by_hand() -> None:
         relevant, gain = zip(*(judged[item] for item in pairs["item_id"]), strict=True)
         return pairs.with_columns(relevant=pl.Series(relevant), gain=pl.Series(gain), judge=pl.lit("model"))
 
-    def lists(asked: pl.DataFrame, arm: str) -> list[list[str]]:
+    def lists(asked: pl.DataFrame) -> dict[str, list[list[str]]]:
         answers = {HOLDOUT: ["b", "unknown", "c"], PRODUCTION: ["a", "b"]}
-        return [answers[arm] if query == "lamp" else [] for query in asked["query"]]
+        return {arm: [found if query == "lamp" else [] for query in asked["query"]] for arm, found in answers.items()}
 
     found = scrape(probes, lists, judging)
     ideal = 31 + 7 / np.log2(3) + 1 / np.log2(4)  # a, c, b of all lists of the place: labels 5, 3 and 1
