@@ -415,6 +415,23 @@ class RelevanceSettings(Group):
         ge=0,
         description="Loss of nDCG@10, or gain of the calibration error, up to which a new relevance model is deployed.",
     )
+    probes: int = Field(
+        20_000,
+        ge=100,
+        description="Requests that the daily scrape asks under production and holdout; all, where fewer are logged.",
+    )
+    label_days: int = Field(28, ge=1, description="Days of arrival of the labels whose raters are compared.")
+    funnel_days: int = Field(7, ge=1, description="Days of the fraction relevant through the funnel.")
+    watched_days: int = Field(7, ge=3, description="Days before, against which monitoring holds a day.")
+    coverage_bound: float = Field(
+        0.1, gt=0, lt=1, description="Share of the coverage of a feature whose loss warns, where chance explains less."
+    )
+    stability_bound: float = Field(
+        0.2, gt=0, description="Population stability index of a feature or score above which monitoring warns."
+    )
+    trim_rate_bound: float = Field(
+        0.1, gt=0, lt=1, description="Change of the share that the trim drops above which monitoring warns."
+    )
 
 
 class AdvertiserSettings(Group):

@@ -48,6 +48,10 @@ DAILY = (
     "online_states",
     "daily_recall",
     "labelling_queue",
+    "rater_agreement",
+    "relevance_scrape",
+    "relevance_monitoring",
+    "relevance_report",
     "retention",
 )
 """Daily partitions, in flow order."""
@@ -61,6 +65,10 @@ REPORTS = (
     "advertiser_recall_report",
     "daily_recall",
     "labelling_queue",
+    "rater_agreement",
+    "relevance_scrape",
+    "relevance_monitoring",
+    "relevance_report",
 )
 """The assets of both that only measure, and the raters' queue. Nothing that is published depends on one, so a failed
 report stops no day."""

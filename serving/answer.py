@@ -76,9 +76,24 @@ def answer(
     Args:
         holdout_share: share of the users whose candidates are not trimmed.
     """
+    key = served.keys.key(request.user_id).encode()
+    arm = arm_of(key, holdout_share)
+    return answer_under(served, store, request, key=key, arm=arm, proposers=proposers, watch=watch)
+
+
+def answer_under(
+    served: Served,
+    store: OnlineStore,
+    request: CandidateRequest,
+    *,
+    key: bytes,
+    arm: Arm,
+    proposers: Proposers,
+    watch: Stopwatch,
+) -> Answered:
+    """Return the candidates for one request of the user with a key, under an arm, as ``answer``."""
     now = datetime.now(UTC)
     with watch.stage(Stage.store):
-        key = served.keys.key(request.user_id).encode()
         user = read_user(store, served.publication, key)
     watch.metrics.note_damaged(user.damaged)
     if user.is_behind:
@@ -97,7 +112,7 @@ def answer(
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
         query = Query(user, vector, allowed, request.filters.country or demographics.country)
-        trim = _trim(served, request, place, arm_of(key, holdout_share))
+        trim = _trim(served, request, place, arm)
         wanted = request.k if trim is None else SPARE * request.k
         lists = None
         if basis is not Basis.popularity:
@@ -110,7 +125,7 @@ def answer(
     with watch.stage(Stage.response):
         found = kept[0][: request.k] if basis is Basis.popularity else proposers.blend(kept, request.k)
         response = _response(served, request, query, place=place, basis=basis, found=found, judged=judged)
-    return Answered(response, lists, found, judged, arm_of(key, holdout_share), query.country)
+    return Answered(response, lists, found, judged, arm, query.country)
 
 
 def _trim(served: Served, request: CandidateRequest, place: Place, arm: Arm) -> Trim | None:

@@ -50,6 +50,7 @@ class Protocol(StrEnum):
     context = "context"  # requests beside an item in the newest window
     advertiser = "advertiser"  # next advertisers of users with conversions in the newest window
     market = "market"  # candidates of each generator on their way through the funnel, in the newest window
+    relevance = "relevance"  # relevance of candidates: its labels, its model, the funnel, and the gap to the holdout
     daily = "daily"  # the conversions of a day, by the states of the day before
 
 
@@ -60,6 +61,8 @@ class Segment(StrEnum):
     surface = "surface"
     country = "country"
     content_type = "content_type"
+    cell = "cell"  # a surface and a content type; the group is "<surface>.<content type>"
+    category = "category"  # the first level of the path
     conversion = "conversion"
     history_length = "history_length"
     novelty = "novelty"  # whether the user has been with the advertiser before
@@ -95,12 +98,14 @@ class ReportRow:
     def name(self, protocol: Protocol) -> str:
         """Return the full name of the figure in the run of its model.
 
-        A surface stands in the name by itself, any other segment with its kind.
+        A surface, and a surface with a content type, stand in the name by themselves, any other segment with its kind.
 
         >>> ReportRow("contextual", "recall@10", 0.5, segment=Segment.surface, group="search").name(Protocol.context)
         'context.search.recall@10'
         >>> ReportRow("contextual", "recall@10", 0.5, segment=Segment.country, group="US").name(Protocol.item)
         'item.country.US.recall@10'
+        >>> ReportRow("model", "ece", 0.01, segment=Segment.cell, group="search.video").name(Protocol.relevance)
+        'relevance.search.video.ece'
         """
         return ".".join([protocol.value, *self._surface, *self._group, self.metric])
 
@@ -121,11 +126,13 @@ class ReportRow:
 
     @property
     def _surface(self) -> list[str]:
+        if self.segment is Segment.cell:
+            return [_in_a_name(part) for part in self.group.split(".")]
         return [_in_a_name(self.group)] if self.segment is Segment.surface else []
 
     @property
     def _group(self) -> list[str]:
-        alone = self.segment in (Segment.all, Segment.surface)
+        alone = self.segment in (Segment.all, Segment.surface, Segment.cell)
         return [] if alone else [self.segment.value, _in_a_name(self.group)]
 
 

@@ -44,8 +44,8 @@ def label_judgements(labels: pl.DataFrame, *, relevant_label: int) -> pl.DataFra
 def judged(candidates: pl.DataFrame, labels: pl.DataFrame | None = None, *, relevant_label: int) -> pl.DataFrame:
     """Return candidates with a judgement each, by the most trusted judge that has one.
 
-    A true relevance is relevant where it rounds to ``relevant_label`` or more. The model's judgement is its probability
-    that the candidate is relevant, so that the mean over many candidates is the expected fraction relevant.
+    Relevant is the probability that a rater gives ``relevant_label`` or more, so that its mean over many candidates is
+    the expected fraction relevant: by the truth, the share of the raters who did, or the model's trim score.
 
     >>> candidates = {"surface": ["search"] * 2, "subject_item_id": [None] * 2, "query": ["lamp"] * 2}
     >>> candidates |= {"item_id": ["a", "b"], "trim_score": [0.3, None], "relevance": [0.4, None]}
@@ -54,7 +54,8 @@ def judged(candidates: pl.DataFrame, labels: pl.DataFrame | None = None, *, rele
     [(0.3, 'model'), (None, None)]
 
     Args:
-        candidates: ``PAIR``, trim_score, relevance, and optionally true_relevance (0 to 1, null: not known).
+        candidates: ``PAIR``, trim_score, relevance, and optionally true_relevant and true_relevance (0 to 1, null: not
+            known).
         labels: of raters.
 
     Returns:
@@ -62,17 +63,18 @@ def judged(candidates: pl.DataFrame, labels: pl.DataFrame | None = None, *, rele
         judge knows the candidate, and where the surface has neither a subject item nor a query.
     """
     found = candidates
-    if "true_relevance" not in found.columns:
-        found = found.with_columns(true_relevance=pl.lit(None, pl.Float64))
-    if labels is None:
-        found = found.with_columns(label_relevant=pl.lit(None, pl.Float64), label_relevance=pl.lit(None, pl.Float64))
-    else:
+    unknown = {
+        "true_relevance": pl.lit(None, pl.Float64),
+        "true_relevant": pl.lit(None, pl.Float64),
+        "label_relevant": pl.lit(None, pl.Float64),
+        "label_relevance": pl.lit(None, pl.Float64),
+    }
+    if labels is not None:
         of_pairs = label_judgements(labels, relevant_label=relevant_label)
         found = found.join(of_pairs, on=PAIR, how="left", nulls_equal=True, maintain_order="left")
-    # The exact half rounds up, as a rater would read it: 3.5 is relevant where 4 is.
-    least = (relevant_label - 1.5) / (MAXIMUM_RELEVANCE - 1)
+    found = found.with_columns(**{name: value for name, value in unknown.items() if name not in found.columns})
     judge = (
-        pl.when(pl.col("true_relevance").is_not_null())
+        pl.when(pl.col("true_relevant").is_not_null())
         .then(pl.lit(Judge.truth.value))
         .when(pl.col("label_relevant").is_not_null())
         .then(pl.lit(Judge.labels.value))
@@ -80,10 +82,8 @@ def judged(candidates: pl.DataFrame, labels: pl.DataFrame | None = None, *, rele
         .then(pl.lit(Judge.model.value))
     )
     placed = pl.col("subject_item_id").is_not_null() | pl.col("query").is_not_null()
-    relevant = pl.coalesce((pl.col("true_relevance") >= least).cast(pl.Float64), "label_relevant", "trim_score")
-    gain = pl.coalesce("true_relevance", "label_relevance", "relevance")
     return found.with_columns(
-        relevant=pl.when(placed).then(relevant),
-        gain=pl.when(placed).then(gain),
+        relevant=pl.when(placed).then(pl.coalesce("true_relevant", "label_relevant", "trim_score")),
+        gain=pl.when(placed).then(pl.coalesce("true_relevance", "label_relevance", "relevance")),
         judge=pl.when(placed).then(judge),
-    ).drop("label_relevant", "label_relevance", *({"true_relevance"} - set(candidates.columns)))
+    ).drop(unknown.keys() - set(candidates.columns))

@@ -132,12 +132,21 @@ def monitor(
         cell = dict(zip(CELL, map(str, key), strict=True))
         names = features.get(cell["relevance_version"])
         if names is not None:
-            same = [pl.col(column) == value for column, value in cell.items()]
-            now, then = Sample.of(of_cell, len(names)), Sample.of(before.filter(*same), len(names))
+            now, then = Sample.of(of_cell, len(names)), Sample.of(_reference(before, cell), len(names))
             requests = _effective(now.weight, now.request)
             common = {**cell, "candidates": of_cell.height, "requests": requests}
             rows += [{**common, **row} for row in _figures(now, then, names, bounds or Bounds())]
     return pl.DataFrame(rows, schema=MONITORED, orient="row")
+
+
+def _reference(before: pl.DataFrame, cell: Mapping[str, str]) -> pl.DataFrame:
+    """Return the candidates of the days before of a cell; those of all versions, where the version is new.
+
+    Features and calibrated scores mean the same under the next version.
+    """
+    of_place = before.filter(*(pl.col(column) == cell[column] for column in CELL[:-1]))
+    of_version = of_place.filter(relevance_version=cell["relevance_version"])
+    return of_version if of_version["day"].n_unique() >= FEWEST_DAYS else of_place
 
 
 def warnings_of(monitored: pl.DataFrame) -> list[str]:

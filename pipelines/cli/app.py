@@ -146,6 +146,27 @@ def summary(
         show(_readable_home(home), console)
 
 
+@relevance.command("report")
+@stoppable
+def relevance_report(
+    home: HomeOption = DEFAULT_HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures of relevance by name as JSON.")] = False,
+) -> None:
+    """Show the relevance of the newest day: raters, the model, the funnel, the gap to the holdout, the warnings."""
+    with readable():
+        from pipelines.cli.show_relevance import show_relevance
+        from pipelines.cli.summary_figures import summary_figures
+
+        chosen = _readable_home(home)
+        if as_json:
+            import json
+
+            found = {name: value for name, value in summary_figures(chosen).items() if name.startswith("relevance.")}
+            print(json.dumps(found, indent=1))
+            return
+        show_relevance(chosen, console)
+
+
 @app.command()
 @stoppable
 def check(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
+from assets.steps.relevance_metrics import RELEVANCE_METRICS
 from ml.evaluation.model_names import ModelName
 from ml.evaluation.report_rows import TWO_SIDED, Protocol, ReportRow, rows_of_frame
 from pipelines.cli.last_run import seconds_of_last_run
@@ -42,6 +43,14 @@ def report_rows(tables: Tables, report: str) -> list[ReportRow]:
     return rows_of_frame(tables.read("model_metrics", {"report": report}))
 
 
+def relevance_rows(tables: Tables) -> list[ReportRow]:
+    """Return the rows of each report of relevance, of the newest day that has them; none before the first."""
+    if not tables.exists(RELEVANCE_METRICS):
+        return []
+    rows = tables.scan(RELEVANCE_METRICS).filter(pl.col("day") == pl.col("day").max().over("report"))
+    return rows_of_frame(rows.sort("report").collect())
+
+
 def _figures(home: Home) -> Iterator[tuple[str, float]]:
     tables = Tables(home.tables)
     for report, protocol in PROTOCOLS.items():
@@ -52,6 +61,8 @@ def _figures(home: Home) -> Iterator[tuple[str, float]]:
         days = tables.scan("daily_recall").filter(served).select("day", "metric", "value").drop_nulls("value").collect()
         for day, metric, value in days.iter_rows():
             yield f"{Protocol.daily}.{day}.{metric}", value
+    for row in relevance_rows(tables):
+        yield from _of_row(row, Protocol.relevance)
     seconds = seconds_of_last_run(home)
     if seconds is not None:
         yield "run.seconds", seconds
@@ -62,8 +73,8 @@ def _of_row(row: ReportRow, protocol: Protocol) -> Iterator[tuple[str, float]]:
         return
     parts = row.name_beside_models(protocol).split(".")
     name = ".".join(SHORT.get(part, part) for part in parts)
-    if row.metric.startswith("lift@") or row.metric in TWO_SIDED:
-        name = row.name(protocol)  # a figure with two sides has no model
+    if row.metric.startswith("lift@") or row.metric in TWO_SIDED or protocol is Protocol.relevance:
+        name = row.name(protocol)  # a figure with two sides has no model, and relevance has a single model
     yield name, row.value
     for end, value in row.bounds.items():
         yield f"{name}{end}", value

@@ -128,3 +128,13 @@ def test_true_relevance_to_queries_is_that_of_the_log(landing: Landing) -> None:
         subject_item_id=pl.lit(None, pl.String), query=pl.lit("a word of another log")
     )
     assert np.isnan(truth.of_candidates(unknown)).all()
+
+
+def test_raters_call_relevant_what_the_truth_says(landing: Landing) -> None:
+    truth = TrueRelevance.of(landing.root, SMALL.day_date(DAY))
+    generator = np.random.default_rng(0)
+    relevance = np.repeat(generator.random(200), 500)
+    label = np.rint(1 + 4 * relevance + generator.normal(0, SMALL.rater_noise, len(relevance)))
+    found = truth.called_relevant(relevance, label=4).reshape(200, 500).mean(axis=1)
+    assert np.allclose(found, (label >= 4).reshape(200, 500).mean(axis=1), atol=0.08)
+    assert np.isnan(truth.called_relevant(np.array([np.nan]), label=4)).all()

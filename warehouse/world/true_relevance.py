@@ -72,3 +72,15 @@ class TrueRelevance:
         shown = candidates.filter(beside)
         found[beside.to_numpy()] = self.of_pairs(shown["subject_item_id"], shown["item_id"])
         return found
+
+    def called_relevant(self, relevance: NDArray[np.float64], *, label: int) -> NDArray[np.float64]:
+        """Return the probability that a rater gives ``label`` or more to candidates of a true relevance [candidates].
+
+        A rater rounds 1 + 4 x relevance after an error of ``rater_noise`` points.
+        """
+        from scipy.special import ndtr  # Dagster loads this module, and needs no distribution
+
+        beyond = 1 + 4 * relevance - (label - 0.5)
+        noise = self.world.settings.rater_noise
+        found: NDArray[np.float64] = ndtr(beyond / noise) if noise else (beyond >= 0).astype(np.float64)
+        return np.where(np.isnan(relevance), np.nan, found)

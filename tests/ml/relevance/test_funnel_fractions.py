@@ -70,8 +70,12 @@ def test_labels_go_before_the_model() -> None:
         (0.2, 0.1, "model"),
         (None, None, None),  # neither beside an item nor of a search: there is nothing to be relevant to
     ]
-    by_truth = judged(candidates.with_columns(true_relevance=pl.Series([0.63, None, 1.0])), labels, relevant_label=4)
-    assert by_truth.select("relevant", "judge").rows() == [(1.0, "truth"), (0.2, "model"), (None, None)]
+    known = candidates.with_columns(true_relevant=pl.Series([0.7, None, 1.0]), true_relevance=pl.Series([0.6, None, 1]))
+    assert judged(known, labels, relevant_label=4).select("relevant", "gain", "judge").rows() == [
+        (0.7, 0.6, "truth"),
+        (0.2, 0.1, "model"),
+        (None, None, None),
+    ]
 
 
 def test_intervals_hold_the_truth_of_a_sampled_log() -> None:

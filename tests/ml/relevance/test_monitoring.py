@@ -106,15 +106,25 @@ def test_a_trim_that_drops_twice_as_much_warns() -> None:
     assert "the trim drops" in warnings_of(found)[0]
 
 
-def test_a_cell_of_few_requests_and_a_new_version_have_no_bounds() -> None:
+def test_a_cell_of_few_requests_has_no_bounds() -> None:
     today, before = next(drawn_days(4, 1, requests=20))
     found = monitor(without(today, "price_ratio", 0.3, pl.lit(True)), before, FEATURES)
     assert found["bound"].is_null().all()
-    new = monitor(today.with_columns(relevance_version=pl.lit("v2")), before, {"v2": FEATURES["v1"]})
-    assert len(new)
-    assert new["bound"].is_null().all()
-    assert not new["warning"].any()
     assert monitor(today, before, {}).is_empty()
+
+
+def test_a_new_version_is_held_against_the_versions_before() -> None:
+    today, before = next(drawn_days(5, 1))
+    new, names = today.with_columns(relevance_version=pl.lit("v2")), {"v2": FEATURES["v1"]}
+    assert warnings_of(monitor(new, before, names)) == []
+    lost = monitor(without(new, "price_ratio", 0.3, pl.lit(True)), before, names)
+    assert ("related_pins", "shopping", "v2") in lost.filter("warning", feature="price_ratio").select(
+        "surface", "content_type", "relevance_version"
+    ).rows()
+    first = monitor(new, before.clear(), names)
+    assert len(first)
+    assert first["bound"].is_null().all()
+    assert not first["warning"].any()
 
 
 def test_figures_counted_by_hand() -> None:
