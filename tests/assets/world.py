@@ -39,8 +39,8 @@ WORLD = WorldSettings(
     duplicate_share=0.02,
     impression_days=30,
     request_share=0.05,
-    relevance_labels=48,
-    labels_per_day=24,
+    relevance_labels=480,
+    labels_per_day=120,
 )
 DAYS = [WORLD.first_daily_day + timedelta(days=number) for number in range(3)]
 TRAINED = DAYS[0] - timedelta(days=1)  # the history's arrival day, until which the first model learns
