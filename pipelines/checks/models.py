@@ -64,6 +64,33 @@ def _without_directory(checked: Checked, present: set[str]) -> list[Fault]:
     return found
 
 
+def relevance_part(checked: Checked) -> Part:
+    """Load the relevance model of every day that has trained one; a load checks the checksums of its files."""
+    from ml.file_integrity import Unreadable
+    from ml.relevance.relevance_model import RelevanceModel
+
+    directories = sorted(path for path in checked.home.relevance.glob("*") if not path.name.startswith("."))
+    expected = {checked.home.relevance / day for day in _relevance_days(checked)}
+    faults = []
+    for directory in sorted({*directories, *expected}):
+        try:
+            RelevanceModel.load(directory)
+        except Unreadable as error:
+            faults.append(Fault(str(error), checked.remedy_of_day(directory.name)))
+    return Part("relevance models", f"{len(directories)} models loaded", faults)
+
+
+def _relevance_days(checked: Checked) -> list[str]:
+    """Return the days whose relevance model passed the gate, as the names of their directories."""
+    try:
+        if not checked.tables.exists("relevance_versions"):
+            return []
+        rows = checked.tables.scan("relevance_versions").filter("passed").select("day").collect()
+    except TableDamaged:
+        return []  # the check of tables says so
+    return [day.isoformat() for day in rows["day"]]
+
+
 def index_part(checked: Checked) -> Part:
     """Check every index against its manifest, and read every catalogue."""
     from ml.file_integrity import Unreadable

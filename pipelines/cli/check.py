@@ -11,14 +11,24 @@ from rich.table import Table
 from pipelines.checks.databases import database_part, registry_part
 from pipelines.checks.fault import Checked, Part
 from pipelines.checks.home import record_part, users_part
-from pipelines.checks.models import index_part, model_part
+from pipelines.checks.models import index_part, model_part, relevance_part
 from pipelines.checks.online import online_part
 from pipelines.checks.tables import tables_part
 from pipelines.cli.errors import RunRefused
 from warehouse.home import Home
 from warehouse.open_home import format_of
 
-PARTS = (record_part, users_part, tables_part, model_part, index_part, online_part, registry_part, database_part)
+PARTS = (
+    record_part,
+    users_part,
+    tables_part,
+    model_part,
+    relevance_part,
+    index_part,
+    online_part,
+    registry_part,
+    database_part,
+)
 
 
 def check_home(home: Home, deep: bool, console: Console) -> bool:
