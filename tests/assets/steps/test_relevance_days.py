@@ -119,7 +119,7 @@ def test_the_figures_of_a_scrape_are_of_all_and_of_each_surface() -> None:
     rows = scrape_rows(Scrape(probes, arm(1.2 * holdout), arm(holdout)), seed=0)
     figures = {(row.segment, row.group, row.metric): row.value for row in rows}
     for segment, group in (("all", ""), ("surface", "search"), ("surface", "related_pins")):
-        assert figures[segment, group, GAP] == pytest.approx(0.2)  # type: ignore[index]
-    assert figures["all", "", "probes"] == 100  # type: ignore[index]
-    assert figures["all", "", "judged_by.truth"] == 1.0  # type: ignore[index]
-    assert figures["all", "", "aa.power_at_3_percent"] is not None  # type: ignore[index]
+        assert figures[segment, group, GAP] == pytest.approx(0.2)
+    assert figures["all", "", "probes"] == 100
+    assert figures["all", "", "judged_by.truth"] == 1.0
+    assert figures["all", "", "aa.power_at_3_percent"] is not None
