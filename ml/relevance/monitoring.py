@@ -132,21 +132,13 @@ def monitor(
         cell = dict(zip(CELL, map(str, key), strict=True))
         names = features.get(cell["relevance_version"])
         if names is not None:
-            now, then = Sample.of(of_cell, len(names)), Sample.of(_reference(before, cell), len(names))
-            requests = _effective(now.weight, now.request)
-            common = {**cell, "candidates": of_cell.height, "requests": requests}
-            rows += [{**common, **row} for row in _figures(now, then, names, bounds or Bounds())]
+            of_place = before.filter(*(pl.col(column) == cell[column] for column in CELL[:-1]))
+            of_version = of_place.filter(relevance_version=cell["relevance_version"])
+            now, *earlier = (Sample.of(each, len(names)) for each in (of_cell, of_place, of_version))
+            common = {**cell, "candidates": of_cell.height, "requests": _effective(now.weight, now.request)}
+            found = _figures(now, earlier[0], names, of_version=earlier[1], bounds=bounds or Bounds())
+            rows += [{**common, **row} for row in found]
     return pl.DataFrame(rows, schema=MONITORED, orient="row")
-
-
-def _reference(before: pl.DataFrame, cell: Mapping[str, str]) -> pl.DataFrame:
-    """Return the candidates of the days before of a cell; those of all versions, where the version is new.
-
-    Features and calibrated scores mean the same under the next version.
-    """
-    of_place = before.filter(*(pl.col(column) == cell[column] for column in CELL[:-1]))
-    of_version = of_place.filter(relevance_version=cell["relevance_version"])
-    return of_version if of_version["day"].n_unique() >= FEWEST_DAYS else of_place
 
 
 def warnings_of(monitored: pl.DataFrame) -> list[str]:
@@ -167,28 +159,42 @@ def warnings_of(monitored: pl.DataFrame) -> list[str]:
     return found
 
 
-def _figures(now: Sample, then: Sample, names: Sequence[str], bounds: Bounds) -> Iterator[dict[str, object]]:
-    """Yield the figures of one cell."""
-    comparable = (
-        len(np.unique(then.day)) >= FEWEST_DAYS
-        and min(_effective(each.weight, each.request) for each in (now, then)) >= FEWEST_REQUESTS
-    )
-    for place, name in enumerate((*names, *SCORES)):
-        is_known, was_known = (np.isfinite(each.values[:, place]) for each in (now, then))
-        if place < len(names):
-            value, reference, chance = _compared(is_known.astype(float), was_known.astype(float), now, then=then)
-            bound = reference - max(bounds.coverage * reference, SURE * chance) if comparable else None
-            yield _row(Figure.coverage, name, value, reference=reference, bound=bound, low=True)
-        known, knew = now.take(is_known), then.take(was_known)
-        value, chance = stability(known, knew, place)
-        bound = max(bounds.stability, chance) if comparable and np.isfinite(chance) else None
-        yield _row(Figure.stability, name, value, reference=0.0, bound=bound)
+def _figures(
+    now: Sample, then: Sample, names: Sequence[str], *, of_version: Sample, bounds: Bounds
+) -> Iterator[dict[str, object]]:
+    """Yield the figures of one cell: features and trim rate against all versions before, scores against their own.
+
+    Another version gives many candidates another lowest score: a move of all ranks, and of no meaning.
+    """
+    comparable = _comparable(now, then)
+    for place, name in enumerate(names):
+        is_known, was_known = (np.isfinite(each.values[:, place]).astype(float) for each in (now, then))
+        value, reference, chance = _compared(is_known, was_known, now, then=then)
+        bound = reference - max(bounds.coverage * reference, SURE * chance) if comparable else None
+        yield _row(Figure.coverage, name, value, reference=reference, bound=bound, low=True)
+        yield _stability_row(name, place, now, then=then, least=bounds.stability)
+    for place, name in enumerate(SCORES, len(names)):
+        yield _stability_row(name, place, now, then=of_version, least=bounds.stability)
     took_part, before = now.take(np.isfinite(now.trimmed)), then.take(np.isfinite(then.trimmed))
     if len(took_part.weight):
         value, reference, chance = _compared(took_part.trimmed, before.trimmed, took_part, then=before)
         bound = max(bounds.trim_rate, SURE * chance) if comparable and np.isfinite(chance) else None
         row = _row(Figure.trim_rate, "", value, reference=reference, bound=bound)
         yield {**row, "warning": bound is not None and abs(value - reference) > bound}
+
+
+def _stability_row(name: str, place: int, now: Sample, *, then: Sample, least: float) -> dict[str, object]:
+    """Return the stability of the known values of one column."""
+    known, knew = (each.take(np.isfinite(each.values[:, place])) for each in (now, then))
+    value, chance = stability(known, knew, place)
+    bound = max(least, chance) if _comparable(now, then) and np.isfinite(chance) else None
+    return _row(Figure.stability, name, value, reference=0.0, bound=bound)
+
+
+def _comparable(now: Sample, then: Sample) -> bool:
+    """Return whether a day and the days before have enough requests, and the days before are enough."""
+    requests = min(_effective(each.weight, each.request) for each in (now, then))
+    return len(np.unique(then.day)) >= FEWEST_DAYS and requests >= FEWEST_REQUESTS
 
 
 def _row(

@@ -118,6 +118,8 @@ def test_a_new_version_is_held_against_the_versions_before() -> None:
     new, names = today.with_columns(relevance_version=pl.lit("v2")), {"v2": FEATURES["v1"]}
     assert warnings_of(monitor(new, before, names)) == []
     lost = monitor(without(new, "price_ratio", 0.3, pl.lit(True)), before, names)
+    of_scores = pl.col("feature").is_in(["trim_score", "relevance"])
+    assert lost.filter(of_scores)["bound"].is_null().all()  # the scores of two versions are not compared
     assert ("related_pins", "shopping", "v2") in lost.filter("warning", feature="price_ratio").select(
         "surface", "content_type", "relevance_version"
     ).rows()
