@@ -316,7 +316,7 @@ def _label_routes(app: FastAPI) -> None:
     def labels_next(request: NextPairRequest, service: TheService) -> NextPairResponse:
         """Return the next pair of the labelling queue that a rater has not judged and that lacks raters."""
         with _reading_the_queue():
-            return service.desk.next_pair(request)
+            return service.desk.next_pair(request, clock())
 
     @app.post("/labels", responses=ASKED | WITHOUT_A_QUEUE)
     def labels(request: LabelsRequest, service: TheService) -> LabelsResponse:

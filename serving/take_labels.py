@@ -20,6 +20,11 @@ from warehouse.contracts import LandingTable
 from warehouse.live_rows import LiveRows
 from warehouse.queued_pairs import Labelling, Pair, Queue, QueuedPair, why_no_queue
 
+HELD_SECONDS = 300.0
+"""A rater who has had a pair for longer has gone."""
+
+MAXIMUM_HELD = 10_000
+
 
 class NoQueue(LookupError):
     """There is no pair to judge; the message says what to do."""
@@ -41,16 +46,21 @@ class NotQueued(ValueError):
 class RatersDesk:
     """Hands out pairs and takes labels, for one process.
 
-    Two processes may hand one pair to more raters than it needs, at the same moment. Each label is kept all the same.
+    A pair that was handed out counts as judged by its rater for ``HELD_SECONDS``, so that raters who work at the same
+    time get different pairs. Two processes, which do not know what the other has handed out, may hand one pair to more
+    raters than it needs. Each label is kept all the same.
     """
 
     labelling: Labelling
     live: LiveRows
     raters_per_pair: int
+    _held: dict[Pair, dict[str, datetime]] = field(default_factory=dict)  # since when, by rater
     _taking: threading.Lock = field(default_factory=threading.Lock)
 
-    def next_pair(self, request: NextPairRequest) -> NextPairResponse:
+    def next_pair(self, request: NextPairRequest, now: datetime) -> NextPairResponse:
         """Return the first pair that lacks raters and that the rater has not judged.
+
+        Pairs that enough others have on their screens come last.
 
         Raises:
             NoQueue: no day has made a queue, or every queue is empty.
@@ -59,8 +69,12 @@ class RatersDesk:
             queue = self._queue()
             pairs = queue.of_rater(request.rater_id, self.raters_per_pair)
             waiting = [pair for pair in pairs if pair.row["position"] > request.after]
+            free = (pair for pair in waiting if self._raters_of(pair, request.rater_id, now) < self.raters_per_pair)
+            chosen = next(free, waiting[0]) if waiting else None
+            if chosen is not None:
+                self._hold(chosen, request.rater_id, now)
             return NextPairResponse(
-                pair=_shown(waiting[0]) if waiting else None,
+                pair=None if chosen is None else _shown(chosen),
                 day=queue.day,
                 judged=queue.judged_by(request.rater_id),
                 left=len(pairs),
@@ -95,6 +109,23 @@ class RatersDesk:
                 rows.append(_row(request, label, logged, now))
             appended = self.live.append(LandingTable.relevance_labels, rows, now)
         return LabelsResponse(accepted=appended.written, known=known, corrected=corrected, arrival_day=appended.day)
+
+    def _raters_of(self, pair: QueuedPair, rater_id: str, now: datetime) -> int:
+        """Return how many others have judged a pair, or have it on their screens."""
+        return len((self._holders(pair, now).keys() | pair.judgements.keys()) - {rater_id})
+
+    def _holders(self, pair: QueuedPair, now: datetime) -> dict[str, datetime]:
+        """Return who has a pair on the screen, and since when."""
+        held = self._held.get(Pair.of(pair.row), {})
+        return {rater: since for rater, since in held.items() if (now - since).total_seconds() < HELD_SECONDS}
+
+    def _hold(self, pair: QueuedPair, rater_id: str, now: datetime) -> None:
+        """Note that a rater has a pair on the screen; the newest ``MAXIMUM_HELD`` pairs are remembered."""
+        holders = self._holders(pair, now) | {rater_id: now}
+        self._held.pop(Pair.of(pair.row), None)
+        self._held[Pair.of(pair.row)] = holders
+        if len(self._held) > MAXIMUM_HELD:
+            del self._held[next(iter(self._held))]
 
     def _queue(self) -> Queue:
         queue = self.labelling.current()

@@ -8,9 +8,9 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.score_candidates import SCORED_CANDIDATES
-from ml.relevance.candidates import CANDIDATES
 from ml.relevance.judgements import PAIR
-from ml.relevance.labelling_queue import QUEUE, next_pairs
+from ml.relevance.labelling_queue import CHOSEN_BY, QUEUE, next_pairs
+from warehouse.as_of import arrived_by
 from warehouse.contracts import LandingTable
 from warehouse.queued_pairs import LABELLING_QUEUE
 
@@ -35,11 +35,11 @@ def write_queue(workspace: Workspace, day: date) -> pl.DataFrame:
 
 
 def candidates_of(workspace: Workspace, day: date) -> pl.DataFrame:
-    """Return the scored candidates of a day, of ``CANDIDATES``; none where the day has scored none."""
+    """Return the scored candidates of a day, of ``CHOSEN_BY``; none where the day has scored none."""
     tables = workspace.tables
     if day not in tables.days(SCORED_CANDIDATES, "day"):
-        return pl.DataFrame(schema=CANDIDATES)
-    return tables.read(SCORED_CANDIDATES, {"day": day}).select(CANDIDATES.names())
+        return pl.DataFrame(schema=CHOSEN_BY)
+    return tables.scan(SCORED_CANDIDATES).filter(pl.col("day") == day).select(CHOSEN_BY.names()).collect()
 
 
 def described_pairs(queue: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
@@ -61,8 +61,4 @@ def described_pairs(queue: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
 
 def _until(workspace: Workspace, table: LandingTable, day: date, column: str) -> pl.DataFrame:
     """Return the pairs of a landing table until ``day``, with one more column."""
-    tables = workspace.tables
-    if not tables.exists(table):
-        kind = pl.Datetime("us", "UTC") if column == "given_at" else pl.String()
-        return pl.DataFrame(schema={**dict.fromkeys(PAIR, pl.String()), column: kind})
-    return tables.scan(table).filter(pl.col("arrival_date") <= day).select(*PAIR, column).collect()
+    return arrived_by(workspace.tables, table, day).select(*PAIR, column).collect()

@@ -8,7 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ml.relevance.candidates import CANDIDATES
 from ml.relevance.judgements import PAIR
+
+CHOSEN_BY = pl.Schema(
+    {name: CANDIDATES[name] for name in (*PAIR, "stage", "content_type", "inclusion_probability", "relevance")}
+)
+"""The columns of ``CANDIDATES`` that decide what raters get."""
 
 STRATA = ("surface", "stage", "content_type", "score_decile")
 DECILES = 10
@@ -60,7 +66,7 @@ def next_pairs(
     first; the others have their turn on later days.
 
     Args:
-        candidates: of ``CANDIDATES``, of one day.
+        candidates: of ``CHOSEN_BY``, of one day.
         labels: surface, subject_item_id, query, item_id and rater_id of all labels so far.
         feedback: surface, subject_item_id, query, item_id and given_at of all reports so far.
         pairs: number of pairs to draw.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -12,10 +12,8 @@ from fastapi.testclient import TestClient
 import serving.app
 from assets.common.workspace import Workspace
 from assets.steps.choose_pairs import candidates_of, described_pairs
-from assets.steps.score_candidates import SCORED_CANDIDATES
-from ml.relevance.candidates import CANDIDATES
 from ml.relevance.judgements import PAIR
-from ml.relevance.labelling_queue import QUEUE
+from ml.relevance.labelling_queue import CHOSEN_BY, QUEUE
 from serving.app import create_app
 from settings import RelevanceSettings, Settings
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
@@ -36,7 +34,7 @@ def test_every_day_has_a_queue_of_its_candidates(ran: Ran) -> None:
     workspace = Workspace(Settings(home=ran.home.root))
     for day in DAYS:
         queue, candidates = queue_of(ran.tables, day), candidates_of(workspace, day)
-        assert candidates.schema == CANDIDATES
+        assert candidates.schema == CHOSEN_BY
         pool = candidates.unique(PAIR)
         assert 0 < queue.height == min(PAIRS, queue.join(pool, on=PAIR, nulls_equal=True).height)
         assert queue["position"].to_list() == list(range(queue.height))
@@ -78,17 +76,10 @@ def test_labels_and_reports_of_the_service_are_in_the_next_days_queue(
     assert not set(queue.select(PAIR).rows()) & set(labels.select(PAIR).rows())
 
 
-def test_scored_candidates_take_the_place_of_impressions(ran: Ran, tmp_path: Path) -> None:
-    home = copy_of(ran.home, tmp_path / "home")
-    scored = pl.DataFrame(
-        [{"request_id": "s1", "surface": "search", "query": "chair", "item_id": "a", "stage": "trimmed"}],
-        schema=CANDIDATES,
-    )
-    Tables(home.tables).write(SCORED_CANDIDATES, scored, {"day": DAYS[0]})
-    workspace = Workspace(Settings(home=home.root))
-    assert candidates_of(workspace, DAYS[0]).equals(scored)
-    assert candidates_of(workspace, DAYS[1]).height > 1
-    assert set(candidates_of(workspace, DAYS[1])["arm"]) == {"production"}
+def test_a_day_that_has_scored_nothing_has_no_candidates(ran: Ran) -> None:
+    before = DAYS[0] - timedelta(days=1)
+    found = candidates_of(Workspace(Settings(home=ran.home.root)), before)
+    assert (found.height, found.schema) == (0, CHOSEN_BY)
 
 
 def test_what_the_catalogue_does_not_know_is_null() -> None:

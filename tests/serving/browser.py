@@ -20,8 +20,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 60.0  # seconds; for a busy machine
 ENDS = b"\0"
 START = """
-import os, sys
-commands, answers = (os.dup(int(number)) for number in sys.argv[1:3])
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
 os.dup2(commands, 3)
 os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 
 import serving.app
 from serving.app import LABEL_PAGE, create_app
+from serving.take_labels import HELD_SECONDS
 from settings import DataSettings, Settings
 from tests.serving.queues import BESIDE_LAMP, BESIDE_RUG, DAY, SEARCHED, home_with_queue, queue
 from warehouse.contracts import LandingTable
@@ -117,6 +118,23 @@ def test_a_rater_gets_each_pair_once_until_two_have_judged_it(client: TestClient
         judge(client, rater, SEARCHED | {"label": 1}, BESIDE_RUG | {"label": 5})
     assert next_of(client, "ann") == (None, 3, 0)
     assert next_of(client, "eve") == (None, 0, 0)
+
+
+def test_raters_at_the_same_time_get_different_pairs(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    raters = ("ann", "bob", "eve", "dan", "zoe")
+    assert [next_of(client, rater)[0] for rater in raters] == ["lamp", "lamp", "mystery", "mystery", "rug"]
+    assert [next_of(client, rater)[0] for rater in raters] == ["lamp", "lamp", "mystery", "mystery", "rug"]  # reloaded
+    assert next_of(client, "kim") == ("rug", 0, 3)
+    assert next_of(client, "lee") == (
+        "lamp",
+        0,
+        3,
+    )  # all are on enough screens: rather a third label than an idle rater
+    judge(client, "zoe", BESIDE_RUG | {"label": 2})
+    assert next_of(client, "max") == ("lamp", 0, 3)
+    later = NOON + timedelta(seconds=HELD_SECONDS + 60)
+    monkeypatch.setattr(serving.app, "clock", lambda: later)
+    assert [next_of(client, rater)[0] for rater in ("una", "ida", "tom")] == ["lamp", "lamp", "mystery"]
 
 
 def test_raters_of_earlier_days_count(tmp_path: Path) -> None:
