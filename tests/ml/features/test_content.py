@@ -8,6 +8,7 @@ import pytest
 
 from ml.features.co_engagement import unit_rows
 from ml.features.content import ContentBasis, build_content_basis, category_nodes, freeze
+from ml.features.text import TextBasis
 from settings import FeatureSettings
 from tests.ml.worlds import Event, event_log, item_frame
 
@@ -108,3 +109,51 @@ def test_a_basis_survives_the_table() -> None:
 def test_a_catalogue_without_prices_leaves_prices_unscaled() -> None:
     basis = build_content_basis(item_frame(["a"]), event_log([], ["a"]), SETTINGS, 0)
     assert (basis.price_mean, basis.price_deviation) == (0.0, 1.0)
+
+
+def titled_basis() -> tuple[pl.DataFrame, ContentBasis]:
+    items, _ = given_basis()
+    items = items.with_columns(title=pl.Series(["Oak Chair", "Red Chair", "Desk Lamp", None, "Oak Table"]))
+    return items, freeze(items, GRAPH, TextBasis.of(items["title"], 8, seed=0))
+
+
+def test_titles_are_a_part_of_the_content_of_every_item_that_has_one() -> None:
+    items, basis = titled_basis()
+    content, cold = basis.content_of(items)
+    assert basis.width == 6 + basis.text.width
+    assert basis.source == "co-engagement graph and given embeddings and titles"
+    text = basis.text.vectors_of(items["title"])
+    np.testing.assert_allclose(unit_rows(content[:, 6:]), text, atol=1e-6)
+    np.testing.assert_allclose(unit_rows(cold[:, 6:]), text, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(content, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(content[0, :3]), 3**-0.5, atol=1e-6)
+    assert not content[3, 6:].any()
+
+
+def test_a_basis_with_titles_survives_the_table() -> None:
+    items, basis = titled_basis()
+    again = ContentBasis.from_frame(basis.to_frame())
+    for found, expected in zip(again.content_of(items), basis.content_of(items), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    queries = pl.Series(["oak", "lamp"])
+    np.testing.assert_array_equal(again.text.vectors_of(queries), basis.text.vectors_of(queries))
+
+
+def test_a_table_from_before_titles_counted_gives_a_basis_without_them() -> None:
+    items, basis = given_basis()
+    frame = basis.to_frame()
+    before = frame.with_columns(
+        vector=pl.when(pl.col("kind") == "width").then(pl.col("vector").list.head(2)).otherwise("vector")
+    )
+    again = ContentBasis.from_frame(before)
+    assert again.width == basis.width
+    np.testing.assert_array_equal(again.content_of(items)[0], basis.content_of(items)[0])
+
+
+def test_another_text_takes_the_place_of_a_title() -> None:
+    items, basis = titled_basis()
+    content, _ = basis.content_of(items)
+    changed = basis.with_texts(content[:3], pl.Series(["desk lamp", None, "0000"]))
+    np.testing.assert_allclose(changed[0, :6], content[0, :6], atol=1e-6)
+    np.testing.assert_allclose(changed[0, 6:], content[2, 6:], atol=1e-6)
+    np.testing.assert_array_equal(changed[1:], content[1:3])
