@@ -3,8 +3,9 @@ the embedding that the catalogue gives, where the catalogue gives any, and by th
 catalogue has titles.
 
 The graph part of a new item is the mean graph content of the item's advertiser and of the item's deepest known
-category; the given part and the text part are the item's own. The basis is frozen with the model version: as long as
-the model is deployed, a user's events mean the same to the encoder, and so do the words of a query.
+category; the given part and the text part are the item's own. An item without a usable given embedding has the one
+that its title predicts, and so has a search query, of which nothing else is known. The basis is frozen with the model
+version: as long as the model is deployed, a user's events mean the same to the encoder, and so do the words of a query.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from settings import FeatureSettings
 
 SEPARATOR = " > "
 GIVEN_SHARE = 0.5  # given embeddings are used where at least this share of the items has one
+RIDGE = 10.0  # in titles: how many of them a direction of the text space needs before it predicts an embedding
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class ContentBasis:
     graph_width: int
     given_width: int  # 0 where the catalogue gives no embeddings
     text: TextBasis = field(default_factory=TextBasis.empty)  # of the titles; its width is 0 where there are none
+    given_of_text: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """[text width, given width]: the given embedding that a text predicts, up to its length."""
 
     @property
     def width(self) -> int:
@@ -55,8 +59,9 @@ class ContentBasis:
 
         An item that the basis holds keeps its vector, even if its attributes have changed since.
         """
-        given = _given(items["embedding"], self.given_width)
         text = self.text.vectors_of(items["title"])
+        given = _given(items["embedding"], self.given_width)
+        given = np.where(given.any(axis=1, keepdims=True), given, self._predicted(text))
         cold = unit_rows(np.concatenate([self._from_attributes(items), given, text], axis=1))
         row = row_numbers(self.items["item_id"], items["item_id"])
         content = cold.copy()
@@ -64,15 +69,15 @@ class ContentBasis:
         return content, cold
 
     def with_texts(self, content: NDArray[np.float32], texts: pl.Series) -> NDArray[np.float32]:
-        """Return the content [rows, width] with other text parts: those of ``texts``, as an item with such a title has.
+        """Return the content [rows, width] with the text parts of ``texts``, and the given parts that these predict.
 
         A row stays as it is where its text is null, or where the titles do not know the text.
         """
         text = self.text.vectors_of(texts)
         known = text.any(axis=1)
-        parts = np.split(content[known], [self.graph_width, self.graph_width + self.given_width], axis=1)
+        graph = unit_rows(content[known, : self.graph_width])
         changed = content.copy()
-        changed[known] = unit_rows(np.concatenate([*map(unit_rows, parts[:2]), text[known]], axis=1))
+        changed[known] = unit_rows(np.concatenate([graph, self._predicted(text[known]), text[known]], axis=1))
         return changed
 
     def graph_of(self, item_ids: pl.Series) -> NDArray[np.float32]:
@@ -85,8 +90,8 @@ class ContentBasis:
     def to_frame(self) -> pl.DataFrame:
         """Return the basis as one table: kind, key, vector.
 
-        The kinds are "item", "advertiser", "category", "n-gram" (of the titles, by its hash bucket), "price" and
-        "width".
+        The kinds are "item", "advertiser", "category", "n-gram" (of the titles, by its hash bucket), "given of text"
+        (a row of the prediction), "price" and "width".
         """
         vector = pl.List(pl.Float32)
         about = pl.DataFrame(
@@ -104,7 +109,15 @@ class ContentBasis:
         n_grams = self.text.to_frame().select(
             kind=pl.lit("n-gram"), key=pl.col("bucket").cast(pl.String), vector="vector"
         )
-        return pl.concat([about, items, self.means.select("kind", "key", "vector"), n_grams])
+        rows = self.given_of_text.tolist() if self.given_width else []
+        predicted = pl.DataFrame(
+            {
+                "kind": "given of text",
+                "key": pl.Series([str(row) for row in range(len(rows))], dtype=pl.String),
+                "vector": pl.Series(rows, dtype=vector),
+            }
+        )
+        return pl.concat([about, items, self.means.select("kind", "key", "vector"), n_grams, predicted])
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> ContentBasis:
@@ -120,7 +133,14 @@ class ContentBasis:
             text=TextBasis.from_frame(
                 frame.filter(kind="n-gram").select(bucket=pl.col("key").cast(pl.Int64), vector="vector")
             ),
+            given_of_text=_matrix(frame.filter(kind="given of text")["vector"], int(widths[1])),
         )
+
+    def _predicted(self, text: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the given embeddings that text vectors [rows, text width] predict, unit rows [rows, given width]."""
+        if not self.given_of_text.size:
+            return np.zeros((len(text), self.given_width), np.float32)
+        return unit_rows(text @ self.given_of_text)
 
     def _from_attributes(self, items: pl.DataFrame) -> NDArray[np.float32]:
         by_advertiser, has_advertiser = self._lookup("advertiser", items["advertiser_id"])
@@ -164,7 +184,11 @@ def freeze(items: pl.DataFrame, graph: NDArray[np.float32], text: TextBasis | No
     lengths = items["embedding"].list.len()
     some_given = float(items["embedding"].is_not_null().mean() or 0.0) >= GIVEN_SHARE  # type: ignore[arg-type]
     given = _given(items["embedding"], int(lengths.max() or 0) if some_given else 0)  # type: ignore[arg-type]
-    vectors = unit_rows(np.concatenate([graph, given, text.vectors_of(items["title"])], axis=1))
+    titles = text.vectors_of(items["title"])
+    given_of_text = _prediction(titles, given)
+    predicted = unit_rows(titles @ given_of_text)
+    shown = np.where(given.any(axis=1, keepdims=True), given, predicted)
+    vectors = unit_rows(np.concatenate([graph, shown, titles], axis=1))
     in_graph = np.linalg.norm(graph, axis=1) > 0
     logarithm = np.log1p(items["price"].drop_nulls().to_numpy())
     return ContentBasis(
@@ -176,7 +200,19 @@ def freeze(items: pl.DataFrame, graph: NDArray[np.float32], text: TextBasis | No
         graph_width=graph.shape[1],
         given_width=given.shape[1],
         text=text,
+        given_of_text=given_of_text,
     )
+
+
+def _prediction(text: NDArray[np.float32], given: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the ridge regression of the given embeddings on the text vectors [text width, given width].
+
+    Items without one of the two are left out.
+    """
+    both = text.any(axis=1) & given.any(axis=1)
+    gram = text[both].T.astype(np.float64) @ text[both] + RIDGE * np.eye(text.shape[1])
+    found: NDArray[np.float32] = np.linalg.solve(gram, text[both].T.astype(np.float64) @ given[both]).astype(np.float32)
+    return found
 
 
 def category_nodes(category: pl.Series) -> pl.Series:
