@@ -174,6 +174,9 @@ class FeatureSettings(Group):
     """Item features that both towers read."""
 
     content_dimensions: int = Field(128, ge=2, description="Width of the graph embedding.")
+    text_dimensions: int = Field(
+        128, ge=0, description="Width of the vector of a title's and a query's words; 0: words are no feature."
+    )
     cross_fit_folds: int = Field(
         4,
         ge=1,
@@ -210,14 +213,15 @@ class ExampleSettings(Group):
 
 
 class ContextSettings(Group):
-    """Context in training: of the log's requests beside an item, or synthetic where the log has too few of them."""
+    """Context in training: of the log's requests, or synthetic where the log has too few of them beside an item."""
 
     recipe: ContextRecipe = Field(ContextRecipe.basket_mate, description="Source of the synthetic context.")
     minimum_requests: int = Field(
         1000,
         ge=1,
         description="With so many logged requests beside an item before the two newest windows, the model learns their "
-        "contexts instead of synthetic ones; a higher number than the log has keeps to the recipe.",
+        "contexts instead of synthetic ones; with so many beside an item or for a query, it learns the searches. "
+        "A higher number than the log has keeps to the recipe.",
     )
     request_share: float = Field(
         0.33,

@@ -24,7 +24,7 @@ EXAMPLE_COLUMNS = {
     "user_id": "String",
     "history_events": "Int64: events of the user in the history; under dense_all_action also some after the cut-off",
     "item_id": "String: the positive, within K days after the history",
-    "event_name": "String: of the positive, null for an ad that was shown beside an item",
+    "event_name": "String: of the positive, null for an ad that was shown beside an item or for a query",
     "weight": "Float32: label weight",
 }
 
@@ -65,7 +65,7 @@ def training_examples(
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     prepared = prepare_examples(period, effective, basis)
     frame = examples_to_frame(prepared, period.event_names)
-    workspace.tables.write("training_examples", frame.drop("subject_item_id"), {"as_of": day})
+    workspace.tables.write("training_examples", frame.drop("subject_item_id", "query"), {"as_of": day})
     by_name = frame.group_by("event_name").len().sort("len", descending=True)
     return dg.MaterializeResult(
         metadata={
@@ -76,7 +76,7 @@ def training_examples(
             "users": frame["user_id"].n_unique(),
             "positive_items": frame["item_id"].n_unique(),
             "by_conversion_type": preview(by_name),
-            "sample": preview(frame.drop("subject_item_id", "user_id").sample(min(5, len(frame)), seed=0)),
+            "sample": preview(frame.drop("subject_item_id", "query", "user_id").sample(min(5, len(frame)), seed=0)),
         },
         check_results=[_enough(len(frame), effective.examples.minimum_examples, period)],
     )
@@ -100,10 +100,13 @@ def _enough(examples: int, wanted: int, period: "TrainingPeriod") -> dg.AssetChe
     owners=[MODELLING],
     description="The examples with contexts. Where the log has enough requests beside an item "
     "(context.minimum_requests), each ad that was shown there is an example beside that item, and the conversions have "
-    "no context. Else the synthetic context augmentation: each conversion beside the item that the user might be "
-    "looking at, by default another item that this user engaged with within a day, as noisy as real context.",
+    "no context; where it has enough searches, each ad that was shown there is an example of its query. Without enough "
+    "requests beside an item: the synthetic context augmentation, each conversion beside the item that the user might "
+    "be looking at, by default another item that this user engaged with within a day, as noisy as real context.",
     metadata=columns(
-        **EXAMPLE_COLUMNS, subject_item_id="String: logged or synthetic subject, null where there is none"
+        **EXAMPLE_COLUMNS,
+        subject_item_id="String: logged or synthetic subject, null where there is none",
+        query="String: what was typed in a logged search, null elsewhere",
     ),
     check_specs=[
         dg.AssetCheckSpec(
@@ -138,13 +141,15 @@ def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.Materializ
     )
     recipe = effective.context.recipe
     own = int((frame["subject_item_id"] == frame["item_id"]).sum())
-    shown = frame["event_name"].null_count()
+    shown, searches = frame["event_name"].null_count(), frame["query"].count()
+    in_context = frame["subject_item_id"].is_not_null() | frame["query"].is_not_null()
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(frame),
-            "contexts": "logged requests" if shown else f"synthetic: {recipe.value}",
+            "contexts": "logged requests" if shown > searches else f"synthetic: {recipe.value}",
             "shown_ads_of_requests": shown,
-            "share_with_context": float(frame["subject_item_id"].is_not_null().mean() or 0.0),  # type: ignore[arg-type]
+            "shown_ads_of_searches": searches,
+            "share_with_context": float(in_context.mean() or 0.0),  # type: ignore[arg-type]
             "share_same_category": float(same_category),  # type: ignore[arg-type]
             "sample": preview(sample),
         },

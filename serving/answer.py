@@ -142,7 +142,7 @@ def _place(served: Served, request: CandidateRequest) -> Place:
     interests = dict(request.interests)
     if request.query is not None and served.matcher is not None:
         interests = {**served.matcher.interests(request.query), **interests}
-    return Place(served.context(subject, interests), subject, interests)
+    return Place(served.context(subject, interests, request.query), subject, interests)
 
 
 def _merged(known: Demographics, given: Demographics | None) -> Demographics:

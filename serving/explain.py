@@ -45,8 +45,7 @@ def explain(
 
 
 def _names(served: Served) -> list[str]:
-    given = served.artifact.network.shape.given
-    return ["learned", "graph_content", *(["given_content"] if given else []), "category", "advertiser"]
+    return ["learned", *served.artifact.network.shape.content_parts, "category", "advertiser"]
 
 
 def _widths(served: Served) -> list[int]:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 
 from ml.examples.context import no_context, subject_context
-from ml.examples.named_interests import named_interests
+from ml.examples.named_interests import named_interests, with_words
 from ml.features.interest_profiles import InterestProfiles
 from ml.features.items import MAXIMUM_INTERESTS
 from ml.features.search_queries import InterestMatcher
@@ -98,18 +99,20 @@ class Served:
         SpendCounters(store).read(loaded.catalogue.eligibility.ads, instant, publication.time_zone)
         return loaded
 
-    def context(self, subject: int | None, interests: dict[str, float]) -> ContextBatch:
-        """Return the context of one request: the catalogue row the user looks at, and interests.
+    def context(self, subject: int | None, interests: dict[str, float], query: str | None = None) -> ContextBatch:
+        """Return the context of one request: the catalogue row the user looks at, interests, and the words of a query.
 
         The interests replace the row's own interests. Without a row, the context shows the middle of the items that
-        have these interests.
+        have these interests, with the words of the query in the place of their titles'.
         """
         context = no_context(1, MAXIMUM_INTERESTS)
         if subject is not None:
             context = subject_context(np.array([subject]), self.catalogue.features)
-        if not interests:
+        if not interests and query is None:
             return self.catalogue.tensors.context(context)
         named = named_interests([interests], self.profiles, self.artifact.settings.features.category_buckets)
+        if query is not None:
+            named = with_words(named, pl.Series([query]), self.artifact.basis)
         return self.catalogue.tensors.context(replace(named, subject=context.subject))
 
     def embed(

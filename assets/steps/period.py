@@ -78,19 +78,22 @@ def _read(workspace: Workspace, day: date) -> TrainingPeriod:
 
 
 def _requests_before(tables: Tables, day: date, end: datetime) -> pl.DataFrame | None:
-    """Return the shown ads of requests with a subject item before ``end``; None where no impression has arrived."""
+    """Return the shown ads of requests with a subject item or a search query before ``end``.
+
+    None where no impression has arrived.
+    """
     import polars as pl
 
     from ml.examples.logged_requests import shown_in_context
 
     if not tables.exists(LandingTable.impressions.value):
         return None
-    beside_an_item = (
-        pl.col("surface").is_in(Surface.carrying(Carries.subject))
-        & pl.col("subject_item_id").is_not_null()
-        & (pl.col("request_time") < end)
-    )
-    return shown_in_context(arrived_by(tables, LandingTable.impressions, day).filter(beside_an_item)).collect()
+    carried = [
+        pl.col("surface").is_in(Surface.carrying(carries)) & pl.col(column).is_not_null()
+        for carries, column in ((Carries.subject, "subject_item_id"), (Carries.query, "query"))
+    ]
+    impressions = arrived_by(tables, LandingTable.impressions, day).filter(pl.col("request_time") < end)
+    return shown_in_context(impressions.filter(pl.any_horizontal(carried))).collect()
 
 
 def _items_at(tables: Tables, landing: Landing, seconds: float) -> pl.DataFrame:

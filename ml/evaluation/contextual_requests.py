@@ -13,9 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.queries import EvaluationSet, contextual_queries, hiding
-from ml.examples.context import Context
 from ml.examples.logged_requests import REQUEST_COLUMNS, day_starts, shown_in_context
-from ml.examples.named_interests import search_context
+from ml.examples.named_interests import search_context, with_searches
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import row_numbers, to_seconds
 from settings import FeatureSettings
@@ -105,8 +104,11 @@ def context_evaluation(
     )
     if requests["query"].count():
         catalogue = period.until(since).items.sort("item_id")
-        named = search_context(requests["query"], catalogue, dataset.features, features.category_buckets)
-        queries = replace(queries, context=_with_queries(queries.context, requests["query"], named))
+        named = search_context(
+            requests["query"], catalogue, dataset.features, basis=dataset.basis, buckets=features.category_buckets
+        )
+        typed = requests["query"].is_not_null().to_numpy()
+        queries = replace(queries, context=with_searches(queries.context, named, typed))
     if logged and hidden_items:
         queries = hiding(queries, hidden_items(requests, ids.gather(queries.candidates)))
     asked = EvaluationSet(dataset, queries, home_feed.learnt, home_feed.recent_days)
@@ -138,17 +140,6 @@ def logged_requests(impressions: pl.DataFrame, since: float) -> pl.DataFrame:
     has_subject = pl.col("subject_item_id").is_not_null()
     shown = shown_in_context(recent.lazy()).collect()
     return shown.with_columns(pl.when(~has_subject).then("query")).select(REQUEST_COLUMNS)
-
-
-def _with_queries(context: Context, queries: pl.Series, named: Context) -> Context:
-    """Return the context, with ``named``, the context of the search ``queries``, where these are not null."""
-    typed = queries.is_not_null().to_numpy()[:, None]
-    return replace(
-        named,
-        subject=context.subject,
-        interests=np.where(typed, named.interests, context.interests),
-        confidence=np.where(typed, named.confidence, context.confidence),
-    )
 
 
 def baskets(period: TrainingPeriod, since: float) -> pl.DataFrame:

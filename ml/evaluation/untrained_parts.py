@@ -41,8 +41,8 @@ class PartWeights:
     """The weights of one way of asking.
 
     Attributes:
-        graph, given, category, advertiser: of the cosines of the traits; ``given`` counts where the catalogue gives
-            embeddings.
+        graph, given, category, advertiser, text: of the cosines of the traits; ``given`` counts where the catalogue
+            gives embeddings, ``text`` where the catalogue has titles.
         recent: of the logarithm of 1 + recent events.
         towards_subject: share of the subject in a query's traits, where the subject is known; 0 to 1.
         newest_events: so many of the user's newest events make the user's traits.
@@ -55,10 +55,12 @@ class PartWeights:
     recent: float
     towards_subject: float
     newest_events: int
+    text: float
 
     @classmethod
     def draw(cls, random: np.random.Generator) -> PartWeights:
         """Draw weights: those of the parts evenly in the logarithm, the share of the subject evenly."""
+        [of_text] = random.spawn(1)  # so that a catalogue without titles has the draws that it always had
         graph, given, category, advertiser = np.exp(random.uniform(np.log(0.05), np.log(2), 4)).tolist()
         return cls(
             graph=graph,
@@ -68,11 +70,13 @@ class PartWeights:
             recent=float(np.exp(random.uniform(np.log(0.01), np.log(0.5)))),
             towards_subject=float(random.uniform()),
             newest_events=int(random.choice(NEWEST_EVENTS)),
+            text=float(np.exp(of_text.uniform(np.log(0.05), np.log(2)))),
         )
 
-    def of_traits(self, given: bool) -> list[float]:
-        """Return the weights of the traits of a catalogue, which gives embeddings or not."""
-        return [self.graph, *([self.given] if given else []), self.category, self.advertiser]
+    def of_traits(self, shape: ModelShape) -> list[float]:
+        """Return the weights of the traits, of which a catalogue may lack given embeddings and titles."""
+        of_content = {"graph_content": self.graph, "given_content": self.given, "text_content": self.text}
+        return [*(of_content[part] for part in shape.content_parts), self.category, self.advertiser]
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ class _Parts:
         subject = _traits_of_context(self.traits, self.asked)
         vectors = []
         for weight, of_history, of_subject in zip(
-            weights.of_traits(self.asked.dataset.basis.given_width > 0),
+            weights.of_traits(_shape(self.asked.dataset)),
             _parts(self.traits, _mean_of_newest(self.asked, self.items, weights.newest_events)),
             _parts(self.traits, subject),
             strict=True,
@@ -213,10 +217,12 @@ def _best(draws: list[PartWeights], asked: EvaluationSet, settings: Settings) ->
     return max(draws, key=recall)
 
 
+def _shape(dataset: Dataset) -> ModelShape:
+    return ModelShape.of(dataset.basis, dataset.statistics.width, positions=1)
+
+
 def _traits(dataset: Dataset, settings: Settings) -> Traits:
-    basis = dataset.basis
-    shape = ModelShape(basis.graph_width, basis.given_width, dataset.statistics.width, settings.sequences.length)
-    return Traits(shape, settings.model, settings.features)
+    return Traits(_shape(dataset), settings.model, settings.features)
 
 
 @torch.inference_mode()

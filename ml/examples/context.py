@@ -29,7 +29,7 @@ SAME_DAY_EVENTS = 20  # a longer day pairs an event with so many after it
 class Topics:
     """What requests without a subject are about: shown in the place of a subject's content and category.
 
-    A row of zeros is a request that has a subject, or that names nothing which the catalogue has.
+    A row of zeros is a request that has a subject, or that names nothing which the catalogue has, in no known word.
     """
 
     content: NDArray[np.float32]  # [queries, content]
@@ -45,7 +45,7 @@ class Topics:
 
 @dataclass(frozen=True)
 class Context:
-    """The input of the context layer, one row a query. A row without interests and subject is "no context"."""
+    """The input of the context layer, one row a query. A row without interests, subject and topic is "no context"."""
 
     subject: NDArray[np.int64]  # [queries] catalogue row whose content is shown, NO_SUBJECT = none
     interests: NDArray[np.int64]  # [queries, MAXIMUM_INTERESTS] buckets, 0 = none
@@ -57,7 +57,8 @@ class Context:
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        return (self.subject >= 0) | (self.confidence > 0).any(axis=1)
+        named: NDArray[np.bool_] = (self.subject >= 0) | (self.confidence > 0).any(axis=1)
+        return named if self.topics is None else named | self.topics.content.any(axis=1)
 
     def take(self, rows: NDArray[np.int64]) -> Context:
         topics = self.topics and self.topics.take(rows)

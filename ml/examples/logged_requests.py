@@ -1,10 +1,12 @@
-"""Examples of real context: requests of the log with a subject item, and the ads that were shown there.
+"""Examples of real context: requests of the log with a subject item or a search query, and the ads that were shown.
 
-An ad that was shown has survived relevance, ranking and auction. So such an example tells what fits the subject and
-what survives, and a log that has enough of them needs no synthetic context.
+An ad that was shown has survived relevance, ranking and auction. So such an example tells what fits the subject or the
+query and what survives, and a log that has enough requests beside an item needs no synthetic context.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -41,14 +43,29 @@ def shown_in_context(impressions: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
+@dataclass(frozen=True)
+class RequestExamples:
+    """Examples of shown items, and what their requests carried."""
+
+    examples: Examples
+    subject: NDArray[np.int64]  # [examples] catalogue row, -1 for a search
+    query: pl.Series  # [examples] what was typed, null beside a subject
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def take(self, rows: NDArray[np.int64]) -> RequestExamples:
+        return RequestExamples(self.examples.take(rows), self.subject[rows], self.query.gather(rows))
+
+
 def request_examples(
     requests: pl.DataFrame, dataset: Dataset, end: float, *, step_days: float, maximum: int, seed: int
-) -> tuple[Examples, NDArray[np.int64]]:
-    """Return an example for each shown item, and the catalogue row of its subject [examples].
+) -> RequestExamples:
+    """Return an example for each shown item.
 
     The history ends at the midnight before the request, as a stored state does. The requests of ``step_days``
     days share a cut-off, at or before these midnights. A user without a history, and an item or a subject outside the
-    catalogue, make no example.
+    catalogue, make no example. A query counts where there is no subject.
 
     Args:
         requests: ``REQUEST_COLUMNS``, before ``end``. dataset: known at ``end``. end: seconds, the end of a day.
@@ -58,11 +75,14 @@ def request_examples(
     midnight = day_starts(to_seconds(requests["request_time"]), end)
     user = log.user_rows(requests["user_id"])
     item, subject = row_numbers(ids, requests["item_id"]), row_numbers(ids, requests["subject_item_id"])
+    query = requests["query"].set(requests["subject_item_id"].is_not_null(), None)
     history_end = _known_until(dataset, user, midnight)
-    rows = np.flatnonzero((item >= 0) & (subject >= 0) & (history_end > log.offsets[user]))
+    in_context = (subject >= 0) | query.is_not_null().to_numpy()
+    rows = np.flatnonzero((item >= 0) & in_context & (history_end > log.offsets[user]))
     rows = _some_requests(rows, requests["request_id"], maximum, seed)
     cutoff = end - np.ceil((end - midnight) / (step_days * DAY)) * step_days * DAY
-    rows = rows[np.lexsort((subject[rows], item[rows], history_end[rows], user[rows], cutoff[rows]))]
+    words = query.rank("dense").fill_null(0).to_numpy()
+    rows = rows[np.lexsort((words[rows], subject[rows], item[rows], history_end[rows], user[rows], cutoff[rows]))]
     examples = Examples(
         cutoff=cutoff[rows],
         user=user[rows],
@@ -71,7 +91,7 @@ def request_examples(
         weight=np.ones(len(rows), np.float32),
         name=np.full(len(rows), SHOWN),
     )
-    return examples, subject[rows]
+    return RequestExamples(examples, subject[rows], query.gather(rows))
 
 
 def repeated(rows: int, wanted: int, seed: int) -> NDArray[np.int64]:

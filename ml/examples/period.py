@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.examples.context import NO_SUBJECT, Context, interests_context, subject_context, synthetic_subjects
+from ml.examples.context import NO_SUBJECT, Context, subject_context, synthetic_subjects
 from ml.examples.logged_requests import CUTOFF_DAYS, SHOWN, repeated, request_examples
+from ml.examples.named_interests import Searches
 from ml.examples.objectives import build_examples
 from ml.examples.pairs import Examples, LabelRule, joined, training_cutoffs
 from ml.features.content import ContentBasis
@@ -26,7 +27,7 @@ from ml.features.event_log import EventLog, build_event_log, row_numbers, to_sec
 from ml.features.items import DAY, ItemStatistics
 from settings import ContextRecipe, Settings
 
-SUBJECT = "subject_item_id"
+SUBJECT, QUERY = "subject_item_id", "query"
 ORDER = ("cutoff", "user_id", "item_id", "history_events")
 
 
@@ -67,12 +68,13 @@ def with_logged_requests(period: TrainingPeriod, requests: pl.DataFrame, setting
     """Return the period with the logged requests that a model can learn from, or without any if these are too few.
 
     A model can learn from a request of the last ``examples.span_days`` by a user with an earlier event, if the subject
-    and the shown item are in the catalogue. There have to be ``context.minimum_requests`` of them before the two newest
-    windows, which the comparison and the choice of epochs hold back: so every fit of a training learns contexts in the
-    same way.
+    and the shown item are in the catalogue; a request with a query and no subject is a search. There have to be
+    ``context.minimum_requests`` before the two newest windows, which the comparison and the choice of epochs hold back:
+    so every fit of a training learns contexts in the same way. Requests beside an item count by themselves, because
+    they take the place of synthetic contexts; searches count together with them.
 
     Args:
-        requests: of ``shown_in_context`` with a subject, before the period's end.
+        requests: of ``shown_in_context``, before the period's end.
     """
     first = period.events.group_by("user_id").agg(known_from=pl.col("event_time").min())
     known = period.items.select("item_id")
@@ -83,12 +85,19 @@ def with_logged_requests(period: TrainingPeriod, requests: pl.DataFrame, setting
         .filter(pl.col("known_from") < pl.col("request_time"))
         .drop("known_from")
         .join(known, on="item_id", how="semi")
-        .join(known, left_on="subject_item_id", right_on="item_id", how="semi")
         .sort("request_time", "request_id", "item_id")
     )
-    held_back = pl.Series(to_seconds(usable["request_time"])) >= period.end - 2 * period.window
-    enough = usable.filter(~held_back)["request_id"].n_unique() >= settings.context.minimum_requests
-    return replace(period, requests=usable if enough else None)
+    beside = usable.join(known, left_on=SUBJECT, right_on="item_id", how="semi", maintain_order="left")
+    searches = usable.filter(pl.col(SUBJECT).is_null() & pl.col(QUERY).is_not_null())
+    every = pl.concat([beside, searches]).sort("request_time", "request_id", "item_id")
+    if not _are_enough(every, period, settings):
+        return replace(period, requests=None)
+    return replace(period, requests=every if _are_enough(beside, period, settings) else searches)
+
+
+def _are_enough(requests: pl.DataFrame, period: TrainingPeriod, settings: Settings) -> bool:
+    held_back = pl.Series(to_seconds(requests["request_time"])) >= period.end - 2 * period.window
+    return requests.filter(~held_back)["request_id"].n_unique() >= settings.context.minimum_requests
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,29 @@ class Prepared:
     examples: Examples
     subjects: NDArray[np.int64]  # [examples] catalogue row of the logged or synthetic context, -1 = none
     folds: CrossFit
+    queries: pl.Series | None = None  # [examples] what was typed in a logged search, else null; None: no searches
 
 
 def training_context(prepared: Prepared, recipe: ContextRecipe) -> Context:
-    """Return the context of every example; ``recipe``: of the synthetic contexts."""
-    features, logged = prepared.dataset.features, prepared.examples.name == SHOWN
-    if recipe is ContextRecipe.own_interests and not logged.any():
-        return interests_context(prepared.subjects, features)
-    return subject_context(prepared.subjects, features)
+    """Return the context of every example, searches apart; ``recipe``: of the synthetic contexts."""
+    context = subject_context(prepared.subjects, prepared.dataset.features)
+    if recipe is ContextRecipe.own_interests:
+        logged = prepared.examples.name == SHOWN
+        return replace(context, subject=np.where(logged, context.subject, NO_SUBJECT))
+    return context
+
+
+def training_searches(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Searches | None:
+    """Return the contexts of the logged searches among the examples, a view for each fold; None without a search.
+
+    A search is understood by the catalogue as of the period's end, under the content that its fold learns under.
+    """
+    if prepared.queries is None or not prepared.queries.count():
+        return None
+    dataset, items = prepared.dataset, period.items.sort("item_id")
+    views = [replace(dataset.features, content=content) for content in prepared.folds.content]
+    buckets = settings.features.category_buckets
+    return Searches.of(prepared.queries, items, views, basis=dataset.basis, buckets=buckets)
 
 
 def _in_rows_of(items: pl.DataFrame, earlier: pl.DataFrame) -> pl.DataFrame:
@@ -211,30 +235,33 @@ def whole_log(period: TrainingPeriod, settings: Settings) -> EventLog:
 def with_contexts(prepared: Prepared, period: TrainingPeriod, settings: Settings) -> Prepared:
     """Return the examples with the subjects that users may look at, from the log's requests or by the recipe.
 
-    Where the period has logged requests, they become examples of their own, ``context.request_share`` of all, and the
-    conversions are learnt without a context. Else the recipe draws a synthetic subject for each conversion. Under the
-    recipe ``none`` there are no subjects at all.
+    Where the period has logged requests, they become examples of their own, ``context.request_share`` of all. Where
+    there are requests beside an item among them, the conversions are learnt without a context. Else the recipe draws a
+    synthetic subject for each conversion. Under the recipe ``none`` there are no contexts at all.
     """
     if period.requests is None or settings.context.recipe is ContextRecipe.none:
         return _with_synthetic_subjects(prepared, settings)
+    if not period.requests[SUBJECT].count():
+        prepared = _with_synthetic_subjects(prepared, settings)
     return _with_requests(prepared, period.requests, period, settings)
 
 
 def _with_requests(prepared: Prepared, requests: pl.DataFrame, period: TrainingPeriod, settings: Settings) -> Prepared:
-    """Return the conversions without context, and the logged requests with their subjects."""
+    """Return the conversions as they are, and the logged requests with their subjects and queries."""
     dataset, conversions, seed = prepared.dataset, prepared.examples, settings.training.seed
     share = settings.context.request_share
     wanted = min(max(1, round(share / (1 - share) * len(conversions))), settings.examples.maximum_examples)
     step_days = min(CUTOFF_DAYS, period.rule.window_days)
-    shown, subjects = request_examples(requests, dataset, period.end, step_days=step_days, maximum=wanted, seed=seed)
-    listed = np.flatnonzero(are_listed(shown, dataset.statistics, period.window))
+    shown = request_examples(requests, dataset, period.end, step_days=step_days, maximum=wanted, seed=seed)
+    listed = np.flatnonzero(are_listed(shown.examples, dataset.statistics, period.window))
     if not len(listed):
         return _with_synthetic_subjects(prepared, settings)
-    drawn = listed[repeated(len(listed), wanted, seed)]
-    examples = joined([conversions, shown.take(drawn)])
-    subjects = np.concatenate([np.full(len(conversions), NO_SUBJECT), subjects[drawn]])
+    shown = shown.take(listed[repeated(len(listed), wanted, seed)])
+    examples = joined([conversions, shown.examples])
+    subjects = np.concatenate([prepared.subjects, shown.subject])
+    queries = pl.concat([pl.repeat(None, len(conversions), dtype=pl.String, eager=True), shown.query])
     order = np.lexsort((examples.user, examples.cutoff))
-    return replace(prepared, examples=examples.take(order), subjects=subjects[order])
+    return replace(prepared, examples=examples.take(order), subjects=subjects[order], queries=queries.gather(order))
 
 
 def _with_synthetic_subjects(prepared: Prepared, settings: Settings) -> Prepared:
@@ -265,7 +292,9 @@ def examples_to_frame(prepared: Prepared, event_names: list[str]) -> pl.DataFram
             "event_name": names.gather(examples.name),
             "weight": examples.weight,
             SUBJECT: subject,
-        }
+            QUERY: prepared.queries,
+        },
+        schema_overrides={QUERY: pl.String},
     )
 
 
@@ -274,7 +303,7 @@ def examples_of_frame(
 ) -> Prepared:
     """Return the examples that ``examples_to_frame`` has turned into a table, under the same period.
 
-    There are no subjects where the table has none.
+    There are no subjects and no queries where the table has none.
     """
     dataset = build_dataset(
         period.events,
@@ -285,7 +314,7 @@ def examples_of_frame(
         basis=basis,
         seed=settings.training.seed,
     )
-    by = [name for name in (*ORDER, SUBJECT) if name in frame.columns]
+    by = [name for name in (*ORDER, SUBJECT, QUERY) if name in frame.columns]
     frame = frame.sort(by)
     user, ids = dataset.log.user_rows(frame["user_id"]), dataset.features.item_ids
     names = pl.Series(list(period.event_names))
@@ -299,4 +328,5 @@ def examples_of_frame(
     )
     none = np.full(len(frame), NO_SUBJECT)
     subjects = row_numbers(ids, frame[SUBJECT]) if SUBJECT in frame.columns else none
-    return Prepared(dataset, examples, subjects, uncrossed(dataset.features, dataset.log.users))
+    queries = frame[QUERY] if QUERY in frame.columns else None
+    return Prepared(dataset, examples, subjects, uncrossed(dataset.features, dataset.log.users), queries)

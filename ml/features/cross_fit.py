@@ -58,7 +58,7 @@ def cross_fit(items: pl.DataFrame, log: EventLog, basis: ContentBasis, *, folds:
     for fold in range(folds):
         others = replace(log, item=np.where(fold_of_event == fold, -1, log.item))
         graph = spectral_embedding(others, len(items), basis.graph_width, seed)
-        views.append(freeze(items, rotated_onto(whole, graph)).content_of(items))
+        views.append(freeze(items, rotated_onto(whole, graph), basis.text).content_of(items))
     return CrossFit(fold_of_user, [content for content, _ in views], [cold for _, cold in views])
 
 

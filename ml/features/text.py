@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHORTEST, LONGEST = 2, 4  # characters of an n-gram; a space marks the begin and the end of a word
 BUCKETS = 2**16
 POWER_ITERATIONS = 7
+LEAST_KNOWN = 1 / 3  # share of a text's n-grams that the titles have: with fewer of them the text is in other words
 ROUNDING = 1e-4  # a direction of this share of the strongest one's strength is rounding
 
 
@@ -50,7 +51,7 @@ class TextBasis:
         buckets = np.unique(counts.indices).astype(np.int64)
         rank = min(dimensions, len(known), len(buckets))
         if rank < 1:
-            return cls(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+            return cls.empty()
         counts = counts[:, buckets]
         titles_with = np.bincount(counts.indices, minlength=len(buckets))
         weight = (1 + np.log((1 + len(known)) / (1 + titles_with))).astype(np.float32)
@@ -60,21 +61,32 @@ class TextBasis:
         projection = weight[:, None] * right[strength > ROUNDING * strength.max()].T
         return cls(buckets, np.ascontiguousarray(projection, np.float32))
 
+    @classmethod
+    def empty(cls) -> TextBasis:
+        """Return the space without a dimension, of a catalogue without titles."""
+        return cls(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+
     @property
     def width(self) -> int:
         return self.projection.shape[1]
 
     def vectors_of(self, texts: pl.Series) -> NDArray[np.float32]:
-        """Return unit rows [texts, width]; zero where a text is null, or has no n-gram that a title has."""
+        """Return unit rows [texts, width].
+
+        A row is zero where a text is null, or where the titles have less than ``LEAST_KNOWN`` of its n-grams.
+        """
         vectors = np.zeros((len(texts), self.width), np.float32)
         known = [row for row, text in enumerate(texts) if text]
         if not self.width or not known:
             return vectors
         counts = _counts([texts[row] for row in known], self._vectorizer)
         row = np.minimum(np.searchsorted(self.buckets, counts.indices), len(self.buckets) - 1)
-        counts.data[self.buckets[row] != counts.indices] = 0
-        shared = sp.csr_matrix((counts.data, row, counts.indptr), shape=(counts.shape[0], len(self.buckets)))
-        vectors[known] = unit_rows(shared @ self.projection)
+        has = self.buckets[row] == counts.indices
+        shape = (len(known), len(self.buckets))
+        shared = sp.csr_matrix((counts.data * has, row, counts.indptr), shape=shape) @ self.projection
+        owner = np.repeat(np.arange(len(known)), np.diff(counts.indptr))
+        enough = np.bincount(owner, has, len(known)) >= LEAST_KNOWN * np.diff(counts.indptr)
+        vectors[known] = unit_rows(shared) * enough[:, None]
         return vectors
 
     def to_frame(self) -> pl.DataFrame:

@@ -30,7 +30,8 @@ from settings import Settings
 if TYPE_CHECKING:
     from ml.examples.period import TrainingPeriod
 
-FORMAT = 5  # counts up when what is saved no longer fits the code that loads it
+FORMAT = 6  # counts up when what is saved no longer fits the code that loads it
+READ = (5, FORMAT)  # 5 has no words of titles: such a model loads, and answers as before
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 CHECKSUMS = "checksums.json"  # file name -> SHA-256, of the three
 
@@ -65,7 +66,7 @@ def read_description(directory: Path) -> dict[str, Any]:
     with _naming(directory / DESCRIPTION):
         description: dict[str, Any] = json.loads((directory / DESCRIPTION).read_text())
     found = description.get("format", 1)
-    if found != FORMAT:
+    if found not in READ:
         raise ArtifactError(
             f"{directory} was written in format {found} by another version of adseq; this one reads {FORMAT}. Go on "
             "with the version that wrote it, or give another --home (the landing zone stays as it is)."

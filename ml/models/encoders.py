@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ml.features.content import ContentBasis
 from ml.features.event_log import GAP_BUCKETS
 from ml.models.blocks import bag, draw_hash_embedding
 from settings import FeatureSettings, ModelSettings, UserEncoder
@@ -28,10 +29,22 @@ class ModelShape:
     given: int  # of content: the part of given embeddings
     statistics: int
     positions: int
+    text: int = 0  # of content: the part of the titles' words
+
+    @classmethod
+    def of(cls, basis: ContentBasis, statistics: int, positions: int) -> ModelShape:
+        """Return the shape under a content basis."""
+        return cls(basis.graph_width, basis.given_width, statistics, positions, basis.text.width)
 
     @property
     def content(self) -> int:
-        return self.graph + self.given
+        return self.graph + self.given + self.text
+
+    @property
+    def content_parts(self) -> dict[str, int]:
+        """Return the parts of the content that are not empty, name -> width, in the order of a content vector."""
+        every = {"graph_content": self.graph, "given_content": self.given, "text_content": self.text}
+        return {name: width for name, width in every.items() if width or name == "graph_content"}
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,8 @@ class ContextBatch:
 
 
 def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
-    """Return the widths of the traits: graph content, given content where there is any, category path, advertiser."""
-    content = [shape.graph, shape.given] if shape.given else [shape.graph]
-    return [*content, settings.trait_dimensions, settings.trait_dimensions]
+    """Return the widths of the traits: the parts of the content that there are, category path, advertiser."""
+    return [*shape.content_parts.values(), settings.trait_dimensions, settings.trait_dimensions]
 
 
 class Traits(nn.Module):

@@ -16,8 +16,9 @@ from ml.evaluation.model_lists import trained_lists
 from ml.evaluation.queries import EvaluationSet, validation_slice
 from ml.examples.context import Context
 from ml.examples.logged_requests import SHOWN
+from ml.examples.named_interests import Searches
 from ml.examples.objectives import instants, window_positives
-from ml.examples.period import Prepared, TrainingPeriod, training_context
+from ml.examples.period import Prepared, TrainingPeriod, training_context, training_searches
 from ml.features.dataset import Dataset
 from ml.features.items import DAY
 from ml.models.encoders import ModelShape
@@ -35,19 +36,22 @@ class ItemTask:
         prepared: the examples to learn from. settings: the settings of the training.
         window_days: K, the days after a cut-off in which a conversion counts.
         validation: the queries that choose the number of epochs; None: that number is given.
+        searches: the contexts of the examples that are logged searches; None: there are none.
     """
 
     prepared: Prepared
     settings: Settings
     window_days: float
     validation: EvaluationSet | None = None
+    searches: Searches | None = None
 
     @classmethod
     def of(
         cls, period: TrainingPeriod, prepared: Prepared, settings: Settings, validation: EvaluationSet | None = None
     ) -> ItemTask:
         """Return the task of examples that were ``prepared`` from a period."""
-        return cls(prepared, settings, period.rule.window_days, validation)
+        searches = training_searches(prepared, period, settings)
+        return cls(prepared, settings, period.rule.window_days, validation, searches)
 
     @property
     def candidates(self) -> int:
@@ -146,11 +150,14 @@ class _ItemInputs:
     def __init__(self, task: ItemTask) -> None:
         self.statistics, self.settings = task.prepared.dataset.statistics, task.settings
         self.context: Context = training_context(task.prepared, task.settings.context.recipe)
+        self.searches = task.searches
         self._as_of: dict[float, NDArray[np.float32]] = {}  # statistics [items, width] of each cut-off
 
     def context_of(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> ContextBatch:
         """Return the context of the examples, some of it dropped or perturbed."""
         augmentation, context = self.settings.context, self.context.take(rows)
+        if self.searches is not None:
+            context = self.searches.over(context, rows, view=cell.fold)
         context = context.without(random.random(len(rows)) < augmentation.dropout)
         context = context.perturbed(random, augmentation.interest_dropout, augmentation.confidence_jitter)
         return cell.catalogue.context(context)
@@ -170,7 +177,7 @@ def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
     """
     torch.manual_seed(settings.training.seed)
     basis, statistics = dataset.basis, dataset.statistics
-    shape = ModelShape(basis.graph_width, basis.given_width, statistics.width, settings.sequences.length)
+    shape = ModelShape.of(basis, statistics.width, settings.sequences.length)
     network = TwoTower(shape, settings.model, settings.features, settings.training.temperature)
     listed = statistics.listed(dataset.log.end)
     network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[listed]))

@@ -113,6 +113,7 @@ def basis_items(basis: ContentBasis) -> pl.DataFrame:
     interest = pl.Struct({"interest": pl.String, "confidence": pl.Float64})
     return pl.DataFrame({"item_id": ids}).with_columns(
         advertiser_id=pl.lit(None, pl.String),
+        title=pl.lit(None, pl.String),
         category=pl.lit(None, pl.String),
         price=pl.lit(None, pl.Float64),
         interests=pl.lit(None, pl.List(interest)),

@@ -279,7 +279,7 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], fin
     *_, signature, answer = done.stdout.splitlines()
     assert signature == ("['user_id', 'item_id', 'advertiser_id', 'event_name', 'event_time'] ['user_id', 'embedding']")
     # The learned part of 16, graph content of 16 and given content of 32, category and advertiser of 48 each.
-    assert answer == "['a', 'b'] [160, 160] [True, True]"
+    assert answer == "['a', 'b'] [288, 288] [True, True]"
     assert str(version.version) == "1"
 
 

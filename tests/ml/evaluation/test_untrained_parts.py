@@ -35,7 +35,7 @@ def recall(asked: EvaluationSet, weights: PartWeights, settings: Settings, k: in
 
 
 def test_recent_events_alone_are_recent_popularity(asked: EvaluationSet, settings: Settings) -> None:
-    alone = PartWeights(0.0, 0.0, 0.0, 0.0, recent=1.0, towards_subject=0.0, newest_events=100)
+    alone = PartWeights(0.0, 0.0, 0.0, 0.0, recent=1.0, towards_subject=0.0, newest_events=100, text=0.0)
     found = weighed_lists(alone, asked, settings, 20)
     popular = baseline_lists(ModelName.recent_popularity, asked, 20)
     assert np.array_equal(found.items, popular.items)
@@ -45,7 +45,7 @@ def test_the_advertiser_alone_finds_the_advertisers_of_the_newest_items(
     asked: EvaluationSet, settings: Settings
 ) -> None:
     """An item's advertiser is a direction of its own, so the newest event's advertiser comes first."""
-    alone = PartWeights(0.0, 0.0, 0.0, SCALE, recent=0.0, towards_subject=0.0, newest_events=1)
+    alone = PartWeights(0.0, 0.0, 0.0, SCALE, recent=0.0, towards_subject=0.0, newest_events=1, text=0.0)
     found = weighed_lists(alone, asked, settings, 5)
     queries, log = asked.queries, asked.dataset.log
     newest = log.item[queries.history_end - 1]
@@ -60,7 +60,7 @@ def test_towards_the_subject_in_full_the_history_counts_for_nothing(asked: Evalu
     subject = np.arange(len(queries)) % len(features)
     beside = replace(asked, queries=replace(queries, context=subject_context(subject, features), exclude=None))
     nobody = replace(beside, queries=replace(beside.queries, user=np.full(len(queries), -1)))
-    weights = PartWeights(1.0, 1.0, 1.0, 1.0, recent=0.1, towards_subject=1.0, newest_events=10)
+    weights = PartWeights(1.0, 1.0, 1.0, 1.0, recent=0.1, towards_subject=1.0, newest_events=10, text=0.0)
     known = np.flatnonzero(features.content[subject].any(axis=1) & features.category[subject].any(axis=1))
     found, expected = (weighed_lists(weights, each, settings, 10).items[known] for each in (beside, nobody))
     assert len(known)
@@ -78,7 +78,7 @@ def test_a_search_has_the_interest_in_the_place_of_the_subject(asked: Evaluation
     profiles = InterestProfiles.of(alone, features, settings.features.category_buckets)
     item = np.arange(count) % len(features)
     context = named_interests([{f"P{row}": 1.0} for row in item], profiles, settings.features.category_buckets)
-    weights = PartWeights(1.0, 1.0, 0.0, 0.0, recent=0.1, towards_subject=1.0, newest_events=10)
+    weights = PartWeights(1.0, 1.0, 0.0, 0.0, recent=0.1, towards_subject=1.0, newest_events=10, text=0.0)
     by_name, beside = (
         weighed_lists(weights, replace(asked, queries=replace(asked.queries, context=each, exclude=None)), settings, 10)
         for each in (context, subject_context(item, features))

@@ -93,7 +93,8 @@ def dataset_of(period: TrainingPeriod) -> Dataset:
 def described(requests: pl.DataFrame) -> list[tuple[str, int, float, str, str]]:
     """User, events of the history, cut-off in days, subject and positive of each example."""
     dataset, names = dataset_of(SMALL), "abc"
-    examples, subject = request_examples(requests, dataset, SMALL.end, step_days=7, maximum=100, seed=0)
+    found = request_examples(requests, dataset, SMALL.end, step_days=7, maximum=100, seed=0)
+    examples, subject = found.examples, found.subject
     assert (examples.name == SHOWN).all()
     return [
         (
@@ -143,7 +144,7 @@ def test_an_item_that_was_shown_twice_in_a_request_is_one_example() -> None:
 
 def test_a_sample_keeps_whole_requests() -> None:
     requests = requests_of(shown([(f"r{number:03d}", "ann", 5.0, "a", item) for number in range(200) for item in "bc"]))
-    examples, _ = request_examples(requests, dataset_of(SMALL), SMALL.end, step_days=7, maximum=100, seed=0)
+    examples = request_examples(requests, dataset_of(SMALL), SMALL.end, step_days=7, maximum=100, seed=0).examples
     assert len(examples) == 100
     assert np.bincount(examples.item).tolist() == [0, 50, 50]
 
@@ -239,7 +240,8 @@ def test_requests_have_their_share_of_the_examples(asked: TrainingPeriod, share:
     logged = found.examples.name == SHOWN
     assert logged.mean() == pytest.approx(share, abs=0.01)
     dataset = found.dataset
-    every, _ = request_examples(asked.requests, dataset, asked.end, step_days=7, maximum=10**6, seed=0)  # type: ignore[arg-type]
+    assert asked.requests is not None
+    every = request_examples(asked.requests, dataset, asked.end, step_days=7, maximum=10**6, seed=0).examples
     drawn, known = counted(found.examples.take(np.flatnonzero(logged))), counted(every)
     assert set(drawn) <= set(known)
     often = 1 + np.ceil(logged.sum() / len(every))

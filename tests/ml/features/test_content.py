@@ -8,6 +8,7 @@ import pytest
 
 from ml.features.co_engagement import unit_rows
 from ml.features.content import ContentBasis, build_content_basis, category_nodes, freeze
+from ml.features.text import TextBasis
 from settings import FeatureSettings
 from tests.ml.worlds import Event, event_log, item_frame
 
@@ -108,3 +109,72 @@ def test_a_basis_survives_the_table() -> None:
 def test_a_catalogue_without_prices_leaves_prices_unscaled() -> None:
     basis = build_content_basis(item_frame(["a"]), event_log([], ["a"]), SETTINGS, 0)
     assert (basis.price_mean, basis.price_deviation) == (0.0, 1.0)
+
+
+def titled_basis() -> tuple[pl.DataFrame, ContentBasis]:
+    items, _ = given_basis()
+    items = items.with_columns(title=pl.Series(["Oak Chair", "Red Chair", "Desk Lamp", None, "Oak Table"]))
+    return items, freeze(items, GRAPH, TextBasis.of(items["title"], 8, seed=0))
+
+
+def test_titles_are_a_part_of_the_content_of_every_item_that_has_one() -> None:
+    items, basis = titled_basis()
+    content, cold = basis.content_of(items)
+    assert basis.width == 6 + basis.text.width
+    assert basis.source == "co-engagement graph and given embeddings and titles"
+    text = basis.text.vectors_of(items["title"])
+    np.testing.assert_allclose(unit_rows(content[:, 6:]), text, atol=1e-6)
+    np.testing.assert_allclose(unit_rows(cold[:, 6:]), text, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(content, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(content[0, :3]), 3**-0.5, atol=1e-6)
+    assert not content[3, 6:].any()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_basis_with_titles_survives_the_table(given: bool) -> None:
+    items, basis = titled_basis()
+    if not given:
+        basis = freeze(items.with_columns(embedding=pl.lit(None, pl.List(pl.Float32))), GRAPH, basis.text)
+    again = ContentBasis.from_frame(basis.to_frame())
+    for found, expected in zip(again.content_of(items), basis.content_of(items), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    queries = pl.Series(["oak", "lamp"])
+    content = basis.content_of(items)[0][:2]
+    np.testing.assert_array_equal(again.with_texts(content, queries), basis.with_texts(content, queries))
+
+
+def test_a_table_from_before_titles_counted_gives_a_basis_without_them() -> None:
+    items, basis = given_basis()
+    frame = basis.to_frame()
+    before = frame.with_columns(
+        vector=pl.when(pl.col("kind") == "width").then(pl.col("vector").list.head(2)).otherwise("vector")
+    )
+    again = ContentBasis.from_frame(before)
+    assert again.width == basis.width
+    np.testing.assert_array_equal(again.content_of(items)[0], basis.content_of(items)[0])
+
+
+def test_another_text_takes_the_place_of_a_title_and_predicts_a_given_embedding() -> None:
+    items, basis = titled_basis()
+    content, _ = basis.content_of(items)
+    changed = basis.with_texts(content[:3], pl.Series(["desk lamp", None, "0000"]))
+    np.testing.assert_allclose(changed[0, :3], content[0, :3], atol=1e-6)
+    np.testing.assert_allclose(changed[0, 6:], content[2, 6:], atol=1e-6)
+    assert changed[0, 3:6] @ content[2, 3:6] > 0.99 / 3  # the lamp is the only item with these words
+    np.testing.assert_array_equal(changed[1:], content[1:3])
+
+
+def test_a_title_predicts_the_embedding_of_an_item_that_has_none() -> None:
+    """Two words decide about the embeddings of fifty items, and a new item has both words in a new order."""
+    words = np.array([[1.0, 0], [0, 1]])
+    titles = [f"{first} {second}" for first in ("azure", "crimson") for second in ("lamp", "rug")]
+    embeddings = [[*words[number // 2], *words[number % 2]] for number in range(4)]
+    ids = [f"i{number:02d}" for number in range(100)]
+    items = item_frame(ids, title=titles * 25, embedding=embeddings * 25)
+    basis = freeze(items, np.zeros((100, 2), np.float32), TextBasis.of(items["title"], 8, seed=0))
+    new = item_frame(["x", "y", "z"], title=["rug crimson", None, None], embedding=[None, [0.0, 0, 3, 0], None])
+    content, _ = basis.content_of(new)
+    given = unit_rows(content[:, 2:6])
+    np.testing.assert_allclose(given[0], np.array([0, 1, 0, 1]) / np.sqrt(2), atol=0.15)
+    np.testing.assert_allclose(given[1], [0, 0, 1, 0], atol=1e-6)  # its own
+    assert not given[2].any()

@@ -45,6 +45,11 @@ def test_a_query_is_near_the_titles_that_have_its_words_and_survives_a_misspelli
         assert {title.split(" ", 1)[1] for title in TITLES.gather(best)} == {"Garden Bench"}
 
 
+def test_a_text_in_other_words_is_zero() -> None:
+    """Some n-grams of these are in titles by chance: "be" of bench, "ro" of mirror."""
+    assert not BASIS.vectors_of(pl.Series(["qwertzuiop", "begroyx 123"])).any()
+
+
 def test_nothing_and_nothing_known_are_zero() -> None:
     vectors = BASIS.vectors_of(pl.Series([None, "", "  ", "日本", "Wok"], dtype=pl.String))
     assert np.linalg.norm(vectors, axis=1).round(5).tolist() == [0, 0, 0, 0, 1]

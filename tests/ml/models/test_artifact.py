@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -65,6 +67,31 @@ def test_the_environment_does_not_change_a_saved_model(
     assert loaded.settings.features == artifact.settings.features
 
 
+def test_a_model_of_the_format_before_titles_counted_loads(
+    artifact: ModelArtifact, period: TrainingPeriod, prepared: Prepared, tmp_path: Path
+) -> None:
+    """Its shape names no text, its settings know none, and its basis has none: it answers as before."""
+    artifact.save(tmp_path / "model")
+    path = tmp_path / "model" / DESCRIPTION
+    description = json.loads(path.read_text())
+    description["format"] = 5
+    assert description["shape"].pop("text") == 0  # the catalogue of the test has no titles
+    del description["settings"]["features"]["text_dimensions"]
+    path.write_text(json.dumps(description))
+    _sign(tmp_path / "model")
+    loaded = ModelArtifact.load(tmp_path / "model")
+    assert loaded.basis.text.width == loaded.network.shape.text == 0
+    titled = dataclasses.replace(period, items=period.items.with_columns(title=pl.col("item_id")))
+    for one, other in zip(embeddings(artifact, period, prepared), embeddings(loaded, titled, prepared), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-6)
+
+
+def _sign(directory: Path) -> None:
+    (directory / CHECKSUMS).write_text(
+        json.dumps({name: sha256_of(directory / name) for name in (WEIGHTS, DESCRIPTION, BASIS)})
+    )
+
+
 def test_a_setting_that_this_version_has_no_longer_is_left_out(artifact: ModelArtifact, tmp_path: Path) -> None:
     artifact.save(tmp_path / "model")
     path = tmp_path / "model" / DESCRIPTION
@@ -72,9 +99,7 @@ def test_a_setting_that_this_version_has_no_longer_is_left_out(artifact: ModelAr
     description["settings"]["evaluation"]["retired"] = 400
     description["settings"]["of_long_ago"] = {"any": 1}
     path.write_text(json.dumps(description))
-    (tmp_path / "model" / CHECKSUMS).write_text(
-        json.dumps({name: sha256_of(tmp_path / "model" / name) for name in (WEIGHTS, DESCRIPTION, BASIS)})
-    )
+    _sign(tmp_path / "model")
     assert ModelArtifact.load(tmp_path / "model").settings.model == artifact.settings.model
 
 
