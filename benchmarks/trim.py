@@ -1,7 +1,7 @@
 """What does the relevance trim cost a request? ``python -m benchmarks.trim HOME`` asks what the home has published.
 
-Random subject items and queries, 50 random candidates each. Of a request only the relevance is timed: the description of
-the place, and the features, both scores and the verdict of the candidates.
+Random subject items and queries, 50 random candidates each. Of a request only the relevance is timed: the description
+of the place, and the features, both scores and the verdict of the candidates.
 """
 
 from __future__ import annotations
