@@ -420,7 +420,7 @@ class RelevanceSettings(Group):
         description="Loss of nDCG@10, or gain of the calibration error, up to which a new relevance model is deployed.",
     )
     probes: int = Field(
-        20_000,
+        8000,
         ge=100,
         description="Requests that the daily scrape asks under production and holdout; all, where fewer are logged.",
     )

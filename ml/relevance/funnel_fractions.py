@@ -14,6 +14,8 @@ from ml.relevance.judgements import Judge
 ALL = "all"
 SEGMENTS = (ALL, "surface", "content_type", "category")
 """What candidates are told apart by: not at all, or by one column."""
+FEWEST_REQUESTS = 10
+"""Requests without which a bootstrap says nothing."""
 CELL = ["segment", "group", "stage"]
 SCHEMA = pl.Schema(
     {
@@ -53,9 +55,10 @@ def funnel_fractions(judged: pl.DataFrame, stages: Sequence[str], *, samples: in
         stages: names in order. samples: of the bootstrap; 0: no bounds.
 
     Returns:
-        ``SCHEMA``: fraction with its 95 % interval; change, the fraction less that of the stage before, with its
-        interval of the same draws; candidates, requests: that were logged; labelled: share of the weight of
-        candidates that raters judged. Rows by segment, group and stage; a stage without a candidate has no row.
+        ``SCHEMA``: fraction with its 95 % interval (null with few requests); change, the fraction less that of the
+        stage before, with its interval of the same draws; candidates, requests: that were logged; labelled: share of
+        the weight of candidates that raters judged. Rows by segment, group and stage; a stage without a candidate has
+        no row.
     """
     sums = _sums(judged, stages)
     if sums.is_empty():
@@ -72,13 +75,14 @@ def funnel_fractions(judged: pl.DataFrame, stages: Sequence[str], *, samples: in
     low, high = _bounds(drawn)
     change_low, change_high = _bounds(drawn - drawn[np.maximum(before, 0)])
     change = cells["fraction"].to_numpy() - cells["fraction"].to_numpy()[np.maximum(before, 0)]
+    many = pl.when(pl.col("requests") >= FEWEST_REQUESTS)
     known = pl.when(pl.struct("segment", "group").shift().eq_missing(pl.struct("segment", "group")))
     return (
         cells.with_columns(low=low, high=high)
         .with_columns(change=known.then(change), change_low=known.then(change_low), change_high=known.then(change_high))
         .with_columns(
             pl.col("stage").replace_strict(dict(enumerate(stages)), return_dtype=pl.String),
-            pl.col("low", "high", "change_low", "change_high").fill_nan(None),
+            *(many.then(bound).alias(bound) for bound in ("low", "high", "change_low", "change_high")),
         )
         .select(SCHEMA.names())
         .cast(SCHEMA)

@@ -13,8 +13,8 @@ from pipelines.cli.errors import RunRefused
 from warehouse.landing import Landing
 from warehouse.world import AnotherEdition, WorldSettings, read_settings, write_world
 
-# The demo ends within eight minutes on two cores. It trains for less than the defaults, which are meant for real logs;
-# whatever the environment sets has precedence.
+# The demo ends within eight minutes on two cores. It trains and asks less than the defaults, which are meant for real
+# logs; whatever the environment sets has precedence.
 DEMO_SETTINGS = {
     "ADSEQ_TRAINING__BATCH_SIZE": "256",
     "ADSEQ_TRAINING__CORPUS_NEGATIVES": "1024",
@@ -23,6 +23,7 @@ DEMO_SETTINGS = {
     "ADSEQ_ADVERTISERS__BATCH_SIZE": "128",
     "ADSEQ_ADVERTISERS__EPOCH_EXAMPLES": "6000",
     "ADSEQ_ADVERTISERS__MAXIMUM_EPOCHS": "4",
+    "ADSEQ_RELEVANCE__PROBES": "500",
 }
 
 
@@ -31,7 +32,7 @@ def use_demo_settings(console: Console) -> None:
     for name, value in DEMO_SETTINGS.items():
         os.environ.setdefault(name, value)
     chosen = ", ".join(f"{name}={os.environ[name]}" for name in DEMO_SETTINGS)
-    console.print(f"The demo trains briefly: {chosen}", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"The demo trains and measures briefly: {chosen}", style="dim", highlight=False, soft_wrap=True)
 
 
 def ensure_world(landing: Landing, days: int, console: Console) -> None:
