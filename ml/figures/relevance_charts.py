@@ -30,6 +30,7 @@ SHOWN_GROUPS = len(OTHER_COLOURS)
 """Groups that a figure can tell apart; those with the most candidates are drawn."""
 ALL = "All"
 AXES = ("score", "target")
+FEWEST_LABELS = 100
 FEWEST_REQUESTS = 30
 """A group is drawn up to the last stage that candidates of so many requests have reached."""
 
@@ -39,17 +40,19 @@ def calibration_curves(by_model: Mapping[str, Mapping[str, pl.DataFrame]], subti
 
     Args:
         by_model: title of the panel -> content type -> score, target (mean label, 0 to 1), labels; ascending scores. A
-            calibrated score lies on the diagonal.
+            calibrated score lies on the diagonal. A curve of fewer than ``FEWEST_LABELS`` is left out: it shows chance.
     """
-    figure = sheet((1.2 + 4.2 * len(by_model), 4.8))
+    drawn = {
+        title: {name: curve for name, curve in curves.items() if curve["labels"].sum() >= FEWEST_LABELS}
+        for title, curves in by_model.items()
+    }
+    figure = sheet((1.2 + 4.2 * len(drawn), 4.8))
     put_titles(figure, "Calibration by content type", subtitle)
-    panels = figure.subplots(1, len(by_model), squeeze=False)[0]
-    names = list(dict.fromkeys(name for curves in by_model.values() for name in curves))
-    ends = [
-        curve[["score", "target"]].max_horizontal().max() for curves in by_model.values() for curve in curves.values()
-    ]
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    names = list(dict.fromkeys(name for curves in drawn.values() for name in curves))
+    ends = [curve[["score", "target"]].max_horizontal().max() for curves in drawn.values() for curve in curves.values()]
     top = 1.05 * max(finite_values(ends), default=1.0)
-    for axes, (title, curves) in zip(panels, by_model.items(), strict=True):
+    for axes, (title, curves) in zip(panels, drawn.items(), strict=True):
         dress(axes, "Predicted relevance", "Mean label, 0 to 1")
         axes.set_title(title, fontsize=10.5, color=INK, loc="left")
         axes.plot([0, top], [0, top], color=QUIET, linewidth=1, linestyle=":", label="Calibrated")
@@ -120,6 +123,8 @@ def gap_by_day(days: Sequence[date], gaps: Mapping[str, Sequence[Interval | None
         colour = OTHER_COLOURS[number % SHOWN_GROUPS]
         axes.plot(when, middle, color=colour, marker="o", markersize=4, linewidth=2)
         axes.fill_between(when.astype(np.float64), low, high, color=colour, alpha=0.18, linewidth=0)
+        reach = [middle - low, high - middle]
+        axes.errorbar(when.astype(np.float64), middle, reach, color=colour, fmt="none", linewidth=1)
         known = np.flatnonzero(np.isfinite(middle))
         if len(known):
             ends[name] = (float(when[known[-1]].astype(np.int64)), float(middle[known[-1]]), colour)

@@ -13,6 +13,7 @@ from ml.figures.style import png
 
 DAYS = [date(2026, 3, 1) + timedelta(days=each) for each in range(4)]
 CURVE = pl.DataFrame({"score": [0.1, 0.5], "target": [0.2, 0.4], "labels": [30, 90]})
+FEW = CURVE.with_columns(labels=pl.lit(5))
 
 
 def names(figure) -> list[str]:  # type: ignore[no-untyped-def]
@@ -20,7 +21,9 @@ def names(figure) -> list[str]:  # type: ignore[no-untyped-def]
 
 
 def test_each_model_has_a_panel_and_each_content_type_a_curve() -> None:
-    figure = calibration_curves({"Before": {"video": CURVE}, "After": {"video": CURVE, "shopping": CURVE}})
+    figure = calibration_curves(
+        {"Before": {"video": CURVE, "carousel": FEW}, "After": {"video": CURVE, "shopping": CURVE}}
+    )
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Before", "After"]
     assert [len(axes.lines) for axes in figure.axes] == [2, 3]  # with the diagonal
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"Calibrated", "video", "shopping"}
