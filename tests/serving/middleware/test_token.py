@@ -20,7 +20,7 @@ from serving.prometheus import ServiceMetrics
 from settings import Settings
 
 TOKEN = "let me in"
-OPEN = {"/", "/health", "/ready"}
+OPEN = {"/", "/label", "/health", "/ready"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "BREW"]
 ENCODED = ["%0A", "%0a", "%0D%0A", "%00", "%20", "%09", "%2F", "%2f", "%5C", "%252F", "%25", "%C0%AF", "%E2%80%A8"]
 PLAIN = [
@@ -99,7 +99,19 @@ def spied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spied]:
     spied.loop.close()
 
 
-PATHS = ["/candidates", "/events", "/history", "/metrics", "/docs", "/openapi.json", "/redoc", *sorted(OPEN)]
+PATHS = [
+    "/candidates",
+    "/events",
+    "/labels",
+    "/labels/next",
+    "/feedback",
+    "/history",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/redoc",
+    *sorted(OPEN),
+]
 decorated = st.lists(st.sampled_from(ENCODED + PLAIN) | st.text(max_size=3), max_size=3).map("".join)
 written = st.builds(
     lambda before, path, inside, after: before + path[: inside[0]] + inside[1] + path[inside[0] :] + after,
