@@ -128,6 +128,9 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
         ("item_index", "recall_under_filters"),
         ("advertiser_candidates", "every_active_user_has_a_full_list"),
         ("online_states", "states_are_fresh"),
+        ("labelling_queue", "pairs_name_a_subject_or_a_query"),
+        ("rater_agreement", "no_rater_is_biased"),
+        *(("relevance_monitoring", name) for name in ("coverage", "stability", "trim_rate")),
     }
     assert evaluated == dict.fromkeys(once, 1) | dict.fromkeys(daily, len(DAYS))
 
@@ -401,6 +404,13 @@ def test_the_summary_as_json_has_every_headline_under_a_documented_name(ran: Ran
         ),
         "market.related_pins.contextual.clicks.self_normalised",
         "advertiser.advertiser_model.recall@10",
+        *(
+            f"relevance.{figure}{bound}"
+            for figure in ("disagreement", "holdout_gap")
+            for bound in ("", ".low", ".high")
+        ),
+        *(f"relevance.aa.{figure}" for figure in ("within_1_percent", "smallest_detectable_change")),
+        *(f"relevance.{surface}.fraction_relevant.retrieved" for surface in ("related_pins", "search")),
         *(f"daily.{day}.recall@10" for day in DAYS),
         "run.seconds",
     } <= set(figures)
