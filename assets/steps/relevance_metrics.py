@@ -48,7 +48,9 @@ def metrics_of_day(tables: Tables, day: date) -> list[ReportRow]:
 
 def metrics_by_day(tables: Tables, report: RelevanceReport, until: date) -> pl.DataFrame:
     """Return the rows of a report of every day up to ``until``, with the day; empty before the first."""
+    from ml.evaluation.report_rows import SCHEMA
+
     if not tables.exists(RELEVANCE_METRICS):
-        return pl.DataFrame(schema={"day": pl.Date, "metric": pl.String, "segment": pl.String, "group": pl.String})
+        return pl.DataFrame(schema={**SCHEMA, "day": pl.Date()})
     rows = tables.scan(RELEVANCE_METRICS).filter(pl.col("report") == report.value, pl.col("day") <= until)
     return rows.drop("report").sort("day").collect()

@@ -53,7 +53,7 @@ def report_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -
     from ml.figures.relevance_charts import calibration_curves, funnel_chart, seasons_chart
     from ml.versions.tracking import RELEVANCE, log_figures
 
-    fractions = _fractions(workspace, day)
+    fractions = funnel_of(workspace, day)
     write_metrics(workspace, day, RelevanceReport.funnel, _funnel_rows(fractions))
     measures = _model_measures(workspace, day)
     write_metrics(workspace, day, RelevanceReport.model, _model_rows(measures))
@@ -64,7 +64,7 @@ def report_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -
         }
     if len(measures):
         pictures["calibration"] = calibration_curves(_curves(measures))
-    weeks = _weeks(workspace, day)
+    weeks = inventory_by_week(workspace, day)
     if len(weeks):
         pictures["seasons"] = seasons_chart(weeks)
     rows = metrics_of_day(workspace.tables, day)
@@ -78,7 +78,7 @@ def report_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -
     return ReportedRelevance(rows_frame(rows), pictures, tracking.url(run))
 
 
-def _fractions(workspace: Workspace, day: date) -> pl.DataFrame:
+def funnel_of(workspace: Workspace, day: date) -> pl.DataFrame:
     """Return the fraction relevant through the funnel of the last days."""
     from ml.relevance.funnel_fractions import funnel_fractions
 
@@ -155,7 +155,7 @@ def _curves(measures: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
     }
 
 
-def _weeks(workspace: Workspace, day: date) -> pl.DataFrame:
+def inventory_by_week(workspace: Workspace, day: date) -> pl.DataFrame:
     """Return week, category, fraction and inventory: of the candidates that were shown, and of the ads that ran."""
     shown = STAGES[STAGES.index("impressed") :]
     candidates = (

@@ -13,7 +13,8 @@ from assets.common.workspace import Workspace
 from assets.steps.rater_agreement import RATER_AGREEMENT, measure_raters
 from assets.steps.relevance_metrics import RelevanceReport, metrics_by_day, metrics_of_day
 from assets.steps.relevance_monitoring import RELEVANCE_MONITORING, watch_relevance
-from assets.steps.relevance_scrape import GAP, scrape_rows
+from assets.steps.relevance_report import funnel_of, inventory_by_week
+from assets.steps.relevance_scrape import GAP, gap_picture, scrape_rows
 from assets.steps.score_candidates import SCORED_CANDIDATES
 from ml.relevance.candidates import CANDIDATES
 from ml.relevance.pair_features import FEATURE_NAMES
@@ -123,3 +124,14 @@ def test_the_figures_of_a_scrape_are_of_all_and_of_each_surface() -> None:
     assert figures["all", "", "probes"] == 100
     assert figures["all", "", "judged_by.truth"] == 1.0
     assert figures["all", "", "aa.power_at_3_percent"] is not None
+
+
+def test_a_day_without_candidates_and_labels_has_no_figures(workspace: Workspace) -> None:
+    workspace.tables.write(SCORED_CANDIDATES, candidates(0).clear(), {"day": FIRST})
+    found = watch_relevance(workspace, FIRST)
+    assert found.table.is_empty()
+    assert not any(found.warnings.values())
+    assert measure_raters(workspace, FIRST).pairs == 0
+    assert funnel_of(workspace, FIRST).is_empty()
+    assert inventory_by_week(workspace, FIRST).is_empty()
+    assert gap_picture(workspace, FIRST)
