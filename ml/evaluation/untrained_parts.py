@@ -32,6 +32,7 @@ from settings import Settings
 
 DRAWS = 24
 KS = (10, 100)
+TEXT_SHARE = 0.5  # of the draws
 NEWEST_EVENTS = (3, 10, 30, 100)
 Vectors = NDArray[np.float32]
 
@@ -59,7 +60,10 @@ class PartWeights:
 
     @classmethod
     def draw(cls, random: np.random.Generator) -> PartWeights:
-        """Draw weights: those of the parts evenly in the logarithm, the share of the subject evenly."""
+        """Draw weights: those of the parts evenly in the logarithm, the share of the subject evenly.
+
+        Every other draw, about, leaves the text out: the words of titles do not help everywhere.
+        """
         [of_text] = random.spawn(1)  # so that a catalogue without titles has the draws that it always had
         graph, given, category, advertiser = np.exp(random.uniform(np.log(0.05), np.log(2), 4)).tolist()
         return cls(
@@ -70,7 +74,7 @@ class PartWeights:
             recent=float(np.exp(random.uniform(np.log(0.01), np.log(0.5)))),
             towards_subject=float(random.uniform()),
             newest_events=int(random.choice(NEWEST_EVENTS)),
-            text=float(np.exp(of_text.uniform(np.log(0.05), np.log(2)))),
+            text=float(np.exp(of_text.uniform(np.log(0.05), np.log(2)))) if of_text.random() < TEXT_SHARE else 0.0,
         )
 
     def of_traits(self, shape: ModelShape) -> list[float]:
