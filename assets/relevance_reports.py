@@ -90,7 +90,14 @@ def rater_agreement(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
 )
 @needs_items
 def relevance_scrape(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
-    found = scrape_relevance(workspace, date.fromisoformat(context.partition_key), service_lists(workspace))
+    day = date.fromisoformat(context.partition_key)
+    lists = service_lists(workspace, day)
+    if lists is None:
+        why = (
+            f"{day} is not what is published: the service cannot be asked as of this day, and its rows stay as they are"
+        )
+        return dg.MaterializeResult(metadata={"probes": 0, "why": why})
+    found = scrape_relevance(workspace, day, lists)
     if found is None:
         why = "no request beside an item or of a search has been logged"
         return dg.MaterializeResult(metadata={"probes": 0, "why": why})

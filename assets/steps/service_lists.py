@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import date
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from warehouse.contracts import ARMS
 from warehouse.online import open_store
+from warehouse.online.publication import served_whole
 
 if TYPE_CHECKING:
     from ml.relevance.scrape import Lists
@@ -20,8 +22,8 @@ ASKED = 25
 """Places of an answer, of which the first ten are measured: enough that the trim leaves ten."""
 
 
-def service_lists(workspace: Workspace) -> Lists:
-    """Return the answers of the newest publication.
+def service_lists(workspace: Workspace, day: date) -> Lists | None:
+    """Return the answers of the publication of ``day``; None where another day, or none, is published.
 
     One search serves both arms: the holdout's answer has the same candidates, untrimmed.
     """
@@ -33,6 +35,11 @@ def service_lists(workspace: Workspace) -> Lists:
     from serving.propose import Proposers
     from serving.publication import Served
     from serving.relevance import Arm
+
+    with closing(open_store(workspace.settings.online.store, workspace.home)) as store:
+        published = served_whole(store)
+    if published is None or published.day != day:
+        return None
 
     def lists(probes: pl.DataFrame) -> Mapping[str, Sequence[Sequence[str]]]:
         proposers = Proposers.of(workspace.settings.serving)
