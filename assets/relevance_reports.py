@@ -93,9 +93,7 @@ def relevance_scrape(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     day = date.fromisoformat(context.partition_key)
     lists = service_lists(workspace, day)
     if lists is None:
-        why = (
-            f"{day} is not what is published: the service cannot be asked as of this day, and its rows stay as they are"
-        )
+        why = f"another day than {day} is published, and the service answers as of what is published: the rows stay"
         return dg.MaterializeResult(metadata={"probes": 0, "why": why})
     found = scrape_relevance(workspace, day, lists)
     if found is None:
