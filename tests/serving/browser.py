@@ -42,8 +42,9 @@ class Browser:
 
     def open(self, address: str) -> None:
         """Load a page, and wait until it has loaded."""
+        self.value("window.left = true")  # the page before, which may have loaded long ago
         self._do("Page.navigate", url=address)
-        self.wait_for("document.readyState === 'complete'")
+        self.wait_for("!window.left && document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
         """What an expression of JavaScript is on the page now."""
