@@ -8,7 +8,7 @@ from assets.common.metadata import MODELLING, columns, dagster_tags, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.features import item_features
-from assets.ingest import funnel_sample, impressions, relevance_labels
+from assets.ingest import FIRST, funnel_sample, impressions, relevance_labels
 from assets.steps.score_candidates import SCORED_CANDIDATES, score_candidates
 from assets.steps.skip_without_items import needs_items
 from assets.steps.train_relevance import train_relevance
@@ -20,6 +20,8 @@ GROUP = "relevance"
     group_name=GROUP,
     partitions_def=daily,
     deps=[relevance_labels, item_features],
+    # Before the publication, which names the newest model; no dependency, so that a training that fails stops no day.
+    op_tags=FIRST,
     kinds={"scikitlearn", "mlflow"},
     owners=[MODELLING],
     description="The relevance model: a small classifier that trims in retrieval and a regression for the auction, "

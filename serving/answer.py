@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -26,12 +27,13 @@ from serving.prometheus import Stage, Stopwatch
 from serving.propose import Proposers
 from serving.publication import Served
 from serving.refresh import catch_up
-from serving.relevance import Arm, Judged, arm_of
+from serving.relevance_scorer import Arm, Judged, arm_of
 from serving.trim import SPARE, Trim
 from serving.users import KnownUser, buckets_of, read_user
 from warehouse.online import OnlineStore
 from warehouse.surfaces import Carries
 
+logger = logging.getLogger(__name__)
 SHOWN_EVENTS = 20
 
 
@@ -107,12 +109,12 @@ def answer_under(
         state = None if user.state is None else user.state.state
         vector = served.embed(state, place.context, buckets_of(demographics))
         basis = _basis(user, bool(place.context.present[0]))
+        trim = _trim(served, request, place, arm)
     with watch.stage(Stage.filters):
         allowed = served.catalogue.allowed(request.filters, demographics.country, served.publication.instant(now))
         _hide(served, allowed, place, user)
     with watch.stage(Stage.search):
         query = Query(user, vector, allowed, request.filters.country or demographics.country)
-        trim = _trim(served, request, place, arm)
         wanted = request.k if trim is None else SPARE * request.k
         lists = None
         if basis is not Basis.popularity:
@@ -120,12 +122,22 @@ def answer_under(
         if lists is None:  # nothing is known, or every generator has failed
             basis, lists = Basis.popularity, [Popularity().generate(served, query, wanted)]
     with watch.stage(Stage.trim):
-        judged = trim.judge(lists) if trim else None
+        judged = _judged(trim, lists, watch) if trim else None
         kept = trim.kept(lists, judged) if trim and judged else lists
     with watch.stage(Stage.response):
         found = kept[0][: request.k] if basis is Basis.popularity else proposers.blend(kept, request.k)
         response = _response(served, request, query, place=place, basis=basis, found=found, judged=judged)
     return Answered(response, lists, found, judged, arm, query.country)
+
+
+def _judged(trim: Trim, lists: list[list[Scored]], watch: Stopwatch) -> Judged | None:
+    """Return the relevance of the candidates; None, counted, where it cannot be computed: the answer stands."""
+    try:
+        return trim.judge(lists)
+    except Exception:
+        logger.exception("the relevance of candidates cannot be computed: the answer is not trimmed")
+        watch.metrics.untrimmed.inc()
+        return None
 
 
 def _trim(served: Served, request: CandidateRequest, place: Place, arm: Arm) -> Trim | None:
@@ -188,7 +200,7 @@ def _response(
     )
     return CandidateResponse(
         candidates=[
-            _candidate(served, query, each, relevance.get(each.row), reason)
+            _candidate(served, query, each, relevance=relevance.get(each.row), reason=reason)
             for each, reason in zip(found, reasons, strict=True)
         ],
         basis=basis,
@@ -203,7 +215,7 @@ def _response(
 
 
 def _candidate(
-    served: Served, query: Query, found: Scored, relevance: float | None, reason: Explanation | None
+    served: Served, query: Query, found: Scored, *, relevance: float | None, reason: Explanation | None
 ) -> Candidate:
     of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
     offer = served.catalogue.eligibility.offer(query.country, found.row)

@@ -118,9 +118,17 @@ class Service:
             forgotten = set(forgotten_users(self.tables))
             return {user for user, key in keys.items() if key in forgotten}
 
+    def arrival(self) -> datetime:
+        """Return the present instant, at which labels, reports and samples arrive.
+
+        The calendar of a synthetic world stands still: there, they arrive on the day after its newest published day.
+        """
+        now, current = clock(), self.follower.current
+        return now if current is None else current.publication.arrival(now)
+
     def log_sample(self, served: Served, request: CandidateRequest, answered: Answered) -> None:
         """Write all candidates of a request into the landing zone. A sample that cannot be written is counted."""
-        now = clock()
+        now = self.arrival()
         rows = sampled_rows(served, request, answered, now=now, share=self.settings.relevance.sample_share)
         try:
             self.live.append(LandingTable.funnel_sample, rows, now)
@@ -316,20 +324,20 @@ def _label_routes(app: FastAPI) -> None:
     def labels_next(request: NextPairRequest, service: TheService) -> NextPairResponse:
         """Return the next pair of the labelling queue that a rater has not judged and that lacks raters."""
         with _reading_the_queue():
-            return service.desk.next_pair(request, clock())
+            return service.desk.next_pair(request, service.arrival())
 
     @app.post("/labels", responses=ASKED | WITHOUT_A_QUEUE)
     def labels(request: LabelsRequest, service: TheService) -> LabelsResponse:
         """Take a rater's judgements of queued pairs. Each is durable at once; the next day's run reads them."""
         with _reading_the_queue(), _writing_to_the_landing_zone("labels"):
-            taken = service.desk.take(request, clock())
+            taken = service.desk.take(request, service.arrival())
         service.metrics.note_labels(taken.accepted - taken.corrected, taken.known, taken.corrected)
         return taken
 
     @app.post("/feedback", responses=ASKED)
     def feedback(request: FeedbackRequest, service: TheService) -> FeedbackResponse:
         """Take a report that a candidate does not fit its place. After the next day's run raters get the pair first."""
-        now = clock()
+        now = service.arrival()
         with _writing_to_the_landing_zone("reports"):
             row = request.model_dump(mode="json") | {"given_at": now.isoformat()}
             appended = service.live.append(LandingTable.feedback, [row], now)

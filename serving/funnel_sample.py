@@ -11,7 +11,7 @@ import numpy as np
 from serving.answer import Answered
 from serving.contracts import CandidateRequest
 from serving.publication import Served
-from serving.relevance import Arm
+from serving.relevance_scorer import Arm
 
 TRIMMED, RANKED, AUCTIONED = "trimmed", "ranked", "auctioned"  # of ``warehouse.contracts.STAGES``
 IRRELEVANT, NO_PLACE = "below the relevance threshold", "beyond the places of the answer"

@@ -63,6 +63,9 @@ class ServiceMetrics:
         self.short = Counter(
             "adseq_short_answers", "Answers with fewer candidates than were asked for", registry=self.registry
         )
+        self.untrimmed = Counter(
+            "adseq_untrimmed_answers", "Answers whose relevance could not be computed", registry=self.registry
+        )
         self.lost_samples = Counter(
             "adseq_lost_samples", "Samples of candidates that could not be written", registry=self.registry
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +17,22 @@ from ml.examples.named_interests import named_interests, with_words
 from ml.features.interest_profiles import InterestProfiles
 from ml.features.items import MAXIMUM_INTERESTS
 from ml.features.search_queries import InterestMatcher
+from ml.file_integrity import Unreadable
 from ml.models.artifact import ModelArtifact
 from ml.models.item_model import ContextBatch
 from ml.retrieval.index import ItemIndex
 from ml.retrieval.index_files import load_index
 from serving.catalogue import Catalogue, verify_catalogue
 from serving.count_spend import SpendCounters
-from serving.relevance import RelevanceScorer
+from serving.relevance_scorer import RelevanceScorer
 from warehouse.home import Home
 from warehouse.identity import UserKeys
 from warehouse.item_trainings import why_nothing_published
 from warehouse.online import NothingPublished, OnlineStore
 from warehouse.online.publication import Publication, served_whole
 from warehouse.tables import Tables
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,18 @@ class Served:
         catalogue.warm_up(publication.instant(datetime.now(UTC)))
         buckets, matcher = artifact.settings.features.category_buckets, InterestMatcher.of(catalogue.frame)
         relevance = None
-        if publication.relevance is not None:
-            relevance = RelevanceScorer.load(
-                home / publication.relevance,
-                catalogue.frame,
-                features=catalogue.features,
-                listed=catalogue.listed,
-                matcher=matcher,
-                artifact=artifact,
-            )
+        try:
+            if publication.relevance is not None:
+                relevance = RelevanceScorer.load(
+                    home / publication.relevance,
+                    catalogue.frame,
+                    features=catalogue.features,
+                    listed=catalogue.listed,
+                    matcher=matcher,
+                    artifact=artifact,
+                )
+        except Unreadable as error:  # an answer that is not trimmed is better than none
+            logger.error("nothing is trimmed: %s", error)
         loading = cls(
             publication,
             artifact,

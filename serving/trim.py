@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ml.relevance.pair_features import Traits
 from serving.generators import Scored
-from serving.relevance import Arm, Judged, RelevanceScorer
+from serving.relevance_scorer import Arm, Judged, RelevanceScorer
 from warehouse.surfaces import Surface
 
 SPARE = 2

@@ -22,6 +22,7 @@ SHARED_NAMES = {
     "__main__": "Python's",
     "advertiser_model": NETWORK,
     "item_model": NETWORK,
+    "relevance_model": NETWORK,
     "advertisers": STAGE,
     "alpha_sweep": STAGE,
     "advertiser_report": STAGE,

@@ -28,6 +28,7 @@ FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2199, 12, 31)
 """The days that a folder may name: the clock of no log is before the first or after the last."""
 
 MAXIMUM_WINDOW_DAYS = 3650.0
+WRITTEN_BY_THE_SERVICE = (LandingTable.funnel_sample, LandingTable.feedback)
 HISTORY = "history"
 MANIFEST = "manifest.toml"
 FILES_OF_THE_ROOT = (MANIFEST, "world.json")  # a synthetic world describes itself in the second file
@@ -148,8 +149,11 @@ class Landing:
         return datetime.now(ZoneInfo(self.manifest.time_zone)).date()
 
     def dates(self) -> list[date]:
-        """Return the arrival days that have a folder in any table and come after the history, ascending."""
-        tables = (self.root / table for table in LandingTable)
+        """Return the arrival days that have a folder in any table of the log and come after the history, ascending.
+
+        What the service writes of its own accord makes no day: a day has landed when somebody lands its log.
+        """
+        tables = (self.root / table for table in LandingTable if table not in WRITTEN_BY_THE_SERVICE)
         folders = (folder for table in tables if table.is_dir() for folder in table.iterdir())
         days = {day_of_folder(folder.name) for folder in folders if folder.is_dir()}
         first = self.recorded_history_day or date.min

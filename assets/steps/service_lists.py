@@ -34,7 +34,7 @@ def service_lists(workspace: Workspace, day: date) -> Lists | None:
     from serving.prometheus import ServiceMetrics, Stopwatch
     from serving.propose import Proposers
     from serving.publication import Served
-    from serving.relevance import Arm
+    from serving.relevance_scorer import Arm
 
     with closing(open_store(workspace.settings.online.store, workspace.home)) as store:
         published = served_whole(store)

@@ -6,6 +6,7 @@ and measured on them, beside the model in use; then the deployed model is fitted
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from assets.common.workspace import Workspace
 from assets.steps.pair_catalogue import pair_catalogue
-from assets.steps.relevance_versions import name_of, record_none, record_version, relevance_version
+from assets.steps.relevance_versions import (
+    RelevanceVersion,
+    name_of,
+    record_none,
+    record_version,
+    relevance_version,
+)
+from ml.relevance.nothing_to_tell import NothingToTell
 from warehouse.as_of import arrived_by
 from warehouse.contracts import CONTENT_TYPES, LandingTable
 from warehouse.world import TrueRelevance, is_world
@@ -26,6 +34,8 @@ if TYPE_CHECKING:
     from ml.relevance.pair_features import PairCatalogue
     from ml.relevance.relevance_model import RelevanceModel
 
+logger = logging.getLogger(__name__)
+TYPED = ("item_id", "content_type")
 MEASURED_SHARE = 0.2
 """The newest share of the labels, which measures a first model, which no gate can compare."""
 
@@ -60,15 +70,23 @@ class RelevanceTraining:
 def train_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -> RelevanceTraining:
     """Train on the labels that had arrived by ``day``, where enough are new since the model in use."""
     record_none(workspace, day)
-    labels = labels_by(workspace, day)
-    least = workspace.settings.relevance.minimum_labels
-    if labels.height < least:
-        reason = (
-            f"{labels.height} labels have arrived by {day}, and a relevance model needs {least} "
-            "(ADSEQ_RELEVANCE__MINIMUM_LABELS): rate pairs on the service's page /label, or land relevance_labels."
-        )
-        return RelevanceTraining(False, reason, labels.height, 0)
-    return _Training.of(workspace, day, labels).run(tags)
+    labels, least = labels_by(workspace, day), workspace.settings.relevance.minimum_labels
+    if labels.height < least:  # said without the catalogue, which takes seconds
+        return RelevanceTraining(False, _too_few(labels.height, day, least), labels.height, 0)
+    training = _Training.of(workspace, day, labels)
+    if len(training.judged) < least:
+        return RelevanceTraining(False, _too_few(len(training.judged), day, least), len(training.judged), 0)
+    try:
+        return training.run(tags)
+    except NothingToTell as error:
+        return RelevanceTraining(False, f"{error}.", len(training.judged), 0)
+
+
+def _too_few(labels: int, day: date, least: int) -> str:
+    return (
+        f"{labels} labels of pairs that the catalogue knows have arrived by {day}, and a relevance model needs {least} "
+        "(ADSEQ_RELEVANCE__MINIMUM_LABELS): rate pairs on the service's page /label, or land relevance_labels."
+    )
 
 
 def labels_by(workspace: Workspace, day: date) -> pl.DataFrame:
@@ -89,6 +107,7 @@ class _Training:
 
     workspace: Workspace
     day: date
+    labels: pl.DataFrame
     judged: JudgedPairs
     catalogue: PairCatalogue
 
@@ -97,35 +116,61 @@ class _Training:
         from ml.relevance.judged_pairs import judged_pairs
 
         catalogue = pair_catalogue(workspace, day)
-        types = workspace.items_as_of(day).select("item_id", "content_type")
-        return cls(workspace, day, judged_pairs(labels, catalogue, types), catalogue)
+        types = workspace.items_as_of(day).select(*TYPED)
+        return cls(workspace, day, labels, judged_pairs(labels, catalogue, types), catalogue)
 
     def run(self, tags: Mapping[str, str]) -> RelevanceTraining:
         """Measure, judge, and fit and record the model to deploy if it passes."""
-        from ml.relevance.gate import LEAST_LABELS, judge_relevance
         from ml.relevance.model_report import measure_model
-        from ml.relevance.relevance_model import RelevanceModel
+        from ml.relevance.relevance_gate import LEAST_LABELS, judge_relevance
 
-        in_use = relevance_version(self.workspace, self.day)
+        in_use, old = self._in_use()
         cutoff = self._first_cutoff() if in_use is None else in_use.trained_until
         known, unseen = self.judged.before(cutoff), self.judged.since(cutoff)
+        if in_use is None and not len(known):  # all labels have one time, as of a crowd that dates by the day
+            known, unseen = self.judged.split_by_place(MEASURED_SHARE)
         if len(unseen) < LEAST_LABELS:
             reason = f"{len(unseen)} labels since {in_use.name if in_use else 'the first'}: {LEAST_LABELS} can decide."
             return RelevanceTraining(False, reason, len(self.judged), len(unseen))
         twin = self._fit(known, cutoff)
-        if in_use is None:
+        if old is None:
             measured = {"new": measure_model(twin, unseen)}
-            passed, reason = True, f"{name_of(self.day)} is the first relevance model."
+            passed, reason = True, f"{name_of(self.day)} is the first relevance model that can be read."
         else:
             verdict = judge_relevance(
                 twin,
-                RelevanceModel.load(in_use.directory),
+                old,
                 unseen,
+                self._as_read_by(old).since(cutoff),
                 tolerance=self.workspace.settings.relevance.tolerance,
             )
             measured = {"new": verdict.new, "old": verdict.old}
             passed, reason = verdict.passed, verdict.reason
         return self._recorded(measured, passed=passed, reason=reason, unseen=len(unseen), tags=tags)
+
+    def _in_use(self) -> tuple[RelevanceVersion | None, RelevanceModel | None]:
+        """Return the version in use and its model; none where there is none, or no file of it can be read.
+
+        A model that another version of adseq wrote is then followed by a new first model.
+        """
+        from ml.file_integrity import Unreadable
+        from ml.relevance.relevance_model import RelevanceModel
+
+        version = relevance_version(self.workspace, self.day)
+        if version is None:
+            return None, None
+        try:
+            return version, RelevanceModel.load(version.directory)
+        except Unreadable as error:
+            logger.warning("%s: a new first model is trained", error)
+            return None, None
+
+    def _as_read_by(self, model: RelevanceModel) -> JudgedPairs:
+        """Return the labels with the features that a model in use sees: titles and queries in the model's own space."""
+        from ml.relevance.judged_pairs import judged_pairs
+
+        catalogue = pair_catalogue(self.workspace, self.day, model.text)
+        return judged_pairs(self.labels, catalogue, self.workspace.items_as_of(self.day).select(*TYPED))
 
     def _first_cutoff(self) -> float:
         """Return the instant after which the newest ``MEASURED_SHARE`` of the labels were given."""
@@ -181,7 +226,13 @@ class _Training:
                 model = self._fit(self.judged, end)
                 model.save(directory)
                 example = example_pairs(self.judged.features[:5], self.judged.cell[:5])
-                log_pyfunc(RELEVANCE_MODEL, directory, example, scored(model, example), RELEVANCE_LIBRARIES)
+                log_pyfunc(
+                    RELEVANCE_MODEL,
+                    directory,
+                    example,
+                    output=scored(model, example),
+                    libraries=RELEVANCE_LIBRARIES,
+                )
         record_version(workspace, self.day, trained_until=end, passed=passed, reason=reason)
         return RelevanceTraining(
             passed,

@@ -15,6 +15,7 @@ from ml.features.text import TextBasis
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration
 from ml.relevance.category_means import ContentWidths
 from ml.relevance.judged_pairs import JudgedPairs
+from ml.relevance.nothing_to_tell import NothingToTell
 from ml.relevance.relevance_model import RelevanceModel, Trees, raw_scores
 from settings import RelevanceSettings
 
@@ -44,11 +45,15 @@ def fit_relevance(
     """Fit both models to labels. All candidates of one subject or query are in one fold.
 
     Raises:
-        ValueError: all labels are relevant, or none is.
+        NothingToTell: all labels are relevant, or none is, or they are about a single subject or query.
     """
+    if len(np.unique(judged.place)) < 2:
+        raise NothingToTell(f"{len(judged)} labels are about {len(np.unique(judged.place))} subjects and queries")
     relevant = (judged.label >= settings.relevant_label).astype(np.float64)
     if relevant.min() == relevant.max():
-        raise ValueError(f"every label is {'relevant' if relevant.all() else 'irrelevant'}: nothing tells pairs apart")
+        raise NothingToTell(
+            f"every label is {'relevant' if relevant.all() else 'irrelevant'}: nothing tells pairs apart"
+        )
     with threadpool_limits(1):  # beside other work, threads that wait for each other made minutes of seconds
         trim, trimmed = _fit(TRIM, judged, relevant, settings)
         auction, _ = _fit(AUCTION, judged, judged.relevance, settings)

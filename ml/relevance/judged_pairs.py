@@ -73,6 +73,11 @@ class JudgedPairs:
         """Return the labels that were given at an instant or later."""
         return self.take(np.flatnonzero(self.seconds >= seconds))
 
+    def split_by_place(self, share: float) -> tuple[JudgedPairs, JudgedPairs]:
+        """Return the labels without those of a share of the subjects and queries, and the labels of that share."""
+        drawn = np.random.default_rng(0).random(int(self.place.max(initial=0)) + 1) < share
+        return tuple(self.take(np.flatnonzero(drawn[self.place] == chosen)) for chosen in (False, True))  # type: ignore[return-value]
+
 
 def judged_pairs(labels: pl.DataFrame, catalogue: PairCatalogue, content_types: pl.DataFrame) -> JudgedPairs:
     """Join labels to the features of their pairs; a label of an item that the catalogue lacks is left out.

@@ -102,17 +102,47 @@ class Traits:
 
 
 @dataclass(frozen=True)
+class NamedStyles:
+    """What the words of titles look like: the styles of an even sample of the items, [sampled, width] each."""
+
+    text: Values
+    given: Values
+    graph: Values
+
+    @classmethod
+    def of(cls, items: Traits) -> NamedStyles:
+        """Return the styles of at most ``FEEDBACK_ITEMS`` items."""
+        step = -(-len(items) // FEEDBACK_ITEMS) or 1
+        sampled = (values[::step] for values in (items.text_style, items.given_style, items.graph_style))
+        return cls(*map(np.ascontiguousarray, sampled))
+
+    def mean(self, style: Values, of_items: Values) -> Values:
+        """Return the mean style of the items whose titles have a query's style [queries, width]; zero without any.
+
+        The words say a style, and the items that are called so show what it looks like: pseudo-relevance feedback, as
+        in Rocchio, 1971, "Relevance feedback in information retrieval".
+
+        Args:
+            style: [queries, text width] of the words. of_items: ``given`` or ``graph``.
+        """
+        likeness = style @ self.text.T
+        return unit_rows(np.where(likeness >= LEAST_LIKENESS, likeness, 0).astype(np.float32) @ of_items)
+
+
+@dataclass(frozen=True)
 class PairCatalogue:
     """The catalogue of a day, as pair features read it.
 
     Attributes:
         item_ids: [items] by catalogue row. items: traits by catalogue row.
+        named_so: what the words of titles look like.
         matcher: finds the interests that a query names; None where the catalogue has no interests.
         buckets: of the hash of categories and interests.
     """
 
     item_ids: pl.Series
     items: Traits
+    named_so: NamedStyles
     categories: CategoryMeans
     matcher: InterestMatcher | None
     text: TextBasis
@@ -159,7 +189,7 @@ class PairCatalogue:
             content_type=codes_of(catalogue["content_type"], content_types),
             is_query=np.zeros(len(catalogue), bool),
         )
-        return cls(catalogue["item_id"], items, means, matcher, text, buckets)
+        return cls(catalogue["item_id"], items, NamedStyles.of(items), means, matcher, text, buckets)
 
     def queries(self, queries: pl.Series) -> Traits:
         """Return the traits of search queries: the words, and the interests and the category that the words name."""
@@ -177,9 +207,9 @@ class PairCatalogue:
             interests=interests,
             confidence=confidence.astype(np.float32),
             given=unit_rows(self.categories.given[row]),
-            given_style=self._style_named(style, self.items.given_style),
+            given_style=self.named_so.mean(style, self.named_so.given),
             graph=unit_rows(self.categories.graph[row]),
-            graph_style=self._style_named(style, self.items.graph_style),
+            graph_style=self.named_so.mean(style, self.named_so.graph),
             category_graph=unit_rows(self.categories.graph[row]),
             text=words,
             text_style=style,
@@ -189,19 +219,6 @@ class PairCatalogue:
             content_type=np.full(count, UNKNOWN),
             is_query=np.ones(count, bool),
         )
-
-    def _style_named(self, style: Values, of_items: Values) -> Values:
-        """Return the mean style of the items whose titles have a query's style [queries, width]; zero without any.
-
-        The words say a style, and the items that are called so show what it looks like: pseudo-relevance feedback, as
-        in Rocchio, 1971, "Relevance feedback in information retrieval".
-
-        Args:
-            style: [queries, text width]. of_items: [items, width].
-        """
-        step = len(of_items) // FEEDBACK_ITEMS + 1
-        likeness = style @ self.items.text_style[::step].T
-        return unit_rows(np.where(likeness >= LEAST_LIKENESS, likeness, 0).astype(np.float32) @ of_items[::step])
 
     def features_of(self, pairs: pl.DataFrame) -> tuple[NDArray[np.bool_], Values]:
         """Return which pairs the catalogue can describe [pairs], and the features of these [described, features].

@@ -99,7 +99,7 @@ class AdvertiserVersion:
 
     def register(self, artifact: Artifact[AdvertiserNetwork], work: Path) -> str:
         example = input_example(self.period.events)
-        return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, embed_events(artifact, example))
+        return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, output=embed_events(artifact, example))
 
     @cached_property
     def _earlier(self) -> AdvertiserPeriod:

@@ -67,7 +67,7 @@ class ItemVersion:
     def register(self, artifact: Artifact[TwoTower], work: Path) -> str:
         log_head(artifact.network, self.settings.features, work / HEAD)
         example = input_example(self.period.events)
-        return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, embed_sequences(artifact, example))
+        return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, output=embed_sequences(artifact, example))
 
     @cached_property
     def _earlier(self) -> TrainingPeriod:

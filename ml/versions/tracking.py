@@ -156,6 +156,7 @@ def log_pyfunc(
     registered: str,
     directory: Path,
     example: pd.DataFrame,
+    *,
     output: Any,
     libraries: tuple[str, ...] = MODEL_LIBRARIES,
 ) -> str:

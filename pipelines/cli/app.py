@@ -453,7 +453,7 @@ def relevance_queue(
 ) -> None:
     """Show the pairs that raters get next: counts by stratum, how many are judged, the first ones with their titles."""
     with readable():
-        from pipelines.cli.relevance import queue_figures, queue_of, show_queue
+        from pipelines.cli.show_queue import queue_figures, queue_of, show_queue
         from settings import Settings
 
         chosen, settings = _readable_home(home), Settings()

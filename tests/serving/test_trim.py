@@ -20,7 +20,7 @@ from serving.funnel_sample import sampled_rows
 from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.propose import Proposers
 from serving.publication import Served
-from serving.relevance import Arm, arm_of
+from serving.relevance_scorer import Arm, arm_of
 from settings import DataSettings, RelevanceSettings, Settings
 from tests.assets.world import copy_of
 from tests.flow import Ran

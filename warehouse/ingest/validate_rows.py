@@ -18,7 +18,15 @@ from warehouse.contracts import MAXIMUM_ID_BYTES, SCHEMAS, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest.read import LOST, ROW, SOURCE_FILE, SOURCE_ROW, UNREADABLE, Arrival, json_rows
 
-NOT_AFTER_ARRIVAL = "event_time is not after its arrival day"
+AFTER_ARRIVAL = "is not after its arrival day"
+NOT_AFTER_ARRIVAL = f"event_time {AFTER_ARRIVAL}"
+HAPPENED = {
+    LandingTable.events: "event_time",
+    LandingTable.relevance_labels: "labelled_at",
+    LandingTable.funnel_sample: "sampled_at",
+    LandingTable.feedback: "given_at",
+}
+"""The times that no row may have after its arrival; a label of the future would end all training until then."""
 USER = "user_id"
 # ``user_id``: the key of whom a row is about, so that it can be forgotten, too; null where it names nobody.
 QUARANTINE_SCHEMA = {
@@ -164,8 +172,8 @@ def _lost(arrival: Arrival, accepted: pl.Series, places: pl.Series) -> tuple[Los
 
 def _beyond_the_row(rules: Rules) -> pl.Expr:
     """Return the rule that a row breaks by other known values (the latest time, the width); null for no rule."""
-    if rules.table is LandingTable.events:
-        return pl.when(pl.col("event_time") > rules.latest).then(pl.lit(NOT_AFTER_ARRIVAL))
+    if (time := HAPPENED.get(rules.table)) is not None:
+        return pl.when(pl.col(time) > rules.latest).then(pl.lit(f"{time} {AFTER_ARRIVAL}"))
     if rules.table is LandingTable.items and rules.width is not None:
         rule = pl.lit(f"embedding has {rules.width} numbers, as the others have")
         return pl.when(pl.col("embedding").list.len() != rules.width).then(rule)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from settings import Precision
 from warehouse.days import day_end
@@ -56,6 +57,14 @@ class Publication:
         The calendar of a synthetic world stands still at the end of its newest published day.
         """
         return day_end(self.day, self.time_zone) if self.synthetic else now
+
+    def arrival(self, now: datetime) -> datetime:
+        """Return the instant at which something arrives ``now``: of a synthetic world, the same time of the day after
+        its newest published day."""
+        if not self.synthetic:
+            return now
+        midnight = day_end(now.astimezone(ZoneInfo(self.time_zone)).date() - timedelta(days=1), self.time_zone)
+        return day_end(self.day, self.time_zone) + (now - midnight)
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode()

@@ -13,10 +13,11 @@ from ml.features.text import TextBasis
 from ml.file_integrity import Unreadable
 from ml.relevance.category_means import ContentWidths
 from ml.relevance.fit_relevance import fit_relevance
-from ml.relevance.gate import judge_relevance
 from ml.relevance.judged_pairs import JudgedPairs
 from ml.relevance.model_report import mean_ndcg, measure_model
+from ml.relevance.nothing_to_tell import NothingToTell
 from ml.relevance.pair_features import FEATURE_NAMES
+from ml.relevance.relevance_gate import judge_relevance
 from ml.relevance.relevance_model import RelevanceModel
 from settings import RelevanceSettings
 
@@ -122,27 +123,30 @@ def test_a_damaged_model_is_refused_with_its_day(model: RelevanceModel, tmp_path
 
 def test_labels_that_all_say_the_same_teach_nothing() -> None:
     same = judged(places=20)
-    with pytest.raises(ValueError, match="nothing tells pairs apart"):
+    with pytest.raises(NothingToTell, match="nothing tells pairs apart"):
         fitted(replace(same, label=np.full(len(same), 5.0)))
+    with pytest.raises(NothingToTell, match="about 1 subjects and queries"):
+        fitted(judged(places=1))
 
 
 def test_the_gate_lets_an_equal_model_in_and_a_worse_one_not(model: RelevanceModel) -> None:
     unseen = judged(seed=5, start=2e9)
-    level = judge_relevance(fitted(judged(seed=6), "relevance-2026-01-02"), model, unseen, tolerance=0.01)
+    level = judge_relevance(fitted(judged(seed=6), "relevance-2026-01-02"), model, unseen, unseen, tolerance=0.01)
     assert level.passed
     assert "relevance-2026-01-02 passes" in level.reason
     blind = judged(seed=6)
     blind.features[:, GIVEN] = np.nan
-    worse = judge_relevance(fitted(blind), model, unseen, tolerance=0.01)
+    worse = judge_relevance(fitted(blind), model, unseen, unseen, tolerance=0.01)
     assert not worse.passed
     assert "does not pass" in worse.reason
 
 
 def test_the_gate_never_judges_on_labels_that_a_model_has_learnt(model: RelevanceModel) -> None:
     with pytest.raises(ValueError, match="may have learnt it"):
-        judge_relevance(model, model, judged(seed=5), tolerance=0.01)
+        judge_relevance(model, model, judged(seed=5), judged(seed=5), tolerance=0.01)
+    few = judged(places=2, start=2e9)
     with pytest.raises(ValueError, match="200"):
-        judge_relevance(model, model, judged(places=2, start=2e9), tolerance=0.01)
+        judge_relevance(model, model, few, few, tolerance=0.01)
 
 
 def test_ndcg_of_three_candidates_worked_by_hand() -> None:

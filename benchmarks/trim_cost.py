@@ -1,4 +1,4 @@
-"""What does the relevance trim cost a request? ``python -m benchmarks.trim HOME`` asks what the home has published.
+"""What does the relevance trim cost a request? ``python -m benchmarks.trim_cost HOME`` asks what a home has published.
 
 Random subject items and queries, 50 random candidates each. Of a request only the relevance is timed: the description
 of the place, and the features, both scores and the verdict of the candidates.
@@ -18,7 +18,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from serving.publication import Served
-from serving.relevance import RelevanceScorer
+from serving.relevance_scorer import RelevanceScorer
 from settings import Settings
 from warehouse.home import Home
 from warehouse.online import open_store
@@ -70,5 +70,5 @@ def _table(served: Served, scorer: RelevanceScorer) -> Table:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m benchmarks.trim HOME")
+        sys.exit("usage: python -m benchmarks.trim_cost HOME")
     sys.exit(main(sys.argv[1]))

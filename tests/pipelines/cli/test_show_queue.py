@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli.app import app
 from pipelines.cli.errors import RunRefused
-from pipelines.cli.relevance import queue_of
+from pipelines.cli.show_queue import queue_of
 from tests.serving.queues import BESIDE_LAMP, BESIDE_RUG, SEARCHED, home_with_queue, queue
 from warehouse.contracts import LandingTable
 from warehouse.home import Home

@@ -23,9 +23,12 @@ class RelevanceVerdict:
 
 
 def judge_relevance(
-    new: RelevanceModel, old: RelevanceModel, unseen: JudgedPairs, *, tolerance: float
+    new: RelevanceModel, old: RelevanceModel, unseen: JudgedPairs, seen_by_old: JudgedPairs, *, tolerance: float
 ) -> RelevanceVerdict:
     """Compare two models on labels after both cut-offs.
+
+    Args:
+        unseen, seen_by_old: the same labels, with the features that the new and the old model see.
 
     The new model passes where its nDCG@10 is not lower, and its calibration error not higher, than those of the old
     model by more than ``tolerance``.
@@ -37,7 +40,7 @@ def judge_relevance(
         raise ValueError(f"{len(unseen)} labels after both cut-offs: the gate needs {LEAST_LABELS}")
     if unseen.seconds.min() < max(new.trained_until, old.trained_until):
         raise ValueError("a label lies before the cut-off of a model: the model may have learnt it")
-    measured = [measure_model(model, unseen) for model in (new, old)]
+    measured = [measure_model(new, unseen), measure_model(old, seen_by_old)]
     ours, theirs = (each.all for each in measured)
     ranks = not ours.ndcg < theirs.ndcg - tolerance
     calibrated = not ours.calibration_error > theirs.calibration_error + tolerance
