@@ -151,7 +151,8 @@ class Landing:
     def dates(self) -> list[date]:
         """Return the arrival days that have a folder in any table of the log and come after the history, ascending.
 
-        What the service writes of its own accord makes no day: a day has landed when somebody lands its log.
+        What the service writes of its own accord makes no day: a day has landed when somebody lands its log. Until
+        then the service's rows wait.
         """
         tables = (self.root / table for table in LandingTable if table not in WRITTEN_BY_THE_SERVICE)
         folders = (folder for table in tables if table.is_dir() for folder in table.iterdir())

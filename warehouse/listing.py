@@ -16,6 +16,7 @@ from warehouse.landing import (
     HISTORY,
     LAST_DAY,
     MANIFEST,
+    WRITTEN_BY_THE_SERVICE,
     Landing,
     day_of_folder,
     is_being_written,
@@ -60,21 +61,22 @@ class Listing:
 
 def list_landing(landing: Landing) -> Listing:
     """List a landing zone; a missing zone is empty. Read only names, never the content of a file."""
-    unread = list(_unread(landing)) if landing.root.is_dir() else []
-    return Listing(tuple(landing.dates()), tuple(unread))
+    days = tuple(landing.dates())
+    unread = list(_unread(landing, days)) if landing.root.is_dir() else []
+    return Listing(days, tuple(unread))
 
 
-def _unread(landing: Landing) -> Iterator[Unread]:
+def _unread(landing: Landing, days: tuple[date, ...]) -> Iterator[Unread]:
     for path in sorted(landing.root.iterdir()):
         if is_being_written(path.name):
             continue
         if path.name in _TABLE_NAMES and path.is_dir():
-            yield from _unread_of_table(path, landing.recorded_history_day)
+            yield from _unread_of_table(path, landing.recorded_history_day, days)
         elif path.name not in FILES_OF_THE_ROOT or not path.is_file():
             yield Unread(path, _why_not_a_table(path))
 
 
-def _unread_of_table(table: Path, history_day: date | None) -> Iterator[Unread]:
+def _unread_of_table(table: Path, history_day: date | None, days: tuple[date, ...]) -> Iterator[Unread]:
     for path in sorted(table.iterdir()):
         if is_being_written(path.name) or path.name == COMPLETE_MARK:
             continue
@@ -87,6 +89,10 @@ def _unread_of_table(table: Path, history_day: date | None) -> Iterator[Unread]:
             yield Unread(path, _why_not_a_day(path.name))
         elif day is not None and history_day is not None and day <= history_day:
             yield Unread(path, on_or_before_history(history_day))
+        elif table.name in WRITTEN_BY_THE_SERVICE and days and day is not None and day < days[-1] and day not in days:
+            yield Unread(
+                path, f"no log of {day} has landed; make its folder in events, or move the files to a later day"
+            )
         else:
             yield from _unread_of_arrival(path)
 

@@ -141,7 +141,7 @@ class _Training:
                 twin,
                 old,
                 unseen,
-                self._as_read_by(old).since(cutoff),
+                seen_by_old=self._as_read_by(old).since(cutoff),
                 tolerance=self.workspace.settings.relevance.tolerance,
             )
             measured = {"new": verdict.new, "old": verdict.old}

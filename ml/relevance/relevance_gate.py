@@ -23,7 +23,7 @@ class RelevanceVerdict:
 
 
 def judge_relevance(
-    new: RelevanceModel, old: RelevanceModel, unseen: JudgedPairs, seen_by_old: JudgedPairs, *, tolerance: float
+    new: RelevanceModel, old: RelevanceModel, unseen: JudgedPairs, *, seen_by_old: JudgedPairs, tolerance: float
 ) -> RelevanceVerdict:
     """Compare two models on labels after both cut-offs.
 

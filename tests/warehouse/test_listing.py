@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, arrive, event
 from warehouse.contracts import LandingTable
-from warehouse.landing import Landing, is_being_written
+from warehouse.landing import WRITTEN_BY_THE_SERVICE, Landing, is_being_written
 from warehouse.listing import COMPLETE_MARK, Listing, list_landing
 
 PIECES = st.sampled_from(
@@ -64,9 +64,23 @@ def test_a_file_anywhere_is_read_or_named_or_being_written(
         read = [found for each in LandingTable for day in (None, *listing.days) for found in landing.files(each, day)]
         named = any(path.is_relative_to(unread.path) for unread in listing.unread)
         parts = path.relative_to(landing.root).parts
-        silent = parts[-1] == COMPLETE_MARK or any(is_being_written(part) for part in parts)
+        waits = table in WRITTEN_BY_THE_SERVICE and not listing.days  # for the log of its day
+        silent = waits or parts[-1] == COMPLETE_MARK or any(is_being_written(part) for part in parts)
         assert (path in read) + named + (silent and path not in read and not named) == 1
         landing.history_day()  # of whatever was found
+
+
+def test_rows_of_the_service_make_no_day_and_wait_for_the_log_of_theirs(tmp_path: Path) -> None:
+    landing = Landing(tmp_path)
+    for table, day in (("events", 2), ("funnel_sample", 1), ("funnel_sample", 2), ("feedback", 3)):
+        folder = tmp_path / table / f"date=2026-03-0{day}"
+        folder.mkdir(parents=True)
+        (folder / "live-1.jsonl").touch()
+    listing = list_landing(landing)
+    assert listing.days == (date(2026, 3, 2),)
+    [skipped] = listing.unread  # the third has not come yet; the second is read
+    assert skipped.path == tmp_path / "funnel_sample" / "date=2026-03-01"
+    assert "no log of 2026-03-01 has landed" in str(skipped)
 
 
 @pytest.mark.parametrize(
