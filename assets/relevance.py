@@ -28,7 +28,7 @@ GROUP = "relevance"
     "both calibrated by surface and content type, from the labels that had arrived. A new model is learnt where enough "
     "labels are new, and used where the gate finds it not worse on labels that neither model has learnt.",
     metadata=columns(
-        model="String: new, or old for the model in use",
+        model="String: new, old for the model in use, or folds: all labels, each by a model that had not seen it",
         segment="String: all, cell, content_type, stage",
         ndcg="Float64: nDCG@10",
         calibration_error="Float64: of the auction's score",
@@ -46,11 +46,12 @@ def relevance_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
         "labels_that_measured": trained.unseen,
     }
     if trained.new is not None:
+        shown = trained.folds or trained.new
         metadata |= {
-            "ndcg@10": trained.new.all.ndcg,
-            "calibration_error": trained.new.all.calibration_error,
-            "label_1_trimmed": trained.new.trim.irrelevant_trimmed,
-            "relevant_trimmed": trained.new.trim.relevant_trimmed,
+            "ndcg@10": shown.all.ndcg,
+            "calibration_error": shown.all.calibration_error,
+            "label_1_trimmed": shown.trim.irrelevant_trimmed,
+            "relevant_trimmed": shown.trim.relevant_trimmed,
             "measures": preview(trained.table(), rows=30),
         }
     if trained.url:

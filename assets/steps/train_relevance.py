@@ -29,6 +29,7 @@ from warehouse.world import TrueRelevance, is_world
 if TYPE_CHECKING:
     import polars as pl
 
+    from ml.relevance.fit_relevance import FittedRelevance
     from ml.relevance.judged_pairs import JudgedPairs
     from ml.relevance.model_report import ModelMeasures
     from ml.relevance.pair_features import PairCatalogue
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 TYPED = ("item_id", "content_type")
+FOLDS = "folds"
 MEASURED_SHARE = 0.2
 """The newest share of the labels, which measures a first model, which no gate can compare."""
 
@@ -48,6 +50,7 @@ class RelevanceTraining:
         passed: whether a new model is in use from this day on. reason: why, or why not.
         labels: of the day and before. unseen: those that measured.
         new, old: measures of the new model's twin and of the model in use; None where there was none.
+        folds: measures on all labels, each by a model that had not seen the label's subject or query.
         url: of the MLflow run; None where nothing was trained.
     """
 
@@ -57,14 +60,15 @@ class RelevanceTraining:
     unseen: int
     new: ModelMeasures | None = None
     old: ModelMeasures | None = None
+    folds: ModelMeasures | None = None
     url: str | None = None
 
     def table(self) -> pl.DataFrame:
         """Return the measures for people, one row a model and group."""
         from ml.relevance.model_report import measures_frame
 
-        measured = {name: found for name, found in (("new", self.new), ("old", self.old)) if found is not None}
-        return measures_frame(measured).drop("curve")
+        every = (("new", self.new), ("old", self.old), (FOLDS, self.folds))
+        return measures_frame({name: found for name, found in every if found is not None}).drop("curve")
 
 
 def train_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -> RelevanceTraining:
@@ -132,7 +136,7 @@ class _Training:
         if len(unseen) < LEAST_LABELS:
             reason = f"{len(unseen)} labels since {in_use.name if in_use else 'the first'}: {LEAST_LABELS} can decide."
             return RelevanceTraining(False, reason, len(self.judged), len(unseen))
-        twin = self._fit(known, cutoff)
+        twin = self._fit(known, cutoff).model
         if old is None:
             measured = {"new": measure_model(twin, unseen)}
             passed, reason = True, f"{name_of(self.day)} is the first relevance model that can be read."
@@ -178,7 +182,7 @@ class _Training:
 
         return float(np.quantile(self.judged.seconds, 1 - MEASURED_SHARE))
 
-    def _fit(self, judged: JudgedPairs, trained_until: float) -> RelevanceModel:
+    def _fit(self, judged: JudgedPairs, trained_until: float) -> FittedRelevance:
         from ml.relevance.category_means import ContentWidths
         from ml.relevance.fit_relevance import fit_relevance
 
@@ -207,7 +211,7 @@ class _Training:
         import numpy as np
 
         from ml.evaluation.metrics import mlflow_metrics
-        from ml.relevance.model_report import measures_frame
+        from ml.relevance.model_report import measure_verdicts, measures_frame
         from ml.versions.relevance_pyfunc import example_pairs, scored
         from ml.versions.requirements import RELEVANCE_LIBRARIES
         from ml.versions.tracking import RELEVANCE, RELEVANCE_MODEL, log_pyfunc
@@ -215,7 +219,6 @@ class _Training:
         workspace, name = self.workspace, name_of(self.day)
         directory = workspace.home.relevance / self.day.isoformat()
         end = float(np.nextafter(self.judged.seconds.max(), np.inf))
-        workspace.tables.write("relevance_measures", measures_frame(measured), {"day": self.day})
         workspace.tracking.replace_run(RELEVANCE, "relevance_version", name)
         with workspace.tracking.run(RELEVANCE, name, {**tags, "relevance_version": name}) as run:
             mlflow.log_params({**workspace.settings.flat(), "labels": len(self.judged), "unseen_labels": unseen})
@@ -223,8 +226,12 @@ class _Training:
             for twin, measures in measured.items():
                 mlflow.log_metrics(mlflow_metrics(_figures(twin, measures)))
             if passed:
-                model = self._fit(self.judged, end)
+                fitted = self._fit(self.judged, end)
+                model = fitted.model
                 model.save(directory)
+                folds = measure_verdicts(fitted.unseen, self.judged, relevant_label=model.relevant_label)
+                mlflow.log_metrics(mlflow_metrics(_figures(FOLDS, folds)))
+                measured = {**measured, FOLDS: folds}
                 example = example_pairs(self.judged.features[:5], self.judged.cell[:5])
                 log_pyfunc(
                     RELEVANCE_MODEL,
@@ -233,6 +240,7 @@ class _Training:
                     output=scored(model, example),
                     libraries=RELEVANCE_LIBRARIES,
                 )
+        workspace.tables.write("relevance_measures", measures_frame(measured), {"day": self.day})
         record_version(workspace, self.day, trained_until=end, passed=passed, reason=reason)
         return RelevanceTraining(
             passed,
@@ -241,6 +249,7 @@ class _Training:
             unseen,
             new=measured["new"],
             old=measured.get("old"),
+            folds=measured.get(FOLDS),
             url=workspace.tracking.url(run),
         )
 

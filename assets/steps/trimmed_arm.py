@@ -103,4 +103,4 @@ def _model(
         content_types=CONTENT_TYPES,
         text=catalogue.text,
         widths=ContentWidths(basis.graph_width, basis.given_width),
-    )
+    ).model

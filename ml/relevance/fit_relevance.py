@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from ml.features.text import TextBasis
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration
 from ml.relevance.category_means import ContentWidths
 from ml.relevance.judged_pairs import JudgedPairs
+from ml.relevance.model_report import Verdicts
 from ml.relevance.nothing_to_tell import NothingToTell
-from ml.relevance.relevance_model import RelevanceModel, Trees, raw_scores
+from ml.relevance.relevance_model import RelevanceModel, Trees, raw_scores, thresholds_of
 from settings import RelevanceSettings
 
 Values = NDArray[np.float64]
@@ -30,6 +32,14 @@ TRIM = HistGradientBoostingClassifier(learning_rate=0.2, max_iter=30, max_leaf_n
 AUCTION = HistGradientBoostingRegressor(learning_rate=0.1, max_iter=60, max_leaf_nodes=8, **COMMON)
 
 
+@dataclass(frozen=True)
+class FittedRelevance:
+    """A model, and the verdict on each label that it has learnt by models that have not seen the label's place."""
+
+    model: RelevanceModel
+    unseen: Verdicts
+
+
 def fit_relevance(
     judged: JudgedPairs,
     settings: RelevanceSettings,
@@ -39,8 +49,8 @@ def fit_relevance(
     content_types: tuple[str, ...],
     text: TextBasis,
     widths: ContentWidths,
-) -> RelevanceModel:
-    """Fit both models to labels. All candidates of one subject or query are in one fold.
+) -> FittedRelevance:
+    """Fit both models to labels.
 
     Raises:
         NothingToTell: all labels are relevant, or none is, or they are about a single subject or query.
@@ -53,40 +63,82 @@ def fit_relevance(
             f"every label is {'relevant' if relevant.all() else 'irrelevant'}: nothing tells pairs apart"
         )
     with threadpool_limits(1):  # beside other work, threads that wait for each other made minutes of seconds
-        trim, trimmed = _fit(TRIM, judged, relevant, settings)
-        auction, _ = _fit(AUCTION, judged, judged.relevance, settings)
-    return RelevanceModel(
+        trim, auction = _Folded.of(TRIM, judged, relevant), _Folded.of(AUCTION, judged, judged.relevance)
+    calibration = trim.calibration(judged, settings)
+    trimmed = calibration.of(trim.raw, judged.cell)
+    model = RelevanceModel(
         version=version,
         trained_until=trained_until,
         relevant_label=settings.relevant_label,
-        trim=trim,
-        auction=auction,
+        trim=trim.trained(calibration),
+        auction=auction.trained(auction.calibration(judged, settings)),
         thresholds=_thresholds(judged, trimmed, relevant > 0, settings.trim_keeps),
         content_types=content_types,
         text=text,
         widths=widths,
     )
+    return FittedRelevance(model, _unseen(trim, auction, judged, settings))
 
 
-def _fit(
-    unfitted: HistGradientBoostingClassifier | HistGradientBoostingRegressor,
-    judged: JudgedPairs,
-    target: Values,
-    settings: RelevanceSettings,
-) -> tuple[Trees, Values]:
-    """Return calibrated trees, and the calibrated score that each label's pair has from trees that did not see it."""
-    columns = np.flatnonzero(np.isfinite(judged.features).any(axis=0))
-    features = judged.features[:, columns]
-    raw = np.zeros(len(judged))
-    folds = GroupKFold(min(FOLDS, len(np.unique(judged.place))))
-    for learnt, left_out in folds.split(features, groups=judged.place):
-        fold = clone(unfitted).fit(features[learnt], target[learnt], judged.weight[learnt])
-        raw[left_out] = raw_scores(fold, features[left_out])
-    calibration = Calibration.fit(
-        raw, target, judged.weight, cells=judged.cell, pooled_labels=settings.calibration_labels
-    )
-    trees = clone(unfitted).fit(features, target, judged.weight)
-    return Trees(trees, columns, calibration), calibration.of(raw, judged.cell)
+@dataclass(frozen=True)
+class _Folded:
+    """The fits of one target: trees of all labels, and the scores of each label by trees of the other folds.
+
+    Attributes:
+        columns: the features that some label's pair has.
+        target: [labels]. fold: [labels] number of the fold. raw: [labels] before calibration.
+    """
+
+    trees: HistGradientBoostingClassifier | HistGradientBoostingRegressor
+    columns: NDArray[np.int64]
+    target: Values
+    fold: NDArray[np.int64]
+    raw: Values
+
+    @classmethod
+    def of(
+        cls,
+        unfitted: HistGradientBoostingClassifier | HistGradientBoostingRegressor,
+        judged: JudgedPairs,
+        target: Values,
+    ) -> _Folded:
+        """Fit the trees. All candidates of one subject or query are in one fold."""
+        columns = np.flatnonzero(np.isfinite(judged.features).any(axis=0))
+        features, raw, fold = judged.features[:, columns], np.zeros(len(judged)), np.zeros(len(judged), np.int64)
+        folds = GroupKFold(min(FOLDS, len(np.unique(judged.place)))).split(features, groups=judged.place)
+        for number, (learnt, left_out) in enumerate(folds):
+            fitted = clone(unfitted).fit(features[learnt], target[learnt], judged.weight[learnt])
+            raw[left_out], fold[left_out] = raw_scores(fitted, features[left_out]), number
+        return cls(clone(unfitted).fit(features, target, judged.weight), columns, target, fold, raw)
+
+    def calibration(self, judged: JudgedPairs, settings: RelevanceSettings, without: int | None = None) -> Calibration:
+        """Return the calibration by the labels of all folds, or of all but one."""
+        rows = np.flatnonzero(self.fold != without) if without is not None else np.arange(len(judged))
+        return Calibration.fit(
+            self.raw[rows],
+            self.target[rows],
+            judged.weight[rows],
+            cells=judged.cell.gather(rows),
+            pooled_labels=settings.calibration_labels,
+        )
+
+    def trained(self, calibration: Calibration) -> Trees:
+        return Trees(self.trees, self.columns, calibration)
+
+
+def _unseen(trim: _Folded, auction: _Folded, judged: JudgedPairs, settings: RelevanceSettings) -> Verdicts:
+    """Return the verdict on each label by trees, calibration and thresholds of the other folds."""
+    relevant = judged.label >= settings.relevant_label
+    scores, dropped = np.zeros((2, len(judged))), np.zeros(len(judged), bool)
+    for number in np.unique(trim.fold):
+        own, others = np.flatnonzero(trim.fold == number), np.flatnonzero(trim.fold != number)
+        for row, folded in enumerate((trim, auction)):
+            curve = folded.calibration(judged, settings, without=int(number))
+            scores[row, own] = curve.of(folded.raw[own], judged.cell.gather(own))
+        known, curve = judged.take(others), trim.calibration(judged, settings, without=int(number))
+        thresholds = _thresholds(known, curve.of(trim.raw[others], known.cell), relevant[others], settings.trim_keeps)
+        dropped[own] = scores[0, own] < thresholds_of(thresholds, judged.content_type.gather(own))
+    return Verdicts(scores[0], scores[1], dropped)
 
 
 def _thresholds(judged: JudgedPairs, scores: Values, relevant: NDArray[np.bool_], keeps: float) -> Mapping[str, float]:

@@ -63,6 +63,15 @@ class TrimMeasures:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """The scores of the pairs of labels, and whether the trim drops them, [labels] each."""
+
+    trim: Values
+    relevance: Values
+    dropped: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class ModelMeasures:
     """The measures of a model on labels: all together, by cell, by content type and by stage; and of the trim."""
 
@@ -74,9 +83,16 @@ class ModelMeasures:
 
 
 def measure_model(model: RelevanceModel, judged: JudgedPairs) -> ModelMeasures:
-    """Measure a model on labels. The true relevance, where it is known, gives the ceiling of nDCG."""
+    """Measure a model on labels that it has not learnt."""
     trim, relevance = model.trim.of(judged.features, judged.cell), model.auction.of(judged.features, judged.cell)
-    relevant = judged.label >= model.relevant_label
+    verdicts = Verdicts(trim, relevance, trim < model.threshold_of(judged.content_type))
+    return measure_verdicts(verdicts, judged, relevant_label=model.relevant_label)
+
+
+def measure_verdicts(verdicts: Verdicts, judged: JudgedPairs, *, relevant_label: int) -> ModelMeasures:
+    """Measure verdicts on labels. The true relevance, where it is known, gives the ceiling of nDCG."""
+    trim, relevance, dropped = verdicts.trim, verdicts.relevance, verdicts.dropped
+    relevant = judged.label >= relevant_label
 
     def measures(rows: NDArray[np.int64]) -> CellMeasures:
         own, weight = judged.take(rows), judged.weight[rows]
@@ -91,7 +107,6 @@ def measure_model(model: RelevanceModel, judged: JudgedPairs) -> ModelMeasures:
             curve=reliability(relevance[rows], own.relevance, weight),
         )
 
-    dropped = trim < model.threshold_of(judged.content_type)
     return ModelMeasures(
         all=measures(np.arange(len(judged))),
         by_cell={cell: measures(rows) for cell, rows in _groups(judged.cell)},

@@ -104,10 +104,7 @@ class RelevanceModel:
 
     def threshold_of(self, content_types: pl.Series) -> Values:
         """Return the trim's threshold of each candidate [candidates]."""
-        found = content_types.cast(pl.String).replace_strict(
-            dict(self.thresholds), default=self.thresholds[UNKNOWN_TYPE], return_dtype=pl.Float64
-        )
-        return found.fill_null(self.thresholds[UNKNOWN_TYPE]).to_numpy()
+        return thresholds_of(self.thresholds, content_types)
 
     def save(self, directory: Path) -> None:
         """Write the model, replacing the one in ``directory``."""
@@ -163,6 +160,13 @@ class RelevanceModel:
                 f"{directory} holds no relevance model that can be read ({first_line(error)}): run its day again "
                 f"(adseq run --days {directory.name} --again)"
             ) from error
+
+
+def thresholds_of(thresholds: Mapping[str, float], content_types: pl.Series) -> Values:
+    """Return the threshold of each content type [candidates]; that of ``unknown`` for a type without one."""
+    default = thresholds[UNKNOWN_TYPE]
+    found = content_types.cast(pl.String).replace_strict(dict(thresholds), default=default, return_dtype=pl.Float64)
+    return found.fill_null(default).to_numpy()
 
 
 def raw_scores(

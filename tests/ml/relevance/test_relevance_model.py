@@ -12,9 +12,9 @@ import pytest
 from ml.features.text import TextBasis
 from ml.file_integrity import Unreadable
 from ml.relevance.category_means import ContentWidths
-from ml.relevance.fit_relevance import fit_relevance
+from ml.relevance.fit_relevance import FittedRelevance, fit_relevance
 from ml.relevance.judged_pairs import JudgedPairs
-from ml.relevance.model_report import mean_ndcg, measure_model
+from ml.relevance.model_report import mean_ndcg, measure_model, measure_verdicts
 from ml.relevance.nothing_to_tell import NothingToTell
 from ml.relevance.pair_features import FEATURE_NAMES
 from ml.relevance.relevance_gate import judge_relevance
@@ -57,6 +57,10 @@ def judged(
 
 
 def fitted(labels: JudgedPairs, version: str = "relevance-2026-01-01", until: float = 1e9) -> RelevanceModel:
+    return fit(labels, version, until).model
+
+
+def fit(labels: JudgedPairs, version: str = "relevance-2026-01-01", until: float = 1e9) -> FittedRelevance:
     return fit_relevance(
         labels,
         SETTINGS,
@@ -85,6 +89,15 @@ def test_the_trim_drops_the_irrelevant_and_keeps_its_promise(model: RelevanceMod
     found = measure_model(model, judged(seed=2)).trim
     assert found.irrelevant_trimmed >= 0.8
     assert found.relevant_trimmed <= 1 - SETTINGS.trim_keeps + 0.02
+
+
+def test_the_verdicts_of_the_folds_are_those_of_a_model_on_labels_that_it_has_not_seen(model: RelevanceModel) -> None:
+    known = judged()
+    unseen = measure_verdicts(fit(known).unseen, known, relevant_label=SETTINGS.relevant_label)
+    others, learnt = measure_model(model, judged(seed=1)), measure_model(model, known)
+    assert unseen.all.ndcg == pytest.approx(others.all.ndcg, abs=0.01)
+    assert unseen.trim.irrelevant_trimmed == pytest.approx(others.trim.irrelevant_trimmed, abs=0.05)
+    assert unseen.all.ndcg < learnt.all.ndcg  # a model knows what it has learnt
 
 
 def test_a_feature_that_one_content_type_lacks_shows_in_the_curve_of_that_type() -> None:
