@@ -50,8 +50,8 @@ class LiveRows:
         self.landing = landing
         self._name = f"live-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
         self._writing = threading.Lock()
-        # Digests of rows that are on the disk, oldest first, by table: samples of a hundred candidates would push events
-        # out of a common memory in minutes.
+        # Digests of rows that are on the disk, oldest first, by table: samples of a hundred candidates would push
+        # events out of a common memory in minutes.
         self._written: dict[LandingTable, dict[bytes, None]] = {table: {} for table in LandingTable}
 
     def append(self, table: LandingTable, rows: Sequence[Mapping[str, Any]], arrived: datetime) -> Appended:
