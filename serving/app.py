@@ -341,7 +341,7 @@ def _label_routes(app: FastAPI) -> None:
 
     @app.post("/feedback", responses=ASKED)
     def feedback(request: FeedbackRequest, service: TheService) -> FeedbackResponse:
-        """Take a report that a candidate does not fit its place. After the next day's run raters get the pair first."""
+        """Take a report that a candidate does not fit its place. After the next day's run raters get the pair."""
         now = service.arrival()
         with _writing_to_the_landing_zone("reports"):
             row = request.model_dump(mode="json") | {"given_at": now.isoformat()}
