@@ -436,6 +436,7 @@ class RelevanceSettings(Group):
     trim_rate_bound: float = Field(
         0.1, gt=0, lt=1, description="Change of the share that the trim drops above which monitoring warns."
     )
+    report_days: int = Field(28, ge=1, description="Days of arrival of the reports whose pairs raters get.")
 
 
 class AdvertiserSettings(Group):

@@ -23,9 +23,10 @@ NAMED = "pairs_name_a_subject_or_a_query"
     deps=[scored_candidates, relevance_labels, feedback],
     kinds={"polars", "deltalake"},
     owners=[MODELLING],
-    description="The pairs that raters get after the day: first those that somebody has reported, then a sample of the "
-    "day's candidates in equal parts of surface, stage, content type and decile of the score, with the probability of "
-    "each draw. Pairs that have enough raters are left out. Raters see them at the service's page /label.",
+    description="The pairs that raters get after the day, by turns one that somebody has reported and one of a sample "
+    "of the day's candidates in equal parts of surface, stage, content type and decile of the score, with the "
+    "probability of each draw. Pairs that have enough raters, or name an item that the catalogue lacks, are left out. "
+    "Raters see them at the service's page /label.",
     metadata=columns(
         position="Int64: from 0, the order in which raters get the pairs",
         reason="String: reported or drawn",

@@ -25,8 +25,9 @@ MEGABYTE = 1e6
     owners=[DATA_PLATFORM],
     description="Whole catalogues (item features, embeddings, indexes, what the service reads) are kept for "
     "`data.keep_days` days, and replaced versions of tables for `data.keep_versions_days`. A day that needs an older "
-    "one makes it anew. What the day was made of is recorded, so that a late file makes it run again. "
-    "How much room each part of the home takes is in the metadata, and day by day in the plots.",
+    "one makes it anew. The features of scored candidates go after as many days. What the day was made of is "
+    "recorded, so that a late file makes it run again. How much room each part of the home takes is in the metadata, "
+    "and day by day in the plots.",
 )
 def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     store = open_store(workspace.settings.online.store, workspace.home)
@@ -37,7 +38,15 @@ def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wor
     day, in_use = date.fromisoformat(context.partition_key), []
     if publication is not None:
         day, in_use = max(day, publication.day), [publication.index, publication.catalogue]
-    removed = sweep(workspace.home, workspace.tables, day, keep=workspace.settings.data, served=in_use)
+    settings = workspace.settings
+    removed = sweep(
+        workspace.home,
+        workspace.tables,
+        day,
+        keep=settings.data,
+        watched_days=settings.relevance.watched_days,
+        served=in_use,
+    )
     record_completed(workspace.tables, date.fromisoformat(context.partition_key))
     rebuild_views(workspace.home, workspace.tables)
     room = sizes(workspace.home)
@@ -48,6 +57,7 @@ def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wor
             "partitions_removed": removed.partitions,
             "indexes_removed": removed.indexes,
             "catalogues_removed": removed.catalogues,
+            "days_of_candidates_without_features": removed.thinned,
             "unfinished_files_removed": removed.unfinished,
             "files_of_replaced_versions_removed": removed.files,
         }

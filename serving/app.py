@@ -128,13 +128,18 @@ class Service:
 
     def log_sample(self, served: Served, request: CandidateRequest, answered: Answered) -> None:
         """Write all candidates of a request into the landing zone. A sample that cannot be written is counted."""
-        now = self.arrival()
-        rows = sampled_rows(served, request, answered, now=now, share=self.settings.relevance.sample_share)
         try:
+            now = self.arrival()
+            rows = sampled_rows(served, request, answered, now=now, share=self.settings.relevance.sample_share)
             self.live.append(LandingTable.funnel_sample, rows, now)
         except (OSError, ManifestError) as error:
-            self.metrics.lost_samples.inc()
-            logger.error("a sample of candidates cannot be written: %s", error)
+            self._lose_a_sample(str(error))
+        except Exception as error:  # the answer is out; its message may hold what the request said
+            self._lose_a_sample(type(error).__name__)
+
+    def _lose_a_sample(self, why: str) -> None:
+        self.metrics.lost_samples.inc()
+        logger.error("a sample of candidates cannot be written: %s", why)
 
 
 def clock() -> datetime:
@@ -336,7 +341,7 @@ def _label_routes(app: FastAPI) -> None:
 
     @app.post("/feedback", responses=ASKED)
     def feedback(request: FeedbackRequest, service: TheService) -> FeedbackResponse:
-        """Take a report that a candidate does not fit its place. After the next day's run raters get the pair first."""
+        """Take a report that a candidate does not fit its place. After the next day's run raters get the pair."""
         now = service.arrival()
         with _writing_to_the_landing_zone("reports"):
             row = request.model_dump(mode="json") | {"given_at": now.isoformat()}

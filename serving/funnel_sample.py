@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from datetime import datetime
 from typing import Any
-
-import numpy as np
 
 from serving.answer import Answered
 from serving.contracts import CandidateRequest
@@ -26,6 +25,8 @@ def sampled_rows(
     share: float,
 ) -> list[dict[str, Any]]:
     """Return one row of the landing table funnel_sample for each candidate of a request.
+
+    A score or a feature that is not finite is null.
 
     Args:
         share: of the requests that are sampled.
@@ -57,17 +58,21 @@ def sampled_rows(
             "source": each.source,
             "stage": stage,
             "drop_reason": reason,
-            "score": each.score,
+            "score": _finite(each.score),
             "arm": answered.arm.value,
             "inclusion_probability": share,
             "model_version": served.publication.model_version,
         }
         if judged is not None and at is not None and served.relevance is not None:
-            seen = judged.features[at]
             row |= {
-                "trim_score": float(judged.trim_score[at]),
+                "trim_score": _finite(judged.trim_score[at]),
                 "relevance_version": served.relevance.model.version,
-                "features": [float(value) if np.isfinite(value) else None for value in seen],
+                "features": [_finite(value) for value in judged.features[at]],
             }
         rows.setdefault(each.row, row)
     return list(rows.values())
+
+
+def _finite(value: float) -> float | None:
+    """Return a number as JSON can write it; None for one that is not finite."""
+    return float(value) if math.isfinite(value) else None

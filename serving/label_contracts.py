@@ -13,6 +13,7 @@ from warehouse.queued_pairs import GUIDELINES
 from warehouse.surfaces import Carries, Surface
 
 MAXIMUM_JUDGEMENTS = 100
+MAXIMUM_SKIPPED = 10_000
 MAXIMUM_QUERY = 500
 RATER = "A name for the rater that says nothing else about the person."
 
@@ -41,7 +42,12 @@ class NextPairRequest(Message):
     model_config = ConfigDict(json_schema_extra={"examples": [{"rater_id": "ann"}]})
 
     rater_id: Identifier = Field(description=RATER)
-    after: int = Field(-1, ge=-1, description="Only pairs behind this position: the rater has skipped that pair.")
+    skipped: list[int] = Field(
+        [], max_length=MAXIMUM_SKIPPED, description="Positions of the pairs that the rater has skipped."
+    )
+    skipped_of: date | None = Field(
+        None, description="Day of the queue that the positions are of. Without it, and of another queue, none counts."
+    )
 
 
 class ShownItem(Message):

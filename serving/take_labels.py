@@ -58,7 +58,7 @@ class RatersDesk:
     _taking: threading.Lock = field(default_factory=threading.Lock)
 
     def next_pair(self, request: NextPairRequest, now: datetime) -> NextPairResponse:
-        """Return the first pair that lacks raters and that the rater has not judged.
+        """Return the first pair that lacks raters and that the rater has neither judged nor skipped.
 
         Pairs that enough others have on their screens come last.
 
@@ -68,7 +68,8 @@ class RatersDesk:
         with self._taking:
             queue = self._queue()
             pairs = queue.of_rater(request.rater_id, self.raters_per_pair)
-            waiting = [pair for pair in pairs if pair.row["position"] > request.after]
+            skipped = set(request.skipped) if request.skipped_of == queue.day else set()
+            waiting = [pair for pair in pairs if pair.row["position"] not in skipped]
             free = (pair for pair in waiting if self._raters_of(pair, request.rater_id, now) < self.raters_per_pair)
             chosen = next(free, waiting[0]) if waiting else None
             if chosen is not None:

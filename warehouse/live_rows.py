@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -26,7 +27,7 @@ from warehouse.landing import Landing
 LIVE_FILES = "live-*.jsonl"
 """The names of the files of all processes, as a pattern."""
 
-REMEMBERED = 50_000  # of the newest rows of all tables, 16 bytes each
+REMEMBERED = 50_000  # of the newest rows of each table, 16 bytes each
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class LiveRows:
         self.landing = landing
         self._name = f"live-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
         self._writing = threading.Lock()
-        self._written: dict[bytes, None] = {}  # digests of rows that are on the disk, oldest first
+        # Digests of rows that are on the disk, oldest first, by table: samples of a hundred candidates would push
+        # events out of a common memory in minutes.
+        self._written: dict[LandingTable, dict[bytes, None]] = {table: {} for table in LandingTable}
 
     def append(self, table: LandingTable, rows: Sequence[Mapping[str, Any]], arrived: datetime) -> Appended:
         """Append rows of a table that arrived together, except rows that this writer has written before.
@@ -63,10 +66,10 @@ class LiveRows:
         """
         day = self.day_of(arrived)
         with self._writing:
-            new = {digest: row for row in rows if (digest := _digest(table, row)) not in self._written}
+            new = {digest: row for row in rows if (digest := _digest(table, row)) not in self._written[table]}
             if new:
                 self._write(self.landing.folder(table, day), list(new.values()))
-                self._remember(new)
+                self._remember(table, new)
         return Appended(day, len(new))
 
     def day_of(self, arrived: datetime) -> date:
@@ -87,10 +90,11 @@ class LiveRows:
         finally:
             os.close(descriptor)
 
-    def _remember(self, digests: Iterable[bytes]) -> None:
-        self._written |= dict.fromkeys(digests)
-        for oldest in list(self._written)[: max(0, len(self._written) - REMEMBERED)]:
-            del self._written[oldest]
+    def _remember(self, table: LandingTable, digests: Iterable[bytes]) -> None:
+        written = self._written[table]
+        written |= dict.fromkeys(digests)
+        for oldest in list(islice(written, max(0, len(written) - REMEMBERED))):
+            del written[oldest]
 
 
 def _digest(table: LandingTable, row: Mapping[str, Any]) -> bytes:

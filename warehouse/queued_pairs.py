@@ -6,7 +6,7 @@ the processes that took them; a reader goes on where the last reading ended, whi
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from pydantic import BaseModel, ValidationError
 
 from warehouse.contracts import LandingTable
 from warehouse.delta_log import LOG
@@ -23,6 +24,7 @@ from warehouse.landing import Landing, day_of_folder
 from warehouse.live_rows import LIVE_FILES
 from warehouse.tables import Tables
 
+logger = logging.getLogger(__name__)
 LABELLING_QUEUE = "labelling_queue"
 GUIDELINES = "guidelines-1"
 """The version of the written guidelines that raters have now: ``template`` of their labels."""
@@ -46,6 +48,22 @@ class Judgement(NamedTuple):
 
     labelled_at: str
     label: int
+
+
+class LabelLine(BaseModel):
+    """What the queue reads of a line of the landing table."""
+
+    surface: str
+    subject_item_id: str | None = None
+    query: str | None = None
+    item_id: str
+    rater_id: str
+    label: int
+    labelled_at: str
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.surface, self.subject_item_id, self.query, self.item_id)
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,7 @@ class Labelling:
         self._changed = changed
         self._ends.clear()
 
-    def _new_labels(self, since: date) -> Iterator[dict[str, Any]]:
+    def _new_labels(self, since: date) -> Iterator[LabelLine]:
         """Yield the labels that came in live on ``since`` or later and were not read before."""
         folders = (self.landing.root / LandingTable.relevance_labels).glob("date=*")
         for folder in sorted(folders):
@@ -149,8 +167,11 @@ class Labelling:
                 for path in sorted(folder.glob(LIVE_FILES)):
                     yield from self._new_lines(path)
 
-    def _new_lines(self, path: Path) -> Iterator[dict[str, Any]]:
-        """Yield the whole lines behind those that were read before. A file that was replaced is read from its start."""
+    def _new_lines(self, path: Path) -> Iterator[LabelLine]:
+        """Yield the whole lines behind those that were read before. A file that was replaced is read from its start.
+
+        A damaged line is skipped. The log says how many there are, and nothing of what they hold.
+        """
         inode, start = self._ends.get(path, (0, 0))
         try:
             with path.open("rb") as file:
@@ -161,17 +182,24 @@ class Labelling:
         except FileNotFoundError:
             return
         self._ends[path] = found.st_ino, start + len(whole) + len(end)
+        damaged = 0
         for line in whole.splitlines():
-            yield json.loads(line)
+            try:
+                label = LabelLine.model_validate_json(line)
+            except ValidationError:
+                damaged += 1
+            else:
+                yield label
+        if damaged:
+            logger.warning("%s: %d damaged lines are no labels and were skipped", path, damaged)
 
 
-def _add(queue: Queue, label: Mapping[str, Any]) -> None:
+def _add(queue: Queue, label: LabelLine) -> None:
     """Add a label to its pair, unless a newer one of the rater is there."""
-    pair = queue.pairs.get(Pair.of(label))
-    judgement = Judgement(label["labelled_at"], label["label"])
+    pair = queue.pairs.get(label.pair)
+    judgement = Judgement(label.labelled_at, label.label)
     if pair is not None:
-        rater_id = label["rater_id"]
-        pair.judgements[rater_id] = max(judgement, pair.judgements.get(rater_id, judgement))
+        pair.judgements[label.rater_id] = max(judgement, pair.judgements.get(label.rater_id, judgement))
 
 
 def why_no_queue(tables: Tables) -> str:

@@ -1,7 +1,7 @@
 """The labelling queue of a day: read the candidates, the labels and the reports until then, choose, describe, write."""
 
 import zlib
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -23,8 +23,9 @@ def write_queue(workspace: Workspace, day: date) -> pl.DataFrame:
     settings, items = workspace.settings.relevance, workspace.items_as_of(day)
     queue = next_pairs(
         candidates_of(workspace, day),
-        _until(workspace, LandingTable.relevance_labels, day, "rater_id"),
-        _until(workspace, LandingTable.feedback, day, "given_at"),
+        arrived_by(workspace.tables, LandingTable.relevance_labels, day).select(*PAIR, "rater_id").collect(),
+        reports_of(workspace, day),
+        catalogue=items["item_id"],
         pairs=settings.queue_pairs,
         raters_per_pair=settings.raters_per_pair,
         generator=np.random.default_rng([zlib.crc32(LABELLING_QUEUE.encode()), day.toordinal()]),
@@ -42,6 +43,13 @@ def candidates_of(workspace: Workspace, day: date) -> pl.DataFrame:
     return tables.scan(SCORED_CANDIDATES).filter(pl.col("day") == day).select(CHOSEN_BY.names()).collect()
 
 
+def reports_of(workspace: Workspace, day: date) -> pl.DataFrame:
+    """Return the pairs and instants of the reports that arrived on the last ``relevance.report_days`` days."""
+    first = day - timedelta(days=workspace.settings.relevance.report_days - 1)
+    arrived = arrived_by(workspace.tables, LandingTable.feedback, day).filter(pl.col("arrival_date") >= first)
+    return arrived.select(*PAIR, "given_at").collect()
+
+
 def described_pairs(queue: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     """Return the queue with what raters see: title, category, price and currency of the subject item and the candidate.
 
@@ -57,8 +65,3 @@ def described_pairs(queue: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
         .join(subjects, on="subject_item_id", how="left", maintain_order="left")
         .select(*QUEUE, *DESCRIBED, *(f"subject_{name}" for name in DESCRIBED))
     )
-
-
-def _until(workspace: Workspace, table: LandingTable, day: date, column: str) -> pl.DataFrame:
-    """Return the pairs of a landing table until ``day``, with one more column."""
-    return arrived_by(workspace.tables, table, day).select(*PAIR, column).collect()

@@ -43,7 +43,9 @@ def watch_relevance(workspace: Workspace, day: date) -> Monitored:
 
     settings = workspace.settings.relevance
     since = day - timedelta(days=settings.watched_days)
-    scored = workspace.tables.scan(SCORED_CANDIDATES).filter(pl.col("day") >= since, pl.col("day") <= day).collect()
+    whole = pl.col("features").is_not_null() | pl.col("relevance_version").is_null()  # retention has not thinned it
+    days = workspace.tables.scan(SCORED_CANDIDATES).filter(pl.col("day") >= since, pl.col("day") <= day)
+    scored = days.filter(whole).collect()
     today, before = scored.filter(pl.col("day") == day), scored.filter(pl.col("day") < day)
     features = dict.fromkeys(scored["relevance_version"].drop_nulls().unique(), FEATURE_NAMES)
     bounds = Bounds(settings.coverage_bound, settings.stability_bound, settings.trim_rate_bound)

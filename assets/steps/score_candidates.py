@@ -11,6 +11,7 @@ from assets.steps.pair_catalogue import pair_catalogue
 from assets.steps.relevance_versions import relevance_model
 from warehouse.as_of import arrived_by
 from warehouse.contracts import ARMS, CATEGORY_SEPARATOR, LandingTable
+from warehouse.identity import UserKeys
 
 SCORED_CANDIDATES = "scored_candidates"
 _LOGGED = {
@@ -23,12 +24,15 @@ _LOGGED = {
 def score_candidates(workspace: Workspace, day: date) -> pl.DataFrame:
     """Return the candidates with a subject item or a query that arrived on ``day``, in columns ``CANDIDATES``.
 
-    A candidate that the service sampled keeps the features that the service saw. Without a relevance model, the
+    A request has a keyed hash of its day and its id: the id itself leads to the user, through the impressions. A
+    candidate that the service sampled keeps the features that the service saw. Without a relevance model, the
     candidates have no scores and no features.
     """
     from ml.relevance.candidates import CANDIDATES
 
     logged = pl.concat([_arrived(workspace, table, day) for table in _LOGGED])
+    dated = logged.select(pl.format("{} {}", pl.lit(str(day)), "request_id")).to_series()
+    logged = logged.with_columns(request_id=UserKeys.of_home(workspace.home).keys(dated))
     known = workspace.items_as_of(day).select(
         "item_id", "content_type", category=pl.col("category").str.split(CATEGORY_SEPARATOR).list.first()
     )

@@ -9,7 +9,7 @@ MAXIMUM_RELEVANCE, RELEVANT = 5, 4
 
 CANDIDATES = pl.Schema(
     {
-        "request_id": pl.String(),  # or sample_id: what tells requests apart, and leads to nobody
+        "request_id": pl.String(),  # keyed hash: tells requests apart, and leads to nobody without the home's secret
         "surface": pl.String(),
         "subject_item_id": pl.String(),
         "query": pl.String(),

@@ -49,11 +49,14 @@ def next_pairs(
     labels: pl.DataFrame,
     feedback: pl.DataFrame,
     *,
+    catalogue: pl.Series,
     pairs: int,
     raters_per_pair: int,
     generator: np.random.Generator,
 ) -> pl.DataFrame:
-    """Choose the pairs that raters get after a day: the reported ones, then a stratified sample in random order.
+    """Choose the pairs that raters get after a day: reported ones and a stratified sample in random order, by turns.
+
+    A pair has its place only if the catalogue has the candidate and the subject item, where there is one.
 
     The sample is drawn from the distinct pairs of the day that lack raters. A pair with several candidates of the day
     is drawn at the stage of one of them, chosen at random. The strata (``STRATA``) share the places equally, as far as
@@ -63,12 +66,14 @@ def next_pairs(
     replacement from a finite universe".
 
     A reported pair that is not drawn has no such probability. At most ``pairs`` of these come, the most often reported
-    first; the others have their turn on later days.
+    first; the others have their turn on later days. Every other place is that of a drawn pair, so that reports, which
+    anybody can invent, never keep raters from the sample.
 
     Args:
         candidates: of ``CHOSEN_BY``, of one day.
         labels: surface, subject_item_id, query, item_id and rater_id of all labels so far.
-        feedback: surface, subject_item_id, query, item_id and given_at of all reports so far.
+        feedback: surface, subject_item_id, query, item_id and given_at of the reports that still count.
+        catalogue: item ids.
         pairs: number of pairs to draw.
         raters_per_pair: a pair with so many raters is done.
 
@@ -76,22 +81,30 @@ def next_pairs(
         Rows of ``QUEUE``; a pair once.
     """
     raters = labels.group_by(PAIR).agg(rater_ids=pl.col("rater_id").unique().sort())
-    pool = _with_raters(_pairs_of(candidates, generator), raters, raters_per_pair)
+    pool = _with_raters(_pairs_of(_known(candidates, catalogue), generator), raters, raters_per_pair)
     drawn = _drawn(pool, pairs, generator)
-    reported = _with_raters(_reported(feedback), raters, raters_per_pair).head(pairs)
+    reported = _with_raters(_reported(_known(feedback, catalogue)), raters, raters_per_pair).head(pairs)
     known = pool.select(*PAIR, "content_type")
     only_reported = reported.join(drawn, on=PAIR, how="anti", nulls_equal=True, maintain_order="left").join(
         known, on=PAIR, how="left", nulls_equal=True, maintain_order="left"
     )
     drawn = drawn.with_columns(
-        reason=pl.lit(Reason.drawn.value), order=pl.Series(1 + generator.random(drawn.height), dtype=pl.Float64)
+        reason=pl.lit(Reason.drawn.value),
+        place=pl.Series(2 * generator.permutation(drawn.height) + 1, dtype=pl.Int64),
     )
     only_reported = only_reported.with_columns(
-        reason=pl.lit(Reason.reported.value), order=pl.int_range(pl.len()) / (1 + pl.len())
+        reason=pl.lit(Reason.reported.value), place=2 * pl.int_range(pl.len(), dtype=pl.Int64)
     )
-    queue = pl.concat([only_reported, drawn], how="diagonal_relaxed").sort("order")
+    queue = pl.concat([only_reported, drawn], how="diagonal_relaxed").sort("place")
     queue = queue.with_columns(position=pl.int_range(pl.len(), dtype=pl.Int64))
     return pl.concat([pl.DataFrame(schema=QUEUE), queue.select(c for c in QUEUE if c in queue.columns)], how="diagonal")
+
+
+def _known(pairs: pl.DataFrame, catalogue: pl.Series) -> pl.DataFrame:
+    """Return the pairs whose candidate, and whose subject item, where there is one, are in the catalogue."""
+    items = catalogue.implode()
+    subject = pl.col("subject_item_id")
+    return pairs.filter(pl.col("item_id").is_in(items), subject.is_null() | subject.is_in(items))
 
 
 def _pairs_of(candidates: pl.DataFrame, generator: np.random.Generator) -> pl.DataFrame:

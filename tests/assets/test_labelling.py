@@ -54,6 +54,7 @@ def test_labels_and_reports_of_the_service_are_in_the_next_days_queue(
     monkeypatch.setattr(serving.app, "clock", lambda: noon)
     items = ran.tables.scan("items").select("item_id").unique().sort("item_id").head(2).collect()["item_id"].to_list()
     report = {"surface": "search", "query": "something that nobody has shown", "item_id": items[0]}
+    invented = {"surface": "related_pins", "subject_item_id": items[0], "item_id": "invented"}
     with TestClient(create_app(Settings(home=home.root)), base_url="http://127.0.0.1") as client:
         for rater in ("ann", "bob"):
             for label in range(1, 6):
@@ -63,6 +64,8 @@ def test_labels_and_reports_of_the_service_are_in_the_next_days_queue(
                 taken = client.post("/labels", json={"rater_id": rater, "labels": [row]})
                 assert taken.json()["accepted"] == 1
         assert client.post("/feedback", json=report | {"feedback_id": "f1"}).status_code == 200
+        for number in range(3):
+            assert client.post("/feedback", json=invented | {"feedback_id": f"g{number}"}).status_code == 200
     execute(home, days_of([LATER], ["items", "impressions", "relevance_labels", "feedback", "labelling_queue"]))
     tables = Tables(home.tables)
     labels = tables.scan("relevance_labels").filter(pl.col("rater_id").is_in(["ann", "bob"])).collect()
@@ -73,6 +76,8 @@ def test_labels_and_reports_of_the_service_are_in_the_next_days_queue(
     assert (first["reason"], first["query"], first["item_id"]) == ("reported", report["query"], items[0])
     assert (first["inclusion_probability"], first["stage"]) == (None, None)
     assert first["title"] is not None
+    assert queue.filter(reason="reported").height == 1  # the catalogue lacks the other item
+    assert queue["reason"][1] == "drawn"
     assert not set(queue.select(PAIR).rows()) & set(labels.select(PAIR).rows())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import pytest
 from tests.assets.world import copy_of
 from tests.flow import Ran
 from tests.serving.browser import Browser, browsing
-from tests.serving.queues import home_with_queue, queue
+from tests.serving.queues import DAY, home_with_queue, queue
 from tests.serving.running import free_port, service
 from warehouse.home import Home
 from warehouse.live_rows import LIVE_FILES
-from warehouse.queued_pairs import GUIDELINES
+from warehouse.queued_pairs import GUIDELINES, LABELLING_QUEUE
+from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +82,22 @@ def test_a_rater_judges_by_keys_goes_back_and_comes_to_an_end(browser: Browser, 
     browser.wait_for("document.querySelector('#candidate').innerText === 'mystery'")
     press_and_see(browser, "1", "#note", "Nothing is left for you")
     assert "3 judged, 0 left" in browser.text("#done")
+
+
+def test_what_was_skipped_of_another_queue_hides_nothing_of_the_new_one(
+    browser: Browser, address: str, home: Home
+) -> None:
+    begin(browser, address, "zoe")
+    for candidate in ("mystery", "Wool Rug"):
+        press_and_see(browser, "s", "#candidate", candidate)
+    try:
+        home_with_queue(home.root, queue(), DAY + timedelta(days=1))
+        browser.press("s")  # the third of three: the new queue begins with the first
+        browser.wait_for(f"document.querySelector('#done').innerText.includes('{DAY + timedelta(days=1)}')")
+        assert browser.text("#candidate") == "Floor Lamp <b>"
+        press_and_see(browser, "s", "#candidate", "mystery")
+    finally:
+        Tables(home.tables).remove(LABELLING_QUEUE, {"day": DAY + timedelta(days=1)})
 
 
 def test_another_key_and_a_key_in_the_form_judge_nothing(browser: Browser, address: str, home: Home) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,10 @@ def judge(client: TestClient, rater_id: str, *labels: dict[str, Any]) -> tuple[i
     return told["accepted"], told["known"], told["corrected"]
 
 
-def next_of(client: TestClient, rater_id: str, after: int = -1) -> tuple[str | None, int, int]:
+def next_of(client: TestClient, rater_id: str, *skipped: int, of: date = DAY) -> tuple[str | None, int, int]:
     """The candidate, and how many pairs the rater has judged and can still get."""
-    told = post(client, "/labels/next", {"rater_id": rater_id, "after": after})
+    asked = {"rater_id": rater_id, "skipped": skipped, "skipped_of": of.isoformat()}
+    told = post(client, "/labels/next", asked)
     return told["pair"] and told["pair"]["candidate"]["item_id"], told["judged"], told["left"]
 
 
@@ -109,8 +110,9 @@ def test_a_rater_gets_each_pair_once_until_two_have_judged_it(client: TestClient
     assert next_of(client, "ann") == ("lamp", 0, 3)
     assert judge(client, "ann", BESIDE_LAMP | {"label": 4}) == (1, 0, 0)
     assert next_of(client, "ann") == ("mystery", 1, 2)
-    assert next_of(client, "ann", after=1) == ("rug", 1, 2)  # skipped
-    assert next_of(client, "ann", after=2) == (None, 1, 2)
+    assert next_of(client, "ann", 1) == ("rug", 1, 2)
+    assert next_of(client, "ann", 1, 2) == (None, 1, 2)
+    assert next_of(client, "ann", 1, 2, of=DAY - timedelta(days=1)) == ("mystery", 1, 2)  # of another queue
     assert next_of(client, "bob") == ("lamp", 0, 3)
     assert judge(client, "bob", BESIDE_LAMP | {"label": 2}) == (1, 0, 0)
     assert next_of(client, "eve") == ("mystery", 0, 2)
@@ -135,6 +137,16 @@ def test_raters_at_the_same_time_get_different_pairs(client: TestClient, monkeyp
     later = NOON + timedelta(seconds=HELD_SECONDS + 60)
     monkeypatch.setattr(serving.app, "clock", lambda: later)
     assert [next_of(client, rater)[0] for rater in ("una", "ida", "tom")] == ["lamp", "lamp", "mystery"]
+
+
+def test_a_skip_passes_over_no_pair_that_others_had_on_their_screens(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [next_of(client, rater)[0] for rater in ("ann", "bob", "eve")] == ["lamp", "lamp", "mystery"]
+    assert next_of(client, "eve", 1)[0] == "rug"
+    later = NOON + timedelta(seconds=HELD_SECONDS + 60)  # ann and bob have gone
+    monkeypatch.setattr(serving.app, "clock", lambda: later)
+    assert next_of(client, "eve", 1, 2)[0] == "lamp"
 
 
 def test_raters_of_earlier_days_count(tmp_path: Path) -> None:

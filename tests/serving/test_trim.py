@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -124,6 +126,34 @@ def test_the_sample_names_each_candidate_once_with_its_stage_and_no_user(
         assert stages.count("auctioned") == len(found.found)
         assert ("trimmed" in stages) == (arm is Arm.production)
         assert all((row["drop_reason"] is None) == (row["stage"] == "auctioned") for row in rows)
+
+
+def test_a_score_that_is_not_finite_is_null_in_the_sample(served: Served, store: OnlineStore, user: str) -> None:
+    found = asked(served, store, user, Arm.holdout, surface="search", query="rug")
+    lists = [[replace(each, score=math.nan) for each in proposed] for proposed in found.lists]
+    assert found.judged is not None
+    judged = replace(found.judged, trim_score=np.full_like(found.judged.trim_score, np.inf))
+    request = CandidateRequest(user_id=user, k=K, surface=Surface.search, query="rug")
+    broken = replace(found, lists=lists, judged=judged)
+    rows = sampled_rows(served, request, broken, now=datetime(2026, 3, 4, tzinfo=UTC), share=0.01)
+    assert {(row["score"], row["trim_score"]) for row in rows} == {(None, None)}
+    json.dumps(rows, allow_nan=False)
+
+
+def test_a_sample_that_fails_in_an_unforeseen_way_is_counted_and_the_log_has_nothing_of_the_request(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("rug")
+
+    monkeypatch.setattr("serving.app.sampled_rows", fail)
+    settings = Settings(home=ran.home.root, relevance=RelevanceSettings(sample_share=1.0))
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
+        answered = client.post("/candidates", json={"user_id": "u1", "surface": "search", "query": "rug", "k": K})
+        assert answered.status_code == 200
+        assert "adseq_lost_samples_total 1.0" in client.get("/metrics").text
+    assert "a sample of candidates cannot be written: KeyError" in caplog.text
+    assert "rug" not in caplog.text
 
 
 def test_a_sampled_request_is_in_the_landing_zone_and_is_ingested(ran: Ran, tmp_path: Path) -> None:

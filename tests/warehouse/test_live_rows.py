@@ -90,6 +90,20 @@ def test_what_the_disk_refuses_is_not_remembered_as_taken(landing: Landing) -> N
     assert live.append(LandingTable.feedback, [report("f1")], NOON).written == 1
 
 
+def test_the_rows_of_one_table_push_no_other_table_out_of_the_memory(
+    landing: Landing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.live_rows.REMEMBERED", 3)
+    live = LiveRows(landing)
+    live.append(LandingTable.feedback, [report("f1")], NOON)
+    samples = [{"sample_id": "s1", "item_id": f"i{number}"} for number in range(10)]
+    assert live.append(LandingTable.funnel_sample, samples, NOON).written == 10
+    assert live.append(LandingTable.feedback, [report("f1")], NOON).written == 0
+    live.append(LandingTable.feedback, [report(f"f{number}") for number in range(2, 5)], NOON)
+    assert live.append(LandingTable.feedback, [report("f4")], NOON).written == 0
+    assert live.append(LandingTable.feedback, [report("f1")], NOON).written == 1  # only the newest are remembered
+
+
 def test_lines_of_threads_are_whole(landing: Landing) -> None:
     live = LiveRows(landing)
     with ThreadPoolExecutor(8) as pool:

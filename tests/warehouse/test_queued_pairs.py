@@ -118,3 +118,32 @@ def test_a_file_that_was_replaced_is_read_from_its_start(labelling: Labelling) -
     other.write_text(line("eve", 1))
     other.replace(path)
     assert labels(labelling) == {"ann": 4, "bob": 4, "eve": 1}
+
+
+DAMAGED = (
+    '{"surface": "search", "query": "secret words", "item_',
+    '"secret words"',
+    "null",
+    line("secret words", 3, labelled_at=None).strip(),
+    line("secret words", 3, item_id=["a"]).strip(),
+    line("secret words", 3).replace('"label": 3, ', "").strip(),
+)
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_a_damaged_line_is_skipped_and_the_lines_after_it_count(
+    labelling: Labelling, damaged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(labelling, DAY, "a")
+    path = file_of(labelling, DAY, "live-1-a.jsonl")
+    path.write_text(line("ann", 4) + damaged + "\n" + line("bob", 2))
+    assert labels(labelling) == {"ann": 4, "bob": 2}
+    assert path.name in caplog.text
+    assert "secret words" not in caplog.text
+
+
+def test_bytes_that_are_no_text_are_a_damaged_line(labelling: Labelling) -> None:
+    write(labelling, DAY, "a")
+    path = file_of(labelling, DAY, "live-1-a.jsonl")
+    path.write_bytes(b"\x00\xff\xfe{\n" + line("bob", 2).encode())
+    assert labels(labelling) == {"bob": 2}

@@ -75,6 +75,18 @@ def test_a_lost_feature_warns_on_its_day(workspace: Workspace) -> None:
     assert again.table.equals(found.table)  # a day that runs again finds the same
 
 
+def test_days_whose_features_retention_has_removed_are_no_measure(workspace: Workspace) -> None:
+    for number in range(6):
+        rows = candidates(number)
+        if number < 4:
+            rows = rows.with_columns(features=pl.lit(None, rows.schema["features"]))
+        workspace.tables.write(SCORED_CANDIDATES, rows, {"day": FIRST + timedelta(days=number)})
+    found = watch_relevance(workspace, FIRST + timedelta(days=5))
+    assert not any(found.warnings.values())
+    assert found.table.filter(figure="coverage", feature="text")["reference"].to_list() == [1.0]
+    assert watch_relevance(workspace, FIRST + timedelta(days=3)).table.is_empty()
+
+
 def test_a_biased_rater_is_named_and_old_labels_do_not_count(workspace: Workspace) -> None:
     generator = np.random.default_rng(0)
     label = np.clip(np.rint(generator.uniform(1, 5, (400, 1)) + generator.normal(0, 0.4, (400, 3))), 1, 5).astype(int)

@@ -40,17 +40,23 @@ def queue(
     *,
     pairs: int = 100,
     seed: int = 0,
+    unknown: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """The queue of one subject's candidates; labels are (item, rater), reports are items."""
+    """The queue of one subject's candidates; labels are (item, rater), reports are items.
+
+    The catalogue has all that is named, except the ``unknown``.
+    """
     place = {"surface": "related_pins", "subject_item_id": "chair", "query": None}
     judged = [place | {"item_id": item, "rater_id": rater} for item, rater in labels]
     named = [
         place | {"item_id": item, "given_at": NOON + timedelta(minutes=number)} for number, item in enumerate(reports)
     ]
+    named_items = {"chair", *reports, *(row["item_id"] for row in candidates)}
     found = next_pairs(
         pl.DataFrame(candidates, schema=CANDIDATES),
         pl.DataFrame(judged, schema=LABELS),
         pl.DataFrame(named, schema=FEEDBACK),
+        catalogue=pl.Series(sorted(named_items - set(unknown)), dtype=pl.String),
         pairs=pairs,
         raters_per_pair=2,
         generator=np.random.default_rng(seed),
@@ -67,14 +73,15 @@ def test_a_pair_that_has_enough_raters_is_done_and_one_with_fewer_names_them() -
     assert set(found["inclusion_probability"]) == {0.5}  # all pairs of the stratum are drawn: the log decides
 
 
-def test_reported_pairs_come_first_the_most_often_reported_at_the_head() -> None:
+def test_reported_and_drawn_pairs_take_turns_the_most_often_reported_at_the_head() -> None:
     candidates = [candidate(item) for item in "abcdefgh"]
     reports = ["x", "y", "y", "done"]
     found = queue(candidates, [("done", "ann"), ("done", "bob")], reports, pairs=3)
     assert found.height == 5
-    assert found["reason"].to_list() == ["reported"] * 2 + ["drawn"] * 3
-    assert found["item_id"].to_list()[:2] == ["y", "x"]
-    assert found["inclusion_probability"].to_list() == [None, None] + [pytest.approx(0.5 * 3 / 8)] * 3
+    assert found["reason"].to_list() == ["reported", "drawn", "reported", "drawn", "drawn"]
+    assert found["item_id"].to_list()[:3:2] == ["y", "x"]
+    drawn = pytest.approx(0.5 * 3 / 8)
+    assert found["inclusion_probability"].to_list() == [None, drawn, None, drawn, drawn]
 
 
 def test_a_pair_that_is_drawn_and_reported_keeps_its_probability() -> None:
@@ -85,7 +92,21 @@ def test_a_pair_that_is_drawn_and_reported_keeps_its_probability() -> None:
 
 def test_of_a_flood_of_reports_so_many_come_as_pairs_are_drawn() -> None:
     found = queue([candidate(item) for item in "abcd"], reports=[f"x{number}" for number in range(50)], pairs=3)
-    assert found["reason"].to_list() == ["reported"] * 3 + ["drawn"] * 3
+    assert found["reason"].to_list() == ["reported", "drawn"] * 3
+
+
+def test_raters_get_only_items_of_the_catalogue() -> None:
+    candidates = [candidate("a"), candidate("gone"), candidate("b", subject_item_id="gone, too")]
+    found = queue(candidates, reports=["x", "invented", "invented"], unknown=["gone", "gone, too", "invented"])
+    assert found["item_id"].to_list() == ["x", "a"]
+    searched = candidate("a", surface="search", subject_item_id=None, query="lamp")
+    assert queue([searched], reports=["x"], unknown=["chair"])["item_id"].to_list() == ["a"]
+
+
+def test_what_the_catalogue_lacks_takes_no_place_of_a_stratum() -> None:
+    found = queue([candidate(item) for item in "abcd"], pairs=2, unknown=["a", "b"])
+    assert set(found["item_id"]) == {"c", "d"}
+    assert set(found["inclusion_probability"]) == {0.5}
 
 
 def test_strata_share_the_places_equally_and_each_has_one_at_least() -> None:
