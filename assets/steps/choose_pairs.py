@@ -13,6 +13,7 @@ from ml.relevance.labelling_queue import CHOSEN_BY, QUEUE, next_pairs
 from warehouse.as_of import arrived_by
 from warehouse.contracts import LandingTable
 from warehouse.queued_pairs import LABELLING_QUEUE
+from warehouse.surfaces import carries_its_place
 
 DESCRIBED = {"title": pl.String(), "category": pl.String(), "price": pl.Float64(), "currency": pl.String()}
 """What raters see of an item. The columns of the subject item begin with ``subject_``."""
@@ -60,5 +61,5 @@ def described_pairs(queue: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _until(workspace: Workspace, table: LandingTable, day: date, column: str) -> pl.DataFrame:
-    """Return the pairs of a landing table until ``day``, with one more column."""
-    return arrived_by(workspace.tables, table, day).select(*PAIR, column).collect()
+    """Return the pairs of a landing table until ``day`` that raters can judge, with one more column."""
+    return arrived_by(workspace.tables, table, day).filter(carries_its_place()).select(*PAIR, column).collect()
