@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -62,6 +63,10 @@ class Answered:
     judged: Judged | None
     arm: Arm
     country: str | None
+
+    def untrimmed(self, proposers: Proposers, places: int) -> list[Scored]:
+        """Return the candidates that the answer would have without the trim, best first: the holdout's answer."""
+        return _chosen(self.lists, self.response.basis, proposers, places)
 
 
 def answer(
@@ -125,7 +130,7 @@ def answer_under(
         judged = _judged(trim, lists, watch) if trim else None
         kept = trim.kept(lists, judged) if trim and judged else lists
     with watch.stage(Stage.response):
-        found = kept[0][: request.k] if basis is Basis.popularity else proposers.blend(kept, request.k)
+        found = _chosen(kept, basis, proposers, request.k)
         response = _response(served, request, query, place=place, basis=basis, found=found, judged=judged)
     return Answered(response, lists, found, judged, arm, query.country)
 
@@ -138,6 +143,11 @@ def _judged(trim: Trim, lists: list[list[Scored]], watch: Stopwatch) -> Judged |
         logger.exception("the relevance of candidates cannot be computed: the answer is not trimmed")
         watch.metrics.untrimmed.inc()
         return None
+
+
+def _chosen(lists: Sequence[Sequence[Scored]], basis: Basis, proposers: Proposers, places: int) -> list[Scored]:
+    """Return the candidates of an answer: the generators' lists blended, or the first of the one list by popularity."""
+    return list(lists[0][:places]) if basis is Basis.popularity else proposers.blend(lists, places)
 
 
 def _trim(served: Served, request: CandidateRequest, place: Place, arm: Arm) -> Trim | None:

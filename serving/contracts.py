@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from warehouse.contracts import BID_KINDS, EVENT_NAMES, MAXIMUM_ID_BYTES, NEED_NOTHING
 from warehouse.online.spend import MAXIMUM_AMOUNT
-from warehouse.surfaces import Carries, Surface
+from warehouse.surfaces import MAXIMUM_QUERY_CHARACTERS, Carries, Surface
 
 MAXIMUM_CANDIDATES = 500
 MAXIMUM_BLOCKED = 1000
@@ -118,7 +118,10 @@ class CandidateRequest(Message):
     surface: Surface = Surface.home_feed
     subject_item_id: Identifier | None = Field(None, description=f"{WITH_SUBJECT}: the item that the user looks at.")
     query: str | None = Field(
-        None, min_length=1, max_length=500, description=f"{WITH_QUERY}: the text that the user typed."
+        None,
+        min_length=1,
+        max_length=MAXIMUM_QUERY_CHARACTERS,
+        description=f"{WITH_QUERY}: the text that the user typed.",
     )
     interests: dict[Identifier, Weight] = Field(
         {},

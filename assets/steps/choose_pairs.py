@@ -13,6 +13,7 @@ from ml.relevance.labelling_queue import CHOSEN_BY, QUEUE, next_pairs
 from warehouse.as_of import arrived_by
 from warehouse.contracts import LandingTable
 from warehouse.queued_pairs import LABELLING_QUEUE
+from warehouse.surfaces import carries_its_place
 
 DESCRIBED = {"title": pl.String(), "category": pl.String(), "price": pl.Float64(), "currency": pl.String()}
 """What raters see of an item. The columns of the subject item begin with ``subject_``."""
@@ -47,7 +48,7 @@ def reports_of(workspace: Workspace, day: date) -> pl.DataFrame:
     """Return the pairs and instants of the reports that arrived on the last ``relevance.report_days`` days."""
     first = day - timedelta(days=workspace.settings.relevance.report_days - 1)
     arrived = arrived_by(workspace.tables, LandingTable.feedback, day).filter(pl.col("arrival_date") >= first)
-    return arrived.select(*PAIR, "given_at").collect()
+    return arrived.filter(carries_its_place()).select(*PAIR, "given_at").collect()
 
 
 def described_pairs(queue: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import date
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -14,8 +14,8 @@ from warehouse.as_of import arrived_by
 from warehouse.contracts import LandingTable
 from warehouse.world import TrueRelevance, is_world
 
-Judging = Callable[[pl.DataFrame], pl.DataFrame]
-"""Adds relevant, gain and judge (``ml.relevance.judgements.judged``) to pairs."""
+if TYPE_CHECKING:
+    from ml.relevance.judgements import Judging
 
 
 def judging_of(workspace: Workspace, day: date) -> Judging:

@@ -10,7 +10,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.relevance_metrics import RelevanceReport, write_metrics
-from assets.steps.score_candidates import SCORED_CANDIDATES
+from assets.steps.score_candidates import scored_on
 from warehouse.tables import Tables
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RELEVANCE_MONITORING = "relevance_monitoring"
 SHOWN = timedelta(days=60)
 SHOWN_FEATURES = 8
+WATCHED_REQUESTS = 5000
+"""Requests that are watched of a day, log and surface: more move no figure, and a year's log would not fit."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,7 @@ def watch_relevance(workspace: Workspace, day: date) -> Monitored:
     settings = workspace.settings.relevance
     since = day - timedelta(days=settings.watched_days)
     whole = pl.col("features").is_not_null() | pl.col("relevance_version").is_null()  # retention has not thinned it
-    days = workspace.tables.scan(SCORED_CANDIDATES).filter(pl.col("day") >= since, pl.col("day") <= day)
-    scored = days.filter(whole).collect()
+    scored = sampled_requests(scored_on(workspace.tables, since, day).filter(whole), most=WATCHED_REQUESTS)
     today, before = scored.filter(pl.col("day") == day), scored.filter(pl.col("day") < day)
     features = dict.fromkeys(scored["relevance_version"].drop_nulls().unique(), FEATURE_NAMES)
     bounds = Bounds(settings.coverage_bound, settings.stability_bound, settings.trim_rate_bound)
@@ -56,6 +57,25 @@ def watch_relevance(workspace: Workspace, day: date) -> Monitored:
     counts = {"warnings": sum(map(len, warned.values())), "watched_figures": watched}
     write_metrics(workspace, day, RelevanceReport.monitoring, rows_of("service", counts))
     return Monitored(table, warned, _pictures(workspace.tables, day))
+
+
+def sampled_requests(scored: pl.LazyFrame, *, most: int) -> pl.DataFrame:
+    """Return the candidates of about ``most`` requests of each day, log and surface; of all, where there are fewer.
+
+    The hash of a request chooses it. Its inclusion probability becomes less by the share that is chosen.
+    """
+    parts = ["day", "log", "surface"]
+    share = pl.min_horizontal(1.0, most / pl.col("request_id").n_unique())
+    shares = scored.group_by(parts).agg(share=share).collect(engine="streaming")
+    place = pl.col("request_id").hash(0) / 2.0**64
+    return (
+        scored.join(shares.lazy(), on=parts)
+        .filter(place < pl.col("share"))
+        .with_columns(inclusion_probability=pl.col("inclusion_probability").fill_null(1.0) * pl.col("share"))
+        .drop("share")
+        .collect(engine="streaming")
+        .sort("day", "log", "request_id", "item_id")
+    )
 
 
 def _pictures(tables: Tables, day: date) -> dict[str, Figure]:

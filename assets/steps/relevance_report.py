@@ -13,7 +13,9 @@ from assets.common.workspace import Workspace
 from assets.steps.judge_candidates import judging_of
 from assets.steps.relevance_metrics import RelevanceReport, metrics_of_day, write_metrics
 from assets.steps.relevance_scrape import gap_picture
-from assets.steps.score_candidates import SCORED_CANDIDATES
+from assets.steps.relevance_versions import relevance_version
+from assets.steps.score_candidates import scored_on
+from assets.steps.train_relevance import FOLDS
 from warehouse.ad_status import runs
 from warehouse.as_of import ads_as_of
 from warehouse.contracts import CATEGORY_SEPARATOR, STAGES
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from ml.evaluation.report_rows import ReportRow
 
+RELEVANCE_WEEKS = "relevance_weeks"
+WEEKS = pl.Schema({"week": pl.Date(), "category": pl.String(), "fraction": pl.Float64(), "inventory": pl.Int64()})
+"""Columns of the table, a partition a day: the week of the day until then."""
 MODEL, FUNNEL = "relevance_model", "funnel"
 FRACTION_RELEVANT = "fraction_relevant"
 SAMPLES = 200
@@ -55,16 +60,17 @@ def report_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -
 
     fractions = funnel_of(workspace, day)
     write_metrics(workspace, day, RelevanceReport.funnel, _funnel_rows(fractions))
-    measures = _model_measures(workspace, day)
-    write_metrics(workspace, day, RelevanceReport.model, _model_rows(measures))
+    measures, in_use = measured_models(workspace, day)
+    write_metrics(workspace, day, RelevanceReport.model, model_rows(measures, in_use=in_use))
     pictures = {"gap_to_holdout": gap_picture(workspace, day)}
     if len(fractions):
         pictures |= {
             f"funnel_by_{segment}": funnel_chart(fractions, segment) for segment in ("category", "content_type")
         }
     if len(measures):
-        pictures["calibration"] = calibration_curves(_curves(measures))
-    weeks = inventory_by_week(workspace, day)
+        pictures["calibration"] = calibration_curves(_curves(measures, in_use=in_use))
+    measure_week(workspace, day)
+    weeks = seasons(workspace, day)
     if len(weeks):
         pictures["seasons"] = seasons_chart(weeks)
     rows = metrics_of_day(workspace.tables, day)
@@ -80,17 +86,15 @@ def report_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -
 
 def funnel_of(workspace: Workspace, day: date) -> pl.DataFrame:
     """Return the fraction relevant through the funnel of the last days."""
+    from ml.relevance.candidates import HOLDOUT
     from ml.relevance.funnel_fractions import funnel_fractions
 
     settings = workspace.settings
-    candidates = _candidates(workspace, day, timedelta(days=settings.relevance.funnel_days))
+    first = day - timedelta(days=settings.relevance.funnel_days - 1)
+    scored = scored_on(workspace.tables, first, day).filter(pl.col("arm") != HOLDOUT)
+    candidates = scored.drop("day", "source", "relevance_version", "features").collect()
     judged = judging_of(workspace, day)(candidates)
     return funnel_fractions(judged, STAGES, samples=SAMPLES, seed=settings.training.seed)
-
-
-def _candidates(workspace: Workspace, day: date, last: timedelta) -> pl.DataFrame:
-    scored = workspace.tables.scan(SCORED_CANDIDATES).filter(pl.col("day") > day - last, pl.col("day") <= day)
-    return scored.drop("features").collect()
 
 
 def _funnel_rows(fractions: pl.DataFrame) -> list[ReportRow]:
@@ -104,21 +108,29 @@ def _funnel_rows(fractions: pl.DataFrame) -> list[ReportRow]:
     ]
 
 
-def _model_measures(workspace: Workspace, day: date) -> pl.DataFrame:
-    """Return the measures of the newest training of a relevance model by ``day``; empty before the first."""
+def measured_models(workspace: Workspace, day: date) -> tuple[pl.DataFrame, str]:
+    """Return the measures of the newest training of a relevance model by ``day``, and whose measures the figures are.
+
+    The measures are empty before the first training. A model that the gate let in is measured on all labels, by folds;
+    where the gate has refused the new one, the figures are those of the ``old`` one on the labels since.
+    """
     tables = workspace.tables
     days = [each for each in tables.days("relevance_measures", "day") if each <= day]
-    return tables.read("relevance_measures", {"day": days[-1]}) if days else pl.DataFrame()
+    if not days:
+        return pl.DataFrame(), FOLDS
+    version = relevance_version(workspace, days[-1])
+    passed = version is not None and version.day == days[-1]
+    return tables.read("relevance_measures", {"day": days[-1]}), FOLDS if passed else "old"
 
 
-def _model_rows(measures: pl.DataFrame) -> list[ReportRow]:
-    """Return the measures of the new model as rows."""
+def model_rows(measures: pl.DataFrame, *, in_use: str) -> list[ReportRow]:
+    """Return the measures of the model that is in use since the training, ``folds`` or ``old``, as rows."""
     from ml.evaluation.report_rows import Segment, rows_of
 
     if measures.is_empty():
         return []
     rows = []
-    for row in measures.filter(model="new").iter_rows(named=True):
+    for row in measures.filter(model=in_use).iter_rows(named=True):
         segment = {"all": Segment.all, "cell": Segment.cell, "content_type": Segment.content_type}.get(row["segment"])
         if segment is None:
             prefix, group, kind = f"stage.{row['group']}.", "", Segment.all
@@ -140,9 +152,11 @@ def _model_rows(measures: pl.DataFrame) -> list[ReportRow]:
     return rows
 
 
-def _curves(measures: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
+def _curves(measures: pl.DataFrame, *, in_use: str) -> dict[str, dict[str, pl.DataFrame]]:
     """Return the reliability curves by content type, of the model in use before and of the new one."""
     titles = {"old": "The model before, on the same labels", "new": "The new model"}
+    if in_use == "old":
+        titles = {"old": "The model in use", "new": "The new model, which the gate has refused"}
     by_type = measures.filter(segment="content_type")
     return {
         title: {
@@ -155,28 +169,47 @@ def _curves(measures: pl.DataFrame) -> dict[str, dict[str, pl.DataFrame]]:
     }
 
 
-def inventory_by_week(workspace: Workspace, day: date) -> pl.DataFrame:
-    """Return week, category, fraction and inventory: of the candidates that were shown, and of the ads that ran."""
-    shown = STAGES[STAGES.index("impressed") :]
-    candidates = (
-        workspace.tables.scan(SCORED_CANDIDATES)
-        .filter(pl.col("day") > day - SEASON_DAYS, pl.col("day") <= day, pl.col("stage").is_in(shown))
-        .drop("features")
-        .collect()
+def measure_week(workspace: Workspace, day: date) -> pl.DataFrame:
+    """Measure the week of ``day`` until then, and store it: category, fraction relevant and inventory.
+
+    The fraction is of the candidates that were shown, each counted as often as the inverse of its inclusion
+    probability; the inventory is the ads that run at the end of ``day``. A day stores its own week alone, so that no
+    report reads the candidates of a year.
+    """
+    from ml.relevance.judgements import PAIR
+
+    week, shown = day - timedelta(days=day.weekday()), STAGES[STAGES.index("impressed") :]
+    scored = scored_on(workspace.tables, week, day).filter(pl.col("stage").is_in(shown))
+    weight = 1 / pl.col("inclusion_probability").fill_null(1.0)
+    pairs = (
+        scored.group_by(*PAIR, "category", "trim_score", "relevance")
+        .agg(weight=weight.sum())
+        .sort(pl.all())
+        .collect(engine="streaming")
     )
-    if candidates.is_empty():
-        return pl.DataFrame()
-    judged = judging_of(workspace, day)(candidates).drop_nulls(["relevant", "category"])
-    fractions = judged.group_by("category", week=pl.col("day").dt.truncate("1w")).agg(
-        fraction=pl.col("relevant").mean()
-    )
-    weeks = fractions["week"].unique().sort().to_list()
-    inventories = [_inventory(workspace, min(week + timedelta(days=6), day)).with_columns(week=week) for week in weeks]
+    measured = WEEKS.to_frame() if pairs.is_empty() else _of_week(workspace, day, pairs).with_columns(week=pl.lit(week))
+    workspace.tables.write(RELEVANCE_WEEKS, measured.select(WEEKS.names()).cast(WEEKS), {"day": day})
+    return measured
+
+
+def _of_week(workspace: Workspace, day: date, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return category, fraction and inventory of weighted pairs."""
+    judged = judging_of(workspace, day)(pairs).drop_nulls(["relevant", "category"])
+    fraction = (pl.col("relevant") * pl.col("weight")).sum() / pl.col("weight").sum()
     return (
-        fractions.join(pl.concat(inventories), on=["week", "category"], how="left")
+        judged.group_by("category")
+        .agg(fraction=fraction)
+        .join(_inventory(workspace, day), on="category", how="left")
         .with_columns(pl.col("inventory").fill_null(0))
-        .sort("week", "category")
+        .sort("category")
     )
+
+
+def seasons(workspace: Workspace, day: date) -> pl.DataFrame:
+    """Return week, category, fraction and inventory of the weeks until ``day``, each as its newest day stored it."""
+    stored = workspace.tables.scan(RELEVANCE_WEEKS).filter(pl.col("day") > day - SEASON_DAYS, pl.col("day") <= day)
+    newest = pl.col("day") == pl.col("day").max().over("week")
+    return stored.filter(newest).drop("day").sort("week", "category").collect()
 
 
 def _inventory(workspace: Workspace, day: date) -> pl.DataFrame:

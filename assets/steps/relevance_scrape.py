@@ -13,6 +13,7 @@ from assets.steps.judge_candidates import judging_of
 from assets.steps.relevance_metrics import RelevanceReport, metrics_by_day, write_metrics
 from warehouse.as_of import arrived_by
 from warehouse.contracts import CATEGORY_SEPARATOR, STAGES, LandingTable
+from warehouse.surfaces import carries_its_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +50,7 @@ def scrape_relevance(workspace: Workspace, day: date, lists: Lists) -> MeasuredS
     from ml.relevance.scrape import scrape
 
     settings = workspace.settings
-    requests, categories = _logged(workspace, day)
-    known = population(requests, categories)
+    known = population(*_logged(workspace, day))
     probes = draw_probes(
         known, settings.relevance.probes, seed=settings.training.seed, spreads=_spreads(workspace, day)
     )
@@ -65,7 +65,8 @@ def scrape_relevance(workspace: Workspace, day: date, lists: Lists) -> MeasuredS
 def scrape_rows(found: Scrape, *, seed: int) -> list[ReportRow]:
     """Return the figures of a scrape: the gap to the holdout and both arms, by surface; the precision of all probes."""
     from ml.evaluation.report_rows import ReportRow, Segment, rows_of
-    from ml.relevance.scrape import FRACTION, HOLDOUT, NDCG, PRODUCTION, within
+    from ml.relevance.candidates import HOLDOUT, PRODUCTION
+    from ml.relevance.scrape import FRACTION, NDCG, within
 
     names = {FRACTION: ("fraction_relevant@10", GAP), NDCG: ("scrape.ndcg@10", f"{GAP}.ndcg@10")}
     rows: list[ReportRow] = []
@@ -109,33 +110,46 @@ def gap_picture(workspace: Workspace, day: date) -> Figure:
 
 
 def _logged(workspace: Workspace, day: date) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the logged requests of known subject items and of queries, and the head category of each place.
+    """Return the users of each place and how often they asked, and the head category of each place.
 
-    The category of a query is that of most of the items that it was answered with.
+    A place is a known subject item or a query. The category of a query is that of most of the items that it was
+    answered with. The rows of the log are counted as they are read, so that they are never all in memory.
     """
-    from ml.relevance.probes import PLACE
+    from ml.relevance.judgements import PLACE
 
     items = workspace.items_as_of(day).select(
         "item_id", category=pl.col("category").str.split(CATEGORY_SEPARATOR).list.first()
     )
     shown = STAGES[STAGES.index("impressed") :]
-    logged = arrived_by(workspace.tables, LandingTable.impressions, day).filter(pl.col("stage").is_in(shown))
-    rows = logged.select("request_id", *PLACE, "user_id", "item_id").collect()
     subject = pl.col("subject_item_id")
-    rows = rows.filter(subject.is_in(items["item_id"].implode()) | (subject.is_null() & pl.col("query").is_not_null()))
-    beside = rows.filter(subject.is_not_null()).select(PLACE).unique()
-    of_subjects = beside.join(items, left_on="subject_item_id", right_on="item_id", how="left")
-    answered = rows.filter(subject.is_null()).join(items, on="item_id", how="left").drop_nulls("category")
-    of_queries = (answered.group_by(*PLACE, "category").len().sort("len", "category", descending=[True, False])).unique(
-        PLACE, keep="first", maintain_order=True
+    logged = arrived_by(workspace.tables, LandingTable.impressions, day).filter(
+        pl.col("stage").is_in(shown),
+        carries_its_place(),
+        subject.is_null() | subject.is_in(items["item_id"].implode()),
     )
+    asked = (
+        logged.group_by(*PLACE, "user_id")
+        .agg(requests=pl.col("request_id").n_unique().cast(pl.Int64))
+        .collect(engine="streaming")
+    )
+    answered = (
+        logged.filter(subject.is_null())
+        .join(items.lazy().drop_nulls("category"), on="item_id")
+        .group_by(*PLACE, "category")
+        .len()
+        .collect(engine="streaming")
+    )
+    beside = asked.filter(subject.is_not_null()).select(PLACE).unique()
+    of_subjects = beside.join(items, left_on="subject_item_id", right_on="item_id", how="left")
+    most = answered.sort("len", "category", descending=[True, False])
+    of_queries = most.unique(PLACE, keep="first", maintain_order=True)
     categories = pl.concat([each.select(*PLACE, "category") for each in (of_subjects, of_queries)])
-    return rows.drop("item_id"), categories
+    return asked, categories
 
 
 def _stored(found: Scrape) -> pl.DataFrame:
     """Return a row a probe without its user, for the table ``relevance_scrape``."""
-    from ml.relevance.probes import PLACE
+    from ml.relevance.judgements import PLACE
     from ml.relevance.scrape import FRACTION, NDCG
 
     return found.probes.select(*PLACE, "stratum", "weight").with_columns(
@@ -149,10 +163,9 @@ def _stored(found: Scrape) -> pl.DataFrame:
 
 def _spreads(workspace: Workspace, day: date) -> dict[str, float]:
     """Return the standard deviation of the gap in each stratum over the scrapes of the last weeks."""
+    from ml.relevance.probes import spreads_of
+
     if not workspace.tables.exists(RELEVANCE_SCRAPE):
         return {}
     earlier = workspace.tables.scan(RELEVANCE_SCRAPE).filter(pl.col("day") < day, pl.col("day") >= day - SPREAD_DAYS)
-    gap = (pl.col("production") - pl.col("holdout")) / pl.col("holdout").mean()
-    return dict(
-        earlier.group_by("stratum").agg(gap.std().alias("spread")).drop_nulls().sort("stratum").collect().rows()
-    )
+    return spreads_of(earlier)

@@ -12,6 +12,8 @@ from assets.steps.relevance_versions import relevance_model
 from warehouse.as_of import arrived_by
 from warehouse.contracts import ARMS, CATEGORY_SEPARATOR, LandingTable
 from warehouse.identity import UserKeys
+from warehouse.surfaces import carries_its_place
+from warehouse.tables import Tables
 
 SCORED_CANDIDATES = "scored_candidates"
 _LOGGED = {
@@ -22,9 +24,10 @@ _LOGGED = {
 
 
 def score_candidates(workspace: Workspace, day: date) -> pl.DataFrame:
-    """Return the candidates with a subject item or a query that arrived on ``day``, in columns ``CANDIDATES``.
+    """Return the candidates that arrived on ``day``, in columns ``CANDIDATES``.
 
-    A request has a keyed hash of its day and its id: the id itself leads to the user, through the impressions. A
+    A candidate of a request that the service would refuse is left out, and so is one with no subject item or query. A
+    request has a keyed hash of its day and its id: the id itself leads to the user, through the impressions. A
     candidate that the service sampled keeps the features that the service saw. Without a relevance model, the
     candidates have no scores and no features.
     """
@@ -40,14 +43,29 @@ def score_candidates(workspace: Workspace, day: date) -> pl.DataFrame:
     return _scored(workspace, day, candidates).select(CANDIDATES.names()).cast(CANDIDATES)
 
 
+def scored_on(tables: Tables, first: date, last: date) -> pl.LazyFrame:
+    """Return the scored candidates of the days from ``first`` to ``last``, lazily, with the day.
+
+    A row from before the table named the log counts as one of impressions.
+    """
+    from ml.relevance.candidates import CANDIDATES
+
+    stored = tables.newest(SCORED_CANDIDATES)
+    scored = stored.scan().filter(pl.col("day") >= first, pl.col("day") <= last)
+    if "log" not in stored.schema:
+        scored = scored.with_columns(log=pl.lit(None, pl.String))
+    log = pl.col("log").fill_null(LandingTable.impressions.value)
+    return scored.with_columns(log).select("day", *CANDIDATES.names())
+
+
 def _arrived(workspace: Workspace, table: LandingTable, day: date) -> pl.DataFrame:
     rows = arrived_by(workspace.tables, table, day).filter(pl.col("arrival_date") == day)
-    in_context = pl.col("subject_item_id").is_not_null() | pl.col("query").is_not_null()
     seen = pl.col("features") if table is LandingTable.funnel_sample else pl.lit(None, pl.List(pl.Float32))
     by = pl.col("relevance_version") if table is LandingTable.funnel_sample else pl.lit(None, pl.String)
     return (
-        rows.filter(in_context)
+        rows.filter(carries_its_place())
         .select(
+            log=pl.lit(table.value),
             **_LOGGED[table],
             surface="surface",
             subject_item_id="subject_item_id",

@@ -49,12 +49,9 @@ def service_lists(workspace: Workspace, day: date) -> Lists | None:
             served = Served.newest(workspace.home.root, store)
 
             def ids(answered: Answered, arm: Arm) -> list[str]:
-                if arm is Arm.holdout and answered.judged is not None:
-                    rows = [each.row for each in proposers.blend(answered.lists, ASKED)]
-                else:
-                    rows = [each.row for each in answered.found]
+                chosen = answered.untrimmed(proposers, ASKED) if arm is Arm.holdout else answered.found
                 listed = served.catalogue.listed
-                return [served.catalogue.attributes.item_id[int(listed[row])] for row in rows]
+                return [served.catalogue.attributes.item_id[int(listed[each.row])] for each in chosen]
 
             try:
                 for surface, subject, query, user in probes.select(

@@ -25,14 +25,13 @@ from ml.figures.style import (
     sheet,
     spread,
 )
+from ml.relevance.candidates import FEWEST_REQUESTS
 
 SHOWN_GROUPS = len(OTHER_COLOURS)
 """Groups that a figure can tell apart; those with the most candidates are drawn."""
 ALL = "All"
 AXES = ("score", "target")
 FEWEST_LABELS = 100
-FEWEST_REQUESTS = 30
-"""A group is drawn up to the last stage that candidates of so many requests have reached."""
 
 
 def calibration_curves(by_model: Mapping[str, Mapping[str, pl.DataFrame]], subtitle: str = "") -> Figure:
@@ -76,6 +75,8 @@ def calibration_curves(by_model: Mapping[str, Mapping[str, pl.DataFrame]], subti
 
 def funnel_chart(fractions: pl.DataFrame, segment: str, subtitle: str = "") -> Figure:
     """Draw the fraction relevant at each stage, a line a group of the segment, and all candidates as a thick line.
+
+    A group is drawn up to the last stage that candidates of ``FEWEST_REQUESTS`` requests have reached.
 
     Args:
         fractions: of ``ml.relevance.funnel_fractions.funnel_fractions``.

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import polars as pl
 
-MAXIMUM_RELEVANCE, RELEVANT = 5, 4
-"""The highest label, and the lowest label of a relevant candidate."""
+MAXIMUM_RELEVANCE = 5
+"""The highest label."""
+FEWEST_REQUESTS = 30
+"""Requests without which a figure has no bounds: chance moves it too far."""
+
+PRODUCTION, HOLDOUT = "production", "holdout"
+"""The arms: what everybody gets, and what is never trimmed."""
+
+
+class Log(StrEnum):
+    """The logs of candidates."""
+
+    impressions = "impressions"  # of the onsite market: all that was shown, and whatever else its owner logs
+    funnel_sample = "funnel_sample"  # of the service: all candidates of a sample of its requests, up to the auction
+
 
 CANDIDATES = pl.Schema(
     {
+        "log": pl.String(),  # of ``Log``
         "request_id": pl.String(),  # keyed hash: tells requests apart, and leads to nobody without the home's secret
         "surface": pl.String(),
         "subject_item_id": pl.String(),

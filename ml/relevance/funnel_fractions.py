@@ -9,13 +9,15 @@ import polars as pl
 import scipy.sparse as sparse
 from numpy.typing import NDArray
 
+from ml.relevance.calibration import UNKNOWN_TYPE
+from ml.relevance.candidates import FEWEST_REQUESTS, HOLDOUT, Log
 from ml.relevance.judgements import Judge
 
 ALL = "all"
 SEGMENTS = (ALL, "surface", "content_type", "category")
 """What candidates are told apart by: not at all, or by one column."""
-FEWEST_REQUESTS = 10
-"""Requests without which a bootstrap says nothing."""
+SHOWN = "impressed"
+"""The first stage that the service's sample does not know."""
 CELL = ["segment", "group", "stage"]
 SCHEMA = pl.Schema(
     {
@@ -40,18 +42,24 @@ def funnel_fractions(judged: pl.DataFrame, stages: Sequence[str], *, samples: in
 
     A candidate counts as often as the inverse of its inclusion probability: Horvitz and Thompson, 1952, "A
     generalization of sampling without replacement from a finite universe". The candidates of a request resemble each
-    other, so the bootstrap draws requests. Of two retrieved candidates the relevant one is ranked:
+    other, so the bootstrap draws requests.
+
+    A stage is measured on one log. Where the service has sampled a surface, the stages before ``SHOWN`` are those of
+    the sample, and impressions count from ``SHOWN`` on. The holdout, which is never trimmed, does not count. Of two
+    retrieved candidates the relevant one is ranked:
 
     >>> log = {"request_id": ["a", "a"], "surface": ["search"] * 2, "content_type": ["video"] * 2}
-    >>> log |= {"category": ["Home"] * 2, "stage": ["retrieved", "ranked"], "inclusion_probability": [1.0, 1.0]}
+    >>> log |= {"log": ["impressions"] * 2, "arm": ["production"] * 2, "category": ["Home"] * 2}
+    >>> log |= {"stage": ["retrieved", "ranked"], "inclusion_probability": [1.0, 1.0]}
     >>> log |= {"relevant": [0.0, 1.0], "judge": ["model", "labels"]}
     >>> found = funnel_fractions(pl.DataFrame(log), ["retrieved", "ranked"], samples=0, seed=0)
     >>> found.filter(segment="all").select("stage", "fraction", "change", "labelled").rows()
     [('retrieved', 0.5, None, 0.5), ('ranked', 1.0, 0.5, 1.0)]
 
     Args:
-        judged: request_id, surface, content_type, category, stage, inclusion_probability (null: 1), and relevant and
-            judge of ``ml.relevance.judgements.judged``. A row without a judgement does not count.
+        judged: log, request_id, arm, surface, content_type, category, stage, inclusion_probability (null: 1), and
+            relevant and judge of ``ml.relevance.judgements.judged``. A row without a judgement does not count. A
+            candidate without a content type, or without a category, is of the group ``unknown``.
         stages: names in order. samples: of the bootstrap; 0: no bounds.
 
     Returns:
@@ -93,24 +101,29 @@ def _sums(judged: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
     """Return weighted sums, a row for each ``CELL`` (stage by its place) and request with a candidate in it."""
     place = pl.col("stage").replace_strict(list(stages), range(len(stages)), return_dtype=pl.Int64)
     weight = 1 / pl.col("inclusion_probability").cast(pl.Float64).fill_null(1.0)
+    is_sampled = pl.col("log") == Log.funnel_sample.value
+    shown = stages.index(SHOWN) if SHOWN in stages else len(stages)
+    first = pl.when(~is_sampled & is_sampled.any().over("surface")).then(shown).otherwise(0)
     rows = (
         judged.lazy()
-        .filter(pl.col("relevant").is_not_null())
+        .filter(pl.col("relevant").is_not_null(), pl.col("arm") != HOLDOUT)
         .select(
             "request_id",
             pl.lit("").alias(ALL),
-            *SEGMENTS[1:],
-            stage=pl.int_ranges(0, place + 1),
+            "surface",
+            pl.col("content_type", "category").fill_null(UNKNOWN_TYPE),
+            stage=pl.int_ranges(first, pl.max_horizontal(first, place + 1)),
             weight=weight,
             relevant=weight * pl.col("relevant"),
             labelled=weight * (pl.col("judge") == Judge.labels.value).cast(pl.Float64),
         )
         .explode("stage")
+        .drop_nulls("stage")
     )
     by_segment = [
-        rows.filter(pl.col(segment).is_not_null())
-        .group_by(pl.lit(number).alias("segment"), pl.col(segment).alias("group"), "stage", "request_id")
-        .agg(pl.col("weight", "relevant", "labelled").sum(), candidates=pl.len())
+        rows.group_by(pl.lit(number).alias("segment"), pl.col(segment).alias("group"), "stage", "request_id").agg(
+            pl.col("weight", "relevant", "labelled").sum(), candidates=pl.len()
+        )
         for number, segment in enumerate(SEGMENTS)
     ]
     names = pl.col("segment").replace_strict(range(len(SEGMENTS)), SEGMENTS, return_dtype=pl.Enum(SEGMENTS))

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from ml.relevance.calibration import cells_of
 from ml.relevance.candidates import MAXIMUM_RELEVANCE
-from ml.relevance.judgements import PAIR, newest_labels
+from ml.relevance.judgements import PAIR, PLACE, newest_labels
 from ml.relevance.pair_features import PairCatalogue
 
-PLACE = PAIR[:-1]
 LARGEST_WEIGHT = 5.0
 """A label weighs at most so many times the median: a rare stratum must not decide alone."""
 

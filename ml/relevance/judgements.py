@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import polars as pl
@@ -10,6 +11,10 @@ from ml.relevance.candidates import MAXIMUM_RELEVANCE
 
 PAIR = ("surface", "subject_item_id", "query", "item_id")
 """The columns that tell pairs of a subject item or a query with a candidate apart."""
+PLACE = PAIR[:-1]
+"""The columns that tell places apart: what a request is made beside."""
+Judging = Callable[[pl.DataFrame], pl.DataFrame]
+"""Adds relevant, gain and judge, as ``judged`` does, to pairs: ``PAIR``."""
 
 
 class Judge(StrEnum):

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.relevance.calibration import calibration_error, reliability
+from ml.relevance.calibration import UNKNOWN_TYPE, calibration_error, reliability
 from ml.relevance.judged_pairs import JudgedPairs
 from ml.relevance.relevance_model import RelevanceModel
 
@@ -110,7 +110,7 @@ def measure_verdicts(verdicts: Verdicts, judged: JudgedPairs, *, relevant_label:
     return ModelMeasures(
         all=measures(np.arange(len(judged))),
         by_cell={cell: measures(rows) for cell, rows in _groups(judged.cell)},
-        by_content_type={name: measures(rows) for name, rows in _groups(judged.content_type)},
+        by_content_type={name: measures(rows) for name, rows in _groups(judged.content_type.fill_null(UNKNOWN_TYPE))},
         by_stage={stage: measures(rows) for stage, rows in _groups(judged.stage)},
         trim=TrimMeasures(
             irrelevant_trimmed=_share(dropped, judged.weight, judged.label == 1),

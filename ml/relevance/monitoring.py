@@ -1,8 +1,9 @@
 """Watch a day's candidates: coverage of features, stability of features and scores, the rate of the trim.
 
-Each figure is of one cell, a surface x content type x version of the relevance model, and is held against the days
-before. A warning needs a change that is large enough to matter and larger than chance explains. The candidates of a
-request resemble each other, so that chance is counted in requests, not in candidates.
+Each figure is of one cell, a log x surface x content type x version of the relevance model, and is held against the
+days before. The logs are never put together: a candidate's stage and weight do not say the same in both. A warning
+needs a change that is large enough to matter and larger than chance explains. The candidates of a request resemble each
+other, so that chance is counted in requests, not in candidates.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-CELL = ("surface", "content_type", "relevance_version")
+from ml.relevance.calibration import UNKNOWN_TYPE
+from ml.relevance.candidates import FEWEST_REQUESTS, HOLDOUT, Log
+
+CELL = ("log", "surface", "content_type", "relevance_version")
 FALSE_ALARM = 1e-6
 """Probability with which one figure of an undisturbed day may warn: a month has some ten thousand figures."""
 SURE = NormalDist().inv_cdf(1 - FALSE_ALARM)
-FEWEST_REQUESTS, FEWEST_DAYS = 30, 3
-"""A cell with fewer requests, or with fewer days before, has figures without a bound."""
+FEWEST_DAYS = 3
+"""A cell with fewer days before, or with fewer than ``FEWEST_REQUESTS`` requests, has figures without a bound."""
 BINS = 10
 SCORES = ("trim_score", "relevance")
 MONITORED = pl.Schema(
@@ -88,7 +92,7 @@ class Sample:
             weight=1 / pl.col("inclusion_probability").fill_null(1.0),
             request=(pl.col("request_id").rank("dense") - 1).cast(pl.Int64),
             day=(pl.col("day").rank("dense") - 1).cast(pl.Int64),
-            trimmed=pl.when(pl.col("arm") != "holdout", pl.col("stage") != "retrieved").then(
+            trimmed=pl.when(pl.col("arm") != HOLDOUT, pl.col("stage") != "retrieved").then(
                 (pl.col("stage") == "trimmed").cast(pl.Float64)
             ),
         )
@@ -120,13 +124,17 @@ def monitor(
     Args:
         today: ``ml.relevance.candidates.CANDIDATES``. before: the same with a column day, of the days before.
         features: the names of the features of each relevance version. A candidate of another version, or without a
-            version, is not watched.
+            version, is not watched. Candidates without a content type are a cell of their own, ``unknown``.
 
     Returns:
         ``MONITORED``: value of the day and reference of the days before (null: nothing to hold the day against);
-        bound: the value from which on, or below which, the figure warns; for the trim rate the largest change.
+        bound: the value from which on, or below which, the figure warns; for the trim rate the largest change. Where
+        the service's sample has a surface and content type, only the sample has a trim rate there: it holds whatever
+        the trim dropped.
     """
     dated = today.with_columns(day=pl.lit(0)) if "day" not in today.columns else today
+    dated, before = (each.with_columns(pl.col("content_type").fill_null(UNKNOWN_TYPE)) for each in (dated, before))
+    sampled = set(dated.filter(log=Log.funnel_sample.value).select("surface", "content_type").unique().rows())
     rows = []
     for key, of_cell in dated.drop_nulls(CELL).sort(CELL).group_by(CELL, maintain_order=True):
         cell = dict(zip(CELL, map(str, key), strict=True))
@@ -137,7 +145,9 @@ def monitor(
             now, *earlier = (Sample.of(each, len(names)) for each in (of_cell, of_place, of_version))
             common = {**cell, "candidates": of_cell.height, "requests": _effective(now.weight, now.request)}
             found = _figures(now, earlier[0], names, of_version=earlier[1], bounds=bounds or Bounds())
-            rows += [{**common, **row} for row in found]
+            beside_a_sample = cell["log"] != Log.funnel_sample and (cell["surface"], cell["content_type"]) in sampled
+            left_out = Figure.trim_rate if beside_a_sample else None
+            rows += [{**common, **row} for row in found if row["figure"] != left_out]
     return pl.DataFrame(rows, schema=MONITORED, orient="row")
 
 
@@ -145,7 +155,7 @@ def warnings_of(monitored: pl.DataFrame) -> list[str]:
     """Return a sentence for each warning: the cell, the feature, and the size of the change."""
     found = []
     for row in monitored.filter("warning").iter_rows(named=True):
-        where = f"{row['surface']}, {row['content_type']}, {row['relevance_version']}"
+        where = ", ".join(row[column] for column in CELL)
         value, reference, bound = row["value"], row["reference"], row["bound"]
         said = {
             Figure.coverage: f"the feature {row['feature']} is known of {value:.1%} of the candidates, of "

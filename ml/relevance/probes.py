@@ -9,10 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ml.relevance.judgements import PAIR
+from ml.relevance.judgements import PLACE
 
-PLACE = PAIR[:-1]
-"""What a request is made beside."""
 BANDS = ("rare", "middle", "frequent")
 """Popularity of a place: a third of the requests each."""
 PROBES = pl.Schema(
@@ -29,21 +27,19 @@ FEWEST_IN_A_STRATUM = 2
 """Probes without which a stratum has no spread of its own."""
 
 
-def population(requests: pl.DataFrame, categories: pl.DataFrame) -> pl.DataFrame:
+def population(asked: pl.DataFrame, categories: pl.DataFrame) -> pl.DataFrame:
     """Return every probe that the log knows, each once, with its stratum.
 
     A stratum is a surface x head category x popularity of the place, such as ``search|Home|rare``.
 
     Args:
-        requests: request_id, surface, subject_item_id, query, user_id; rows of one request, or several. A request with
-            neither a subject item nor a query is no probe.
+        asked: surface, subject_item_id, query, user_id, requests: how many this user has made beside this place.
         categories: surface, subject_item_id, query, category (first level); a place that is missing has none.
 
     Returns:
         surface, subject_item_id, query, user_id, stratum.
     """
-    placed = requests.filter(pl.col("subject_item_id").is_not_null() | pl.col("query").is_not_null())
-    places = placed.group_by(PLACE).agg(asked=pl.col("request_id").n_unique()).sort("asked", *PLACE)
+    places = asked.group_by(PLACE).agg(asked=pl.col("requests").cast(pl.Int64).sum()).sort("asked", *PLACE)
     share = (pl.col("asked").cum_sum() - pl.col("asked") / 2) / pl.col("asked").sum()
     band = pl.when(share < 1 / 3).then(pl.lit(BANDS[0])).when(share < 2 / 3).then(pl.lit(BANDS[1]))
     of_places = (
@@ -51,7 +47,7 @@ def population(requests: pl.DataFrame, categories: pl.DataFrame) -> pl.DataFrame
         .join(categories.unique(PLACE), on=PLACE, how="left", nulls_equal=True)
         .select(*PLACE, stratum=pl.concat_str("surface", pl.col("category").fill_null(""), "band", separator="|"))
     )
-    users = placed.select(*PLACE, "user_id").unique()
+    users = asked.select(*PLACE, "user_id")
     return users.join(of_places, on=PLACE, how="left", nulls_equal=True).sort(*PLACE, "user_id")
 
 
@@ -66,8 +62,8 @@ def draw_probes(
 
     Args:
         known: of ``population``. number: of probes; all, where the log knows fewer.
-        spreads: standard deviation of the measure in each stratum, by an earlier scrape; a stratum without one gets
-            the mean of the others. Without spreads a stratum's share is its size.
+        spreads: of ``spreads_of`` earlier scrapes; a stratum without a finite one gets the mean of the others. Without
+            spreads a stratum's share is its size.
 
     Returns:
         ``PROBES``: the weights add up to 1 and are equal within a stratum.
@@ -78,9 +74,10 @@ def draw_probes(
     strata = hashed.group_by("stratum", maintain_order=True).agg(size=pl.len())
     sizes = strata["size"].to_numpy().astype(np.float64)
     of_strata = [(spreads or {}).get(stratum) for stratum in strata["stratum"]]
-    measured = [spread for spread in of_strata if spread is not None]
-    usual = float(np.mean(measured)) if measured and max(measured) > 0 else 1.0
-    spread = np.array([usual if each is None else each for each in of_strata])
+    spread = np.array([np.nan if each is None else each for each in of_strata])
+    measured = spread[np.isfinite(spread)]
+    usual = float(np.mean(measured)) if measured.any() else 1.0
+    spread = np.where(np.isfinite(spread), spread, usual)
     strata = strata.with_columns(drawn=pl.Series(allocate(sizes, np.maximum(spread, usual / 10), number)))
     drawn = (
         hashed.join(strata, on="stratum", maintain_order="left")
@@ -88,6 +85,22 @@ def draw_probes(
         .with_columns(weight=pl.col("size") / len(known) / pl.col("drawn"))
     )
     return drawn.select(PROBES.names()).cast(PROBES)
+
+
+def spreads_of(measured: pl.LazyFrame) -> dict[str, float]:
+    """Return the standard deviation of the gap in each stratum, by which the next scrape shares its probes.
+
+    The gap is production less holdout. To divide it by the mean of the holdout, as a relative difference does, would
+    change no share.
+
+    Args:
+        measured: stratum, production, holdout, a row a probe; null: without a value.
+    """
+    gap = (pl.col("production") - pl.col("holdout")).fill_nan(None)
+    spreads = (
+        measured.group_by("stratum").agg(spread=gap.std()).drop_nulls().sort("stratum").collect(engine="streaming")
+    )
+    return dict(spreads.rows())
 
 
 def allocate(sizes: NDArray[np.float64], spreads: NDArray[np.float64], number: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ probe easy or hard. A difference is relative: production over holdout, less 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Protocol
@@ -16,10 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ml.evaluation.intervals import Interval
-from ml.relevance.candidates import MAXIMUM_RELEVANCE
-from ml.relevance.probes import PLACE
+from ml.relevance.candidates import FEWEST_REQUESTS, HOLDOUT, MAXIMUM_RELEVANCE, PRODUCTION
+from ml.relevance.judgements import PLACE, Judging
 
-PRODUCTION, HOLDOUT = "production", "holdout"
 FRACTION, NDCG = "fraction_relevant", "ndcg"
 DEPTH = 10
 SIGNIFICANCE, POWER, LEVEL = 0.05, 0.8, 0.95
@@ -29,8 +28,6 @@ MEASURED = pl.Schema({"probe": pl.Int64(), FRACTION: pl.Float64(), NDCG: pl.Floa
 LISTED = ["arm", "probe", *PLACE, "item_id", "rank"]
 
 Values = NDArray[np.float64]
-Judging = Callable[[pl.DataFrame], pl.DataFrame]
-"""Adds relevant, gain and judge (``ml.relevance.judgements.judged``) to pairs: ``PLACE``, item_id."""
 
 
 class Lists(Protocol):
@@ -69,17 +66,11 @@ class Scrape:
         values, weight, _ = self._values(arm, measure, where)
         return float(np.average(values, weights=weight)) if len(values) else float("nan")
 
-    def spreads(self, measure: str = FRACTION) -> dict[str, float]:
-        """Return the standard deviation of the gap in each stratum, by which the next scrape shares its probes."""
-        gap = self.gap(measure)
-        frame = pl.DataFrame({"stratum": gap.stratum, "part": gap.parts}, schema_overrides={"stratum": pl.String})
-        return dict(sorted(frame.group_by("stratum").agg(pl.col("part").std()).drop_nulls().rows()))
-
     def aa_differences(self, measure: str = FRACTION, *, repeats: int, seed: int) -> Values:
-        """Return the relative differences of A/A comparisons [repeats]: two sets of probes, both under production.
+        """Return the relative differences of A/A comparisons [at most repeats]: two sets of probes, both in production.
 
         Each set holds as many probes of each stratum as this scrape. Both are drawn from its answers, with replacement,
-        so that no probe is asked again.
+        so that no probe is asked again. A comparison with a set whose mean is 0 has no relative difference.
         """
         values, weight, stratum = self._values(PRODUCTION, measure, None)
         share = weight / weight.sum()
@@ -92,8 +83,9 @@ class Scrape:
         def drawn_mean() -> float:
             return float(parts[first + (generator.random(len(parts)) * room).astype(np.int64)].sum())
 
-        found: Values = np.array([drawn_mean() / drawn_mean() - 1 for _ in range(repeats if len(parts) else 0)])
-        return found
+        drawn: Values = np.array([(drawn_mean(), drawn_mean()) for _ in range(repeats if len(parts) else 0)])
+        one, other = drawn.reshape(-1, 2).T
+        return one[other > 0] / other[other > 0] - 1
 
     def _values(self, arm: str, measure: str, where: pl.Expr | None) -> tuple[Values, Values, list[str]]:
         """Return the known values of an arm, with the weights and strata of their probes."""
@@ -113,15 +105,14 @@ class Difference:
         error: its standard error over draws of probes within the strata, by the delta method.
         null_error: the standard error where nothing has changed, by which a change is found.
         null_error_without_strata: the same for as many probes that are drawn from all strata together.
-        parts, stratum: (probes,) the relative difference of each probe, and its stratum.
+        probes: their number.
     """
 
     relative: float
     error: float
     null_error: float
     null_error_without_strata: float
-    parts: Values
-    stratum: list[str]
+    probes: int
 
     @classmethod
     def of(cls, first: Values, second: Values, stratum: Sequence[str], *, weight: Values) -> Difference:
@@ -133,7 +124,7 @@ class Difference:
         """
         unknown = float("nan")
         if not len(first) or np.average(second, weights=weight) == 0:
-            return cls(unknown, unknown, unknown, unknown, np.zeros(0), [])
+            return cls(unknown, unknown, unknown, unknown, len(first))
         share, middle = weight / weight.sum(), np.average(second, weights=weight)
         ratio = np.average(first, weights=weight) / middle
         parts = (first - second) / middle
@@ -143,8 +134,7 @@ class Difference:
             stratified_error((first - ratio * second) / middle, share, of_stratum),
             stratified_error(parts, share, of_stratum),
             float(np.sqrt(share @ (parts - share @ parts) ** 2 / len(parts))),
-            parts,
-            list(stratum),
+            len(parts),
         )
 
     @property
@@ -155,19 +145,27 @@ class Difference:
 
     @property
     def smallest_detectable_change(self) -> float:
-        """Return the relative change that such a comparison finds with power .8 at significance .05."""
-        return SHORTFALL * self.null_error
+        """Return the relative change that such a comparison finds with power .8 at significance .05.
+
+        NaN with fewer than ``FEWEST_REQUESTS`` probes, and of two arms that are equal on every probe, such as before
+        the first relevance model: their differences have no spread, and say nothing of how far chance reaches.
+        """
+        return SHORTFALL * self.null_error if self._has_spread else float("nan")
 
     @property
     def smallest_without_strata(self) -> float:
         """Return ``smallest_detectable_change`` for as many probes that are drawn from all strata together."""
-        return SHORTFALL * self.null_error_without_strata
+        return SHORTFALL * self.null_error_without_strata if self._has_spread else float("nan")
 
     def power(self, change: float) -> float:
-        """Return the probability with which a relative change is found at significance .05."""
-        if not self.null_error > 0:
-            return float("nan") if np.isnan(self.null_error) else 1.0
+        """Return the probability with which a relative change is found at significance .05; NaN as above."""
+        if not self._has_spread:
+            return float("nan")
         return NormalDist().cdf(abs(change) / self.null_error - NormalDist().inv_cdf(1 - SIGNIFICANCE / 2))
+
+    @property
+    def _has_spread(self) -> bool:
+        return self.probes >= FEWEST_REQUESTS and self.null_error > 0
 
 
 def stratified_error(values: Values, share: Values, of_stratum: NDArray[np.int64]) -> float:

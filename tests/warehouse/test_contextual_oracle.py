@@ -128,6 +128,18 @@ def test_true_relevance_to_queries_is_that_of_the_log(landing: Landing) -> None:
         subject_item_id=pl.lit(None, pl.String), query=pl.lit("a word of another log")
     )
     assert np.isnan(truth.of_candidates(unknown)).all()
+    invented = pl.lit("no item of this world")
+    few = candidates.filter(pl.Series(placed))[:50]
+    for column in ("subject_item_id", "item_id"):
+        only_given = pl.when(pl.col(column).is_not_null(), pl.int_range(pl.len()) % 2 == 0)
+        changed = few.with_columns(only_given.then(invented).otherwise(column).alias(column))
+        again = truth.of_candidates(changed)
+        same = (changed[column].eq_missing(few[column])).to_numpy()
+        assert not same.all()
+        assert np.isnan(again[~same]).all()
+        assert np.array_equal(again[same], found[placed][:50][same])
+    nobody = pl.DataFrame({"subject_item_id": ["x"], "query": pl.Series([None], dtype=pl.String), "item_id": ["y"]})
+    assert np.isnan(truth.called_relevant(truth.of_candidates(nobody), label=4)).all()
 
 
 def test_raters_call_relevant_what_the_truth_says(landing: Landing) -> None:

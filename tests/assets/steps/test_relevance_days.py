@@ -12,11 +12,13 @@ import pytest
 from assets.common.workspace import Workspace
 from assets.steps.rater_agreement import RATER_AGREEMENT, measure_raters
 from assets.steps.relevance_metrics import RelevanceReport, metrics_by_day, metrics_of_day
-from assets.steps.relevance_monitoring import RELEVANCE_MONITORING, watch_relevance
-from assets.steps.relevance_report import funnel_of, inventory_by_week
+from assets.steps.relevance_monitoring import RELEVANCE_MONITORING, sampled_requests, watch_relevance
+from assets.steps.relevance_report import RELEVANCE_WEEKS, funnel_of, measure_week, measured_models, model_rows, seasons
 from assets.steps.relevance_scrape import GAP, gap_picture, scrape_rows
-from assets.steps.score_candidates import SCORED_CANDIDATES
+from assets.steps.relevance_versions import record_version
+from assets.steps.score_candidates import SCORED_CANDIDATES, scored_on
 from ml.relevance.candidates import CANDIDATES
+from ml.relevance.model_report import MEASURES
 from ml.relevance.pair_features import FEATURE_NAMES
 from ml.relevance.scrape import FRACTION, NDCG, Scrape
 from settings import Settings
@@ -39,6 +41,7 @@ def candidates(day: int, lost: float = 0.0) -> pl.DataFrame:
     values[generator.random(number) < lost, LOST] = np.nan
     return pl.DataFrame(
         {
+            "log": "impressions",
             "request_id": [f"{day}-{row // 10}" for row in range(number)],
             "surface": "search",
             "subject_item_id": None,
@@ -136,6 +139,10 @@ def test_the_figures_of_a_scrape_are_of_all_and_of_each_surface() -> None:
     assert figures["all", "", "probes"] == 100
     assert figures["all", "", "judged_by.truth"] == 1.0
     assert figures["all", "", "aa.power_at_3_percent"] is not None
+    equal = {row.metric: row.value for row in scrape_rows(Scrape(probes, arm(holdout), arm(holdout)), seed=0)}
+    precise = [name for name in equal if "detectable" in name or "power" in name or "without_strata" in name]
+    assert len(precise) == 4
+    assert {equal[name] for name in precise} == {None}  # two equal arms say nothing of it
 
 
 def test_a_day_without_candidates_and_labels_has_no_figures(workspace: Workspace) -> None:
@@ -145,5 +152,92 @@ def test_a_day_without_candidates_and_labels_has_no_figures(workspace: Workspace
     assert not any(found.warnings.values())
     assert measure_raters(workspace, FIRST).pairs == 0
     assert funnel_of(workspace, FIRST).is_empty()
-    assert inventory_by_week(workspace, FIRST).is_empty()
+    assert measure_week(workspace, FIRST).is_empty()
+    assert seasons(workspace, FIRST).is_empty()
     assert gap_picture(workspace, FIRST)
+
+
+def test_a_week_is_measured_once_a_day_and_weighs_what_was_logged(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 4)]  # a Sunday, and two days of the week after
+    described, asked = pl.DataFrame({"item_id": ["i0", "i1"], "category": ["Home > Lamps", "Home"]}), list[date]()
+
+    def items_as_of(_: Workspace, day: date) -> pl.DataFrame:
+        asked.append(day)
+        return described
+
+    monkeypatch.setattr(Workspace, "items_as_of", items_as_of)
+    for number, day in enumerate(days):
+        shown = (
+            candidates(0)
+            .head(2)
+            .with_columns(
+                stage=pl.Series(["impressed", "clicked"]),
+                request_id=pl.lit(str(number)),
+                trim_score=pl.Series([0.0, 1.0]) if number else pl.lit(0.5),
+                inclusion_probability=pl.Series([1.0, 0.25]),
+            )
+        )
+        dropped = shown.with_columns(stage=pl.lit("trimmed"), trim_score=pl.lit(1.0))
+        workspace.tables.write(SCORED_CANDIDATES, pl.concat([shown, dropped]), {"day": day})
+        measure_week(workspace, day)
+    assert asked == days  # the catalogue of the day, and of no day before
+    home = {"category": "Home", "inventory": 2}
+    both = [
+        {"week": date(2026, 2, 23), "fraction": 0.5, **home},
+        {"week": date(2026, 3, 2), "fraction": 0.8, **home},  # a request that is logged with .25 counts four times
+    ]
+    assert seasons(workspace, days[-1]).to_dicts() == [pytest.approx(each) for each in both]
+    assert seasons(workspace, days[0])["week"].to_list() == [date(2026, 2, 23)]
+    assert len(seasons(workspace, days[1])) == 2
+    before = seasons(workspace, days[-1])
+    measure_week(workspace, days[1])  # a day that runs again hides no later day
+    assert seasons(workspace, days[-1]).equals(before)
+    assert workspace.tables.days(RELEVANCE_WEEKS, "day") == days
+
+
+def test_a_sample_of_requests_stands_for_all(workspace: Workspace) -> None:
+    for number in range(3):
+        day = FIRST + timedelta(days=number)
+        logged = [candidates(number), candidates(number).head(200).with_columns(log=pl.lit("funnel_sample"))]
+        workspace.tables.write(SCORED_CANDIDATES, pl.concat(logged), {"day": day})
+    scored = scored_on(workspace.tables, FIRST, FIRST + timedelta(days=2))
+    assert sampled_requests(scored, most=200).height == 6600
+    found = sampled_requests(scored, most=100)
+    assert found.equals(sampled_requests(scored, most=100))
+    whole, few = (found.filter(log=log) for log in ("funnel_sample", "impressions"))
+    assert len(whole) == 600  # twenty requests a day
+    assert set(few.group_by("day", "request_id").len()["len"]) == {10}
+    assert 150 < few["request_id"].n_unique() < 450  # of 200 a day, about 100
+    assert (1 / few["inclusion_probability"]).sum() == pytest.approx(6000, rel=0.3)
+    assert set(whole["inclusion_probability"]) == {1.0}
+
+
+def test_candidates_of_before_the_logs_had_names_are_impressions(workspace: Workspace) -> None:
+    workspace.tables.write(SCORED_CANDIDATES, candidates(0).drop("log"), {"day": FIRST})
+    assert set(scored_on(workspace.tables, FIRST, FIRST).collect()["log"]) == {"impressions"}
+    workspace.tables.write(SCORED_CANDIDATES, candidates(1), {"day": FIRST + timedelta(days=1)})
+    assert set(scored_on(workspace.tables, FIRST, FIRST + timedelta(days=1)).collect()["log"]) == {"impressions"}
+    assert not any(watch_relevance(workspace, FIRST + timedelta(days=1)).warnings.values())
+
+
+def test_the_figures_are_those_of_the_model_in_use_whatever_the_gate_has_said(workspace: Workspace) -> None:
+    error = {"new": 0.3, "old": 0.1}
+    for number, passed in enumerate([True, False, True]):
+        day = FIRST + timedelta(days=number)
+        models = ["new", "old"] if number else ["new"]
+        rows = pl.DataFrame(
+            {"model": models, "segment": "all", "group": "all", "calibration_error": [error[name] for name in models]}
+        )
+        absent = [pl.lit(None, kind).alias(name) for name, kind in MEASURES.items() if name not in rows.columns]
+        measures = rows.with_columns(absent).select(MEASURES.names()).cast(MEASURES)
+        workspace.tables.write("relevance_measures", measures, {"day": day})
+        record_version(workspace, day, trained_until=number, passed=passed, reason="")
+    reported = []
+    for number in range(4):  # on the last day nothing was trained
+        found, in_use = measured_models(workspace, FIRST + timedelta(days=number))
+        reported.append({row.metric: row.value for row in model_rows(found, in_use=in_use)}["ece"])
+    assert reported == [error["new"], error["old"], error["new"], error["new"]]
+    found, in_use = measured_models(workspace, FIRST - timedelta(days=1))
+    assert model_rows(found, in_use=in_use) == []

@@ -18,7 +18,13 @@ def log(rows: Sequence[tuple[str, str, str, float | None, float | None]]) -> pl.
     """Judged candidates: request, category, furthest stage, relevant, inclusion probability."""
     schema = ["request_id", "category", "stage", "relevant", "inclusion_probability"]
     frame = pl.DataFrame(rows, schema=schema, orient="row")
-    return frame.with_columns(surface=pl.lit("search"), content_type=pl.lit("video"), judge=pl.lit("model"))
+    return frame.with_columns(
+        log=pl.lit("impressions"),
+        arm=pl.lit("production"),
+        surface=pl.lit("search"),
+        content_type=pl.lit("video"),
+        judge=pl.lit("model"),
+    )
 
 
 def test_a_funnel_counted_by_hand() -> None:
@@ -103,3 +109,38 @@ def test_intervals_hold_the_truth_of_a_sampled_log() -> None:
 
 def test_nothing_judged_is_no_row() -> None:
     assert funnel_fractions(log([("a", "Home", "retrieved", None, None)]), STAGES, samples=10, seed=0).is_empty()
+
+
+def test_the_holdout_does_not_count_and_a_candidate_without_a_type_does() -> None:
+    rows = log(
+        [("a", "Home", "trimmed", 0.0, 1.0), ("a", "Home", "ranked", 1.0, 1.0), ("b", "Home", "ranked", 0.0, 1.0)]
+    )
+    arms = rows.with_columns(
+        arm=pl.Series(["production", "production", "holdout"]), content_type=pl.lit(None, pl.String)
+    )
+    found = funnel_fractions(arms, STAGES, samples=0, seed=0)
+    of_type = found.filter(segment="content_type").select("group", "stage", "fraction", "candidates").rows()
+    assert of_type == [("unknown", "retrieved", 0.5, 2), ("unknown", "trimmed", 0.5, 2), ("unknown", "ranked", 1.0, 1)]
+
+
+def test_the_stages_before_the_place_are_those_of_the_services_sample() -> None:
+    """The impressions hold what was shown and none of what was dropped, and say nothing of the stages before."""
+    shown = log([("a", "Home", "impressed", 1.0, 1.0), ("a", "Home", "clicked", 1.0, 1.0)])
+    rows = [
+        ("s", "Home", "trimmed", 0.0, 0.01),
+        ("s", "Home", "auctioned", 1.0, 0.01),
+        ("s", "Home", "ranked", 0.0, 0.01),
+    ]
+    sampled = log(rows).with_columns(log=pl.lit("funnel_sample"))
+    of_beside = shown.with_columns(surface=pl.lit("related_pins"), request_id=pl.lit("p"))  # which nobody samples
+    found = funnel_fractions(pl.concat([shown, sampled, of_beside]), STAGES, samples=0, seed=0)
+
+    def fractions(segment: str, group: str) -> dict[str, float]:
+        rows = found.filter(segment=segment, group=group)
+        return dict(rows.select("stage", "fraction").rows())
+
+    assert fractions("surface", "search") == pytest.approx(
+        {"retrieved": 1 / 3, "trimmed": 1 / 3, "ranked": 1 / 2, "auctioned": 1, "impressed": 1, "clicked": 1}
+    )
+    assert fractions("surface", "related_pins") == dict.fromkeys(STAGES[:-1], 1.0)
+    assert fractions("all", "")["retrieved"] == pytest.approx((100 + 2) / (300 + 2))

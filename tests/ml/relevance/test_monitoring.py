@@ -28,6 +28,7 @@ def drawn_day(generator: np.random.Generator, day: int, requests: int = 300) -> 
     trimmed = (relevance < 0.3) & (generator.random(len(request)) < 0.9)
     return pl.DataFrame(
         {
+            "log": "impressions",
             "request_id": [f"{day}-{number}" for number in request],
             "surface": pl.Series(["related_pins", "search"]).gather(generator.integers(0, 2, requests)[request]),
             "content_type": pl.Series(TYPES).gather(generator.choice(4, len(request), p=SHARES)),
@@ -132,6 +133,7 @@ def test_a_new_version_is_held_against_the_versions_before() -> None:
 def test_figures_counted_by_hand() -> None:
     candidates = pl.DataFrame(
         {
+            "log": "impressions",
             "request_id": ["a", "a", "b", "b"],
             "surface": "search",
             "content_type": "video",
@@ -149,3 +151,31 @@ def test_figures_counted_by_hand() -> None:
     assert values["coverage", "overlap"] == pytest.approx((2 + 2 + 1) / 6)
     assert values["trim_rate", ""] == pytest.approx(2 / 3)  # of the two of production that reached the trim
     assert values["stability", "relevance"] == pytest.approx(0)
+
+
+def test_a_log_without_content_types_is_watched() -> None:
+    today, before = (each.with_columns(content_type=pl.lit(None, pl.String)) for each in next(drawn_days(6, 1)))
+    assert warnings_of(monitor(today, before, FEATURES)) == []
+    found = monitor(without(today, "price_ratio", 0.3, pl.lit(True)), before, FEATURES)
+    assert set(found["content_type"]) == {"unknown"}
+    assert set(found.filter("warning")["feature"]) == {"price_ratio"}
+
+
+def test_each_log_is_held_against_itself() -> None:
+    """Of two logs the trim of one drops nothing: the mix of both may change, and nothing warns."""
+    sampled, sampled_before = next(drawn_days(7, 1))
+    shown, shown_before = (
+        each.with_columns(stage=pl.lit("impressed"), log=pl.lit("impressions")) for each in next(drawn_days(8, 1))
+    )
+    sampled, sampled_before = (each.with_columns(log=pl.lit("funnel_sample")) for each in (sampled, sampled_before))
+    few = shown_before.filter(pl.col("request_id").hash(0) % 5 == 0)
+    found = monitor(pl.concat([sampled, shown]), pl.concat([sampled_before, few]), FEATURES)
+    assert warnings_of(found) == []
+    assert set(found.filter(figure="trim_rate")["log"]) == {"funnel_sample"}  # it holds whatever the trim dropped
+    assert set(found.filter(figure="coverage")["log"]) == {"funnel_sample", "impressions"}
+    alone = monitor(shown, few, FEATURES)
+    assert set(alone.filter(figure="trim_rate")["value"]) == {0.0}
+    lost = pl.concat([sampled, without(shown, "price_ratio", 0.5, pl.lit(True))])
+    warned = monitor(lost, pl.concat([sampled_before, shown_before]), FEATURES).filter("warning")
+    assert set(warned["log"]) == {"impressions"}
+    assert warnings_of(warned)[0].startswith("impressions, related_pins, ")

@@ -186,3 +186,14 @@ def test_ndcg_of_three_candidates_worked_by_hand() -> None:
     assert mean_ndcg(np.array([0.5, 0.9, 0.1]), three) == pytest.approx(ranked / ideal)
     assert mean_ndcg(np.array([0.9, 0.1, 0.5]), three) == pytest.approx(1.0)
     assert np.isnan(mean_ndcg(np.zeros(3), replace(three, label=np.full(3, 2.0))))  # no order to get right
+
+
+def test_labels_of_items_without_a_content_type_are_measured_as_unknown(model: RelevanceModel) -> None:
+    labels = judged(seed=5)
+    typed = pl.Series(
+        [name if place < 100 else None for name, place in zip(labels.content_type, labels.place, strict=True)]
+    )
+    found = measure_model(model, replace(labels, content_type=typed))
+    assert set(found.by_content_type) == {"shopping", "video", "unknown"}
+    assert found.by_content_type["unknown"].labels == typed.null_count()
+    assert sum(each.labels for each in found.by_content_type.values()) == len(labels)

@@ -9,17 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ml.relevance.probes import PLACE, allocate, draw_probes, population
-from ml.relevance.scrape import (
-    FRACTION,
-    HOLDOUT,
-    NDCG,
-    PRODUCTION,
-    Difference,
-    Scrape,
-    scrape,
-    within,
-)
+from ml.relevance.candidates import FEWEST_REQUESTS, HOLDOUT, PRODUCTION
+from ml.relevance.judgements import PLACE
+from ml.relevance.probes import allocate, draw_probes, population, spreads_of
+from ml.relevance.scrape import FRACTION, MEASURED, NDCG, Difference, Scrape, scrape, within
 
 CATEGORIES = ["Home", "Toys", "Garden"]
 
@@ -38,6 +31,10 @@ def requests(number: int, places: int = 300, users: int = 500, seed: int = 0) ->
         },
         schema_overrides={"subject_item_id": pl.String, "query": pl.String},
     )
+
+
+def asked(log: pl.DataFrame) -> pl.DataFrame:
+    return log.group_by(*PLACE, "user_id").agg(requests=pl.col("request_id").n_unique())
 
 
 def categories(log: pl.DataFrame) -> pl.DataFrame:
@@ -79,7 +76,7 @@ def by_name(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def scraped(number: int, *, seed: int = 0, service: SimulatedService | None = None, log: pl.DataFrame) -> Scrape:
-    probes = draw_probes(population(log, categories(log)), number, seed=seed)
+    probes = draw_probes(population(asked(log), categories(log)), number, seed=seed)
     return scrape(probes, service or SimulatedService(), by_name)
 
 
@@ -114,14 +111,14 @@ def test_measures_by_hand() -> None:
 
 def test_the_probes_are_the_same_again_and_change_little_when_the_log_grows() -> None:
     log = requests(3000)
-    known = population(log, categories(log))
+    known = population(asked(log), categories(log))
     drawn = draw_probes(known, 500, seed=1)
     assert drawn.equals(draw_probes(known, 500, seed=1))
     assert abs(len(drawn) - 500) <= known["stratum"].n_unique()
     assert drawn["weight"].sum() == pytest.approx(1.0)
     new = requests(60, seed=9).with_columns(request_id=pl.concat_str(pl.lit("new-"), "request_id"))
     grown = pl.concat([log, new])
-    later = draw_probes(population(grown, categories(log)), 500, seed=1)
+    later = draw_probes(population(asked(grown), categories(log)), 500, seed=1)
     key = [*PLACE, "user_id"]
     kept = drawn.join(later, on=key, how="semi", nulls_equal=True)
     assert len(kept) > 0.9 * len(drawn)
@@ -130,7 +127,7 @@ def test_the_probes_are_the_same_again_and_change_little_when_the_log_grows() ->
 
 def test_more_probes_than_the_log_knows_are_all() -> None:
     log = requests(50)
-    known = population(log, categories(log))
+    known = population(asked(log), categories(log))
     assert len(draw_probes(known, 10_000, seed=0)) == len(known)
     assert draw_probes(known.clear(), 10, seed=0).is_empty()
 
@@ -138,7 +135,7 @@ def test_more_probes_than_the_log_knows_are_all() -> None:
 def test_neyman_gives_what_varies_more_probes() -> None:
     assert allocate(np.array([500.0, 500.0]), np.array([0.1, 0.4]), 100).tolist() == [20, 80]
     log = requests(3000)
-    known = population(log, categories(log))
+    known = population(asked(log), categories(log))
     noisy = known["stratum"].unique().sort()[0]
     usual = draw_probes(known, 500, seed=0).filter(stratum=noisy).height
     spreads = dict.fromkeys(known["stratum"].unique(), 0.1) | {noisy: 0.5}
@@ -173,7 +170,8 @@ def test_a_planted_change_is_found_and_no_change_is_not() -> None:
     assert seen >= 8  # power .8
     assert found.gap().power(0.03) > 0.8
     same = scraped(500, service=SimulatedService(trim=0.0), log=log).gap()
-    assert (same.relative, same.smallest_detectable_change) == (0.0, 0.0)  # each probe has its list twice
+    assert same.relative == 0.0  # each probe has its list twice
+    assert np.isnan(same.smallest_detectable_change)
 
 
 @pytest.mark.slow
@@ -192,6 +190,75 @@ def test_the_gap_to_holdout_of_one_surface() -> None:
     gap = found.gap(where=pl.col("surface") == "search")
     assert gap.relative > found.gap().relative > 0  # search finds less, so that the trim adds more
     assert gap.interval.low > 0
-    assert set(found.spreads()) == set(found.probes["stratum"])
     same = found.gap(where=pl.lit(False))
     assert np.isnan(same.relative)
+
+
+def of_values(production: Sequence[float | None], holdout: Sequence[float | None], strata: Sequence[str]) -> Scrape:
+    """A scrape of probes with such fractions; all weigh the same."""
+    probes = pl.DataFrame({"stratum": strata, "weight": 1 / len(strata)})
+
+    def arm(values: Sequence[float | None]) -> pl.DataFrame:
+        columns = {"probe": range(len(values)), FRACTION: values, NDCG: values, "judge": "model"}
+        return pl.DataFrame(columns, schema_overrides=MEASURED)
+
+    return Scrape(probes, arm(production), arm(holdout))
+
+
+@pytest.mark.filterwarnings("error")
+def test_probes_of_which_most_find_nothing_have_aa_differences_where_there_are_any() -> None:
+    values = [0.0, 0.0, 0.0, 0.1, None, None]
+    found = of_values(values, values, ["a"] * 6).aa_differences(repeats=500, seed=0)
+    assert 0 < len(found) < 500  # some sets of probes find nothing, and nothing can be compared with these
+    assert np.isfinite(found).all()
+    nothing = of_values([0.0] * 6, [0.0] * 6, ["a"] * 6).aa_differences(repeats=10, seed=0)
+    assert len(nothing) == 0
+    assert np.isnan(within(nothing, 0.01))
+    assert len(of_values([None] * 6, [None] * 6, ["a"] * 6).aa_differences(repeats=10, seed=0)) == 0
+
+
+def test_few_probes_and_equal_arms_say_nothing_of_what_can_be_detected() -> None:
+    generator = np.random.default_rng(0)
+    holdout = generator.uniform(0.2, 0.6, FEWEST_REQUESTS)
+    production = holdout + generator.normal(0, 0.02, FEWEST_REQUESTS)
+
+    def gap(probes: int, arm: np.ndarray) -> Difference:
+        return of_values(arm[:probes].tolist(), holdout[:probes].tolist(), ["a"] * probes).gap()
+
+    assert gap(FEWEST_REQUESTS, production).smallest_detectable_change > 0
+    assert 0 < gap(FEWEST_REQUESTS, production).power(0.01) < 1
+    for unknown in (gap(FEWEST_REQUESTS - 1, production), gap(FEWEST_REQUESTS, holdout), gap(1, production)):
+        assert np.isnan(unknown.smallest_detectable_change)
+        assert np.isnan(unknown.smallest_without_strata)
+        assert np.isnan(unknown.power(0.03))
+
+
+def test_a_stratum_in_which_the_holdout_finds_nothing_gets_its_probes_again() -> None:
+    log = requests(3000)
+    known = population(asked(log), categories(log))
+    names = known["stratum"].unique().sort().to_list()
+    hopeless, single = names[:2]
+    rows: list[tuple[str, float | None, float | None]]
+    rows = [(name, 0.5 + number / 10, 0.4) for name in names[2:] for number in range(3)]
+    rows += [(hopeless, 0.0, 0.0)] * 3 + [(single, 0.5, 0.4), (single, None, None)]
+    measured = pl.DataFrame(rows, schema=["stratum", "production", "holdout"], orient="row")
+    spreads = spreads_of(measured.lazy())
+    assert spreads == pytest.approx({hopeless: 0.0} | dict.fromkeys(names[2:], 0.1))
+    for found in (spreads, spreads | {hopeless: float("nan")}, dict.fromkeys(names, 0.0), dict.fromkeys(names, np.inf)):
+        probes = draw_probes(known, 500, seed=0, spreads=found)
+        assert abs(len(probes) - 500) <= 2 * len(names)
+        assert set(probes["stratum"]) == set(names)
+
+
+def test_the_spread_of_a_stratum_is_not_its_relative_spread() -> None:
+    """Two strata with gaps of one size get probes of one share, however much their holdouts find."""
+    gaps = [0.1, -0.1, 0.05, -0.05]
+    measured = pl.DataFrame(
+        {
+            "stratum": ["easy"] * 4 + ["hard"] * 4,
+            "production": [level + gap for level in (0.8, 0.2) for gap in gaps],
+            "holdout": [0.8] * 4 + [0.2] * 4,
+        }
+    )
+    spreads = spreads_of(measured.lazy())
+    assert spreads["easy"] == pytest.approx(spreads["hard"])

@@ -59,7 +59,7 @@ def measured(home: Home) -> Tables:
     tables.write(RELEVANCE_METRICS, rows_frame(old), {"day": BEFORE, "report": "model"})
     raters = {"rater_id": ["ann", "bob"], "pairs": [50, 50], "bias": [0.5, 0.1], "biased": [True, False]}
     tables.write(RATER_AGREEMENT, pl.DataFrame(raters), {"day": DAY})
-    row = ("search", "video", "relevance-1", "coverage", "text", 0.4, 0.9, 0.81, 900, 90.0, True)
+    row = ("impressions", "search", "video", "relevance-1", "coverage", "text", 0.4, 0.9, 0.81, 900, 90.0, True)
     tables.write(RELEVANCE_MONITORING, pl.DataFrame([row], schema=MONITORED, orient="row"), {"day": DAY})
     return tables
 
@@ -78,7 +78,7 @@ def test_the_newest_day_is_shown_with_its_warnings(home: Home) -> None:
     assert "ann is biased: +0.50 points" in text
     assert "bob is biased" not in text
     assert "97.0% of the A/A comparisons of 20,000 probes" in text
-    assert "1 warnings, 1 figures with a bound. search, video, relevance-1: the feature text is known of 40.0%" in text
+    assert "1 warnings, 1 figures with a bound. impressions, search, video, relevance-1: the feature text is" in text
 
 
 def test_the_summary_names_the_figures_without_a_model(home: Home) -> None:
