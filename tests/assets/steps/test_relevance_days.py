@@ -223,10 +223,10 @@ def test_candidates_of_before_the_logs_had_names_are_impressions(workspace: Work
 
 
 def test_the_figures_are_those_of_the_model_in_use_whatever_the_gate_has_said(workspace: Workspace) -> None:
-    error = {"new": 0.3, "old": 0.1}
+    error = {"new": 0.3, "old": 0.1, "folds": 0.2}
     for number, passed in enumerate([True, False, True]):
         day = FIRST + timedelta(days=number)
-        models = ["new", "old"] if number else ["new"]
+        models = ["new", *(["old"] if number else []), *(["folds"] if passed else [])]
         rows = pl.DataFrame(
             {"model": models, "segment": "all", "group": "all", "calibration_error": [error[name] for name in models]}
         )
@@ -238,6 +238,6 @@ def test_the_figures_are_those_of_the_model_in_use_whatever_the_gate_has_said(wo
     for number in range(4):  # on the last day nothing was trained
         found, in_use = measured_models(workspace, FIRST + timedelta(days=number))
         reported.append({row.metric: row.value for row in model_rows(found, in_use=in_use)}["ece"])
-    assert reported == [error["new"], error["old"], error["new"], error["new"]]
+    assert reported == [error["folds"], error["old"], error["folds"], error["folds"]]
     found, in_use = measured_models(workspace, FIRST - timedelta(days=1))
     assert model_rows(found, in_use=in_use) == []
