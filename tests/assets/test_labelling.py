@@ -77,7 +77,6 @@ def test_labels_and_reports_of_the_service_are_in_the_next_days_queue(
     assert (first["inclusion_probability"], first["stage"]) == (None, None)
     assert first["title"] is not None
     assert queue.filter(reason="reported").height == 1  # the catalogue lacks the other item
-    assert queue["reason"][1] == "drawn"
     assert not set(queue.select(PAIR).rows()) & set(labels.select(PAIR).rows())
 
 

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import polars as pl
@@ -100,7 +101,7 @@ def test_a_person_sees_the_history_and_both_lists(
     assert "item-1, as of the end of 2026-03-03" in page
 
 
-def reports(home: Home) -> list[dict[str, str]]:
+def reports(home: Home) -> list[dict[str, Any]]:
     files = (home.landing / "feedback").glob(f"date=*/{LIVE_FILES}")
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
