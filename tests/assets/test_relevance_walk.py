@@ -24,7 +24,7 @@ from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
 RATERS, RATED = ("ann", "bob"), 20
-TIMES = 8
+TIMES = 20
 """So many times the requests of the tiny world, which alone has too few for monitoring to have bounds."""
 
 
