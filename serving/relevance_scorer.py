@@ -115,11 +115,15 @@ class RelevanceScorer:
         return cls(model, catalogue, cells, cell, model.threshold_of(frame["content_type"]), listed)
 
     def place(self, surface: Surface, subject: int | None, query: str | None) -> Traits | None:
-        """Return what a request is about: its subject item (catalogue row) or its query; None where it has neither."""
+        """Return what a request is about: its subject item (catalogue row) or its query.
+
+        None where it has neither, and where the catalogue knows no word of the query: nothing can then be irrelevant.
+        """
         if surface.carries is Carries.subject and subject is not None:
             return self.catalogue.items.take(np.array([subject]))
         if surface.carries is Carries.query and query is not None:
-            return self.catalogue.queries(pl.Series([query]))
+            words = self.catalogue.queries(pl.Series([query]))
+            return words if words.text.any() or words.confidence.any() else None
         return None
 
     def judge(self, surface: Surface, place: Traits, rows: Sequence[int]) -> Judged:

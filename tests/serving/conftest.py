@@ -10,14 +10,15 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.publication import Served
-from settings import Settings
+from settings import RelevanceSettings, Settings
 from tests.flow import Ran
 
 
 @pytest.fixture(scope="session")
 def client(ran: Ran) -> Iterator[TestClient]:
     """The service under the tiny world's newest day."""
-    with TestClient(create_app(Settings(home=ran.home.root)), base_url="http://127.0.0.1") as client:
+    settings = Settings(home=ran.home.root, relevance=RelevanceSettings(sample_share=0))  # the home is not written to
+    with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         yield client
 
 

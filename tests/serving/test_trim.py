@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -99,6 +100,12 @@ def test_a_home_feed_has_no_relevance_and_no_trim(served: Served, store: OnlineS
     assert {each.relevance for each in found.response.candidates} == {None}
 
 
+def test_a_query_without_a_known_word_trims_nothing(served: Served, store: OnlineStore, user: str) -> None:
+    found = asked(served, store, user, Arm.production, surface="search", query="0000")
+    assert found.judged is None
+    assert len(found.found) == K
+
+
 def test_every_candidate_beside_an_item_says_its_calibrated_relevance(
     client: TestClient, catalogue: pl.DataFrame
 ) -> None:
@@ -158,6 +165,8 @@ def test_a_sample_that_fails_in_an_unforeseen_way_is_counted_and_the_log_has_not
 
 def test_a_sampled_request_is_in_the_landing_zone_and_is_ingested(ran: Ran, tmp_path: Path) -> None:
     home = copy_of(ran.home, tmp_path / "home")
+    for of_another_test in (home.landing / "funnel_sample").glob("date=*"):
+        shutil.rmtree(of_another_test)
     settings = Settings(home=home.root, relevance=RelevanceSettings(sample_share=1.0))
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         answered = client.post("/candidates", json={"user_id": "u1", "surface": "search", "query": "rug", "k": K})
