@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from ml.relevance.pair_features import pair_features
 from serving.publication import Served
 from serving.relevance_scorer import RelevanceScorer
 from settings import Settings
@@ -47,7 +48,7 @@ def _table(served: Served, scorer: RelevanceScorer) -> Table:
         table.add_column(column, justify="right" if "e" in column[-2:] else "left")
     words = sorted({path.split(" > ")[-1].lower() for path in attributes.category_path if path})
     for surface in (Surface.related_pins, Surface.search):
-        places, verdicts = [], []
+        places, trims, verdicts = [], [], []
         for _ in range(REQUESTS):
             subject, query = int(random.integers(len(served.catalogue))), words[int(random.integers(len(words)))]
             rows = random.choice(len(served.catalogue.listed), CANDIDATES, replace=False).tolist()
@@ -57,11 +58,16 @@ def _table(served: Served, scorer: RelevanceScorer) -> Table:
             assert place is not None
             scorer.judge(surface, place, rows)
             places.append(described - begin)
-            verdicts.append(time.perf_counter() - described)
+            judged = time.perf_counter()
+            items = scorer.listed[np.array(rows)]
+            features = pair_features(place, scorer.catalogue.items.take(items))
+            scorer.model.trim.of_codes(features, scorer.cells[surface], scorer.cell[items])
+            trims.append(time.perf_counter() - judged)
+            verdicts.append(judged - described)
         for part, seconds in (
             ("place", places),
-            ("scores and verdicts", verdicts),
-            ("both", np.add(places, verdicts).tolist()),
+            ("trim alone: features and classifier", trims),
+            ("place, trim and the score for the auction", np.add(places, verdicts).tolist()),
         ):
             times = np.percentile(np.array(seconds) * 1e3, (50, 99, 100))
             table.add_row(surface.value, part, *(f"{each:.2f}" for each in times))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ml.relevance.relevance_model import RelevanceModel
 from warehouse.contracts import ARMS, CONTENT_TYPES
 from warehouse.surfaces import Carries, Surface
 
+REMEMBERED_QUERIES = 1000
 HOLDOUT_KEY = b"relevance holdout"
 
 
@@ -70,6 +72,7 @@ class RelevanceScorer:
         cells: surface -> the cells of calibration. cell: [catalogue rows] place of the item's cell in them.
         thresholds: [catalogue rows] of the trim.
         listed: [index rows] catalogue row.
+        about: what the words of a query say; the newest queries are remembered.
     """
 
     model: RelevanceModel
@@ -78,6 +81,7 @@ class RelevanceScorer:
     cell: NDArray[np.int64]
     thresholds: NDArray[np.float64]
     listed: NDArray[np.int64]
+    about: Callable[[str], Traits | None]
 
     @classmethod
     def load(
@@ -112,7 +116,13 @@ class RelevanceScorer:
         cells = {surface: cells_of(types.with_columns(surface=pl.lit(surface.value))).to_list() for surface in Surface}
         cell = frame["content_type"].rank("dense").fill_null(0).to_numpy().astype(np.int64)
         cell -= 0 if types["content_type"].has_nulls() else 1  # null, where there is one, sorts first
-        return cls(model, catalogue, cells, cell, model.threshold_of(frame["content_type"]), listed)
+
+        @lru_cache(REMEMBERED_QUERIES)
+        def about(query: str) -> Traits | None:
+            words = catalogue.queries(pl.Series([query]))
+            return words if words.text.any() or words.confidence.any() else None
+
+        return cls(model, catalogue, cells, cell, model.threshold_of(frame["content_type"]), listed, about)
 
     def place(self, surface: Surface, subject: int | None, query: str | None) -> Traits | None:
         """Return what a request is about: its subject item (catalogue row) or its query.
@@ -122,8 +132,7 @@ class RelevanceScorer:
         if surface.carries is Carries.subject and subject is not None:
             return self.catalogue.items.take(np.array([subject]))
         if surface.carries is Carries.query and query is not None:
-            words = self.catalogue.queries(pl.Series([query]))
-            return words if words.text.any() or words.confidence.any() else None
+            return self.about(query)
         return None
 
     def judge(self, surface: Surface, place: Traits, rows: Sequence[int]) -> Judged:

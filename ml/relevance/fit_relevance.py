@@ -27,8 +27,8 @@ LEAST_RELEVANT = 100
 """Relevant labels with which a content type gets a threshold of its own."""
 # Some thousand labels need no finer bins, and scikit-learn spends most of a weighted fit on them.
 COMMON = {"max_bins": 64, "min_samples_leaf": 40, "early_stopping": False, "random_state": 0}
-# Small, because each request waits for it.
-TRIM = HistGradientBoostingClassifier(learning_rate=0.2, max_iter=30, max_leaf_nodes=15, **COMMON)
+# Both are small, because each request waits for them.
+TRIM = HistGradientBoostingClassifier(learning_rate=0.25, max_iter=20, max_leaf_nodes=12, **COMMON)
 AUCTION = HistGradientBoostingRegressor(learning_rate=0.1, max_iter=60, max_leaf_nodes=8, **COMMON)
 
 
