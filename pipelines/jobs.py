@@ -63,6 +63,11 @@ REPORTS = (
     "context_report",
     "marketplace_report",
     "advertiser_recall_report",
+    "relevance_labels",
+    "funnel_sample",
+    "feedback",
+    "relevance_model",
+    "scored_candidates",
     "daily_recall",
     "labelling_queue",
     "rater_agreement",
@@ -70,8 +75,9 @@ REPORTS = (
     "relevance_monitoring",
     "relevance_report",
 )
-"""The assets of both that only measure, and the raters' queue. Nothing that is published depends on one, so a failed
-report stops no day."""
+"""The assets of both that only measure, and those of relevance. Nothing that is published waits for one: without a new
+relevance model the publication names the one before. So a failure stops no day, and is repeated alone; and a home from
+before relevance was measured runs these for its old days, and not the days as a whole."""
 
 
 class ErrorRetryPolicy(dg.RetryPolicy):
