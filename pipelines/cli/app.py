@@ -25,7 +25,7 @@ app = typer.Typer(
 app.add_typer(cli_import.app, name="import")
 exports = typer.Typer(help="Write predictions into a file.", no_args_is_help=True)
 app.add_typer(exports, name="export")
-relevance = typer.Typer(help="Show what raters judge.", no_args_is_help=True)
+relevance = typer.Typer(help="Show what raters judge, and how relevant the candidates are.", no_args_is_help=True)
 app.add_typer(relevance, name="relevance")
 console = Console()
 
