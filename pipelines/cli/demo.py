@@ -13,8 +13,8 @@ from pipelines.cli.errors import RunRefused
 from warehouse.landing import Landing
 from warehouse.world import AnotherEdition, WorldSettings, read_settings, write_world
 
-# The demo is meant to end within a quarter of an hour on two cores. It trains and asks less than the defaults, which are meant for real
-# logs; whatever the environment sets has precedence.
+# The demo is meant to end within a quarter of an hour on two cores. It trains and asks less than the defaults, which
+# are meant for real logs; whatever the environment sets has precedence.
 DEMO_SETTINGS = {
     "ADSEQ_TRAINING__BATCH_SIZE": "256",
     "ADSEQ_TRAINING__CORPUS_NEGATIVES": "1024",
