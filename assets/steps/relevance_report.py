@@ -13,7 +13,7 @@ from assets.common.workspace import Workspace
 from assets.steps.judge_candidates import judging_of
 from assets.steps.relevance_metrics import RelevanceReport, metrics_of_day, write_metrics
 from assets.steps.relevance_scrape import gap_picture
-from assets.steps.relevance_versions import relevance_version
+from assets.steps.relevance_versions import RELEVANCE_MEASURES, relevance_version
 from assets.steps.score_candidates import scored_on
 from assets.steps.train_relevance import FOLDS
 from warehouse.ad_status import runs
@@ -115,12 +115,12 @@ def measured_models(workspace: Workspace, day: date) -> tuple[pl.DataFrame, str]
     where the gate has refused the new one, the figures are those of the ``old`` one on the labels since.
     """
     tables = workspace.tables
-    days = [each for each in tables.days("relevance_measures", "day") if each <= day]
+    days = [each for each in tables.days(RELEVANCE_MEASURES, "day") if each <= day]
     if not days:
         return pl.DataFrame(), FOLDS
     version = relevance_version(workspace, days[-1])
     passed = version is not None and version.day == days[-1]
-    return tables.read("relevance_measures", {"day": days[-1]}), FOLDS if passed else "old"
+    return tables.read(RELEVANCE_MEASURES, {"day": days[-1]}), FOLDS if passed else "old"
 
 
 def model_rows(measures: pl.DataFrame, *, in_use: str) -> list[ReportRow]:

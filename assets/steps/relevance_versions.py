@@ -14,7 +14,7 @@ from assets.common.workspace import Workspace
 if TYPE_CHECKING:
     from ml.relevance.relevance_model import RelevanceModel
 
-RELEVANCE_VERSIONS = "relevance_versions"
+RELEVANCE_VERSIONS, RELEVANCE_MEASURES = "relevance_versions", "relevance_measures"
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,11 @@ class RelevanceVersion:
     Attributes:
         day: that has trained the model; the name of the version says it.
         trained_until: seconds since 1970 UTC; no label at or after it was learnt.
-        passed: whether the gate let the model in.
     """
 
     name: str
     day: date
     trained_until: float
-    passed: bool
-    reason: str
     directory: Path
 
 
@@ -47,9 +44,9 @@ def record_version(workspace: Workspace, day: date, *, trained_until: float, pas
 
 
 def record_none(workspace: Workspace, day: date) -> None:
-    """Record that a day has trained no model, so that no earlier attempt of the day counts."""
-    if workspace.tables.exists(RELEVANCE_VERSIONS):
-        workspace.tables.remove(RELEVANCE_VERSIONS, {"day": day})
+    """Record that a day has trained no model, so that no earlier attempt of the day counts, nor its measures."""
+    for table in (RELEVANCE_VERSIONS, RELEVANCE_MEASURES):
+        workspace.tables.remove(table, {"day": day})
 
 
 def relevance_version(workspace: Workspace, day: date) -> RelevanceVersion | None:
@@ -64,8 +61,6 @@ def relevance_version(workspace: Workspace, day: date) -> RelevanceVersion | Non
         name=newest["version"],
         day=newest["day"],
         trained_until=newest["trained_until"],
-        passed=newest["passed"],
-        reason=newest["reason"],
         directory=workspace.home.relevance / newest["day"].isoformat(),
     )
 

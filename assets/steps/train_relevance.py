@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from assets.common.workspace import Workspace
 from assets.steps.pair_catalogue import pair_catalogue
 from assets.steps.relevance_versions import (
+    RELEVANCE_MEASURES,
     RelevanceVersion,
     name_of,
     record_none,
@@ -23,7 +24,7 @@ from assets.steps.relevance_versions import (
 )
 from ml.relevance.nothing_to_tell import NothingToTell
 from warehouse.as_of import arrived_by
-from warehouse.contracts import CONTENT_TYPES, LandingTable
+from warehouse.contracts import LandingTable
 from warehouse.world import TrueRelevance, is_world
 
 if TYPE_CHECKING:
@@ -100,9 +101,8 @@ def labels_by(workspace: Workspace, day: date) -> pl.DataFrame:
     labels = arrived_by(workspace.tables, LandingTable.relevance_labels, day).drop("arrival_date").collect()
     if not is_world(workspace.landing.root):
         return labels.with_columns(true_relevance=pl.lit(None, pl.Float64))
-    known = labels.filter(pl.col("item_id").is_in(workspace.items_as_of(day)["item_id"].implode()))
-    truth = TrueRelevance.of(workspace.landing.root, day).of_candidates(known)
-    return known.with_columns(pl.Series("true_relevance", truth))
+    truth = TrueRelevance.of(workspace.landing.root, day).of_candidates(labels)
+    return labels.with_columns(pl.Series("true_relevance", truth))
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class _Training:
         known, unseen = self.judged.before(cutoff), self.judged.since(cutoff)
         if in_use is None and not len(known):  # all labels have one time, as of a crowd that dates by the day
             known, unseen = self.judged.split_by_place(MEASURED_SHARE)
-        if len(unseen) < LEAST_LABELS:
-            reason = f"{len(unseen)} labels since {in_use.name if in_use else 'the first'}: {LEAST_LABELS} can decide."
+        if in_use is not None and len(unseen) < LEAST_LABELS:
+            reason = f"{len(unseen)} labels since {in_use.name} was trained: the gate needs {LEAST_LABELS}."
             return RelevanceTraining(False, reason, len(self.judged), len(unseen))
         twin = self._fit(known, cutoff).model
         if old is None:
@@ -183,18 +183,14 @@ class _Training:
         return float(np.quantile(self.judged.seconds, 1 - MEASURED_SHARE))
 
     def _fit(self, judged: JudgedPairs, trained_until: float) -> FittedRelevance:
-        from ml.relevance.category_means import ContentWidths
         from ml.relevance.fit_relevance import fit_relevance
 
-        means = self.catalogue.categories
         return fit_relevance(
             judged,
             self.workspace.settings.relevance,
             version=name_of(self.day),
             trained_until=trained_until,
-            content_types=CONTENT_TYPES,
             text=self.catalogue.text,
-            widths=ContentWidths(means.graph.shape[1], means.given.shape[1]),
         )
 
     def _recorded(
@@ -240,7 +236,7 @@ class _Training:
                     output=scored(model, example),
                     libraries=RELEVANCE_LIBRARIES,
                 )
-        workspace.tables.write("relevance_measures", measures_frame(measured), {"day": self.day})
+        workspace.tables.write(RELEVANCE_MEASURES, measures_frame(measured), {"day": self.day})
         record_version(workspace, self.day, trained_until=end, passed=passed, reason=reason)
         return RelevanceTraining(
             passed,

@@ -5,6 +5,7 @@ The trim's model has learnt the labels that were given before the measured windo
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.comparison import VersionComparison
 from assets.steps.contextual_answers import ContextualAnswers
+from ml.relevance.nothing_to_tell import NothingToTell
 from warehouse.as_of import arrived_by
 from warehouse.contracts import CONTENT_TYPES, LandingTable
 
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
     from ml.relevance.relevance_model import RelevanceModel
     from ml.retrieval.lists import RankedLists
 
+logger = logging.getLogger(__name__)
+
 
 def trimmed_lists(workspace: Workspace, compared: VersionComparison, answers: ContextualAnswers) -> RankedLists | None:
     """Return the contextual model's lists without the items that the trim drops.
 
-    None where fewer labels than a relevance model needs were given before the window.
+    None where fewer labels than a relevance model needs were given before the window, or they tell no pairs apart.
     """
     from ml.evaluation.model_names import ModelName
     from ml.retrieval.lists import RankedLists
@@ -40,7 +44,11 @@ def trimmed_lists(workspace: Workspace, compared: VersionComparison, answers: Co
     if labels.height < workspace.settings.relevance.minimum_labels:
         return None
     catalogue = _catalogue(workspace, compared)
-    model = _model(workspace, compared, catalogue, labels)
+    try:
+        model = _model(workspace, compared, catalogue, labels)
+    except NothingToTell as error:
+        logger.warning("no arm with the relevance trim: %s", error)
+        return None
     lists = answers.lists[ModelName.contextual]
     request, place = (lists.items >= 0).nonzero()
     asked = answers.evaluation.requests.select("surface", "subject_item_id", "query")[request]
@@ -89,18 +97,14 @@ def _catalogue(workspace: Workspace, compared: VersionComparison) -> PairCatalog
 def _model(
     workspace: Workspace, compared: VersionComparison, catalogue: PairCatalogue, labels: pl.DataFrame
 ) -> RelevanceModel:
-    from ml.relevance.category_means import ContentWidths
     from ml.relevance.fit_relevance import fit_relevance
     from ml.relevance.judged_pairs import judged_pairs
 
     types = compared.period.items.select("item_id", "content_type")
-    basis = compared.comparison.asked.dataset.basis
     return fit_relevance(
         judged_pairs(labels.with_columns(true_relevance=pl.lit(None, pl.Float64)), catalogue, types),
         workspace.settings.relevance,
         version="trimmed arm",
         trained_until=compared.comparison.cutoff,
-        content_types=CONTENT_TYPES,
         text=catalogue.text,
-        widths=ContentWidths(basis.graph_width, basis.given_width),
     ).model

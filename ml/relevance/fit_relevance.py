@@ -14,7 +14,6 @@ from threadpoolctl import threadpool_limits
 
 from ml.features.text import TextBasis
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration
-from ml.relevance.category_means import ContentWidths
 from ml.relevance.judged_pairs import JudgedPairs
 from ml.relevance.model_report import Verdicts
 from ml.relevance.nothing_to_tell import NothingToTell
@@ -46,9 +45,7 @@ def fit_relevance(
     *,
     version: str,
     trained_until: float,
-    content_types: tuple[str, ...],
     text: TextBasis,
-    widths: ContentWidths,
 ) -> FittedRelevance:
     """Fit both models to labels.
 
@@ -73,9 +70,7 @@ def fit_relevance(
         trim=trim.trained(calibration),
         auction=auction.trained(auction.calibration(judged, settings)),
         thresholds=_thresholds(judged, trimmed, relevant > 0, settings.trim_keeps),
-        content_types=content_types,
         text=text,
-        widths=widths,
     )
     return FittedRelevance(model, _unseen(trim, auction, judged, settings))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from ml.features.text import TextBasis
 from ml.file_integrity import Unreadable, first_line, sha256_of
 from ml.models.artifact import replacing
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration, CellCurve, Curve, cells_of
-from ml.relevance.category_means import ContentWidths
 from ml.relevance.pair_features import FEATURE_NAMES
 
 Values = NDArray[np.float64]
@@ -75,8 +74,7 @@ class RelevanceModel:
         version: its name. trained_until: seconds since 1970 UTC; no label at or after it was learnt.
         relevant_label: the lowest label of a relevant pair.
         thresholds: content type -> trim score below which a candidate is trimmed; ``unknown`` holds for all others.
-        content_types: the content types that have a code among the features.
-        text: the space of titles and queries. widths: of the item content's parts.
+        text: the space of titles and queries.
     """
 
     version: str
@@ -85,9 +83,7 @@ class RelevanceModel:
     trim: Trees
     auction: Trees
     thresholds: Mapping[str, float]
-    content_types: tuple[str, ...]
     text: TextBasis
-    widths: ContentWidths
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -119,8 +115,6 @@ class RelevanceModel:
                 "relevant_label": self.relevant_label,
                 "features": FEATURE_NAMES,
                 "thresholds": dict(self.thresholds),
-                "content_types": self.content_types,
-                "widths": asdict(self.widths),
                 "trim": _described(self.trim),
                 "auction": _described(self.auction),
             }
@@ -151,9 +145,7 @@ class RelevanceModel:
                 trim=_trees(directory / TRIM_TREES, description["trim"]),
                 auction=_trees(directory / AUCTION_TREES, description["auction"]),
                 thresholds=description["thresholds"],
-                content_types=tuple(description["content_types"]),
                 text=TextBasis.from_frame(pl.read_parquet(directory / TEXT, glob=False)),
-                widths=ContentWidths(**description["widths"]),
             )
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise Unreadable(

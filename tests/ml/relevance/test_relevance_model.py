@@ -11,7 +11,6 @@ import pytest
 
 from ml.features.text import TextBasis
 from ml.file_integrity import Unreadable
-from ml.relevance.category_means import ContentWidths
 from ml.relevance.fit_relevance import FittedRelevance, fit_relevance
 from ml.relevance.judged_pairs import JudgedPairs
 from ml.relevance.model_report import mean_ndcg, measure_model, measure_verdicts
@@ -66,9 +65,7 @@ def fit(labels: JudgedPairs, version: str = "relevance-2026-01-01", until: float
         SETTINGS,
         version=version,
         trained_until=until,
-        content_types=("shopping", "video"),
         text=TextBasis.of(pl.Series(["Lamp", "Wok"]), 2, 0),
-        widths=ContentWidths(2, 2),
     )
 
 
@@ -128,7 +125,7 @@ def test_a_model_comes_back_from_disk_as_it_was(model: RelevanceModel, tmp_path:
     before, after = model.scores(pairs.features, cells), again.scores(pairs.features, cells)
     np.testing.assert_array_equal(before.trim, after.trim)
     np.testing.assert_array_equal(before.relevance, after.relevance)
-    assert (again.version, again.thresholds, again.widths) == (model.version, model.thresholds, model.widths)
+    assert (again.version, again.thresholds) == (model.version, model.thresholds)
     np.testing.assert_array_equal(
         again.threshold_of(pl.Series(["video", "poster", None]))[1:], model.thresholds["unknown"]
     )
