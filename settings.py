@@ -304,7 +304,7 @@ class SweepSettings(Group):
 class InferenceSettings(Group):
     """Encoding users and items."""
 
-    batch_tokens: int = Field(32_768, ge=1, description="Padded positions a batch (bounds memory).")
+    batch_tokens: int = Field(32_768, ge=1, description="Events a batch (bounds memory).")
     bfloat16: bool = Field(False, description="Encode users in bfloat16 autocast (cosine >= 0.9999 to float32).")
     compaction_days: int = Field(
         30,

@@ -1,54 +1,46 @@
-"""How many sequences a second does training take, against the same model with every sequence padded?
+"""How many pairs a second does training take, and how much of a step are the matrix products, the limit of any step?
 
-A *sequence* is one encoded history (a user at a cut-off), a *pair* one (history, positive) row of the loss. A batch
-encodes a user once however many positives they have, so a fit takes more pairs a second than sequences. The comparison
-with padding uses batches of 512 distinct users of the world with one positive each: sequences and pairs are one there.
+A *pair* is one (history, positive) row of the loss, a *sequence* one encoded history (a user at a cut-off). A batch
+encodes a user once however many positives they have, so a fit takes more pairs a second than sequences.
 """
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
+from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.padding import pad_chunks
 from benchmarks.report import Table, at_least, at_most
 from benchmarks.world import POSITIONS, World
-from ml.examples.pairs import Examples
-from ml.examples.period import Prepared
-from ml.features.cross_fit import uncrossed
 from ml.models.item_model import ItemBatch, TwoTower
-from ml.training.fit import fit, training_loss
+from ml.training.fit import fit, optimizer_of, training_loss
 from ml.training.item_task import ItemTask
-from ml.training.sampling import ENCODER_TOKENS, SampledBatch
+from ml.training.sampling import SampledBatch
 
 WARM_UP_STEPS = 2
+STEPS = 20
 FIT_EXAMPLES = 20_000
-TOLERANCE = 1e-4
+MATRIX_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm")
 
 
 @dataclass(frozen=True)
 class TrainingSpeed:
     """Rates a second, in one run."""
 
-    trimmed: float  # sequences, waiting for data included
-    padded: float  # sequences, the same waiting included
-    step_seconds: float  # median of a trimmed step
+    step_seconds: float  # median
     batch_rows: float  # mean
+    products_share: float  # of the time of a step
     fit_pairs: float
     fit_sequences: float
     fit_waiting_share: float
     fit_length: float  # mean events of a sequence of the fit
-
-    @property
-    def ratio(self) -> float:
-        return self.trimmed / self.padded
 
 
 @dataclass
@@ -59,10 +51,7 @@ class Stepper:
     task: ItemTask
 
     def __post_init__(self) -> None:
-        training = self.task.settings.training
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        self.optimizer = optimizer_of(self.network, self.task.settings.training)
 
     def step(self, batch: SampledBatch[ItemBatch]) -> float:
         """Take one step, and return its seconds."""
@@ -83,73 +72,26 @@ def run(world: World, console: Console) -> tuple[TrainingSpeed, Table]:
 
 
 def measure(world: World) -> TrainingSpeed:
-    """Alternate trimmed and padded steps on the same batches, then run a real fit."""
-    task = distinct_users(world)
-    batches, network = task.batches(), task.network()
-    trimmed = Stepper(network, task)
-    padded = Stepper(copy.deepcopy(network), task)
-    waiting: list[float] = []
-    steps: list[float] = []
-    padded_steps: list[float] = []
-    rows: list[int] = []
-    source = iter(batches)
-    for _ in range(len(batches)):
-        started = time.perf_counter()
-        batch = next(source)
-        waiting.append(time.perf_counter() - started)
-        wide = replace(batch, chunks=pad_chunks(batch.chunks, POSITIONS, ENCODER_TOKENS))
-        if not steps:
-            check_same_states(network, batch, wide)
-        steps.append(trimmed.step(batch))
-        padded_steps.append(padded.step(wide))
-        rows.append(len(batch.weight))
-    timed = slice(WARM_UP_STEPS, None)
-    taken = sum(rows[timed])
+    """Time steps, look into them, then run a real fit."""
+    task = ItemTask.of(world.period, world.prepared, world.settings)
+    stepper = Stepper(task.network(), task)
+    batches = list(islice(task.batches(), WARM_UP_STEPS + STEPS))
+    seconds = [stepper.step(batch) for batch in batches][WARM_UP_STEPS:]
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for batch in batches[WARM_UP_STEPS:]:
+            stepper.step(batch)
+    operations = profiled.key_averages()
+    products = sum(each.self_cpu_time_total for each in operations if each.key in MATRIX_PRODUCTS)
     pairs, sequences_a_pair, waiting_share, length = real_fit(world)
     return TrainingSpeed(
-        trimmed=taken / (sum(steps[timed]) + sum(waiting[timed])),
-        padded=taken / (sum(padded_steps[timed]) + sum(waiting[timed])),
-        step_seconds=float(np.median(steps[timed])),
-        batch_rows=taken / len(rows[timed]),
+        step_seconds=float(np.median(seconds)),
+        batch_rows=float(np.mean([len(batch.weight) for batch in batches[WARM_UP_STEPS:]])),
+        products_share=products / sum(each.self_cpu_time_total for each in operations),
         fit_pairs=pairs,
         fit_sequences=pairs * sequences_a_pair,
         fit_waiting_share=waiting_share,
         fit_length=length,
     )
-
-
-def distinct_users(world: World) -> ItemTask:
-    """Return a task of every user at the end of the log with one positive.
-
-    The task has batches of 512 distinct sequences of the world's lengths. The positive is drawn: the choice of the item
-    changes no shape.
-    """
-    dataset = world.prepared.dataset
-    users = np.arange(dataset.log.users)
-    items = np.random.default_rng(0).choice(world.prepared.examples.item, len(users))
-    examples = Examples(
-        cutoff=np.full(len(users), world.period.end),
-        user=users,
-        history_end=dataset.log.offsets[1:],
-        item=items,
-        weight=np.ones(len(users), np.float32),
-        name=np.ones(len(users), np.int64),
-    )
-    prepared = Prepared(dataset, examples, items, uncrossed(dataset.features, dataset.log.users))
-    return ItemTask.of(world.period, prepared, world.settings)
-
-
-@torch.inference_mode()
-def check_same_states(network: TwoTower, batch: SampledBatch[ItemBatch], wide: SampledBatch[ItemBatch]) -> None:
-    """Check that the padded peer is the same model.
-
-    Raises: AssertionError: the states of the peers differ.
-    """
-    network.eval()
-    trimmed, padded = (torch.cat([network.encoder(chunk) for chunk in each.chunks]) for each in (batch, wide))
-    difference = float((trimmed - padded).abs().max())
-    assert difference < TOLERANCE, f"padding changes the states by {difference}: the comparison is void"
-    network.train()
 
 
 def real_fit(world: World) -> tuple[float, float, float, float]:
@@ -175,23 +117,19 @@ def table_of(speed: TrainingSpeed, world: World) -> Table:
         f"Training, batches of {world.settings.training.batch_size}, width {model.width}, {model.layers} layers",
         ("what", "measured", "target"),
         (
-            ("trimmed, sequences/s", f"{speed.trimmed:,.0f}", ""),
-            (f"the same model padded to {POSITIONS}, sequences/s", f"{speed.padded:,.0f}", ""),
-            ("trimmed against padded", f"{speed.ratio:.2f} ×", at_least(speed.ratio, 2.5, " ×")),
-            ("one trimmed step", f"{speed.step_seconds * 1000:.0f} ms", ""),
-            ("a real fit, pairs/s", f"{speed.fit_pairs:,.0f}", ""),
+            ("a real fit, pairs/s", f"{speed.fit_pairs:,.0f}", at_least(speed.fit_pairs, 2500)),
             ("a real fit, encoded sequences/s", f"{speed.fit_sequences:,.0f}", ""),
             (
                 "a real fit, share of time waiting for data",
                 f"{speed.fit_waiting_share:.1%}",
                 at_most(speed.fit_waiting_share * 100, 5, " %"),
             ),
+            ("one step", f"{speed.step_seconds * 1000:.0f} ms", ""),
+            ("matrix products, of a step", f"{speed.products_share:.0%}", ""),
         ),
         (
-            f"Trimmed and padded steps alternate on the same {speed.batch_rows:.0f} distinct users a batch "
-            f"({world.lengths()}), {world.settings.training.corpus_negatives:,} corpus negatives; making the batch is "
-            "in both times.",
-            "The real fit (Lightning, the world's own examples) encodes a user once for all of their positives, and "
-            f"users who convert have longer histories: mean length {speed.fit_length:.1f}.",
+            f"{torch.get_num_threads()} threads. A step has {speed.batch_rows:.0f} pairs and "
+            f"{world.settings.training.corpus_negatives:,} corpus negatives; the mean length of the encoded sequences "
+            f"is {speed.fit_length:.1f}, without padding.",
         ),
     )

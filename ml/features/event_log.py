@@ -1,4 +1,4 @@
-"""Users' events as flat values plus offsets, and the padded batches that the encoder reads.
+"""Users' events as flat values plus offsets, and the packed sequences that the encoder reads.
 
 The history of a training example is a slice of the log, never a copy, so further cut-offs copy no events.
 """
@@ -16,7 +16,6 @@ from ml.features.hashing import hash_column, known_advertisers
 from settings import ONSITE_EVENTS
 
 UNKNOWN_NAME = 0
-SPREAD = 1.5  # narrower wastes less padding, but each batch has a fixed cost
 GAP_BUCKETS = 26  # log2 of minutes up to about 32 years; 0 = no earlier event in the sequence
 
 
@@ -217,69 +216,50 @@ def within_lookback(log: EventLog, users: NDArray[np.int64], slices: Slices, sin
 
 
 @dataclass(frozen=True)
-class PaddedEvents:
-    """A left-aligned padded batch: position 0 is the oldest event, padding follows the newest."""
+class PackedEvents:
+    """Sequences one behind the other, without padding; the oldest event of each comes first."""
 
-    item: NDArray[np.int64]  # [batch, positions] catalogue row, -1 = none
-    name: NDArray[np.int64]  # [batch, positions]
-    advertiser: NDArray[np.int64]  # [batch, positions, hashes]
-    gap: NDArray[np.int64]  # [batch, positions] log-bucketed time since the event before
-    recency: NDArray[np.int64]  # [batch, positions] 0 = newest
-    valid: NDArray[np.bool_]  # [batch, positions]
+    item: NDArray[np.int64]  # [events] catalogue row, -1 = none
+    name: NDArray[np.int64]  # [events]
+    advertiser: NDArray[np.int64]  # [events, hashes]
+    gap: NDArray[np.int64]  # [events] log-bucketed time since the event before
+    recency: NDArray[np.int64]  # [events] 0 = newest
+    lengths: NDArray[np.int64]  # [sequences] events of each, 0 for an empty one
 
 
-def pad(log: EventLog, slices: Slices) -> PaddedEvents:
-    """Gather sequences into one padded batch, as wide as the longest sequence (at least one position).
+def pack(log: EventLog, slices: Slices) -> PackedEvents:
+    """Gather sequences, one behind the other.
 
-    >>> batch = pad(_drawn_log(), Slices(start=np.array([0, 3]), end=np.array([3, 5])))
-    >>> batch.item.tolist(), batch.recency.tolist()
-    ([[7, 8, 9], [7, 8, -1]], [[2, 1, 0], [1, 0, 0]])
+    >>> packed = pack(_drawn_log(), Slices(start=np.array([0, 3]), end=np.array([3, 5])))
+    >>> packed.item.tolist(), packed.recency.tolist(), packed.lengths.tolist()
+    ([7, 8, 9, 7, 8], [2, 1, 0, 1, 0], [3, 2])
     """
     lengths = slices.lengths
-    position = np.arange(max(1, int(lengths.max(initial=1))))
-    valid = position < lengths[:, None]
-    flat = np.where(valid, slices.start[:, None] + position, 0)
-    if not log.events:
-        return _no_events(valid, log.advertiser.shape[1])
+    ends = np.cumsum(lengths)
+    flat = np.arange(ends[-1] if len(ends) else 0)
+    recency = np.repeat(ends, lengths) - 1 - flat
+    flat = flat + np.repeat(slices.start - (ends - lengths), lengths)
     seconds = log.seconds[flat]
-    minutes = np.maximum(np.diff(seconds, axis=1, prepend=seconds[:, :1]), 0) / 60
+    minutes = np.maximum(np.diff(seconds, prepend=seconds[:1]), 0) / 60
     gap = np.minimum(1 + np.log2(1 + minutes).astype(np.int64), GAP_BUCKETS - 1)
-    gap[:, 0] = 0
-    return PaddedEvents(
-        item=np.where(valid, log.item[flat], -1),
-        name=np.where(valid, log.name[flat], 0),
-        advertiser=np.where(valid[:, :, None], log.advertiser[flat], 0),
-        gap=np.where(valid, gap, 0),
-        recency=np.where(valid, lengths[:, None] - 1 - position, 0),
-        valid=valid,
-    )
+    gap[(ends - lengths)[lengths > 0]] = 0
+    return PackedEvents(log.item[flat], log.name[flat], log.advertiser[flat], gap, recency, lengths)
 
 
-def _no_events(valid: NDArray[np.bool_], hashes: int) -> PaddedEvents:
-    zeros = np.zeros(valid.shape, np.int64)
-    return PaddedEvents(zeros - 1, zeros, np.zeros((*valid.shape, hashes), np.int64), zeros, zeros, valid)
+def batches_by_length(lengths: NDArray[np.int64], events: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows in order of length, in batches of at most ``events`` events, or of one row.
 
+    An empty sequence counts as one event, so that a batch is bounded.
 
-def length_buckets(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows in order of length, in batches of sequences of similar length.
-
-    A batch holds at most ``tokens`` padded positions (or one row), and no sequence that is more than ``SPREAD`` times
-    as long as the batch's shortest one. The cost of such batches grows with the number of events, not with rows x the
-    longest sequence.
-
-    >>> [rows.tolist() for rows in length_buckets(np.array([2, 9, 3, 2]), tokens=9)]  # 3 rows x 3 positions, 1 x 9
+    >>> [rows.tolist() for rows in batches_by_length(np.array([2, 9, 3, 2]), events=9)]
     [[0, 3, 2], [1]]
     """
     order = np.argsort(lengths, kind="stable")
+    ends = np.cumsum(np.maximum(lengths[order], 1))
     begin = 0
     while begin < len(order):
-        shortest = max(1, int(lengths[order[begin]]))
-        rows = order[begin : begin + max(1, tokens // shortest)]
-        # Lengths ascend, so the widest of the first n rows is the last one: their padded size is n x its length.
-        padded = np.arange(1, len(rows) + 1) * np.maximum(lengths[rows], 1)
-        fitting = int(np.searchsorted(padded, tokens, side="right"))
-        alike = int(np.searchsorted(lengths[rows], SPREAD * shortest, side="right"))
-        stop = begin + max(1, min(fitting, alike))
+        before = ends[begin - 1] if begin else 0
+        stop = max(begin + 1, int(np.searchsorted(ends, before + events, side="right")))
         yield order[begin:stop]
         begin = stop
 

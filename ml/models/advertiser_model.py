@@ -26,7 +26,6 @@ from torch.nn import functional
 from ml.features.advertisers import PRICE_COLUMNS, Profiles
 from ml.models.blocks import (
     DEMOGRAPHIC_BUCKETS,
-    HistoryMemory,
     RetrievalNetwork,
     Standardise,
     bag,
@@ -36,7 +35,15 @@ from ml.models.blocks import (
     random_directions,
     zero_linear,
 )
-from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings
+from ml.models.encoders import (
+    ENCODERS,
+    Encoded,
+    EventBatch,
+    HistoryMemory,
+    ModelShape,
+    Sequences,
+    SharedEmbeddings,
+)
 from settings import FeatureSettings, ModelSettings
 
 
@@ -92,8 +99,9 @@ class AdvertiserStateEncoder(nn.Module):
         self.directions, self.memory = directions, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
-        encoded: Encoded = self.sequence(events)
-        remembered = self.memory(encoded.hidden, events.valid, self.directions(events.advertiser))
+        sequences = Sequences.of(events)
+        encoded: Encoded = self.sequence(events, sequences)
+        remembered = self.memory(encoded.hidden, events.item, sequences, self.directions(events.advertiser))
         return torch.cat([encoded.summary, remembered], dim=1)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ml.examples.context import Context
 from ml.features.advertisers import Profiles
-from ml.features.event_log import EventLog, Slices, length_buckets, pad
+from ml.features.event_log import EventLog, Slices, batches_by_length, pack
 from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors, to_device
@@ -41,13 +41,13 @@ def encode_states(
 ) -> NDArray[np.float32]:
     """Encode sequences to states [sequences, state_width], in the order of ``slices``.
 
-    The batches are sorted by length and trimmed.
+    The batches are in order of length.
     """
     network.eval()
     device = network.log_temperature.device
     states = np.zeros((len(slices), network.state_width), np.float32)
-    for rows in length_buckets(slices.lengths, settings.batch_tokens):
-        events = to_device(catalogue.events(pad(log, slices.take(rows))), device)
+    for rows in batches_by_length(slices.lengths, settings.batch_tokens):
+        events = to_device(catalogue.events(pack(log, slices.take(rows))), device)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16):
             encoded = network.encoder(events)
         states[rows] = encoded.float().cpu().numpy()

@@ -1,6 +1,6 @@
 """From events to a summary: the embeddings that both towers share, and the sequence encoders.
 
-Shapes: B sequences, L positions, W width.
+Shapes: B sequences, E events of all of them, U distinct items, W width.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ml.features.content import ContentBasis
 from ml.features.event_log import GAP_BUCKETS
-from ml.models.blocks import bag, draw_hash_embedding
+from ml.models.blocks import Dropout, bag, draw_hash_embedding
 from settings import FeatureSettings, ModelSettings, UserEncoder
 
 EVENT_NAME_CODES = 32
@@ -49,16 +49,61 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Tensors of padded events; the item's own features are gathered in before the tower sees them."""
+    """Sequences one behind the other, without padding; the features of each distinct item stand in the batch once.
 
-    content: Tensor  # [B, L, content]
-    category: Tensor  # [B, L, CATEGORY_LEVELS]
-    price: Tensor  # [B, L, 2]
-    advertiser: Tensor  # [B, L, hashes]
-    name: Tensor  # [B, L]
-    gap: Tensor  # [B, L]
-    recency: Tensor  # [B, L]
-    valid: Tensor  # [B, L] bool
+    Two events have the same distinct item if they agree in item, content and advertiser. The sequences of one length
+    should stand together: attention takes neighbours of one length in one step.
+    """
+
+    content: Tensor  # [U, content]
+    category: Tensor  # [U, CATEGORY_LEVELS]
+    price: Tensor  # [U, 2]
+    advertiser: Tensor  # [U, hashes]
+    item: Tensor  # [E] the distinct item of each event
+    name: Tensor  # [E]
+    gap: Tensor  # [E]
+    recency: Tensor  # [E]
+    lengths: Tensor  # [B] events of each sequence, in the order of the sequences
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Where the sequences of a batch begin and end, on the device of the batch."""
+
+    lengths: Tensor  # [B]
+    begins: Tensor  # [B]
+    runs: list[tuple[int, int]]  # (sequences, length) of neighbours of one length, in order
+
+    @classmethod
+    def of(cls, events: EventBatch) -> Sequences:
+        """Return the sequences of a batch."""
+        lengths, counts = torch.unique_consecutive(events.lengths, return_counts=True)
+        runs = list(zip(counts.tolist(), lengths.tolist(), strict=True))
+        return cls(events.lengths, events.lengths.cumsum(0) - events.lengths, runs)
+
+    def sum(self, values: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """Sum the rows of ``values`` [N, D] that the events name, weighted: [E], [E] -> [B, D]; zero without events."""
+        return functional.embedding_bag(rows, values, self.begins, mode="sum", per_sample_weights=weights)
+
+    def mean(self, hidden: Tensor) -> Tensor:
+        """Return the mean over each sequence's events: [E, W] -> [B, W]; zero without events."""
+        return functional.embedding_bag(self._events(hidden), hidden, self.begins, mode="mean")
+
+    def maximum(self, hidden: Tensor) -> Tensor:
+        """Return the maximum over each sequence's events: [E, W] -> [B, W]; zero without events."""
+        return functional.embedding_bag(self._events(hidden), hidden, self.begins, mode="max")
+
+    def newest(self, hidden: Tensor, count: int) -> Tensor:
+        """Return each sequence's last ``count`` events, newest first: [E, W] -> [B, count, W]; zero where none is."""
+        place = self.lengths[:, None] - 1 - torch.arange(count, device=hidden.device)
+        there = place >= 0
+        if not len(hidden):
+            return hidden.new_zeros(*there.shape, hidden.shape[1])
+        return hidden[torch.where(there, self.begins[:, None] + place, 0)] * there[:, :, None]
+
+    @staticmethod
+    def _events(hidden: Tensor) -> Tensor:
+        return torch.arange(len(hidden), device=hidden.device)
 
 
 class SharedEmbeddings(nn.Module):
@@ -105,10 +150,10 @@ class EventEmbedding(nn.Module):
         nn.init.normal_(self.name.weight, std=0.02)
 
     def forward(self, events: EventBatch) -> Tensor:
-        """Return the event embeddings [B, L, W]."""
-        total = self.dense(torch.cat([events.content, events.price], dim=-1))
-        total = total + self.shared.categories(events.category) + self.shared.advertisers(events.advertiser)
-        return total + self.name(events.name)
+        """Return the event embeddings [E, W]."""
+        items = self.dense(torch.cat([events.content, events.price], dim=-1))
+        items = items + self.shared.categories(events.category) + self.shared.advertisers(events.advertiser)
+        return functional.embedding(events.item, items) + self.name(events.name)
 
 
 class OrderEmbedding(nn.Module):
@@ -122,7 +167,7 @@ class OrderEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
 
     def forward(self, events: EventBatch) -> Tensor:
-        """Return the order embeddings [B, L, W]."""
+        """Return the order embeddings [E, W]."""
         return self.gap(events.gap) + self.recency(events.recency)
 
 
@@ -143,25 +188,30 @@ class TransformerBlock(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the hidden states after the block: [B, L, W], mask [B, 1, 1, L] True where attended -> [B, L, W]."""
-        batch, length, width = hidden.shape
-        packed = self.query_key_value(self.attention_norm(hidden)).view(
-            batch, length, 3, self.heads, width // self.heads
-        )
-        query, key, value = packed.permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        hidden = hidden + self.dropout(self.project(attended.transpose(1, 2).reshape(batch, length, width)))
+    def forward(self, hidden: Tensor, runs: list[tuple[int, int]]) -> Tensor:
+        """Return the hidden states after the block: [E, W] -> [E, W]; ``runs`` are those of ``Sequences``."""
+        packed = self.query_key_value(self.attention_norm(hidden))
+        parts = torch.split(packed, [sequences * length for sequences, length in runs])
+        attended = torch.cat([self._attend(part, *run) for part, run in zip(parts, runs, strict=True)])
+        hidden = hidden + self.dropout(self.project(attended))
         return hidden + self.dropout(self.feed_forward(hidden))
+
+    def _attend(self, packed: Tensor, sequences: int, length: int) -> Tensor:
+        """Attend within each of the sequences of one length: [sequences * length, 3 W] -> [sequences * length, W]."""
+        if not length:
+            return packed[:, : packed.shape[1] // 3]
+        query, key, value = packed.view(sequences, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        return attended.transpose(1, 2).reshape(sequences * length, -1)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded sequence."""
+    """Encoded sequences."""
 
-    hidden: Tensor  # [B, L, W] one vector an event
+    hidden: Tensor  # [E, W] one vector an event
     summary: Tensor  # [B, W] zero for a user without events
 
 
@@ -173,33 +223,16 @@ class TransformerEncoder(nn.Module):
         self.embed = EventEmbedding(shape, settings, shared)
         self.order = OrderEmbedding(shape, settings)
         self.embedding_norm = nn.LayerNorm(settings.width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.blocks = nn.ModuleList(TransformerBlock(settings) for _ in range(settings.layers))
         self.normalise = nn.LayerNorm(settings.width)
 
-    def forward(self, events: EventBatch) -> Encoded:
+    def forward(self, events: EventBatch, sequences: Sequences) -> Encoded:
         hidden = self.dropout(self.embedding_norm(self.embed(events) + self.order(events)))
-        # Rows of one length need no mask; an empty row attends to its own padding and is zeroed by the pooling.
-        mask = (
-            None if bool(events.valid.all()) else (events.valid | ~events.valid.any(1, keepdim=True))[:, None, None, :]
-        )
         for block in self.blocks:
-            hidden = block(hidden, mask)
+            hidden = block(hidden, sequences.runs)
         hidden = self.normalise(hidden)
-        last = newest(hidden, events.valid, 1)[:, 0]
-        return Encoded(hidden, last + masked_mean(hidden, events.valid))
-
-
-def masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
-    weight = valid.to(hidden.dtype)[:, :, None]
-    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-def masked_maximum(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Return the maximum over valid positions: [B, L, W], [B, L] -> [B, W]; zero where none is valid."""
-    largest = hidden.masked_fill(~valid[:, :, None], -torch.inf).amax(1)
-    return largest.masked_fill(~valid.any(1, keepdim=True), 0.0)
+        return Encoded(hidden, sequences.newest(hidden, 1)[:, 0] + sequences.mean(hidden))
 
 
 class PoolingEncoder(nn.Module, ABC):
@@ -212,44 +245,51 @@ class PoolingEncoder(nn.Module, ABC):
         self.perceptron = nn.Sequential(
             nn.Linear(settings.width, 4 * settings.width),
             nn.GELU(),
-            nn.Dropout(settings.dropout),
+            Dropout(settings.dropout),
             nn.Linear(4 * settings.width, settings.width),
         )
 
     @abstractmethod
-    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Pool [B, L, W] over the positions that ``valid`` [B, L] marks: [B, W], zero where there is none."""
+    def pool(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+        """Pool the events of each sequence: [E, W] -> [B, W], zero where there is none."""
 
-    def forward(self, events: EventBatch) -> Encoded:
+    def forward(self, events: EventBatch, sequences: Sequences) -> Encoded:
         hidden = self.embedding_norm(self.embed(events))
-        pooled = self.pool(hidden, events.valid)
-        return Encoded(hidden, (pooled + self.perceptron(pooled)) * events.valid.any(1, keepdim=True))
+        pooled = self.pool(hidden, sequences)
+        return Encoded(hidden, (pooled + self.perceptron(pooled)) * (sequences.lengths > 0)[:, None])
 
 
 class MeanPooling(PoolingEncoder):
     """The baseline of the post that README.md names: the mean of the event embeddings."""
 
-    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Return the mean over valid positions."""
-        return masked_mean(hidden, valid)
+    def pool(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+        """Return the mean over the events."""
+        return sequences.mean(hidden)
 
 
 class MaximumPooling(PoolingEncoder):
     """The largest value of each dimension over the events: whether the user did something, not how often."""
 
-    def pool(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Return the maximum over valid positions."""
-        return masked_maximum(hidden, valid)
+    def pool(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+        """Return the maximum over the events."""
+        return sequences.maximum(hidden)
 
 
-def newest(hidden: Tensor, valid: Tensor, count: int) -> Tensor:
-    """Return the last ``count`` valid positions, newest first: [B, L, W], [B, L] -> [B, count, W].
+class HistoryMemory(nn.Module):
+    """The mean of the traits of the items in the history, each event weighted by a score of its encoding."""
 
-    The vector is zero where there is no such position. Valid positions stand before padding.
-    """
-    position = valid.sum(1, keepdim=True) - 1 - torch.arange(count, device=valid.device)
-    found = hidden.gather(1, position.clamp_min(0)[:, :, None].expand(-1, -1, hidden.shape[2]))
-    return found * (position >= 0)[:, :, None]
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.score = nn.Linear(settings.width, 1)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, hidden: Tensor, item: Tensor, sequences: Sequences, traits: Tensor) -> Tensor:
+        """Return the memory: hidden [E, W], item [E], traits of the distinct items [U, T] -> [B, T]; zero if empty."""
+        score = self.score(hidden).squeeze(-1).to(traits.dtype)
+        largest = torch.segment_reduce(score.detach(), "max", lengths=sequences.lengths)
+        weight = (score - largest.repeat_interleave(sequences.lengths)).exp()
+        total = torch.segment_reduce(weight, "sum", lengths=sequences.lengths)
+        return sequences.sum(traits, item, weight) / total.clamp_min(1e-6)[:, None]
 
 
 ENCODERS: dict[UserEncoder, Callable[[ModelShape, ModelSettings, SharedEmbeddings], nn.Module]] = {

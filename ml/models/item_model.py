@@ -9,7 +9,7 @@ user's side the traits of the items in the history and of the subject, on the it
 product of two memory parts is a neighbourhood score, the strong baseline on sparse data, inside the one inner product.
 The head sets the weight of each part for a query.
 
-Shapes: B queries, L positions, N items, W width, T traits.
+Shapes: B queries, N items, W width, T traits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from ml.models.blocks import (
     DEMOGRAPHIC_BUCKETS,
-    HistoryMemory,
     RetrievalNetwork,
     Standardise,
     bag,
@@ -32,7 +31,15 @@ from ml.models.blocks import (
     random_directions,
     zero_linear,
 )
-from ml.models.encoders import ENCODERS, Encoded, EventBatch, ModelShape, SharedEmbeddings, newest
+from ml.models.encoders import (
+    ENCODERS,
+    Encoded,
+    EventBatch,
+    HistoryMemory,
+    ModelShape,
+    Sequences,
+    SharedEmbeddings,
+)
 from settings import FeatureSettings, Fusion, ModelSettings
 
 
@@ -130,10 +137,12 @@ class StateEncoder(nn.Module):
         self.traits, self.memory = traits, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
-        encoded: Encoded = self.sequence(events)
+        sequences = Sequences.of(events)
+        encoded: Encoded = self.sequence(events, sequences)
         traits = self.traits(events.content, events.category, events.advertiser)
-        kept = newest(encoded.hidden, events.valid, self.layout.events).flatten(1)
-        return torch.cat([encoded.summary, self.memory(encoded.hidden, events.valid, traits), kept], dim=1)
+        memory = self.memory(encoded.hidden, events.item, sequences, traits)
+        kept = sequences.newest(encoded.hidden, self.layout.events).flatten(1)
+        return torch.cat([encoded.summary, memory, kept], dim=1)
 
 
 class ContextAttention(nn.Module):

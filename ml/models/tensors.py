@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.examples.context import Context
-from ml.features.event_log import PaddedEvents
+from ml.features.event_log import PackedEvents
 from ml.features.items import ItemFeatures
 from ml.models.encoders import EventBatch
 from ml.models.item_model import ContextBatch, ItemBatch
 
 Batch = TypeVar("Batch")
+LARGEST_KEY = 2**62
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -53,21 +55,29 @@ class CatalogueTensors:
         other.content, other.cold_content = _with_zero_row(content), _with_zero_row(cold_content)
         return other
 
-    def events(self, padded: PaddedEvents, cold_share: float = 0.0) -> EventBatch:
+    def events(self, packed: PackedEvents, cold_share: float = 0.0) -> EventBatch:
         """Return events with the features of their items; ``cold_share`` of the events show the content of a cold item.
 
         An event that names no advertiser has the advertiser of its item.
         """
-        rows, named = self._rows(padded.item), torch.from_numpy(padded.advertiser)
+        row = np.where(packed.item < 0, self.items, packed.item)
+        cold = torch.rand(row.shape).numpy() < cold_share if cold_share else np.zeros(row.shape, bool)
+        named = packed.advertiser.any(axis=1, keepdims=True)
+        advertiser = np.where(named, packed.advertiser, self.advertiser.numpy()[row])
+        first, item = distinct_rows([row, cold.astype(np.int64), *advertiser.T])
+        rows, shown_cold = torch.from_numpy(row[first]), torch.from_numpy(cold[first])
+        content = self.content[rows]
+        content[shown_cold] = self.cold_content[rows[shown_cold]]
         return EventBatch(
-            content=self._content(rows, cold_share),
+            content=content,
             category=self.category[rows],
             price=self.price[rows],
-            advertiser=torch.where(named.any(dim=-1, keepdim=True), named, self.advertiser[rows]),
-            name=torch.from_numpy(padded.name),
-            gap=torch.from_numpy(padded.gap),
-            recency=torch.from_numpy(padded.recency),
-            valid=torch.from_numpy(padded.valid),
+            advertiser=torch.from_numpy(advertiser[first]),
+            item=torch.from_numpy(item),
+            name=torch.from_numpy(packed.name),
+            gap=torch.from_numpy(packed.gap),
+            recency=torch.from_numpy(packed.recency),
+            lengths=torch.from_numpy(packed.lengths),
         )
 
     def item_batch(
@@ -111,6 +121,24 @@ class CatalogueTensors:
             return content
         cold = torch.rand(rows.shape) < cold_share
         return torch.where(cold[..., None], self.cold_content[rows], content)
+
+
+def distinct_rows(columns: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each distinct row of ``columns`` (each [rows], not negative) is first, and the number of each row.
+
+    >>> first, number = distinct_rows([np.array([7, 5, 7, 7]), np.array([0, 0, 1, 0])])
+    >>> first.tolist(), number.tolist()
+    ([1, 0, 2], [1, 0, 2, 1])
+    """
+    key, largest = columns[0], int(columns[0].max(initial=0))
+    for column in columns[1:]:
+        size = int(column.max(initial=0)) + 1
+        if (largest + 1) * size > LARGEST_KEY:
+            values, key = np.unique(key, return_inverse=True)
+            largest = len(values)
+        key, largest = key * size + column, largest * size + size - 1
+    _, first, number = np.unique(key, return_index=True, return_inverse=True)
+    return first, number
 
 
 def _with_zero_row(values: NDArray[Any]) -> Tensor:

@@ -96,9 +96,9 @@ class AdvertiserTask:
             features=_AdvertiserInputs(self.data, cells),
         )
 
-    def scores(self, network: AdvertiserNetwork, batch: SampledBatch[AdvertiserBatch]) -> Tensor:
-        """Return the scores of the candidates [B, B + M]."""
-        users = network.head(history_states(network.encoder, batch), batch.demographics)
+    def logits(self, network: AdvertiserNetwork, batch: SampledBatch[AdvertiserBatch]) -> Tensor:
+        """Return the scores of the candidates over the temperature [B, B + M]."""
+        users = network.head(history_states(network.encoder, batch), batch.demographics) / network.temperature
         return users @ network.advertiser_tower(batch.candidates).T
 
     def validate(self, network: AdvertiserNetwork) -> Metrics:

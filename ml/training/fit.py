@@ -1,6 +1,6 @@
 """Lightning training of any retrieval model, with early stopping on a temporal validation slice.
 
-A model is a ``Task``: its examples and batches, the scores of candidates, and the validation of the network.
+A model is a ``Task``: its examples and batches, the logits of candidates, and the validation of the network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ml.models.tensors import to_device
 from ml.training.checkpoints import RandomStates, check_resumable, newest_epoch
 from ml.training.loss import batch_loss
 from ml.training.sampling import SampledBatch
-from settings import Settings
+from settings import Settings, TrainingSettings
 
 VALIDATION_KS = (10, 100)
 VALIDATION_DEPTH = max(VALIDATION_KS)
@@ -66,8 +66,8 @@ class Task(Protocol[NetworkType]):
     def batches(self) -> Epochs:
         """Return the batches of an epoch, each a ``SampledBatch``."""
 
-    def scores(self, network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
-        """Return the scores of a batch's candidates for its rows [B, B + M]."""
+    def logits(self, network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
+        """Return the scores of a batch's candidates for its rows, over the temperature [B, B + M]."""
 
     def validate(self, network: NetworkType) -> Metrics:
         """Return the figures of the network on the validation slice."""
@@ -99,10 +99,14 @@ class Fit(FitSummary, Generic[NetworkType]):
 
 def training_loss(task: Task[NetworkType], network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
     """Return the sampled softmax of one batch."""
-    temperature = cast(Tensor, network.temperature)
-    scores = task.scores(network, batch)
-    return batch_loss(
-        scores, temperature, batch, settings=task.settings.training, candidates=task.candidates, corpus=batch.corpus
+    logits = task.logits(network, batch)
+    return batch_loss(logits, batch, settings=task.settings.training, candidates=task.candidates, corpus=batch.corpus)
+
+
+def optimizer_of(network: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimiser of a network's parameters."""
+    return torch.optim.AdamW(
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
 
 
@@ -128,7 +132,7 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
 
     def configure_optimizers(self) -> Any:
         training = self.task.settings.training
-        optimizer = torch.optim.AdamW(self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        optimizer = optimizer_of(self, training)
         steps = max(2, self.steps)
         # A warm-up of exactly one step would divide by zero in the schedule.
         warm_up = max(WARM_UP_SHARE, 1.5 / steps)

@@ -90,11 +90,15 @@ class ItemTask:
             features=inputs,
         )
 
-    def scores(self, network: TwoTower, batch: SampledBatch[ItemBatch]) -> Tensor:
-        """Return the scores of the candidates [B, B + M]."""
+    def logits(self, network: TwoTower, batch: SampledBatch[ItemBatch]) -> Tensor:
+        """Return the scores of the candidates over the temperature [B, B + M]."""
         assert batch.context is not None
         users = network.head(history_states(network.encoder, batch), batch.context, batch.demographics)
-        return users @ network.item_tower(batch.candidates).T
+        users, items = users / network.temperature, network.item_tower(batch.candidates)
+        # The traits of items are not learned. They are most of the width: their gradient would be a third of the cost.
+        learned = network.encoder.layout.width
+        of_traits = users[:, learned:] @ items[:, learned:].detach().T
+        return torch.addmm(of_traits, users[:, :learned], items[:, :learned].T)
 
     def validate(self, network: TwoTower) -> Metrics:
         """Return the figures of the lists for the validation queries."""

@@ -25,6 +25,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from settings import TrainingSettings
 
@@ -44,10 +45,8 @@ class Drawn(Protocol):
     def weight(self) -> Tensor: ...  # [B]
 
 
-def batch_loss(
-    scores: Tensor, temperature: Tensor, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int
-) -> Tensor:
-    """Return the sampled softmax of one batch from the scores [B, B + M].
+def batch_loss(logits: Tensor, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int) -> Tensor:
+    """Return the sampled softmax of one batch from the logits [B, B + M], which the function overwrites.
 
     Args:
         candidates: the number of all candidates, for the keys. corpus: N, the number of items that M is drawn from.
@@ -56,8 +55,7 @@ def batch_loss(
     expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, corpus)
     hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, candidates)
     return sampled_softmax(
-        scores,
-        temperature,
+        logits,
         expected.log(),
         hits=hits,
         weight=batch.weight,
@@ -128,8 +126,7 @@ def _occurrences(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sampled_softmax(
-    scores: Tensor,
-    temperature: Tensor,
+    logits: Tensor,
     log_expected: Tensor,
     *,
     hits: Tensor,
@@ -140,8 +137,9 @@ def sampled_softmax(
     """Return the weighted mean cross-entropy of each row's positive against the row's negatives.
 
     Args:
-        scores: [rows, candidates]; the positive of row r is candidate r, so the first ``rows`` candidates are in-batch.
-        temperature: scalar. log_expected: log E [candidates].
+        logits: scores over the temperature [rows, candidates]; the positive of row r is candidate r, so the first
+            ``rows`` candidates are in-batch. The function overwrites them: a copy would cost as much as a layer.
+        log_expected: log E [candidates].
         hits: True where a candidate is a positive of the row [rows, candidates]; those get zero probability, except the
             row's own entry. weight: label weight [rows].
     Returns:
@@ -153,25 +151,26 @@ def sampled_softmax(
     -log(2/3).
 
     >>> same = {"hits": torch.zeros(1, 2).bool(), "weight": torch.ones(1), "alpha_positive": 0, "alpha_negative": 1}
-    >>> scores, temperature = torch.zeros(1, 2), torch.tensor(1.0)
-    >>> even = sampled_softmax(scores, temperature, torch.tensor([1.0, 1.0]).log(), **same)
-    >>> twice = sampled_softmax(scores, temperature, torch.tensor([1.0, 2.0]).log(), **same)
+    >>> even = sampled_softmax(torch.zeros(1, 2), torch.tensor([1.0, 1.0]).log(), **same)
+    >>> twice = sampled_softmax(torch.zeros(1, 2), torch.tensor([1.0, 2.0]).log(), **same)
     >>> round(even.exp().item(), 3), round(twice.exp().item(), 3)
     (2.0, 1.5)
     """
-    rows, candidates = scores.shape
+    rows, candidates = logits.shape
     if (
         candidates < rows
-        or hits.shape != scores.shape
+        or hits.shape != logits.shape
         or log_expected.shape != (candidates,)
         or weight.shape != (rows,)
     ):
         raise ValueError(
-            f"shapes do not fit: scores {tuple(scores.shape)}, hits {tuple(hits.shape)}, "
+            f"shapes do not fit: logits {tuple(logits.shape)}, hits {tuple(hits.shape)}, "
             f"log_expected {tuple(log_expected.shape)}, weight {tuple(weight.shape)}"
         )
-    logits = scores / temperature
-    positive = logits.diagonal() - alpha_positive * log_expected[:rows]
-    negatives = (logits - alpha_negative * log_expected).masked_fill(hits, float("-inf"))
-    losses = torch.logsumexp(negatives.diagonal_scatter(positive), dim=1) - positive
+    # The corrections are constants, and the softmax of -inf has no gradient: autograd need not see either.
+    with torch.no_grad():
+        positive = logits.diagonal() - alpha_positive * log_expected[:rows]
+        logits.sub_(alpha_negative * log_expected).masked_fill_(hits, float("-inf"))
+        logits.diagonal().copy_(positive)
+    losses = functional.cross_entropy(logits, torch.arange(rows, device=logits.device), reduction="none")
     return (losses * weight).sum() / weight.sum()

@@ -1,8 +1,8 @@
 """Training batches of every model: the draw of the examples, the histories to encode, the pairs that are no negatives.
 
 A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. The batch is a
-uniform draw of the cell's users, whatever the lengths of their histories. Only inside the batch are sequences sorted by
-length and cut into trimmed chunks for the encoder, so the sorting saves padding and cannot bias p_i.
+uniform draw of the cell's users, whatever the lengths of their histories. Only inside the batch do sequences stand in
+order of length, which the encoder's attention needs; the order cannot bias p_i.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from torch.utils.data import IterableDataset
 from ml.examples.pairs import Examples
 from ml.features.cross_fit import CrossFit
 from ml.features.dataset import Dataset
-from ml.features.event_log import EventLog, length_buckets, newest, pad, within_lookback
+from ml.features.event_log import EventLog, newest, pack, within_lookback
 from ml.features.items import DAY, ItemFeatures
 from ml.models.encoders import EventBatch
 from ml.models.item_model import ContextBatch
 from ml.models.tensors import CatalogueTensors
 from settings import SequenceSettings, Settings, TrainingSettings
-
-ENCODER_TOKENS = 2048  # padded positions a chunk: small enough to trim well, large enough to keep the cores busy
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,8 @@ class Histories:
 
     users: NDArray[np.int64]  # [users] rows of the event log, sorted
     group: NDArray[np.int64]  # [B] which of the users each row is
-    chunks: list[EventBatch]  # distinct histories, in trimmed chunks
-    state_of_row: Tensor  # [B] position of each row's history in chunk order
+    events: EventBatch  # of the distinct histories, in order of length
+    state_of_row: Tensor  # [B] which of the histories each row has
 
 
 def batch_histories(
@@ -126,11 +124,11 @@ def batch_histories(
     encoded = part.user[first]
     newest_events = newest(log, encoded, part.history_end[first], settings.length)
     slices = within_lookback(log, encoded, newest_events, float(part.cutoff[0]) - settings.lookback_days * DAY)
-    buckets = list(length_buckets(slices.lengths, ENCODER_TOKENS))
+    order = np.argsort(slices.lengths, kind="stable")
     position = np.empty(len(encoded), np.int64)
-    position[np.concatenate(buckets)] = np.arange(len(encoded))
-    chunks = [catalogue.events(pad(log, slices.take(bucket)), cold_share) for bucket in buckets]
-    return Histories(users, group, chunks, torch.from_numpy(position[history]))
+    position[order] = np.arange(len(encoded))
+    events = catalogue.events(pack(log, slices.take(order)), cold_share)
+    return Histories(users, group, events, torch.from_numpy(position[history]))
 
 
 def positive_keys(
@@ -160,8 +158,8 @@ FeaturesType = TypeVar("FeaturesType", covariant=True)
 class SampledBatch(Generic[FeaturesType]):
     """One step: B rows, B + M candidates."""
 
-    chunks: list[EventBatch]  # distinct histories of the batch, in trimmed chunks
-    state_of_row: Tensor  # [B] which encoded history (in chunk order) each row has
+    events: EventBatch  # of the distinct histories of the batch
+    state_of_row: Tensor  # [B] which of the histories each row has
     context: ContextBatch | None  # [B]; None: the model has no context
     demographics: Tensor  # [B, 3]
     candidates: FeaturesType  # [B + M], the first B are the positives
@@ -245,7 +243,7 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
         candidates = np.concatenate([part.item, negatives])
         context = self.features.context_of(cell, rows, random)
         return SampledBatch(
-            chunks=known.chunks,
+            events=known.events,
             state_of_row=known.state_of_row,
             context=context,
             demographics=torch.from_numpy(self.dataset.demographics[part.user]),
@@ -261,4 +259,4 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
 
 def history_states(encoder: Encoder, batch: SampledBatch[FeaturesType]) -> Tensor:
     """Return the encoded history of each row of a batch [B, state_width]."""
-    return torch.cat([encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
+    return encoder(batch.events)[batch.state_of_row]

@@ -72,8 +72,8 @@ class ToyTask:
     def batches(self) -> ToyBatches:
         return ToyBatches()
 
-    def scores(self, network: ToyNetwork, batch: Any) -> Tensor:
-        return network.users(batch.user) @ network.items(batch.candidate_rows).T
+    def logits(self, network: ToyNetwork, batch: Any) -> Tensor:
+        return network.users(batch.user) @ network.items(batch.candidate_rows).T / network.temperature
 
     def validate(self, network: ToyNetwork) -> Metrics:
         order = (network.users.weight @ network.items.weight.T).argsort(dim=1, descending=True)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ml.examples.pairs import LabelRule
 from ml.examples.period import TrainingPeriod
 from ml.features.event_log import EventLog, build_event_log
 from ml.features.items import DAY
+from ml.models.encoders import EventBatch
 from settings import Settings
 
 EVENT_NAMES = ["page_visit", "add_to_cart", "checkout"]
@@ -125,3 +127,8 @@ def planted_period(
         rule=rule(15.0),
         event_names=EVENT_NAMES,
     )
+
+
+def newest_content(events: EventBatch) -> Tensor:
+    """The content of the newest event of each sequence, none of which is empty."""
+    return events.content[events.item[events.lengths.cumsum(0) - 1]]

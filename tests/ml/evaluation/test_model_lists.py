@@ -16,7 +16,7 @@ from ml.examples.named_interests import named_interests
 from ml.examples.period import Prepared
 from ml.features.cross_fit import uncrossed
 from ml.features.dataset import build_dataset
-from ml.features.event_log import newest, pad
+from ml.features.event_log import newest, pack
 from ml.features.interest_profiles import InterestProfiles
 from ml.features.items import MAXIMUM_INTERESTS
 from ml.retrieval.lists import Ragged
@@ -74,13 +74,13 @@ def test_an_appended_item_is_to_the_encoder_what_the_event_itself_would_be(prepa
         known = int(last[user] - log.offsets[user])
         asked = asked_of(prepared, [int(user)], [known], [int(log.item[last[user]])], float(log.seconds[last[user]]))
         found = subject_appended(asked, "checkout")
-        there = pad(log, newest(log, np.array([user]), last[[user]] + 1, 12))
-        here = pad(found.dataset.log, newest(found.dataset.log, np.array([0]), found.queries.history_end, 12))
-        for name in ("item", "name", "gap", "recency", "valid"):
+        there = pack(log, newest(log, np.array([user]), last[[user]] + 1, 12))
+        here = pack(found.dataset.log, newest(found.dataset.log, np.array([0]), found.queries.history_end, 12))
+        for name in ("item", "name", "gap", "recency", "lengths"):
             assert np.array_equal(getattr(here, name), getattr(there, name)), name
         # The planted log's events name other advertisers than its catalogue, which is what a context item goes by.
-        assert np.array_equal(here.advertiser[:, :-1], there.advertiser[:, :-1])
-        assert np.array_equal(here.advertiser[0, -1], prepared.dataset.features.advertiser[here.item[0, -1]])
+        assert np.array_equal(here.advertiser[:-1], there.advertiser[:-1])
+        assert np.array_equal(here.advertiser[-1], prepared.dataset.features.advertiser[here.item[-1]])
 
 
 def searching(asked: EvaluationSet, interest: str) -> EvaluationSet:

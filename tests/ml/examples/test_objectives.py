@@ -23,7 +23,7 @@ from ml.training.item_task import ItemTask
 from ml.training.loss import accidental_hits
 from settings import ExampleSettings, Objective, Settings
 from tests.ml.conftest import TRAINED_UNTIL
-from tests.ml.worlds import EVENT_NAMES, Event, event_log, instant, rule, small_settings
+from tests.ml.worlds import EVENT_NAMES, Event, event_log, instant, newest_content, rule, small_settings
 
 CATALOGUE = ["a", "b", "c", "d", "e"]
 CUTOFFS = np.array([instant(day) for day in (10, 14, 20)])
@@ -235,15 +235,13 @@ def test_a_batch_encodes_each_history_once_and_knows_all_positives(prepared_for:
     several = 0
     for batch in batches:
         example = numbered.take(batch.weight.numpy().astype(int))
-        lengths = torch.cat([chunk.valid.sum(1) for chunk in batch.chunks])
+        lengths = batch.events.lengths
         histories = set(zip(example.user.tolist(), example.history_end.tolist(), strict=True))
         assert len(lengths) == len(histories)
         several += len(histories) - len(np.unique(example.user))
         slices = newest(log, example.user, example.history_end, 12)
         assert lengths[batch.state_of_row].tolist() == slices.lengths.tolist()
-        content = torch.cat(
-            [chunk.content[torch.arange(len(chunk.valid)), chunk.valid.sum(1) - 1] for chunk in batch.chunks]
-        )
+        content = newest_content(batch.events)
         fold = np.unique(prepared.folds.fold_of_user[example.user])
         assert len(fold) == 1
         expected = content_of_fold[fold[0]][log.item[example.history_end - 1]]

@@ -1,4 +1,4 @@
-"""Event logs, slices of them, and the padded batches that the encoder reads."""
+"""Event logs, slices of them, and the packed sequences that the encoder reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ml.features.event_log import (
     GAP_BUCKETS,
     EventLog,
     Slices,
+    batches_by_length,
     build_event_log,
     event_log_of_sequences,
-    length_buckets,
     newest,
-    pad,
+    pack,
     row_numbers,
     to_seconds,
 )
@@ -45,63 +45,51 @@ def slow_sequence(rows: list[Event], user: str, before: float, length: int) -> l
 
 
 @given(rows=rows_of_events, before=st.integers(0, 7), length=st.integers(1, 5))
-def test_padded_batches_equal_a_slow_reference(rows: list[Event], before: int, length: int) -> None:
+def test_packed_sequences_equal_a_slow_reference(rows: list[Event], before: int, length: int) -> None:
     log = event_log(rows, CATALOGUE)
     users = np.arange(log.users)
     slices = newest(log, users, log.known_until(instant(before)), length)
-    padded = pad(log, slices)
+    packed = pack(log, slices)
+    begin = 0
     for row, user in enumerate(log.user_ids):
         expected = slow_sequence(rows, user, before, length)
-        count = len(expected)
-        assert slices.lengths[row] == count
-        assert padded.valid[row].tolist() == [True] * count + [False] * (padded.valid.shape[1] - count)
+        assert packed.lengths[row] == slices.lengths[row] == len(expected)
+        own = slice(begin, begin + len(expected))
         items = [CATALOGUE.index(item) if item in CATALOGUE else -1 for _, _, _, item in expected]
         names = [EVENT_NAMES.index(name) + 1 if name in EVENT_NAMES else 0 for _, _, name, _ in expected]
-        assert padded.item[row, :count].tolist() == items
-        assert padded.name[row, :count].tolist() == names
-        assert padded.recency[row, :count].tolist() == list(range(count))[::-1]
+        assert packed.item[own].tolist() == items
+        assert packed.name[own].tolist() == names
+        assert packed.recency[own].tolist() == list(range(len(expected)))[::-1]
         gaps = [0] + [1 + int(np.log2(1 + 1440 * (b[1] - a[1]))) for a, b in pairwise(expected)]
-        assert padded.gap[row, :count].tolist() == gaps[:count]
+        assert packed.gap[own].tolist() == gaps[: len(expected)]
+        assert packed.advertiser[own].tolist() == log.advertiser[slices.start[row] : slices.end[row]].tolist()
+        begin += len(expected)
+    assert len(packed.item) == begin
 
 
-@given(rows=rows_of_events)
-def test_padding_holds_nothing(rows: list[Event]) -> None:
-    log = event_log(rows, CATALOGUE)
-    padded = pad(log, newest(log, np.arange(log.users), log.offsets[1:], 3))
-    empty = ~padded.valid
-    assert (padded.item[empty] == -1).all()
-    for values in (padded.name, padded.gap, padded.recency, padded.advertiser):
-        assert (values[empty] == 0).all()
-
-
-def test_a_batch_is_as_wide_as_its_longest_sequence() -> None:
+def test_empty_sequences_pack_to_nothing() -> None:
     log = event_log([("u", day, "checkout", "a") for day in range(9)], CATALOGUE)
-    assert pad(log, Slices(np.array([0, 4]), np.array([2, 7]))).valid.shape == (2, 3)
-    assert pad(log, Slices(np.array([3]), np.array([3]))).valid.tolist() == [[False]]
-
-
-def test_a_log_without_events_pads_to_empty_rows() -> None:
-    log = event_log([], CATALOGUE)
-    padded = pad(log, Slices(np.zeros(2, np.int64), np.zeros(2, np.int64)))
-    assert padded.valid.tolist() == [[False], [False]]
-    assert padded.item.tolist() == [[-1], [-1]]
-    assert padded.advertiser.shape == (2, 1, 2)
+    packed = pack(log, Slices(np.array([3, 0, 5]), np.array([3, 2, 5])))
+    assert packed.lengths.tolist() == [0, 2, 0]
+    assert packed.recency.tolist() == [1, 0]
+    assert len(pack(event_log([], CATALOGUE), Slices(np.zeros(2, np.int64), np.zeros(2, np.int64))).item) == 0
+    assert pack(log, Slices(np.zeros(0, np.int64), np.zeros(0, np.int64))).lengths.tolist() == []
 
 
 def test_gaps_depend_on_no_event_outside_the_slice() -> None:
     recent: list[Event] = [("u", 50.0, "checkout", "a"), ("u", 51.0, "checkout", "b")]
     alone = event_log(recent, CATALOGUE)
     with_past = event_log([("u", 1.0, "checkout", "c"), *recent], CATALOGUE)
-    short = pad(alone, newest(alone, np.array([0]), alone.offsets[1:], 2))
-    cut = pad(with_past, newest(with_past, np.array([0]), with_past.offsets[1:], 2))
-    assert short.gap.tolist() == cut.gap.tolist() == [[0, 1 + 10]]  # log2(1441 minutes) = 10.5
+    short = pack(alone, newest(alone, np.array([0]), alone.offsets[1:], 2))
+    cut = pack(with_past, newest(with_past, np.array([0]), with_past.offsets[1:], 2))
+    assert short.gap.tolist() == cut.gap.tolist() == [0, 1 + 10]  # log2(1441 minutes) = 10.5
 
 
 def test_gaps_are_log_buckets_of_minutes_with_a_last_bucket() -> None:
     minutes = [0.0, 0.5, 1.0, 3.0, 60.0, 1440.0 * 365 * 90]
     days = np.concatenate(([0.0], np.cumsum(minutes))) * MINUTE
     log = event_log([("u", float(day), "checkout", "a") for day in days], CATALOGUE)
-    gap = pad(log, newest(log, np.array([0]), log.offsets[1:], 100)).gap[0]
+    gap = pack(log, newest(log, np.array([0]), log.offsets[1:], 100)).gap
     assert gap.tolist() == [0, 1, 1, 2, 3, 6, GAP_BUCKETS - 1]
 
 
@@ -141,19 +129,19 @@ def test_users_are_found_by_id_and_strangers_are_minus_one() -> None:
     assert log.user_of_event().tolist() == [0, 1]
 
 
-@given(lengths=st.lists(st.integers(0, 30), max_size=60), tokens=st.integers(1, 120))
-def test_length_buckets_hold_every_row_once_within_the_bound(lengths: list[int], tokens: int) -> None:
+@given(lengths=st.lists(st.integers(0, 30), max_size=60), events=st.integers(1, 120))
+def test_batches_hold_every_row_once_within_the_bound(lengths: list[int], events: int) -> None:
     array = np.array(lengths, np.int64)
-    batches = list(length_buckets(array, tokens))
+    batches = list(batches_by_length(array, events))
     assert sorted(np.concatenate([*batches, np.zeros(0, np.int64)]).tolist()) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(array[batch].max(), 1) <= tokens
+        assert len(batch) == 1 or np.maximum(array[batch], 1).sum() <= events
     shortest_first = np.concatenate([*(array[batch] for batch in batches), np.zeros(0, np.int64)])
     assert (np.diff(shortest_first) >= 0).all()
 
 
-def test_length_buckets_are_filled() -> None:
-    assert [len(batch) for batch in length_buckets(np.full(10, 4), 12)] == [3, 3, 3, 1]
+def test_batches_are_filled() -> None:
+    assert [len(batch) for batch in batches_by_length(np.full(10, 4), 12)] == [3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ml.examples.advertiser_period import AdvertiserData
-from ml.features.event_log import Slices, pad
+from ml.features.event_log import Slices, pack
 from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
-from ml.models.encoders import EventBatch
+from ml.models.encoders import EventBatch, Sequences
 from ml.models.tensors import CatalogueTensors
 from ml.training.advertiser_task import new_advertiser_network
 from ml.training.fit import Fit
@@ -22,9 +22,9 @@ WIDTH = SETTINGS.model.width
 
 def history(data: AdvertiserData, advertisers: list[int]) -> EventBatch:
     """A sequence of events with these advertisers."""
-    slices = Slices(np.array([0]), np.array([len(advertisers)]))
-    events = CatalogueTensors(data.dataset.features).events(pad(data.dataset.log, slices))
-    return dataclasses.replace(events, advertiser=torch.from_numpy(data.advertisers.hashes[advertisers])[None])
+    packed = pack(data.dataset.log, Slices(np.array([0]), np.array([len(advertisers)])))
+    named = dataclasses.replace(packed, advertiser=data.advertisers.hashes[advertisers])
+    return CatalogueTensors(data.dataset.features).events(named)
 
 
 @torch.inference_mode()
@@ -42,7 +42,7 @@ def test_the_memory_is_the_mean_of_the_directions_of_the_history_under_the_encod
     met = (every @ even)[:3].numpy()
     np.testing.assert_allclose(met, [3 / 6, 2 / 6, 1 / 6], atol=3 * SETTINGS.advertisers.memory_dimensions**-0.5)
     network.encoder.memory.score.weight.normal_()
-    hidden = network.encoder.sequence(events).hidden[0]
+    hidden = network.encoder.sequence(events, Sequences.of(events)).hidden
     weight = network.encoder.memory.score(hidden)[:, 0].softmax(dim=0)
     assert weight.max() > 2 * weight.min()
     expected = (weight[:, None] * every[[0, 1, 0, 2, 1, 0]]).sum(dim=0)
@@ -55,7 +55,7 @@ def test_an_advertiser_is_of_unit_length_and_a_user_without_events_has_no_memory
 ) -> None:
     network = fitted.network
     events = CatalogueTensors(data.dataset.features).events(
-        pad(data.dataset.log, Slices(np.array([12, 0]), np.array([18, 0])))
+        pack(data.dataset.log, Slices(np.array([12, 0]), np.array([18, 0])))
     )
     users = network.head(network.encoder(events), torch.zeros(2, 3, dtype=torch.int64))
     assert users.shape == (2, network.embedding_width)

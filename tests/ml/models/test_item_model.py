@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ml.examples.context import Context, no_context, subject_context
 from ml.examples.period import Prepared
-from ml.features.event_log import Slices, newest, pad
+from ml.features.event_log import Slices, newest, pack
 from ml.models.batched_forward import embed_items, embed_users, encode_states
-from ml.models.blocks import Standardise
-from ml.models.encoders import EventBatch, TransformerEncoder
-from ml.models.encoders import newest as newest_hidden
+from ml.models.blocks import Dropout, Standardise
+from ml.models.encoders import EventBatch, Sequences, TransformerEncoder
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.training.item_task import new_network
@@ -54,21 +53,13 @@ def states(network: TwoTower, prepared: Prepared, slices: Slices, tokens: int = 
 
 
 def event_batch(prepared: Prepared, slices: Slices) -> EventBatch:
-    return CatalogueTensors(prepared.dataset.features).events(pad(prepared.dataset.log, slices))
+    return CatalogueTensors(prepared.dataset.features).events(pack(prepared.dataset.log, slices))
 
 
-def permuted(events: EventBatch, order: Tensor) -> EventBatch:
-    """The same events, each with all its own features, in another order of positions."""
-    return EventBatch(**{field.name: getattr(events, field.name)[:, order] for field in dataclasses.fields(events)})
-
-
-def widened(events: EventBatch, positions: int) -> EventBatch:
-    """The same with more padding."""
-
-    def wide(values: Tensor) -> Tensor:
-        return torch.cat([values, torch.zeros(len(values), positions, *values.shape[2:], dtype=values.dtype)], dim=1)
-
-    return EventBatch(**{field.name: wide(getattr(events, field.name)) for field in dataclasses.fields(events)})
+def reordered(events: EventBatch, order: Tensor) -> EventBatch:
+    """The same events, each with all its own features, in another order."""
+    names = ("item", "name", "gap", "recency")
+    return dataclasses.replace(events, **{name: getattr(events, name)[order] for name in names})
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -84,9 +75,48 @@ def test_a_state_depends_on_no_other_user(prepared: Prepared, encoder: UserEncod
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @torch.inference_mode()
-def test_a_state_does_not_depend_on_padding(prepared: Prepared, encoder: UserEncoder) -> None:
-    network, events = network_of(prepared, encoder), event_batch(prepared, histories(prepared))
-    torch.testing.assert_close(network.encoder(widened(events, 9)), network.encoder(events), atol=1e-5, rtol=0)
+def test_a_state_depends_neither_on_the_place_of_its_sequence_nor_on_shared_features(
+    prepared: Prepared, encoder: UserEncoder
+) -> None:
+    """Also where neighbours differ in length, and where each event has an entry of its own for its item."""
+    network, slices = network_of(prepared, encoder), histories(prepared)
+    by_length = event_batch(prepared, slices.take(np.argsort(slices.lengths, kind="stable")))
+    found = network.encoder(event_batch(prepared, slices))
+    torch.testing.assert_close(
+        found[np.argsort(slices.lengths, kind="stable")], network.encoder(by_length), atol=1e-5, rtol=0
+    )
+    names = ("content", "category", "price", "advertiser")
+    apart = {name: getattr(by_length, name)[by_length.item] for name in names}
+    each = dataclasses.replace(by_length, **apart, item=torch.arange(len(by_length.item)))
+    torch.testing.assert_close(network.encoder(each), network.encoder(by_length), atol=1e-5, rtol=0)
+    assert len(by_length.content) < len(by_length.item)
+
+
+@torch.inference_mode()
+def test_sums_means_and_newest_events_stay_within_their_sequence() -> None:
+    """Lengths 2, 0, 3 of the events 1 2 | | 4 8 16."""
+    nothing, hidden = torch.zeros(0), torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0]])
+    packed = {field.name: nothing for field in dataclasses.fields(EventBatch)}
+    sequences = Sequences.of(EventBatch(**{**packed, "lengths": torch.tensor([2, 0, 3])}))
+    assert sequences.runs == [(1, 2), (1, 0), (1, 3)]
+    assert sequences.newest(hidden, 3)[:, :, 0].tolist() == [[2, 1, 0], [0, 0, 0], [16, 8, 4]]
+    torch.testing.assert_close(sequences.mean(hidden)[:, 0], torch.tensor([1.5, 0, 28 / 3]))
+    assert sequences.maximum(-hidden)[:, 0].tolist() == [-1, 0, -4]
+    weights, values = torch.tensor([1.0, 2, 1, 1, 3]), torch.tensor([[10.0], [1.0]])
+    assert sequences.sum(values, torch.tensor([0, 1, 0, 0, 1]), weights)[:, 0].tolist() == [12, 0, 23]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5])
+def test_dropout_drops_the_share_and_keeps_the_mean_in_every_place_of_a_word(share: float) -> None:
+    layer, values = Dropout(share), torch.ones(40_000, 8)
+    torch.manual_seed(0)
+    dropped = layer(values)
+    np.testing.assert_allclose((dropped == 0).float().mean(0).numpy(), share, atol=0.012)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert layer(torch.ones(3, 5)).shape == (3, 5)
+    assert torch.equal(layer.eval()(values), values)
+    torch.manual_seed(0)
+    assert torch.equal(layer.train()(values), dropped)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -116,7 +146,7 @@ def test_pooling_ignores_the_order_of_positions_and_the_transformer_does_not(
 ) -> None:
     full = Slices(np.array([0, 12]), np.array([12, 24]))
     events = event_batch(prepared, full)
-    turned = permuted(events, torch.arange(12).flip(0))
+    turned = reordered(events, torch.arange(24).view(2, 12).flip(1).flatten())
     pooling, transformer = (network_of(prepared, encoder).encoder for encoder in (pooled, UserEncoder.transformer))
     torch.testing.assert_close(pooling(turned), pooling(events), atol=1e-5, rtol=0)
     assert (transformer(turned) - transformer(events)).abs().max() > 0.1
@@ -132,10 +162,10 @@ def test_the_transformer_looks_in_both_directions(prepared: Prepared) -> None:
     def hidden(changed_position: int | None) -> Tensor:
         embedded = encoder.embed(events)
         if changed_position is not None:
-            embedded[:, changed_position] += torch.linspace(-1, 1, embedded.shape[-1])
+            embedded[changed_position] += torch.linspace(-1, 1, embedded.shape[-1])
         for block in encoder.blocks:
-            embedded = block(embedded, None)
-        return embedded[0]
+            embedded = block(embedded, [(1, 6)])
+        return embedded
 
     before = hidden(None)
     assert (hidden(5)[0] - before[0]).abs().max() > 1e-3
@@ -149,7 +179,8 @@ def test_a_state_depends_on_every_feature_of_an_event(prepared: Prepared, encode
     network = network_of(prepared, encoder)
     events = event_batch(prepared, Slices(np.array([0]), np.array([6])))
     other = getattr(events, field).clone()
-    other[:, 2] = (other[:, 2] + 1) % 32 if other.dtype == torch.int64 else other[:, 2] + 1
+    place = 2 if len(other) == len(events.item) and field in ("name", "gap", "recency") else int(events.item[2])
+    other[place] = (other[place] + 1) % 32 if other.dtype == torch.int64 else other[place] + 1
     changed = dataclasses.replace(events, **{field: other})
     difference = (network.encoder(changed) - network.encoder(events)).abs().max()
     if field in ("gap", "recency") and encoder is not UserEncoder.transformer:
@@ -299,7 +330,7 @@ def test_a_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepa
     )
     items = parts_of(network, embed_items(network, catalogue, dataset.statistics.at(instant(50))))
     traits, events = network.encoder.traits, event_batch(prepared, slices)
-    of_history = traits(events.content, events.category, events.advertiser)[0].mean(dim=0)
+    of_history = traits(events.content, events.category, events.advertiser)[events.item].mean(dim=0)
     engaged = [part.numpy() for part in torch.split(of_history, traits.widths)]
     for user, item, trait, history in zip(users[1:], items[1:], traits_of(network, prepared), engaged, strict=True):
         known = np.flatnonzero(trait.any(axis=1) & history.any())
@@ -372,13 +403,3 @@ def test_cross_attention_weighs_the_stored_events_by_the_context(prepared: Prepa
     weights = torch.softmax(torch.tensor([0.0, 4 / 16**0.5, 0.0]), dim=0)  # of the summary and the two events
     assert found[3].item() == pytest.approx(weights[1].item(), abs=1e-6)
     assert found[5].item() == pytest.approx(weights[2].item(), abs=1e-6)
-
-
-@torch.inference_mode()
-def test_the_state_holds_the_newest_encoded_events_first(prepared: Prepared) -> None:
-    hidden = torch.arange(2 * 4 * 3, dtype=torch.float32).reshape(2, 4, 3) + 1
-    valid = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    found = newest_hidden(hidden, valid, 2)
-    torch.testing.assert_close(found[0], hidden[0, [2, 1]])
-    torch.testing.assert_close(found[1, 0], hidden[1, 0])
-    assert not found[1, 1].any()

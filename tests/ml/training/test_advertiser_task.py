@@ -114,7 +114,7 @@ def test_a_fold_learns_from_its_own_users_under_content_without_them(
             data.advertisers.under(content).at(float(examples.cutoff[rows[0]])).take(batch.candidate_rows.numpy())
         )
         np.testing.assert_array_equal(batch.candidates.content.numpy(), profiles.content)
-        events = torch.cat([chunk.content[chunk.valid] for chunk in batch.chunks])
+        events = batch.events.content[batch.events.item]
         both = torch.cat([torch.from_numpy(content), torch.from_numpy(crossed.folds.cold_content[fold])])
         assert (torch.cdist(events, both).amin(dim=1) < 1e-3).all()
         seen.append(rows)
@@ -146,7 +146,7 @@ def test_log_q_estimates_the_full_softmax(
         sampled = float(training_loss(task, network, batch))
         uncorrected = dataclasses.replace(task, settings=task.settings.with_value("training.alpha_negative", 0.0))
         plain = float(training_loss(uncorrected, network, batch))
-        states = torch.cat([network.encoder(chunk) for chunk in batch.chunks])[batch.state_of_row]
+        states = network.encoder(batch.events)[batch.state_of_row]
         users = network.head(states, batch.demographics)
         (cell,) = batches.cells
         profiles = data.advertisers.at(float(examples.cutoff[0])).take(cell.candidates)

@@ -29,6 +29,7 @@ from tests.ml.worlds import (
     event_frame,
     instant,
     item_frame,
+    newest_content,
     rule,
     small_settings,
     user_frame,
@@ -181,16 +182,14 @@ def test_the_same_seed_and_epoch_give_the_same_batches(prepared: Prepared) -> No
 
 
 def test_each_row_finds_its_own_user_context_and_positives(prepared: Prepared) -> None:
-    """Chunks are sorted by length; ``state_of_row`` leads back to the row's own history."""
+    """Histories stand in order of length; ``state_of_row`` leads back to the row's own history."""
     numbered = replace(prepared.examples, weight=np.arange(len(prepared.examples), dtype=np.float32))
     batches = batches_of(replace(prepared, examples=numbered))
     dataset, items = prepared.dataset, len(prepared.dataset.features)
     for batch in batches:
         example = numbered.take(batch.weight.numpy().astype(int))
-        last_content = torch.cat(
-            [chunk.content[torch.arange(len(chunk.valid)), chunk.valid.sum(1) - 1] for chunk in batch.chunks]
-        )
-        lengths = torch.cat([chunk.valid.sum(1) for chunk in batch.chunks])[batch.state_of_row]
+        last_content = newest_content(batch.events)
+        lengths = batch.events.lengths[batch.state_of_row]
         slices = newest(dataset.log, example.user, example.history_end, 12)
         assert lengths.tolist() == slices.lengths.tolist()
         content = prepared.folds.content[prepared.folds.fold_of_user[example.user[0]]]
@@ -259,8 +258,7 @@ def gradient_error(prepared: Prepared, batches: Batches[ItemBatch]) -> float:
             expected = expected_count(batch.share, len(rows), len(batch.candidate_rows) - len(rows), batch.corpus)
             hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, items)
             sampled_loss = sampled_loss + sampled_softmax(
-                sampled[user[:, None], batch.candidate_rows[None]],
-                torch.tensor(0.4),
+                sampled[user[:, None], batch.candidate_rows[None]] / 0.4,
                 expected.log(),
                 hits=hits,
                 weight=torch.ones(len(rows)),
@@ -273,14 +271,14 @@ def gradient_error(prepared: Prepared, batches: Batches[ItemBatch]) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def test_length_buckets_do_not_bias_the_correction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short and long histories are encoded apart, but stay in one batch: the in-batch negatives of both are drawn from
+def test_the_order_by_length_does_not_bias_the_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short and long histories attend apart, but stay in one batch: the in-batch negatives of both are drawn from
     everybody's positives. Batches of like lengths, as sorting for speed would make them, are biased."""
     prepared = lengths_tell_the_item()
     assert len(prepared.examples) == 400
     numbered = replace(prepared, examples=replace(prepared.examples, weight=np.arange(400, dtype=np.float32)))
     batches = batches_of(numbered, batch_size=100, corpus_negatives=50)
-    assert all(len(batch.chunks) > 1 for batch in batches)
+    assert all(len(batch.events.lengths.unique()) > 1 for batch in batches)
     mixed = gradient_error(prepared, batches)
     lengths = numbered.examples.history_end - prepared.dataset.log.offsets[numbered.examples.user]
 

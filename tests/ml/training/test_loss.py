@@ -47,8 +47,7 @@ def gradients(
         row = torch.arange(batch)
         hits = accidental_hits(candidates, row, row * ITEMS + item, ITEMS)
         sampled_loss = sampled_loss + sampled_softmax(
-            sampled[user[:, None], candidates[None]],
-            torch.tensor(TEMPERATURE),
+            sampled[user[:, None], candidates[None]] / TEMPERATURE,
             expected.log(),
             hits=hits,
             weight=torch.ones(batch),
@@ -116,7 +115,6 @@ def learnt_lists(alpha_positive: float, alpha_negative: float) -> Tensor:
         row = torch.arange(256)
         loss = sampled_softmax(
             scores[user[:, None], candidates[None]],
-            torch.tensor(1.0),
             expected_count(joint.sum(0)[candidates], 256, 64, ITEMS).log(),
             hits=accidental_hits(candidates, row, row * ITEMS + item, ITEMS),
             weight=torch.ones(256),
@@ -152,8 +150,7 @@ def test_a_hand_worked_gradient(alpha_positive: float, alpha_negative: float) ->
     of exp(cos / temperature) / E^alpha."""
     cosine = torch.tensor([[0.5, 0.1, -0.2]], requires_grad=True)
     loss = sampled_softmax(
-        cosine,
-        torch.tensor(0.5),
+        cosine / 0.5,
         torch.tensor([4.0, 2.0, 0.5]).log(),
         hits=torch.tensor([[True, False, False]]),
         weight=torch.ones(1),
@@ -174,14 +171,13 @@ def test_equal_weights_are_cross_entropy_over_corrected_logits() -> None:
     log_expected, hits = torch.linspace(-2, 1, 9), torch.eye(4, 9, dtype=torch.bool)
     classical = functional.cross_entropy(cosine / 0.3 - log_expected, torch.arange(4))
     loss = sampled_softmax(
-        cosine, torch.tensor(0.3), log_expected, hits=hits, weight=torch.ones(4), alpha_positive=1.0, alpha_negative=1.0
+        cosine / 0.3, log_expected, hits=hits, weight=torch.ones(4), alpha_positive=1.0, alpha_negative=1.0
     )
     torch.testing.assert_close(loss, classical)
     plain = functional.cross_entropy(cosine / 0.3, torch.arange(4))
     for alpha in (0.0, 0.4, 1.0):
         loss = sampled_softmax(
-            cosine,
-            torch.tensor(0.3),
+            cosine / 0.3,
             torch.full((9,), 1.7),
             hits=hits,
             weight=torch.ones(4),
@@ -223,8 +219,7 @@ def masses(hits: Tensor) -> Tensor:
     rows, candidates = hits.shape
     cosine = torch.randn(rows, candidates, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = sampled_softmax(
-        cosine,
-        torch.tensor(1.0),
+        cosine / 1.0,  # another tensor, which the function may overwrite
         torch.zeros(candidates),
         hits=hits,
         weight=torch.full((rows,), 1.0),
@@ -252,8 +247,7 @@ def test_the_temperature_does_not_scale_the_correction() -> None:
     log_expected = torch.tensor([2.0, 0.5, 1.5])
     for temperature in (0.05, 1.0):
         loss = sampled_softmax(
-            torch.full((1, 3), 0.3),
-            torch.tensor(temperature),
+            torch.full((1, 3), 0.3) / temperature,
             log_expected,
             hits=torch.tensor([[True, False, False]]),
             weight=torch.ones(1),
@@ -265,8 +259,7 @@ def test_the_temperature_does_not_scale_the_correction() -> None:
 
 def test_a_hand_worked_loss() -> None:
     loss = sampled_softmax(
-        torch.tensor([[0.5, 0.1, -0.2]]),
-        torch.tensor(0.1),
+        torch.tensor([[0.5, 0.1, -0.2]]) / 0.1,
         torch.tensor([math.log(4), math.log(2), math.log(0.5)]),
         hits=torch.tensor([[True, False, False]]),
         weight=torch.ones(1),
@@ -281,9 +274,13 @@ def test_doubling_a_weight_equals_repeating_the_row() -> None:
     cosine = torch.rand(3, 7, generator=torch.Generator().manual_seed(0))
     hits = torch.eye(3, 7, dtype=torch.bool)
     log_expected = torch.linspace(-1, 1, 7)
-    arguments = (torch.tensor(0.2), log_expected)
     doubled = sampled_softmax(
-        cosine, *arguments, hits=hits, weight=torch.tensor([2.0, 1.0, 1.0]), alpha_positive=0.0, alpha_negative=1.0
+        cosine / 0.2,
+        log_expected,
+        hits=hits,
+        weight=torch.tensor([2.0, 1.0, 1.0]),
+        alpha_positive=0.0,
+        alpha_negative=1.0,
     )
     # The repeated row brings its positive along as a candidate: hidden from the others, so that only the row counts.
     order = [0, 1, 2, 0, 3, 4, 5, 6]
@@ -292,8 +289,7 @@ def test_doubling_a_weight_equals_repeating_the_row() -> None:
     hidden[:, 3], hidden[3, 0] = True, True
     hidden |= torch.eye(4, 8, dtype=torch.bool)
     again = sampled_softmax(
-        repeated,
-        torch.tensor(0.2),
+        repeated / 0.2,
         log_expected[order],
         hits=hidden,
         weight=torch.ones(4),
@@ -304,10 +300,9 @@ def test_doubling_a_weight_equals_repeating_the_row() -> None:
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match=r"scores \(2, 5\), hits \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"logits \(2, 5\), hits \(2, 4\)"):
         sampled_softmax(
             torch.zeros(2, 5),
-            torch.tensor(1.0),
             torch.zeros(5),
             hits=torch.zeros(2, 4, dtype=torch.bool),
             weight=torch.ones(2),
