@@ -255,23 +255,39 @@ def top_k(scores: ArrayLike, depth: int, exclude: Ragged | None = None) -> Ranke
             raise ValueError(f"an excluded item lies outside the catalogue of {items} items (use -1 for unknown ones)")
         values[torch.from_numpy(exclude.query_rows[known]), torch.from_numpy(exclude.items[known])] = -torch.inf
     kept = min(depth, items)
-    best = torch.topk(_sort_keys(values), kept, dim=1).indices
     rows = np.full((count, depth), NO_ITEM, np.int64)
     best_scores = np.full((count, depth), -np.inf, np.float32)
-    best_scores[:, :kept] = values.gather(1, best).numpy()
-    rows[:, :kept] = np.where(np.isneginf(best_scores[:, :kept]), NO_ITEM, best.numpy())
+    if kept:
+        best = _best_columns(values, kept)
+        best_scores[:, :kept] = values.gather(1, best).numpy()
+        rows[:, :kept] = np.where(np.isneginf(best_scores[:, :kept]), NO_ITEM, best.numpy())
     return RankedLists(rows, best_scores)
 
 
-def _sort_keys(values: torch.Tensor) -> torch.Tensor:
-    """Return distinct int64 keys [queries, items] that order by score, then the lower row, so topk cannot meet a tie.
+def _best_columns(values: torch.Tensor, kept: int) -> torch.Tensor:
+    """Return the columns of the ``kept`` highest values of each row, best first, the lower column first in a tie.
+
+    ``topk`` orders ties as it likes. Which of the tied columns are kept matters only in rows where the lowest kept value
+    stands once more among the others; these rows are searched by keys without ties.
+    """
+    highest, columns = torch.topk(values, kept, dim=1)
+    lowest = highest[:, -1:]
+    torn = (values == lowest).sum(1) > (highest == lowest).sum(1)
+    if torn.any():
+        every = torch.arange(values.shape[1]).expand(int(torn.sum()), -1)
+        columns[torn] = torch.topk(_sort_keys(values[torn], every), kept, dim=1).indices
+    order = _sort_keys(values.gather(1, columns), columns).argsort(dim=1, descending=True)
+    return columns.gather(1, order)
+
+
+def _sort_keys(values: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Return distinct int64 keys that order by value, then the lower column: [rows, n], [rows, n] -> [rows, n].
 
     The bits of a float32, read as an integer, order like the float once the bits of the negative numbers are flipped.
     """
     bits = values.view(torch.int32)
     ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).to(torch.int64)
-    items = values.shape[1]
-    return ordered.mul_(1 << 32).add_(torch.arange(items - 1, -1, -1, dtype=torch.int64))
+    return ordered.mul_(1 << 32).sub_(columns)
 
 
 def _offsets(counts: NDArray[np.int64]) -> NDArray[np.int64]:

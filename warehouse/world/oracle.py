@@ -27,7 +27,7 @@ from warehouse.world.settings import WorldSettings
 from warehouse.world.simulation import build_world, live
 
 USERS_A_BLOCK = 200  # some blocks for each thread
-CELLS_A_BLOCK = 10_000_000  # (walkers, items) matrix of 4 bytes a cell, for each thread
+WALKERS_AT_ONCE = 2_000  # futures of users that are simulated together by each thread: more leave the caches
 # Breaks ties between items that no future reached, by popularity; far below one visit in any number of futures.
 PRIOR = 1e-9
 
@@ -148,32 +148,52 @@ def positive_probabilities(
         rows: users, as rows of ``knowledge.state``.
         first_future: number of the first future; disjoint ranges are independent estimates.
     """
-    world, items = knowledge.world, knowledge.world.catalogue.items.count
-    total = np.zeros((len(rows), items))
-    at_once = max(1, min(futures, CELLS_A_BLOCK // max(1, len(rows) * items)))
-    done = 0
-    while done < futures:
+    world = knowledge.world
+    total = np.zeros((len(rows), world.catalogue.items.count + 1))
+    at_once = max(1, min(futures, WALKERS_AT_ONCE // max(1, len(rows))))
+    for done in range(0, futures, at_once):
         count = min(at_once, futures - done)
         state = knowledge.state.take(np.tile(rows, count))
         # Keyed by the first user as well, so that two blocks of users never share their luck.
         stream = ((first_future + done) << 20) + int(rows[0]) if len(rows) else 0
         generator = world.settings.generator("futures", knowledge.day, stream)
-        rate = np.zeros((len(state.person), items + 1), dtype=np.float32)
-        for offset in range(ceil(window_days)):
-            sessions = step(world, state, knowledge.day + 1 + offset, generator)
-            _add_rates(world, sessions, rate, share=min(1.0, window_days - offset))
-        np.negative(rate, out=rate)
-        np.expm1(rate, out=rate)
-        total -= rate[:, :items].reshape(count, len(rows), items).sum(axis=0)
-        done += count
-    return total / futures
+        days = range(ceil(window_days))
+        sessions = [step(world, state, knowledge.day + 1 + offset, generator) for offset in days]
+        shares = [min(1.0, window_days - offset) for offset in days]
+        _add_probabilities(world, sessions, shares, total)
+    return total[:, :-1] / futures
 
 
-def _add_rates(world: World, sessions: Sessions, rate: NDArray[np.float32], share: float) -> None:
-    """Add each session's ``-log P(item not carted)``; a walker has one session a day, so no row is met twice."""
+def _add_probabilities(
+    world: World, sessions: Sequence[Sessions], shares: Sequence[float], total: NDArray[np.float64]
+) -> None:
+    """Add to ``total`` (users, items + 1) the probability of each item in each of the futures of the users.
+
+    Args:
+        sessions: of each day of the window; walker w is a future of user ``w % users``.
+        shares: of each day that is within the window.
+
+    A walker's sessions are in a few leaves of the catalogue, and an item is in one leaf. So the rates are added by
+    walker and leaf; all other items have none.
+    """
+    leaves = len(world.catalogue.leaf_items)
+    walks = np.concatenate([day.rows * leaves + day.leaf for day in sessions])
+    rates = [_rates(world, day, share) for day, share in zip(sessions, shares, strict=True)]
+    order = np.argsort(walks, kind="stable")
+    walk, first = np.unique(walks[order], return_index=True)
+    if not len(walk):
+        return
+    probability = -np.expm1(-np.add.reduceat(np.concatenate(rates)[order], first, axis=0))
+    user, items = walk // leaves % len(total), world.catalogue.leaf_items[walk % leaves]
+    cells = user[:, None] * total.shape[1] + items
+    total += np.bincount(cells.ravel(), weights=probability.ravel(), minlength=total.size).reshape(total.shape)
+
+
+def _rates(world: World, sessions: Sessions, share: float) -> NDArray[np.float64]:
+    """Return ``-log P(item not carted)`` of each session for the items of its leaf (sessions, leaf items)."""
     cart = np.array(world.settings.cart_probabilities)[sessions.stage]
     hit = np.minimum(sessions.choice.probability * cart[:, None], 1 - 1e-9)
-    rate[sessions.rows[:, None], sessions.choice.items] += -share * sessions.visits[:, None] * np.log1p(-hit)
+    return -share * sessions.visits[:, None] * np.log1p(-hit)
 
 
 def _prior(knowledge: Knowledge) -> NDArray[np.float64]:
