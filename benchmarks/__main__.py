@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "data", "growth", "masks", "market", "training", "inference", "day", "serving", "soak")
+NAMES = ("loading", "data", "growth", "masks", "market", "training", "accelerator", "inference", "day", "serving", "soak")
 
 
 def main(names: list[str]) -> int:
@@ -57,11 +57,12 @@ def main(names: list[str]) -> int:
             with TemporaryDirectory(prefix="adseq-soak-") as directory:
                 rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
         if set(wanted) - {"loading", "data", "growth", "masks", "market", "serving", "soak"}:
-            from benchmarks import day, inference, training
+            from benchmarks import accelerator, day, inference, training
             from benchmarks.world import written_world
 
             world = stack.enter_context(written_world(console))
-            for name, module in (("training", training), ("inference", inference), ("day", day)):
+            modules = {"training": training, "accelerator": accelerator, "inference": inference, "day": day}
+            for name, module in modules.items():
                 if name in wanted:
                     rewrite(name, module.run(world, console)[1], where)
     console.print(f"Written to {PERFORMANCE}.", highlight=False, soft_wrap=True)

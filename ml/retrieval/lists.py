@@ -267,8 +267,8 @@ def top_k(scores: ArrayLike, depth: int, exclude: Ragged | None = None) -> Ranke
 def _best_columns(values: torch.Tensor, kept: int) -> torch.Tensor:
     """Return the columns of the ``kept`` highest values of each row, best first, the lower column first in a tie.
 
-    ``topk`` orders ties as it likes. Which of the tied columns are kept matters only in rows where the lowest kept value
-    stands once more among the others; these rows are searched by keys without ties.
+    ``topk`` orders ties as it likes. Which of the tied columns it keeps matters only in rows where the lowest kept
+    value stands once more among the others; these rows are searched by keys without ties.
     """
     highest, columns = torch.topk(values, kept, dim=1)
     lowest = highest[:, -1:]
