@@ -12,7 +12,20 @@ from rich.console import Console
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "data", "growth", "masks", "market", "training", "inference", "day", "serving", "soak")
+NAMES = (
+    "loading",
+    "data",
+    "growth",
+    "export",
+    "memory",
+    "masks",
+    "market",
+    "training",
+    "inference",
+    "day",
+    "serving",
+    "soak",
+)
 
 
 def main(names: list[str]) -> int:
@@ -38,6 +51,14 @@ def main(names: list[str]) -> int:
             from benchmarks import growth
 
             rewrite("growth", growth.run(console)[1], where)
+        if "export" in wanted:
+            from benchmarks import export
+
+            rewrite("export", export.run(console)[1], where)
+        if "memory" in wanted:
+            from benchmarks import memory
+
+            rewrite("memory", memory.run(console)[1], where)
         if "masks" in wanted:
             from benchmarks import masks
 
@@ -56,7 +77,7 @@ def main(names: list[str]) -> int:
 
             with TemporaryDirectory(prefix="adseq-soak-") as directory:
                 rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
-        if set(wanted) - {"loading", "data", "growth", "masks", "market", "serving", "soak"}:
+        if set(wanted) - {"loading", "data", "growth", "export", "memory", "masks", "market", "serving", "soak"}:
             from benchmarks import day, inference, training
             from benchmarks.world import written_world
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from ml.features.dataset import Dataset, build_dataset
+from ml.models.advertiser_artifact import AdvertiserArtifact
+from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import ModelArtifact
 from ml.models.item_model import TwoTower
 from ml.training.item_task import new_network
@@ -31,3 +33,11 @@ def untrained_model(log: pl.DataFrame, items: pl.DataFrame, directory: Path) -> 
     network = new_network(dataset, settings).eval()
     ModelArtifact(network, dataset.basis, settings, NAMES, dataset.log.end).save(directory)
     return dataset, network
+
+
+def untrained_advertiser_model(item_model: ModelArtifact, directory: Path) -> None:
+    """Write an advertiser model of the shape and the basis of an item model."""
+    settings = item_model.settings
+    shape = item_model.network.shape
+    network = AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature).eval()
+    AdvertiserArtifact(network, item_model.basis, settings, NAMES, item_model.trained_until).save(directory)
