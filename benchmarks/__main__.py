@@ -52,9 +52,9 @@ def main(names: list[str]) -> int:
 
             rewrite("growth", growth.run(console)[1], where)
         if "export" in wanted:
-            from benchmarks import export
+            from benchmarks import export_ratio
 
-            rewrite("export", export.run(console)[1], where)
+            rewrite("export", export_ratio.run(console)[1], where)
         if "memory" in wanted:
             from benchmarks import memory
 

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from assets.common.workspace import Workspace
 from assets.steps.encode import write_item_embeddings
+from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelKind, ModelVersion, advertiser_versions, item_versions
 from benchmarks.events import DAY, EVENTS_A_USER
-from benchmarks.export import point_to
+from benchmarks.export_ratio import point_to
 from benchmarks.growth import Shape, prepare
 from benchmarks.report import Table, at_most
 from benchmarks.subprocess_cost import (
@@ -78,6 +79,8 @@ def prepare_versions(home: Home, shape: Shape) -> None:
         records(tables, home).add(each.name, TRAINED, "")
         for day in (TRAINED, DAY):
             records(tables, home).record_deployment(day, each)
+    features, statistics = features_of_day(workspace, version, TRAINED)
+    tables.write("item_features", features.to_frame(statistics), {"model_version": version.name, "day": TRAINED})
     write_item_embeddings(workspace, version, TRAINED)
     point_to(home, version, TRAINED, advertisers.name)
 

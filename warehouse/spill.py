@@ -112,13 +112,14 @@ def in_full_order(batches: Iterable[pl.DataFrame], first: Sequence[str], last: s
     """
     held: pl.DataFrame | None = None
     for batch in batches:
-        rows = batch if held is None else pl.concat([held, batch])
-        as_the_last = pl.all_horizontal(pl.col(name) == pl.col(name).last() for name in first)
-        going_on = int(rows.select(as_the_last.sum()).item())  # perhaps in the next batch
-        held = rows.tail(going_on)
-        if going_on < len(rows):
-            yield _ties_sorted(rows.head(len(rows) - going_on), first, last)
-    if held is not None and len(held):
+        if held is not None:
+            as_the_next = pl.all_horizontal(pl.col(name) == pl.lit(batch[name][0]) for name in first)
+            going_on = int(held.select(as_the_next.sum()).item())
+            if going_on < len(held):
+                yield _ties_sorted(held.head(len(held) - going_on), first, last)
+            batch = pl.concat([held.tail(going_on), batch]) if going_on else batch
+        held = batch
+    if held is not None:
         yield _ties_sorted(held, first, last)
 
 

@@ -14,6 +14,7 @@ from assets.common.workspace import Workspace
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
+from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import unsettled_days
 from warehouse.days import day_end
 from warehouse.onsite_events import days_with_arrivals
@@ -234,16 +235,18 @@ class HomeFeed:
     """The head of a version on the home feed as of a day: from states to embeddings."""
 
     artifact: "ModelArtifact"
-    catalogue: "CatalogueTensors"
+    catalogue: "CatalogueTensors"  # of no item: the home feed has no subject
     people: pl.DataFrame  # users as of the day
 
     @classmethod
     def of(cls, workspace: Workspace, version: ModelVersion, day: date) -> "HomeFeed":
+        from ml.features.items import build_item_features
         from ml.models.tensors import CatalogueTensors
 
-        features, _ = stored_features(workspace, version, day)
-        people = users_as_of(workspace.tables, day)
-        return cls(workspace.item_model(version.deployed), CatalogueTensors(features), people)
+        artifact, columns = workspace.item_model(version.deployed), pl.Schema(SCHEMAS[LandingTable.items])
+        nothing = pl.DataFrame(schema={**columns, "listed_from": pl.Datetime("us", "UTC")})
+        features = build_item_features(nothing, artifact.basis, artifact.settings.features)
+        return cls(artifact, CatalogueTensors(features), users_as_of(workspace.tables, day))
 
     def embeddings(self, states: pl.DataFrame) -> NDArray[np.float32]:
         """Return the embeddings [users, W] of rows of a snapshot."""

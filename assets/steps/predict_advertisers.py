@@ -11,7 +11,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import events_as_of, users_as_of
+from warehouse.as_of import scan_events, users_as_of
 from warehouse.days import day_end
 from warehouse.sequences import all_sequence_batches, gathered
 from warehouse.states import CANDIDATE_SCHEMA, write_candidates
@@ -29,7 +29,7 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
     tables, landing = workspace.tables, workspace.landing
     frame = advertiser_embeddings(
         workspace.advertiser_model(version.deployed),
-        events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
+        scan_events(tables, landing, day).select("item_id", "advertiser_id", "event_time").collect(),
         workspace.items_as_of(day),
         day_end(day, landing.manifest.time_zone).timestamp(),
     )

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from assets.common.workspace import Workspace
 from assets.steps.encode import HomeFeed, read_item_embeddings, write_item_embeddings
+from assets.steps.item_features import features_of_day
 from assets.steps.versions import ModelVersion, item_versions
 from benchmarks.events import DAY, EVENTS_A_USER, NOON
 from benchmarks.growth import Shape, prepare
@@ -75,6 +76,8 @@ def publish(workspace: Workspace) -> ModelVersion:
     write_states(
         tables, version.name, DAY, random_states(people, workspace.item_model(version.deployed).network.state_width)
     )
+    features, statistics = features_of_day(workspace, version, DAY)
+    tables.write("item_features", features.to_frame(statistics), {"model_version": version.name, "day": DAY})
     write_item_embeddings(workspace, version, DAY)
     ids, embeddings = read_item_embeddings(tables, version, DAY)
     index = home.indexes / version.name / DAY.isoformat()
