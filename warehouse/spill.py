@@ -156,8 +156,6 @@ def staging(root: Path, memory_gib: float) -> Iterator[Staging]:
             connection.execute(f"SET temp_directory = '{_quoted(directory / 'spilled')}'")
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET TimeZone = 'UTC'")
-            connection.execute("SET produce_arrow_string_view = true")
-            connection.execute("SET arrow_output_version = '1.4'")
             connection.execute("SET enable_progress_bar = false")  # a slow query would draw one into the output
             yield Staging(directory, connection)
     except Exception as error:  # also of the reader of a query's batches, in words only

@@ -130,9 +130,7 @@ class Tables:
         literals = {column: pl.lit(value) for column, value in partition.items()}
 
         def storable(frame: pl.DataFrame) -> pa.Table:
-            return _storable(frame.select(schema.names()).with_columns(**literals)).to_arrow(
-                compat_level=pl.CompatLevel.newest()
-            )
+            return _storable(frame.select(schema.names()).with_columns(**literals)).to_arrow()
 
         stored = storable(pl.DataFrame(schema=schema)).schema
         rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
