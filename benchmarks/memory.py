@@ -43,7 +43,8 @@ STEPS = {
     export_lists: "export of everybody's lists",
 }
 BEFORE_COMMIT = "dfbb078"
-# At the larger size (with 50,000 items), before these steps worked on some users at a time. The run of daily recall was ended early.
+# MiB at the larger size (with 50,000 items), before these steps worked on some users at a time. The run of daily
+# recall was ended early.
 BEFORE = {"index and its check": "5,128", "daily recall": "≥ 3,865"}
 
 
