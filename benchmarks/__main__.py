@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "data", "growth", "masks", "market", "training", "accelerator", "inference", "day", "serving", "soak")
+# Name -> module, in the order in which they run: ``loading`` before torch is imported and a world is in memory.
+ALONE = {
+    "loading": "startup",
+    "data": "data",
+    "growth": "growth",
+    "export": "export_ratio",
+    "memory": "memory",
+    "masks": "masks",
+    "market": "market",
+}
+IN_A_HOME = {"serving": "serving", "soak": "soak"}
+ON_THE_WORLD = {"training": "training", "accelerator": "accelerator", "inference": "inference", "day": "day"}
+NAMES = (*ALONE, *IN_A_HOME, *ON_THE_WORLD)
 
 
 def main(names: list[str]) -> int:
@@ -25,48 +38,22 @@ def main(names: list[str]) -> int:
     wanted = [name for name in NAMES if name in names or not names]
     where = machine()
     console.print(where, highlight=False)
-    with ExitStack() as stack:
-        if "loading" in wanted:  # before torch is imported and the world is in memory
-            from benchmarks import startup as loading
-
-            rewrite("loading", loading.run(console)[1], where)
-        if "data" in wanted:
-            from benchmarks import data
-
-            rewrite("data", data.run(console)[1], where)
-        if "growth" in wanted:
-            from benchmarks import growth
-
-            rewrite("growth", growth.run(console)[1], where)
-        if "masks" in wanted:
-            from benchmarks import masks
-
-            rewrite("masks", masks.run(console)[1], where)
-        if "market" in wanted:
-            from benchmarks import market
-
-            rewrite("market", market.run(console)[1], where)
-        if "serving" in wanted:
-            from benchmarks import serving
-
-            with TemporaryDirectory(prefix="adseq-benchmark-") as directory:
-                rewrite("serving", serving.run(Home(Path(directory)).create(), console), where)
-        if "soak" in wanted:
-            from benchmarks import soak
-
-            with TemporaryDirectory(prefix="adseq-soak-") as directory:
-                rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
-        if set(wanted) - {"loading", "data", "growth", "masks", "market", "serving", "soak"}:
-            from benchmarks import accelerator, day, inference, training
-            from benchmarks.world import written_world
-
-            world = stack.enter_context(written_world(console))
-            modules = {"training": training, "accelerator": accelerator, "inference": inference, "day": day}
-            for name, module in modules.items():
-                if name in wanted:
-                    rewrite(name, module.run(world, console)[1], where)
+    for name in wanted:
+        if name in ALONE:
+            rewrite(name, _module(ALONE[name]).run(console)[1], where)
+        elif name in IN_A_HOME:
+            with TemporaryDirectory(prefix=f"adseq-{name}-") as directory:
+                rewrite(name, _module(IN_A_HOME[name]).run(Home(Path(directory)).create(), console), where)
+    if on_the_world := [name for name in wanted if name in ON_THE_WORLD]:
+        with _module("world").written_world(console) as world:
+            for name in on_the_world:
+                rewrite(name, _module(ON_THE_WORLD[name]).run(world, console)[1], where)
     console.print(f"Written to {PERFORMANCE}.", highlight=False, soft_wrap=True)
     return 0
+
+
+def _module(name: str) -> Any:
+    return import_module(f"benchmarks.{name}")
 
 
 if __name__ == "__main__":

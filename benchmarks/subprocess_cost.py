@@ -10,9 +10,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from assets.common.workspace import Workspace
+    from assets.steps.versions import ModelVersion
 
 MEBIBYTE = 2**20
 COLUMNS = ("user_id", "event_id", "event_time", "event_name", "item_id", "advertiser_id", "value")
@@ -123,7 +129,80 @@ def sorted_copy(root: Path) -> Callable[[], object]:
     return work
 
 
-WORKS = {work.__name__: work for work in (ingest_history, validate_all, all_sequences, pandas_sequences, sorted_copy)}
+def full_inference(root: Path) -> Callable[[], object]:
+    """Return work that encodes every user of the home ``root``."""
+    from assets.steps.encode import encode_everyone
+
+    workspace, version = _item_version(root)
+    return lambda: encode_everyone(workspace, version)
+
+
+def index_check(root: Path) -> Callable[[], object]:
+    """Return work that builds the index of the version's training day and checks it with a sample of users."""
+    from assets.steps.encode import index_day
+
+    workspace, version = _item_version(root)
+    return lambda: index_day(workspace, version, version.trained_day)
+
+
+def item_statistics(root: Path) -> Callable[[], object]:
+    """Return work that computes the item features and their statistics of a day."""
+    from assets.steps.item_features import features_of_day
+
+    workspace, version = _item_version(root)
+    return lambda: features_of_day(workspace, version, version.trained_day)
+
+
+def daily_recall(root: Path) -> Callable[[], object]:
+    """Return work that measures the states of the training day on the next day's conversions."""
+    from assets.steps.daily_recall import prequential
+
+    workspace, version = _item_version(root)
+    return lambda: prequential(workspace, version.trained_day + timedelta(days=1), {})
+
+
+def advertiser_lists(root: Path) -> Callable[[], object]:
+    """Return work that embeds the advertisers and predicts everybody's."""
+    from assets.steps.predict_advertisers import predict_day, write_embeddings
+    from assets.steps.versions import advertiser_versions
+
+    workspace = _workspace(root)
+    version = advertiser_versions(workspace.tables, workspace.home).all()[-1]
+
+    def work() -> None:
+        write_embeddings(workspace, version, version.trained_day)
+        predict_day(workspace, version, version.trained_day)
+
+    return work
+
+
+def export_lists(root: Path) -> Callable[[], object]:
+    """Return the work of ``adseq export candidates``."""
+    from rich.console import Console
+
+    from pipelines.cli.export import export_candidates
+
+    workspace = _workspace(root)
+    return lambda: export_candidates(workspace, root / "lists.parquet", 100, Console(quiet=True))
+
+
+def _workspace(root: Path) -> Workspace:
+    from assets.common.workspace import Workspace
+    from settings import Settings
+
+    return Workspace(Settings(home=root))
+
+
+def _item_version(root: Path) -> tuple[Workspace, ModelVersion]:
+    from assets.steps.versions import item_versions
+
+    workspace = _workspace(root)
+    return workspace, item_versions(workspace.tables, workspace.home).all()[-1]
+
+
+DATA = (ingest_history, validate_all, all_sequences, pandas_sequences, sorted_copy)
+HOME = (full_inference, index_check, advertiser_lists, item_statistics, daily_recall, export_lists)
+WORKS = {work.__name__: work for work in (*DATA, *HOME)}
 
 
 def main(name: str, root: Path) -> None:

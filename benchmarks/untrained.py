@@ -6,8 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
+from ml.examples.advertiser_period import advertiser_settings
 from ml.features.dataset import Dataset, build_dataset
+from ml.models.advertiser_artifact import AdvertiserArtifact
+from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import ModelArtifact
+from ml.models.encoders import ModelShape
 from ml.models.item_model import TwoTower
 from ml.training.item_task import new_network
 from settings import Settings
@@ -31,3 +35,12 @@ def untrained_model(log: pl.DataFrame, items: pl.DataFrame, directory: Path) -> 
     network = new_network(dataset, settings).eval()
     ModelArtifact(network, dataset.basis, settings, NAMES, dataset.log.end).save(directory)
     return dataset, network
+
+
+def untrained_advertiser_model(item_model: ModelArtifact, directory: Path) -> None:
+    """Write an advertiser model under the basis of an item model."""
+    settings = advertiser_settings(item_model.settings)
+    width = len(settings.features.statistics_windows_days) + 3  # of the statistics, which know no groups
+    shape = ModelShape.of(item_model.basis, width, settings.sequences.length)
+    network = AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature).eval()
+    AdvertiserArtifact(network, item_model.basis, settings, NAMES, item_model.trained_until).save(directory)

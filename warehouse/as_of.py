@@ -119,6 +119,15 @@ def events_as_of(tables: Tables, landing: Landing, day: date, columns: Sequence[
     return (events if columns is None else events.select(columns)).collect()
 
 
+def scan_events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
+    """Return the events of ``events_as_of``, all columns, lazily and in no particular order.
+
+    Raises:
+        TableMissing: no events have been ingested.
+    """
+    return _events(tables, landing, day)
+
+
 def engaged_items(tables: Tables, landing: Landing, day: date) -> pl.Series:
     """Return the ids of the items that any user has engaged with by the end of ``day``, each id once."""
     named = _events(tables, landing, day).select("item_id").drop_nulls()

@@ -64,16 +64,19 @@ class Eligibility:
         row = NO_AD if self.ads is None else int(self.ads.view(country).best[item])
         return None if self.ads is None or row == NO_AD else self.ads.ads.offers[row]
 
-    def offers(self, country: str | None, items: NDArray[np.int64]) -> pl.DataFrame:
-        """Return the offers of items [rows], as ``offer`` does: columns of ``OFFER_SCHEMA``, null where there is none.
+    def ad_rows(self, country: str | None, items: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the rows in ``offers`` of the best ads of items [rows], as ``offer`` does; ``NO_AD`` for none.
 
-        An item of -1 is none.
+        An item of -1 has none. The result has the shape of ``items``.
         """
         if self.ads is None:
-            return pl.DataFrame({name: [None] * len(items) for name in OFFER_SCHEMA}, schema=OFFER_SCHEMA)
-        rows = np.where(items >= 0, self.ads.view(country).best[items], NO_AD)
-        found = pl.Series(rows).replace(NO_AD, None)
-        return self.ads.ads.offer_frame.select(pl.all().gather(found))
+            return np.full(items.shape, NO_AD, np.int32)
+        return np.where(items >= 0, self.ads.view(country).best[items], np.int32(NO_AD))
+
+    @property
+    def offers(self) -> pl.DataFrame:
+        """Return the offers of all ads: columns of ``OFFER_SCHEMA``."""
+        return pl.DataFrame(schema=OFFER_SCHEMA) if self.ads is None else self.ads.ads.offer_frame
 
 
 def can_be_had(availability: pl.Series) -> NDArray[np.bool_]:

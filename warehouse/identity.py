@@ -137,7 +137,8 @@ def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:
     if not tables.exists(IDENTITIES):
         return pl.Series([None] * len(keys), dtype=pl.String)
     wanted = keys.alias("user_id").to_frame()
-    pairs = tables.scan(IDENTITIES).select(list(IDENTITY_SCHEMA))
+    near = pl.col("user_id").is_between(pl.lit(keys.min()), pl.lit(keys.max()))  # few row groups where keys are sorted
+    pairs = tables.scan(IDENTITIES).select(list(IDENTITY_SCHEMA)).filter(near)
     known = pairs.join(wanted.lazy(), on="user_id", how="semi").unique("user_id").collect()
     return wanted.join(known, on="user_id", how="left", maintain_order="left")["external_id"]
 

@@ -7,7 +7,7 @@ converted impressions are events, too (``warehouse.onsite_events``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,30 +17,39 @@ from settings import DataSettings, SequenceSettings
 from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.onsite_events import EVENT_SCHEMA, EventFiles, days_with_arrivals
-from warehouse.spill import staging
+from warehouse.spill import in_full_order, staging
 from warehouse.tables import Tables
 
 MEMORY_GIB = DataSettings().memory_gib  # of reading and sorting, without what the sequences themselves take
 
+EVENTS_TO_ENCODE = 500_000
+USERS_OF_A_SORT = 50_000
+
 # `events` are the offsite and onsite events; `days` the wanted days with their window [window_start, window_end).
 # Users are pruned to those active on a wanted day before anything is sorted, so that a day costs what its users cost.
-# The rows come sorted, and what is too old for a sequence is cut off afterwards: a window function that numbers the
-# rows of each user would sort everything once more.
+ACTIVE_SQL = """
+CREATE TABLE active AS
+SELECT user_id, max(arrival_date) AS day, CAST(row_number() OVER (ORDER BY user_id) AS INTEGER) AS number
+FROM events JOIN days ON events.arrival_date = days.day
+WHERE arrival_date BETWEEN $first_day AND $last_day
+  AND event_time < window_end
+GROUP BY user_id
+"""
+RANGES_SQL = """
+SELECT min(user_id), max(user_id) FROM active GROUP BY (number - 1) // $users ORDER BY 1
+"""
+# The users of a range are sorted at once. Their events lie in few row groups and fit into memory, so nothing is sorted
+# on the disk. What is too old for a sequence is cut off afterwards: a window function that numbers the rows of each
+# user would sort everything once more.
 SEQUENCES_SQL = """
-WITH active AS (
-    SELECT user_id, max(arrival_date) AS day
-    FROM events JOIN days ON events.arrival_date = days.day
-    WHERE arrival_date BETWEEN $first_day AND $last_day
-      AND event_time < window_end
-    GROUP BY user_id
-)
 SELECT user_id, event_id, event_time, event_name, item_id, advertiser_id, value
 FROM events JOIN active USING (user_id) JOIN days USING (day)
-WHERE arrival_date <= $last_day
+WHERE user_id BETWEEN $first_user AND $last_user
+  AND arrival_date <= $last_day
   AND arrival_date <= day
   AND event_time >= window_start
   AND event_time < window_end
-ORDER BY user_id, event_time, event_id
+ORDER BY number, event_time
 """
 
 SEQUENCE_SCHEMA = {
@@ -83,8 +92,15 @@ def all_user_sequences(
 
     Returns and raises as ``user_sequences``.
     """
+    return _together(all_sequence_batches(tables, landing, day, settings=settings, memory_gib=memory_gib))
+
+
+def all_sequence_batches(
+    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
+) -> Iterator[pl.DataFrame]:
+    """Return the sequences of ``all_user_sequences`` in the batches of ``sequence_batches``."""
     arrival_days = [arrived for arrived in days_with_arrivals(tables, landing) if arrived <= day]
-    return _together(sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib))
+    return sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib)
 
 
 def sequence_batches(
@@ -122,28 +138,53 @@ def sequence_batches(
     return _batches(files, windows, settings.length, root=tables.root, memory_gib=memory_gib)
 
 
+def gathered(batches: Iterable[pl.DataFrame], events: int = EVENTS_TO_ENCODE) -> Iterator[pl.DataFrame]:
+    """Yield batches of sequences joined until they have ``events`` events: an encoder pads fewer in a large batch."""
+    held: list[pl.DataFrame] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += int(batch["event_time"].list.len().sum())
+        if count >= events:
+            yield pl.concat(held)
+            held, count = [], 0
+    if held:
+        yield pl.concat(held)
+
+
 def _batches(
     files: EventFiles, windows: pl.DataFrame, length: int, *, root: Path, memory_gib: float
 ) -> Iterator[pl.DataFrame]:
     with staging(root, memory_gib) as staged:
         files.view(staged)
         staged.add("days", windows)
-        parameters = {"first_day": windows["day"].min(), "last_day": windows["day"].max()}
-        held = pl.DataFrame(schema=EVENT_SCHEMA)
-        for batch in staged.batches(SEQUENCES_SQL, EVENT_SCHEMA, parameters):
-            rows = pl.concat([held, batch])
-            going_on = rows["user_id"] == rows["user_id"][-1]  # perhaps in the next batch
-            if not going_on.all():
-                yield _lists(rows.filter(~going_on), length)
-            held = rows.filter(going_on).tail(length)
-        if len(held):
-            yield _lists(held, length)
+        first_day, last_day = windows["day"].min(), windows["day"].max()
+        staged.execute(ACTIVE_SQL, {"first_day": first_day, "last_day": last_day})
+        for first_user, last_user in staged.rows(RANGES_SQL, {"users": USERS_OF_A_SORT}):
+            parameters = {"last_day": last_day, "first_user": first_user, "last_user": last_user}
+            sorted_events = staged.batches(SEQUENCES_SQL, EVENT_SCHEMA, parameters)
+            yield from _of_range(in_full_order(sorted_events, ["user_id", "event_time"], "event_id"), length)
+
+
+def _of_range(batches: Iterable[pl.DataFrame], length: int) -> Iterator[pl.DataFrame]:
+    """Yield the sequences of sorted events that come in batches."""
+    held = pl.DataFrame(schema=EVENT_SCHEMA)
+    for batch in batches:
+        rows = pl.concat([held, batch])
+        going_on = rows["user_id"] == rows["user_id"][-1]  # perhaps in the next batch
+        if not going_on.all():
+            yield _lists(rows.filter(~going_on), length)
+        held = rows.filter(going_on).tail(length)
+    if len(held):
+        yield _lists(held, length)
 
 
 def _lists(events: pl.DataFrame, length: int) -> pl.DataFrame:
     """Return a row for each user of ``events``, which are sorted by user, with the user's newest ``length`` events."""
-    lists = events.group_by("user_id", maintain_order=True).agg(pl.all().tail(length))
-    return lists.cast(SEQUENCE_SCHEMA)  # type: ignore[arg-type]
+    run = pl.col("user_id").rle_id().set_sorted().alias("run")  # grouping by a sorted number hashes nothing
+    grouped = events.with_columns(run).group_by("run", maintain_order=True)
+    lists = grouped.agg(pl.col("user_id").first(), pl.exclude("user_id", "run").tail(length))
+    return lists.select(list(SEQUENCE_SCHEMA)).cast(SEQUENCE_SCHEMA)  # type: ignore[arg-type]
 
 
 def _together(batches: Iterator[pl.DataFrame]) -> pl.DataFrame:

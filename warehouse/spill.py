@@ -17,6 +17,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 
 STAGING = ".staging"
@@ -91,9 +92,9 @@ class Staging:
         for batch in self._queried().cursor().sql(sql, params=parameters).to_arrow_reader(BATCH_ROWS):
             yield pl.DataFrame(batch).select(schema.names()).cast(schema)
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
         """Return the rows of a query; for queries with few rows."""
-        return self._queried().execute(sql).fetchall()
+        return self._queried().execute(sql, parameters).fetchall()
 
     def _queried(self) -> duckdb.DuckDBPyConnection:
         """Return the connection, after an update of every view that has new pieces."""
@@ -102,6 +103,34 @@ class Staging:
             self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
         self._new.clear()
         return self.connection
+
+
+def in_full_order(batches: Iterable[pl.DataFrame], first: Sequence[str], last: str) -> Iterator[pl.DataFrame]:
+    """Yield rows that are sorted by the columns ``first``, with ties between them in the order of ``last``.
+
+    A query that sorts by numbers and times alone takes half the time of one that compares texts, too, and few rows tie.
+    """
+    held: pl.DataFrame | None = None
+    for batch in batches:
+        if held is not None:
+            as_the_next = pl.all_horizontal(pl.col(name) == pl.lit(batch[name][0]) for name in first)
+            going_on = int(held.select(as_the_next.sum()).item())
+            if going_on < len(held):
+                yield _ties_sorted(held.head(len(held) - going_on), first, last)
+            batch = pl.concat([held.tail(going_on), batch]) if going_on else batch
+        held = batch
+    if held is not None:
+        yield _ties_sorted(held, first, last)
+
+
+def _ties_sorted(rows: pl.DataFrame, first: Sequence[str], last: str) -> pl.DataFrame:
+    as_before = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in first).fill_null(False)
+    tied = rows.select((as_before | as_before.shift(-1, fill_value=False)).arg_true()).to_series()
+    if tied.is_empty():
+        return rows
+    order = np.arange(len(rows))
+    order[tied] = tied.gather(rows[tied].select(pl.arg_sort_by(*first, last)).to_series())
+    return rows[order]
 
 
 @contextmanager

@@ -13,12 +13,14 @@ day on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import date
 
 import polars as pl
 
 from warehouse.day_records import chain_of, chains_by_day
 from warehouse.tables import Tables
+from warehouse.user_ranges import USERS_AT_ONCE, by_range, within
 
 STATE_ORIGINS = "state_origins"
 _ORIGIN_SCHEMA = {"day": pl.Date(), "made_of": pl.String()}
@@ -37,10 +39,13 @@ CANDIDATE_SCHEMA = {
 }
 
 
-def write_states(tables: Tables, model_version: str, day: date, states: pl.DataFrame) -> None:
-    """Replace the states that ``model_version`` inferred on ``day``."""
-    frame = states.select(list(STATE_SCHEMA)).cast(STATE_SCHEMA)  # type: ignore[arg-type]
-    _write(tables, USER_STATES, model_version, day=day, frame=frame)
+def write_states(tables: Tables, model_version: str, day: date, batches: Iterable[pl.DataFrame]) -> int:
+    """Replace the states that ``model_version`` inferred on ``day``. Return the number of states.
+
+    Args:
+        batches: the states, never all in memory; making them opens no table (``Tables.write_batches``).
+    """
+    return _write(tables, USER_STATES, model_version, day=day, schema=STATE_SCHEMA, batches=batches)
 
 
 def state_days(tables: Tables, model_version: str) -> list[date]:
@@ -65,7 +70,20 @@ def snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
     Raises:
         TableMissing: no state was ever written.
     """
-    return _newest(tables, USER_STATES, model_version, day=day)
+    return _newest(_behind(tables, USER_STATES, model_version, day))
+
+
+def snapshot_of(tables: Tables, model_version: str, day: date, users: pl.Series) -> pl.DataFrame:
+    """Return the rows of ``snapshot`` of some users. Only the states of these users are held in memory."""
+    return _newest(_behind(tables, USER_STATES, model_version, day).filter(pl.col("user_id").is_in(users.implode())))
+
+
+def snapshot_batches(
+    tables: Tables, model_version: str, day: date, users_at_once: int = USERS_AT_ONCE
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of ``snapshot``, the states of some users at a time."""
+    for rows in by_range(_behind(tables, USER_STATES, model_version, day), users_at_once):
+        yield _newest(rows)
 
 
 def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -74,13 +92,15 @@ def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame
     Raises:
         TableMissing: no state was ever written.
     """
-    return _newest(tables, USER_STATES, model_version, day=day, columns=["user_id", "day"])
+    return _newest(_behind(tables, USER_STATES, model_version, day).select("user_id", "day"))
 
 
-def write_candidates(tables: Tables, model_version: str, day: date, candidates: pl.DataFrame) -> None:
-    """Replace the advertisers that ``model_version`` predicted on ``day`` for the users active that day."""
-    frame = candidates.select(list(CANDIDATE_SCHEMA)).cast(CANDIDATE_SCHEMA)  # type: ignore[arg-type]
-    _write(tables, ADVERTISER_CANDIDATES, model_version, day=day, frame=frame)
+def write_candidates(tables: Tables, model_version: str, day: date, batches: Iterable[pl.DataFrame]) -> int:
+    """Replace the advertisers that ``model_version`` predicted on ``day`` for the users active that day.
+
+    ``batches`` and the returned number are as those of ``write_states``.
+    """
+    return _write(tables, ADVERTISER_CANDIDATES, model_version, day=day, schema=CANDIDATE_SCHEMA, batches=batches)
 
 
 def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -89,7 +109,20 @@ def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.Dat
     Raises:
         TableMissing: no prediction was ever written.
     """
-    return _newest(tables, ADVERTISER_CANDIDATES, model_version, day=day)
+    return _newest(_behind(tables, ADVERTISER_CANDIDATES, model_version, day))
+
+
+def candidate_batches(
+    tables: Tables, model_version: str, day: date, users_at_once: int = USERS_AT_ONCE
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of ``candidates_snapshot``, the lists of some users at a time."""
+    for rows in by_range(_behind(tables, ADVERTISER_CANDIDATES, model_version, day), users_at_once):
+        yield _newest(rows)
+
+
+def candidates_of(tables: Tables, model_version: str, day: date, users: pl.Series) -> pl.DataFrame:
+    """Return the rows of ``candidates_snapshot`` in the range of ``users`` (sorted)."""
+    return _newest(_behind(tables, ADVERTISER_CANDIDATES, model_version, day).filter(within(users)))
 
 
 def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr) -> pl.DataFrame:
@@ -98,7 +131,7 @@ def newest_of_days(tables: Tables, name: str, model_version: str, days: pl.Expr)
     Other partitions are not read.
     """
     rows = tables.scan(name).filter(pl.col("model_version") == model_version, days).drop("model_version")
-    return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()
+    return _newest(rows)
 
 
 def compact(tables: Tables, name: str, model_version: str, *, day: date, after_days: int) -> int:
@@ -110,20 +143,38 @@ def compact(tables: Tables, name: str, model_version: str, *, day: date, after_d
     behind = _days_behind(tables, name, model_version, day)
     if len(behind) < after_days:
         return len(behind)
-    frame = _newest(tables, name, model_version, day=day).rename({"day": "inferred"})
-    tables.write(_compacted(name), frame, {"model_version": model_version, "day": day})
+    rows = _behind(tables, name, model_version, day).rename({"day": "inferred"})
+    batches = (_newest(some, "inferred") for some in by_range(rows))
+    tables.write_batches(_compacted(name), rows.collect_schema(), batches, {"model_version": model_version, "day": day})
     return 0
 
 
-def _write(tables: Tables, name: str, model_version: str, *, day: date, frame: pl.DataFrame) -> None:
+def _write(
+    tables: Tables,
+    name: str,
+    model_version: str,
+    *,
+    day: date,
+    schema: dict[str, pl.DataType],
+    batches: Iterable[pl.DataFrame],
+) -> int:
     # First what is derived: killed in between, the snapshot is read from the partitions, which are never wrong.
     for later in tables.days(_compacted(name), "day", {"model_version": model_version}):
         if later >= day:
             tables.remove(_compacted(name), {"model_version": model_version, "day": later})
-    tables.write(name, frame, {"model_version": model_version, "day": day})
+    written = 0
+
+    def counted() -> Iterator[pl.DataFrame]:
+        nonlocal written
+        for batch in batches:
+            written += len(batch)
+            yield batch.select(list(schema)).cast(schema)  # type: ignore[arg-type]
+
+    tables.write_batches(name, pl.Schema(schema), counted(), {"model_version": model_version, "day": day})
     origin = pl.DataFrame([{"day": day, "made_of": chain_of(tables, day)}], schema=_ORIGIN_SCHEMA)
     kept = _origins(tables, name, model_version).filter(pl.col("day") != day)
     tables.write(STATE_ORIGINS, pl.concat([kept, origin]), {"state_table": name, "model_version": model_version})
+    return written
 
 
 def _origins(tables: Tables, name: str, model_version: str) -> pl.DataFrame:
@@ -147,15 +198,17 @@ def _days_behind(tables: Tables, name: str, model_version: str, day: date) -> li
     return [each for each in tables.days(name, "day", {"model_version": model_version}) if base < each <= day]
 
 
-def _newest(
-    tables: Tables, name: str, model_version: str, *, day: date, columns: list[str] | None = None
-) -> pl.DataFrame:
+def _behind(tables: Tables, name: str, model_version: str, day: date) -> pl.LazyFrame:
+    """Return the rows that a snapshot of ``day`` is made from, and the ``day`` of each."""
     base = _base(tables, name, model_version, day)
     since = tables.scan(name).filter(pl.col("model_version") == model_version, pl.col("day") <= day)
     rows = since.filter(pl.col("day") > (base or date.min)).drop("model_version")
-    if base is not None:
-        written = tables.scan(_compacted(name)).filter(pl.col("model_version") == model_version, pl.col("day") == base)
-        rows = pl.concat([written.drop("model_version", "day").rename({"inferred": "day"}), rows], how="diagonal")
-    if columns is not None:
-        rows = rows.select(columns)
-    return rows.sort("day").unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()
+    if base is None:
+        return rows
+    written = tables.scan(_compacted(name)).filter(pl.col("model_version") == model_version, pl.col("day") == base)
+    return pl.concat([written.drop("model_version", "day").rename({"inferred": "day"}), rows], how="diagonal")
+
+
+def _newest(rows: pl.LazyFrame, day: str = "day") -> pl.DataFrame:
+    """Return the newest row of each user, by user_id."""
+    return rows.sort(day).unique("user_id", keep="last", maintain_order=True).sort("user_id").collect()

@@ -6,14 +6,16 @@ sequences of the model that served the day. For a model of another shape they ar
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 
 import polars as pl
 
 from settings import SequenceSettings
 from warehouse.landing import Landing
-from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches, user_sequences
+from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
 from warehouse.tables import Tables
+from warehouse.user_ranges import by_range
 
 TABLE = "user_sequences"
 MAXIMUM_LENGTH, LOOKBACK_DAYS = "maximum_length", "lookback_days"
@@ -36,24 +38,32 @@ def write_sequences(tables: Tables, landing: Landing, day: date, *, shape: Seque
 def sequences_of_day(
     tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
 ) -> pl.DataFrame:
-    """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does.
+    """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does."""
+    batches = sequence_batches_of_day(tables, landing, day, shape=shape, memory_gib=memory_gib)
+    return pl.concat([pl.DataFrame(schema=SEQUENCE_SCHEMA), *batches])
+
+
+def sequence_batches_of_day(
+    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
+) -> Iterator[pl.DataFrame]:
+    """Return the sequences of the users who were active on ``day``, by user_id, some users at a time.
 
     The sequences come from the table if the table has the day in this ``shape``, and with onsite events if the manifest
-    says so now.
+    says so now. Making the batches opens no table.
     """
     if day in tables.days(TABLE, "day"):
-        stored = tables.read(TABLE, {"day": day})
-        onsite = landing.manifest.onsite_events
-        if len(stored) and _shapes(stored) == [(shape.length, shape.lookback_days, onsite)]:
-            return stored.select(list(SEQUENCE_SCHEMA)).sort("user_id")
-    return user_sequences(tables, landing, day, settings=shape, memory_gib=memory_gib)
+        stored = tables.scan(TABLE).filter(pl.col("day") == day)
+        if _shapes(stored) == [(shape.length, shape.lookback_days, landing.manifest.onsite_events)]:
+            columns = list(SEQUENCE_SCHEMA)
+            return (rows.select(columns).sort("user_id").collect() for rows in by_range(stored))
+    return sequence_batches(tables, landing, [day], settings=shape, memory_gib=memory_gib)
 
 
-def _shapes(stored: pl.DataFrame) -> list[tuple[int, int, bool]]:
+def _shapes(stored: pl.LazyFrame) -> list[tuple[int, int, bool]]:
     """Return the shapes to which the rows were cut; none for rows written before the table held the shape."""
-    if ONSITE not in stored.columns:  # written before there were onsite events
+    columns = stored.collect_schema().names()
+    if ONSITE not in columns:  # written before there were onsite events
         stored = stored.with_columns(pl.lit(None, pl.Boolean).alias(ONSITE))
-    stored = stored.with_columns(pl.col(ONSITE).fill_null(False))
-    if not set(SHAPE_SCHEMA) <= set(stored.columns):
+    if not set(SHAPE_SCHEMA) <= {*columns, ONSITE}:
         return []
-    return stored.select(list(SHAPE_SCHEMA)).unique().rows()
+    return stored.select(list(SHAPE_SCHEMA)).with_columns(pl.col(ONSITE).fill_null(False)).unique().collect().rows()

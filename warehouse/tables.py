@@ -32,11 +32,8 @@ logger = logging.getLogger(__name__)
 PartitionValue = str | date
 # Nothing reads a column's smallest and largest value from the log, and the log would keep those of rows long removed.
 NO_STATISTICS: Mapping[str, str | None] = {"delta.dataSkippingNumIndexedCols": "0"}
-# Event ids hardly ever repeat: a dictionary of them saves nothing. Given properties, delta-rs compresses only
-# what they say.
-_PROPERTIES = WriterProperties(
-    compression="SNAPPY", column_properties={"event_id": ColumnProperties(dictionary_enabled=False)}
-)
+# Rows of a row group, which a writer holds in memory, and which a reader reads as a whole or not at all.
+_GROUP_ROWS, _GROUP_ROWS_WITH_LISTS = 131_072, 16_384
 
 
 class TableMissing(LookupError):
@@ -147,7 +144,7 @@ class Tables:
             predicate=_predicate(partition) if table else None,
             schema_mode="merge" if table else None,
             configuration=None if table else NO_STATISTICS,
-            writer_properties=_PROPERTIES,
+            writer_properties=_properties(stored),
         )
 
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
@@ -309,6 +306,18 @@ def vectors(column: pl.Series) -> NDArray[np.float32]:
 def vector_column(name: str, matrix: NDArray[np.float32]) -> pl.Series:
     """Return a matrix [rows, width] as a ``List(Float32)`` column."""
     return pl.Series(name, np.ascontiguousarray(matrix, np.float32)).cast(pl.List(pl.Float32))
+
+
+def _properties(schema: pa.Schema) -> WriterProperties:
+    """Return how to write the rows of a table: rows with lists are wide and go into smaller groups."""
+    lists = any(pa.types.is_list(kind) or pa.types.is_large_list(kind) for kind in schema.types)
+    # Event ids hardly ever repeat: a dictionary of them saves nothing. Given properties, delta-rs compresses only what
+    # they say.
+    return WriterProperties(
+        compression="SNAPPY",
+        max_row_group_size=_GROUP_ROWS_WITH_LISTS if lists else _GROUP_ROWS,
+        column_properties={"event_id": ColumnProperties(dictionary_enabled=False)},
+    )
 
 
 def _predicate(partition: Mapping[str, PartitionValue]) -> str:

@@ -1,21 +1,25 @@
 """The prequential measurement of a day: read what was ready the day before, measure, draw, log."""
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.encode import embedded_as_of, encode_day, missing_days, read_item_embeddings, snapshot_embeddings
-from assets.steps.period import EVENT_COLUMNS, label_rule
-from assets.steps.versions import serving
-from warehouse.as_of import events_as_of
+from assets.steps.period import label_rule
+from assets.steps.versions import ModelVersion, serving
+from warehouse.as_of import scan_events
 from warehouse.days import day_end
+from warehouse.states import inferred_days
 from warehouse.tables import Tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ml.evaluation.daily_recall import Asked
 
 
 @dataclass(frozen=True)
@@ -38,25 +42,23 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
     from ml.figures.charts import daily_recall_curve
     from ml.versions.tracking import DAILY
 
-    tables, landing, before = workspace.tables, workspace.landing, day - timedelta(days=1)
-    tracking = workspace.tracking
+    tables, before, tracking = workspace.tables, day - timedelta(days=1), workspace.tracking
     version = serving(tables, workspace.home, before, tracking.champion())
-    zone = landing.manifest.time_zone
-    log = events_as_of(tables, landing, day, EVENT_COLUMNS)
     for earlier in missing_days(workspace, version, day):  # a day that runs before the one before it
         encode_day(workspace, version, earlier)
     item_ids, embeddings = read_item_embeddings(tables, version, embedded_as_of(workspace, version, before))
-    users, user_embeddings = snapshot_embeddings(workspace, version, before, users=_active(log, day_end(before, zone)))
+    log = _log_of_day(workspace, version, day)
+    user_embeddings = np.zeros((0, embeddings.shape[1]), np.float32)
+    if len(log.asked.users):
+        _, user_embeddings = snapshot_embeddings(workspace, version, before, log.asked.users)
     rows = measure_day(
-        log=log,
-        start=day_end(before, zone),
-        rule=label_rule(landing, workspace.settings),
-        users=users,
+        log.asked,
+        None if workspace.landing.manifest.repeats_count else log.history,
+        log.engaged,
         user_embeddings=user_embeddings,
         item_ids=item_ids,
         item_embeddings=embeddings,
         ks=workspace.settings.evaluation.ks,
-        maximum_users=workspace.settings.evaluation.maximum_users,
     )
     curve = daily_recall_curve(*_curve(tables, day, rows))
     headline = dict(rows.filter(model=ModelName.contextual.value).drop_nulls("value").select("metric", "value").rows())
@@ -79,8 +81,36 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
     return Prequential(rows, first["users"], first["positives"], headline, version.name, curve, url)
 
 
-def _active(log: pl.DataFrame, start: datetime) -> pl.Series:
-    return log.filter(pl.col("event_time") >= start)["user_id"].unique().sort()
+@dataclass(frozen=True)
+class _LogOfDay:
+    asked: "Asked"
+    history: pl.DataFrame  # user_id, item_id of the users who converted, from before the day, each pair once
+    engaged: pl.DataFrame  # item_id, events, recent
+
+
+def _log_of_day(workspace: Workspace, version: ModelVersion, day: date) -> _LogOfDay:
+    """Return the conversions of ``day`` by users with a state of the day before, and what is known from before."""
+    from ml.evaluation.daily_recall import recent_from, who_is_asked
+
+    tables, landing, before = workspace.tables, workspace.landing, day - timedelta(days=1)
+    start, rule = day_end(before, landing.manifest.time_zone), label_rule(landing, workspace.settings)
+    log, happened, pair = scan_events(tables, landing, day), pl.col("event_time") >= start, ["user_id", "item_id"]
+    positive = pl.col("event_name").is_in(list(rule.event_names)) & pl.col("item_id").is_not_null()
+    converted = log.filter(happened, positive).select(pair).unique().collect(engine="streaming")
+    known = inferred_days(tables, version.name, before)["user_id"]
+    converted = converted.filter(pl.col("user_id").is_in(known.implode()))
+    earlier, theirs = log.filter(~happened), pl.col("user_id").is_in(converted["user_id"].unique().implode())
+    history = earlier.filter(theirs).select(pair).drop_nulls().unique().collect(engine="streaming")
+    recent = (pl.col("event_time") >= recent_from(rule, start)).sum().alias("recent")
+    counted = earlier.filter(pl.col("item_id").is_not_null()).group_by("item_id").agg(recent, events=pl.len())
+    asked = who_is_asked(
+        converted,
+        history,
+        repeats_count=rule.repeats_count,
+        maximum_users=workspace.settings.evaluation.maximum_users,
+        seed=start.toordinal(),
+    )
+    return _LogOfDay(asked, history, counted.collect(engine="streaming"))
 
 
 def _curve(tables: Tables, day: date, rows: pl.DataFrame) -> tuple[list[date], dict[str, list[float | None]]]:

@@ -1,6 +1,7 @@
 """One day of inference for one model version: the same steps, whether daily, caught up or in full."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -13,15 +14,18 @@ from assets.common.workspace import Workspace
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
+from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import unsettled_days
 from warehouse.days import day_end
 from warehouse.onsite_events import days_with_arrivals
-from warehouse.sequences import all_user_sequences, user_sequences
-from warehouse.states import USER_STATES, outdated_days, snapshot, state_days, write_states
-from warehouse.stored_sequences import sequences_of_day
+from warehouse.sequences import SEQUENCE_SCHEMA, all_sequence_batches, gathered, sequence_batches
+from warehouse.states import USER_STATES, inferred_days, outdated_days, snapshot_of, state_days, write_states
+from warehouse.stored_sequences import sequence_batches_of_day
 from warehouse.tables import Tables, vector_column, vectors
 
 if TYPE_CHECKING:
+    from ml.models.artifact import ModelArtifact
+    from ml.models.tensors import CatalogueTensors
     from ml.retrieval.lists import Ragged
 
 ITEM_EMBEDDINGS = "item_embeddings"
@@ -62,19 +66,19 @@ def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
     """Encode and write the states of the users who were active on ``day``, as of its end. Returns how many."""
     shape = workspace.item_model(version.deployed).settings.sequences
     memory = workspace.settings.data.memory_gib
-    sequences = sequences_of_day(workspace.tables, workspace.landing, day, shape=shape, memory_gib=memory)
+    sequences = sequence_batches_of_day(workspace.tables, workspace.landing, day, shape=shape, memory_gib=memory)
     return _encode(workspace, version, day, sequences)
 
 
 def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
-    """Run a version's full inference. Returns the number of users.
+    """Run a version's full inference, some users at a time. Returns the number of users.
 
     Every user is encoded as of the user's last active day, under the catalogue of the version's training day.
     """
     day = version.trained_day
     shape = workspace.item_model(version.deployed).settings.sequences
     memory = workspace.settings.data.memory_gib
-    sequences = all_user_sequences(workspace.tables, workspace.landing, day, settings=shape, memory_gib=memory)
+    sequences = all_sequence_batches(workspace.tables, workspace.landing, day, settings=shape, memory_gib=memory)
     return _encode(workspace, version, day, sequences)
 
 
@@ -91,15 +95,13 @@ def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
     return True
 
 
-def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: pl.DataFrame) -> int:
-    from ml.models.daily_inference import states_of_sequences
+def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: Iterator[pl.DataFrame]) -> int:
+    from ml.models.daily_inference import state_batches
 
     features, _ = stored_features(workspace, version, day)
-    states = states_of_sequences(
-        workspace.item_model(version.deployed), features, sequences, workspace.settings.inference
-    )
-    write_states(workspace.tables, version.name, day, states)
-    return len(states)
+    artifact, settings = workspace.item_model(version.deployed), workspace.settings.inference
+    states = state_batches(artifact, features, gathered(sequences), settings)
+    return write_states(workspace.tables, version.name, day, states)
 
 
 def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day: date) -> float:
@@ -119,11 +121,15 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
     random = np.random.default_rng(day.toordinal())
     earlier = days[int(random.integers(len(days)))]
     artifact = workspace.item_model(version.deployed)
-    sequences = user_sequences(tables, workspace.landing, earlier, settings=artifact.settings.sequences)
-    sample = sequences.sample(min(CHECKED_USERS, len(sequences)), seed=day.toordinal())
+    shape, memory = artifact.settings.sequences, workspace.settings.data.memory_gib
+    sample, drawn = pl.DataFrame(schema=SEQUENCE_SCHEMA), pl.col("user_id").hash(seed=day.toordinal())
+    for batch in sequence_batches(tables, workspace.landing, [earlier], settings=shape, memory_gib=memory):
+        sample = pl.concat([sample, batch]).bottom_k(CHECKED_USERS, by=drawn)
     features, _ = stored_features(workspace, version, earlier)
     fresh = states_of_sequences(artifact, features, sample, workspace.settings.inference)
-    stored = tables.read("user_states", {"model_version": version.name, "day": earlier})
+    partition = (pl.col("model_version") == version.name) & (pl.col("day") == earlier)
+    mine = pl.col("user_id").is_in(sample["user_id"].implode())
+    stored = tables.scan(USER_STATES).filter(partition, mine).collect()
     both = fresh.join(stored, on="user_id", how="left", suffix="_stored", maintain_order="left")
     if both["state_stored"].null_count():
         return float("inf")
@@ -174,7 +180,7 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
     save_index(directory, index, item_ids.to_list(), model_version=version.name, day=day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
-    users, queries = snapshot_embeddings(workspace, version, day, maximum=RECALL_QUERIES)
+    users, queries = snapshot_embeddings(workspace, version, day, _sample(workspace.tables, version, day))
     depth = min(SLOTS, len(item_ids))
     searched = len(queries) and len(item_ids)
     ever, own = _engagement(workspace, day, users, item_ids)
@@ -213,34 +219,52 @@ def _engagement(
     return ever, Ragged.from_pairs(user[mine >= 0], mine[mine >= 0], len(users))
 
 
-def snapshot_embeddings(
-    workspace: Workspace,
-    version: ModelVersion,
-    day: date,
-    *,
-    maximum: int | None = None,
-    users: pl.Series | None = None,
-) -> tuple[pl.Series, NDArray[np.float32]]:
-    """Return the users of the snapshot as of ``day`` and their embeddings [users, W] on the home feed.
+def _sample(tables: Tables, version: ModelVersion, day: date) -> pl.Series:
+    """Return ``RECALL_QUERIES`` users of the snapshot as of ``day``, or all of fewer, by user_id.
 
-    Args:
-        maximum: the largest number of users, drawn as a sample that depends on the day only.
-        users: only these users.
+    The sample depends on the day only, and reads no state.
     """
-    from ml.models.daily_inference import user_embeddings
+    users = inferred_days(tables, version.name, day)
+    if len(users) > RECALL_QUERIES:
+        users = users.sample(RECALL_QUERIES, seed=day.toordinal()).sort("user_id")
+    return users["user_id"]
 
-    states = snapshot(workspace.tables, version.name, day)
-    if users is not None:
-        states = states.filter(pl.col("user_id").is_in(users.implode()))
-    if maximum is not None and len(states) > maximum:
-        states = states.sample(maximum, seed=day.toordinal()).sort("user_id")
-    features, _ = stored_features(workspace, version, day)
-    demographics = users_as_of(workspace.tables, day)
-    embeddings = user_embeddings(
-        workspace.item_model(version.deployed),
-        features,
-        vectors(states["state"]),
-        user_ids=states["user_id"],
-        users=demographics,
-    )
-    return states["user_id"], embeddings
+
+@dataclass(frozen=True)
+class HomeFeed:
+    """The head of a version on the home feed as of a day: from states to embeddings."""
+
+    artifact: "ModelArtifact"
+    catalogue: "CatalogueTensors"  # of no item: the home feed has no subject
+    people: pl.DataFrame  # users as of the day
+
+    @classmethod
+    def of(cls, workspace: Workspace, version: ModelVersion, day: date) -> "HomeFeed":
+        from ml.features.items import build_item_features
+        from ml.models.tensors import CatalogueTensors
+
+        artifact, columns = workspace.item_model(version.deployed), pl.Schema(SCHEMAS[LandingTable.items])
+        nothing = pl.DataFrame(schema={**columns, "listed_from": pl.Datetime("us", "UTC")})
+        features = build_item_features(nothing, artifact.basis, artifact.settings.features)
+        return cls(artifact, CatalogueTensors(features), users_as_of(workspace.tables, day))
+
+    def embeddings(self, states: pl.DataFrame) -> NDArray[np.float32]:
+        """Return the embeddings [users, W] of rows of a snapshot."""
+        from ml.features.dataset import demographic_buckets
+        from ml.models.daily_inference import user_embeddings
+
+        users = states["user_id"]
+        known = self.people.filter(pl.col("user_id").is_in(users.implode()))
+        demographics = demographic_buckets(known, users)
+        return user_embeddings(self.artifact, self.catalogue, vectors(states["state"]), demographics)
+
+
+def snapshot_embeddings(
+    workspace: Workspace, version: ModelVersion, day: date, users: pl.Series
+) -> tuple[pl.Series, NDArray[np.float32]]:
+    """Return those of ``users`` who have a state as of ``day``, and their embeddings [users, W] on the home feed.
+
+    The states of others are not held in memory.
+    """
+    states = snapshot_of(workspace.tables, version.name, day, users)
+    return states["user_id"], HomeFeed.of(workspace, version, day).embeddings(states)

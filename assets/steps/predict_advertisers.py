@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
@@ -9,14 +11,15 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import events_as_of, users_as_of
+from warehouse.as_of import scan_events, users_as_of
 from warehouse.days import day_end
-from warehouse.sequences import all_user_sequences
-from warehouse.states import write_candidates
-from warehouse.stored_sequences import sequences_of_day
+from warehouse.sequences import all_sequence_batches, gathered
+from warehouse.states import CANDIDATE_SCHEMA, write_candidates
+from warehouse.stored_sequences import sequence_batches_of_day
 from warehouse.tables import vectors
 
 EMBEDDINGS = "advertiser_embeddings"
+FIRST_ROWS = 5
 
 
 def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame:
@@ -26,7 +29,7 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
     tables, landing = workspace.tables, workspace.landing
     frame = advertiser_embeddings(
         workspace.advertiser_model(version.deployed),
-        events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
+        scan_events(tables, landing, day).select("item_id", "advertiser_id", "event_time").collect(),
         workspace.items_as_of(day),
         day_end(day, landing.manifest.time_zone).timestamp(),
     )
@@ -34,35 +37,81 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
     return frame
 
 
-def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> pl.DataFrame:
-    """Write the advertiser lists of the users who were active on ``day``, as of its end. Returns the written rows.
+@dataclass(frozen=True)
+class Predicted:
+    """The advertiser lists of a day, as they were written.
+
+    Attributes:
+        users: the users with a list.
+        shortest: the length of the shortest list; 0 without a list.
+        advertisers: the number of distinct advertisers in the lists.
+        finite: whether every score is a number.
+        first: the first few rows.
+    """
+
+    users: pl.Series
+    shortest: int
+    advertisers: int
+    finite: bool
+    first: pl.DataFrame
+
+
+def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> Predicted:
+    """Write the advertiser lists of the users who were active on ``day``, as of its end.
 
     On the version's training day everybody gets a list, each user as of the user's own last active day.
     """
     shape = workspace.advertiser_model(version.deployed).settings.sequences
     tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
     if day == version.trained_day:
-        sequences = all_user_sequences(tables, landing, day, settings=shape, memory_gib=memory)
+        sequences = all_sequence_batches(tables, landing, day, settings=shape, memory_gib=memory)
     else:
-        sequences = sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory)
-    return _predict(workspace, version, day, sequences)
+        sequences = sequence_batches_of_day(tables, landing, day, shape=shape, memory_gib=memory)
+    found = _Found()
+    write_candidates(tables, version.name, day, found.through(_lists(workspace, version, day, sequences)))
+    return found.predicted()
 
 
-def _predict(workspace: Workspace, version: ModelVersion, day: date, sequences: pl.DataFrame) -> pl.DataFrame:
-    from ml.models.advertiser_artifact import candidates, user_vectors
+@dataclass
+class _Found:
+    """Looks at lists on their way."""
 
-    tables = workspace.tables
-    sequences = sequences.sort("user_id")
+    users: list[pl.Series] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    advertisers: set[str] = field(default_factory=set)
+    finite: bool = True
+    first: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CANDIDATE_SCHEMA))
+
+    def through(self, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        for batch in batches:
+            self.users.append(batch["user_id"])
+            self.lengths.append(int(batch["advertiser_ids"].list.len().min()))  # type: ignore[arg-type]
+            self.advertisers.update(batch["advertiser_ids"].explode().drop_nulls().unique())
+            self.finite &= bool(batch["scores"].explode().is_finite().all())
+            if self.first.is_empty():
+                self.first = batch.head(FIRST_ROWS)
+            yield batch
+
+    def predicted(self) -> Predicted:
+        users = pl.concat([pl.Series("user_id", [], pl.String), *self.users])
+        return Predicted(users, min(self.lengths, default=0), len(self.advertisers), self.finite, self.first)
+
+
+def _lists(
+    workspace: Workspace, version: ModelVersion, day: date, sequences: Iterator[pl.DataFrame]
+) -> Iterator[pl.DataFrame]:
+    """Return the lists of the users of some sequences, batch by batch. Making the batches opens no table."""
+    from ml.models.advertiser_artifact import candidates, vector_batches
+
+    tables, settings = workspace.tables, workspace.settings
     index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
-    items, people = workspace.items_as_of(day), users_as_of(tables, day)
     artifact = workspace.advertiser_model(version.deployed)
-    users = user_vectors(artifact, items, sequences, users=people, settings=workspace.settings.inference)
-    depth = workspace.settings.advertisers.list_depth
-    frame = candidates(sequences["user_id"], users, index, vectors=vectors(index["embedding"]), depth=depth)
-    write_candidates(tables, version.name, day, frame)
-    return frame
+    items, people = workspace.items_as_of(day), users_as_of(tables, day)
+    advertisers, depth = vectors(index["embedding"]), settings.advertisers.list_depth
+    embedded = vector_batches(artifact, items, gathered(sequences), users=people, settings=settings.inference)
+    return (candidates(users, each, index, vectors=advertisers, depth=depth) for users, each in embedded)
 
 
-def all_finite(embeddings: pl.DataFrame, predicted: pl.DataFrame) -> bool:
+def all_finite(embeddings: pl.DataFrame, predicted: Predicted) -> bool:
     """Whether every embedding and every score is a number."""
-    return bool(np.isfinite(vectors(embeddings["embedding"])).all() and predicted["scores"].explode().is_finite().all())
+    return bool(np.isfinite(vectors(embeddings["embedding"])).all() and predicted.finite)

@@ -11,7 +11,7 @@ from assets.steps.encode import encode_everyone, index_day, read_item_embeddings
 from assets.steps.period import training_day, training_period
 from assets.steps.skip_without_items import require_items
 from assets.steps.versions import ModelVersion, item_versions, record_promotion
-from warehouse.states import snapshot
+from warehouse.states import snapshot_batches
 from warehouse.tables import vectors
 
 
@@ -75,8 +75,11 @@ def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int 
     users = encode_everyone(workspace, version)
     items, _ = write_item_embeddings(workspace, version, day)
     built = index_day(workspace, version, day)
-    states = vectors(snapshot(tables, version.name, day)["state"])
-    finite = bool(np.isfinite(states).all() and np.isfinite(read_item_embeddings(tables, version, day)[1]).all())
+    states = (vectors(batch["state"]) for batch in snapshot_batches(tables, version.name, day))
+    finite = bool(
+        all(np.isfinite(each).all() for each in states)
+        and np.isfinite(read_item_embeddings(tables, version, day)[1]).all()
+    )
     if finite:
         record_promotion(tables, version.name)
         workspace.tracking.promote(version.name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ml.examples.context import no_context
-from ml.features.dataset import demographic_buckets
 from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import MAXIMUM_INTERESTS, ItemFeatures
 from ml.models.artifact import ModelArtifact
@@ -16,30 +17,37 @@ from ml.models.tensors import CatalogueTensors
 from settings import InferenceSettings
 
 
+def state_batches(
+    artifact: ModelArtifact, features: ItemFeatures, batches: Iterable[pl.DataFrame], settings: InferenceSettings
+) -> Iterator[pl.DataFrame]:
+    """Encode a user_sequences table (one row a user) under a catalogue, some users at a time.
+
+    Yields:
+        user_id, events, last_event_time, state (list of W floats), in the order of the batch.
+    """
+    catalogue, shape = CatalogueTensors(features), artifact.settings.features
+    for sequences in batches:
+        log = event_log_of_sequences(
+            sequences,
+            features.item_ids,
+            artifact.event_names,
+            advertiser_buckets=shape.advertiser_buckets,
+            advertiser_hashes=shape.advertiser_hashes,
+        )
+        slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
+        states = encode_states(artifact.network, catalogue, log, slices=slices, settings=settings)
+        yield sequences.select(
+            "user_id",
+            events=pl.col("event_time").list.len().cast(pl.Int64),
+            last_event_time=pl.col("event_time").list.last(),
+        ).with_columns(pl.Series("state", states).cast(pl.List(pl.Float32)))
+
+
 def states_of_sequences(
     artifact: ModelArtifact, features: ItemFeatures, sequences: pl.DataFrame, settings: InferenceSettings
 ) -> pl.DataFrame:
-    """Encode a user_sequences table (one row a user) under a catalogue.
-
-    Returns:
-        user_id, events, last_event_time, state (list of W floats), sorted by user_id.
-    """
-    sequences = sequences.sort("user_id")
-    shape = artifact.settings.features
-    log = event_log_of_sequences(
-        sequences,
-        features.item_ids,
-        artifact.event_names,
-        advertiser_buckets=shape.advertiser_buckets,
-        advertiser_hashes=shape.advertiser_hashes,
-    )
-    slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
-    states = encode_states(artifact.network, CatalogueTensors(features), log, slices=slices, settings=settings)
-    return sequences.select(
-        "user_id",
-        events=pl.col("event_time").list.len().cast(pl.Int64),
-        last_event_time=pl.col("event_time").list.last(),
-    ).with_columns(pl.Series("state", states).cast(pl.List(pl.Float32)))
+    """Return the states of a user_sequences table as ``state_batches`` does, sorted by user_id."""
+    return next(state_batches(artifact, features, [sequences.sort("user_id")], settings))
 
 
 def item_embeddings(
@@ -50,14 +58,11 @@ def item_embeddings(
 
 
 def user_embeddings(
-    artifact: ModelArtifact,
-    features: ItemFeatures,
-    states: NDArray[np.float32],
-    *,
-    user_ids: pl.Series,
-    users: pl.DataFrame,
+    artifact: ModelArtifact, catalogue: CatalogueTensors, states: NDArray[np.float32], demographics: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the user embeddings [users, W] on the home feed (no context) from stored states [users, W]."""
+    """Return the user embeddings [users, W] on the home feed (no context).
+
+    The inputs are stored states [users, W] and demographics [users, 3].
+    """
     context = no_context(len(states), MAXIMUM_INTERESTS)
-    demographics = demographic_buckets(users, user_ids)
-    return embed_users(artifact.network, CatalogueTensors(features), states, context=context, demographics=demographics)
+    return embed_users(artifact.network, catalogue, states, context=context, demographics=demographics)

@@ -30,6 +30,7 @@ IVF_PROBED_SHARE = 0.5
 TIE = 1e-6  # scores this near to each other count as equal: they differ by rounding
 SHORT_EXCLUSION = 32  # excluding fewer items than this costs the same
 SLOTS_IN_MEMORY = 1 << 22  # retrieved items held at once, in a search of many queries
+MARKS_IN_MEMORY = 1 << 24  # bytes: which items of the catalogue some queries exclude
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rows and their scores."""
@@ -273,16 +274,25 @@ def _retrieved(index: ItemIndex, queries: NDArray[np.float32], depth: int, exclu
         vectors, deep, params=_search_parameters(index, deep, max(HNSW_SEARCH_BREADTH, 2 * deep))
     )
     items, scores = _items_of(index, items.astype(np.int64), scores, wanted)
+    return _first_kept(items, scores, depth, exclude)
+
+
+def _first_kept(items: NDArray[np.int64], scores: NDArray[np.float32], depth: int, exclude: Ragged) -> RankedLists:
+    """Return the first ``depth`` of lists [queries, deep], best first, without the items that each query excludes."""
+    tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
+    if len(tied):  # the stated tie rule: higher score, then lower row
+        order = np.lexsort((items[tied], -scores[tied]), axis=1)
+        items[tied] = np.take_along_axis(items[tied], order, 1)
+        scores[tied] = np.take_along_axis(scores[tied], order, 1)
+    kept = items != NO_ITEM
     if len(exclude.items):
-        items = np.where(_member(items, exclude), NO_ITEM, items)
-    scores = np.where(items == NO_ITEM, np.float32(-np.inf), scores)
-    # The stated tie rule: higher score, then lower row; ended slots last.
-    order = np.lexsort((items, -scores), axis=1)[:, :depth]
-    ended = depth - order.shape[1]
-    return RankedLists(
-        np.pad(np.take_along_axis(items, order, 1), ((0, 0), (0, ended)), constant_values=NO_ITEM),
-        np.pad(np.take_along_axis(scores, order, 1), ((0, 0), (0, ended)), constant_values=-np.inf),
-    )
+        kept &= ~_member(items, exclude)
+    place = np.cumsum(kept, axis=1, dtype=np.int32) - 1
+    kept &= place < depth
+    query, column = np.nonzero(kept)
+    lists, to = _no_lists(len(items), depth), place[query, column]
+    lists.items[query, to], lists.scores[query, to] = items[query, column], scores[query, column]
+    return lists
 
 
 def _items_of(
@@ -309,6 +319,8 @@ def _search_among(
     searched one after the other.
     """
     lists, kept = _no_lists(len(queries), depth), np.flatnonzero(allowed)
+    if len(kept) == len(allowed):
+        return search_index(index, queries, depth, exclude=own)
     if not len(kept):
         return lists
     if index_kind(index) is not IndexKind.exact:
@@ -416,11 +428,16 @@ def _flat(index: ItemIndex) -> Any:
 
 def _member(items: NDArray[np.int64], exclude: Ragged) -> NDArray[np.bool_]:
     """Return whether each of ``items`` [queries, depth] is among the excluded items of its query."""
-    size = 1 + max(int(items.max(initial=0)), int(exclude.items.max(initial=0)))
-    offset = np.arange(len(items), dtype=np.int64) * size
-    known = exclude.items != NO_ITEM
-    hidden = (exclude.items + offset[exclude.query_rows])[known]
-    return np.isin(np.where(items == NO_ITEM, NO_ITEM, items + offset[:, None]), hidden)
+    size = 2 + max(int(items.max(initial=0)), int(exclude.items.max(initial=0)))  # the last stands for -1
+    found, at_once = np.zeros(items.shape, bool), max(1, min(len(items), MARKS_IN_MEMORY // size))
+    marked = np.zeros((at_once, size), bool)
+    for begin in range(0, len(items), at_once):
+        some, mine = items[begin : begin + at_once], exclude.slice(begin, min(begin + at_once, len(items)))
+        rows = mine.query_rows
+        marked[rows, mine.items] = True
+        found[begin : begin + at_once] = np.take_along_axis(marked[: len(some)], some, 1)
+        marked[rows, mine.items] = False
+    return found
 
 
 @contextmanager

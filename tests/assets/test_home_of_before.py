@@ -81,7 +81,8 @@ def test_its_advertiser_model_predicts_what_it_predicted(workspace: Workspace) -
     assert version is not None
     where: dict[str, str | date] = {"model_version": version.name, "day": DAY}
     before = tables.read(ADVERTISER_CANDIDATES, where).sort("user_id")
-    after = predict_day(workspace, version, DAY).sort("user_id")
+    predict_day(workspace, version, DAY)
+    after = tables.read(ADVERTISER_CANDIDATES, where).sort("user_id")
     assert after["user_id"].equals(before["user_id"])
     scores = [frame["scores"].explode().cast(pl.Float64).to_numpy() for frame in (before, after)]
     assert np.abs(scores[0] - scores[1]).max() <= TOLERANCE

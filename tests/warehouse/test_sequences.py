@@ -118,7 +118,8 @@ def as_dict(frame: pl.DataFrame) -> dict[str, list[tuple[object, ...]]]:
 @given(log=logs())
 def test_sequences_equal_a_slow_reference_and_full_equals_incremental(log: Log) -> None:
     cut = SequenceSettings(length=log.length, lookback_days=log.lookback_days)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("warehouse.sequences.USERS_OF_A_SORT", 2)
         landing, tables = ingested(log, Path(directory))
         keys = UserKeys.of(tables, landing)
         newest: dict[str, list[tuple[object, ...]]] = {}

@@ -10,7 +10,7 @@ import polars as pl
 from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import IDENTITY_SCHEMA, UserKeys
 from warehouse.ingest.validate_rows import USER
-from warehouse.spill import Staging
+from warehouse.spill import Staging, in_full_order
 
 ACCEPTED = "accepted"  # staged: contract columns and the sequence
 SEQUENCE = "sequence"  # the order in which rows were read
@@ -43,9 +43,14 @@ def name_users(staged: Staging, table: LandingTable, keys: UserKeys, tombstones:
     for batch in staged.batches(ids, pl.Schema({"external_id": pl.String()})):
         pairs = batch.select(keys.keys(batch["external_id"]).alias(USER), "external_id")
         staged.add("identities", pairs.filter(~pl.col(USER).is_in(tombstones.implode())))
+    # The number of a user orders as the key does, and is sorted in half the time.
     staged.execute(
-        "CREATE VIEW named AS SELECT identities.user_id, accepted.* EXCLUDE (user_id) "
-        f"FROM {ACCEPTED} AS accepted JOIN identities ON accepted.user_id = identities.external_id"
+        "CREATE TABLE numbered AS SELECT user_id, external_id, "
+        "CAST(dense_rank() OVER (ORDER BY user_id) AS INTEGER) AS number FROM identities"
+    )
+    staged.execute(
+        "CREATE VIEW named AS SELECT numbered.user_id, number, accepted.* EXCLUDE (user_id) "
+        f"FROM {ACCEPTED} AS accepted JOIN numbered ON accepted.user_id = numbered.external_id"
     )
     if tombstones.is_empty():
         return 0
@@ -99,15 +104,21 @@ def combined_events(
     rows = f"""
         SELECT *, coalesce(event_time < $begin, false) AS late
         FROM named WHERE {_IS_FIRST}
-        ORDER BY user_id, event_time, event_id
+        ORDER BY number, event_time
     """
-    return staged.batches(rows, written_columns(LandingTable.events), {"begin": begin})
+    batches = staged.batches(rows, written_columns(LandingTable.events), {"begin": begin})
+    return in_full_order(batches, ["user_id", "event_time"], "event_id")
 
 
 def _find_repeated(staged: Staging, table: LandingTable, order: str) -> None:
-    """Make table ``surplus``: the sequence numbers of all rows of a key but the first row in ``order``."""
-    place = f"row_number() OVER (PARTITION BY {', '.join(KEYS[table])} ORDER BY {order})"
+    """Make table ``surplus``: the sequence numbers of all rows of a key but the first row in ``order``.
+
+    Keys that share a hash with another row are few, and only their rows are numbered.
+    """
+    key = ", ".join(KEYS[table])
     staged.execute(
-        f"CREATE TABLE surplus AS SELECT {SEQUENCE} FROM "
-        f"(SELECT {SEQUENCE}, {place} AS place FROM named) WHERE place > 1"
+        f"CREATE TABLE surplus AS SELECT {SEQUENCE} FROM ("
+        f"SELECT {SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS place FROM {ACCEPTED} "
+        f"WHERE hash({key}) IN (SELECT hash({key}) AS code FROM {ACCEPTED} GROUP BY code HAVING count(*) > 1)"
+        ") WHERE place > 1"
     )

@@ -123,50 +123,50 @@ def judge(arrival: Arrival, rules: Rules) -> Judged:
     """Split rows of a file into the rows that keep the contract and the rows that break it, with the broken rules."""
     typed = arrival.typed
     broken = _broken_rules(typed.drop(UNREADABLE, LOST), rules.table)
-    judged = (
-        typed.select(ROW, UNREADABLE, _beyond_the_row(rules).alias("beyond"))
-        .join(broken, on=ROW, how="left", maintain_order="left")
-        .select(ROW, reason=pl.concat_str(UNREADABLE, "rules", "beyond", separator="; ", ignore_nulls=True))
-        .with_columns(pl.col("reason").replace("", None))
+    judged = typed.select(ROW, UNREADABLE, _beyond_the_row(rules).alias("beyond"))
+    suspect = judged.filter(
+        pl.any_horizontal(pl.col(UNREADABLE, "beyond").is_not_null(), pl.col(ROW).is_in(broken[ROW].implode()))
     )
-    bad = judged["reason"].is_not_null()
-    raw, about = arrival.raw.filter(bad), pl.Series(USER, [None] * int(bad.sum()), dtype=pl.String)
+    reasons = suspect.join(broken, on=ROW, how="left", maintain_order="left").select(
+        ROW, reason=pl.concat_str(UNREADABLE, "rules", "beyond", separator="; ", ignore_nulls=True)
+    )
+    bad = typed[ROW].is_in(reasons[ROW].implode())
+    raw, about = arrival.raw.filter(bad), pl.Series(USER, [None] * len(reasons), dtype=pl.String)
     if USER in typed.columns:
         about = rules.keys.keys(typed[USER].filter(bad)).alias(USER)
         raw = raw.with_columns(about)  # the file still says who it is
     file = arrival.path.relative_to(rules.root).as_posix()
-    places = _places(arrival, file)
-    rejected = judged.filter(bad).select(
+    rejected = reasons.select(
         pl.lit(file).alias("file"),
         pl.col(ROW),
         pl.col("reason"),
         about,
-        json_rows(raw) if bad.any() else pl.lit("").alias("content"),
+        json_rows(raw) if len(raw) else pl.lit("").alias("content"),
         pl.col("reason").str.split("; ").list.first().alias("rule"),
-        places.filter(bad),
+        _places(arrival, file, bad),
     )
     kept = typed.drop(ROW, UNREADABLE, LOST)
-    accepted = kept.filter(~bad) if bad.any() else kept
-    return Judged(typed.height, accepted, rejected, arrival.ignored_columns, _lost(arrival, ~bad, places))
+    accepted = kept.filter(~bad) if len(reasons) else kept
+    return Judged(typed.height, accepted, rejected, arrival.ignored_columns, _lost(arrival, ~bad, file))
 
 
-def _places(arrival: Arrival, file: str) -> pl.Series:
-    """Return the place of each row, for people."""
-    landed = arrival.typed.select(pl.format("{}, row {}", pl.lit(file), ROW).alias("place"))["place"]
+def _places(arrival: Arrival, file: str, chosen: pl.Series) -> pl.Series:
+    """Return the places of the chosen rows, for people."""
+    landed = arrival.typed.filter(chosen).select(pl.format("{}, row {}", pl.lit(file), ROW).alias("place"))["place"]
     if not {SOURCE_FILE, SOURCE_ROW} <= set(arrival.raw.columns):
         return landed
     imported = pl.format("{} {}", pl.col(SOURCE_FILE).cast(pl.String), pl.col(SOURCE_ROW).cast(pl.String))
-    return arrival.raw.select(pl.coalesce(imported, landed).alias("place"))["place"]
+    return arrival.raw.filter(chosen).select(pl.coalesce(imported, landed).alias("place"))["place"]
 
 
-def _lost(arrival: Arrival, accepted: pl.Series, places: pl.Series) -> tuple[LostNumber, ...]:
+def _lost(arrival: Arrival, accepted: pl.Series, file: str) -> tuple[LostNumber, ...]:
     """Return the numbers that accepted rows lost, by column."""
     names = arrival.typed[LOST].filter(accepted).explode().drop_nulls().unique().sort()
     found = []
     for name in names:
         lost = accepted & arrival.typed[LOST].list.contains(name)
         text = str(arrival.raw[name].filter(lost)[0])
-        found.append(LostNumber(name, int(lost.sum()), places.filter(lost)[0], text))
+        found.append(LostNumber(name, int(lost.sum()), _places(arrival, file, lost)[0], text))
     return tuple(found)
 
 

@@ -46,6 +46,28 @@ def test_exact_equals_brute_force_with_exclusions() -> None:
     assert ann_recall(index, queries, vectors) == 1
 
 
+def test_equal_scores_are_in_the_order_of_the_catalogue() -> None:
+    """Whole numbers: no score is rounded, and many are equal."""
+    generator = np.random.default_rng(3)
+    vectors, queries = (generator.integers(-1, 2, (count, 4)).astype(np.float32) for count in (60, 40))
+    exclude = Ragged.from_pairs(generator.integers(0, 40, 400), generator.integers(-1, 60, 400), 40)
+    allowed = generator.random(60) < 0.7
+    index = build_index(vectors, IndexSettings())
+    hidden = Ragged.from_pairs(np.repeat(np.arange(40), (~allowed).sum()), np.tile(np.flatnonzero(~allowed), 40), 40)
+    both = Ragged.from_pairs(
+        np.r_[exclude.query_rows, hidden.query_rows], np.r_[exclude.items, hidden.items], exclude.queries
+    )
+    for found, expected in (
+        (search_index(index, queries, 60, exclude=exclude), search(queries, vectors, 60, exclude=exclude)),
+        (
+            search_index(index, queries, 60, exclude=exclude, allowed=allowed),
+            search(queries, vectors, 60, exclude=both),
+        ),
+    ):
+        assert np.array_equal(found.items, expected.items)
+        assert np.array_equal(found.scores, expected.scores)
+
+
 @pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf_pq])
 @pytest.mark.parametrize("share", [0.9, 0.3, 0.01, 0.0005])
 def test_a_filter_leaves_as_many_as_there_are(kind: IndexKind, share: float) -> None:

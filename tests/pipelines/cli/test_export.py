@@ -20,6 +20,7 @@ from settings import IndexSettings, Settings
 from tests.assets.world import DAYS, adseq
 from tests.flow import Ran
 from warehouse.as_of import events_as_of
+from warehouse.best_ads import NO_AD
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.eligibility import Eligibility
 from warehouse.home import Home
@@ -123,7 +124,8 @@ def test_nobody_is_given_what_the_rule_does_not_allow(data: st.DataObject) -> No
         assert allowed[shown].all()
         np.testing.assert_allclose(found.scores[user][: len(shown)], scores[best], atol=1e-5)
         given = [None if (offer := rule.offer(country[user], row)) is None else offer.ad_id for row in shown.tolist()]
-        assert listed.offers["ad_id"].slice(user * count, count).to_list() == given + [None] * (count - len(shown))
+        named = [None if row == NO_AD else rule.offers["ad_id"][row] for row in listed.ads[user].tolist()]
+        assert named == given + [None] * (count - len(shown))
 
 
 def test_csv_has_the_same_rows(ran: Ran, exported: Path, tmp_path: Path) -> None:
