@@ -153,7 +153,7 @@ def test_a_sample_that_fails_in_an_unforeseen_way_is_counted_and_the_log_has_not
     def fail(*_: object, **__: object) -> None:
         raise KeyError("rug")
 
-    monkeypatch.setattr("serving.app.sampled_rows", fail)
+    monkeypatch.setattr("serving.service.sampled_rows", fail)
     settings = Settings(home=ran.home.root, relevance=RelevanceSettings(sample_share=1.0))
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         answered = client.post("/candidates", json={"user_id": "u1", "surface": "search", "query": "rug", "k": K})
