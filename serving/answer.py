@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.models.item_model import ContextBatch
+from ml.models.request_head import RequestContext
 from serving.contracts import (
     Basis,
     Candidate,
@@ -42,7 +42,7 @@ SHOWN_EVENTS = 20
 class Place:
     """The place that a request comes from, in the terms of the model."""
 
-    context: ContextBatch
+    context: RequestContext
     subject: int | None  # catalogue row
     interests: dict[str, float]
 
@@ -113,7 +113,7 @@ def answer_under(
         demographics = _merged(user.demographics, request.demographics)
         state = None if user.state is None else user.state.state
         vector = served.embed(state, place.context, buckets_of(demographics))
-        basis = _basis(user, bool(place.context.present[0]))
+        basis = _basis(user, place.context.present)
         trim = _trim(served, request, place, arm)
     with watch.stage(Stage.filters):
         allowed = served.catalogue.allowed(request.filters, demographics.country, served.publication.instant(now))

@@ -90,7 +90,7 @@ def _events(columns: dict[str, list[Any]]) -> list[PastEvent]:
 
 @lru_cache(maxsize=10_000)
 def buckets_of(demographics: Demographics) -> NDArray[np.int64]:
-    """Return the buckets [1, 3] of a person's known demographics."""
+    """Return the buckets [3] of a person's known demographics."""
     row = {"user_id": "", **demographics.model_dump()}
     schema = {"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String}
-    return demographic_buckets(pl.DataFrame([row], schema=schema), pl.Series([""]))
+    return demographic_buckets(pl.DataFrame([row], schema=schema), pl.Series([""]))[0]
