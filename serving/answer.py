@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -209,10 +209,7 @@ def _response(
         else [None] * len(found)
     )
     return CandidateResponse(
-        candidates=[
-            _candidate(served, query, each, relevance=relevance.get(each.row), reason=reason)
-            for each, reason in zip(found, reasons, strict=True)
-        ],
+        candidates=_candidates(served, query, found, relevance=relevance, reasons=reasons),
         basis=basis,
         subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
@@ -224,26 +221,42 @@ def _response(
     )
 
 
-def _candidate(
-    served: Served, query: Query, found: Scored, *, relevance: float | None, reason: Explanation | None
-) -> Candidate:
-    of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
-    offer = served.catalogue.eligibility.offer(query.country, found.row)
-    return Candidate(
-        item_id=of.item_id[row],
-        advertiser_id=of.advertiser_id[row],
-        title=of.title[row],
-        category=of.category_path[row],
-        price=of.amount[row],
-        currency=of.currency[row],
-        score=found.score,
-        source=found.source,
-        relevance=relevance,
-        ad_id=None if offer is None else offer.ad_id,
-        bid=None if offer is None else offer.bid,
-        bid_kind=None if offer is None else offer.bid_kind,
-        explanation=reason,
-    )
+def _candidates(
+    served: Served,
+    query: Query,
+    found: Sequence[Scored],
+    *,
+    relevance: Mapping[int, float],
+    reasons: Sequence[Explanation | None],
+) -> list[Candidate]:
+    """Return the candidates of an answer.
+
+    Args:
+        relevance: by index row. reasons: of each of ``found``.
+    """
+    of, offer_of = served.catalogue.attributes, served.catalogue.eligibility.offer
+    rows = served.catalogue.listed[np.array([each.row for each in found], np.int64)].tolist()
+    candidates = []
+    for each, row, reason in zip(found, rows, reasons, strict=True):
+        offer = offer_of(query.country, each.row)
+        candidates.append(
+            Candidate(
+                item_id=of.item_id[row],
+                advertiser_id=of.advertiser_id[row],
+                title=of.title[row],
+                category=of.category_path[row],
+                price=of.amount[row],
+                currency=of.currency[row],
+                score=each.score,
+                source=each.source,
+                relevance=relevance.get(each.row),
+                ad_id=None if offer is None else offer.ad_id,
+                bid=None if offer is None else offer.bid,
+                bid_kind=None if offer is None else offer.bid_kind,
+                explanation=reason,
+            )
+        )
+    return candidates
 
 
 def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:

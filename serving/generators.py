@@ -6,7 +6,8 @@ A generator of another package becomes one of the service by an entry point (``s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import repeat
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,7 @@ class Query:
         return replace(self, vector=vector, allowed=allowed)
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """An item and how well it fits."""
 
     row: int  # of the index
@@ -60,6 +60,10 @@ class Generator(Protocol):
         ...
 
 
+def _scored(rows: NDArray[np.int64], scores: NDArray[np.float32], source: str) -> list[Scored]:
+    return list(map(Scored, rows.tolist(), scores.tolist(), repeat(source)))
+
+
 class ItemNeighbours:
     """The items whose embeddings are nearest to the query's."""
 
@@ -67,7 +71,7 @@ class ItemNeighbours:
 
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         rows, scores = search_allowed(served.index, query.vector, wanted, query.allowed)
-        return [Scored(row, score, self.source) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+        return _scored(rows, scores, self.source)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class AdvertiserLists:
             quota=self.quota,
             wanted=wanted,
         )
-        return [Scored(row, score, self.source) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+        return _scored(rows, scores, self.source)
 
 
 class Popularity:
@@ -97,4 +101,4 @@ class Popularity:
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         order = served.catalogue.by_popularity
         rows = order[query.allowed[order]][:wanted]
-        return [Scored(int(row), float(served.catalogue.popularity[row]), self.source) for row in rows]
+        return _scored(rows, served.catalogue.popularity[rows], self.source)
