@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.retrieval.advertiser_items import best_of_advertisers
-from ml.retrieval.index import search_allowed, stored_vectors
+from ml.retrieval.index import search_allowed, stored_products
 from serving.contracts import Source
 from serving.publication import Served
 from serving.users import KnownUser
@@ -85,10 +85,11 @@ class AdvertiserLists:
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         listed = [served.catalogue.advertisers.get(advertiser) for advertiser in query.user.advertisers]
         rows, scores = best_of_advertisers(
-            [rows[query.allowed[rows]] for rows in listed if rows is not None],
-            lambda rows: stored_vectors(served.index, rows) @ query.vector,
+            [rows for rows in listed if rows is not None],
+            lambda rows: stored_products(served.index, rows, query.vector),
             quota=self.quota,
             wanted=wanted,
+            allowed=query.allowed,
         )
         return _scored(rows, scores, self.source)
 

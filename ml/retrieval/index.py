@@ -189,6 +189,23 @@ def stored_vectors(index: ItemIndex, rows: NDArray[np.int64]) -> NDArray[np.floa
     return np.asarray(_flat(index).reconstruct_batch(np.ascontiguousarray(index.vector_of[rows], np.int64)))
 
 
+def stored_products(index: ItemIndex, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the inner products [rows] of ``query`` [width] with the embeddings that an index holds.
+
+    Embeddings in full are read where they are: to copy them out takes four times as long as to multiply them.
+    """
+    flat = _flat(index)
+    if not isinstance(flat, faiss.IndexFlat) or not len(rows):
+        return stored_vectors(index, rows) @ query
+    library: Any = faiss
+    vectors, asked = np.ascontiguousarray(index.vector_of[rows], np.int64), np.ascontiguousarray(query, np.float32)
+    products, pointer = np.empty(len(vectors), np.float32), library.swig_ptr
+    library.fvec_inner_products_by_idx(
+        pointer(products), pointer(asked), flat.get_xb(), pointer(vectors), flat.d, 1, len(vectors)
+    )
+    return products
+
+
 def ann_recall(index: ItemIndex, queries: NDArray[np.float32], embeddings: NDArray[np.float32], k: int = 100) -> float:
     """Return the share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
 

@@ -137,7 +137,7 @@ def test_the_sample_names_each_candidate_once_with_its_stage_and_no_user(
 
 def test_a_score_that_is_not_finite_is_null_in_the_sample(served: Served, store: OnlineStore, user: str) -> None:
     found = asked(served, store, user, Arm.holdout, surface="search", query="rug")
-    lists = [[replace(each, score=math.nan) for each in proposed] for proposed in found.lists]
+    lists = [[each._replace(score=math.nan) for each in proposed] for proposed in found.lists]
     assert found.judged is not None
     judged = replace(found.judged, trim_score=np.full_like(found.judged.trim_score, np.inf))
     request = CandidateRequest(user_id=user, k=K, surface=Surface.search, query="rug")

@@ -29,6 +29,7 @@ from warehouse.online.store import (
 
 ROWS_A_COMMIT = 20_000  # a commit waits for the disk; this many rows are a second's work at most
 POINTER, DATA = "served.json", "data.mdb"
+NO_FILE = -1  # instead of an inode
 # Address space that a namespace may take; of the disk it takes what it holds: LMDB fills the file as it grows.
 MAXIMUM_BYTES = 1 << 38
 MAXIMUM_READERS = 1024  # at the same moment, in all processes together
@@ -40,12 +41,11 @@ class Shared:
     """An open environment.
 
     LMDB allows a process to open an environment once: the process's stores share it, and the last one closes it.
-    ``inode`` is the inode of the environment's ``file``: another process may clear the namespace and fill it anew, in a
-    new file.
+    ``inode`` is the inode of the environment's file: another process may clear the namespace and fill it anew, in a new
+    file.
     """
 
     environment: lmdb.Environment
-    file: str
     inode: int
     holders: int = 0
 
@@ -59,6 +59,7 @@ class LmdbStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self._directory = str(self.root)
         self._held: dict[str, Shared] = {}
 
     def put(self, namespace: str, rows: Iterable[tuple[bytes, Value]]) -> int:
@@ -165,14 +166,17 @@ class LmdbStore:
 
     def _namespace(self, namespace: str, create: bool = False) -> lmdb.Environment | None:
         """Return the namespace's environment; None where there is no such namespace."""
-        held = self._held.get(namespace)
-        if held is not None and held.inode == _inode(held.file):
+        file = f"{self._directory}/{namespace}/{DATA}"
+        held, inode = self._held.get(namespace), _inode(file)
+        if held is not None and held.inode == inode:
             return held.environment
+        if inode == NO_FILE and not create:
+            return None
         path = self.root / namespace
         with _opening:
             self._held.pop(namespace, None)  # not closed where it was cleared: a thread may still read from it
             shared = _shared.get(path)
-            if shared is None or shared.inode != _inode(shared.file):
+            if shared is None or shared.inode != _inode(file):  # another thread may have made it
                 _shared.pop(path, None)
                 if not create and _length(path) < 0:
                     return None
@@ -194,11 +198,11 @@ class LmdbStore:
 
 
 def _inode(file: str) -> int:
-    """Return the inode of a namespace's file; -1 without a file."""
+    """Return the inode of a namespace's file; ``NO_FILE`` without a file."""
     try:
         return os.stat(file).st_ino
     except FileNotFoundError:
-        return -1
+        return NO_FILE
 
 
 def _opened(path: Path, create: bool) -> Shared:
@@ -230,8 +234,7 @@ def _opened(path: Path, create: bool) -> Shared:
     _refuse_cut_off(path, environment)
     if writable:
         environment.reader_check()  # frees what killed readers held
-    file = str(path / DATA)
-    return Shared(environment, file, _inode(file))
+    return Shared(environment, _inode(str(path / DATA)))
 
 
 def _make(path: Path) -> None:
