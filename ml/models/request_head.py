@@ -213,7 +213,7 @@ class RequestHead:
         assert self.attention is not None
         query, key = self.attention
         slots = np.concatenate([summary, events]).reshape(-1, len(summary))
-        present = slots.any(axis=1)
+        present = np.asarray(slots.any(axis=1))
         present[0] = True
         slots = slots[present]
         score = (slots @ key.weight.T + key.bias) @ query(context) * np.float32(len(summary) ** -0.5)
@@ -229,14 +229,14 @@ class RequestHead:
 
     def _unit(self, traits: Floats) -> Floats:
         """Return traits [T], each scaled to unit length; a zero trait stays zero."""
-        lengths = np.sqrt(np.add.reduceat(traits * traits, self.starts))
-        found: Floats = traits / np.maximum(lengths, SHORTEST)[self.part]
-        return found
+        squares: Floats = np.add.reduceat(traits * traits, self.starts)
+        lengths: Floats = np.maximum(np.sqrt(squares), SHORTEST)
+        return traits / lengths[self.part]
 
 
 def _gelu(values: Floats) -> Floats:
-    found: Floats = values * (np.float32(0.5) + np.float32(0.5) * erf(values * np.float32(0.5**0.5)))
-    return found
+    share = np.asarray(erf(values * np.float32(0.5**0.5)), np.float32)
+    return values * (np.float32(0.5) + np.float32(0.5) * share)
 
 
 def _length(vector: Floats) -> np.float32:
