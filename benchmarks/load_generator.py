@@ -35,7 +35,7 @@ class Load:
     failed: int
     stages: dict[str, float]  # mean seconds a request
     inside: float  # mean seconds a request, as the service has it
-    cpu: float  # seconds of the service process a request
+    cpu: float  # seconds of the service process an answered request
 
     def percentile(self, share: float) -> float:
         """Return the percentile of the latencies, in milliseconds."""
@@ -94,7 +94,7 @@ class Overload:
     """Twice as many requests as can be answered, and the time after the overload."""
 
     sustainable: float  # requests a second that are answered when some connections ask one after the other
-    cpu: float  # seconds of the service process a request, meanwhile
+    cpu: float  # seconds of the service process an answered request, meanwhile
     offered: float
     answered: float  # a second
     p99: float  # seconds, of what was answered
@@ -154,7 +154,7 @@ async def load(port: int, rate: float, service: psutil.Process) -> Load:
     before = (await connections.ask("GET", "/metrics"))[1].decode()
     began = cpu_seconds(service)
     answers = await asked(port, connections, rate, SECONDS)
-    cpu = (cpu_seconds(service) - began) / len(answers)
+    cpu = (cpu_seconds(service) - began) / max(1, sum(each.status == 200 for each in answers))
     after = (await connections.ask("GET", "/metrics"))[1].decode()
     connections.close()
     stages = {name: _mean(before, after, f'adseq_stage_seconds_{{}}{{{{stage="{name}"}}}}') for name in _stages(after)}
