@@ -39,7 +39,8 @@ def run(home: Home, console: Console) -> Table:
         events = asyncio.run(post_events(port))
         overload = asyncio.run(overloaded(port, process))
         memory = process.memory_info().rss / 2**20
-    table = table_of(written, loads, events, overload, f"Ready after {service.seconds:.1f} s; {memory:,.0f} MiB.")
+    started = f"Ready after {service.seconds:.1f} s; {memory:,.0f} MiB."
+    table = table_of(written, loads, events=events, overload=overload, started=started)
     table.show(console)
     return table
 
@@ -77,7 +78,9 @@ def serving(home: Home) -> Iterator[Service]:
             service.terminate()
 
 
-def table_of(written: dict[int, float], loads: list[Load], events: Seconds, overload: Overload, started: str) -> Table:
+def table_of(
+    written: dict[int, float], loads: list[Load], *, events: Seconds, overload: Overload, started: str
+) -> Table:
     """Return all figures.
 
     Args:
