@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml.models.item_model import ContextBatch
+from ml.models.request_head import RequestContext
 from serving.contracts import (
     Basis,
     Candidate,
@@ -42,7 +42,7 @@ SHOWN_EVENTS = 20
 class Place:
     """The place that a request comes from, in the terms of the model."""
 
-    context: ContextBatch
+    context: RequestContext
     subject: int | None  # catalogue row
     interests: dict[str, float]
 
@@ -113,7 +113,7 @@ def answer_under(
         demographics = _merged(user.demographics, request.demographics)
         state = None if user.state is None else user.state.state
         vector = served.embed(state, place.context, buckets_of(demographics))
-        basis = _basis(user, bool(place.context.present[0]))
+        basis = _basis(user, place.context.present)
         trim = _trim(served, request, place, arm)
     with watch.stage(Stage.filters):
         allowed = served.catalogue.allowed(request.filters, demographics.country, served.publication.instant(now))
@@ -209,10 +209,7 @@ def _response(
         else [None] * len(found)
     )
     return CandidateResponse(
-        candidates=[
-            _candidate(served, query, each, relevance=relevance.get(each.row), reason=reason)
-            for each, reason in zip(found, reasons, strict=True)
-        ],
+        candidates=_candidates(served, query, found, relevance=relevance, reasons=reasons),
         basis=basis,
         subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
@@ -224,26 +221,42 @@ def _response(
     )
 
 
-def _candidate(
-    served: Served, query: Query, found: Scored, *, relevance: float | None, reason: Explanation | None
-) -> Candidate:
-    of, row = served.catalogue.attributes, int(served.catalogue.listed[found.row])
-    offer = served.catalogue.eligibility.offer(query.country, found.row)
-    return Candidate(
-        item_id=of.item_id[row],
-        advertiser_id=of.advertiser_id[row],
-        title=of.title[row],
-        category=of.category_path[row],
-        price=of.amount[row],
-        currency=of.currency[row],
-        score=found.score,
-        source=found.source,
-        relevance=relevance,
-        ad_id=None if offer is None else offer.ad_id,
-        bid=None if offer is None else offer.bid,
-        bid_kind=None if offer is None else offer.bid_kind,
-        explanation=reason,
-    )
+def _candidates(
+    served: Served,
+    query: Query,
+    found: Sequence[Scored],
+    *,
+    relevance: Mapping[int, float],
+    reasons: Sequence[Explanation | None],
+) -> list[Candidate]:
+    """Return the candidates of an answer.
+
+    Args:
+        relevance: by index row. reasons: of each of ``found``.
+    """
+    of, offer_of = served.catalogue.attributes, served.catalogue.eligibility.offer
+    rows = served.catalogue.listed[np.array([each.row for each in found], np.int64)].tolist()
+    candidates = []
+    for each, row, reason in zip(found, rows, reasons, strict=True):
+        offer = offer_of(query.country, each.row)
+        candidates.append(
+            Candidate(
+                item_id=of.item_id[row],
+                advertiser_id=of.advertiser_id[row],
+                title=of.title[row],
+                category=of.category_path[row],
+                price=of.amount[row],
+                currency=of.currency[row],
+                score=each.score,
+                source=each.source,
+                relevance=relevance.get(each.row),
+                ad_id=None if offer is None else offer.ad_id,
+                bid=None if offer is None else offer.bid,
+                bid_kind=None if offer is None else offer.bid_kind,
+                explanation=reason,
+            )
+        )
+    return candidates
 
 
 def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:

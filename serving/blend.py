@@ -33,13 +33,14 @@ def blend(lists: Sequence[Sequence[Scored]], shares: Sequence[float], wanted: in
             turns.end(at)
     while len(blended) < wanted and turns.lasting:
         turn = turns.of(len(blended) + 1)
-        found = next((each for each in queues[turn] if each.row not in taken), None)
-        if found is None:
+        for found in queues[turn]:
+            if found.row not in taken:
+                turns.take(turn)
+                taken.add(found.row)
+                blended.append(found)
+                break
+        else:
             turns.end(turn)
-            continue
-        turns.take(turn)
-        taken.add(found.row)
-        blended.append(found)
     return blended
 
 
@@ -63,11 +64,10 @@ class _Turns:
 
     def of(self, place: int) -> int:
         """Return the list that gets a place, the first of which is 1."""
-        first, *others = self.lasting
-        shares, taken = self._shares, self._taken
+        first, shares, taken = self.lasting[0], self._shares, self._taken
         if shares[first] * place > taken[first] * WHOLE:
             return first
-        due = [each for each in others if shares[each] * place > taken[each] * WHOLE]
+        due = [each for each in self.lasting[1:] if shares[each] * place > taken[each] * WHOLE]
         return due[0] if len(due) == 1 else min(due, key=self._deadline)
 
     def take(self, turn: int) -> None:

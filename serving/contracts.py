@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from warehouse.contracts import BID_KINDS, EVENT_NAMES, MAXIMUM_ID_BYTES, NEED_NOTHING
 from warehouse.online.spend import MAXIMUM_AMOUNT
@@ -83,7 +93,7 @@ class Demographics(Message):
 class Filters(Message):
     """Conditions that every candidate meets."""
 
-    blocked_advertisers: list[Identifier] = Field([], max_length=MAXIMUM_BLOCKED)
+    blocked_advertisers: tuple[Identifier, ...] = Field((), max_length=MAXIMUM_BLOCKED)
     country: str | None = Field(
         None, max_length=50, description="Only items that ship to this country. Default: the country of the user."
     )
@@ -286,8 +296,11 @@ class Explanation(Message):
     )
 
 
-class Candidate(Message):
+@dataclass(kw_only=True)
+class Candidate:
     """One item to show."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     item_id: str
     advertiser_id: str | None = None
@@ -296,39 +309,69 @@ class Candidate(Message):
     price: float | None = None
     currency: str | None = None
     score: float
-    source: str = Field(
-        description="Name of the generator that proposed the item: item_neighbours (nearest to the query), "
-        "advertiser_lists (items of the advertisers predicted for the user), popularity (nothing is known of the user "
-        "and of the place), or the name of a generator of another package.",
-        examples=[source.value for source in Source],
-    )
-    relevance: float | None = Field(
-        None,
-        description="Calibrated relevance to the subject item or the query, 0 to 1, for the auction; null on a surface "
-        "without them, and before the first relevance model.",
-    )
-    ad_id: str | None = Field(None, description="The ad that the item is shown as; null where the log has no ads.")
-    bid: float | None = Field(None, description="The bid of the ad, in the log's currency, for one of `bid_kind`.")
-    bid_kind: Literal[BID_KINDS] | None = Field(  # type: ignore[valid-type]
-        None, description="What the bid pays for: a click, a thousand impressions, an action. Null: not known."
-    )
+    source: Annotated[
+        str,
+        Field(
+            description="Name of the generator that proposed the item: item_neighbours (nearest to the query), "
+            "advertiser_lists (items of the advertisers predicted for the user), popularity (nothing is known of the "
+            "user and of the place), or the name of a generator of another package.",
+            examples=[source.value for source in Source],
+        ),
+    ]
+    relevance: Annotated[
+        float | None,
+        Field(
+            description="Calibrated relevance to the subject item or the query, 0 to 1, for the auction; null on a "
+            "surface without them, and before the first relevance model.",
+        ),
+    ] = None
+    ad_id: Annotated[
+        str | None, Field(description="The ad that the item is shown as; null where the log has no ads.")
+    ] = None
+    bid: Annotated[
+        float | None, Field(description="The bid of the ad, in the log's currency, for one of `bid_kind`.")
+    ] = None
+    bid_kind: Annotated[
+        Literal[BID_KINDS] | None,  # type: ignore[valid-type]
+        Field(description="What the bid pays for: a click, a thousand impressions, an action. Null: not known."),
+    ] = None
     explanation: Explanation | None = None
 
 
-class CandidateResponse(Message):
+@dataclass(kw_only=True)
+class CandidateResponse:
     """The candidates, best first, and the versions that produced them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     candidates: list[Candidate]
     basis: Basis
-    subject_known: bool | None = Field(None, description=f"{WITH_SUBJECT}: whether the catalogue has the subject item.")
-    interests: dict[str, float] = Field(
-        {}, description="Interests inferred from the query, plus those given in the request."
-    )
+    subject_known: Annotated[
+        bool | None, Field(description=f"{WITH_SUBJECT}: whether the catalogue has the subject item.")
+    ] = None
+    interests: Annotated[
+        dict[str, float],
+        Field(
+            description="Interests inferred from the query, plus those given in the request.",
+            json_schema_extra={"default": {}},
+        ),
+    ] = field(default_factory=dict)
     model_version: str
     advertiser_version: str | None = None
     relevance_version: str | None = None
-    day: date = Field(description="The catalogue and the index are as of the end of this day.")
-    state_age_seconds: float | None = Field(
-        None,
-        description="Age of the user's state in seconds: time since the last moment whose events the state includes.",
-    )
+    day: Annotated[date, Field(description="The catalogue and the index are as of the end of this day.")]
+    state_age_seconds: Annotated[
+        float | None,
+        Field(
+            description="Age of the user's state in seconds: time since the last moment whose events the state "
+            "includes.",
+        ),
+    ] = None
+
+    def to_json(self) -> bytes:
+        """Return the body of the answer: fields that say nothing are left out."""
+        return _RESPONSE.dump_json(self, exclude_none=True)
+
+
+# Fifty candidates are made a request, of values that have been checked before: dataclasses check nothing.
+_RESPONSE = TypeAdapter(CandidateResponse)

@@ -6,13 +6,14 @@ A generator of another package becomes one of the service by an entry point (``s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import repeat
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ml.retrieval.advertiser_items import best_of_advertisers
-from ml.retrieval.index import search_allowed, stored_vectors
+from ml.retrieval.index import search_allowed, stored_products
 from serving.contracts import Source
 from serving.publication import Served
 from serving.users import KnownUser
@@ -34,8 +35,7 @@ class Query:
         return replace(self, vector=vector, allowed=allowed)
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     """An item and how well it fits."""
 
     row: int  # of the index
@@ -60,6 +60,10 @@ class Generator(Protocol):
         ...
 
 
+def _scored(rows: NDArray[np.int64], scores: NDArray[np.float32], source: str) -> list[Scored]:
+    return list(map(Scored, rows.tolist(), scores.tolist(), repeat(source)))
+
+
 class ItemNeighbours:
     """The items whose embeddings are nearest to the query's."""
 
@@ -67,7 +71,7 @@ class ItemNeighbours:
 
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         rows, scores = search_allowed(served.index, query.vector, wanted, query.allowed)
-        return [Scored(row, score, self.source) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+        return _scored(rows, scores, self.source)
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,13 @@ class AdvertiserLists:
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         listed = [served.catalogue.advertisers.get(advertiser) for advertiser in query.user.advertisers]
         rows, scores = best_of_advertisers(
-            [rows[query.allowed[rows]] for rows in listed if rows is not None],
-            lambda rows: stored_vectors(served.index, rows) @ query.vector,
+            [rows for rows in listed if rows is not None],
+            lambda rows: stored_products(served.index, rows, query.vector),
             quota=self.quota,
             wanted=wanted,
+            allowed=query.allowed,
         )
-        return [Scored(row, score, self.source) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
+        return _scored(rows, scores, self.source)
 
 
 class Popularity:
@@ -97,4 +102,4 @@ class Popularity:
     def generate(self, served: Served, query: Query, wanted: int) -> list[Scored]:
         order = served.catalogue.by_popularity
         rows = order[query.allowed[order]][:wanted]
-        return [Scored(int(row), float(served.catalogue.popularity[row]), self.source) for row in rows]
+        return _scored(rows, served.catalogue.popularity[rows], self.source)

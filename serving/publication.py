@@ -9,17 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
-from ml.examples.context import no_context, subject_context
 from ml.examples.named_interests import named_interests, with_words
 from ml.features.interest_profiles import InterestProfiles
-from ml.features.items import MAXIMUM_INTERESTS
 from ml.features.search_queries import InterestMatcher
 from ml.file_integrity import Unreadable
 from ml.models.artifact import ModelArtifact
-from ml.models.item_model import ContextBatch
+from ml.models.request_head import RequestContext, RequestHead
 from ml.retrieval.index import ItemIndex
 from ml.retrieval.index_files import load_index
 from serving.catalogue import Catalogue, verify_catalogue
@@ -41,6 +38,7 @@ class Served:
 
     publication: Publication
     artifact: ModelArtifact
+    head: RequestHead
     catalogue: Catalogue
     index: ItemIndex
     matcher: InterestMatcher | None
@@ -75,9 +73,10 @@ class Served:
                 )
         except Unreadable as error:  # an answer that is not trimmed is better than none
             logger.error("nothing is trimmed: %s", error)
-        loading = cls(
+        return cls(
             publication,
             artifact,
+            RequestHead.of(artifact.network.head),
             catalogue,
             loaded.index,
             matcher,
@@ -85,9 +84,6 @@ class Served:
             UserKeys.of_home(Home(home)),
             relevance,
         )
-        for _ in range(3):  # the first calls are slow
-            loading.embed(None, loading.context(None, {}), np.zeros((1, 3), np.int64))
-        return loading
 
     @classmethod
     def newest(cls, home: Path, store: OnlineStore) -> Served:
@@ -106,34 +102,27 @@ class Served:
         SpendCounters(store).read(loaded.catalogue.eligibility.ads, instant, publication.time_zone)
         return loaded
 
-    def context(self, subject: int | None, interests: dict[str, float], query: str | None = None) -> ContextBatch:
+    def context(self, subject: int | None, interests: dict[str, float], query: str | None = None) -> RequestContext:
         """Return the context of one request: the catalogue row the user looks at, interests, and the words of a query.
 
         The interests replace the row's own interests. Without a row, the context shows the middle of the items that
         have these interests, with the words of the query in the place of their titles'.
         """
-        context = no_context(1, MAXIMUM_INTERESTS)
-        if subject is not None:
-            context = subject_context(np.array([subject]), self.catalogue.features)
+        features = self.catalogue.features
         if not interests and query is None:
-            return self.catalogue.tensors.context(context)
+            return RequestContext.absent(features) if subject is None else RequestContext.beside(subject, features)
         named = named_interests([interests], self.profiles, self.artifact.settings.features.category_buckets)
         if query is not None:
             named = with_words(named, pl.Series([query]), self.artifact.basis)
-        return self.catalogue.tensors.context(replace(named, subject=context.subject))
+        if subject is not None:
+            named = replace(named, subject=np.array([subject]))
+        return RequestContext.of(named, features)
 
     def embed(
-        self, state: NDArray[np.float32] | None, context: ContextBatch, demographics: NDArray[np.int64]
+        self, state: NDArray[np.float32] | None, context: RequestContext, demographics: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Return the query embedding [width]: the head over state, context and demographics [1, 3].
+        """Return the query embedding [width]: the head over state, context and demographics [3].
 
         ``state`` is the stored state, or None if nothing is known.
         """
-        # In evaluation mode since it was loaded; to set it again takes half a millisecond.
-        network = self.artifact.network
-        known = np.zeros(network.state_width, np.float32) if state is None else state
-        with torch.inference_mode():
-            found: NDArray[np.float32] = network.head(
-                torch.from_numpy(known[None]), context, torch.from_numpy(demographics)
-            ).numpy()
-        return found[0]
+        return self.head(np.zeros(self.head.layout.size, np.float32) if state is None else state, context, demographics)

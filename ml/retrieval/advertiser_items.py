@@ -12,7 +12,12 @@ Scores = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 def best_of_advertisers(
-    owned: Sequence[NDArray[np.int64]], scores_of: Scores, *, quota: int, wanted: int
+    owned: Sequence[NDArray[np.int64]],
+    scores_of: Scores,
+    *,
+    quota: int,
+    wanted: int,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the rows and the scores of the best items, best first, at most ``quota`` of an advertiser.
 
@@ -20,7 +25,7 @@ def best_of_advertisers(
 
     Args:
         owned: the item rows of each predicted advertiser; no row twice.
-        wanted: at most so many items.
+        wanted: at most so many items. allowed: [items] the items that count; None: all.
 
     The first advertiser owns the items 0, 1 and 2, the second one the item 3:
 
@@ -28,11 +33,15 @@ def best_of_advertisers(
     >>> best_of_advertisers([np.array([0, 1, 2]), np.array([3])], lambda rows: fit[rows], quota=2, wanted=9)[0].tolist()
     [0, 1, 3]
     """
-    owned = [rows for rows in owned if len(rows)]
     if not owned:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     rows = np.concatenate(owned)
     owner = np.repeat(np.arange(len(owned)), [len(each) for each in owned])
+    if allowed is not None:
+        kept = allowed[rows]
+        rows, owner = rows[kept], owner[kept]
+    if not len(rows):
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
     scores = scores_of(rows)
     order = np.lexsort((rows, -scores))
     chosen = order[_place_in_group(owner[order]) < quota][:wanted]

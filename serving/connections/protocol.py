@@ -31,6 +31,7 @@ DISCARDED_BYTES = 2 * 1024 * 1024  # of a body whose request is answered already
 LINGERING_SECONDS = 1.0  # for a client to read why it is refused, before the connection is closed
 MAXIMUM_LINGERING = 128  # connections
 ANSWERING_SECONDS = 1.0  # for the application to say that a body came too late
+CONTINUE = b"HTTP/1.1 100 "  # the interim answer that asks for a body
 FIRST_REQUEST_SECONDS = 0.5  # for a new connection's first request when the service ends
 
 
@@ -84,6 +85,36 @@ class HeldFlow(FlowControl):
         """Resume reading, unless the flow is held."""
         if not self.held:
             super().resume_reading()
+
+
+class WholeAnswer:
+    """The transport of one answer: the head waits for the first part of the body, and both are sent together.
+
+    Two sends would be two system calls of the service, and wake the client twice.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the answer, or keep the head."""
+        if self._head is not None:
+            data, self._head = self._head + data, b""
+        elif not data.startswith(CONTINUE):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        if self._head:
+            self.write(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is closed, or about to be closed."""
+        return self._transport.is_closing()
 
 
 def _send_at_once(connection: socket.socket) -> None:
@@ -229,6 +260,7 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._in_head = False
         self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
         super().on_headers_complete()
+        self.cycle.transport = WholeAnswer(self.transport)  # type: ignore[assignment]
         if self.book.draining:
             self._close_after_newest()
 

@@ -68,7 +68,9 @@ def _is_open(scope: Scope) -> bool:
 
 
 def _pattern(scope: Scope) -> str:
-    """Return the pattern of the route that answers or would answer: patterns are few, paths are not."""
+    """Return the pattern of the route that has answered or would answer: patterns are few, paths are not."""
+    if "route" in scope:
+        return str(getattr(scope["route"], "path", "unknown"))
     for route in scope["app"].router.routes:
         if route.matches(scope)[0] is not Match.NONE:
             return str(getattr(route, "path", "unknown"))

@@ -150,8 +150,10 @@ class Turns:
             raise
 
     def end(self) -> None:
-        """Give a turn back."""
+        """Give a turn back. If nobody waits, the loop will have seen to the others when the next request comes."""
         self._running -= 1
+        if not self._waiting:
+            self._rounds = 0
         if self._scheduled is not None:
             self._scheduled.cancel()
         self._scheduled = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,10 @@ from serving.contracts import Demographics, Source
 from serving.explain import explain
 from serving.generators import Query, Scored
 from serving.publication import Served
-from serving.users import KnownUser, PastEvent
+from serving.users import KnownUser
 from tests.assets.world import DAYS
 from tests.flow import Ran
+from tests.serving.stored import sequence_of
 from warehouse.as_of import users_as_of
 
 pytestmark = pytest.mark.slow
@@ -198,11 +198,12 @@ def test_everybody_can_be_told_why(
     wanted: int,
 ) -> None:
     """Whoever asks, from wherever: also somebody of whom no event, or none with an item of the catalogue, is known."""
-    ids, at = served.catalogue.attributes.item_id, datetime(2024, 1, 1, tzinfo=UTC)
+    ids = served.catalogue.attributes.item_id
     named = [(ids[item] if isinstance(item, int) else item, name) for item, name in history]
-    past = [PastEvent(item, name, at) for item, name in named]
     vector = np.ones(served.index.width, np.float32)
-    query = Query(KnownUser(None, False, [], past, Demographics()), vector, np.ones(len(served.index), bool), None)
+    query = Query(
+        KnownUser(None, False, [], sequence_of(named), Demographics()), vector, np.ones(len(served.index), bool), None
+    )
     found = [Scored(row, 0.5, source) for row in range(wanted)]
     reasons = explain(served, query, subject, interests=interests, found=found)
     assert len(reasons) == wanted

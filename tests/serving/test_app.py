@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
 
 from serving.app import create_app
+from serving.contracts import CandidateResponse
 from serving.middleware.auth_and_timing import MAXIMUM_BODY
 from settings import Settings
 from tests.flow import Ran
@@ -51,6 +53,25 @@ def test_what_is_no_json_is_refused(client: TestClient) -> None:
     assert response.status_code == 422
     response = client.post("/candidates", content=b'"\xff"', headers={"content-type": "application/json"})
     assert response.status_code in (400, 422)
+
+
+def test_only_what_is_said_to_be_json_is_read(client: TestClient) -> None:
+    """A page of another site can send plain text without asking first, and JSON only after asking."""
+    body = b'{"user_id": "nobody"}'
+    for kind in ("application/json", "application/json; charset=utf-8", "application/vnd.api+json", "Application/JSON"):
+        assert client.post("/candidates", content=body, headers={"content-type": kind}).status_code == 200, kind
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "json", ""):
+        response = client.post("/candidates", content=body, headers={"content-type": kind})
+        assert (response.status_code, response.json()["detail"][0]["field"]) == (422, "body"), kind
+
+
+def test_an_answer_is_the_one_of_the_contract(client: TestClient, user: str) -> None:
+    """Its fields, in the contract's types, without those that say nothing."""
+    response = client.post("/candidates", json={"user_id": user, "k": 7, "explain": True})
+    answer = TypeAdapter(CandidateResponse).validate_json(response.content, strict=True)
+    assert len(answer.candidates) == 7
+    assert json.loads(answer.to_json()) == response.json()
+    assert None not in [*response.json().values(), *response.json()["candidates"][0].values()]
 
 
 def test_a_body_has_a_limit(client: TestClient) -> None:

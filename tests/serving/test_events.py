@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-import serving.app
 import serving.refresh
+import serving.service
 from serving.app import create_app
 from settings import Settings
 from tests.assets.compare import TOLERANCE
@@ -35,7 +35,7 @@ NOON = datetime.combine(LATER, time(12), UTC)
 @pytest.fixture
 def home(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home of the test's own, at noon of the day after the newest one."""
-    monkeypatch.setattr(serving.app, "clock", lambda: NOON)
+    monkeypatch.setattr(serving.service, "clock", lambda: NOON)
     return copy_of(ran.home, tmp_path / "home")
 
 

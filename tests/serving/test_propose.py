@@ -18,7 +18,7 @@ from serving.generators import Generator, Query, Scored
 from serving.prometheus import ServiceMetrics
 from serving.propose import Proposers
 from serving.publication import Served
-from serving.users import KnownUser
+from serving.users import KnownUser, StoredSequence
 
 SERVED = cast(Served, None)  # no generator of this file reads it
 ITEMS = 20
@@ -27,7 +27,7 @@ ITEMS = 20
 def query() -> Query:
     allowed = np.ones(ITEMS, np.bool_)
     allowed[7] = False
-    return Query(KnownUser(None, False, [], [], Demographics()), np.zeros(4, np.float32), allowed)
+    return Query(KnownUser(None, False, [], StoredSequence(), Demographics()), np.zeros(4, np.float32), allowed)
 
 
 class Fake:

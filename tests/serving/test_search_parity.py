@@ -13,7 +13,7 @@ from ml.examples.named_interests import Searches, search_context
 from ml.features.content import category_nodes
 from ml.features.items import MAXIMUM_INTERESTS
 from ml.models.batched_forward import embed_users
-from ml.models.item_model import ContextBatch
+from ml.models.request_head import RequestContext
 from ml.models.tensors import CatalogueTensors
 from serving.publication import Served
 
@@ -36,7 +36,7 @@ def test_the_same_query_gives_the_same_user_embedding(served: Served, catalogue:
     assert served.matcher is not None
     for row, query in enumerate(typed):
         asked = served.context(None, served.matcher.interests(query), query)
-        answered = served.embed(states[row], asked, demographics[row : row + 1])
+        answered = served.embed(states[row], asked, demographics[row])
         np.testing.assert_allclose(reported[row], answered, atol=1e-6)
     assert context.present.mean() > 0.9
     assert np.ptp(reported, axis=0).max() > 0.1
@@ -55,6 +55,6 @@ def test_a_training_shows_a_search_as_the_service_does(served: Served, catalogue
     assert served.matcher is not None
     for row, query in enumerate(typed):
         asked = served.context(None, served.matcher.interests(query) if query else {}, query)
-        for field in dataclasses.fields(ContextBatch):
-            one, other = getattr(trained, field.name)[row], getattr(asked, field.name)[0]
-            np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-6, err_msg=field.name)
+        for field in dataclasses.fields(RequestContext):
+            one, other = getattr(trained, field.name)[row], getattr(asked, field.name)
+            np.testing.assert_allclose(one.numpy(), other, atol=1e-6, err_msg=field.name)

@@ -137,7 +137,7 @@ def test_the_sample_names_each_candidate_once_with_its_stage_and_no_user(
 
 def test_a_score_that_is_not_finite_is_null_in_the_sample(served: Served, store: OnlineStore, user: str) -> None:
     found = asked(served, store, user, Arm.holdout, surface="search", query="rug")
-    lists = [[replace(each, score=math.nan) for each in proposed] for proposed in found.lists]
+    lists = [[each._replace(score=math.nan) for each in proposed] for proposed in found.lists]
     assert found.judged is not None
     judged = replace(found.judged, trim_score=np.full_like(found.judged.trim_score, np.inf))
     request = CandidateRequest(user_id=user, k=K, surface=Surface.search, query="rug")
@@ -153,7 +153,7 @@ def test_a_sample_that_fails_in_an_unforeseen_way_is_counted_and_the_log_has_not
     def fail(*_: object, **__: object) -> None:
         raise KeyError("rug")
 
-    monkeypatch.setattr("serving.app.sampled_rows", fail)
+    monkeypatch.setattr("serving.service.sampled_rows", fail)
     settings = Settings(home=ran.home.root, relevance=RelevanceSettings(sample_share=1.0))
     with TestClient(create_app(settings), base_url="http://127.0.0.1") as client:
         answered = client.post("/candidates", json={"user_id": "u1", "surface": "search", "query": "rug", "k": K})

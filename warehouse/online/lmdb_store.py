@@ -21,6 +21,7 @@ from warehouse.online.store import (
     STAMP_BYTES,
     DamagedRecord,
     StoreDamaged,
+    StoreError,
     StoreUnreachable,
     StoreUnwritable,
     Value,
@@ -28,6 +29,7 @@ from warehouse.online.store import (
 
 ROWS_A_COMMIT = 20_000  # a commit waits for the disk; this many rows are a second's work at most
 POINTER, DATA = "served.json", "data.mdb"
+NO_FILE = -1  # instead of an inode
 # Address space that a namespace may take; of the disk it takes what it holds: LMDB fills the file as it grows.
 MAXIMUM_BYTES = 1 << 38
 MAXIMUM_READERS = 1024  # at the same moment, in all processes together
@@ -57,6 +59,7 @@ class LmdbStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self._directory = str(self.root)
         self._held: dict[str, Shared] = {}
 
     def put(self, namespace: str, rows: Iterable[tuple[bytes, Value]]) -> int:
@@ -72,8 +75,15 @@ class LmdbStore:
             return transaction.get(key) == before and bool(transaction.put(key, after))
 
     def get(self, namespace: str, key: bytes) -> bytes | None:
-        with self._read(namespace) as transaction:
-            return None if transaction is None else cast("bytes | None", transaction.get(key))
+        # Four times a request: without ``_read``, whose generator takes longer than the read.
+        environment = self._namespace(namespace)
+        if environment is None:
+            return None
+        try:
+            with _begun(environment) as transaction:
+                return cast("bytes | None", transaction.get(key))
+        except lmdb.Error as error:
+            raise self._unread(namespace, error) from error
 
     def everything(self, namespace: str) -> dict[bytes, bytes]:
         with self._read(namespace) as transaction:
@@ -129,12 +139,17 @@ class LmdbStore:
             yield None
             return
         try:
-            with _reading(environment) as transaction:
+            with _begun(environment) as transaction:
                 yield transaction
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-            raise DamagedRecord(f"a page of {self.root / namespace} is damaged ({error}): {REFILL}") from error
         except lmdb.Error as error:
-            raise StoreUnreachable(f"the online store at {self.root / namespace} cannot be read ({error})") from error
+            raise self._unread(namespace, error) from error
+
+    def _unread(self, namespace: str, error: lmdb.Error) -> StoreError:
+        """Return the error of a read that failed."""
+        place = self.root / namespace
+        if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError):
+            return DamagedRecord(f"a page of {place} is damaged ({error}): {REFILL}")
+        return StoreUnreachable(f"the online store at {place} cannot be read ({error})")
 
     @contextmanager
     def _writing(self, namespace: str) -> Iterator[lmdb.Environment]:
@@ -151,14 +166,17 @@ class LmdbStore:
 
     def _namespace(self, namespace: str, create: bool = False) -> lmdb.Environment | None:
         """Return the namespace's environment; None where there is no such namespace."""
-        path = self.root / namespace
-        held, inode = self._held.get(namespace), _inode(path)
+        file = f"{self._directory}/{namespace}/{DATA}"
+        held, inode = self._held.get(namespace), _inode(file)
         if held is not None and held.inode == inode:
             return held.environment
+        if inode == NO_FILE and not create:
+            return None
+        path = self.root / namespace
         with _opening:
             self._held.pop(namespace, None)  # not closed where it was cleared: a thread may still read from it
             shared = _shared.get(path)
-            if shared is None or shared.inode != _inode(path):
+            if shared is None or shared.inode != _inode(file):  # another thread may have made it
                 _shared.pop(path, None)
                 if not create and _length(path) < 0:
                     return None
@@ -179,12 +197,12 @@ class LmdbStore:
                 del _shared[self.root / namespace]
 
 
-def _inode(path: Path) -> int:
-    """Return the inode of the namespace's file; -1 without a file."""
+def _inode(file: str) -> int:
+    """Return the inode of a namespace's file; ``NO_FILE`` without a file."""
     try:
-        return (path / DATA).stat().st_ino
+        return os.stat(file).st_ino
     except FileNotFoundError:
-        return -1
+        return NO_FILE
 
 
 def _opened(path: Path, create: bool) -> Shared:
@@ -216,7 +234,7 @@ def _opened(path: Path, create: bool) -> Shared:
     _refuse_cut_off(path, environment)
     if writable:
         environment.reader_check()  # frees what killed readers held
-    return Shared(environment, _inode(path))
+    return Shared(environment, _inode(str(path / DATA)))
 
 
 def _make(path: Path) -> None:
@@ -246,16 +264,13 @@ def _length(path: Path) -> int:
         return -1
 
 
-@contextmanager
-def _reading(environment: lmdb.Environment) -> Iterator[lmdb.Transaction]:
-    """Yield a transaction to read in. When all reader places are taken, the places of killed readers are freed."""
+def _begun(environment: lmdb.Environment) -> lmdb.Transaction:
+    """Return a transaction to read in. When all reader places are taken, the places of killed readers are freed."""
     try:
-        transaction = environment.begin()
+        return environment.begin()
     except lmdb.ReadersFullError:
         environment.reader_check()
-        transaction = environment.begin()
-    with transaction:
-        yield transaction
+        return environment.begin()
 
 
 def _put_batch(transaction: lmdb.Transaction, batch: list[tuple[bytes, Value]]) -> int:

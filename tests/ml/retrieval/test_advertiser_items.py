@@ -51,3 +51,7 @@ def test_equal_to_going_through_the_items_one_by_one() -> None:
         owned = [np.flatnonzero(owner == advertiser) for advertiser in random.permutation(7)]
         rows, _ = best_of_advertisers(owned, scores.__getitem__, quota=2, wanted=10)
         assert rows.tolist() == kept[:10]
+        allowed = random.random(40) < 0.5
+        among, _ = best_of_advertisers(owned, scores.__getitem__, quota=2, wanted=10, allowed=allowed)
+        rest, _ = best_of_advertisers([each[allowed[each]] for each in owned], scores.__getitem__, quota=2, wanted=10)
+        assert among.tolist() == rest.tolist()

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.retrieval.index import ItemIndex, ann_recall, build_index, index_kind, search_allowed, search_index
+from ml.retrieval.index import (
+    ItemIndex,
+    ann_recall,
+    build_index,
+    index_kind,
+    search_allowed,
+    search_index,
+    stored_products,
+    stored_vectors,
+)
 from ml.retrieval.index_files import UnreadableIndexError, load_index, save_index
 from ml.retrieval.lists import Ragged, search
 from settings import IndexKind, IndexSettings
@@ -83,6 +92,19 @@ def test_a_filter_leaves_as_many_as_there_are(kind: IndexKind, share: float) -> 
         best = np.sort(np.where(allowed, vectors @ query, -np.inf))[::-1][: len(rows)]
         true += float((vectors[rows] @ query >= best[-1] - 1e-3).mean()) / 20
     assert true > (0.9999 if kind is IndexKind.exact else 0.97)
+
+
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf_pq])
+def test_products_with_some_items_are_those_of_their_vectors(kind: IndexKind) -> None:
+    """In any order, some twice, none at all; in a graph, where equal vectors stand once, too."""
+    index, random = filtered_index(kind), np.random.default_rng(1)
+    twice = build_index(np.repeat(embeddings(100), 2, axis=0), IndexSettings(kind=IndexKind.hnsw))
+    for built in (index, twice):
+        for count in (0, 1, 77):
+            rows = random.integers(0, len(built), count)
+            query = random.standard_normal(built.width).astype(np.float32)
+            found = stored_products(built, rows, query)
+            np.testing.assert_allclose(found, stored_vectors(built, rows) @ query, atol=1e-5)
 
 
 def test_nothing_allowed_gives_nothing() -> None:
