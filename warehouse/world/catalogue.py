@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -98,6 +100,9 @@ class Items:
         return identifiers("i", self.count)
 
 
+WIDTHS = (16, 32, 64, 128)  # of the classes of leaves; the last class has the largest leaf
+
+
 @dataclass(frozen=True)
 class LeafTables:
     """Item attributes laid out by leaf, (leaves, width, …) as ``Catalogue.leaf_items``: a session reads one block."""
@@ -145,6 +150,24 @@ class WorldCatalogue:
     @cached_property
     def leaf_tables(self) -> LeafTables:
         return LeafTables.gather(self.items, self.leaf_items)
+
+    @cached_property
+    def leaf_sizes(self) -> NDArray[np.int64]:
+        """Return the number of items of each leaf (leaves,)."""
+        return (self.leaf_items < self.items.count).sum(axis=1)
+
+    def by_width(self, leaf: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
+        """Yield the rows of ``leaf`` in classes of leaves of like size, with a width that holds the leaves of a class.
+
+        Most leaves are far smaller than the largest one, to whose width ``leaf_items`` is padded.
+        """
+        size = self.leaf_sizes[leaf]
+        for low, high in pairwise(
+            [0, *WIDTHS[: np.searchsorted(WIDTHS, self.leaf_items.shape[1])], self.leaf_items.shape[1]]
+        ):
+            rows = np.flatnonzero((size > low) & (size <= high))
+            if len(rows):
+                yield rows, high
 
     def log_popularity(self, day: int) -> NDArray[np.float64]:
         """Return the log-popularity (items,) on a day: power law, swing, launch boost; -inf before an item appears."""

@@ -161,19 +161,41 @@ class World:
             log_popularity: (items,) of the day, -inf where an item does not exist yet.
             person, leaf, advertiser: (sessions,); style: (sessions, 8).
         """
-        settings, tables = self.settings, self.catalogue.leaf_tables
         popularity = np.append(log_popularity, -np.inf)[self.catalogue.leaf_items]
-        logit = settings.style_strength * np.einsum("nwd,nd->nw", tables.style[leaf], style)
-        logit += popularity[leaf]
-        dearer = tables.price_level[leaf] - self.population.price_level[person][:, None]
+        items = self.catalogue.leaf_items[leaf]
+        probability = np.zeros(items.shape)
+        for rows, width in self.catalogue.by_width(leaf):
+            of_these = leaf[rows], style[rows], advertiser[rows]
+            probability[rows, :width] = self._softmax(popularity, person[rows], *of_these, width=width)
+        return ItemChoice(items, probability)
+
+    def _softmax(
+        self,
+        popularity: NDArray[np.float64],
+        person: NDArray[np.int64],
+        leaf: NDArray[np.int64],
+        style: NDArray[np.float64],
+        advertiser: NDArray[np.int64],
+        *,
+        width: int,
+    ) -> NDArray[np.float64]:
+        """Return the probabilities (sessions, width) of sessions in leaves of at most ``width`` items.
+
+        Args:
+            popularity: (leaves, items of the largest leaf) log popularity.
+        """
+        settings, tables = self.settings, self.catalogue.leaf_tables
+        logit = settings.style_strength * np.einsum("nwd,nd->nw", tables.style[leaf, :width], style)
+        logit += popularity[leaf, :width]
+        dearer = tables.price_level[leaf, :width] - self.population.price_level[person][:, None]
         logit -= settings.price_strength * dearer**2
-        logit += settings.advertiser_loyalty * (tables.advertiser[leaf] == advertiser[:, None])
-        logit += tables.bars[self.population.country[person], leaf]
+        logit += settings.advertiser_loyalty * (tables.advertiser[leaf, :width] == advertiser[:, None])
+        logit += tables.bars[self.population.country[person], leaf, :width]
         highest = logit.max(axis=1, keepdims=True)
         weight = np.exp(logit - np.where(np.isfinite(highest), highest, 0.0))
         # cumsum, not sum: its result does not depend on how much padding follows, so horizons agree to the last bit.
         total = np.cumsum(weight, axis=1)[:, -1:]
-        return ItemChoice(self.catalogue.leaf_items[leaf], weight / np.where(total > 0, total, 1.0))
+        return weight / np.where(total > 0, total, 1.0)
 
 
 def step(world: World, state: State, day: int, generator: np.random.Generator) -> Sessions:

@@ -176,24 +176,22 @@ def _add_probabilities(
     A walker's sessions are in a few leaves of the catalogue, and an item is in one leaf. So the rates are added by
     walker and leaf; all other items have none.
     """
-    leaves = len(world.catalogue.leaf_items)
-    walks = np.concatenate([day.rows * leaves + day.leaf for day in sessions])
-    rates = [_rates(world, day, share) for day, share in zip(sessions, shares, strict=True)]
-    order = np.argsort(walks, kind="stable")
-    walk, first = np.unique(walks[order], return_index=True)
-    if not len(walk):
-        return
-    probability = -np.expm1(-np.add.reduceat(np.concatenate(rates)[order], first, axis=0))
-    user, items = walk // leaves % len(total), world.catalogue.leaf_items[walk % leaves]
-    cells = user[:, None] * total.shape[1] + items
-    total += np.bincount(cells.ravel(), weights=probability.ravel(), minlength=total.size).reshape(total.shape)
-
-
-def _rates(world: World, sessions: Sessions, share: float) -> NDArray[np.float64]:
-    """Return ``-log P(item not carted)`` of each session for the items of its leaf (sessions, leaf items)."""
-    cart = np.array(world.settings.cart_probabilities)[sessions.stage]
-    hit = np.minimum(sessions.choice.probability * cart[:, None], 1 - 1e-9)
-    return -share * sessions.visits[:, None] * np.log1p(-hit)
+    catalogue = world.catalogue
+    leaves = len(catalogue.leaf_items)
+    row, leaf = (np.concatenate([getattr(day, name) for day in sessions]) for name in ("rows", "leaf"))
+    carted = np.concatenate([np.array(world.settings.cart_probabilities)[day.stage] for day in sessions])
+    visits = np.concatenate([share * day.visits for day, share in zip(sessions, shares, strict=True)])
+    chosen = np.concatenate([day.choice.probability for day in sessions])
+    walk = row * leaves + leaf
+    order = np.argsort(walk, kind="stable")
+    for places, width in catalogue.by_width(leaf[order]):
+        these = order[places]
+        hit = np.minimum(chosen[these, :width] * carted[these, None], 1 - 1e-9)
+        rate = -visits[these, None] * np.log1p(-hit)  # -log P(item not carted)
+        of_walk, first = np.unique(walk[these], return_index=True)
+        probability = -np.expm1(-np.add.reduceat(rate, first, axis=0))
+        user, items = of_walk // leaves % len(total), catalogue.leaf_items[of_walk % leaves, :width]
+        np.add.at(total, (user[:, None], items), probability)
 
 
 def _prior(knowledge: Knowledge) -> NDArray[np.float64]:
