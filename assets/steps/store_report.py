@@ -80,9 +80,9 @@ def store_report(
 
     from ml.evaluation.metrics import mlflow_metrics
     from ml.evaluation.report_rows import rows_frame
+    from ml.versions.fingerprint import dataset_hash
     from ml.versions.report_runs import experiment_of, log_runs_by_model
     from ml.versions.tracking import log_figures
-    from ml.versions.work_directory import dataset_hash
 
     tracking = workspace.tracking
     tags = {**tags, "model_version": version.name, "training_run_id": version.run_id}

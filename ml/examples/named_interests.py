@@ -88,7 +88,7 @@ class Searches:
         """
         catalogue = items.select("title", category_path="category", stated_interests="interests")
         matcher, distinct = InterestMatcher.of(catalogue), queries.drop_nulls().unique().sort()
-        about = [{}, *(matcher.interests(query) if matcher else {} for query in distinct)]
+        about = [{}, *(matcher.interests_of(distinct.to_list()) if matcher else [{}] * len(distinct))]
         texts = pl.concat([NO_QUERY, distinct])
         contexts = []
         for features in views:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ml.features.interest_profiles import item_interests
@@ -43,7 +45,15 @@ class InterestMatcher:
 
     def interests(self, query: str) -> dict[str, float]:
         """Return the categories nearest to a query and the confidences, best first; none where nothing matches."""
-        match = np.asarray((self.matrix @ self.vectorizer.transform([query]).T).todense()).ravel()
+        return self.interests_of([query])[0]
+
+    def interests_of(self, queries: Sequence[str]) -> list[dict[str, float]]:
+        """Return what ``interests`` returns of each query. One query costs almost as much as many."""
+        if not len(queries):
+            return []
+        return [self._best(match) for match in (self.vectorizer.transform(queries) @ self.matrix.T).toarray()]
+
+    def _best(self, match: NDArray[np.float32]) -> dict[str, float]:
         best = np.argsort(-match, kind="stable")[:MATCHED_INTERESTS]
         least = max(LEAST_MATCH, LEAST_SHARE * float(match[best[0]]))
         return {self.names[row]: min(1.0, float(match[row])) for row in best if match[row] >= least}

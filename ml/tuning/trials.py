@@ -36,8 +36,8 @@ from ml.examples.period import Prepared, TrainingPeriod
 from ml.training.fit import VALIDATION_KS, fit
 from ml.training.item_task import ItemTask
 from ml.tuning.space import Dimension, space_around, suggested, without
+from ml.versions.fingerprint import dataset_hash
 from ml.versions.tracking import TUNING, Tracking
-from ml.versions.work_directory import dataset_hash
 from settings import Settings
 
 DEFAULT, FIGURES = "default", "figures"  # attributes of an Optuna trial

@@ -24,9 +24,10 @@ from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
 from ml.models.version_directories import DEPLOYED
 from ml.training.fit import Fit, Task, fit
+from ml.versions.fingerprint import dataset_hash, fingerprint_of
 from ml.versions.side_by_side import FitFunction, FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
-from ml.versions.work_directory import FIT, dataset_hash, fingerprint_of, keep, workplace
+from ml.versions.work_directory import FIT, keep, workplace
 from settings import Settings
 
 NetworkType = TypeVar("NetworkType", bound=Any)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import shutil
 import sys
@@ -12,15 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
-import polars as pl
 import torch
 from lightning.pytorch.loggers import MLFlowLogger
 
-from ml.examples.period import TrainingPeriod
 from ml.training.checkpoints import last_checkpoint, load_own
-from ml.versions.tracking import TRAINING, Tracking, code_version
-from settings import Settings
+from ml.versions.tracking import TRAINING, Tracking
 
 FIT = "fit"  # checkpoints, which no version keeps
 ENDED = "ended.pt"
@@ -106,28 +100,3 @@ def announce(what: str) -> None:
 def training_logger(tracking: Tracking, run_id: str) -> MLFlowLogger:
     """Return the logger that sends the curves of Lightning to a run."""
     return MLFlowLogger(experiment_name=TRAINING, tracking_uri=tracking.uri, run_id=run_id)
-
-
-def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
-    """Return a hash that is equal for trainings that would do the same.
-
-    The hash covers the data, the settings, and the code where its version is known. The data include the logged
-    requests that are learnt, and the catalogues of the two validation slices, because newer versions of items do not
-    show them.
-    """
-    earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
-    requests = [] if period.requests is None else [period.requests]
-    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier, *requests)]
-    described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
-    return hashlib.sha256(described.encode()).hexdigest()[:12]
-
-
-def dataset_hash(period: TrainingPeriod) -> str:
-    """Return a hash of the events and the logged requests of the period: equal data, equal hash."""
-    return "-".join(_hash(frame) for frame in (period.events, period.requests) if frame is not None)
-
-
-def _hash(frame: pl.DataFrame) -> str:
-    """Return a hash of the rows that does not depend on their order."""
-    rows = frame.hash_rows(seed=0).to_numpy()
-    return f"{int(np.bitwise_xor.reduce(rows, initial=0)):016x}-{len(rows)}"

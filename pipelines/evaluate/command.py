@@ -169,8 +169,8 @@ def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer
     """Log one answer as an MLflow run: settings, figures of both catalogues, the data and the place of the lists."""
     import mlflow
 
+    from ml.versions.fingerprint import dataset_hash
     from ml.versions.tracking import EVALUATIONS, Tracking
-    from ml.versions.work_directory import dataset_hash
 
     tracking = Tracking(evaluation.home.tracking_uri, evaluation.home.artifacts)
     tags = {"model": answer.model.value, "dataset_hash": dataset_hash(period), "lists": str(export.absolute())}

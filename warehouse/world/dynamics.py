@@ -165,8 +165,9 @@ class World:
         items = self.catalogue.leaf_items[leaf]
         probability = np.zeros(items.shape)
         for rows, width in self.catalogue.by_width(leaf):
-            of_these = leaf[rows], style[rows], advertiser[rows]
-            probability[rows, :width] = self._softmax(popularity, person[rows], *of_these, width=width)
+            probability[rows, :width] = self._softmax(
+                popularity, person[rows], leaf[rows], style=style[rows], advertiser=advertiser[rows], width=width
+            )
         return ItemChoice(items, probability)
 
     def _softmax(
@@ -174,9 +175,9 @@ class World:
         popularity: NDArray[np.float64],
         person: NDArray[np.int64],
         leaf: NDArray[np.int64],
+        *,
         style: NDArray[np.float64],
         advertiser: NDArray[np.int64],
-        *,
         width: int,
     ) -> NDArray[np.float64]:
         """Return the probabilities (sessions, width) of sessions in leaves of at most ``width`` items.

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 
-import ml.versions.work_directory
+import ml.versions.fingerprint
 from assets.common.workspace import Workspace
 from assets.steps.store_report import Report, store_report
 from assets.steps.versions import advertiser_versions, item_versions
@@ -47,7 +47,7 @@ class NoTracking:
 def tracking(monkeypatch: pytest.MonkeyPatch) -> NoTracking:
     for name in ("log_params", "set_tag", "log_metrics", "log_artifacts", "log_text"):
         monkeypatch.setattr(mlflow, name, lambda *_, **__: None)
-    monkeypatch.setattr(ml.versions.work_directory, "dataset_hash", lambda _: "")
+    monkeypatch.setattr(ml.versions.fingerprint, "dataset_hash", lambda _: "")
     tracking = NoTracking("item-1")
     monkeypatch.setattr(Workspace, "tracking", tracking)
     return tracking

@@ -15,8 +15,9 @@ import torch
 
 from ml.examples.period import TrainingPeriod
 from ml.training.checkpoints import last_checkpoint
+from ml.versions.fingerprint import fingerprint_of
 from ml.versions.tracking import Tracking
-from ml.versions.work_directory import ENDED, fingerprint_of, fitted_once, workplace
+from ml.versions.work_directory import ENDED, fitted_once, workplace
 from settings import Settings
 from tests import processes
 from tests.processes import Started

@@ -1,0 +1,38 @@
+"""Hashes that say whether two trainings would do the same, and whether two trainings had the same data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import polars as pl
+
+from ml.examples.period import TrainingPeriod
+from ml.versions.tracking import code_version
+from settings import Settings
+
+
+def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
+    """Return a hash that is equal for trainings that would do the same.
+
+    The hash covers the data, the settings, and the code where its version is known. The data include the logged
+    requests that are learnt, and the catalogues of the two validation slices, because newer versions of items do not
+    show them.
+    """
+    earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
+    requests = [] if period.requests is None else [period.requests]
+    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier, *requests)]
+    described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
+
+
+def dataset_hash(period: TrainingPeriod) -> str:
+    """Return a hash of the events and the logged requests of the period: equal data, equal hash."""
+    return "-".join(_hash(frame) for frame in (period.events, period.requests) if frame is not None)
+
+
+def _hash(frame: pl.DataFrame) -> str:
+    """Return a hash of the rows that does not depend on their order."""
+    rows = frame.hash_rows(seed=0).to_numpy()
+    return f"{int(np.bitwise_xor.reduce(rows, initial=0)):016x}-{len(rows)}"
