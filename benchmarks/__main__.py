@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.report import PERFORMANCE, machine, rewrite
+from benchmarks.headlines import record
+from benchmarks.report import PERFORMANCE, Table, machine, rewrite
 from warehouse.home import Home
 
 # Name -> module, in the order in which they run: ``loading`` before torch is imported and a world is in memory.
@@ -40,16 +41,21 @@ def main(names: list[str]) -> int:
     console.print(where, highlight=False)
     for name in wanted:
         if name in ALONE:
-            rewrite(name, _module(ALONE[name]).run(console)[1], where)
+            _write(name, _module(ALONE[name]).run(console)[1], where)
         elif name in IN_A_HOME:
             with TemporaryDirectory(prefix=f"adseq-{name}-") as directory:
-                rewrite(name, _module(IN_A_HOME[name]).run(Home(Path(directory)).create(), console), where)
+                _write(name, _module(IN_A_HOME[name]).run(Home(Path(directory)).create(), console), where)
     if on_the_world := [name for name in wanted if name in ON_THE_WORLD]:
         with _module("world").written_world(console) as world:
             for name in on_the_world:
-                rewrite(name, _module(ON_THE_WORLD[name]).run(world, console)[1], where)
+                _write(name, _module(ON_THE_WORLD[name]).run(world, console)[1], where)
     console.print(f"Written to {PERFORMANCE}.", highlight=False, soft_wrap=True)
     return 0
+
+
+def _write(name: str, table: Table, where: str) -> None:
+    rewrite(name, table, where)
+    record(table.headlines)
 
 
 def _module(name: str) -> Any:

@@ -165,4 +165,5 @@ def table_of(rounds: list[tuple[Cost, Cost]]) -> Table:
             "The export reads states, runs the head, leaves out the items of each history, and writes "
             f"{USERS * COUNT:,} rows to a Parquet file. Median of {ROUNDS} rounds that alternate; random states.",
         ),
+        {"export of all users' lists, of FAISS alone": f"{exported.seconds / searched.seconds:.2f} ×"},
     )

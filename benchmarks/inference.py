@@ -113,4 +113,8 @@ def table_of(speed: InferenceSpeed, world: World) -> Table:
             ),
         ),
         (f"{speed.users:,} users, {world.lengths()}; median of {ROUNDS} rounds that alternate; untrained weights.",),
+        {
+            "encoder, users/s, float32": f"{speed.encoder:,.0f}",
+            "encoder, users/s, bfloat16": f"{speed.encoder_bfloat16:,.0f}",
+        },
     )

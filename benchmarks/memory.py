@@ -105,4 +105,10 @@ def table_of(sizes: list[dict[str, Cost]]) -> Table:
             f"own memory, imports included, mapped files not. Seconds and the column before ({BEFORE_COMMIT}) are of "
             "the larger size.",
         ),
+        {"the largest step at 1 M users and 20 M events, MiB": f"{largest_of(sizes[-1]):,.0f}"},
     )
+
+
+def largest_of(costs: dict[str, Cost]) -> float:
+    """Return the memory of the step that takes the most, in MiB."""
+    return max(cost.memory for cost in costs.values())

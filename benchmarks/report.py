@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,12 +34,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Table:
-    """The result of one benchmark. Each row has one text a column; the first column names the measured quantity."""
+    """The result of one benchmark. Each row has one text a column; the first column names the measured quantity.
+
+    Attributes:
+        headlines: figures of ``benchmarks.headlines``, by the name of the work.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
     def show(self, console: Console) -> None:
         """Print the table and its notes."""
@@ -94,14 +100,34 @@ def rewrite(name: str, table: Table, where: str, path: Path = PERFORMANCE) -> No
     Raises:
         ValueError: the page lacks the markers.
     """
+    when = datetime.now(UTC).date().isoformat()
+    stamp = f"`python -m benchmarks {name}`, {when}, on {where}."
+    replace_block(name, f"{table.markdown()}\n\n{stamp}", path)
+
+
+def block_of(name: str, path: Path = PERFORMANCE) -> str:
+    """Return the text between the markers of block ``name``.
+
+    Raises:
+        ValueError: the page lacks the markers.
+    """
     begin, end = f"<!-- {name}: written by make bench -->", f"<!-- {name}: end -->"
     page = path.read_text()
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
         raise ValueError(f"{path} must hold the line {begin!r} and, after it, the line {end!r} once each: add them.")
-    before, after = page[: page.index(begin)], page[page.index(end) :]
-    when = datetime.now(UTC).date().isoformat()
-    stamp = f"`python -m benchmarks {name}`, {when}, on {where}."
-    path.write_text(f"{before}{begin}\n\n{table.markdown()}\n\n{stamp}\n\n{after}")
+    return page[page.index(begin) + len(begin) : page.index(end)].strip()
+
+
+def replace_block(name: str, text: str, path: Path = PERFORMANCE) -> None:
+    """Write ``text`` between the markers of block ``name``.
+
+    Raises:
+        ValueError: the page lacks the markers.
+    """
+    block_of(name, path)
+    begin, end = f"<!-- {name}: written by make bench -->", f"<!-- {name}: end -->"
+    before, _, rest = path.read_text().partition(begin)
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
 def _markdown_row(cells: list[str] | tuple[str, ...]) -> str:

@@ -173,4 +173,9 @@ def table_of(
             f"At {fastest.rate:g}/s: {RUNS} runs, the medians. The asking process shares the machine's cores with the "
             "service.",
         ),
+        {
+            "a request beside an item at 200/s, CPU ms": f"{cpu:.2f}",
+            "requests/s of one process, at most": f"{overload.sustainable:.0f}",
+            "p99 at 200/s in five runs, ms": ", ".join(f"{each.percentile(99):.1f}" for each in loads[-RUNS:]),
+        },
     )

@@ -132,4 +132,8 @@ def table_of(speed: TrainingSpeed, world: World) -> Table:
             f"{world.settings.training.corpus_negatives:,} corpus negatives; the mean length of the encoded sequences "
             f"is {speed.fit_length:.1f}, without padding.",
         ),
+        {
+            "a real fit, pairs/s": f"{speed.fit_pairs:,.0f}",
+            "matrix products, of a training step: its limit": f"{speed.products_share:.0%}",
+        },
     )
