@@ -1,7 +1,8 @@
 """How much of an accelerator does a training step use, and how many users a second does it encode?
 
-``python -m benchmarks accelerator`` on a machine with a CUDA device: width 256, batches of 8,192 pairs, bfloat16. Model
-FLOP utilisation is the FLOPs of the matrix products and of attention, forwards and backwards, over the time of a step
+``python -m benchmarks accelerator`` on a machine with a CUDA device: width 256, batches of 8,192 pairs. The step is the
+trainer's under bfloat16 autocast, without clipping and schedule; a fit itself is in float32 everywhere. Model FLOP
+utilisation is the FLOPs of the matrix products and of attention, forwards and backwards, over the time of a step
 with the making of its batch and over the device's peak.
 """
 

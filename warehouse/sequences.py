@@ -139,7 +139,7 @@ def sequence_batches(
 
 
 def gathered(batches: Iterable[pl.DataFrame], events: int = EVENTS_TO_ENCODE) -> Iterator[pl.DataFrame]:
-    """Yield batches of sequences joined until they have ``events`` events: an encoder pads fewer in a large batch."""
+    """Yield batches of sequences joined until they have ``events`` events: each batch has a fixed cost."""
     held: list[pl.DataFrame] = []
     count = 0
     for batch in batches:

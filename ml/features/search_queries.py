@@ -16,6 +16,7 @@ from ml.features.interest_profiles import item_interests
 MATCHED_INTERESTS = 3
 LEAST_MATCH = 0.2  # cosine of TF-IDF below which words have nothing to do with each other
 LEAST_SHARE = 0.5  # of the best match: "book" is a bookshelf, and what shares two letters with it is nothing beside
+QUERIES_AT_ONCE = 1_000  # bounds the matrix of queries and interests
 TITLE_SHARE = 0.5  # an interest is known by its name first, then by the titles of its items
 
 
@@ -49,9 +50,11 @@ class InterestMatcher:
 
     def interests_of(self, queries: Sequence[str]) -> list[dict[str, float]]:
         """Return what ``interests`` returns of each query. One query costs almost as much as many."""
-        if not len(queries):
-            return []
-        return [self._best(match) for match in (self.vectorizer.transform(queries) @ self.matrix.T).toarray()]
+        found = []
+        for begin in range(0, len(queries), QUERIES_AT_ONCE):
+            match = self.vectorizer.transform(queries[begin : begin + QUERIES_AT_ONCE]) @ self.matrix.T
+            found += [self._best(row) for row in match.toarray()]
+        return found
 
     def _best(self, match: NDArray[np.float32]) -> dict[str, float]:
         best = np.argsort(-match, kind="stable")[:MATCHED_INTERESTS]

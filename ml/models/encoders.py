@@ -72,6 +72,7 @@ class Sequences:
 
     lengths: Tensor  # [B]
     begins: Tensor  # [B]
+    of_event: Tensor  # [E] the sequence of each event
     runs: list[tuple[int, int]]  # (sequences, length) of neighbours of one length, in order
 
     @classmethod
@@ -79,7 +80,9 @@ class Sequences:
         """Return the sequences of a batch."""
         lengths, counts = torch.unique_consecutive(events.lengths, return_counts=True)
         runs = list(zip(counts.tolist(), lengths.tolist(), strict=True))
-        return cls(events.lengths, events.lengths.cumsum(0) - events.lengths, runs)
+        begins = events.lengths.cumsum(0) - events.lengths
+        of_event = torch.arange(len(begins), device=begins.device).repeat_interleave(events.lengths)
+        return cls(events.lengths, begins, of_event, runs)
 
     def sum(self, values: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         """Sum the rows of ``values`` [N, D] that the events name, weighted: [E], [E] -> [B, D]; zero without events."""
@@ -174,8 +177,8 @@ class OrderEmbedding(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm self-attention and feed-forward.
 
-    The block is our own because the nested-tensor fast path of PyTorch is slower than padding on the CPU. There is no
-    attention dropout, which would leave the fused kernel.
+    The block is our own because the nested-tensor fast path of PyTorch is slow on the CPU. There is no attention
+    dropout, which would leave the fused kernel.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -286,9 +289,10 @@ class HistoryMemory(nn.Module):
     def forward(self, hidden: Tensor, item: Tensor, sequences: Sequences, traits: Tensor) -> Tensor:
         """Return the memory: hidden [E, W], item [E], traits of the distinct items [U, T] -> [B, T]; zero if empty."""
         score = self.score(hidden).squeeze(-1).to(traits.dtype)
-        largest = torch.segment_reduce(score.detach(), "max", lengths=sequences.lengths)
-        weight = (score - largest.repeat_interleave(sequences.lengths)).exp()
-        total = torch.segment_reduce(weight, "sum", lengths=sequences.lengths)
+        empty = score.new_full(sequences.lengths.shape, float("-inf"))
+        largest = empty.scatter_reduce(0, sequences.of_event, score.detach(), "amax")
+        weight = (score - largest[sequences.of_event]).exp()
+        total = torch.zeros_like(empty).index_add(0, sequences.of_event, weight)
         return sequences.sum(traits, item, weight) / total.clamp_min(1e-6)[:, None]
 
 

@@ -1,4 +1,4 @@
-"""The script that measures an accelerator takes the trainer's own step, on the CPU where there is no device."""
+"""The step of the script that measures an accelerator, on the CPU."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from warehouse.world.settings import WorldSettings
 from warehouse.world.simulation import build_world, live
 
 USERS_A_BLOCK = 200  # some blocks for each thread
-WALKERS_AT_ONCE = 2_000  # futures of users that are simulated together by each thread: more leave the caches
+CELLS_A_BLOCK = 10_000_000  # futures of users times items that each thread simulates together: more leave the caches
 # Breaks ties between items that no future reached, by popularity; far below one visit in any number of futures.
 PRIOR = 1e-9
 
@@ -150,7 +150,7 @@ def positive_probabilities(
     """
     world = knowledge.world
     total = np.zeros((len(rows), world.catalogue.items.count + 1))
-    at_once = max(1, min(futures, WALKERS_AT_ONCE // max(1, len(rows))))
+    at_once = max(1, min(futures, CELLS_A_BLOCK // max(1, len(rows) * total.shape[1])))
     for done in range(0, futures, at_once):
         count = min(at_once, futures - done)
         state = knowledge.state.take(np.tile(rows, count))
