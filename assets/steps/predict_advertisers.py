@@ -9,7 +9,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import events_as_of, users_as_of
+from warehouse.as_of import users_as_of
 from warehouse.days import day_end
 from warehouse.sequences import all_user_sequences
 from warehouse.states import write_candidates
@@ -23,14 +23,14 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
     """Embed the advertisers known by the end of ``day``. Returns advertiser_id, items, embedding."""
     from ml.models.advertiser_artifact import advertiser_embeddings
 
-    tables, landing = workspace.tables, workspace.landing
+    artifact = workspace.advertiser_model(version.deployed)
     frame = advertiser_embeddings(
-        workspace.advertiser_model(version.deployed),
-        events_as_of(tables, landing, day, ["item_id", "advertiser_id", "event_time"]),
+        artifact,
+        workspace.counted_events(day, artifact.settings.features.statistics_windows_days),
         workspace.items_as_of(day),
-        day_end(day, landing.manifest.time_zone).timestamp(),
+        day_end(day, workspace.landing.manifest.time_zone).timestamp(),
     )
-    tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
+    workspace.tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return frame
 
 
