@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.report import PERFORMANCE, machine, rewrite
 from warehouse.home import Home
 
-NAMES = ("loading", "data", "growth", "masks", "market", "training", "inference", "day", "serving", "soak")
+NAMES = ("loading", "data", "small-day", "growth", "masks", "market", "training", "inference", "day", "serving", "soak")
 
 
 def main(names: list[str]) -> int:
@@ -34,6 +34,11 @@ def main(names: list[str]) -> int:
             from benchmarks import data
 
             rewrite("data", data.run(console)[1], where)
+        if "small-day" in wanted:
+            from benchmarks import small_day
+
+            with TemporaryDirectory(prefix="adseq-benchmark-") as directory:
+                rewrite("small-day", small_day.run(Home(Path(directory)).create(), console), where)
         if "growth" in wanted:
             from benchmarks import growth
 
@@ -56,7 +61,7 @@ def main(names: list[str]) -> int:
 
             with TemporaryDirectory(prefix="adseq-soak-") as directory:
                 rewrite("soak", soak.run(Home(Path(directory)).create(), console), where)
-        if set(wanted) - {"loading", "data", "growth", "masks", "market", "serving", "soak"}:
+        if set(wanted) - {"loading", "data", "small-day", "growth", "masks", "market", "serving", "soak"}:
             from benchmarks import day, inference, training
             from benchmarks.world import written_world
 

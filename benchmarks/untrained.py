@@ -7,7 +7,9 @@ from pathlib import Path
 import polars as pl
 
 from ml.features.dataset import Dataset, build_dataset
+from ml.models.advertiser_artifact import AdvertiserArtifact
 from ml.models.artifact import ModelArtifact
+from ml.models.encoders import ModelShape
 from ml.models.item_model import TwoTower
 from ml.training.item_task import new_network
 from settings import Settings
@@ -31,3 +33,12 @@ def untrained_model(log: pl.DataFrame, items: pl.DataFrame, directory: Path) -> 
     network = new_network(dataset, settings).eval()
     ModelArtifact(network, dataset.basis, settings, NAMES, dataset.log.end).save(directory)
     return dataset, network
+
+
+def untrained_advertisers(dataset: Dataset, directory: Path) -> None:
+    """Write an untrained advertiser model under the content of ``dataset`` into ``directory``."""
+    settings = Settings()
+    statistics = len(settings.features.statistics_windows_days) + 3  # and all time, the age, whether there is an event
+    shape = ModelShape.of(dataset.basis, statistics, settings.sequences.length)
+    network = AdvertiserArtifact.untrained(shape, settings).eval()
+    AdvertiserArtifact(network, dataset.basis, settings, NAMES, dataset.log.end).save(directory)

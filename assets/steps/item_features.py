@@ -35,7 +35,7 @@ def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> t
         items,
         row_numbers(items["item_id"], engaged["item_id"]),
         to_seconds(engaged["event_time"]),
-        windows_days,
+        windows_days=windows_days,
         events=engaged["events"].to_numpy(),
     )
     features = replace(features, listed_from=statistics.listed_from)

@@ -64,7 +64,9 @@ def build_dataset(
         features=build_item_features(items, basis, settings),
         basis=basis,
         log=log,
-        statistics=catalogue_statistics(items, counted.item, counted.seconds, settings.statistics_windows_days),
+        statistics=catalogue_statistics(
+            items, counted.item, counted.seconds, windows_days=settings.statistics_windows_days
+        ),
         demographics=demographic_buckets(users, log.user_ids),
         event_names=event_names,
     )

@@ -287,8 +287,8 @@ def catalogue_statistics(
     items: pl.DataFrame,
     item: NDArray[np.int64],
     seconds: NDArray[np.float64],
-    windows_days: list[float],
     *,
+    windows_days: list[float],
     events: NDArray[np.int64] | None = None,
 ) -> ItemStatistics:
     """Build the statistics of a catalogue: of its items, and of their advertisers and categories.

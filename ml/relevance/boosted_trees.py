@@ -81,7 +81,7 @@ class BoostedTrees:
 
     def save(self, path: Path) -> None:
         """Write the trees into one file."""
-        np.savez(path, **dict(self._arrays()))
+        np.savez(path, allow_pickle=False, **dict(self._arrays()))
 
     def _arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         for field in fields(self):

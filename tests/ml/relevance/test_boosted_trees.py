@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ from ml.relevance.fit_relevance import AUCTION, TRIM
 
 @pytest.mark.parametrize("unfitted", [TRIM, AUCTION], ids=["classifier", "regression"])
 @pytest.mark.parametrize("rows", [4_500, 300])
-def test_the_arrays_answer_as_scikit_learn_does(unfitted: object, rows: int, tmp_path: Path) -> None:
+def test_the_arrays_answer_as_scikit_learn_does(unfitted: Any, rows: int, tmp_path: Path) -> None:
     random = np.random.default_rng(rows)
     features = random.normal(size=(rows, 6)).astype(np.float32)
     features[random.random(features.shape) < 0.2] = np.nan
     target = np.nansum(features[:, :3], axis=1) + random.normal(size=rows)
-    fitted = unfitted.__class__(**unfitted.get_params())  # type: ignore[attr-defined]
+    fitted = unfitted.__class__(**unfitted.get_params())
     fitted.fit(features, target > 0 if unfitted is TRIM else target, random.random(rows))
     expected = fitted.predict_proba(features)[:, 1] if unfitted is TRIM else fitted.predict(features)
     BoostedTrees.of(fitted).save(tmp_path / "trees.npz")
