@@ -13,12 +13,11 @@ from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 from ml.features.text import TextBasis
-from ml.relevance.boosted_trees import BoostedTrees
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration
 from ml.relevance.judged_pairs import JudgedPairs
 from ml.relevance.model_report import Verdicts
 from ml.relevance.nothing_to_tell import NothingToTell
-from ml.relevance.relevance_model import RelevanceModel, Trees, thresholds_of
+from ml.relevance.relevance_model import RelevanceModel, Trees, raw_scores, thresholds_of
 from settings import RelevanceSettings
 
 Values = NDArray[np.float64]
@@ -86,7 +85,7 @@ class _Folded:
         target: [labels]. fold: [labels] number of the fold. raw: [labels] before calibration.
     """
 
-    trees: BoostedTrees
+    trees: HistGradientBoostingClassifier | HistGradientBoostingRegressor
     columns: NDArray[np.int64]
     target: Values
     fold: NDArray[np.int64]
@@ -106,9 +105,8 @@ class _Folded:
         folds = GroupKFold(min(FOLDS, len(np.unique(judged.place)))).split(features, groups=judged.place)
         for number, (learnt, left_out) in enumerate(folds):
             fitted = clone(unfitted).fit(rounded[learnt], target[learnt], judged.weight[learnt])
-            raw[left_out], fold[left_out] = BoostedTrees.of(fitted).predict(features[left_out]), number
-        trees = BoostedTrees.of(clone(unfitted).fit(rounded, target, judged.weight))
-        return cls(trees, columns, target, fold, raw)
+            raw[left_out], fold[left_out] = raw_scores(fitted, features[left_out]), number
+        return cls(clone(unfitted).fit(rounded, target, judged.weight), columns, target, fold, raw)
 
     def calibration(self, judged: JudgedPairs, settings: RelevanceSettings, without: int | None = None) -> Calibration:
         """Return the calibration by the labels of all folds, or of all but one."""

@@ -15,19 +15,22 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import skops.io
 from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from ml.features.text import TextBasis
 from ml.file_integrity import Unreadable, first_line, sha256_of
 from ml.models.artifact import replacing
-from ml.relevance.boosted_trees import BoostedTrees
 from ml.relevance.calibration import UNKNOWN_TYPE, Calibration, CellCurve, Curve, cells_of
 from ml.relevance.pair_features import FEATURE_NAMES
 
 Values = NDArray[np.float64]
-FORMAT = 2
-TRIM_TREES, AUCTION_TREES, TEXT, DESCRIPTION = "trim.npz", "auction.npz", "text.parquet", "relevance.json"
+FORMAT = 1
+TRIM_TREES, AUCTION_TREES, TEXT, DESCRIPTION = "trim.skops", "auction.skops", "text.parquet", "relevance.json"
 CHECKSUMS = "checksums.json"
+TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
+"""The one class beside those that skops knows; nothing else is loaded from a file."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ class Trees:
         columns: the features that the trees read: those that some label's pair had.
     """
 
-    trees: BoostedTrees
+    trees: HistGradientBoostingClassifier | HistGradientBoostingRegressor
     columns: NDArray[np.int64]
     calibration: Calibration
 
     def raw(self, features: NDArray[np.float32]) -> Values:
         """Return the scores before calibration [candidates] of features [candidates, features]."""
-        return self.trees.predict(features[:, self.columns])
+        return raw_scores(self.trees, features[:, self.columns])
 
     def of(self, features: NDArray[np.float32], cells: pl.Series) -> Values:
         """Return the calibrated scores [candidates]."""
@@ -102,8 +105,8 @@ class RelevanceModel:
     def save(self, directory: Path) -> None:
         """Write the model, replacing the one in ``directory``."""
         with replacing(directory) as temporary:
-            self.trim.trees.save(temporary / TRIM_TREES)
-            self.auction.trees.save(temporary / AUCTION_TREES)
+            skops.io.dump(self.trim.trees, temporary / TRIM_TREES)
+            skops.io.dump(self.auction.trees, temporary / AUCTION_TREES)
             self.text.to_frame().write_parquet(temporary / TEXT)
             description = {
                 "format": FORMAT,
@@ -158,6 +161,15 @@ def thresholds_of(thresholds: Mapping[str, float], content_types: pl.Series) -> 
     return found.fill_null(default).to_numpy()
 
 
+def raw_scores(
+    trees: HistGradientBoostingClassifier | HistGradientBoostingRegressor, features: NDArray[np.float32]
+) -> Values:
+    """Return the probability of the class 1 of a classifier, or the value of a regression [rows]."""
+    if isinstance(trees, HistGradientBoostingClassifier):
+        return np.asarray(trees.predict_proba(features)[:, 1], np.float64)
+    return np.asarray(trees.predict(features), np.float64)
+
+
 def _described(trees: Trees) -> dict[str, Any]:
     calibration = trees.calibration
     return {
@@ -177,4 +189,5 @@ def _trees(path: Path, description: Mapping[str, Any]) -> Trees:
         for cell, own in description["cells"].items()
     }
     pooled = Curve(np.array(description["pooled"]["scores"]), np.array(description["pooled"]["targets"]))
-    return Trees(BoostedTrees.load(path), np.array(description["columns"], np.int64), Calibration(pooled, cells))
+    trees = skops.io.load(path, trusted=TRUSTED)
+    return Trees(trees, np.array(description["columns"], np.int64), Calibration(pooled, cells))

@@ -20,7 +20,7 @@ MODEL_LIBRARIES = (
     "scipy",
     "torch",
 )
-RELEVANCE_LIBRARIES = (*MODEL_LIBRARIES, "scikit-learn")
+RELEVANCE_LIBRARIES = (*MODEL_LIBRARIES, "scikit-learn", "skops")
 HEAD_LIBRARIES = ("mlflow", "numpy", "torch")
 
 

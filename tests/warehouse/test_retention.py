@@ -41,7 +41,7 @@ def test_days_are_kept_and_what_is_served_whatever_its_age(home: Home) -> None:
     for left in (home.served / VERSION / ".2026-01-01.parquet.4711.tmp", home.root / ".last_run.json.4711.tmp"):
         left.write_bytes(b"half of i")
     (home.relevance / ".2026-01-01.4711.tmp").mkdir(parents=True)
-    (home.relevance / ".2026-01-01.4711.tmp" / "trim.npz").write_bytes(b"half of i")
+    (home.relevance / ".2026-01-01.4711.tmp" / "trim.skops").write_bytes(b"half of i")
     removed = sweep(home, tables, DAY, keep=DataSettings(keep_days=3), watched_days=7, served=served)
     assert removed == Removed(partitions=7, indexes=6, catalogues=6, files=0, unfinished=3)
     newest = [DAY - timedelta(days=back) for back in (2, 1, 0)]

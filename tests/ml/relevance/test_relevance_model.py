@@ -131,7 +131,7 @@ def test_a_model_comes_back_from_disk_as_it_was(model: RelevanceModel, tmp_path:
     )
 
 
-@pytest.mark.parametrize("name", ["trim.npz", "auction.npz", "text.parquet", "relevance.json", "checksums.json"])
+@pytest.mark.parametrize("name", ["trim.skops", "auction.skops", "text.parquet", "relevance.json", "checksums.json"])
 @pytest.mark.parametrize("fault", ["missing", "changed"])
 def test_a_damaged_model_is_refused_with_its_day(model: RelevanceModel, tmp_path: Path, name: str, fault: str) -> None:
     path = tmp_path / "2026-01-01"
