@@ -103,7 +103,8 @@ def table_of(ones: list[RunCost], twos: list[RunCost]) -> Table:
         ),
         (
             f"`adseq run` on the world of the month below, medians of {ROUNDS} runs of one day and of two days; the "
-            "second day is the difference. All assets, with a new relevance model and all pictures; CPU seconds with "
-            "those of child processes.",
+            "second day is the difference. All assets with all pictures, 500 probes; a relevance model is trained when "
+            "its labels have become more by a tenth, about every third day here. CPU seconds with those of child "
+            "processes.",
         ),
     )
