@@ -225,7 +225,7 @@ def _response(
     found: list[Scored],
     judged: Judged | None,
 ) -> CandidateResponse:
-    query, place = proposed.query, proposed.place
+    query, place, basis = proposed.query, proposed.place, proposed.basis
     publication, user = served.publication, query.user
     relevance = {} if judged is None else dict(zip(judged.rows.tolist(), judged.relevance.tolist(), strict=True))
     age = None
@@ -241,7 +241,7 @@ def _response(
             _candidate(served, query, each, relevance=relevance.get(each.row), reason=reason)
             for each, reason in zip(found, reasons, strict=True)
         ],
-        basis=proposed.basis,
+        basis=basis,
         subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
         model_version=publication.model_version,
