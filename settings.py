@@ -391,6 +391,12 @@ class RelevanceSettings(Group):
     minimum_labels: int = Field(
         500, ge=10, description="Labels that a relevance model needs; with fewer there is none."
     )
+    retrain_share: float = Field(
+        0.1,
+        ge=0,
+        description="A new relevance model is trained when so many labels have arrived since the model in use was "
+        "trained, as a share of those that had arrived until then.",
+    )
     text_dimensions: int = Field(64, ge=2, description="Width of the space in which titles and queries are compared.")
     trim_keeps: float = Field(
         0.96,

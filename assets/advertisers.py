@@ -17,7 +17,6 @@ from assets.steps.period import history_of, training_day, training_period
 from assets.steps.predict_advertisers import all_finite, predict_day, write_embeddings
 from assets.steps.versions import ModelKind, ModelVersion, advertiser_versions, serving_advertisers
 from ml.examples.nothing_to_learn import NothingToLearn
-from warehouse.duckdb_views import rebuild_views
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
 from warehouse.trainability import why_advertisers_alone
 
@@ -174,7 +173,6 @@ def advertiser_candidates(
         day=day,
         after_days=workspace.settings.inference.compaction_days,
     )
-    rebuild_views(workspace.home, workspace.tables)
     wanted = min(workspace.settings.advertisers.list_depth, len(index))
     listed = int(active.is_in(predicted.users.implode()).sum())
     return dg.MaterializeResult(

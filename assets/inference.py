@@ -26,7 +26,6 @@ from assets.steps.score_drift import ScoreDrift, record_scores
 from assets.steps.skip_without_items import needs_items
 from assets.steps.versions import item_versions, serving
 from assets.training import champion
-from warehouse.duckdb_views import rebuild_views
 from warehouse.states import USER_STATES, compact, inferred_days
 
 GROUP = "inference"
@@ -157,7 +156,6 @@ def item_index(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
     built = index_day(workspace, version, day)
     filtered = recall_under_filters(workspace, version, day, built)
     drift = record_scores(workspace.tables, version, day, built.best_scores)
-    rebuild_views(workspace.home, workspace.tables)
     bound, shift_bound = workspace.settings.index.minimum_recall, workspace.settings.quality.score_shift_warn
     return dg.MaterializeResult(
         metadata={

@@ -13,7 +13,6 @@ from assets.common.workspace import Workspace
 from warehouse.arrival_days import history_day, landing_of, why_not_past
 from warehouse.contracts import LandingTable
 from warehouse.day_records import landed_days
-from warehouse.duckdb_views import rebuild_views
 from warehouse.home_record import HomeRecordError
 from warehouse.ingest.arrival import IngestReport, QuarantineExceeded, ingest
 from warehouse.ingest.read import LandingError
@@ -57,7 +56,6 @@ DESCRIPTIONS = {
 def history(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     _require_a_past_history(workspace)
     reports = {table: _ingest(workspace, table, None) for table in LandingTable}
-    rebuild_views(workspace.home, workspace.tables)
     first_arrival = history_day(workspace.tables, workspace.landing)
     events = workspace.tables.scan("events").filter(pl.col("arrival_date") == first_arrival)
     metadata: dict[str, Any] = {f"{table}_rows": report.rows_written for table, report in reports.items()}

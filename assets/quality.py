@@ -11,7 +11,6 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import events, items, users
 from warehouse.contracts import EVENT_NAMES
-from warehouse.duckdb_views import rebuild_views
 from warehouse.quality import (
     COVERAGE,
     Finding,
@@ -76,7 +75,6 @@ def data_quality(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[
     ]
     table = pl.DataFrame(found, schema=FINDING_SCHEMA)
     workspace.tables.write("data_quality", table, {"day": day})
-    rebuild_views(workspace.home, workspace.tables)  # a day that stops here is looked into
     return dg.MaterializeResult(
         metadata={
             **{f"{finding.name}: {finding.figure}": finding.value for finding in found if finding.value is not None},

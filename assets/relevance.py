@@ -25,8 +25,9 @@ GROUP = "relevance"
     kinds={"scikitlearn", "mlflow"},
     owners=[MODELLING],
     description="The relevance model: a small classifier that trims in retrieval and a regression for the auction, "
-    "both calibrated by surface and content type, from the labels that had arrived. A new model is learnt where enough "
-    "labels are new, and used where the gate finds it not worse on labels that neither model has learnt.",
+    "both calibrated by surface and content type, from the labels that had arrived. A new model is learnt on a day by "
+    "which enough labels are new (`relevance.retrain_share`), and used where the gate finds it not worse on labels "
+    "that neither model has learnt.",
     metadata=columns(
         model="String: new, old for the model in use, or folds: all labels, each by a model that had not seen it",
         segment="String: all, cell, content_type, stage",
@@ -45,6 +46,8 @@ def relevance_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
         "labels": trained.labels,
         "labels_that_measured": trained.unseen,
     }
+    if trained.since is not None and trained.due is not None:
+        metadata |= {"labels_since_the_model_in_use": trained.since, "next_training_at": trained.due}
     if trained.new is not None:
         shown = trained.folds or trained.new
         metadata |= {

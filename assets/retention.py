@@ -9,7 +9,6 @@ from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.publication import online_states
 from warehouse.day_records import record_completed
-from warehouse.duckdb_views import rebuild_views
 from warehouse.online import open_store
 from warehouse.online.publication import served
 from warehouse.retention import sizes, sweep
@@ -48,7 +47,6 @@ def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wor
         served=in_use,
     )
     record_completed(workspace.tables, date.fromisoformat(context.partition_key))
-    rebuild_views(workspace.home, workspace.tables)
     room = sizes(workspace.home)
     return dg.MaterializeResult(
         metadata={

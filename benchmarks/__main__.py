@@ -24,7 +24,7 @@ ALONE = {
     "masks": "masks",
     "market": "market",
 }
-IN_A_HOME = {"serving": "serving", "soak": "soak"}
+IN_A_HOME = {"small-day": "small_day", "serving": "serving", "soak": "soak"}
 ON_THE_WORLD = {"training": "training", "accelerator": "accelerator", "inference": "inference", "day": "day"}
 NAMES = (*ALONE, *IN_A_HOME, *ON_THE_WORLD)
 

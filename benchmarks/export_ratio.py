@@ -70,7 +70,7 @@ def run(console: Console) -> tuple[list[tuple[Cost, Cost]], Table]:
 def publish(workspace: Workspace) -> ModelVersion:
     """Fill the home with a log, an untrained version, states of everybody and an exact index; switch to the version."""
     home, tables = workspace.home, workspace.tables
-    version = prepare(home, workspace.landing, tables, Shape(items=ITEMS, history=USERS * EVENTS_A_USER))
+    version = prepare(workspace, Shape(items=ITEMS, history=USERS * EVENTS_A_USER))
     item_versions(tables, home).add(version.name, version.trained_day, version.run_id)
     people = tables.scan("events").select("user_id").unique().sort("user_id").collect()
     write_states(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from assets.common.workspace import Workspace
-from assets.steps.encode import write_item_embeddings
-from assets.steps.item_features import features_of_day
-from assets.steps.versions import ModelKind, ModelVersion, advertiser_versions, item_versions
-from benchmarks.events import DAY, EVENTS_A_USER
+from benchmarks.events import EVENTS_A_USER
 from benchmarks.export_ratio import point_to
-from benchmarks.growth import Shape, prepare
+from benchmarks.growth import DAY_BEFORE, Shape, prepare, record_versions
 from benchmarks.report import Table, at_most
 from benchmarks.subprocess_cost import (
     Cost,
@@ -27,12 +23,9 @@ from benchmarks.subprocess_cost import (
     item_statistics,
     measured,
 )
-from benchmarks.untrained import untrained_advertiser_model
-from ml.models.artifact import ModelArtifact
 from warehouse.home import Home
 
 SHAPES = (Shape(active=10_000, items=10_000, history=4_000_000), Shape(active=50_000, items=10_000, history=20_000_000))
-TRAINED = DAY - timedelta(days=1)
 GIBIBYTE = 1024  # MiB
 STEPS = {
     full_inference: "full inference",
@@ -73,18 +66,9 @@ def prepare_versions(home: Home, shape: Shape) -> None:
     """Ingest a log, and write an untrained version of either model that serves the day."""
     os.environ["ADSEQ_HOME"] = str(home.root)
     workspace = Workspace.from_environment()
-    tables = workspace.tables
-    version = prepare(home, workspace.landing, tables, shape)
-    advertisers = ModelVersion(ModelKind.advertiser, "advertisers", TRAINED, "", home.models / "advertisers")
-    untrained_advertiser_model(ModelArtifact.load(version.deployed), advertisers.deployed)
-    for records, each in ((item_versions, version), (advertiser_versions, advertisers)):
-        records(tables, home).add(each.name, TRAINED, "")
-        for day in (TRAINED, DAY):
-            records(tables, home).record_deployment(day, each)
-    features, statistics = features_of_day(workspace, version, TRAINED)
-    tables.write("item_features", features.to_frame(statistics), {"model_version": version.name, "day": TRAINED})
-    write_item_embeddings(workspace, version, TRAINED)
-    point_to(home, version, TRAINED, advertisers.name)
+    version = prepare(workspace, shape)
+    advertisers = record_versions(workspace, version)
+    point_to(home, version, DAY_BEFORE, advertisers.name)
 
 
 def table_of(sizes: list[dict[str, Cost]]) -> Table:

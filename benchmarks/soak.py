@@ -56,6 +56,7 @@ SETTINGS = {
     "ADSEQ_INFERENCE__COMPACTION_DAYS": str(COMPACTION_DAYS),
     "ADSEQ_DATA__KEEP_DAYS": str(KEEP_DAYS),
     "ADSEQ_DATA__KEEP_VERSIONS_DAYS": "0",  # a month passes in minutes here
+    "ADSEQ_RELEVANCE__PROBES": "500",  # as in the demo; the default asks for as long as the rest of a day takes
 }
 DAYS = 30
 PORT, REQUESTS_A_SECOND = 18_081, 20

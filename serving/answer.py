@@ -48,6 +48,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Proposed:
+    """What the generators propose for a request, before the trim.
+
+    Attributes:
+        lists: of each generator; one list of popular items where nothing is known of the user and the place.
+        trim: None where the place has no relevance.
+    """
+
+    query: Query
+    place: Place
+    basis: Basis
+    lists: list[list[Scored]]
+    trim: Trim | None
+
+    def chosen(self, lists: Sequence[Sequence[Scored]], proposers: Proposers, places: int) -> list[Scored]:
+        """Return the candidates of an answer, of what is left of the lists: the first of popular items, or a blend."""
+        if self.basis is Basis.popularity:
+            return list(lists[0][:places])
+        return proposers.blend(lists, places)
+
+
+@dataclass(frozen=True)
 class Answered:
     """An answer, and the candidates that it was chosen from.
 
@@ -63,10 +85,6 @@ class Answered:
     judged: Judged | None
     arm: Arm
     country: str | None
-
-    def untrimmed(self, proposers: Proposers, places: int) -> list[Scored]:
-        """Return the candidates that the answer would have without the trim, best first: the holdout's answer."""
-        return _chosen(self.lists, self.response.basis, proposers, places)
 
 
 def answer(
@@ -99,6 +117,28 @@ def answer_under(
     watch: Stopwatch,
 ) -> Answered:
     """Return the candidates for one request of the user with a key, under an arm, as ``answer``."""
+    proposed = propose_under(served, store, request, key=key, arm=arm, proposers=proposers, watch=watch)
+    lists, trim = proposed.lists, proposed.trim
+    with watch.stage(Stage.trim):
+        judged = _judged(trim, lists, watch) if trim else None
+        kept = trim.kept(lists, judged) if trim and judged else lists
+    with watch.stage(Stage.response):
+        found = proposed.chosen(kept, proposers, request.k)
+        response = _response(served, request, proposed, found=found, judged=judged)
+    return Answered(response, lists, found, judged, arm, proposed.query.country)
+
+
+def propose_under(
+    served: Served,
+    store: OnlineStore,
+    request: CandidateRequest,
+    *,
+    key: bytes,
+    arm: Arm,
+    proposers: Proposers,
+    watch: Stopwatch,
+) -> Proposed:
+    """Return what ``answer_under`` chooses from."""
     now = datetime.now(UTC)
     with watch.stage(Stage.store):
         user = read_user(store, served.publication, key)
@@ -126,13 +166,7 @@ def answer_under(
             lists = proposers.propose(served, query, wanted, metrics=watch.metrics)
         if lists is None:  # nothing is known, or every generator has failed
             basis, lists = Basis.popularity, [Popularity().generate(served, query, wanted)]
-    with watch.stage(Stage.trim):
-        judged = _judged(trim, lists, watch) if trim else None
-        kept = trim.kept(lists, judged) if trim and judged else lists
-    with watch.stage(Stage.response):
-        found = _chosen(kept, basis, proposers, request.k)
-        response = _response(served, request, query, place=place, basis=basis, found=found, judged=judged)
-    return Answered(response, lists, found, judged, arm, query.country)
+    return Proposed(query, place, basis, lists, trim)
 
 
 def _judged(trim: Trim, lists: list[list[Scored]], watch: Stopwatch) -> Judged | None:
@@ -143,11 +177,6 @@ def _judged(trim: Trim, lists: list[list[Scored]], watch: Stopwatch) -> Judged |
         logger.exception("the relevance of candidates cannot be computed: the answer is not trimmed")
         watch.metrics.untrimmed.inc()
         return None
-
-
-def _chosen(lists: Sequence[Sequence[Scored]], basis: Basis, proposers: Proposers, places: int) -> list[Scored]:
-    """Return the candidates of an answer: the generators' lists blended, or the first of the one list by popularity."""
-    return list(lists[0][:places]) if basis is Basis.popularity else proposers.blend(lists, places)
 
 
 def _trim(served: Served, request: CandidateRequest, place: Place, arm: Arm) -> Trim | None:
@@ -191,13 +220,12 @@ def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownU
 def _response(
     served: Served,
     request: CandidateRequest,
-    query: Query,
+    proposed: Proposed,
     *,
-    place: Place,
-    basis: Basis,
     found: list[Scored],
     judged: Judged | None,
 ) -> CandidateResponse:
+    query, place, basis = proposed.query, proposed.place, proposed.basis
     publication, user = served.publication, query.user
     relevance = {} if judged is None else dict(zip(judged.rows.tolist(), judged.relevance.tolist(), strict=True))
     age = None

@@ -149,3 +149,24 @@ class RelevanceScorer:
             relevance=self.model.auction.of_codes(features, cells, cell),
             passes=trim >= self.thresholds[items],
         )
+
+    def passes(
+        self, places: Sequence[tuple[Surface, Traits]], rows: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.bool_]]:
+        """Return whether the trim lets each candidate through, as ``judge``, for many places in one call of the model.
+
+        Args:
+            places: surface, and what the request is about. rows: [places][candidates] index rows.
+        """
+        counts = [len(own) for own in rows]
+        of_place = np.repeat(np.arange(len(places)), counts)
+        items = self.listed[np.concatenate([np.array(own, np.int64) for own in rows])]
+        features = pair_features(
+            Traits.together([about for _, about in places]).take(of_place), self.catalogue.items.take(items)
+        )
+        surfaces = list(self.cells)
+        first = np.cumsum([0, *(len(cells) for cells in self.cells.values())])  # of the cells of each surface
+        names = [cell for cells in self.cells.values() for cell in cells]
+        codes = first[[surfaces.index(surface) for surface, _ in places]][of_place] + self.cell[items]
+        passes = self.model.trim.of_codes(features, names, codes) >= self.thresholds[items]
+        return np.split(passes, np.cumsum(counts)[:-1])

@@ -10,10 +10,9 @@ from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from ml.features.dataset import demographic_buckets
+from ml.features.dataset import demographic_buckets_of
 from serving.contracts import Demographics
 from settings import ONSITE_EVENTS
 from warehouse.online import DamagedRecord, OnlineStore, StateRecord
@@ -122,6 +121,4 @@ def read_user(store: OnlineStore, publication: Publication, key: bytes) -> Known
 @lru_cache(maxsize=10_000)
 def buckets_of(demographics: Demographics) -> NDArray[np.int64]:
     """Return the buckets [3] of a person's known demographics."""
-    row = {"user_id": "", **demographics.model_dump()}
-    schema = {"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String}
-    return demographic_buckets(pl.DataFrame([row], schema=schema), pl.Series([""]))[0]
+    return demographic_buckets_of(demographics.age, demographics.gender, demographics.country)

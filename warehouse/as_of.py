@@ -40,13 +40,17 @@ def items_as_of(tables: Tables, landing: Landing, day: date) -> pl.DataFrame:
         .with_columns(listed_from=listed_from)
         .drop("arrived")
     )
-    engaged = _events(tables, landing, day).filter(pl.col("item_id").is_not_null())
+    engaged = engaged_items(tables, landing, day)
+    unknown = engaged.filter(~engaged.is_in(given["item_id"].implode()))
+    if unknown.is_empty():
+        return given.sort("item_id")
     unlisted = (
-        engaged.join(given.lazy().select("item_id"), on="item_id", how="anti")
+        _events(tables, landing, day)
+        .filter(pl.col("item_id").is_in(unknown.implode()))
         .sort("event_time", "event_id", "user_id")
         .group_by("item_id")
         .agg(pl.col("advertiser_id").drop_nulls().first())
-        .collect()
+        .collect(engine="streaming")
     )
     never = pl.lit(NEVER).cast(given.schema["listed_from"])
     return pl.concat([given, unlisted.with_columns(listed_from=never)], how="diagonal").sort("item_id")
@@ -126,6 +130,26 @@ def scan_events(tables: Tables, landing: Landing, day: date) -> pl.LazyFrame:
         TableMissing: no events have been ingested.
     """
     return _events(tables, landing, day)
+
+
+def counted_events(tables: Tables, landing: Landing, day: date, windows_days: Sequence[float]) -> pl.DataFrame:
+    """Count the events as of the end of ``day`` by item, advertiser and the shortest trailing window that holds them.
+
+    All figures of trailing windows that end with the day follow from the counts. One pass over the events, which keeps
+    in memory the counts alone.
+
+    Returns:
+        item_id, advertiser_id (null where the events name none), event_time (of the first of these events), events;
+        in no particular order.
+    """
+    end = day_end(day, landing.manifest.time_zone)
+    older = [(pl.col("event_time") < end - timedelta(days=days)).cast(pl.Int8) for days in windows_days]
+    counted = (
+        _events(tables, landing, day)
+        .group_by("item_id", "advertiser_id", window=pl.sum_horizontal(pl.lit(0, pl.Int8), *older))
+        .agg(pl.col("event_time").min(), events=pl.len().cast(pl.Int64))
+    )
+    return counted.drop("window").collect(engine="streaming")
 
 
 def engaged_items(tables: Tables, landing: Landing, day: date) -> pl.Series:

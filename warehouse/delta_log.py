@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 LOG = "_delta_log"
 COMMIT = re.compile(r"\d{20}\.json")
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
+LogStamp = tuple[tuple[str, int, int, int], ...]
 _PREDICATE = re.compile(r"(\w+) = '([^']*)'")
 _DATA_FILE = re.compile(r'"path":"([^"]+\.parquet)"')
 
@@ -46,6 +48,18 @@ def newest_commit_fault(table: Path) -> str | None:
     """
     commits = _commits(table)
     return _fault(commits[-1]) if commits else None
+
+
+def log_stamp(table: Path) -> LogStamp:
+    """Return the name, the inode, the size and the time of each file of a table's log, in name order.
+
+    The stamp changes with each commit, and when a commit is damaged or taken out.
+    """
+    log, files = table / LOG, []
+    for entry in os.scandir(log) if log.is_dir() else ():
+        found = entry.stat()
+        files.append((entry.name, found.st_ino, found.st_size, found.st_mtime_ns))
+    return tuple(sorted(files))
 
 
 def set_aside(commit: DamagedCommit) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from warehouse.delta_log import (
     LOG,
     DamagedCommit,
+    LogStamp,
     damaged_commits,
+    log_stamp,
     missing_versions,
     newest_commit_fault,
     set_aside,
@@ -75,10 +77,23 @@ class TableVersion:
 
 
 @dataclass(frozen=True)
+class _Held:
+    """A table that is open, and the log that it was opened with."""
+
+    stamp: LogStamp
+    table: DeltaTable
+    version: TableVersion
+
+
+@dataclass(frozen=True)
 class Tables:
-    """All Delta tables of one home, by name."""
+    """All Delta tables of one home, by name.
+
+    A table is opened once as long as its log stays as it is: opening reads the whole log of the table.
+    """
 
     root: Path
+    _held: dict[str, _Held] = field(default_factory=dict, repr=False, compare=False)
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -103,7 +118,7 @@ class Tables:
 
     def partition_columns(self, name: str) -> list[str]:
         """Return the columns that the table's directories stand for, outermost first."""
-        return list(self._opened(name).metadata().partition_columns)
+        return list(self._open(name).version.partition_columns)
 
     def write(self, name: str, frame: pl.DataFrame, partition: Mapping[str, PartitionValue]) -> None:
         """Replace one partition by ``frame`` in one atomic commit; an empty frame leaves an empty partition.
@@ -135,7 +150,7 @@ class Tables:
         stored = storable(pl.DataFrame(schema=schema)).schema
         rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
         self.make_readable(name, partition)
-        table = self._opened(name) if self.exists(name) else None
+        table = self._taken(name) if self.exists(name) else None
         write_deltalake(
             table or str(self.path(name)),
             pa.RecordBatchReader.from_batches(stored, rows),
@@ -146,11 +161,13 @@ class Tables:
             configuration=None if table else NO_STATISTICS,
             writer_properties=_properties(stored),
         )
+        if table:
+            self._hold(name, log_stamp(self.path(name)), table)
 
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
         """Remove one partition in one atomic commit; do nothing where the partition or the table does not exist."""
         if self.exists(name):
-            self._opened(name).delete(_predicate(partition))
+            self._taken(name).delete(_predicate(partition))
 
     def drop_users(self, name: str, user_ids: pl.Series) -> int:
         """Remove the rows of users from a table, and every older version of the table from the disk.
@@ -174,7 +191,7 @@ class Tables:
         Return the number of removed files. Call this only while no other process writes to the home.
         """
         hours = int(keep / timedelta(hours=1))
-        table = self._opened(name)
+        table = self._taken(name)
         return len(table.vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False, full=True))
 
     def scan(self, name: str) -> pl.LazyFrame:
@@ -194,11 +211,7 @@ class Tables:
             TableDamaged: the table's log cannot be read.
         """
         self.require(name)
-        table = self._opened(name)
-        # Not over the files of scan_delta: it cannot open a table whose path has a space in it.
-        return TableVersion(
-            pl.scan_delta(table).collect_schema(), table.metadata().partition_columns, self._files(name, table)
-        )
+        return self._open(name).version
 
     def read(self, name: str, partition: Mapping[str, PartitionValue]) -> pl.DataFrame:
         """Return one partition, without its partition columns."""
@@ -207,7 +220,7 @@ class Tables:
 
     def partitions(self, name: str) -> list[dict[str, str]]:
         """Return the values of each partition (as text); empty for a missing table."""
-        return self._opened(name).partitions() if self.exists(name) else []
+        return self._open(name).table.partitions() if self.exists(name) else []
 
     def days(self, name: str, column: str, where: Mapping[str, PartitionValue] | None = None) -> list[date]:
         """Return the days in partition column ``column``, ascending, among partitions that match ``where``."""
@@ -222,7 +235,7 @@ class Tables:
 
     def files(self, name: str) -> list[str]:
         """Return the current data files (for DuckDB, which cannot load its Delta extension everywhere)."""
-        return self._files(name, self._opened(name))
+        return list(self._open(name).version.files)
 
     def files_before(self, name: str, column: str, day: date) -> list[str]:
         """Return the current data files of the partitions whose ``column`` is earlier than ``day``; none of a missing
@@ -264,19 +277,35 @@ class Tables:
         depth = len(table.metadata().partition_columns) + 1
         return [str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris()]
 
-    def _opened(self, name: str) -> DeltaTable:
+    def _taken(self, name: str) -> DeltaTable:
+        """Return the table at its newest version, for a change: the object is not held meanwhile."""
+        table = self._open(name).table
+        self._held.pop(name, None)
+        return table
+
+    def _open(self, name: str) -> _Held:
         """Return the table at its newest version.
 
         Raises:
             TableDamaged: the table's log cannot be read.
         """
         path = self.path(name)
+        stamp, held = log_stamp(path), self._held.get(name)
+        if held is not None and held.stamp == stamp:
+            return held
         if newest_commit_fault(path) is not None:
             raise TableDamaged("\n".join(told_damaged(commit, name) for commit in damaged_commits(path)))
         try:
-            return DeltaTable(str(path))
+            return self._hold(name, stamp, DeltaTable(str(path)))
         except (DeltaError, OSError) as error:
             raise TableDamaged(_what_is_damaged(path, error)) from error
+
+    def _hold(self, name: str, stamp: LogStamp, table: DeltaTable) -> _Held:
+        # Not over the files of scan_delta: it cannot open a table whose path has a space in it.
+        schema, columns = pl.scan_delta(table).collect_schema(), table.metadata().partition_columns
+        held = _Held(stamp, table, TableVersion(schema, columns, self._files(name, table)))
+        self._held[name] = held
+        return held
 
 
 def _what_is_damaged(table: Path, error: Exception) -> str:

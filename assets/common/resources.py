@@ -19,15 +19,17 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 from pydantic import create_model
 
 from assets.common.workspace import Workspace
 from settings import Group, Settings
+from warehouse.duckdb_views import rebuild_views
 from warehouse.home import Home
 from warehouse.move_home import follow_home
 from warehouse.open_home import open_for_writing
 from warehouse.remedies import replaced_by_run
-from warehouse.tables import Tables
+from warehouse.tables import TableDamaged, Tables
 
 PARTITION_TAG = "dagster/partition"
 _writing: set[Path] = set()
@@ -48,7 +50,7 @@ class _LockedWorkspace(dg.ConfigurableResource[Workspace]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Workspace, None, None]:
-        """Hold the home's write lock for the length of the run.
+        """Hold the home's write lock for the length of the run, and make the home's views at its end.
 
         Raises:
             HomeLocked: another process writes to the home.
@@ -63,7 +65,10 @@ class _LockedWorkspace(dg.ConfigurableResource[Workspace]):
             if context.log:
                 values = (f"{name}={value}" for name, value in workspace.settings.flat().items())
                 context.log.info(f"Effective settings: {', '.join(values)}")
-            yield workspace
+            try:
+                yield workspace
+            finally:  # also after a failure, which people look into
+                _show(workspace, context)
 
 
 def _launchpad_group(group: Group) -> type[dg.Config]:
@@ -108,6 +113,18 @@ def _make_readable(tables: Tables, day: str | None) -> None:
     """
     for name in tables.names():
         tables.set_damaged_aside(name, partial(replaced_by_run, name, day))
+
+
+def _show(workspace: Workspace, context: dg.InitResourceContext) -> None:
+    """Make the views for people over what the run has written.
+
+    A table that cannot be read stops the assets that read it, and not the run that has come to its end.
+    """
+    try:
+        rebuild_views(workspace.home, workspace.tables)
+    except (duckdb.Error, OSError, TableDamaged) as error:
+        if context.log:
+            context.log.warning(f"{workspace.home.views} has the tables of the run before: {error}")
 
 
 @contextmanager

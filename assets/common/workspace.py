@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import polars as pl
 
 from settings import Settings
-from warehouse.as_of import items_as_of
+from warehouse.as_of import counted_events, items_as_of
 from warehouse.home import Home
 from warehouse.landing import Landing
 from warehouse.tables import Tables
@@ -70,6 +70,11 @@ class Workspace:
         """
         key = self.arrivals_key(day, "events", "items")
         return self.once("catalogue", key, lambda: items_as_of(self.tables, self.landing, day))
+
+    def counted_events(self, day: date, windows_days: Sequence[float]) -> pl.DataFrame:
+        """Return the events as of the end of ``day``, counted as ``warehouse.as_of.counted_events`` does; kept, too."""
+        key = (self.arrivals_key(day, "events"), tuple(windows_days))
+        return self.once("counted events", key, lambda: counted_events(self.tables, self.landing, day, windows_days))
 
     def arrivals_key(self, day: date, *tables: str) -> Hashable:
         """Return a key that changes with ``day`` and with the contents of ``tables``."""

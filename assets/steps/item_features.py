@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from assets.common.workspace import Workspace
-from assets.steps.period import EVENT_COLUMNS
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import events_as_of
 from warehouse.days import day_end
 
 if TYPE_CHECKING:
@@ -29,18 +27,19 @@ def features_of_day(workspace: Workspace, version: ModelVersion, day: date) -> t
     from ml.features.event_log import row_numbers, to_seconds
     from ml.features.items import build_item_features, catalogue_statistics
 
-    artifact, tables, landing = workspace.item_model(version.deployed), workspace.tables, workspace.landing
-    items = workspace.items_as_of(day)
+    artifact = workspace.item_model(version.deployed)
+    items, windows_days = workspace.items_as_of(day), artifact.settings.features.statistics_windows_days
     features = build_item_features(items, artifact.basis, artifact.settings.features)
-    engaged = events_as_of(tables, landing, day, EVENT_COLUMNS).select("item_id", "event_time")
+    engaged = workspace.counted_events(day, windows_days)
     statistics = catalogue_statistics(
         items,
         row_numbers(items["item_id"], engaged["item_id"]),
         to_seconds(engaged["event_time"]),
-        artifact.settings.features.statistics_windows_days,
+        windows_days=windows_days,
+        events=engaged["events"].to_numpy(),
     )
     features = replace(features, listed_from=statistics.listed_from)
-    return features, statistics.at(day_end(day, landing.manifest.time_zone).timestamp())
+    return features, statistics.at(day_end(day, workspace.landing.manifest.time_zone).timestamp())
 
 
 def stored_features(workspace: Workspace, version: ModelVersion, day: date) -> tuple[ItemFeatures, NDArray[np.float32]]:

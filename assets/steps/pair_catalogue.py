@@ -37,10 +37,11 @@ def pair_catalogue(workspace: Workspace, day: date, text: TextBasis | None = Non
     frame = catalogue_frame(features_frame(workspace, version, day), workspace.items_as_of(day))
     features, _ = ItemFeatures.from_frame(frame)
     relevance = workspace.settings.relevance
+    arrived = workspace.arrivals_key(day, "events", "items")
     return PairCatalogue.of(
         frame,
         features,
-        matcher=InterestMatcher.of(frame),
+        matcher=workspace.once("interest matcher", arrived, lambda: InterestMatcher.of(frame)),
         text=text or TextBasis.of(frame["title"], relevance.text_dimensions, workspace.settings.training.seed),
         widths=ContentWidths(artifact.basis.graph_width, artifact.basis.given_width),
         content_types=CONTENT_TYPES,

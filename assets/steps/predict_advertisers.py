@@ -11,7 +11,7 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
-from warehouse.as_of import scan_events, users_as_of
+from warehouse.as_of import users_as_of
 from warehouse.days import day_end
 from warehouse.sequences import all_sequence_batches, gathered
 from warehouse.states import CANDIDATE_SCHEMA, write_candidates
@@ -26,14 +26,14 @@ def write_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> 
     """Embed the advertisers known by the end of ``day``. Returns advertiser_id, items, embedding."""
     from ml.models.advertiser_artifact import advertiser_embeddings
 
-    tables, landing = workspace.tables, workspace.landing
+    artifact = workspace.advertiser_model(version.deployed)
     frame = advertiser_embeddings(
-        workspace.advertiser_model(version.deployed),
-        scan_events(tables, landing, day).select("item_id", "advertiser_id", "event_time").collect(),
+        artifact,
+        workspace.counted_events(day, artifact.settings.features.statistics_windows_days),
         workspace.items_as_of(day),
-        day_end(day, landing.manifest.time_zone).timestamp(),
+        day_end(day, workspace.landing.manifest.time_zone).timestamp(),
     )
-    tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
+    workspace.tables.write(EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return frame
 
 

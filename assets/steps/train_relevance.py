@@ -1,5 +1,7 @@
 """The relevance model's training of a day: labels, an honest measurement, the gate, the model that is deployed.
 
+A training takes as long as all labels together, and a day brings few of them. So a day trains where no model is in use,
+or the labels since the model in use are a share of those before. After a refusal the next day trains again.
 The newest labels are never learnt before they have measured: a twin of the model is fitted on the labels before them
 and measured on them, beside the model in use; then the deployed model is fitted on all labels.
 """
@@ -7,8 +9,9 @@ and measured on them, beside the model in use; then the deployed model is fitted
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -50,6 +53,8 @@ class RelevanceTraining:
     Attributes:
         passed: whether a new model is in use from this day on. reason: why, or why not.
         labels: of the day and before. unseen: those that measured.
+        since: labels that arrived since the model in use was trained, and due: with which a day trains; None where no
+            model was in use.
         new, old: measures of the new model's twin and of the model in use; None where there was none.
         folds: measures on all labels, each by a model that had not seen the label's subject or query.
         url: of the MLflow run; None where nothing was trained.
@@ -59,6 +64,8 @@ class RelevanceTraining:
     reason: str
     labels: int
     unseen: int
+    since: int | None = None
+    due: int | None = None
     new: ModelMeasures | None = None
     old: ModelMeasures | None = None
     folds: ModelMeasures | None = None
@@ -75,10 +82,21 @@ class RelevanceTraining:
 def train_relevance(workspace: Workspace, day: date, tags: Mapping[str, str]) -> RelevanceTraining:
     """Train on the labels that had arrived by ``day``, where enough are new since the model in use."""
     record_none(workspace, day)
+    in_use = ModelInUse.of(workspace, day)
+    if in_use is None:
+        return _trained(workspace, day, None, tags)
+    if in_use.since < in_use.due:
+        trained = RelevanceTraining(False, in_use.stays, in_use.learnt + in_use.since, 0)
+    else:
+        trained = _trained(workspace, day, in_use, tags)
+    return replace(trained, since=in_use.since, due=in_use.due)
+
+
+def _trained(workspace: Workspace, day: date, in_use: ModelInUse | None, tags: Mapping[str, str]) -> RelevanceTraining:
     labels, least = labels_by(workspace, day), workspace.settings.relevance.minimum_labels
     if labels.height < least:  # said without the catalogue, which takes seconds
         return RelevanceTraining(False, _too_few(labels.height, day, least), labels.height, 0)
-    training = _Training.of(workspace, day, labels)
+    training = _Training.of(workspace, day, labels, in_use)
     if len(training.judged) < least:
         return RelevanceTraining(False, _too_few(len(training.judged), day, least), len(training.judged), 0)
     try:
@@ -106,6 +124,55 @@ def labels_by(workspace: Workspace, day: date) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
+class ModelInUse:
+    """The relevance model that a day finds in use.
+
+    Attributes:
+        learnt: labels that had arrived when the model was trained. since: labels that have arrived since then.
+        due: labels since then with which a new model is trained.
+    """
+
+    version: RelevanceVersion
+    model: RelevanceModel
+    learnt: int
+    since: int
+    due: int
+
+    @classmethod
+    def of(cls, workspace: Workspace, day: date) -> ModelInUse | None:
+        """Return the model in use; None where there is none, or no file of it can be read.
+
+        A model that another version of adseq wrote is then followed by a new first model.
+        """
+        import polars as pl
+
+        from ml.file_integrity import Unreadable
+        from ml.relevance.relevance_gate import LEAST_LABELS
+        from ml.relevance.relevance_model import RelevanceModel
+
+        version = relevance_version(workspace, day)
+        if version is None:
+            return None
+        try:
+            model = RelevanceModel.load(version.directory)
+        except Unreadable as error:
+            logger.warning("%s: a new first model is trained", error)
+            return None
+        arrived = arrived_by(workspace.tables, LandingTable.relevance_labels, day)
+        before = pl.col("arrival_date") <= version.day
+        learnt, since = arrived.select(learnt=before.sum(), since=(~before).sum()).collect().row(0)
+        due = max(LEAST_LABELS, math.ceil(workspace.settings.relevance.retrain_share * learnt))
+        return cls(version, model, learnt, since, due)
+
+    @property
+    def stays(self) -> str:
+        return (
+            f"{self.since} labels since {self.version.name} was trained: the next training comes with {self.due} "
+            "(ADSEQ_RELEVANCE__RETRAIN_SHARE)."
+        )
+
+
+@dataclass(frozen=True)
 class _Training:
     """A training: the labels with features, and what models are fitted with."""
 
@@ -114,60 +181,44 @@ class _Training:
     labels: pl.DataFrame
     judged: JudgedPairs
     catalogue: PairCatalogue
+    in_use: ModelInUse | None
 
     @classmethod
-    def of(cls, workspace: Workspace, day: date, labels: pl.DataFrame) -> _Training:
+    def of(cls, workspace: Workspace, day: date, labels: pl.DataFrame, in_use: ModelInUse | None) -> _Training:
         from ml.relevance.judged_pairs import judged_pairs
 
         catalogue = pair_catalogue(workspace, day)
         types = workspace.items_as_of(day).select(*TYPED)
-        return cls(workspace, day, labels, judged_pairs(labels, catalogue, types), catalogue)
+        return cls(workspace, day, labels, judged_pairs(labels, catalogue, types), catalogue, in_use)
 
     def run(self, tags: Mapping[str, str]) -> RelevanceTraining:
         """Measure, judge, and fit and record the model to deploy if it passes."""
         from ml.relevance.model_report import measure_model
         from ml.relevance.relevance_gate import LEAST_LABELS, judge_relevance
 
-        in_use, old = self._in_use()
-        cutoff = self._first_cutoff() if in_use is None else in_use.trained_until
+        in_use = self.in_use
+        cutoff = self._first_cutoff() if in_use is None else in_use.version.trained_until
         known, unseen = self.judged.before(cutoff), self.judged.since(cutoff)
         if in_use is None and not len(known):  # all labels have one time, as of a crowd that dates by the day
             known, unseen = self.judged.split_by_place(MEASURED_SHARE)
         if in_use is not None and len(unseen) < LEAST_LABELS:
-            reason = f"{len(unseen)} labels since {in_use.name} was trained: the gate needs {LEAST_LABELS}."
+            reason = f"{len(unseen)} labels since {in_use.version.name} was trained: the gate needs {LEAST_LABELS}."
             return RelevanceTraining(False, reason, len(self.judged), len(unseen))
         twin = self._fit(known, cutoff).model
-        if old is None:
+        if in_use is None:
             measured = {"new": measure_model(twin, unseen)}
             passed, reason = True, f"{name_of(self.day)} is the first relevance model that can be read."
         else:
             verdict = judge_relevance(
                 twin,
-                old,
+                in_use.model,
                 unseen,
-                seen_by_old=self._as_read_by(old).since(cutoff),
+                seen_by_old=self._as_read_by(in_use.model).since(cutoff),
                 tolerance=self.workspace.settings.relevance.tolerance,
             )
             measured = {"new": verdict.new, "old": verdict.old}
             passed, reason = verdict.passed, verdict.reason
         return self._recorded(measured, passed=passed, reason=reason, unseen=len(unseen), tags=tags)
-
-    def _in_use(self) -> tuple[RelevanceVersion | None, RelevanceModel | None]:
-        """Return the version in use and its model; none where there is none, or no file of it can be read.
-
-        A model that another version of adseq wrote is then followed by a new first model.
-        """
-        from ml.file_integrity import Unreadable
-        from ml.relevance.relevance_model import RelevanceModel
-
-        version = relevance_version(self.workspace, self.day)
-        if version is None:
-            return None, None
-        try:
-            return version, RelevanceModel.load(version.directory)
-        except Unreadable as error:
-            logger.warning("%s: a new first model is trained", error)
-            return None, None
 
     def _as_read_by(self, model: RelevanceModel) -> JudgedPairs:
         """Return the labels with the features that a model in use sees: titles and queries in the model's own space."""

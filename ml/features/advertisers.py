@@ -110,7 +110,8 @@ def build_advertisers(
     """Build the advertisers ``ids`` (from ``advertiser_ids``) from their items and their events.
 
     Args:
-        features: of ``items``, which are the catalogue. events: item_id, advertiser_id, event_time, in any order.
+        features: of ``items``, which are the catalogue. events: item_id, advertiser_id, event_time, in any order;
+            and ``events`` where a row stands for several, as in ``build_item_statistics``.
     """
     of_item = row_numbers(ids, items.sort("item_id")["advertiser_id"])
     item, seconds = row_numbers(features.item_ids, events["item_id"]), to_seconds(events["event_time"])
@@ -119,13 +120,14 @@ def build_advertisers(
     listed = np.full(len(ids), np.inf)
     np.minimum.at(listed, of_item[of_item >= 0], item_listed_from[of_item >= 0])
     row = advertiser_of_event(events["advertiser_id"], item, of_item, ids)
+    together = events["events"].to_numpy() if "events" in events.columns else None
     return Advertisers(
         advertiser_ids=ids,
         hashes=hash_column(ids, settings.advertiser_buckets, settings.advertiser_hashes),
         of_item=of_item,
         items=features,
         item_listed_from=item_listed_from,
-        statistics=build_item_statistics(row, seconds, listed, windows_days=windows),
+        statistics=build_item_statistics(row, seconds, listed, windows_days=windows, events=together),
         category_buckets=settings.category_buckets,
     )
 

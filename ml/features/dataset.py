@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ml.features.content import ContentBasis, build_content_basis
 from ml.features.event_log import EventLog, build_event_log, row_numbers
-from ml.features.hashing import hash_column
+from ml.features.hashing import NONE, bucket, hash_column
 from ml.features.items import ItemFeatures, ItemStatistics, build_item_features, catalogue_statistics
 from settings import FeatureSettings
 
 AGE_DECADE = 10
+DEMOGRAPHIC_BUCKETS = 256
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def build_dataset(
         features=build_item_features(items, basis, settings),
         basis=basis,
         log=log,
-        statistics=catalogue_statistics(items, counted.item, counted.seconds, settings.statistics_windows_days),
+        statistics=catalogue_statistics(
+            items, counted.item, counted.seconds, windows_days=settings.statistics_windows_days
+        ),
         demographics=demographic_buckets(users, log.user_ids),
         event_names=event_names,
     )
@@ -80,5 +83,18 @@ def demographic_buckets(users: pl.DataFrame, user_ids: pl.Series) -> NDArray[np.
     ]
     if not len(users):
         return np.zeros((len(user_ids), len(columns)), np.int64)
-    buckets = np.concatenate([hash_column(column, 256) for column in columns], axis=1)
+    buckets = np.concatenate([hash_column(column, DEMOGRAPHIC_BUCKETS) for column in columns], axis=1)
     return np.where((row >= 0)[:, None], buckets[np.maximum(row, 0)], 0)
+
+
+def demographic_buckets_of(age: int | None, gender: str | None, country: str | None) -> NDArray[np.int64]:
+    """Return the buckets [3] of one person, as ``demographic_buckets`` does for many: a request waits for them.
+
+    >>> demographic_buckets_of(None, None, None).tolist()
+    [0, 0, 0]
+    """
+    names = {"age": None if age is None else age // AGE_DECADE, "gender": gender, "country": country}
+    hashed = [
+        NONE if value is None else bucket(f"{name}{value}", DEMOGRAPHIC_BUCKETS, 0) for name, value in names.items()
+    ]
+    return np.array(hashed, np.int64)

@@ -173,6 +173,7 @@ class ItemStatistics:
     first_event: NDArray[np.float64]  # [items] seconds; inf = no event
     windows_days: tuple[float, ...]
     groups: tuple[NDArray[np.int64], ...] = ()  # a kind of group: the group of each item, -1 = unknown [items]
+    events: NDArray[np.int64] | None = None  # [events] how many events each stands for; None: one
 
     @property
     def width(self) -> int:
@@ -211,7 +212,9 @@ class ItemStatistics:
         # Windows nest, so each event is counted once: in the slice between two starts, then summed outwards.
         total = np.zeros(items)
         for column in np.argsort(starts)[::-1]:
-            total += np.bincount(self.item[starts[column] : end], minlength=items)
+            part = slice(starts[column], end)
+            weights = None if self.events is None else self.events[part]
+            total += np.bincount(self.item[part], weights, minlength=items)
             counts[:, column] = total
             end = starts[column]
         age = np.log1p(np.maximum(seconds - self._since(seconds), 0) / DAY)
@@ -259,34 +262,49 @@ def build_item_statistics(
     windows_days: list[float],
     groups: tuple[NDArray[np.int64], ...] = (),
     born: NDArray[np.float64] | None = None,
+    events: NDArray[np.int64] | None = None,
 ) -> ItemStatistics:
     """Build statistics from events in any order; events with ``item`` -1 (no item) are left out.
 
     Args:
-        item, seconds: [events]. listed_from: [items] seconds from which the feed lists each; -inf = always, inf =
+        item, seconds: [events]. events: [events] how many events each stands for, by default one. Several events that
+            no window of an instant separates may stand in one row with the time of the first, for that instant alone.
+        listed_from: [items] seconds from which the feed lists each; -inf = always, inf =
             never.
         born: [items] seconds from which the age counts, where these are not ``listed_from``.
     """
     known = item >= 0
     order = np.argsort(seconds[known], kind="stable")
     item, seconds = item[known][order], seconds[known][order]
+    events = None if events is None else events[known][order]
     first = np.full(len(listed_from), np.inf)
     np.minimum.at(first, item, seconds)
     born = np.minimum(first, listed_from if born is None else born)
-    return ItemStatistics(item, seconds, listed_from, born, first, tuple(windows_days), groups)
+    return ItemStatistics(item, seconds, listed_from, born, first, tuple(windows_days), groups, events)
 
 
 def catalogue_statistics(
-    items: pl.DataFrame, item: NDArray[np.int64], seconds: NDArray[np.float64], windows_days: list[float]
+    items: pl.DataFrame,
+    item: NDArray[np.int64],
+    seconds: NDArray[np.float64],
+    *,
+    windows_days: list[float],
+    events: NDArray[np.int64] | None = None,
 ) -> ItemStatistics:
     """Build the statistics of a catalogue: of its items, and of their advertisers and categories.
 
     Args:
         items: item_id (unique, sorted), advertiser_id, category, available_from, listed_from; ``item`` [events] are its
-            rows.
+            rows, and ``events`` says how many events each stands for, as in ``build_item_statistics``.
     """
     listed_from, available_from = to_seconds(items["listed_from"]), to_seconds(items["available_from"])
     born = np.where(np.isfinite(available_from), available_from, listed_from)
     return build_item_statistics(
-        item, seconds, listed_from, windows_days=windows_days, groups=item_groups(items), born=born
+        item,
+        seconds,
+        listed_from,
+        windows_days=windows_days,
+        groups=item_groups(items),
+        born=born,
+        events=events,
     )

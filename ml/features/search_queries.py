@@ -40,9 +40,8 @@ class InterestMatcher:
         names = documents["interest"].to_list()
         own = [name.split(">")[-1].strip() for name in names]
         vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, dtype=np.float32)
-        vectorizer.fit(own + documents["titles"].to_list())
-        of_name, of_titles = vectorizer.transform(own), vectorizer.transform(documents["titles"].to_list())
-        return cls(names, vectorizer, sp.csr_matrix(of_name + TITLE_SHARE * of_titles))
+        found = vectorizer.fit_transform(own + documents["titles"].to_list())
+        return cls(names, vectorizer, sp.csr_matrix(found[: len(own)] + TITLE_SHARE * found[len(own) :]))
 
     def interests(self, query: str) -> dict[str, float]:
         """Return the categories nearest to a query and the confidences, best first; none where nothing matches."""

@@ -24,8 +24,9 @@ Values = NDArray[np.float64]
 FOLDS = 5
 LEAST_RELEVANT = 100
 """Relevant labels with which a content type gets a threshold of its own."""
-# Some thousand labels need no finer bins, and scikit-learn spends most of a weighted fit on them.
-COMMON = {"max_bins": 64, "min_samples_leaf": 40, "early_stopping": False, "random_state": 0}
+BINS = 64
+"""Of a feature; some thousand labels need no finer ones."""
+COMMON = {"max_bins": BINS, "min_samples_leaf": 40, "early_stopping": False, "random_state": 0}
 # Both are small, because each request waits for them.
 TRIM = HistGradientBoostingClassifier(learning_rate=0.25, max_iter=20, max_leaf_nodes=12, **COMMON)
 AUCTION = HistGradientBoostingRegressor(learning_rate=0.1, max_iter=60, max_leaf_nodes=8, **COMMON)
@@ -100,11 +101,12 @@ class _Folded:
         """Fit the trees. All candidates of one subject or query are in one fold."""
         columns = np.flatnonzero(np.isfinite(judged.features).any(axis=0))
         features, raw, fold = judged.features[:, columns], np.zeros(len(judged)), np.zeros(len(judged), np.int64)
+        rounded = rounded_to_bins(features, judged.weight)
         folds = GroupKFold(min(FOLDS, len(np.unique(judged.place)))).split(features, groups=judged.place)
         for number, (learnt, left_out) in enumerate(folds):
-            fitted = clone(unfitted).fit(features[learnt], target[learnt], judged.weight[learnt])
+            fitted = clone(unfitted).fit(rounded[learnt], target[learnt], judged.weight[learnt])
             raw[left_out], fold[left_out] = raw_scores(fitted, features[left_out]), number
-        return cls(clone(unfitted).fit(features, target, judged.weight), columns, target, fold, raw)
+        return cls(clone(unfitted).fit(rounded, target, judged.weight), columns, target, fold, raw)
 
     def calibration(self, judged: JudgedPairs, settings: RelevanceSettings, without: int | None = None) -> Calibration:
         """Return the calibration by the labels of all folds, or of all but one."""
@@ -119,6 +121,24 @@ class _Folded:
 
     def trained(self, calibration: Calibration) -> Trees:
         return Trees(self.trees, self.columns, calibration)
+
+
+def rounded_to_bins(features: NDArray[np.float32], weight: Values) -> NDArray[np.float32]:
+    """Return features of which none has more than ``BINS`` values; each value becomes the nearest of these.
+
+    The values are quantiles by ``weight`` [rows]. scikit-learn makes the bins of a weighted fit anew for each fit, and
+    spends most of a small fit on that; a feature of few values has its bins. The edges lie in the middle between two
+    values, so trees that learnt from rounded features read others.
+    """
+    rounded, middles = features.copy(), (np.arange(BINS) + 0.5) / BINS
+    for column in rounded.T:
+        known = np.isfinite(column)
+        if len(np.unique(column[known])) > BINS:
+            order = np.argsort(column[known], kind="stable")
+            below = np.cumsum(weight[known][order])
+            values = np.unique(column[known][order[np.searchsorted(below, middles * below[-1])]])
+            column[known] = values[np.searchsorted((values[1:] + values[:-1]) / 2, column[known])]
+    return rounded
 
 
 def _unseen(trim: _Folded, auction: _Folded, judged: JudgedPairs, settings: RelevanceSettings) -> Verdicts:

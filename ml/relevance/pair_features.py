@@ -100,6 +100,11 @@ class Traits:
         """Return the traits of some rows, repeats allowed."""
         return Traits(**{name: getattr(self, name)[rows] for name in Traits.__annotations__})
 
+    @classmethod
+    def together(cls, parts: Sequence[Traits]) -> Traits:
+        """Return the rows of all parts, in their order."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__annotations__})
+
 
 @dataclass(frozen=True)
 class NamedStyles:

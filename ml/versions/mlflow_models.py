@@ -79,7 +79,9 @@ def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.Da
         advertiser_hashes=features.advertiser_hashes,
     )
     item_features = build_item_features(items, artifact.basis, features)
-    statistics = catalogue_statistics(items, log.offsite.item, log.seconds, features.statistics_windows_days)
+    statistics = catalogue_statistics(
+        items, log.offsite.item, log.seconds, windows_days=features.statistics_windows_days
+    )
     no_users = pl.DataFrame(schema={"user_id": pl.String, "age": pl.Int32, "gender": pl.String, "country": pl.String})
     dataset = Dataset(
         item_features,

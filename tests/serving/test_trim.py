@@ -16,7 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ml.relevance.pair_features import FEATURE_NAMES
-from serving.answer import Answered, answer_under
+from serving.answer import Answered, answer_under, propose_under
 from serving.app import create_app
 from serving.contracts import CandidateRequest
 from serving.funnel_sample import sampled_rows
@@ -24,6 +24,7 @@ from serving.prometheus import ServiceMetrics, Stopwatch
 from serving.propose import Proposers
 from serving.publication import Served
 from serving.relevance_scorer import Arm, arm_of
+from serving.trim import irrelevant_of
 from settings import DataSettings, RelevanceSettings, Settings
 from tests.assets.world import copy_of
 from tests.flow import Ran
@@ -84,6 +85,26 @@ def test_production_answers_hold_no_candidate_that_the_trim_drops_and_the_holdou
         ]
         dropped += len(production.judged.irrelevant())
     assert dropped  # the trim has something to do
+
+
+def test_requests_that_are_scored_together_lose_what_each_loses_alone(
+    served: Served, store: OnlineStore, user: str
+) -> None:
+    proposers, watch = Proposers.of(Settings().serving), Stopwatch(ServiceMetrics())
+    nowhere = {"surface": "home_feed"}
+    asked_for = [{"surface": "search", "query": "0000"}, *places(served), nowhere]
+    requests = [CandidateRequest.model_validate({"user_id": user, "k": K, **place}) for place in asked_for]
+    key = served.keys.key(user).encode()
+    proposed = [
+        propose_under(served, store, each, key=key, arm=Arm.production, proposers=proposers, watch=watch)
+        for each in requests
+    ]
+    together = irrelevant_of([each.trim for each in proposed], [each.lists for each in proposed])
+    alone = [each.trim.judge(each.lists).irrelevant() if each.trim else set() for each in proposed]
+    assert together == alone
+    assert together[0] == together[-1] == set()
+    assert any(together)
+    assert irrelevant_of([None], [proposed[0].lists]) == [set()]
 
 
 def test_what_stays_keeps_its_order_and_others_come_up(served: Served, store: OnlineStore, user: str) -> None:

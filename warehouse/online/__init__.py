@@ -3,7 +3,6 @@
 from warehouse.online.lmdb_store import LmdbStore
 from warehouse.online.open import open_store
 from warehouse.online.records import StateRecord
-from warehouse.online.redis_store import RedisStore
 from warehouse.online.store import DamagedRecord, NothingPublished, OnlineStore, StoreDamaged, StoreUnreachable
 
 __all__ = [
@@ -11,7 +10,6 @@ __all__ = [
     "LmdbStore",
     "NothingPublished",
     "OnlineStore",
-    "RedisStore",
     "StateRecord",
     "StoreDamaged",
     "StoreUnreachable",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from warehouse.home import Home, write_atomically
 from warehouse.online.lmdb_store import LmdbStore
-from warehouse.online.redis_store import RedisStore
 from warehouse.online.store import OnlineStore
 
 LMDB = "lmdb"
@@ -45,5 +44,7 @@ def open_store(name: str, home: Home) -> OnlineStore:
     if name == LMDB:
         return LmdbStore(home.online)
     if name.startswith(("redis://", "rediss://", "unix://")):
+        from warehouse.online.redis_store import RedisStore  # a home without a server needs no client
+
         return RedisStore(name)
     raise ValueError(f"online.store is {name!r}: set it to {LMDB!r} or to the address of a Redis server (redis://host)")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.online import LmdbStore, OnlineStore, RedisStore, StoreUnreachable
+from warehouse.online import LmdbStore, OnlineStore, StoreUnreachable
+from warehouse.online.redis_store import RedisStore
 
 
 @pytest.fixture(scope="session")
