@@ -78,8 +78,8 @@ class Service:
             return {user for user, key in keys.items() if key in forgotten}
 
     def now(self) -> datetime:
-        """Return the present instant."""
-        return clock()
+        """Return the present instant, in UTC."""
+        return datetime.now(UTC)
 
     def arrival(self) -> datetime:
         """Return the present instant, at which labels, reports and samples arrive.
@@ -103,11 +103,6 @@ class Service:
     def _lose_a_sample(self, why: str) -> None:
         self.metrics.lost_samples.inc()
         logger.error("a sample of candidates cannot be written: %s", why)
-
-
-def clock() -> datetime:
-    """Return the present instant, in UTC."""
-    return datetime.now(UTC)
 
 
 # A coroutine because FastAPI runs plain functions in threads, which takes longer than what it does.

@@ -260,7 +260,8 @@ class BoundedProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._in_head = False
         self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
         super().on_headers_complete()
-        self.cycle.transport = WholeAnswer(self.transport)  # type: ignore[assignment]
+        if self.cycle.scope["method"] != "HEAD":  # uvicorn writes no body after the head, not even an empty one
+            self.cycle.transport = WholeAnswer(self.transport)  # type: ignore[assignment]
         if self.book.draining:
             self._close_after_newest()
 

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-import serving.service
 from assets.common.workspace import Workspace
 from assets.steps.choose_pairs import candidates_of, described_pairs
 from ml.relevance.judgements import PAIR
 from ml.relevance.labelling_queue import CHOSEN_BY, QUEUE
 from serving.app import create_app
+from serving.service import Service
 from settings import RelevanceSettings, Settings
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
 from tests.flow import Ran
@@ -51,7 +51,7 @@ def test_labels_and_reports_of_the_service_are_in_the_next_days_queue(
 ) -> None:
     home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
     noon = datetime.combine(LATER, time(12), UTC)
-    monkeypatch.setattr(serving.service, "clock", lambda: noon)
+    monkeypatch.setattr(Service, "now", lambda service: noon)
     items = ran.tables.scan("items").select("item_id").unique().sort("item_id").head(2).collect()["item_id"].to_list()
     report = {"surface": "search", "query": "something that nobody has shown", "item_id": items[0]}
     invented = {"surface": "related_pins", "subject_item_id": items[0], "item_id": "invented"}

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-import serving.service
 from assets.common.workspace import Workspace
 from assets.steps.relevance_versions import relevance_version
 from assets.steps.score_candidates import SCORED_CANDIDATES
 from serving.app import create_app
+from serving.service import Service
 from settings import Settings
 from tests.assets.world import DAYS, LATER, copy_of, days_of, execute
 from tests.flow import Ran
@@ -63,7 +63,7 @@ def walked(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, di
     """The home after the day, and the metadata of the day's assets."""
     home = copy_of(ran.home, tmp_path_factory.mktemp("walk") / "home", with_day=LATER)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving.service, "clock", lambda: datetime.combine(LATER, time(12), UTC))
+        patch.setattr(Service, "now", lambda service: datetime.combine(LATER, time(12), UTC))
         rate(home)
     land_a_day_whose_feed_has_lost_its_titles(home)
     [metadata] = execute(home, days_of([LATER]))

@@ -17,7 +17,7 @@ APPLICATION = "tests.serving.few_lines:make"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer after a while (/slow), at length (/large), after the body (/body), or at once."""
+    """Answer after a while (/slow), at length (/large), after the body (/body), with none (/204, /304), or at once."""
     if scope["type"] == "lifespan":
         while True:
             kind = (await receive())["type"]
@@ -35,6 +35,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["path"] == "/ready" and scope["state"].get("draining"):
         status = 503
     head = [(b"content-length", b"%d" % len(content))]
+    if scope["path"] in ("/204", "/304"):
+        content, status, head = b"", int(scope["path"][1:]), []
     await send({"type": "http.response.start", "status": status, "headers": head})
     await send({"type": "http.response.body", "body": content})
 

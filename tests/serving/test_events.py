@@ -15,8 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 import serving.refresh
-import serving.service
 from serving.app import create_app
+from serving.service import Service
 from settings import Settings
 from tests.assets.compare import TOLERANCE
 from tests.assets.world import DAYS, LATER, PUBLISHED, SETTINGS, copy_of, days_of, execute
@@ -35,7 +35,7 @@ NOON = datetime.combine(LATER, time(12), UTC)
 @pytest.fixture
 def home(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home of the test's own, at noon of the day after the newest one."""
-    monkeypatch.setattr(serving.service, "clock", lambda: NOON)
+    monkeypatch.setattr(Service, "now", lambda service: NOON)
     return copy_of(ran.home, tmp_path / "home")
 
 

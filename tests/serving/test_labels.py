@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-import serving.service
 from serving.app import create_app
 from serving.label_routes import LABEL_PAGE
+from serving.service import Service
 from serving.take_labels import HELD_SECONDS
 from settings import DataSettings, Settings
 from tests.serving.queues import BESIDE_LAMP, BESIDE_RUG, DAY, SEARCHED, home_with_queue, queue
@@ -36,7 +36,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 def at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The day after the queue was made; each look at the clock is a second later."""
     seconds = iter(range(10**6))
-    monkeypatch.setattr(serving.service, "clock", lambda: NOON + timedelta(seconds=next(seconds)))
+    monkeypatch.setattr(Service, "now", lambda service: NOON + timedelta(seconds=next(seconds)))
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_raters_at_the_same_time_get_different_pairs(client: TestClient, monkeyp
     judge(client, "zoe", BESIDE_RUG | {"label": 2})
     assert next_of(client, "max") == ("lamp", 0, 3)
     later = NOON + timedelta(seconds=HELD_SECONDS + 60)
-    monkeypatch.setattr(serving.service, "clock", lambda: later)
+    monkeypatch.setattr(Service, "now", lambda service: later)
     assert [next_of(client, rater)[0] for rater in ("una", "ida", "tom")] == ["lamp", "lamp", "mystery"]
 
 
@@ -146,7 +146,7 @@ def test_a_skip_passes_over_no_pair_that_others_had_on_their_screens(
     assert [next_of(client, rater)[0] for rater in ("ann", "bob", "eve")] == ["lamp", "lamp", "mystery"]
     assert next_of(client, "eve", 1)[0] == "rug"
     later = NOON + timedelta(seconds=HELD_SECONDS + 60)  # ann and bob have gone
-    monkeypatch.setattr(serving.service, "clock", lambda: later)
+    monkeypatch.setattr(Service, "now", lambda service: later)
     assert next_of(client, "eve", 1, 2)[0] == "lamp"
 
 

@@ -170,7 +170,7 @@ class LmdbStore:
         held, inode = self._held.get(namespace), _inode(file)
         if held is not None and held.inode == inode:
             return held.environment
-        if inode == NO_FILE and not create:
+        if inode == NO_FILE and held is None and not create:
             return None
         path = self.root / namespace
         with _opening:

@@ -157,6 +157,28 @@ def test_requests_sent_ahead_are_answered_in_order_and_few_are_held() -> None:
         assert found.count(b"HTTP/1.1 200") == count
 
 
+@pytest.mark.parametrize("request_line", [b"HEAD / ", b"HEAD /204 ", b"GET /204 ", b"GET /304 "])
+def test_an_answer_without_a_body_arrives_before_the_next_request(request_line: bytes) -> None:
+    with server() as (port, _), socket.create_connection(("127.0.0.1", port), 2) as connection:
+        for _ in range(2):
+            connection.sendall(request_line + b"HTTP/1.1\r\n" + HOST + b"\r\n")
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(1 << 16)
+            assert head.count(b"HTTP/1.1 ") == 1
+        connection.sendall(GET)
+        assert answer(connection).endswith(b"\r\n\r\nok")
+
+
+def test_answers_without_bodies_to_requests_sent_ahead_come_in_order() -> None:
+    with server() as (port, _), socket.create_connection(("127.0.0.1", port), 2) as connection:
+        connection.sendall(b"HEAD / HTTP/1.1\r\n" + HOST + b"\r\nGET /304 HTTP/1.1\r\n" + HOST + b"\r\n" + GET)
+        found = b""
+        while not found.endswith(b"\r\n\r\nok"):
+            found += connection.recv(1 << 16)
+        assert [each[:3] for each in found.split(b"HTTP/1.1 ")[1:]] == [b"200", b"304", b"200"]
+
+
 def test_nonsense_after_a_request_does_not_take_its_answer() -> None:
     with server() as (port, _):
         found = ask(port, b"GET /slow HTTP/1.1\r\n" + HOST + b"\r\n\x00\x01nonsense\r\n\r\n")

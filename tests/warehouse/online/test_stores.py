@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,29 @@ def test_a_namespace_that_another_store_of_the_process_filled_anew_is_seen(tmp_p
     assert (second.get("states", b"a"), second.get("states", b"b")) == (None, value(2))
     second.put("states", [(b"c", value(3))])
     assert first.count("states") == 2
+
+
+def test_a_namespace_whose_directory_was_removed_is_let_go(tmp_path: Path) -> None:
+    """Until the file is closed, the disk has no room of it back."""
+    store = LmdbStore(tmp_path)
+    store.put("states", [(b"a", value(1))])
+    assert store.get("states", b"a") == value(1)
+    file = str(tmp_path / "states" / "data.mdb")
+    assert file in opened_files()
+    shutil.rmtree(tmp_path / "states")
+    assert store.get("states", b"a") is None
+    assert not any(each.startswith(file) for each in opened_files())
+    assert store.put("states", [(b"b", value(2))]) == 1
+    assert (store.get("states", b"a"), store.get("states", b"b")) == (None, value(2))
+
+
+def opened_files() -> list[str]:
+    """Return the paths of the process's open files, of removed files too."""
+    paths = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            paths.append(str(descriptor.readlink()))
+    return paths
 
 
 WRITER = """
