@@ -250,10 +250,15 @@ def _advertisers(lists: pl.DataFrame, count: int) -> pa.Table:
 
 
 def _chosen(values: pl.Series, rows: NDArray[np.integer[Any]]) -> pa.DictionaryArray:
-    """Return the values of rows as references into ``values``, which no row copies; null for the row -1."""
-    absent = rows < 0
-    references = pa.array(rows, pa.int32(), mask=absent if absent.any() else None)
-    return pa.DictionaryArray.from_arrays(references, values.to_arrow().cast(_ARROW_KINDS[values.dtype].value_type))
+    """Return the values of rows as references into ``values``, which no row copies; null for the row -1.
+
+    A null value is a null reference: Parquet has no null among the values that are referred to.
+    """
+    known = np.append(values.is_not_null().to_numpy(), False)  # the last stands for the row -1
+    places = np.cumsum(known, dtype=np.int32) - 1
+    references = pa.array(places[rows], pa.int32(), mask=~known[rows])
+    kind = _ARROW_KINDS[values.dtype].value_type
+    return pa.DictionaryArray.from_arrays(references, values.drop_nulls().to_arrow().cast(kind))
 
 
 @contextmanager

@@ -16,7 +16,17 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tests.warehouse.ingest.arrivals import DAY, EVENTS, TOLERANT, arrive, as_csv, as_json_lines, event, write_text
+from tests.warehouse.ingest.arrivals import (
+    DAY,
+    EVENTS,
+    NOON,
+    TOLERANT,
+    arrive,
+    as_csv,
+    as_json_lines,
+    event,
+    write_text,
+)
 from warehouse.contracts import LandingTable
 from warehouse.forget import add_tombstones, forget_in_landing, forget_in_tables, forgotten_users
 from warehouse.identity import UserKeys
@@ -202,6 +212,17 @@ def test_what_a_forgotten_user_sends_again_is_counted_once(landing: Landing, tab
     assert (report.rows_read, report.rows_written, report.forgotten, report.duplicates) == (4, 1, 2, 1)
     assert report.quarantined == {}
     assert tables.read("quarantine_events", {"arrival_date": DAY}).is_empty()
+
+
+def test_a_row_beside_a_forgotten_users_row_of_the_same_key_stays(landing: Landing, tables: Tables) -> None:
+    row = {"request_id": "r", "item_id": "i", "request_time": NOON, "surface": "search", "stage": "clicked"}
+    rows = [{**row, "user_id": user} for user in ("gone", "bob", "bob")]
+    landing.write(LandingTable.impressions, DAY, pl.DataFrame(rows))
+    keys = UserKeys.of(tables, landing)
+    add_tombstones(tables, pl.Series([keys.key("gone")]), DAY)
+    report = ingest(landing, tables, LandingTable.impressions, day=DAY, settings=TOLERANT)
+    assert (report.rows_read, report.rows_written, report.forgotten, report.duplicates) == (3, 1, 1, 1)
+    assert tables.read("impressions", {"arrival_date": DAY})["user_id"].to_list() == [keys.key("bob")]
 
 
 def test_tombstones_of_a_day_add_up(tables: Tables) -> None:

@@ -113,12 +113,15 @@ def combined_events(
 def _find_repeated(staged: Staging, table: LandingTable, order: str) -> None:
     """Make table ``surplus``: the sequence numbers of all rows of a key but the first row in ``order``.
 
-    Keys that share a hash with another row are few, and only their rows are numbered.
+    Keys that share a hash with another row are few, and only their rows are numbered. A row of a forgotten user is not
+    numbered, for it is not written: another user's row of the same key is then the first.
     """
     key = ", ".join(KEYS[table])
+    shared = USER in pl.Schema(SCHEMAS[table]) and USER not in KEYS[table]  # users may have rows of one key
+    kept = "AND user_id IN (SELECT external_id FROM identities)" if shared else ""
     staged.execute(
         f"CREATE TABLE surplus AS SELECT {SEQUENCE} FROM ("
         f"SELECT {SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {order}) AS place FROM {ACCEPTED} "
-        f"WHERE hash({key}) IN (SELECT hash({key}) AS code FROM {ACCEPTED} GROUP BY code HAVING count(*) > 1)"
+        f"WHERE hash({key}) IN (SELECT hash({key}) AS code FROM {ACCEPTED} GROUP BY code HAVING count(*) > 1) {kept}"
         ") WHERE place > 1"
     )

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml.retrieval.index import build_index
-from ml.retrieval.lists import Ragged
-from pipelines.cli.export import UserPlace, lists_by_country
+from ml.retrieval.lists import Ragged, RankedLists
+from pipelines.cli.export import UserLists, UserPlace, _advertisers, _items, _written, lists_by_country
 from serving.app import create_app
 from settings import IndexSettings, Settings
 from tests.assets.world import DAYS, adseq
 from tests.flow import Ran
 from warehouse.as_of import events_as_of
-from warehouse.best_ads import NO_AD
+from warehouse.best_ads import NO_AD, OFFER_SCHEMA
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.eligibility import Eligibility
 from warehouse.home import Home
@@ -135,6 +135,31 @@ def test_csv_has_the_same_rows(ran: Ran, exported: Path, tmp_path: Path) -> None
     expected = pl.read_parquet(exported)
     assert frame.drop("score").equals(expected.drop("score"))
     np.testing.assert_allclose(frame["score"], expected["score"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_what_the_contract_lets_be_null_is_null_in_the_file(tmp_path: Path, suffix: str) -> None:
+    """An item without an advertiser, an ad without a bid, and a user whose external id is not known."""
+    users = pl.Series("user_id", ["ann", None])
+    items = pl.DataFrame({"item_id": ["a", "b", "c"], "advertiser_id": [None, "x", "y"]})
+    offers = pl.DataFrame({"ad_id": ["1", "2"], "bid": [None, 0.5], "bid_kind": [None, "cpc"]}, schema=OFFER_SCHEMA)
+    found = UserLists(
+        RankedLists(np.array([[2, 0], [1, -1]]), np.array([[0.5, 0.25], [1.0, -np.inf]], np.float32)),
+        np.array([[1, 0], [NO_AD, NO_AD]], np.int32),
+    )
+    lists = pl.DataFrame({"user_id": users, "advertiser_ids": [["x"], ["y"]], "scores": [[2.0], [3.0]]})
+    path = tmp_path / f"candidates.{suffix}"
+    with _written(path) as write:
+        write(_items(users, found, items, offers))
+        write(_advertisers(lists.cast({"scores": pl.List(pl.Float32)}), 1))
+    frame = pl.read_parquet(path) if suffix == "parquet" else pl.read_csv(path, schema_overrides={"ad_id": pl.String})
+    assert frame.select("user_id", "item_id", "advertiser_id", *OFFER_SCHEMA).rows() == [
+        ("ann", "c", "y", "2", 0.5, "cpc"),
+        ("ann", "a", None, "1", None, None),
+        (None, "b", "x", None, None, None),
+        ("ann", None, "x", None, None, None),
+        (None, None, "y", None, None, None),
+    ]
 
 
 def test_what_cannot_be_done_is_said(ran: Ran, tmp_path: Path) -> None:
