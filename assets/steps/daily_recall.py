@@ -53,7 +53,7 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
         _, user_embeddings = snapshot_embeddings(workspace, version, before, log.asked.users)
     rows = measure_day(
         log.asked,
-        None if workspace.landing.manifest.repeats_count else log.history,
+        log.history,
         log.engaged,
         user_embeddings=user_embeddings,
         item_ids=item_ids,
@@ -84,7 +84,7 @@ def prequential(workspace: Workspace, day: date, tags: dict[str, str]) -> Preque
 @dataclass(frozen=True)
 class _LogOfDay:
     asked: "Asked"
-    history: pl.DataFrame  # user_id, item_id of the users who converted, from before the day, each pair once
+    history: pl.DataFrame | None  # user_id, item_id of who converted, from before the day; None where repeats count
     engaged: pl.DataFrame  # item_id, events, recent
 
 
@@ -99,14 +99,15 @@ def _log_of_day(workspace: Workspace, version: ModelVersion, day: date) -> _LogO
     converted = log.filter(happened, positive).select(pair).unique().collect(engine="streaming")
     known = inferred_days(tables, version.name, before)["user_id"]
     converted = converted.filter(pl.col("user_id").is_in(known.implode()))
-    earlier, theirs = log.filter(~happened), pl.col("user_id").is_in(converted["user_id"].unique().implode())
-    history = earlier.filter(theirs).select(pair).drop_nulls().unique().collect(engine="streaming")
+    earlier, history = log.filter(~happened), None
+    if not rule.repeats_count:
+        theirs = pl.col("user_id").is_in(converted["user_id"].unique().implode())
+        history = earlier.filter(theirs).select(pair).drop_nulls().unique().collect(engine="streaming")
     recent = (pl.col("event_time") >= recent_from(rule, start)).sum().alias("recent")
     counted = earlier.filter(pl.col("item_id").is_not_null()).group_by("item_id").agg(recent, events=pl.len())
     asked = who_is_asked(
         converted,
         history,
-        repeats_count=rule.repeats_count,
         maximum_users=workspace.settings.evaluation.maximum_users,
         seed=start.toordinal(),
     )

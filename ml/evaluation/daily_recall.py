@@ -27,17 +27,15 @@ class Asked:
     positives: pl.DataFrame  # user_id, item_id, each pair once
 
 
-def who_is_asked(
-    converted: pl.DataFrame, history: pl.DataFrame, *, repeats_count: bool, maximum_users: int, seed: int
-) -> Asked:
+def who_is_asked(converted: pl.DataFrame, history: pl.DataFrame | None, *, maximum_users: int, seed: int) -> Asked:
     """Return the users with a conversion of an item that counts.
 
     Args:
         converted: user_id, item_id of the day's conversions, each pair once.
-        history: the pairs of these users from before the day, each once; they do not count unless repeats count.
+        history: the pairs of these users from before the day, each once, which do not count; None where repeats count.
         maximum_users: if more users convert, a sample of so many.
     """
-    positives = converted if repeats_count else converted.join(history, on=["user_id", "item_id"], how="anti")
+    positives = converted if history is None else converted.join(history, on=["user_id", "item_id"], how="anti")
     users = positives["user_id"].unique().sort()
     if len(users) > maximum_users:
         users = users.sample(maximum_users, seed=seed).sort()

@@ -20,18 +20,18 @@ def pairs(*rows: tuple[str, str]) -> pl.DataFrame:
 
 def test_a_conversion_of_an_old_item_counts_where_repeats_count() -> None:
     converted, history = pairs(("ann", "i1"), ("ann", "i2"), ("bob", "i1")), pairs(("bob", "i1"))
-    asked = who_is_asked(converted, history, repeats_count=False, maximum_users=9, seed=0)
+    asked = who_is_asked(converted, history, maximum_users=9, seed=0)
     assert (asked.users.to_list(), len(asked.positives)) == (["ann"], 2)
-    asked = who_is_asked(converted, history, repeats_count=True, maximum_users=9, seed=0)
+    asked = who_is_asked(converted, None, maximum_users=9, seed=0)
     assert (asked.users.to_list(), len(asked.positives)) == (["ann", "bob"], 3)
-    asked = who_is_asked(converted, history, repeats_count=True, maximum_users=1, seed=0)
+    asked = who_is_asked(converted, None, maximum_users=1, seed=0)
     assert asked.positives["user_id"].unique().to_list() == asked.users.to_list()
     assert len(asked.users) == 1
 
 
 def test_lists_leave_out_the_history() -> None:
     """Ann's embedding is that of i0, which she knows; i2 comes next, which she buys. Popular is i1."""
-    asked = who_is_asked(pairs(("ann", "i2")), pairs(("ann", "i0")), repeats_count=False, maximum_users=9, seed=0)
+    asked = who_is_asked(pairs(("ann", "i2")), pairs(("ann", "i0")), maximum_users=9, seed=0)
     engaged = pl.DataFrame({"item_id": ["i0", "i1", "gone"], "events": [1, 4, 9], "recent": [0, 4, 9]})
     items = np.array([[1, 0], [0, 1], [0.9, 0.1]], np.float32)
     found = measure_day(
