@@ -81,7 +81,10 @@ def test_its_advertiser_model_predicts_what_it_predicted(workspace: Workspace) -
     assert version is not None
     where: dict[str, str | date] = {"model_version": version.name, "day": DAY}
     before = tables.read(ADVERTISER_CANDIDATES, where).sort("user_id")
-    predict_day(workspace, version, DAY)
+    files = set(tables.files(ADVERTISER_CANDIDATES))
+    assert predict_day(workspace, version, DAY).users.sort().equals(before["user_id"])
+    assert len(before) > 10
+    assert set(tables.files(ADVERTISER_CANDIDATES)) - files  # written again: the table is not compared with itself
     after = tables.read(ADVERTISER_CANDIDATES, where).sort("user_id")
     assert after["user_id"].equals(before["user_id"])
     scores = [frame["scores"].explode().cast(pl.Float64).to_numpy() for frame in (before, after)]
