@@ -95,6 +95,10 @@ class Tables:
     root: Path
     _held: dict[str, _Held] = field(default_factory=dict, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Tables], tuple[Path]]:
+        """Hand another process the place of the tables; the process opens them itself."""
+        return Tables, (self.root,)
+
     def path(self, name: str) -> Path:
         return self.root / name
 

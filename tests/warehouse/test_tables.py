@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from datetime import date
@@ -113,3 +114,11 @@ def test_a_writer_killed_at_any_moment_leaves_whole_partitions(tmp_path: Path) -
         assert newest >= finished, "a commit that the writer reported is lost"
         tables.write("t", pl.DataFrame({"attempt": [-1], "row": [0]}), {"day": DAY})
         assert_frame_equal(tables.read("t", {"day": DAY}), pl.DataFrame({"attempt": [-1], "row": [0]}))
+
+
+def test_open_tables_are_handed_to_another_process_by_their_place(tables: Tables) -> None:
+    tables.write("numbers", pl.DataFrame({"number": [1, 2]}), {"day": date(2026, 1, 1)})
+    assert len(tables.scan("numbers").collect()) == 2
+    handed = pickle.loads(pickle.dumps(tables))
+    assert handed == tables
+    assert len(handed.scan("numbers").collect()) == 2
