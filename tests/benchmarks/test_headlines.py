@@ -36,4 +36,5 @@ def test_a_figure_of_no_work_is_refused(page: Path) -> None:
 
 
 def test_the_page_of_the_project_has_the_table() -> None:
-    block_of("headlines", PERFORMANCE)
+    block = block_of("headlines", PERFORMANCE)
+    assert [work.name for work in WORKS if f"| {work.name} |" not in block] == []
