@@ -84,8 +84,7 @@ def _kill(day: str, steps: int = 1, first: int = 0) -> int:
             use_home(Home(Settings().home))
             from pipelines.cli.app import app
 
-            app(["run", "--days", day], standalone_mode=False)
-            os._exit(0)
+            os._exit(app(["run", "--days", day], standalone_mode=False) or 0)
         _, status = os.waitpid(process, 0)
         if not os.WIFSIGNALED(status):
             return os.waitstatus_to_exitcode(status)

@@ -124,13 +124,31 @@ def days_of(days: Sequence[date], assets: Sequence[str] | None = None) -> list[S
 
 
 def copy_of(home: Home, root: Path, *, with_day: date | None = None) -> Home:
-    """An independent copy of a home and its landing zone; ``with_day`` has landed in it, too."""
-    own = "landing-of-its-own"
+    """An independent copy of a home and its landing zone; ``with_day`` has landed in it, too.
+
+    Every run of the home must have ended on its own.
+    """
     # The side files of SQLite are empty once the run has ended, and come and go while another test reads.
-    left_out = shutil.ignore_patterns(own, "*.db-shm", "*.db-wal")
-    copy, landing = Home(Path(shutil.copytree(home.root, root, ignore=left_out))), Landing(root / own)
-    shutil.copytree(home.landing, landing.root)
-    copy.use_landing(landing.root)
+    copy = _copy(home, root, "*.db-shm", "*.db-wal")
     if with_day:
-        write_day(landing, WORLD, with_day)
+        write_day(Landing(copy.landing), WORLD, with_day)
+    return copy
+
+
+def copy_of_stopped(home: Home, root: Path) -> Home:
+    """An independent copy of a home that no process uses, and of its landing zone.
+
+    A process that was stopped leaves rows in the side files of SQLite: without them the databases are malformed.
+    """
+    return _copy(home, root)
+
+
+def _copy(home: Home, root: Path, *left_out: str) -> Home:
+    own = "landing-of-its-own"
+    copy, landing = (
+        Home(Path(shutil.copytree(home.root, root, ignore=shutil.ignore_patterns(own, *left_out)))),
+        root / own,
+    )
+    shutil.copytree(home.landing, landing)
+    copy.use_landing(landing)
     return copy
