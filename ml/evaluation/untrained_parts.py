@@ -215,21 +215,22 @@ def _best(draws: list[PartWeights], asked: EvaluationSet, settings: Settings) ->
     """
     if not len(asked.queries.positives.items):
         return draws[0]
-    ks = usable_ks(KS, len(asked.queries.candidates))
-
-    def best(count: int, draws: list[PartWeights], asked: EvaluationSet) -> list[PartWeights]:
-        parts, positives = _Parts.of(asked, settings), asked.queries.positives
-
-        def recall(weights: PartWeights) -> float:
-            lists = parts.lists(weights, max(ks))
-            return float(np.prod([confidence_interval(lists, positives, k, samples=0).estimate for k in ks]))
-
-        return sorted(draws, key=recall, reverse=True)[:count]
-
     some = asked.take(np.arange(0, len(asked.queries), ROUND))
     if len(some.queries.positives.items):
-        draws = best(max(1, len(draws) // ROUND), draws, some)
-    return best(1, draws, asked)[0]
+        draws = _best_first(draws, some, settings)[: max(1, len(draws) // ROUND)]
+    return _best_first(draws, asked, settings)[0]
+
+
+def _best_first(draws: list[PartWeights], asked: EvaluationSet, settings: Settings) -> list[PartWeights]:
+    """Return the draws by the product of their recalls of the queries, the highest first."""
+    ks, positives = usable_ks(KS, len(asked.queries.candidates)), asked.queries.positives
+    parts = _Parts.of(asked, settings)
+
+    def recall(weights: PartWeights) -> float:
+        lists = parts.lists(weights, max(ks))
+        return float(np.prod([confidence_interval(lists, positives, k, samples=0).estimate for k in ks]))
+
+    return sorted(draws, key=recall, reverse=True)
 
 
 def _shape(dataset: Dataset) -> ModelShape:

@@ -41,7 +41,7 @@ from ml.models.encoders import (
     EventBatch,
     HistoryMemory,
     ModelShape,
-    Sequences,
+    SequenceBounds,
     SharedEmbeddings,
 )
 from settings import FeatureSettings, ModelSettings
@@ -99,9 +99,9 @@ class AdvertiserStateEncoder(nn.Module):
         self.directions, self.memory = directions, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
-        sequences = Sequences.of(events)
+        sequences = SequenceBounds.of(events)
         encoded: Encoded = self.sequence(events, sequences)
-        remembered = self.memory(encoded.hidden, events.item, sequences, self.directions(events.advertiser))
+        remembered = self.memory(encoded.hidden, events.distinct_item, sequences, self.directions(events.advertiser))
         return torch.cat([encoded.summary, remembered], dim=1)
 
 

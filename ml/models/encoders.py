@@ -59,7 +59,7 @@ class EventBatch:
     category: Tensor  # [U, CATEGORY_LEVELS]
     price: Tensor  # [U, 2]
     advertiser: Tensor  # [U, hashes]
-    item: Tensor  # [E] the distinct item of each event
+    distinct_item: Tensor  # [E] the row of each event in the tensors above
     name: Tensor  # [E]
     gap: Tensor  # [E]
     recency: Tensor  # [E]
@@ -67,7 +67,7 @@ class EventBatch:
 
 
 @dataclass(frozen=True)
-class Sequences:
+class SequenceBounds:
     """Where the sequences of a batch begin and end, on the device of the batch."""
 
     lengths: Tensor  # [B]
@@ -76,7 +76,7 @@ class Sequences:
     runs: list[tuple[int, int]]  # (sequences, length) of neighbours of one length, in order
 
     @classmethod
-    def of(cls, events: EventBatch) -> Sequences:
+    def of(cls, events: EventBatch) -> SequenceBounds:
         """Return the sequences of a batch."""
         lengths, counts = torch.unique_consecutive(events.lengths, return_counts=True)
         runs = list(zip(counts.tolist(), lengths.tolist(), strict=True))
@@ -156,7 +156,7 @@ class EventEmbedding(nn.Module):
         """Return the event embeddings [E, W]."""
         items = self.dense(torch.cat([events.content, events.price], dim=-1))
         items = items + self.shared.categories(events.category) + self.shared.advertisers(events.advertiser)
-        return functional.embedding(events.item, items) + self.name(events.name)
+        return functional.embedding(events.distinct_item, items) + self.name(events.name)
 
 
 class OrderEmbedding(nn.Module):
@@ -194,7 +194,7 @@ class TransformerBlock(nn.Module):
         self.dropout = Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor, runs: list[tuple[int, int]]) -> Tensor:
-        """Return the hidden states after the block: [E, W] -> [E, W]; ``runs`` are those of ``Sequences``."""
+        """Return the hidden states after the block: [E, W] -> [E, W]; ``runs`` are those of ``SequenceBounds``."""
         packed = self.query_key_value(self.attention_norm(hidden))
         parts = torch.split(packed, [sequences * length for sequences, length in runs])
         attended = torch.cat([self._attend(part, *run) for part, run in zip(parts, runs, strict=True)])
@@ -230,7 +230,7 @@ class TransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(settings) for _ in range(settings.layers))
         self.normalise = nn.LayerNorm(settings.width)
 
-    def forward(self, events: EventBatch, sequences: Sequences) -> Encoded:
+    def forward(self, events: EventBatch, sequences: SequenceBounds) -> Encoded:
         hidden = self.dropout(self.embedding_norm(self.embed(events) + self.order(events)))
         for block in self.blocks:
             hidden = block(hidden, sequences.runs)
@@ -253,10 +253,10 @@ class PoolingEncoder(nn.Module, ABC):
         )
 
     @abstractmethod
-    def pool(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+    def pool(self, hidden: Tensor, sequences: SequenceBounds) -> Tensor:
         """Pool the events of each sequence: [E, W] -> [B, W], zero where there is none."""
 
-    def forward(self, events: EventBatch, sequences: Sequences) -> Encoded:
+    def forward(self, events: EventBatch, sequences: SequenceBounds) -> Encoded:
         hidden = self.embedding_norm(self.embed(events))
         pooled = self.pool(hidden, sequences)
         return Encoded(hidden, (pooled + self.perceptron(pooled)) * (sequences.lengths > 0)[:, None])
@@ -265,7 +265,7 @@ class PoolingEncoder(nn.Module, ABC):
 class MeanPooling(PoolingEncoder):
     """The baseline of the post that README.md names: the mean of the event embeddings."""
 
-    def pool(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+    def pool(self, hidden: Tensor, sequences: SequenceBounds) -> Tensor:
         """Return the mean over the events."""
         return sequences.mean(hidden)
 
@@ -273,7 +273,7 @@ class MeanPooling(PoolingEncoder):
 class MaximumPooling(PoolingEncoder):
     """The largest value of each dimension over the events: whether the user did something, not how often."""
 
-    def pool(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+    def pool(self, hidden: Tensor, sequences: SequenceBounds) -> Tensor:
         """Return the maximum over the events."""
         return sequences.maximum(hidden)
 
@@ -286,7 +286,7 @@ class HistoryMemory(nn.Module):
         self.score = nn.Linear(settings.width, 1)
         nn.init.zeros_(self.score.weight)
 
-    def forward(self, hidden: Tensor, item: Tensor, sequences: Sequences, traits: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, item: Tensor, sequences: SequenceBounds, traits: Tensor) -> Tensor:
         """Return the memory: hidden [E, W], item [E], traits of the distinct items [U, T] -> [B, T]; zero if empty."""
         score = self.score(hidden).squeeze(-1).to(traits.dtype)
         empty = score.new_full(sequences.lengths.shape, float("-inf"))

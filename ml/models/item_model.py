@@ -37,7 +37,7 @@ from ml.models.encoders import (
     EventBatch,
     HistoryMemory,
     ModelShape,
-    Sequences,
+    SequenceBounds,
     SharedEmbeddings,
 )
 from settings import FeatureSettings, Fusion, ModelSettings
@@ -137,10 +137,10 @@ class StateEncoder(nn.Module):
         self.traits, self.memory = traits, HistoryMemory(settings)
 
     def forward(self, events: EventBatch) -> Tensor:
-        sequences = Sequences.of(events)
+        sequences = SequenceBounds.of(events)
         encoded: Encoded = self.sequence(events, sequences)
         traits = self.traits(events.content, events.category, events.advertiser)
-        memory = self.memory(encoded.hidden, events.item, sequences, traits)
+        memory = self.memory(encoded.hidden, events.distinct_item, sequences, traits)
         kept = sequences.newest(encoded.hidden, self.layout.events).flatten(1)
         return torch.cat([encoded.summary, memory, kept], dim=1)
 

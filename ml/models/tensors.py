@@ -64,7 +64,7 @@ class CatalogueTensors:
         cold = torch.rand(row.shape).numpy() < cold_share if cold_share else np.zeros(row.shape, bool)
         named = packed.advertiser.any(axis=1, keepdims=True)
         advertiser = np.where(named, packed.advertiser, self.advertiser.numpy()[row])
-        first, item = distinct_rows([row, cold.astype(np.int64), *advertiser.T])
+        first, distinct_item = distinct_rows([row, cold.astype(np.int64), *advertiser.T])
         rows, shown_cold = torch.from_numpy(row[first]), torch.from_numpy(cold[first])
         content = self.content[rows]
         content[shown_cold] = self.cold_content[rows[shown_cold]]
@@ -73,7 +73,7 @@ class CatalogueTensors:
             category=self.category[rows],
             price=self.price[rows],
             advertiser=torch.from_numpy(advertiser[first]),
-            item=torch.from_numpy(item),
+            distinct_item=torch.from_numpy(distinct_item),
             name=torch.from_numpy(packed.name),
             gap=torch.from_numpy(packed.gap),
             recency=torch.from_numpy(packed.recency),

@@ -131,4 +131,4 @@ def planted_period(
 
 def newest_content(events: EventBatch) -> Tensor:
     """The content of the newest event of each sequence, none of which is empty."""
-    return events.content[events.item[events.lengths.cumsum(0) - 1]]
+    return events.content[events.distinct_item[events.lengths.cumsum(0) - 1]]

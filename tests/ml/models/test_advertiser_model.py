@@ -10,7 +10,7 @@ import torch
 from ml.examples.advertiser_period import AdvertiserData
 from ml.features.event_log import Slices, pack
 from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
-from ml.models.encoders import EventBatch, Sequences
+from ml.models.encoders import EventBatch, SequenceBounds
 from ml.models.tensors import CatalogueTensors
 from ml.training.advertiser_task import new_advertiser_network
 from ml.training.fit import Fit
@@ -42,7 +42,7 @@ def test_the_memory_is_the_mean_of_the_directions_of_the_history_under_the_encod
     met = (every @ even)[:3].numpy()
     np.testing.assert_allclose(met, [3 / 6, 2 / 6, 1 / 6], atol=3 * SETTINGS.advertisers.memory_dimensions**-0.5)
     network.encoder.memory.score.weight.normal_()
-    hidden = network.encoder.sequence(events, Sequences.of(events)).hidden
+    hidden = network.encoder.sequence(events, SequenceBounds.of(events)).hidden
     weight = network.encoder.memory.score(hidden)[:, 0].softmax(dim=0)
     assert weight.max() > 2 * weight.min()
     expected = (weight[:, None] * every[[0, 1, 0, 2, 1, 0]]).sum(dim=0)

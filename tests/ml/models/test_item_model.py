@@ -15,7 +15,7 @@ from ml.examples.period import Prepared
 from ml.features.event_log import Slices, newest, pack
 from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.blocks import Dropout, Standardise
-from ml.models.encoders import EventBatch, Sequences, TransformerEncoder
+from ml.models.encoders import EventBatch, SequenceBounds, TransformerEncoder
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.training.item_task import new_network
@@ -58,7 +58,7 @@ def event_batch(prepared: Prepared, slices: Slices) -> EventBatch:
 
 def reordered(events: EventBatch, order: Tensor) -> EventBatch:
     """The same events, each with all its own features, in another order."""
-    names = ("item", "name", "gap", "recency")
+    names = ("distinct_item", "name", "gap", "recency")
     return dataclasses.replace(events, **{name: getattr(events, name)[order] for name in names})
 
 
@@ -86,10 +86,10 @@ def test_a_state_depends_neither_on_the_place_of_its_sequence_nor_on_shared_feat
         found[np.argsort(slices.lengths, kind="stable")], network.encoder(by_length), atol=1e-5, rtol=0
     )
     names = ("content", "category", "price", "advertiser")
-    apart = {name: getattr(by_length, name)[by_length.item] for name in names}
-    each = dataclasses.replace(by_length, **apart, item=torch.arange(len(by_length.item)))
+    apart = {name: getattr(by_length, name)[by_length.distinct_item] for name in names}
+    each = dataclasses.replace(by_length, **apart, distinct_item=torch.arange(len(by_length.distinct_item)))
     torch.testing.assert_close(network.encoder(each), network.encoder(by_length), atol=1e-5, rtol=0)
-    assert len(by_length.content) < len(by_length.item)
+    assert len(by_length.content) < len(by_length.distinct_item)
 
 
 @torch.inference_mode()
@@ -97,7 +97,7 @@ def test_sums_means_and_newest_events_stay_within_their_sequence() -> None:
     """Lengths 2, 0, 3 of the events 1 2 | | 4 8 16."""
     nothing, hidden = torch.zeros(0), torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0]])
     packed = {field.name: nothing for field in dataclasses.fields(EventBatch)}
-    sequences = Sequences.of(EventBatch(**{**packed, "lengths": torch.tensor([2, 0, 3])}))
+    sequences = SequenceBounds.of(EventBatch(**{**packed, "lengths": torch.tensor([2, 0, 3])}))
     assert sequences.runs == [(1, 2), (1, 0), (1, 3)]
     assert sequences.newest(hidden, 3)[:, :, 0].tolist() == [[2, 1, 0], [0, 0, 0], [16, 8, 4]]
     torch.testing.assert_close(sequences.mean(hidden)[:, 0], torch.tensor([1.5, 0, 28 / 3]))
@@ -179,7 +179,11 @@ def test_a_state_depends_on_every_feature_of_an_event(prepared: Prepared, encode
     network = network_of(prepared, encoder)
     events = event_batch(prepared, Slices(np.array([0]), np.array([6])))
     other = getattr(events, field).clone()
-    place = 2 if len(other) == len(events.item) and field in ("name", "gap", "recency") else int(events.item[2])
+    place = (
+        2
+        if len(other) == len(events.distinct_item) and field in ("name", "gap", "recency")
+        else int(events.distinct_item[2])
+    )
     other[place] = (other[place] + 1) % 32 if other.dtype == torch.int64 else other[place] + 1
     changed = dataclasses.replace(events, **{field: other})
     difference = (network.encoder(changed) - network.encoder(events)).abs().max()
@@ -330,7 +334,7 @@ def test_a_memory_part_is_the_neighbourhood_score_of_the_history(prepared: Prepa
     )
     items = parts_of(network, embed_items(network, catalogue, dataset.statistics.at(instant(50))))
     traits, events = network.encoder.traits, event_batch(prepared, slices)
-    of_history = traits(events.content, events.category, events.advertiser)[events.item].mean(dim=0)
+    of_history = traits(events.content, events.category, events.advertiser)[events.distinct_item].mean(dim=0)
     engaged = [part.numpy() for part in torch.split(of_history, traits.widths)]
     for user, item, trait, history in zip(users[1:], items[1:], traits_of(network, prepared), engaged, strict=True):
         known = np.flatnonzero(trait.any(axis=1) & history.any())

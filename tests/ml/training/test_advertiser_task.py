@@ -114,7 +114,7 @@ def test_a_fold_learns_from_its_own_users_under_content_without_them(
             data.advertisers.under(content).at(float(examples.cutoff[rows[0]])).take(batch.candidate_rows.numpy())
         )
         np.testing.assert_array_equal(batch.candidates.content.numpy(), profiles.content)
-        events = batch.events.content[batch.events.item]
+        events = batch.events.content[batch.events.distinct_item]
         both = torch.cat([torch.from_numpy(content), torch.from_numpy(crossed.folds.cold_content[fold])])
         assert (torch.cdist(events, both).amin(dim=1) < 1e-3).all()
         seen.append(rows)
