@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 from rich.console import Console
@@ -57,32 +59,78 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
     with writing(home, "adseq forget"):
         store = open_store(address, home)
         try:
-            add_tombstones(tables, keys, datetime.now(UTC).date())
-            add_online_tombstones(store, forgotten_users(tables))
-            begun = time.monotonic()
-            untouched = untouched_files(tables, landing)
-            files = forget_in_landing(landing, user_ids)
-            rows = forget_in_tables(tables, keys)
-            rebuild_views(home, tables)
-            pages = _forget_in_reports(home, keys)
-            time.sleep(max(0.0, begun + GRACE_SECONDS - time.monotonic()))
-            late = forget_in_landing(landing, user_ids)
-            record_rewritten(tables, landing, untouched & {*files.removed, *late.removed})
-            records = _forget_online(store, keys)
+            forgotten = _forget_everywhere(home, store, ids, keys)
         finally:
             store.close()
-    removed = [*files.removed.values(), *late.removed.values()]
-    table = Table(title="Forgotten", title_justify="left")
-    table.add_column("where")
-    table.add_column("what was removed", justify="right")
-    table.add_row("landing zone", f"{sum(removed):,} rows of {len(removed)} files")
-    for name, count in rows.items():
-        table.add_row(f"table {name}", f"{count:,} rows")
-    table.add_row(f"online store ({without_password(address)})", f"{records:,} records")
-    table.add_row("reports", f"{pages} pages changed")
-    console.print(table)
-    known |= files.users | late.users
-    if unknown := [user_id for user_id in ids if user_id not in known]:
+    console.print(forgotten.table(without_password(address)))
+    _tell_rest(forgotten, [user_id for user_id in ids if user_id not in known | forgotten.users], console)
+    if forgotten.unreadable:
+        problems = "\n  ".join(forgotten.unreadable)
+        raise RunFailed(
+            f"{len(forgotten.unreadable)} landing file(s) could not be checked for the users to delete:\n  "
+            f"{problems}\nAll else is done. Mend them or take them away, then give the same command again."
+        )
+
+
+@dataclass(frozen=True)
+class _Forgotten:
+    """What was removed, and the files of the landing zone that were not looked into.
+
+    Attributes:
+        files: the rows removed from each file of the landing zone. users: the ids that these rows named.
+        rows: the rows removed from each table. records: those of the online store.
+        pages: the number of pages that changed.
+        unreadable: a sentence for each file that could not be read. not_looked_into: the other files left alone.
+    """
+
+    files: Sequence[int]
+    users: Set[str]
+    rows: Mapping[str, int]
+    records: int
+    pages: int
+    unreadable: Sequence[str]
+    not_looked_into: Sequence[Path]
+
+    def table(self, store: str) -> Table:
+        """Return what was removed, by place; ``store`` is the address of the online store."""
+        table = Table(title="Forgotten", title_justify="left")
+        table.add_column("where")
+        table.add_column("what was removed", justify="right")
+        table.add_row("landing zone", f"{sum(self.files):,} rows of {len(self.files)} files")
+        for name, count in self.rows.items():
+            table.add_row(f"table {name}", f"{count:,} rows")
+        table.add_row(f"online store ({store})", f"{self.records:,} records")
+        table.add_row("reports", f"{self.pages} pages changed")
+        return table
+
+
+def _forget_everywhere(home: Home, store: OnlineStore, ids: pl.Series, keys: pl.Series) -> _Forgotten:
+    landing, tables = Landing(home.landing), Tables(home.tables)
+    add_tombstones(tables, keys, datetime.now(UTC).date())
+    add_online_tombstones(store, forgotten_users(tables))
+    begun = time.monotonic()
+    untouched = untouched_files(tables, landing)
+    files = forget_in_landing(landing, ids.to_list())
+    rows = forget_in_tables(tables, keys)
+    rebuild_views(home, tables)
+    pages = _forget_in_reports(home, keys)
+    time.sleep(max(0.0, begun + GRACE_SECONDS - time.monotonic()))
+    late = forget_in_landing(landing, ids.to_list())
+    record_rewritten(tables, landing, untouched & {*files.removed, *late.removed})
+    return _Forgotten(
+        files=[*files.removed.values(), *late.removed.values()],
+        users=files.users | late.users,
+        rows=rows,
+        records=_forget_online(store, keys),
+        pages=pages,
+        unreadable=list(late.unreadable.values()),
+        not_looked_into=list(late.not_looked_into),
+    )
+
+
+def _tell_rest(forgotten: _Forgotten, unknown: Sequence[str], console: Console) -> None:
+    """Print what was not found, what was not looked into, and what remains."""
+    if unknown:
         console.print(
             f"Not found: {', '.join(map(repr, unknown))}. No row names them: check the spelling. Rows that arrive "
             "under these ids are kept out from now on.",
@@ -91,7 +139,7 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
-    for path in late.not_looked_into:
+    for path in forgotten.not_looked_into:
         left = f"Not looked into, because it is being written or is no data: {path}"
         console.print(left, highlight=False, markup=False)
     console.print(
@@ -101,12 +149,6 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
         "Copies outside this home, such as the exporting job's own, are yours to remove.",
         highlight=False,
     )
-    if late.unreadable:
-        problems = "\n  ".join(late.unreadable.values())
-        raise RunFailed(
-            f"{len(late.unreadable)} landing file(s) could not be checked for the users to delete:\n  "
-            f"{problems}\nAll else is done. Mend them or take them away, then give the same command again."
-        )
 
 
 def _forget_online(store: OnlineStore, keys: pl.Series) -> int:
