@@ -22,6 +22,7 @@ from benchmarks.subprocess_cost import (
     index_check,
     item_statistics,
     measured,
+    publication,
 )
 from warehouse.home import Home
 
@@ -31,6 +32,7 @@ STEPS = {
     full_inference: "full inference",
     index_check: "index and its check",
     advertiser_lists: "everybody's advertiser lists",
+    publication: "publication of everybody",
     item_statistics: "item statistics",
     daily_recall: "daily recall",
     export_lists: "export of everybody's lists",

@@ -176,6 +176,14 @@ def advertiser_lists(root: Path) -> Callable[[], object]:
     return work
 
 
+def publication(root: Path) -> Callable[[], object]:
+    """Return work that publishes everybody into a store that is empty."""
+    from assets.steps.publish import publish_day
+
+    workspace, version = _item_version(root)
+    return lambda: publish_day(workspace, version, version.trained_day, version.name)
+
+
 def export_lists(root: Path) -> Callable[[], object]:
     """Return the work of ``adseq export candidates``."""
     from rich.console import Console
@@ -201,7 +209,7 @@ def _item_version(root: Path) -> tuple[Workspace, ModelVersion]:
 
 
 DATA = (ingest_history, validate_all, all_sequences, pandas_sequences, sorted_copy)
-HOME = (full_inference, index_check, advertiser_lists, item_statistics, daily_recall, export_lists)
+HOME = (full_inference, index_check, advertiser_lists, publication, item_statistics, daily_recall, export_lists)
 WORKS = {work.__name__: work for work in (*DATA, *HOME)}
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 
 import polars as pl
 
@@ -32,8 +34,15 @@ from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, sta
 from warehouse.online.sequences import COLUMNS, Held, add, events_in
 from warehouse.online.spend import put_spend, spend_day
 from warehouse.onsite_events import days_with_arrivals
-from warehouse.sequences import all_user_sequences
-from warehouse.states import ADVERTISER_CANDIDATES, USER_STATES, candidates_snapshot, newest_of_days, snapshot
+from warehouse.sequences import all_sequence_batches, gathered
+from warehouse.states import (
+    ADVERTISER_CANDIDATES,
+    USER_STATES,
+    candidate_batches,
+    inferred_days,
+    newest_of_days,
+    snapshot_batches,
+)
 from warehouse.stored_sequences import sequences_of_day
 
 ATTRIBUTES = ("item_id", "advertiser_id", "title", "content_type", "currency", "availability", "countries")
@@ -157,10 +166,11 @@ def _publication(workspace: Workspace, version: ModelVersion, day: date) -> Publ
 def _put_states(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> int:
     tables, version = workspace.tables, publication.model_version
     if news.since is None:
-        states = snapshot(tables, version, publication.day)
+        batches = snapshot_batches(tables, version, publication.day)
     else:
-        states = newest_of_days(tables, USER_STATES, version, news.chosen())
-    return store.put(publication.states, state_rows(_stamped(states, publication), publication.precision))
+        batches = iter([newest_of_days(tables, USER_STATES, version, news.chosen())])
+    rows = (state_rows(_stamped(states, publication), publication.precision) for states in batches)
+    return store.put(publication.states, chain.from_iterable(rows))
 
 
 def _put_advertisers(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> int:
@@ -168,32 +178,41 @@ def _put_advertisers(workspace: Workspace, store: OnlineStore, publication: Publ
     if version is None or publication.advertisers is None:
         return 0
     if news.since is None:
-        lists = candidates_snapshot(tables, version, publication.day)
+        batches = candidate_batches(tables, version, publication.day)
     else:
-        lists = newest_of_days(tables, ADVERTISER_CANDIDATES, version, news.chosen())
-    return store.put(publication.advertisers, json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")))
+        batches = iter([newest_of_days(tables, ADVERTISER_CANDIDATES, version, news.chosen())])
+    rows = (json_rows(_stamped(lists, publication), ("advertiser_ids", "scores")) for lists in batches)
+    return store.put(publication.advertisers, chain.from_iterable(rows))
 
 
 def _put_sequences(workspace: Workspace, store: OnlineStore, publication: Publication, news: News) -> None:
-    tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
     shape = _shape(workspace, publication)
+    for sequences in _sequences(workspace, publication, shape, news):
+        epochs = pl.col("event_time").list.eval(pl.element().dt.epoch("us"))
+        rows = list(json_rows(_stamped(sequences.with_columns(epochs), publication), COLUMNS))
+        if store.put(SEQUENCES, rows) < len(rows):
+            _merge_into_later(shape, store, publication, rows)
+
+
+def _sequences(
+    workspace: Workspace, publication: Publication, shape: SequenceSettings, news: News
+) -> Iterator[pl.DataFrame]:
+    """Yield the sequences that the store lacks, with the ``day`` of each, some users at a time."""
+    tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
     if news.since is None:
-        everybody = all_user_sequences(tables, landing, publication.day, settings=shape, memory_gib=memory)
-        inferred = snapshot(tables, publication.model_version, publication.day).select("user_id", "day")
-        sequences = everybody.join(inferred, on="user_id")
-    else:
-        arrived = days_with_arrivals(tables, landing)
-        days = [day for day in arrived if news.includes(day) and day <= publication.day]
-        if not days:
-            return
-        of_days = [
-            sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory).with_columns(day=day) for day in days
-        ]
-        sequences = pl.concat(of_days).unique("user_id", keep="last", maintain_order=True)
-    told = _stamped(sequences.with_columns(pl.col("event_time").list.eval(pl.element().dt.epoch("us"))), publication)
-    rows = list(json_rows(told, COLUMNS))
-    if store.put(SEQUENCES, rows) < len(rows):
-        _merge_into_later(shape, store, publication, rows)
+        inferred = inferred_days(tables, publication.model_version, publication.day)
+        everybody = all_sequence_batches(tables, landing, publication.day, settings=shape, memory_gib=memory)
+        for sequences in gathered(everybody):
+            yield sequences.join(inferred, on="user_id")
+        return
+    arrived = days_with_arrivals(tables, landing)
+    of_days = [
+        sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory).with_columns(day=day)
+        for day in arrived
+        if news.includes(day) and day <= publication.day
+    ]
+    if of_days:
+        yield pl.concat(of_days).unique("user_id", keep="last", maintain_order=True)
 
 
 def _shape(workspace: Workspace, publication: Publication) -> SequenceSettings:
