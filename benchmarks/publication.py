@@ -21,6 +21,7 @@ from ml.retrieval.index import build_index
 from ml.retrieval.index_files import save_index
 from settings import Precision, Settings
 from warehouse.home import Home
+from warehouse.identity import UserKeys
 from warehouse.online import LmdbStore
 from warehouse.online.publication import SEQUENCES, Publication
 from warehouse.online.records import STATE_HEADER, json_rows, stamp_of, state_rows
@@ -64,7 +65,9 @@ def publish(home: Home, console: Console) -> dict[int, float]:
     home.served.mkdir(exist_ok=True)
     catalogue_frame(dataset.features.to_frame(statistics), items).write_parquet(home.served / "catalogue.parquet")
     store, publication = LmdbStore(home.online), _publication()
-    written = _fill(store, publication, network.state_width, items=items, midnight=midnight, console=console)
+    users = UserKeys.of_home(home).keys(pl.Series([f"u{number:07d}" for number in range(USERS)]))
+    width = network.state_width
+    written = _fill(store, publication, width, users=users, items=items, midnight=midnight, console=console)
     store.switch(publication.to_bytes())
     store.close()
     return written
@@ -86,16 +89,26 @@ def _publication() -> Publication:
 
 
 def _fill(
-    store: LmdbStore, publication: Publication, width: int, *, items: pl.DataFrame, midnight: datetime, console: Console
+    store: LmdbStore,
+    publication: Publication,
+    width: int,
+    *,
+    users: pl.Series,
+    items: pl.DataFrame,
+    midnight: datetime,
+    console: Console,
 ) -> dict[int, float]:
     """Fill a store with states of everybody and again of some, and lists and sequences of a tenth.
 
     Returns the seconds of writing states.
+
+    Args:
+        users: keys of the users, under which the service looks for them.
     """
     random, stamp = np.random.default_rng(1), stamp_of(midnight)
     states = pl.DataFrame(
         {
-            "user_id": [f"u{number:07d}" for number in range(USERS)],
+            "user_id": users,
             "stamp": np.full(USERS, stamp),
             "day": pl.Series([DAY]).new_from_index(0, USERS),
             "events": np.full(USERS, 10),

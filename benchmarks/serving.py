@@ -87,95 +87,107 @@ def table_of(
         loads: one run of each rate, and ``RUNS`` of the last one, of which the columns have the median.
         started: a note on the start of the service.
     """
-    states_a_second = USERS / written[USERS]
-    runs = sorted(loads[-RUNS:], key=lambda each: each.percentile(99))
-    fastest, slowest = runs[RUNS // 2], runs[-1]
-    shown = [*loads[:-RUNS], fastest]
+    runs = loads[-RUNS:]
+    median = sorted(runs, key=_p99)[RUNS // 2]
     cpu = float(np.median([each.cpu for each in runs])) * 1e3
     event = float(np.percentile(events, 99) * 1e3)
-    stages = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in fastest.stages.items() if seconds)
+    stages = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in median.stages.items() if seconds)
     return Table(
         "The candidate service: one process, 100,000 items, 1,000,000 users, 50 candidates beside an item",
-        ("", *(f"{load.rate:g}/s" for load in shown), "target"),
+        ("", *(f"{rate:g}/s" for rate in RATES), "target"),
         (
-            (
-                "CPU of the service a request, ms",
-                *(f"{load.cpu * 1e3:.2f}" for load in shown[:-1]),
-                f"{cpu:.2f}",
-                at_most(cpu, CPU_MS, " ms"),
-            ),
-            ("p50, ms", *(f"{load.percentile(50):.1f}" for load in shown), ""),
-            ("p99, ms", *(f"{load.percentile(99):.1f}" for load in shown), ""),
-            (
-                f"p99 of {RUNS} runs, ms",
-                *[""] * (len(shown) - 1),
-                ", ".join(f"{each.percentile(99):.1f}" for each in loads[-RUNS:]),
-                at_most(slowest.percentile(99), P99_MS, " ms in each"),
-            ),
-            ("failed or short", *(f"{load.failed}" for load in shown[:-1]), f"{sum(each.failed for each in runs)}", ""),
-            ("what is no stage, over the stages", *(f"{load.overhead:.0%}" for load in shown), ""),
-            ("POST /events, p99, ms", "", "", f"{event:.1f}", at_most(event, 50, " ms")),
-            ("states into LMDB a second", "", "", f"{states_a_second:,.0f}", at_least(states_a_second, 200_000)),
-            (
-                "… in half precision",
-                "",
-                "",
-                f"{USERS / written[HALF]:,.0f}",
-                at_least(USERS / written[HALF], 200_000),
-            ),
-            (
-                "… seconds; to write as many bytes to a file",
-                "",
-                "",
-                f"{written[USERS]:.1f}; {written[DISK]:.1f}",
-                "",
-            ),
-            *(
-                (f"{count:,} changed states of {USERS:,}, seconds", "", "", f"{written[count]:.2f}", "")
-                for count in CHANGED
-            ),
-            (
-                "requests/s that it can answer",
-                "",
-                "",
-                f"{overload.sustainable:.0f}",
-                at_least(overload.sustainable, REQUESTS_A_SECOND, "/s"),
-            ),
-            ("… CPU of the service a request, ms", "", "", f"{overload.cpu * 1e3:.2f}", ""),
-            (
-                f"asked {overload.offered:.0f}/s: answered a second",
-                "",
-                "",
-                f"{overload.answered:.0f}",
-                at_least(overload.answered, 0.8 * overload.sustainable, "/s"),
-            ),
-            ("… p99 of these, ms", "", "", f"{overload.p99 * 1e3:.0f}", ""),
-            (
-                "… refused with Retry-After, without, closed without an answer, anything else",
-                "",
-                "",
-                f"{overload.refused - overload.refused_without_saying_when:,}, "
-                f"{overload.refused_without_saying_when}, {overload.closed}, {overload.other}",
-                "",
-            ),
-            (
-                "… seconds until all is answered in 50 ms again",
-                "",
-                "",
-                f"{overload.recovered:.2f}",
-                at_most(overload.recovered, 1, " s"),
-            ),
+            *_load_rows([*loads[:-RUNS], median], runs, cpu),
+            _row("POST /events, p99, ms", f"{event:.1f}", at_most(event, 50, " ms")),
+            *_store_rows(written),
+            *_overload_rows(overload),
         ),
         (
-            f"Milliseconds a stage at {fastest.rate:g}/s: {stages}; the whole request inside the service "
-            f"{fastest.inside * 1e3:.2f}.",
+            f"Milliseconds a stage at {median.rate:g}/s: {stages}; the whole request inside the service "
+            f"{median.inside * 1e3:.2f}.",
             started,
-            f"At {fastest.rate:g}/s: {RUNS} runs, the medians. The asking process shares the machine's cores with the "
+            f"At {median.rate:g}/s: {RUNS} runs, the medians. The asking process shares the machine's cores with the "
             "service.",
         ),
         {
             "a request beside an item at 200/s, CPU ms": f"{cpu:.2f}",
             "requests/s of one process, at most": f"{overload.sustainable:.0f}",
-            "p99 at 200/s in five runs, ms": ", ".join(f"{each.percentile(99):.1f}" for each in loads[-RUNS:]),
+            "p99 at 200/s in five runs, ms": ", ".join(f"{_p99(each):.1f}" for each in runs),
         },
     )
+
+
+Row = tuple[str, ...]
+
+
+def _row(name: str, value: str, target: str = "") -> Row:
+    """Return a row whose value stands in the column of the last rate."""
+    return name, *[""] * (len(RATES) - 1), value, target
+
+
+def _p99(load: Load) -> float:
+    return load.percentile(99)
+
+
+def _load_rows(shown: list[Load], runs: list[Load], cpu: float) -> list[Row]:
+    """Return the rows of the constant rates.
+
+    Args:
+        shown: a run of each rate. runs: all runs of the last rate.
+        cpu: the median of their milliseconds.
+    """
+    slowest = max(map(_p99, runs))
+    return [
+        (
+            "CPU of the service a request, ms",
+            *(f"{load.cpu * 1e3:.2f}" for load in shown[:-1]),
+            f"{cpu:.2f}",
+            at_most(cpu, CPU_MS, " ms"),
+        ),
+        ("p50, ms", *(f"{load.percentile(50):.1f}" for load in shown), ""),
+        ("p99, ms", *(f"{_p99(load):.1f}" for load in shown), ""),
+        _row(
+            f"p99 of {RUNS} runs, ms",
+            ", ".join(f"{_p99(each):.1f}" for each in runs),
+            at_most(slowest, P99_MS, " ms in each"),
+        ),
+        ("failed or short", *(f"{load.failed}" for load in shown[:-1]), f"{sum(each.failed for each in runs)}", ""),
+        ("what is no stage, over the stages", *(f"{load.overhead:.0%}" for load in shown), ""),
+    ]
+
+
+def _store_rows(written: dict[int, float]) -> list[Row]:
+    """Return the rows of the store's filling: number of states -> seconds."""
+    whole, half = USERS / written[USERS], USERS / written[HALF]
+    return [
+        _row("states into LMDB a second", f"{whole:,.0f}", at_least(whole, 200_000)),
+        _row("… in half precision", f"{half:,.0f}", at_least(half, 200_000)),
+        _row("… seconds; to write as many bytes to a file", f"{written[USERS]:.1f}; {written[DISK]:.1f}"),
+        *(_row(f"{count:,} changed states of {USERS:,}, seconds", f"{written[count]:.2f}") for count in CHANGED),
+    ]
+
+
+def _overload_rows(overload: Overload) -> list[Row]:
+    refused = overload.refused - overload.refused_without_saying_when
+    return [
+        _row(
+            "requests/s that it can answer",
+            f"{overload.sustainable:.0f}",
+            at_least(overload.sustainable, REQUESTS_A_SECOND, "/s"),
+        ),
+        _row("… CPU of the service a request, ms", f"{overload.cpu * 1e3:.2f}"),
+        _row(
+            f"asked {overload.offered:.0f}/s: answered a second",
+            f"{overload.answered:.0f}",
+            at_least(overload.answered, 0.8 * overload.sustainable, "/s"),
+        ),
+        _row("… p99 of these, ms", f"{overload.p99 * 1e3:.0f}"),
+        _row(
+            "… refused with Retry-After, without, closed without an answer, anything else",
+            f"{refused:,}, {overload.refused_without_saying_when}, {overload.closed}, {overload.other}",
+        ),
+        _row(
+            "… seconds until all is answered in 50 ms again",
+            f"{overload.recovered:.2f}",
+            at_most(overload.recovered, 1, " s"),
+        ),
+    ]

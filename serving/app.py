@@ -150,15 +150,15 @@ def _routes(app: FastAPI) -> None:
             watch=watch,
             holdout_share=relevance.holdout_share,
         )
-        found = answered.response
-        service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
-        if len(found.candidates) < request.k:
+        proposed = answered.proposed
+        service.metrics.answers.labels(proposed.basis.value, request.surface.value).inc()
+        if len(answered.found) < request.k:
             service.metrics.short.inc()
-        if found.state_age_seconds is not None:
-            service.metrics.state_age.observe(found.state_age_seconds)
+        if (age := proposed.state_age_seconds) is not None:
+            service.metrics.state_age.observe(age)
         sampled = random.random() < relevance.sample_share
         return Response(
-            found.to_json(),
+            answered.body,
             media_type="application/json",
             background=BackgroundTask(service.log_sample, served, request, answered) if sampled else None,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from serving.generators import Scored
 
@@ -25,23 +26,31 @@ def blend(lists: Sequence[Sequence[Scored]], shares: Sequence[float], wanted: in
     Args:
         shares: of each list, at most 1 together; the first list has what the others leave, whatever its own share says.
     """
-    turns, queues = _Turns(shares), [iter(each) for each in lists]
-    blended: list[Scored] = []
     taken: set[int] = set()
+    turns, queues = _Turns(shares), [_others(each, taken) for each in lists]
+    blended: list[Scored] = []
     for at, each in enumerate(lists):
         if not each:
             turns.end(at)
     while len(blended) < wanted and turns.lasting:
+        if len(turns.lasting) == 1:  # all further places are of this list
+            return [*blended, *islice(queues[turns.lasting[0]], wanted - len(blended))]
         turn = turns.of(len(blended) + 1)
-        for found in queues[turn]:
-            if found.row not in taken:
-                turns.take(turn)
-                taken.add(found.row)
-                blended.append(found)
-                break
-        else:
+        found = next(queues[turn], None)
+        if found is None:
             turns.end(turn)
+        else:
+            turns.take(turn)
+            blended.append(found)
     return blended
+
+
+def _others(proposed: Sequence[Scored], taken: set[int]) -> Iterator[Scored]:
+    """Yield the items that are not ``taken`` when their turn comes, and take each."""
+    for each in proposed:
+        if each.row not in taken:
+            taken.add(each.row)
+            yield each
 
 
 class _Turns:
