@@ -42,11 +42,11 @@ def main(directory: str) -> int:
 
 
 def _table(served: Served, scorer: RelevanceScorer) -> Table:
-    random, paths = np.random.default_rng(0), served.catalogue.frame["category_path"].drop_nulls().unique()
+    random, attributes = np.random.default_rng(0), served.catalogue.attributes
     table = Table(title=f"{REQUESTS:,} requests, {CANDIDATES} candidates, milliseconds", title_justify="left")
     for column in ("surface", "part", "median", "99th percentile", "largest"):
         table.add_column(column, justify="right" if "e" in column[-2:] else "left")
-    words = sorted({path.split(" > ")[-1].lower() for path in paths if path})
+    words = sorted({path.split(" > ")[-1].lower() for path in attributes.category_path if path})
     for surface in (Surface.related_pins, Surface.search):
         places, trims, verdicts = [], [], []
         for _ in range(REQUESTS):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,9 +13,11 @@ from numpy.typing import NDArray
 from ml.models.request_head import RequestContext
 from serving.contracts import (
     Basis,
+    Candidate,
     CandidateRequest,
     CandidateResponse,
     Demographics,
+    Explanation,
     HistoryEvent,
     HistoryRequest,
     HistoryResponse,
@@ -28,7 +29,6 @@ from serving.propose import Proposers
 from serving.publication import Served
 from serving.refresh import catch_up
 from serving.relevance_scorer import Arm, Judged, arm_of
-from serving.response_json import candidates_json, response_json
 from serving.trim import SPARE, Trim
 from serving.users import KnownUser, buckets_of, read_user
 from warehouse.online import OnlineStore
@@ -62,12 +62,6 @@ class Proposed:
     lists: list[list[Scored]]
     trim: Trim | None
 
-    @property
-    def state_age_seconds(self) -> float | None:
-        """Return the age of the user's state; None where the user has none."""
-        state = self.query.user.state
-        return None if state is None else max(0.0, time.time() - state.stamp / 1e6)
-
     def chosen(self, lists: Sequence[Sequence[Scored]], proposers: Proposers, places: int) -> list[Scored]:
         """Return the candidates of an answer, of what is left of the lists: the first of popular items, or a blend."""
         if self.basis is Basis.popularity:
@@ -80,21 +74,17 @@ class Answered:
     """An answer, and the candidates that it was chosen from.
 
     Attributes:
-        body: JSON of the response.
+        lists: of each generator; one list of popular items where nothing is known of the user and the place.
         found: the candidates of the answer, best first.
         judged: the relevance of all candidates; None where the place has none.
     """
 
-    body: bytes
-    proposed: Proposed
+    response: CandidateResponse
+    lists: list[list[Scored]]
     found: list[Scored]
     judged: Judged | None
     arm: Arm
-
-    @property
-    def response(self) -> CandidateResponse:
-        """Return what the body says."""
-        return CandidateResponse.from_json(self.body)
+    country: str | None
 
 
 def answer(
@@ -134,8 +124,8 @@ def answer_under(
         kept = trim.kept(lists, judged) if trim and judged else lists
     with watch.stage(Stage.response):
         found = proposed.chosen(kept, proposers, request.k)
-        body = _body(served, request, proposed, found=found, judged=judged)
-    return Answered(body, proposed, found, judged, arm)
+        response = _response(served, request, proposed, found=found, judged=judged)
+    return Answered(response, lists, found, judged, arm, proposed.query.country)
 
 
 def propose_under(
@@ -227,40 +217,79 @@ def _hide(served: Served, allowed: NDArray[np.bool_], place: Place, user: KnownU
     allowed[listed[listed >= 0]] = False
 
 
-def _body(
+def _response(
     served: Served,
     request: CandidateRequest,
     proposed: Proposed,
     *,
     found: list[Scored],
     judged: Judged | None,
-) -> bytes:
-    """Return the body of the answer: the JSON of a ``CandidateResponse``."""
-    query, place = proposed.query, proposed.place
+) -> CandidateResponse:
+    query, place, basis = proposed.query, proposed.place, proposed.basis
+    publication, user = served.publication, query.user
+    relevance = {} if judged is None else dict(zip(judged.rows.tolist(), judged.relevance.tolist(), strict=True))
+    age = None
+    if user.state is not None:
+        age = max(0.0, datetime.now(UTC).timestamp() - user.state.stamp / 1e6)
     reasons = (
         explain(served, query, place.subject, interests=place.interests, found=found)
         if request.explain
         else [None] * len(found)
     )
-    relevance = {} if judged is None else dict(zip(judged.rows.tolist(), judged.relevance.tolist(), strict=True))
-    candidates = candidates_json(served.catalogue, found, country=query.country, relevance=relevance, reasons=reasons)
-    publication = served.publication
-    return response_json(
-        candidates,
-        basis=proposed.basis,
+    return CandidateResponse(
+        candidates=_candidates(served, query, found, relevance=relevance, reasons=reasons),
+        basis=basis,
         subject_known=None if request.surface.carries is not Carries.subject else place.subject is not None,
         interests=place.interests,
         model_version=publication.model_version,
         advertiser_version=publication.advertiser_version,
         relevance_version=served.relevance.model.version if served.relevance else None,
-        day=publication.day.isoformat(),
-        state_age_seconds=proposed.state_age_seconds,
+        day=publication.day,
+        state_age_seconds=age,
     )
+
+
+def _candidates(
+    served: Served,
+    query: Query,
+    found: Sequence[Scored],
+    *,
+    relevance: Mapping[int, float],
+    reasons: Sequence[Explanation | None],
+) -> list[Candidate]:
+    """Return the candidates of an answer.
+
+    Args:
+        relevance: by index row. reasons: of each of ``found``.
+    """
+    of, offer_of = served.catalogue.attributes, served.catalogue.eligibility.offer
+    rows = served.catalogue.listed[np.array([each.row for each in found], np.int64)].tolist()
+    candidates = []
+    for each, row, reason in zip(found, rows, reasons, strict=True):
+        offer = offer_of(query.country, each.row)
+        candidates.append(
+            Candidate(
+                item_id=of.item_id[row],
+                advertiser_id=of.advertiser_id[row],
+                title=of.title[row],
+                category=of.category_path[row],
+                price=of.amount[row],
+                currency=of.currency[row],
+                score=each.score,
+                source=each.source,
+                relevance=relevance.get(each.row),
+                ad_id=None if offer is None else offer.ad_id,
+                bid=None if offer is None else offer.bid,
+                bid_kind=None if offer is None else offer.bid_kind,
+                explanation=reason,
+            )
+        )
+    return candidates
 
 
 def history(served: Served, store: OnlineStore, request: HistoryRequest) -> HistoryResponse:
     """Return the user's newest events and the subject, for a person who looks at the candidates."""
-    frame, rows = served.catalogue.frame, served.catalogue.row_of
+    of, rows = served.catalogue.attributes, served.catalogue.row_of
     events = []
     key = served.keys.key(request.user_id).encode()
     for event in reversed(read_user(store, served.publication, key).history):
@@ -270,12 +299,12 @@ def history(served: Served, store: OnlineStore, request: HistoryRequest) -> Hist
                 event_time=event.event_time,
                 event_name=event.event_name,
                 item_id=event.item_id,
-                title=None if row is None else frame["title"][row],
-                category=None if row is None else frame["category_path"][row],
+                title=None if row is None else of.title[row],
+                category=None if row is None else of.category_path[row],
             )
         )
     row = None if request.subject_item_id is None else rows.get(request.subject_item_id)
     if row is None:
         return HistoryResponse(events=events[:SHOWN_EVENTS])
-    about = " · ".join(filter(None, [frame["title"][row] or frame["item_id"][row], frame["category_path"][row]]))
+    about = " · ".join(filter(None, [of.title[row] or of.item_id[row], of.category_path[row]]))
     return HistoryResponse(events=events[:SHOWN_EVENTS], subject=about)

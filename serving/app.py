@@ -150,15 +150,15 @@ def _routes(app: FastAPI) -> None:
             watch=watch,
             holdout_share=relevance.holdout_share,
         )
-        proposed = answered.proposed
-        service.metrics.answers.labels(proposed.basis.value, request.surface.value).inc()
-        if len(answered.found) < request.k:
+        found = answered.response
+        service.metrics.answers.labels(found.basis.value, request.surface.value).inc()
+        if len(found.candidates) < request.k:
             service.metrics.short.inc()
-        if (age := proposed.state_age_seconds) is not None:
-            service.metrics.state_age.observe(age)
+        if found.state_age_seconds is not None:
+            service.metrics.state_age.observe(found.state_age_seconds)
         sampled = random.random() < relevance.sample_share
         return Response(
-            answered.body,
+            found.to_json(),
             media_type="application/json",
             background=BackgroundTask(service.log_sample, served, request, answered) if sampled else None,
         )

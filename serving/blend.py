@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 from serving.generators import Scored
 
@@ -26,31 +25,23 @@ def blend(lists: Sequence[Sequence[Scored]], shares: Sequence[float], wanted: in
     Args:
         shares: of each list, at most 1 together; the first list has what the others leave, whatever its own share says.
     """
-    taken: set[int] = set()
-    turns, queues = _Turns(shares), [_others(each, taken) for each in lists]
+    turns, queues = _Turns(shares), [iter(each) for each in lists]
     blended: list[Scored] = []
+    taken: set[int] = set()
     for at, each in enumerate(lists):
         if not each:
             turns.end(at)
     while len(blended) < wanted and turns.lasting:
-        if len(turns.lasting) == 1:  # all further places are of this list
-            return [*blended, *islice(queues[turns.lasting[0]], wanted - len(blended))]
         turn = turns.of(len(blended) + 1)
-        found = next(queues[turn], None)
-        if found is None:
-            turns.end(turn)
+        for found in queues[turn]:
+            if found.row not in taken:
+                turns.take(turn)
+                taken.add(found.row)
+                blended.append(found)
+                break
         else:
-            turns.take(turn)
-            blended.append(found)
+            turns.end(turn)
     return blended
-
-
-def _others(proposed: Sequence[Scored], taken: set[int]) -> Iterator[Scored]:
-    """Yield the items that are not ``taken`` when their turn comes, and take each."""
-    for each in proposed:
-        if each.row not in taken:
-            taken.add(each.row)
-            yield each
 
 
 class _Turns:

@@ -21,15 +21,6 @@ from warehouse.online.catalogue_ads import ads_in
 from warehouse.online.publication import Publication
 
 POPULARITY_DAYS = 28.0
-CARRIED = {
-    "item_id": "item_id",
-    "advertiser_id": "advertiser_id",
-    "title": "title",
-    "category_path": "category",
-    "amount": "price",
-    "currency": "currency",
-}
-"""Column of the catalogue -> field of ``contracts.Candidate``."""
 
 
 def unreadable_catalogue(path: Path, why: str) -> Unreadable:
@@ -50,6 +41,18 @@ def verify_catalogue(home: Path, publication: Publication) -> None:
         raise unreadable_catalogue(path, first_line(error)) from error
     if publication.catalogue_sha256 not in (None, found):
         raise unreadable_catalogue(path, "it does not match the checksum of its publication")
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The attributes of each item, by row."""
+
+    item_id: list[str]
+    advertiser_id: list[str | None]
+    title: list[str | None]
+    category_path: list[str | None]
+    amount: list[float | None]
+    currency: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -109,19 +112,9 @@ class Catalogue:
         return {item_id: row for row, item_id in enumerate(self.frame["item_id"].to_list())}
 
     @cached_property
-    def item_ids(self) -> list[str]:
-        """Return the id of each item."""
-        return list(self.row_of)
-
-    @cached_property
-    def members(self) -> list[str]:
-        """Return the attributes of each item that a candidate carries, as the members of a JSON object.
-
-        Null attributes are left out. A request joins the members of its candidates: to write the attributes anew for
-        each request would take longer than the search.
-        """
-        written = [_member(column, name) for column, name in CARRIED.items()]
-        return self.frame.select(pl.concat_str(written, separator=",", ignore_nulls=True)).to_series().to_list()
+    def attributes(self) -> Attributes:
+        """Return the attributes for people and ads, one list a column: reading a row of a frame would take too long."""
+        return Attributes(*(self.frame[name].to_list() for name in Attributes.__annotations__))
 
     @cached_property
     def index_row_of(self) -> NDArray[np.int64]:
@@ -174,8 +167,7 @@ class Catalogue:
         """
         for name in (
             "row_of",
-            "item_ids",
-            "members",
+            "attributes",
             "index_row_of",
             "by_popularity",
             "advertisers",
@@ -184,12 +176,6 @@ class Catalogue:
         ):
             getattr(self, name)
         self.eligibility.mask(None, instant)  # all starts and ends of ads until now pass here
-
-
-def _member(column: str, name: str) -> pl.Expr:
-    """Return ``"name":value`` of a column; null where the value is null."""
-    written = pl.struct(pl.col(column).alias(name)).struct.json_encode()
-    return pl.when(pl.col(column).is_not_null()).then(written.str.strip_prefix("{").str.strip_suffix("}"))
 
 
 NOBODY = np.zeros(0, np.int64)

@@ -368,10 +368,10 @@ class CandidateResponse:
         ),
     ] = None
 
-    @classmethod
-    def from_json(cls, body: bytes) -> CandidateResponse:
-        """Return what the body of an answer says."""
-        return _RESPONSE.validate_json(body)
+    def to_json(self) -> bytes:
+        """Return the body of the answer: fields that say nothing are left out."""
+        return _RESPONSE.dump_json(self, exclude_none=True)
 
 
+# Fifty candidates are made a request, of values that have been checked before: dataclasses check nothing.
 _RESPONSE = TypeAdapter(CandidateResponse)

@@ -36,9 +36,9 @@ def sampled_rows(
     dropped = judged.irrelevant() if judged is not None and answered.arm is Arm.production else set()
     sample = secrets.token_hex(12)
     rows: dict[int, dict[str, Any]] = {}
-    for each in (each for proposed in answered.proposed.lists for each in proposed):
+    for each in (each for proposed in answered.lists for each in proposed):
         item = int(served.catalogue.listed[each.row])
-        offer = served.catalogue.eligibility.offer(answered.proposed.query.country, each.row)
+        offer = served.catalogue.eligibility.offer(answered.country, each.row)
         at = number.get(each.row)
         stage, reason = (
             (TRIMMED, IRRELEVANT)
@@ -53,7 +53,7 @@ def sampled_rows(
             "surface": request.surface.value,
             "subject_item_id": request.subject_item_id,
             "query": request.query,
-            "item_id": served.catalogue.item_ids[item],
+            "item_id": served.catalogue.attributes.item_id[item],
             "ad_id": None if offer is None else offer.ad_id,
             "source": each.source,
             "stage": stage,

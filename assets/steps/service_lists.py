@@ -66,7 +66,7 @@ def service_lists(workspace: Workspace, day: date) -> Lists | None:
                 )
 
             def ids(chosen: Sequence[Scored]) -> list[str]:
-                return [served.catalogue.item_ids[int(listed[each.row])] for each in chosen]
+                return [served.catalogue.attributes.item_id[int(listed[each.row])] for each in chosen]
 
             try:
                 for block in places.iter_slices(ASKED_AT_ONCE):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import faiss
@@ -79,12 +79,6 @@ class ItemIndex:
         """Return whether no two items share a vector; item rows are then vector rows."""
         return len(self) == self.vectors.ntotal
 
-    @cached_property
-    def kind(self) -> IndexKind:
-        """Return the family of the index, which a request asks for more than once."""
-        kinds = {faiss.IndexFlat: IndexKind.exact, faiss.IndexHNSW: IndexKind.hnsw, faiss.IndexRefine: IndexKind.ivf_pq}
-        return next(kind for family, kind in kinds.items() if isinstance(self.vectors, family))
-
     def allowed_vectors(self, allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return the vectors [V] that at least one allowed item [items] has."""
         if self.is_distinct:
@@ -130,6 +124,12 @@ def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> Ite
         index = _empty_index(kind, vectors)
         index.add(vectors)
     return ItemIndex.of(index, vector_of)
+
+
+def index_kind(index: ItemIndex) -> IndexKind:
+    """Return the family of an index."""
+    kinds = {faiss.IndexFlat: IndexKind.exact, faiss.IndexHNSW: IndexKind.hnsw, faiss.IndexRefine: IndexKind.ivf_pq}
+    return next(kind for family, kind in kinds.items() if isinstance(index.vectors, family))
 
 
 def search_index(
@@ -257,7 +257,7 @@ def _nearby(index: ItemIndex, vector: NDArray[np.float32], wanted: int, *, usabl
         usable: number of allowed items.
     """
     breadth = max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
-    if index.kind is IndexKind.exact or breadth * COMPARISONS_A_BREADTH >= usable:
+    if index_kind(index) is IndexKind.exact or breadth * COMPARISONS_A_BREADTH >= usable:
         return None
     # The farther half of what a breadth reaches is less complete than the nearer one.
     depth = min(breadth // 2, index.vectors.ntotal)
@@ -354,7 +354,7 @@ def _search_among(
         return search_index(index, queries, depth, exclude=own)
     if not len(kept):
         return lists
-    if index.kind is not IndexKind.exact:
+    if index_kind(index) is not IndexKind.exact:
         return _searched_singly(index, queries, own, allowed=allowed, lists=lists, chosen=np.arange(len(queries)))
     narrow = faiss.IndexFlatIP(index.width)
     narrow.add(stored_vectors(index, kept))
@@ -436,7 +436,7 @@ def _search_parameters(index: ItemIndex, depth: int, breadth: int) -> Any:
     Exact search has no parameters: None.
     """
     library: Any = faiss  # its type stubs do not know the arguments of these classes
-    kind = index.kind
+    kind = index_kind(index)
     if kind is IndexKind.hnsw:
         return _graph_parameters(breadth)
     if kind is IndexKind.ivf_pq:
@@ -455,7 +455,7 @@ def _graph_parameters(breadth: int) -> Any:
 def _flat(index: ItemIndex) -> Any:
     """Return the vectors of an index, to be compared one by one: in full, or those of IVF-PQ in half precision."""
     library: Any = faiss
-    kind, vectors = index.kind, library.downcast_index(index.vectors)
+    kind, vectors = index_kind(index), library.downcast_index(index.vectors)
     if kind is IndexKind.hnsw:
         return library.downcast_index(vectors.storage)
     if kind is IndexKind.ivf_pq:

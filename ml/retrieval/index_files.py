@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from ml.file_integrity import Unreadable, sha256_of
-from ml.retrieval.index import ItemIndex
+from ml.retrieval.index import ItemIndex, index_kind
 
 MANIFEST = "manifest.json"
 VECTOR = "vector"  # column of the items' file: the row of an item's vector
@@ -69,7 +69,7 @@ def save_index(
     pl.DataFrame(items).write_parquet(unnamed)
     items_file, items_sha256 = _named_by_checksum(unnamed, "items", "parquet")
     manifest = IndexManifest(
-        kind=index.kind.value,
+        kind=index_kind(index).value,
         size=len(index),
         dimension=index.width,
         model_version=model_version,

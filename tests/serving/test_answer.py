@@ -198,7 +198,7 @@ def test_everybody_can_be_told_why(
     wanted: int,
 ) -> None:
     """Whoever asks, from wherever: also somebody of whom no event, or none with an item of the catalogue, is known."""
-    ids = served.catalogue.item_ids
+    ids = served.catalogue.attributes.item_id
     named = [(ids[item] if isinstance(item, int) else item, name) for item, name in history]
     vector = np.ones(served.index.width, np.float32)
     query = Query(

@@ -35,7 +35,6 @@ def letters(of: str, source: str) -> list[Scored]:
         (["abcdef", "A", "123456"], [0.5, 0.25, 0.25], 9, "aAb1cde2f"),  # the first has the places of the second
         (["a", "ABCDEF", "123"], [0.5, 0.25, 0.25], 8, "aAB1CDE2"),  # the second has the places of the first
         (["abc"], [1.0], 5, "abc"),
-        (["abacbd", ""], [0.8, 0.2], 4, "abcd"),  # a generator of another package may name an item twice
     ],
 )
 def test_blending(lists: list[str], shares: list[float], wanted: int, expected: str) -> None:

@@ -81,7 +81,7 @@ def test_production_answers_hold_no_candidate_that_the_trim_drops_and_the_holdou
         assert production.judged is not None
         assert not production.judged.irrelevant() & {each.row for each in production.found}
         assert [each.row for each in holdout.found] == [
-            each.row for each in Proposers.of(Settings().serving).blend(holdout.proposed.lists, K)
+            each.row for each in Proposers.of(Settings().serving).blend(holdout.lists, K)
         ]
         dropped += len(production.judged.irrelevant())
     assert dropped  # the trim has something to do
@@ -110,8 +110,8 @@ def test_requests_that_are_scored_together_lose_what_each_loses_alone(
 def test_what_stays_keeps_its_order_and_others_come_up(served: Served, store: OnlineStore, user: str) -> None:
     for place in places(served):
         production = asked(served, store, user, Arm.production, **place)
-        first = [each.row for each in production.proposed.lists[0]]
-        shown = [each.row for each in production.found if each.source == production.proposed.lists[0][0].source]
+        first = [each.row for each in production.lists[0]]
+        shown = [each.row for each in production.found if each.source == production.lists[0][0].source]
         assert shown == sorted(shown, key=first.index)
 
 
@@ -144,7 +144,7 @@ def test_the_sample_names_each_candidate_once_with_its_stage_and_no_user(
         found = asked(served, store, user, arm, surface="search", query="rug")
         request = CandidateRequest(user_id=user, k=K, surface=Surface.search, query="rug")
         rows = sampled_rows(served, request, found, now=datetime(2026, 3, 4, tzinfo=UTC), share=0.01)
-        every = {each.row for proposed in found.proposed.lists for each in proposed}
+        every = {each.row for proposed in found.lists for each in proposed}
         assert len(rows) == len({row["item_id"] for row in rows}) == len(every)
         assert user not in json.dumps(rows)
         assert served.keys.key(user) not in json.dumps(rows)
@@ -158,11 +158,11 @@ def test_the_sample_names_each_candidate_once_with_its_stage_and_no_user(
 
 def test_a_score_that_is_not_finite_is_null_in_the_sample(served: Served, store: OnlineStore, user: str) -> None:
     found = asked(served, store, user, Arm.holdout, surface="search", query="rug")
-    lists = [[each._replace(score=math.nan) for each in proposed] for proposed in found.proposed.lists]
+    lists = [[each._replace(score=math.nan) for each in proposed] for proposed in found.lists]
     assert found.judged is not None
     judged = replace(found.judged, trim_score=np.full_like(found.judged.trim_score, np.inf))
     request = CandidateRequest(user_id=user, k=K, surface=Surface.search, query="rug")
-    broken = replace(found, proposed=replace(found.proposed, lists=lists), judged=judged)
+    broken = replace(found, lists=lists, judged=judged)
     rows = sampled_rows(served, request, broken, now=datetime(2026, 3, 4, tzinfo=UTC), share=0.01)
     assert {(row["score"], row["trim_score"]) for row in rows} == {(None, None)}
     json.dumps(rows, allow_nan=False)

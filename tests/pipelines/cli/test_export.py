@@ -76,7 +76,7 @@ def test_the_items_are_those_that_the_home_feed_ranks_first(ran: Ran, exported: 
             np.testing.assert_allclose([feed[item] for item in mine], list(mine.values()), atol=1e-4)
             np.testing.assert_allclose(sorted(feed.values(), reverse=True)[:COUNT], list(mine.values()), atol=1e-4)
             catalogue = client.app.state.service.served.catalogue  # type: ignore[attr-defined]
-            listed = {catalogue.item_ids[row] for row in catalogue.listed.tolist()}
+            listed = {catalogue.attributes.item_id[row] for row in catalogue.listed.tolist()}
             restricted += bool(listed - set(feed) - own)
     assert restricted > 2  # users in countries that some items do not ship to
 
