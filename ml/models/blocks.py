@@ -16,6 +16,7 @@ from settings import ModelSettings
 
 DEMOGRAPHIC_BUCKETS = 256
 BYTES = 256  # values of a random byte
+LOG_LENGTH_BOUND = 4.0  # parts of an embedding: a fiftieth to fifty times as long as even parts
 SMALLEST_DEVIATION = 0.1  # of log counts: a tenth more or less
 
 
@@ -87,14 +88,17 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 def parts_by_lengths(log_lengths: Tensor, parts: list[Tensor]) -> Tensor:
     """Join the parts side by side, each scaled to unit length and then multiplied by its own length.
 
+    Without a bound, a training on batches of few rows lengthens an embedding until its scores are infinite.
+
     Args:
-        log_lengths: [B, parts]; zero everywhere gives a row of unit length.
+        log_lengths: [B, parts], cut off at ``LOG_LENGTH_BOUND``; zero everywhere gives a row of unit length.
         parts: of widths W_0, W_1, ... each [B, W_i]; a zero row stays zero.
 
     Returns:
         [B, W_0 + W_1 + ...]
     """
-    lengths = torch.split(log_lengths.exp() * len(parts) ** -0.5, 1, dim=1)
+    bounded = log_lengths.clamp(-LOG_LENGTH_BOUND, LOG_LENGTH_BOUND)
+    lengths = torch.split(bounded.exp() * len(parts) ** -0.5, 1, dim=1)
     weighted = [length * functional.normalize(part, dim=1) for length, part in zip(lengths, parts, strict=True)]
     return torch.cat(weighted, dim=1)
 

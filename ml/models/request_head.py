@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ml.examples.context import Context
 from ml.features.items import CATEGORY_LEVELS, MAXIMUM_INTERESTS, ItemFeatures
+from ml.models.blocks import LOG_LENGTH_BOUND
 from ml.models.item_model import ContextLayer, Head, StateLayout
 
 Floats = NDArray[np.float32]
@@ -200,7 +201,8 @@ class RequestHead:
             summary = self._attended(summary, state[width + self.layout.memory :], shown)
         read = self.joined(np.concatenate([summary, shown, self.demographics[demographics].sum(axis=0)]))
         learned = read[:width] + self.learned(_gelu(read[width : -1 - 2 * traits]))
-        lengths = np.exp(read[-1 - 2 * traits : -traits]) * self.scale
+        log_lengths = np.clip(read[-1 - 2 * traits : -traits], -LOG_LENGTH_BOUND, LOG_LENGTH_BOUND)
+        lengths = np.exp(log_lengths) * self.scale
         found = self._unit(memory)
         if context.present:
             subject = self._subject(context)

@@ -23,7 +23,9 @@ from warehouse.landing import Landing
 from warehouse.tables import Tables
 
 pytestmark = pytest.mark.slow
-RATERS, RATED = ("ann", "bob"), 20
+RATERS, RATED = ("ann", "bob"), 45
+"""With the day's own, so many labels that a model is trained even if the day before trained one."""
+
 TIMES = 20
 """So many times the requests of the tiny world, which alone has too few for monitoring to have bounds."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ml.examples.context import Context, no_context, subject_context
 from ml.examples.period import Prepared
 from ml.features.event_log import Slices, newest, pack
 from ml.models.batched_forward import embed_items, embed_users, encode_states
-from ml.models.blocks import Dropout, Standardise
+from ml.models.blocks import LOG_LENGTH_BOUND, Dropout, Standardise, parts_by_lengths
 from ml.models.encoders import EventBatch, SequenceBounds, TransformerEncoder
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
@@ -407,3 +408,11 @@ def test_cross_attention_weighs_the_stored_events_by_the_context(prepared: Prepa
     weights = torch.softmax(torch.tensor([0.0, 4 / 16**0.5, 0.0]), dim=0)  # of the summary and the two events
     assert found[3].item() == pytest.approx(weights[1].item(), abs=1e-6)
     assert found[5].item() == pytest.approx(weights[2].item(), abs=1e-6)
+
+
+def test_an_embedding_stays_finite_however_long_its_parts_are_said_to_be() -> None:
+    parts = [torch.ones(2, 3), torch.zeros(2, 4)]
+    joined = parts_by_lengths(torch.tensor([[200.0, 0.0], [-200.0, 0.0]]), parts)
+    longest, shortest = joined.norm(dim=1).tolist()
+    assert longest == pytest.approx(math.exp(LOG_LENGTH_BOUND) / math.sqrt(2))
+    assert shortest == pytest.approx(math.exp(-LOG_LENGTH_BOUND) / math.sqrt(2))
