@@ -16,7 +16,7 @@ from settings import ModelSettings
 
 DEMOGRAPHIC_BUCKETS = 256
 BYTES = 256  # values of a random byte
-LOG_LENGTH_BOUND = 4.0  # parts of an embedding: a fiftieth to fifty times as long as even parts
+LOG_LENGTH_BOUND = 10.0  # far beyond the 5 or so that a training on enough rows comes to
 SMALLEST_DEVIATION = 0.1  # of log counts: a tenth more or less
 
 
