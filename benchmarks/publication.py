@@ -100,10 +100,10 @@ def _fill(
 ) -> dict[int, float]:
     """Fill a store with states of everybody and again of some, and lists and sequences of a tenth.
 
-    Returns the seconds of writing states.
-
     Args:
         users: keys of the users, under which the service looks for them.
+
+    Returns the seconds of writing states.
     """
     random, stamp = np.random.default_rng(1), stamp_of(midnight)
     states = pl.DataFrame(

@@ -121,7 +121,10 @@ def create_app(settings: Settings, token: str | None = None) -> FastAPI:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.exception_handler(RequestValidationError)(_explained)
     app.exception_handler(StoreError)(_without_store)
-    _routes(app)
+    _add_candidate_routes(app)
+    _add_arrival_routes(app)
+    _add_page_routes(app)
+    _add_operation_routes(app)
     add_label_routes(app)
     describe(app, token is not None)
     return app
@@ -135,7 +138,9 @@ def app_of_environment() -> FastAPI:
     return create_app(Settings(), os.environ.get(TOKEN_VARIABLE) or None)
 
 
-def _routes(app: FastAPI) -> None:
+def _add_candidate_routes(app: FastAPI) -> None:
+    """Add the route that answers with candidates."""
+
     # On the event loop and not in a thread: a request is a millisecond of computing, and threads that take turns at
     # it make all of them late.
     async def candidates(request: CandidateRequest, service: TheService) -> Response:
@@ -173,6 +178,10 @@ def _routes(app: FastAPI) -> None:
         generate_unique_id_function=operation_id,
     )
 
+
+def _add_arrival_routes(app: FastAPI) -> None:
+    """Add the routes that events and the spend of ads arrive on."""
+
     @app.post("/events", responses=ASKED)
     def events(request: EventsRequest, service: TheService) -> EventsResponse:
         """Take conversions as they happen. Each is durable at once, and the next answer knows each."""
@@ -202,6 +211,10 @@ def _routes(app: FastAPI) -> None:
             totals[each.ad_id] = max(each.total, totals.get(each.ad_id, 0.0))
         return SpendResponse(counted=put_spend(service.store, request.day, totals))
 
+
+def _add_page_routes(app: FastAPI) -> None:
+    """Add the page for people, and the route that it reads."""
+
     @app.post("/history", response_model_exclude_none=True, responses=ASKED)
     def history_of(request: HistoryRequest, service: TheService) -> HistoryResponse:
         """Return the last events of a user, for a person who looks at the candidates."""
@@ -212,6 +225,10 @@ def _routes(app: FastAPI) -> None:
     def page() -> FileResponse:
         """Return the page on which a person asks."""
         return FileResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+def _add_operation_routes(app: FastAPI) -> None:
+    """Add the routes for load balancers and Prometheus."""
 
     @app.get("/health", responses=EVERYWHERE)
     @open_to_all

@@ -63,42 +63,16 @@ SEQUENCE_SCHEMA = {
 }
 
 
-def user_sequences(
-    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
-) -> pl.DataFrame:
-    """Return the sequences, as of ``day``, of the users with an event that arrived on ``day``; oldest event first.
-
-    An event that happened after the end of ``day`` makes no user active and is in no sequence. A user whose every
-    visible event lies before the look-back window (``settings.lookback_days`` of 24 hours before the end of ``day``)
-    has no row.
-
-    Returns:
-        ``SEQUENCE_SCHEMA``, one row a user, sorted by user_id; the lists of a row are equally long, at most
-        ``settings.length``.
-
-    Raises:
-        TableMissing: no events have been ingested.
-    """
-    return _together(sequence_batches(tables, landing, [day], settings=settings, memory_gib=memory_gib))
-
-
-def all_user_sequences(
-    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
-) -> pl.DataFrame:
-    """Return the sequence of every user as of the user's last active day on or before ``day``, for a full inference.
-
-    A user's row equals the row of ``user_sequences`` on the user's last active day, so that an incremental inference
-    can equal a full one.
-
-    Returns and raises as ``user_sequences``.
-    """
-    return _together(all_sequence_batches(tables, landing, day, settings=settings, memory_gib=memory_gib))
-
-
 def all_sequence_batches(
     tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
 ) -> Iterator[pl.DataFrame]:
-    """Return the sequences of ``all_user_sequences`` in the batches of ``sequence_batches``."""
+    """Return the sequence of every user as of the user's last active day on or before ``day``, for a full inference.
+
+    A user's row equals the row of ``sequence_batches`` for the user's last active day, so that an incremental inference
+    can equal a full one.
+
+    Returns and raises as ``sequence_batches``.
+    """
     arrival_days = [arrived for arrived in days_with_arrivals(tables, landing) if arrived <= day]
     return sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib)
 
@@ -113,11 +87,14 @@ def sequence_batches(
 ) -> Iterator[pl.DataFrame]:
     """Return the sequences of the users who were active on any of ``days``, some users at a time.
 
-    Each sequence is as of the last of ``days`` on which its user was active. The memory that the batches need does not
-    grow with the number of users.
+    Each sequence is as of the last of ``days`` on which its user was active; oldest event first. An event that happened
+    after the end of a day makes no user active on this day and is in no sequence. A user whose every visible event lies
+    before the look-back window (``settings.lookback_days`` of 24 hours before the end of the day) has no row. The
+    memory that the batches need does not grow with the number of users.
 
     Returns:
-        Batches as ``user_sequences``; all of them together are sorted by user_id.
+        Batches of ``SEQUENCE_SCHEMA``, one row a user, all of them together sorted by user_id; the lists of a row are
+        equally long, at most ``settings.length``.
 
     Raises:
         TableMissing: no events have been ingested.
@@ -185,7 +162,3 @@ def _lists(events: pl.DataFrame, length: int) -> pl.DataFrame:
     grouped = events.with_columns(run).group_by("run", maintain_order=True)
     lists = grouped.agg(pl.col("user_id").first(), pl.exclude("user_id", "run").tail(length))
     return lists.select(list(SEQUENCE_SCHEMA)).cast(SEQUENCE_SCHEMA)  # type: ignore[arg-type]
-
-
-def _together(batches: Iterator[pl.DataFrame]) -> pl.DataFrame:
-    return pl.concat([pl.DataFrame(schema=SEQUENCE_SCHEMA), *batches])

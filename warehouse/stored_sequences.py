@@ -38,7 +38,7 @@ def write_sequences(tables: Tables, landing: Landing, day: date, *, shape: Seque
 def sequences_of_day(
     tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
 ) -> pl.DataFrame:
-    """Return the sequences of the users who were active on ``day``, as ``user_sequences`` does."""
+    """Return the sequences of the users who were active on ``day``, as ``sequence_batches`` does."""
     batches = sequence_batches_of_day(tables, landing, day, shape=shape, memory_gib=memory_gib)
     return pl.concat([pl.DataFrame(schema=SEQUENCE_SCHEMA), *batches])
 

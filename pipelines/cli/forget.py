@@ -74,7 +74,7 @@ def forget_users(home: Home, user_ids: Sequence[str], console: Console) -> None:
 
 @dataclass(frozen=True)
 class _Forgotten:
-    """What was removed, and the files of the landing zone that were not looked into.
+    """The rows, records and pages removed, and the files of the landing zone that nobody looked into.
 
     Attributes:
         files: the rows removed from each file of the landing zone. users: the ids that these rows named.
@@ -92,7 +92,7 @@ class _Forgotten:
     not_looked_into: Sequence[Path]
 
     def table(self, store: str) -> Table:
-        """Return what was removed, by place; ``store`` is the address of the online store."""
+        """Return the counts by place; ``store`` is the address of the online store."""
         table = Table(title="Forgotten", title_justify="left")
         table.add_column("where")
         table.add_column("what was removed", justify="right")
@@ -129,7 +129,7 @@ def _forget_everywhere(home: Home, store: OnlineStore, ids: pl.Series, keys: pl.
 
 
 def _tell_rest(forgotten: _Forgotten, unknown: Sequence[str], console: Console) -> None:
-    """Print what was not found, what was not looked into, and what remains."""
+    """Print the unknown ids, the files left alone, and the aggregates that remain."""
     if unknown:
         console.print(
             f"Not found: {', '.join(map(repr, unknown))}. No row names them: check the spelling. Rows that arrive "

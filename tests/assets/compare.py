@@ -14,10 +14,10 @@ from assets.steps.versions import ModelVersion
 from ml.models.artifact import ModelArtifact
 from ml.models.daily_inference import states_of_sequences
 from settings import Settings
+from tests.warehouse.whole_sequences import all_user_sequences
 from warehouse.days import day_end
 from warehouse.landing import Landing
 from warehouse.onsite_events import onsite_events
-from warehouse.sequences import all_user_sequences
 from warehouse.states import snapshot
 from warehouse.tables import Tables, vectors
 

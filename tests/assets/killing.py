@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,12 @@ def _kill(day: str, steps: int = 1, first: int = 0) -> int:
             use_home(Home(Settings().home))
             from pipelines.cli.app import app
 
-            os._exit(app(["run", "--days", day], standalone_mode=False) or 0)
+            try:
+                os._exit(app(["run", "--days", day], standalone_mode=False) or 0)
+            except Exception:
+                traceback.print_exc(file=sys.stdout)
+                sys.stdout.flush()
+                os._exit(1)
         _, status = os.waitpid(process, 0)
         if not os.WIFSIGNALED(status):
             return os.waitstatus_to_exitcode(status)

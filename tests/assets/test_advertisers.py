@@ -14,11 +14,11 @@ from assets.steps.versions import advertiser_versions, serving_advertisers
 from ml.models.advertiser_artifact import AdvertiserArtifact, advertiser_embeddings, user_vectors
 from ml.versions.tracking import ADVERTISER_MODEL, REPORTS, TRAINING, Tracking
 from tests.assets.world import ARRIVED, DAYS, LATER, TRAINED, Step, copy_of, execute
+from tests.warehouse.whole_sequences import all_user_sequences, user_sequences
 from warehouse.as_of import events_as_of, items_as_of, users_as_of
 from warehouse.days import day_end
 from warehouse.home import Home
 from warehouse.landing import Landing
-from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.states import candidates_snapshot
 from warehouse.tables import Tables, vectors
 

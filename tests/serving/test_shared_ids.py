@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from serving.contracts import Event
 from serving.take_events import sort_out
 from settings import DataSettings, SequenceSettings
+from tests.warehouse.whole_sequences import user_sequences
 from warehouse.contracts import LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
@@ -21,7 +22,6 @@ from warehouse.online import LmdbStore
 from warehouse.online.publication import SEQUENCES
 from warehouse.online.records import stamp_of
 from warehouse.online.sequences import COLUMNS, Held, add
-from warehouse.sequences import user_sequences
 from warehouse.tables import Tables
 
 DAY, MORNING = date(2026, 3, 4), datetime(2026, 3, 4, 8, tzinfo=UTC)

@@ -22,6 +22,7 @@ from polars.testing import assert_frame_equal
 
 from settings import DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, NOON, event
+from tests.warehouse.whole_sequences import user_sequences
 from warehouse.contracts import LandingTable
 from warehouse.day_records import (
     COMPLETED_DAYS,
@@ -40,7 +41,7 @@ from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landed_files import ChangeKind, files_of
 from warehouse.landing import Landing, Manifest
-from warehouse.sequences import SEQUENCE_SCHEMA, user_sequences
+from warehouse.sequences import SEQUENCE_SCHEMA
 from warehouse.states import STATE_SCHEMA, USER_STATES, outdated_days, write_states
 from warehouse.tables import Tables
 

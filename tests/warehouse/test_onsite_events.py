@@ -12,13 +12,13 @@ from polars.testing import assert_frame_equal
 
 from settings import AD_CLICK, AD_CONVERSION, DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import event
+from tests.warehouse.whole_sequences import all_user_sequences, user_sequences
 from warehouse.as_of import engaged_items, events_as_of, items_as_of, items_of_users
 from warehouse.contracts import EVENT_NAMES, LandingTable
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest, ManifestError
 from warehouse.onsite_events import days_with_arrivals, impressions_wait, onsite_events, sequence_events_as_of
-from warehouse.sequences import all_user_sequences, user_sequences
 from warehouse.stored_sequences import TABLE, sequences_of_day, write_sequences
 from warehouse.tables import Tables
 

@@ -14,12 +14,13 @@ from polars._typing import PolarsDataType
 from polars.testing import assert_frame_equal
 
 from settings import DataSettings, SequenceSettings
+from tests.warehouse.whole_sequences import all_user_sequences, user_sequences
 from warehouse.contracts import LandingTable
 from warehouse.days import day_end
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
-from warehouse.sequences import SEQUENCE_SCHEMA, all_user_sequences, user_sequences
+from warehouse.sequences import SEQUENCE_SCHEMA
 from warehouse.tables import TableMissing, Tables
 
 FIRST = date(2026, 3, 1)

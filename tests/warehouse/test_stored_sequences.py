@@ -10,8 +10,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from settings import SequenceSettings
+from tests.warehouse.whole_sequences import user_sequences
 from warehouse.landing import Landing
-from warehouse.sequences import user_sequences
 from warehouse.stored_sequences import SHAPE_SCHEMA, TABLE, sequences_of_day, write_sequences
 from warehouse.tables import Tables
 
