@@ -9,7 +9,6 @@ log(1 + the item's events of the last window) is taken off (logit adjustment, Me
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.report import Table
-from benchmarks.unsold import period_of
+from benchmarks.training_period import parser_of, period_of
 from ml.evaluation.metrics import Metrics, evaluate
 from ml.evaluation.model_lists import embeddings_of_states, states_of
 from ml.evaluation.queries import EvaluationSet
@@ -81,7 +80,7 @@ class _Embedded:
 
 def _embedded(network: TwoTower, asked: EvaluationSet, settings: Settings) -> _Embedded:
     users, items = embeddings_of_states(network, asked, states_of(network, asked, settings), settings)
-    return _Embedded(asked, users, items, float(network.log_temperature.exp()))
+    return _Embedded(asked, users, items, float(network.log_temperature.detach().exp()))
 
 
 def table_of(points: list[Point]) -> Table:
@@ -99,17 +98,11 @@ def table_of(points: list[Point]) -> Table:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", type=Path)
-    parser.add_argument("--landing", type=Path)
-    parser.add_argument("--home", type=Path)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = parser_of(__doc__, epochs=5)
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
     parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
     given = parser.parse_args()
-    settings = Settings().with_value("training.seed", given.seed).with_value("training.maximum_epochs", given.epochs)
-    period = period_of(given.split, given.landing, given.home, settings)
+    period, settings = period_of(given)
     tuning = Tuning.of(period, settings, Objective.recall_at_100, set())
     points: list[Point] = []
     for alpha in given.alphas:

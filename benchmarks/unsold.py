@@ -9,7 +9,6 @@ more than .003.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.console import Console
 
-from assets.common.workspace import Workspace
-from assets.steps.period import training_day, training_period
 from benchmarks.report import Table, at_most
+from benchmarks.training_period import parser_of, period_of
 from ml.evaluation.intervals import confidence_interval
 from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import trained_lists
@@ -31,9 +29,7 @@ from ml.features.items import DAY
 from ml.retrieval.lists import NO_ITEM
 from ml.training.fit import fit
 from ml.training.item_task import ItemTask
-from pipelines.evaluate import split as splits
 from settings import Settings
-from warehouse.landing import Landing
 
 PREFIX = "unsold-"
 OTHER_ADVERTISER = 0.25  # share of the copies that take the advertiser of another item
@@ -142,29 +138,13 @@ def table_of(found: list[Figures]) -> Table:
     return Table("Items that nobody has ever bought", columns, rows, notes)
 
 
-def period_of(split: Path | None, landing: Path | None, home: Path | None, settings: Settings) -> TrainingPeriod:
-    """Return the training period of a split with its landing zone, else of a home."""
-    if home is not None:
-        workspace = Workspace(settings.model_copy(update={"home": home}))
-        return training_period(workspace, training_day(workspace.tables))
-    if split is None or landing is None:
-        raise SystemExit("give --split and --landing, or --home")
-    return splits.training_period(splits.Split.read(split), Landing(landing), settings)
-
-
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--split", type=Path)
-    parser.add_argument("--landing", type=Path)
-    parser.add_argument("--home", type=Path)
+    parser = parser_of(__doc__, epochs=4)
     parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dated", action="store_true", help="also with copies that have the dates of their originals")
     given = parser.parse_args()
-    settings = Settings().with_value("training.seed", given.seed).with_value("training.maximum_epochs", given.epochs)
-    period = period_of(given.split, given.landing, given.home, settings)
+    period, settings = period_of(given)
     found = [
         measure("without copies", period, settings),
         measure("undated copies", with_unsold(period, given.count, False, given.seed), settings),

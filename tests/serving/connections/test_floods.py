@@ -1,4 +1,4 @@
-"""The service under what a stranger sends without the token: memory stays, and little work delays /health."""
+"""The service under what a stranger sends without the token: memory stays, and /health is answered in time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from statistics import median
 
 import psutil
 import pytest
@@ -21,7 +22,8 @@ from warehouse.home import Home
 from warehouse.home_record import HOME_FORMAT, HomeRecord
 
 pytestmark = pytest.mark.slow
-WORK_SECONDS = 1.0  # the service's own CPU seconds before /health answers; a clock would count other tests
+SECONDS = 1.0  # in which /health answers, at the median: a single answer may wait for other tests of the machine
+WORK_SECONDS = 1.0  # the service's own CPU seconds before each answer of /health
 FLOOD_SECONDS = 3.0
 GROWTH = 64 * 1024 * 1024  # bytes
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -105,16 +107,18 @@ FLOODS = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_costs_little_and_health_is_answered(flooded: Flooded, flood: str) -> None:
-    before, peak, longest = flooded.memory(), 0, 0.0
+    before, peak, longest, waits = flooded.memory(), 0, 0.0, list[float]()
     attacker = threading.Thread(target=FLOODS[flood], args=(flooded.port,))
     attacker.start()
     until = time.monotonic() + FLOOD_SECONDS
     while attacker.is_alive() and time.monotonic() < until:
-        asked = flooded.work_seconds()
+        asked, worked = time.monotonic(), flooded.work_seconds()
         assert ask(flooded.port, HEALTH).startswith(b"HTTP/1.1 200")
-        longest = max(longest, flooded.work_seconds() - asked)
+        waits.append(time.monotonic() - asked)
+        longest = max(longest, flooded.work_seconds() - worked)
         peak = max(peak, flooded.memory())
         time.sleep(0.05)
     attacker.join(20)
     assert peak - before <= GROWTH
+    assert median(waits) < SECONDS
     assert longest < WORK_SECONDS
