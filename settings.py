@@ -314,8 +314,15 @@ class InferenceSettings(Group):
 
 
 class IndexSettings(Group):
-    """The approximate nearest-neighbour index."""
+    """The item embeddings that are indexed, and the approximate nearest-neighbour index."""
 
+    popularity_weight: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="An item's score loses this share of log(1 + its events of a label window), times the temperature. "
+        "More makes lists more diverse, and costs recall. The next day's embeddings have it, without a training.",
+    )
     kind: IndexKind = Field(IndexKind.auto, description="Family of the index; auto: exact or hnsw by exact_below.")
     exact_below: int = Field(100_000, ge=0, description="Catalogues below this many items are searched exactly.")
     minimum_recall: float = Field(

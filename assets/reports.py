@@ -84,7 +84,7 @@ def recall_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
     owners=[MODELLING],
     description="Diversity of items and advertisers (the share that fills 90 % of all retrieved slots), coverage, "
     "novelty and the share of slots on items that nobody has engaged with, against recall: recall is never reported "
-    "without it.",
+    "without it. With the front that other values of index.popularity_weight would give.",
 )
 @needs_items
 def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
@@ -93,6 +93,7 @@ def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
         metadata={
             "diversity": preview(found.kept.wide()),
             "scatter": picture(found.scatter, "diversity against recall"),
+            **({} if found.front is None else {"popularity_weights": picture(found.front, "popularity weights")}),
             "mlflow_run": dg.MetadataValue.url(found.kept.url),
         }
     )

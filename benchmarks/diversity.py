@@ -3,34 +3,28 @@
 ``python -m benchmarks.diversity --split SPLITS/sports-temporal --landing LANDING`` or ``--home HOME`` trains once for
 each weight of the negatives' log-Q correction until the last window of the training period, and asks for the
 conversions of that window, on the home feed and beside an item (the first item of a basket). Each training is asked
-again with a popularity offset on the scores, which needs no training: the weight times the temperature times
-log(1 + the item's events of the last window) is taken off (logit adjustment, Menon et al. 2021).
+again under each ``index.popularity_weight``, which needs no training.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.report import Table
 from benchmarks.training_period import parser_of, period_of
 from ml.evaluation.metrics import Metrics, evaluate
-from ml.evaluation.model_lists import embeddings_of_states, states_of
+from ml.evaluation.popularity_front import POPULARITY_WEIGHTS, lists_by_weight
 from ml.evaluation.queries import EvaluationSet
-from ml.models.item_model import TwoTower
-from ml.retrieval.lists import search
 from ml.training.fit import fit
 from ml.training.item_task import ItemTask
 from ml.tuning.trials import Objective, Tuning
 from settings import Settings
 
-ALPHAS, WEIGHTS = (1.0, 0.5, 0.25), (0.0, 0.1, 0.2, 0.4)
+ALPHAS = (1.0, 0.5, 0.25)
 KS = (10, 100)
 
 
@@ -39,48 +33,26 @@ class Point:
     """A model under one popularity weight."""
 
     alpha: float  # weight of the log-Q correction of the negatives
-    weight: float  # of the popularity offset
+    weight: float  # index.popularity_weight
     home: Metrics
     beside: Metrics | None  # None where the slice has no baskets
 
 
-def measure(tuning: Tuning, settings: Settings, weights: list[float]) -> Iterator[Point]:
+def measure(tuning: Tuning, settings: Settings, weights: list[float]) -> list[Point]:
     """Train once and measure under each weight."""
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         task = ItemTask.of(tuning.earlier, tuning.prepared, settings, tuning.asked)
         network = fit(task, settings.training.maximum_epochs, Path(directory)).network
-    home = _embedded(network, tuning.asked, settings)
-    beside = None if tuning.in_context is None else _embedded(network, tuning.in_context, settings)
-    for weight in weights:
-        yield Point(
-            settings.training.alpha_negative,
-            weight,
-            home.metrics(weight),
-            None if beside is None else beside.metrics(weight),
-        )
 
+    def figures(asked: EvaluationSet) -> list[Metrics]:
+        lists = lists_by_weight(network, asked, settings, weights=weights, depth=max(KS))
+        positives, candidates = asked.queries.positives, asked.queries.candidates
+        return [evaluate(each, positives, len(candidates), ks=KS) for each in lists.values()]
 
-@dataclass(frozen=True)
-class _Embedded:
-    asked: EvaluationSet
-    users: NDArray[np.float32]  # [queries, width]
-    items: NDArray[np.float32]  # [candidates, width]
-    temperature: float
-
-    def metrics(self, weight: float) -> Metrics:
-        """Return the figures of the lists under a popularity weight."""
-        queries = self.asked.queries
-        recent, ever = (self.asked.events_of_items(days)[queries.candidates] for days in (self.asked.recent_days, None))
-        offset = (-weight * self.temperature * np.log1p(recent)).astype(np.float32)
-        one = np.ones(len(self.users), np.float32)
-        users, items = np.column_stack([self.users, one]), np.column_stack([self.items, offset])
-        lists = search(users, items, max(KS), exclude=queries.exclude)
-        return evaluate(lists, queries.positives, len(queries.candidates), ks=KS, popularity=ever)
-
-
-def _embedded(network: TwoTower, asked: EvaluationSet, settings: Settings) -> _Embedded:
-    users, items = embeddings_of_states(network, asked, states_of(network, asked, settings), settings)
-    return _Embedded(asked, users, items, float(network.log_temperature.detach().exp()))
+    home = figures(tuning.asked)
+    beside = [None] * len(weights) if tuning.in_context is None else figures(tuning.in_context)
+    alpha = settings.training.alpha_negative
+    return [Point(alpha, *of_weight) for of_weight in zip(weights, home, beside, strict=True)]
 
 
 def table_of(points: list[Point]) -> Table:
@@ -100,7 +72,7 @@ def main() -> None:
     """Measure and print."""
     parser = parser_of(__doc__, epochs=5)
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS)
-    parser.add_argument("--weights", type=float, nargs="+", default=WEIGHTS)
+    parser.add_argument("--weights", type=float, nargs="+", default=POPULARITY_WEIGHTS)
     given = parser.parse_args()
     period, settings = period_of(given)
     tuning = Tuning.of(period, settings, Objective.recall_at_100, set())

@@ -23,34 +23,25 @@ def explain(
     if not found:
         return []
     vectors = stored_vectors(served.index, np.array([each.row for each in found]))
-    products, borders = vectors * query.vector, np.cumsum(_widths(served))[:-1]
+    part_widths = served.artifact.network.parts
+    products, borders = vectors * query.vector, np.cumsum([*part_widths.values()])[:-1]
     parts = np.stack([part.sum(axis=1) for part in np.split(products, borders, axis=1)], axis=1)
     rows = served.catalogue.listed[[each.row for each in found]]
     traits, known = _unit_traits(served, rows), _known_events(served, query.user.history)
     near = traits @ _unit_traits(served, np.array([row for row, _ in known], np.int64)).T
     of_subject = None if subject is None else traits @ _unit_traits(served, np.array([subject]))[0]
     nodes = category_nodes(served.catalogue.frame["category_path"].gather(rows)).to_list()
-    names = _names(served)
     return [
         Explanation(
             parts={}
             if found[at].source == Source.popularity
-            else {name: round(float(value), 4) for name, value in zip(names, parts[at], strict=True)},
+            else {name: round(float(value), 4) for name, value in zip(part_widths, parts[at], strict=True)},
             events=_nearest(served, known, near[at]),
             subject_similarity=None if of_subject is None else round(float(of_subject[at]), 4),
             shared_interests=[name for name in interests if name in nodes[at]],
         )
         for at in range(len(found))
     ]
-
-
-def _names(served: Served) -> list[str]:
-    return ["learned", *served.artifact.network.shape.content_parts, "category", "advertiser"]
-
-
-def _widths(served: Served) -> list[int]:
-    network = served.artifact.network
-    return [network.encoder.layout.width, *network.encoder.traits.widths]
 
 
 def _unit_traits(served: Served, rows: NDArray[np.int64]) -> NDArray[np.float32]:

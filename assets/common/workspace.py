@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -82,14 +82,17 @@ class Workspace:
         return (day, *(file for table in ingested for file in self.tables.files(table)))
 
     def item_model(self, directory: Path) -> ModelArtifact:
-        """Return the item model of a directory.
+        """Return the item model of a directory, with the index settings of this run in the place of the training's.
+
+        So each report has the popularity weight that the index of the day has.
 
         Raises:
             ArtifactError: a file is missing or damaged, or another version of adseq wrote the file.
         """
         from ml.models.artifact import ModelArtifact
 
-        return self._artifact(ModelArtifact, directory)
+        artifact = self._artifact(ModelArtifact, directory)
+        return replace(artifact, settings=artifact.settings.model_copy(update={"index": self.settings.index}))
 
     def advertiser_model(self, directory: Path) -> AdvertiserArtifact:
         """Return the advertiser model of a directory.

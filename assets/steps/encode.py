@@ -142,8 +142,9 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     from ml.models.daily_inference import item_embeddings
 
     features, statistics = stored_features(workspace, version, day)
-    embeddings = item_embeddings(workspace.item_model(version.deployed), features, statistics)
-    end = day_end(day, workspace.landing.manifest.time_zone).timestamp()
+    artifact, manifest = workspace.item_model(version.deployed), workspace.landing.manifest
+    embeddings = item_embeddings(artifact, features, statistics, window_days=manifest.prediction_window_days)
+    end = day_end(day, manifest.time_zone).timestamp()
     listed = pl.Series(is_listed(features.listed_from, end))
     frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(listed)
     workspace.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})

@@ -17,7 +17,7 @@ from ml.features.event_log import newest, within_lookback
 from ml.features.hashing import NONE
 from ml.features.items import DAY
 from ml.models.artifact import ModelArtifact
-from ml.models.batched_forward import embed_items, embed_users, encode_states
+from ml.models.batched_forward import embed_items_for_search, embed_users, encode_states
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.lists import Ragged, RankedLists, search
@@ -69,7 +69,9 @@ def embeddings_of_states(
     users = embed_users(
         network, catalogue, states, context=queries.context, demographics=dataset.users_demographics(queries.user)
     )
-    return users, embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
+    statistics = dataset.statistics.at(queries.as_of)
+    items = embed_items_for_search(network, catalogue, statistics, settings=settings, window_days=asked.recent_days)
+    return users, items[queries.candidates]
 
 
 def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:

@@ -66,6 +66,7 @@ class Segment(StrEnum):
     conversion = "conversion"
     history_length = "history_length"
     novelty = "novelty"  # whether the user has been with the advertiser before
+    popularity_weight = "popularity_weight"  # all queries, under another index.popularity_weight
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from settings import Settings
 if TYPE_CHECKING:
     from ml.examples.period import TrainingPeriod
 
-FORMAT = 6  # counts up when what is saved no longer fits the code that loads it
-READ = (5, FORMAT)  # 5 has no words of titles: such a model loads, and answers as before
+FORMAT = 7  # counts up when what is saved no longer fits the code that loads it
+READ = (5, 6, FORMAT)  # 5 has no words of titles, 6 no popularity part: such models load, and answer as before
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 CHECKSUMS = "checksums.json"  # file name -> SHA-256, of the three
 

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 from ml.examples.context import Context
 from ml.features.advertisers import Profiles
 from ml.features.event_log import EventLog, Slices, batches_by_length, pack
+from ml.features.items import recent_popularity
 from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors, to_device
-from settings import InferenceSettings
+from settings import InferenceSettings, Settings
 
 QUERY_BATCH = 65_536
+
+
+class PopularityUnknown(ValueError):
+    """A popularity weight is set, and the model has no popularity part."""
 
 
 class WithEncoder(Protocol):
@@ -84,7 +89,7 @@ def embed_users(
 
 @torch.inference_mode()
 def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the item embeddings [items, embedding_width] of the whole catalogue.
+    """Return the item embeddings [items, embedding_width] of the whole catalogue, without a popularity offset.
 
     ``statistics`` [items, width] are those of the day.
     """
@@ -95,6 +100,38 @@ def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDAr
         rows = np.arange(begin, min(begin + QUERY_BATCH, catalogue.items))
         parts.append(network.item_tower(to_device(catalogue.item_batch(rows, statistics[rows]), device)))
     return torch.cat(parts).cpu().numpy()
+
+
+def embed_items_for_search(
+    network: TwoTower,
+    catalogue: CatalogueTensors,
+    statistics: NDArray[np.float32],
+    *,
+    settings: Settings,
+    window_days: float,
+) -> NDArray[np.float32]:
+    """Return the item embeddings [items, embedding_width] as lists are searched in: with the popularity offset.
+
+    The score of an item loses ``index.popularity_weight`` times the temperature times log(1 + events of the window):
+    logit adjustment after the training (Menon et al. 2021, "Long-tail learning via logit adjustment", equation 9).
+
+    Args:
+        statistics: [items, width] those of the day. window_days: days of a label window.
+
+    Raises:
+        PopularityUnknown: a weight other than 0 for a network without a popularity part.
+    """
+    embeddings = embed_items(network, catalogue, statistics)
+    weight, width = settings.index.popularity_weight, network.shape.popularity
+    if weight and not width:
+        raise PopularityUnknown(
+            f"index.popularity_weight is {weight:g}, and the model was trained by an earlier version of adseq, whose "
+            "embeddings have no popularity part. Train again (`adseq run --retrain`), or set the weight to 0."
+        )
+    if weight:
+        popularity = recent_popularity(statistics, settings.features.statistics_windows_days, window_days)
+        embeddings[:, -width] = -weight * network.temperature.item() * popularity
+    return embeddings
 
 
 @torch.inference_mode()

@@ -30,11 +30,12 @@ class ModelShape:
     statistics: int
     positions: int
     text: int = 0  # of content: the part of the titles' words
+    popularity: int = 0  # of an embedding: the part of an item's popularity; models from before had none
 
     @classmethod
-    def of(cls, basis: ContentBasis, statistics: int, positions: int) -> ModelShape:
+    def of(cls, basis: ContentBasis, statistics: int, positions: int, *, popularity: int = 0) -> ModelShape:
         """Return the shape under a content basis."""
-        return cls(basis.graph_width, basis.given_width, statistics, positions, basis.text.width)
+        return cls(basis.graph_width, basis.given_width, statistics, positions, basis.text.width, popularity)
 
     @property
     def content(self) -> int:

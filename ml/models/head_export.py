@@ -41,7 +41,7 @@ class QueryHead(nn.Module):
         present: Tensor,
         demographics: Tensor,
     ) -> Tensor:
-        """Return the query embeddings [B, W + T]."""
+        """Return the query embeddings [B, W + T + P]."""
         context = ContextBatch(content, category, advertiser, interests, confidence, present)
         found: Tensor = self.head(state, context, demographics)
         return found

@@ -7,9 +7,10 @@
 The embeddings of both towers consist of parts. One part is learned and generalises. The other parts are memory: on the
 user's side the traits of the items in the history and of the subject, on the item's side the item's own traits. The
 product of two memory parts is a neighbourhood score, the strong baseline on sparse data, inside the one inner product.
-The head sets the weight of each part for a query.
+The head sets the weight of each part for a query. The last part is a user's constant 1 times an item's popularity
+offset, which is not learnt: ``embed_items_for_search`` sets it, and training leaves it at zero.
 
-Shapes: B queries, N items, W width, T traits.
+Shapes: B queries, N items, W width, T traits, P width of the popularity part.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from ml.models.encoders import (
     SharedEmbeddings,
 )
 from settings import FeatureSettings, Fusion, ModelSettings
+
+POPULARITY_WIDTH = 4  # the offset, then zeros: a product quantiser splits an embedding into codes of four numbers
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class Head(nn.Module):
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
         super().__init__()
         width = settings.width
-        self.layout = StateLayout.of(shape, settings)
+        self.layout, self.popularity = StateLayout.of(shape, settings), shape.popularity
         self.traits = traits
         self.context = ContextLayer(shape, settings, shared)
         self.attention = ContextAttention(settings) if self.layout.events else None
@@ -210,7 +213,7 @@ class Head(nn.Module):
         self.towards = zero_linear(3 * width, len(traits.widths))
 
     def forward(self, state: Tensor, context: ContextBatch, demographics: Tensor) -> Tensor:
-        """Return the user embeddings [B, W + T].
+        """Return the user embeddings [B, W + T + P].
 
         The inputs are state [B, size], the context and demographics [B, 3] buckets (age, gender, country; 0 unknown).
         The length of an embedding tells how sure the query is of its order; the length never changes the order.
@@ -229,7 +232,14 @@ class Head(nn.Module):
         ):
             gate = gate * of_subject.any(dim=1, keepdim=True)
             parts.append((1 - gate) * functional.normalize(of_history, dim=1) + gate * of_subject)
-        return parts_by_lengths(self.parts(joined), parts)
+        return with_popularity(parts_by_lengths(self.parts(joined), parts), self.popularity, offset=1.0)
+
+
+def with_popularity(embeddings: Tensor, width: int, *, offset: float) -> Tensor:
+    """Add the popularity part to embeddings without one: [N, W + T] -> [N, W + T + P]; P may be 0."""
+    if not width:
+        return embeddings
+    return functional.pad(functional.pad(embeddings, (0, 1), value=offset), (0, width - 1))
 
 
 class ItemTower(nn.Module):
@@ -242,14 +252,14 @@ class ItemTower(nn.Module):
     def __init__(self, shape: ModelShape, settings: ModelSettings, shared: SharedEmbeddings, traits: Traits) -> None:
         super().__init__()
         width = settings.width
-        self.shared, self.traits = shared, traits
+        self.shared, self.traits, self.popularity = shared, traits, shape.popularity
         self.standardise = Standardise(shape.statistics)
         wide = shape.content + 2 + shape.statistics + 3 * width
         self.perceptron = perceptron(wide, settings)
         self.shortcut = nn.Linear(wide, width)
 
     def forward(self, items: ItemBatch) -> Tensor:
-        """Return the item embeddings [N, W + T]."""
+        """Return the item embeddings [N, W + T + P], without an offset of popularity."""
         joined = torch.cat(
             [
                 items.content,
@@ -263,7 +273,8 @@ class ItemTower(nn.Module):
         )
         learned = functional.normalize(self.shortcut(joined) + self.perceptron(joined), dim=1)
         traits = self.traits(items.content, items.category, items.advertiser)
-        return torch.cat([learned, traits], dim=1) * (1 + len(self.traits.widths)) ** -0.5
+        embedding = torch.cat([learned, traits], dim=1) * (1 + len(self.traits.widths)) ** -0.5
+        return with_popularity(embedding, self.popularity, offset=0.0)
 
 
 class TwoTower(RetrievalNetwork):
@@ -287,6 +298,14 @@ class TwoTower(RetrievalNetwork):
         return self.encoder.layout.size
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Return the parts of a user or item embedding, name -> width, in their order."""
+        names = [*self.shape.content_parts, "category", "advertiser"]
+        traits = dict(zip(names, self.encoder.traits.widths, strict=True))
+        popularity = {"popularity": self.shape.popularity} if self.shape.popularity else {}
+        return {"learned": self.encoder.layout.width, **traits, **popularity}
+
+    @property
     def embedding_width(self) -> int:
         """Return the width of a user or item embedding."""
-        return self.encoder.layout.width + self.encoder.layout.memory
+        return sum(self.parts.values())

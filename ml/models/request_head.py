@@ -165,6 +165,7 @@ class RequestHead:
     part: NDArray[np.int64]
     directions: tuple[Floats, Floats]
     scale: np.float32  # of every part
+    popularity: Floats  # [P] the popularity part
 
     @classmethod
     def of(cls, head: Head) -> RequestHead:
@@ -186,10 +187,11 @@ class RequestHead:
             np.repeat(np.arange(len(kept)), widths[kept]),
             (_table(head.traits.category), _table(head.traits.advertiser)),
             np.float32((1 + len(widths)) ** -0.5),
+            np.eye(1, head.popularity, dtype=np.float32)[0],
         )
 
     def __call__(self, state: Floats, context: RequestContext, demographics: Buckets) -> Floats:
-        """Return the user embedding [W + T].
+        """Return the user embedding [W + T + P].
 
         Args:
             state: [size]; zero for an unknown user. demographics: [3] buckets (age, gender, country; 0 unknown).
@@ -208,7 +210,9 @@ class RequestHead:
             subject = self._subject(context)
             gates = np.logical_or.reduceat(subject, self.starts) * expit(read[-traits:])
             found = self._unit(found + gates[self.part] * (subject - found))
-        return np.concatenate([learned * (lengths[0] / _length(learned)), found * lengths[1:][self.part]])
+        return np.concatenate(
+            [learned * (lengths[0] / _length(learned)), found * lengths[1:][self.part], self.popularity]
+        )
 
     def _attended(self, summary: Floats, events: Floats, context: Floats) -> Floats:
         """Return the summary [W] that ``ContextAttention`` makes of a summary, events [events * W] and a context."""

@@ -22,7 +22,7 @@ from ml.examples.period import Prepared, TrainingPeriod, training_context, train
 from ml.features.dataset import Dataset
 from ml.features.items import DAY
 from ml.models.encoders import ModelShape
-from ml.models.item_model import ContextBatch, ItemBatch, TwoTower
+from ml.models.item_model import POPULARITY_WIDTH, ContextBatch, ItemBatch, TwoTower
 from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit, monitored
 from ml.training.sampling import Batches, Cell, SampledBatch, catalogue_views, history_states, split_into_cells
 from settings import Objective, Settings
@@ -181,7 +181,8 @@ def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
     """
     torch.manual_seed(settings.training.seed)
     basis, statistics = dataset.basis, dataset.statistics
-    shape = ModelShape.of(basis, statistics.width, settings.sequences.length)
+    length = settings.sequences.length
+    shape = ModelShape.of(basis, statistics.width, length, popularity=POPULARITY_WIDTH)
     network = TwoTower(shape, settings.model, settings.features, settings.training.temperature)
     listed = statistics.listed(dataset.log.end)
     network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[listed]))

@@ -313,8 +313,8 @@ def traits_of(network: TwoTower, prepared: Prepared) -> list[NDArray[np.float32]
 
 def parts_of(network: TwoTower, embeddings: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Embeddings in their parts: the learned one, then the traits."""
-    widths = [network.encoder.layout.width, *network.item_tower.traits.widths]
-    return np.split(embeddings, np.cumsum(widths)[:-1], axis=1)
+    *parts, _ = np.split(embeddings, np.cumsum([*network.parts.values()])[:-1], axis=1)
+    return parts
 
 
 def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

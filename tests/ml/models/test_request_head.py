@@ -28,7 +28,14 @@ WIDTHS = st.integers(0, 9)
 def networks(draw: st.DrawFn) -> TwoTower:
     """A head of any shape, whose every weight is random, also those of rows that mean nothing."""
     width = draw(st.sampled_from([8, 16, 24]))
-    shape = ModelShape(graph=draw(WIDTHS), given=draw(WIDTHS), text=draw(WIDTHS), statistics=3, positions=5)
+    shape = ModelShape(
+        graph=draw(WIDTHS),
+        given=draw(WIDTHS),
+        text=draw(WIDTHS),
+        statistics=3,
+        positions=5,
+        popularity=draw(st.sampled_from([0, 4])),
+    )
     settings = small_settings(
         model={
             "width": width,
