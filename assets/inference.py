@@ -111,7 +111,14 @@ def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
     day = date.fromisoformat(context.partition_key)
     version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
     items, width = write_item_embeddings(workspace, version, day)
-    return dg.MaterializeResult(metadata={"dagster/row_count": items, "width": width, "model_version": version.name})
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": items,
+            "width": width,
+            "model_version": version.name,
+            "popularity_weight": workspace.settings.index.popularity_weight,
+        }
+    )
 
 
 @dg.asset(

@@ -15,6 +15,7 @@ from assets.steps.context_report import report_context
 from assets.steps.diversity_report import report_diversity
 from assets.steps.recall_report import report_recall
 from ml.evaluation.model_names import ModelName
+from ml.evaluation.popularity_front import POPULARITY_WEIGHTS
 from settings import Settings
 from tests.assets.world import SETTINGS, copy_of
 from tests.flow import Ran
@@ -42,9 +43,10 @@ def test_four_reports_of_a_run_load_one_comparison_and_measure_each_model_once(
     workspace = Workspace(Settings(home=copy_of(ran.home, tmp_path / "home").root))
     lists = evaluation_lists_of(workspace, newest_comparison(workspace))
     report_recall(workspace, {})
-    report_diversity(workspace, {})
+    front = report_diversity(workspace, {}).kept.table.filter(segment="popularity_weight")
+    assert front["group"].unique().sort().to_list() == ["0", "0.1", "0.2", "0.4"]
     assert report_context(workspace, {})
-    assert calls == ["load_comparison", *["measure"] * lists["model"].n_unique()]
+    assert calls == ["load_comparison", *["measure"] * (lists["model"].n_unique() + len(POPULARITY_WEIGHTS))]
     stored = ran.tables.read("evaluation_lists", {"model_version": "item-1"})
     assert lists.sort("model", "user_id")["items"].equals(stored.sort("model", "user_id")["items"])
 
