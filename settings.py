@@ -317,11 +317,12 @@ class IndexSettings(Group):
     """The item embeddings that are indexed, and the approximate nearest-neighbour index."""
 
     popularity_weight: float = Field(
-        0.0,
+        0.1,
         ge=0,
         le=2,
-        description="An item's score loses this share of log(1 + its events of a label window), times the temperature. "
-        "More makes lists more diverse, and costs recall. The next day's embeddings have it, without a training.",
+        description="An item's score loses this share of the temperature times log(1 + 100 * the item's places in "
+        "lists of a sample of users, over the mean). More makes lists more diverse; a lot costs recall. No training is "
+        "needed: the embeddings of the next day have it.",
     )
     kind: IndexKind = Field(IndexKind.auto, description="Family of the index; auto: exact or hnsw by exact_below.")
     exact_below: int = Field(100_000, ge=0, description="Catalogues below this many items are searched exactly.")

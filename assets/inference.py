@@ -100,11 +100,15 @@ def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
 @dg.asset(
     group_name=GROUP,
     partitions_def=daily,
-    deps=[item_features],
+    deps=[item_features, user_states],
     kinds={"pytorch", "deltalake"},
     owners=[MODELLING],
-    description="The item tower over the whole catalogue as of the day: statistics change daily, so embeddings do too.",
-    metadata=columns(item_id="String", embedding="List(Float32): of length 1, less where traits are unknown"),
+    description="The item tower over the whole catalogue as of the day: statistics change daily, so embeddings do too. "
+    "Items that the lists of a sample of users hold most score less (index.popularity_weight).",
+    metadata=columns(
+        item_id="String",
+        embedding="List(Float32): of length 1, less where traits are unknown; then the popularity offset",
+    ),
 )
 @needs_items
 def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:

@@ -137,16 +137,26 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
 
 
 def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> tuple[int, int]:
-    """Embed the items that are listed as of the end of ``day``. Returns the numbers of items and columns."""
+    """Embed the items that are listed as of the end of ``day``. Returns the numbers of items and columns.
+
+    The popularity offsets are those of a sample of the users who have a state as of the day.
+    """
     from ml.features.items import is_listed
+    from ml.models.batched_forward import with_popularity_offsets
     from ml.models.daily_inference import item_embeddings
+    from ml.retrieval.exposure import USERS
 
     features, statistics = stored_features(workspace, version, day)
     artifact, manifest = workspace.item_model(version.deployed), workspace.landing.manifest
-    embeddings = item_embeddings(artifact, features, statistics, window_days=manifest.prediction_window_days)
-    end = day_end(day, manifest.time_zone).timestamp()
-    listed = pl.Series(is_listed(features.listed_from, end))
-    frame = pl.DataFrame([features.item_ids.alias("item_id"), vector_column("embedding", embeddings)]).filter(listed)
+    listed = is_listed(features.listed_from, day_end(day, manifest.time_zone).timestamp())
+    embeddings = item_embeddings(artifact, features, statistics)[listed]
+    weight = workspace.settings.index.popularity_weight
+    if weight:
+        sample = _sample(workspace.tables, version, day, USERS)
+        _, users = snapshot_embeddings(workspace, version, day, sample)
+        embeddings = with_popularity_offsets(artifact.network, embeddings, users, weight)
+    item_ids = features.item_ids.filter(pl.Series(listed))
+    frame = pl.DataFrame([item_ids.alias("item_id"), vector_column("embedding", embeddings)])
     workspace.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return len(frame), embeddings.shape[1]
 
@@ -181,7 +191,9 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
     save_index(directory, index, item_ids.to_list(), model_version=version.name, day=day)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
-    users, queries = snapshot_embeddings(workspace, version, day, _sample(workspace.tables, version, day))
+    users, queries = snapshot_embeddings(
+        workspace, version, day, _sample(workspace.tables, version, day, RECALL_QUERIES)
+    )
     depth = min(SLOTS, len(item_ids))
     searched = len(queries) and len(item_ids)
     ever, own = _engagement(workspace, day, users, item_ids)
@@ -220,14 +232,14 @@ def _engagement(
     return ever, Ragged.from_pairs(user[mine >= 0], mine[mine >= 0], len(users))
 
 
-def _sample(tables: Tables, version: ModelVersion, day: date) -> pl.Series:
-    """Return ``RECALL_QUERIES`` users of the snapshot as of ``day``, or all of fewer, by user_id.
+def _sample(tables: Tables, version: ModelVersion, day: date, size: int) -> pl.Series:
+    """Return ``size`` users of the snapshot as of ``day``, or all of fewer, by user_id.
 
     The sample depends on the day only, and reads no state.
     """
     users = inferred_days(tables, version.name, day)
-    if len(users) > RECALL_QUERIES:
-        users = users.sample(RECALL_QUERIES, seed=day.toordinal()).sort("user_id")
+    if len(users) > size:
+        users = users.sample(size, seed=day.toordinal()).sort("user_id")
     return users["user_id"]
 
 

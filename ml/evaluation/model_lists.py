@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ml.evaluation.baselines import ItemKNN, popularity_lists, rule_lists
 from ml.evaluation.model_names import BASELINES, ModelName
-from ml.evaluation.queries import EvaluationSet, Queries, subject_appended, without_context
+from ml.evaluation.queries import EvaluationSet, Queries, on_the_home_feed, subject_appended, without_context
 from ml.evaluation.untrained_parts import UntrainedParts
 from ml.examples.pairs import ranges
 from ml.features.dataset import Dataset
@@ -17,9 +17,10 @@ from ml.features.event_log import newest, within_lookback
 from ml.features.hashing import NONE
 from ml.features.items import DAY
 from ml.models.artifact import ModelArtifact
-from ml.models.batched_forward import embed_items_for_search, embed_users, encode_states
+from ml.models.batched_forward import embed_items, embed_users, encode_states, with_popularity_offsets
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
+from ml.retrieval.exposure import USERS
 from ml.retrieval.lists import Ragged, RankedLists, search
 from settings import ContextRecipe, Settings
 
@@ -59,8 +60,13 @@ def embeddings_of_states(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the embeddings of the queries [queries, width] and of the candidates [candidates, width].
 
+    The candidates have the popularity offsets that an index of the instant would have.
+
     Args:
         states: [queries, state_width].
+
+    Raises:
+        PopularityUnknown: ``index.popularity_weight`` is set for a network without a popularity part.
     """
     if settings.context.recipe is ContextRecipe.none:
         asked = without_context(asked)
@@ -69,9 +75,26 @@ def embeddings_of_states(
     users = embed_users(
         network, catalogue, states, context=queries.context, demographics=dataset.users_demographics(queries.user)
     )
-    statistics = dataset.statistics.at(queries.as_of)
-    items = embed_items_for_search(network, catalogue, statistics, settings=settings, window_days=asked.recent_days)
-    return users, items[queries.candidates]
+    items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
+    weight = settings.index.popularity_weight
+    if weight:
+        items = with_popularity_offsets(network, items, _sampled_users(network, asked, settings), weight)
+    return users, items
+
+
+def _sampled_users(network: TwoTower, asked: EvaluationSet, settings: Settings) -> NDArray[np.float32]:
+    """Return the embeddings of a sample of the users who are known at the instant, on the home feed [users, width]."""
+    log = asked.dataset.log
+    known = np.flatnonzero(log.known_until(asked.queries.as_of) > log.offsets[:-1])
+    random = np.random.default_rng(settings.training.seed)
+    sample = on_the_home_feed(asked, np.sort(random.choice(known, min(USERS, len(known)), replace=False)))
+    return embed_users(
+        network,
+        CatalogueTensors(asked.dataset.features),
+        states_of(network, sample, settings),
+        context=sample.queries.context,
+        demographics=asked.dataset.users_demographics(sample.queries.user),
+    )
 
 
 def baseline_lists(model: ModelName, asked: EvaluationSet, depth: int) -> RankedLists:

@@ -220,6 +220,20 @@ def without_context(asked: EvaluationSet) -> EvaluationSet:
     return replace(asked, queries=replace(asked.queries, context=absent))
 
 
+def on_the_home_feed(asked: EvaluationSet, users: NDArray[np.int64]) -> EvaluationSet:
+    """Return a query for each of ``users`` (rows of the log) at the instant of ``asked``, without a positive."""
+    queries = Queries(
+        user=users,
+        history_end=asked.dataset.log.known_until(asked.queries.as_of)[users],
+        context=no_context(len(users), MAXIMUM_INTERESTS),
+        positives=Ragged.from_pairs([], [], len(users)),
+        exclude=None,
+        candidates=asked.queries.candidates,
+        as_of=asked.queries.as_of,
+    )
+    return replace(asked, queries=queries)
+
+
 def subject_appended(asked: EvaluationSet, event_name: str) -> EvaluationSet:
     """Return the same queries without context, with the context item as the newest event of the history.
 

@@ -4,7 +4,6 @@ the item's trailing counts and age. No feature is an item id, so a new item work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,23 +239,6 @@ class ItemStatistics:
         begin = self.seconds[0] if len(self.seconds) else seconds
         shown = np.where(self.first_event < seconds, self.first_event, begin)
         return np.where(np.isneginf(self.born), shown, self.born)
-
-
-def recent_popularity(
-    statistics: NDArray[np.float32], windows_days: Sequence[float], window_days: float
-) -> NDArray[np.float32]:
-    """Return log(1 + events) of each item in the shortest window that is not shorter than ``window_days`` [items].
-
-    Where every window is shorter, all time counts.
-
-    >>> recent_popularity(np.array([[0.0, 0.7, 1.1, 9.0]]), windows_days=[1, 28], window_days=7).tolist()
-    [0.7]
-
-    Args:
-        statistics: [items, width], as ``ItemStatistics.at`` gives them for these windows.
-    """
-    longer = [(days, column) for column, days in enumerate(windows_days) if days >= window_days]
-    return statistics[:, min(longer)[1] if longer else len(windows_days)]
 
 
 def _sums(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ml.examples.context import Context
 from ml.features.advertisers import Profiles
 from ml.features.event_log import EventLog, Slices, batches_by_length, pack
-from ml.features.items import recent_popularity
 from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors, to_device
-from settings import InferenceSettings, Settings
+from ml.retrieval.exposure import exposure_offsets
+from settings import InferenceSettings
 
 QUERY_BATCH = 65_536
 
@@ -102,36 +102,29 @@ def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDAr
     return torch.cat(parts).cpu().numpy()
 
 
-def embed_items_for_search(
-    network: TwoTower,
-    catalogue: CatalogueTensors,
-    statistics: NDArray[np.float32],
-    *,
-    settings: Settings,
-    window_days: float,
+def with_popularity_offsets(
+    network: TwoTower, items: NDArray[np.float32], users: NDArray[np.float32], weight: float
 ) -> NDArray[np.float32]:
-    """Return the item embeddings [items, embedding_width] as lists are searched in: with the popularity offset.
-
-    The score of an item loses ``index.popularity_weight`` times the temperature times log(1 + events of the window):
-    logit adjustment after the training (Menon et al. 2021, "Long-tail learning via logit adjustment", equation 9).
+    """Return item embeddings [items, width] in which the items that many lists hold score less.
 
     Args:
-        statistics: [items, width] those of the day. window_days: days of a label window.
+        items: [items, width], as ``embed_items`` gives them. users: [users, width] a sample of users on the home feed.
+        weight: ``index.popularity_weight``; times the temperature it is the strength of ``exposure_offsets``.
 
     Raises:
         PopularityUnknown: a weight other than 0 for a network without a popularity part.
     """
-    embeddings = embed_items(network, catalogue, statistics)
-    weight, width = settings.index.popularity_weight, network.shape.popularity
-    if weight and not width:
+    if not weight:
+        return items
+    width = network.shape.popularity
+    if not width:
         raise PopularityUnknown(
             f"index.popularity_weight is {weight:g}, and the model was trained by an earlier version of adseq, whose "
             "embeddings have no popularity part. Train again (`adseq run --retrain`), or set the weight to 0."
         )
-    if weight:
-        popularity = recent_popularity(statistics, settings.features.statistics_windows_days, window_days)
-        embeddings[:, -width] = -weight * network.temperature.item() * popularity
-    return embeddings
+    found = items.copy()
+    found[:, -width] = exposure_offsets(users, items, weight * network.temperature.item())
+    return found
 
 
 @torch.inference_mode()

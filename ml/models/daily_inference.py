@@ -12,7 +12,7 @@ from ml.examples.context import no_context
 from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import MAXIMUM_INTERESTS, ItemFeatures
 from ml.models.artifact import ModelArtifact
-from ml.models.batched_forward import embed_items_for_search, embed_users, encode_states
+from ml.models.batched_forward import embed_items, embed_users, encode_states
 from ml.models.tensors import CatalogueTensors
 from settings import InferenceSettings
 
@@ -51,23 +51,10 @@ def states_of_sequences(
 
 
 def item_embeddings(
-    artifact: ModelArtifact, features: ItemFeatures, statistics: NDArray[np.float32], *, window_days: float
+    artifact: ModelArtifact, features: ItemFeatures, statistics: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the item embeddings [items, W] as of the statistics' day.
-
-    Args:
-        window_days: days of a label window.
-
-    Raises:
-        PopularityUnknown: ``index.popularity_weight`` is set for a model from before there was one.
-    """
-    return embed_items_for_search(
-        artifact.network,
-        CatalogueTensors(features),
-        statistics,
-        settings=artifact.settings,
-        window_days=window_days,
-    )
+    """Return the item embeddings [items, W] as of the statistics' day."""
+    return embed_items(artifact.network, CatalogueTensors(features), statistics)
 
 
 def user_embeddings(

@@ -8,7 +8,7 @@ The embeddings of both towers consist of parts. One part is learned and generali
 user's side the traits of the items in the history and of the subject, on the item's side the item's own traits. The
 product of two memory parts is a neighbourhood score, the strong baseline on sparse data, inside the one inner product.
 The head sets the weight of each part for a query. The last part is a user's constant 1 times an item's popularity
-offset, which is not learnt: ``embed_items_for_search`` sets it, and training leaves it at zero.
+offset, which is not learnt: ``with_popularity_offsets`` sets it, and training leaves it at zero.
 
 Shapes: B queries, N items, W width, T traits, P width of the popularity part.
 """

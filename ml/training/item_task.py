@@ -104,7 +104,9 @@ class ItemTask:
         """Return the figures of the lists for the validation queries."""
         assert self.validation is not None
         queries, size = self.validation.queries, len(self.validation.queries.candidates)
-        lists = trained_lists(network, self.validation, self.settings, VALIDATION_DEPTH)
+        # The offsets come after the training, and would cost a sample of users every epoch.
+        settings = self.settings.with_value("index.popularity_weight", 0.0)
+        lists = trained_lists(network, self.validation, settings, VALIDATION_DEPTH)
         return evaluate(lists, queries.positives, size, ks=usable_ks(VALIDATION_KS, size))
 
     def _cells(self) -> list[Cell]:

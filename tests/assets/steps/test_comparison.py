@@ -44,7 +44,7 @@ def test_four_reports_of_a_run_load_one_comparison_and_measure_each_model_once(
     lists = evaluation_lists_of(workspace, newest_comparison(workspace))
     report_recall(workspace, {})
     front = report_diversity(workspace, {}).kept.table.filter(segment="popularity_weight")
-    assert front["group"].unique().sort().to_list() == ["0", "0.1", "0.2", "0.4"]
+    assert front["group"].unique().sort().to_list() == ["0", "0.05", "0.1", "0.2"]
     assert report_context(workspace, {})
     assert calls == ["load_comparison", *["measure"] * (lists["model"].n_unique() + len(POPULARITY_WEIGHTS))]
     stored = ran.tables.read("evaluation_lists", {"model_version": "item-1"})
