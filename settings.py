@@ -322,7 +322,7 @@ class IndexSettings(Group):
         le=2,
         description="An item's score loses this share of the temperature times log(1 + 100 * the item's places in "
         "lists of a sample of users, over the mean). More makes lists more diverse; a lot costs recall. No training is "
-        "needed: the embeddings of the next day have it.",
+        "needed: the embeddings of the next day have it, unless the model was trained before there was this setting.",
     )
     kind: IndexKind = Field(IndexKind.auto, description="Family of the index; auto: exact or hnsw by exact_below.")
     exact_below: int = Field(100_000, ge=0, description="Catalogues below this many items are searched exactly.")

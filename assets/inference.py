@@ -114,13 +114,13 @@ def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
 def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     day = date.fromisoformat(context.partition_key)
     version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
-    items, width = write_item_embeddings(workspace, version, day)
+    embedded = write_item_embeddings(workspace, version, day)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": items,
-            "width": width,
+            "dagster/row_count": embedded.items,
+            "width": embedded.width,
             "model_version": version.name,
-            "popularity_weight": workspace.settings.index.popularity_weight,
+            "popularity_weight": embedded.popularity_weight,
         }
     )
 

@@ -136,13 +136,22 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
     return float(np.abs(vectors(both["state"]) - vectors(both["state_stored"])).max(initial=0.0))
 
 
-def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> tuple[int, int]:
-    """Embed the items that are listed as of the end of ``day``. Returns the numbers of items and columns.
+@dataclass(frozen=True)
+class EmbeddedItems:
+    """The item embeddings of a day, in figures."""
+
+    items: int
+    width: int
+    popularity_weight: float  # 0 for a model from before there was one
+
+
+def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date) -> EmbeddedItems:
+    """Embed the items that are listed as of the end of ``day``.
 
     The popularity offsets are those of a sample of the users who have a state as of the day.
     """
     from ml.features.items import is_listed
-    from ml.models.batched_forward import with_popularity_offsets
+    from ml.models.batched_forward import popularity_weight, with_popularity_offsets
     from ml.models.daily_inference import item_embeddings
     from ml.retrieval.exposure import USERS
 
@@ -150,7 +159,7 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     artifact, manifest = workspace.item_model(version.deployed), workspace.landing.manifest
     listed = is_listed(features.listed_from, day_end(day, manifest.time_zone).timestamp())
     embeddings = item_embeddings(artifact, features, statistics)[listed]
-    weight = workspace.settings.index.popularity_weight
+    weight = popularity_weight(artifact.network, workspace.settings.index)
     if weight:
         sample = _sample(workspace.tables, version, day, USERS)
         _, users = snapshot_embeddings(workspace, version, day, sample)
@@ -158,7 +167,7 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     item_ids = features.item_ids.filter(pl.Series(listed))
     frame = pl.DataFrame([item_ids.alias("item_id"), vector_column("embedding", embeddings)])
     workspace.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
-    return len(frame), embeddings.shape[1]
+    return EmbeddedItems(len(frame), embeddings.shape[1], weight)
 
 
 def embedded_as_of(workspace: Workspace, version: ModelVersion, day: date) -> date:

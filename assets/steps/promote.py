@@ -73,7 +73,7 @@ def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int 
     """
     tables, day = workspace.tables, version.trained_day
     users = encode_everyone(workspace, version)
-    items, _ = write_item_embeddings(workspace, version, day)
+    embedded = write_item_embeddings(workspace, version, day)
     built = index_day(workspace, version, day)
     states = (vectors(batch["state"]) for batch in snapshot_batches(tables, version.name, day))
     finite = bool(
@@ -85,7 +85,7 @@ def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int 
         workspace.tracking.promote(version.name)
     return {
         "full_inference_users": users,
-        "items": items,
+        "items": embedded.items,
         f"index_recall@{min(100, built.items)}": built.recall,
         "all_finite": finite,
     }

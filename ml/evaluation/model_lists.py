@@ -17,7 +17,13 @@ from ml.features.event_log import newest, within_lookback
 from ml.features.hashing import NONE
 from ml.features.items import DAY
 from ml.models.artifact import ModelArtifact
-from ml.models.batched_forward import embed_items, embed_users, encode_states, with_popularity_offsets
+from ml.models.batched_forward import (
+    embed_items,
+    embed_users,
+    encode_states,
+    popularity_weight,
+    with_popularity_offsets,
+)
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.exposure import USERS
@@ -64,9 +70,6 @@ def embeddings_of_states(
 
     Args:
         states: [queries, state_width].
-
-    Raises:
-        PopularityUnknown: ``index.popularity_weight`` is set for a network without a popularity part.
     """
     if settings.context.recipe is ContextRecipe.none:
         asked = without_context(asked)
@@ -76,7 +79,7 @@ def embeddings_of_states(
         network, catalogue, states, context=queries.context, demographics=dataset.users_demographics(queries.user)
     )
     items = embed_items(network, catalogue, dataset.statistics.at(queries.as_of))[queries.candidates]
-    weight = settings.index.popularity_weight
+    weight = popularity_weight(network, settings.index)
     if weight:
         items = with_popularity_offsets(network, items, _sampled_users(network, asked, settings), weight)
     return users, items

@@ -16,11 +16,7 @@ POPULARITY_WEIGHTS = (0.0, 0.05, 0.1, 0.2)
 def lists_by_weight(
     network: TwoTower, asked: EvaluationSet, settings: Settings, *, weights: Sequence[float], depth: int
 ) -> dict[float, RankedLists]:
-    """Return a network's lists under each popularity weight, in rows of the candidates.
-
-    Raises:
-        PopularityUnknown: a weight other than 0 for a network without a popularity part.
-    """
+    """Return a network's lists under each popularity weight, in rows of the candidates."""
     states = states_of(network, asked, settings)
     return {
         weight: lists_of_states(

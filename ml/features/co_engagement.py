@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ml.features.event_log import EventLog
 
+PERIOD_SECONDS = 30 * 86_400.0  # what a user engages with in one period counts once more, together
 USER_EXPONENT = 0.3  # .5 is the symmetric choice; a lower one found more on two logs of three and less on none
 ITEM_EXPONENT = 0.5
 POWER_ITERATIONS = 5
@@ -17,7 +18,9 @@ ROUNDING = 1e-5  # rows of the decomposition below this share of the longest one
 def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) -> NDArray[np.float32]:
     """Return unit rows V S of the truncated SVD of the normalised user-item matrix [items, dimensions].
 
-    The matrix is D_u^-.3 X D_i^-.5, with X_ui = 1 where the user engaged with the item. The right singular vectors of
+    The matrix is D_u^-.3 X D_i^-.5, with X_ui = 1 where the user engaged with the item. Below the rows of the users
+    stand rows of the users in each period of 30 days in which they engaged with more than one item: items of one
+    season, trip or project are nearer than items that the same people buy years apart. The right singular vectors of
     the matrix are the smoothest signals on the graph: a linear graph convolution converges to them (Shen et al., 2021,
     "How Powerful is Graph Convolution for Recommendation?"). The cost grows with the number of events, not with the
     number of pairs of events. An item without events gets a zero row. So does an item of which the leading dimensions
@@ -26,13 +29,14 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
     from sklearn.utils.extmath import randomized_svd
 
     known = log.item >= 0
-    shape = (log.users, items)
-    ones = np.ones(int(known.sum()), np.float32)
-    engaged = sp.csr_matrix((ones, (log.user_of_event()[known], log.item[known])), shape=shape)
-    engaged.sum_duplicates()
-    engaged.data[:] = 1
+    user, item = log.user_of_event()[known], log.item[known]
+    _, period = np.unique(log.seconds[known] // PERIOD_SECONDS, return_inverse=True)
+    _, user_in_period = np.unique(user * (period.max(initial=0) + 1) + period, return_inverse=True)
+    within = _engaged(user_in_period, item, items)
+    within = within[np.diff(within.indptr) > 1]
+    engaged = sp.vstack([_engaged(user, item, items), within], format="csr")
     vectors = np.zeros((items, dimensions), np.float32)
-    rank = min(dimensions, items - 1, log.users - 1)
+    rank = min(dimensions, items - 1, engaged.shape[0] - 1)
     if not engaged.nnz or rank < 1:
         return vectors
     by_user = np.maximum(np.asarray(engaged.sum(axis=1)).ravel(), 1) ** -USER_EXPONENT
@@ -43,6 +47,15 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
     length = np.linalg.norm(scaled, axis=1)
     vectors[:, :rank] = np.where((length > ROUNDING * length.max())[:, None], scaled, 0)
     return unit_rows(vectors)
+
+
+def _engaged(row: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.csr_matrix:
+    """Return a matrix with 1 where a row engaged with an item [rows, items]."""
+    rows = int(row.max(initial=-1)) + 1
+    found = sp.csr_matrix((np.ones(len(row), np.float32), (row, item)), shape=(rows, items))
+    found.sum_duplicates()
+    found.data[:] = 1
+    return found
 
 
 def co_engagement(log: EventLog, items: int, window: int, within_seconds: float = np.inf) -> sp.csr_array:

@@ -6,8 +6,9 @@
 
 People come back to their advertisers, and an MLP should not have to learn which of a million advertisers a user came
 back to. Therefore each embedding has a memory part behind its learned part. The memory part of an advertiser is a fixed
-random direction; that of a user is the mean of the directions of the advertisers in the history, each event weighted by
-a score that the encoder's output gives. The head sets the weight of a user's memory.
+random direction; that of a user is the mean of the directions of the distinct advertisers in the history, the newest
+event of each weighted by a score that the encoder's output gives. A mean over all events would hold little but the
+advertiser whose pages the user has visited most. The head sets the weight of a user's memory.
 
 An advertiser's embedding has unit length, and the score is the inner product.
 
@@ -97,11 +98,22 @@ class AdvertiserStateEncoder(nn.Module):
         super().__init__()
         self.sequence = ENCODERS[settings.encoder](shape, settings, shared)
         self.directions, self.memory = directions, HistoryMemory(settings)
+        self.remembers_newest = shape.remembers_newest
 
     def forward(self, events: EventBatch) -> Tensor:
         sequences = SequenceBounds.of(events)
         encoded: Encoded = self.sequence(events, sequences)
-        remembered = self.memory(encoded.hidden, events.distinct_item, sequences, self.directions(events.advertiser))
+        counted = None
+        if self.remembers_newest:
+            _, advertiser = torch.unique(events.advertiser, dim=0, return_inverse=True)
+            counted = sequences.newest_of_each(advertiser[events.distinct_item])
+        remembered = self.memory(
+            encoded.hidden,
+            events.distinct_item,
+            sequences,
+            traits=self.directions(events.advertiser),
+            counted=counted,
+        )
         return torch.cat([encoded.summary, remembered], dim=1)
 
 

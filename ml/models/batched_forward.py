@@ -16,13 +16,9 @@ from ml.models.advertiser_model import AdvertiserNetwork, advertiser_batch
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors, to_device
 from ml.retrieval.exposure import exposure_offsets
-from settings import InferenceSettings
+from settings import IndexSettings, InferenceSettings
 
 QUERY_BATCH = 65_536
-
-
-class PopularityUnknown(ValueError):
-    """A popularity weight is set, and the model has no popularity part."""
 
 
 class WithEncoder(Protocol):
@@ -102,6 +98,11 @@ def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDAr
     return torch.cat(parts).cpu().numpy()
 
 
+def popularity_weight(network: TwoTower, settings: IndexSettings) -> float:
+    """Return the weight of the popularity offsets: 0 for a network of an earlier version, which has no part for it."""
+    return settings.popularity_weight if network.shape.popularity else 0.0
+
+
 def with_popularity_offsets(
     network: TwoTower, items: NDArray[np.float32], users: NDArray[np.float32], weight: float
 ) -> NDArray[np.float32]:
@@ -109,21 +110,12 @@ def with_popularity_offsets(
 
     Args:
         items: [items, width], as ``embed_items`` gives them. users: [users, width] a sample of users on the home feed.
-        weight: ``index.popularity_weight``; times the temperature it is the strength of ``exposure_offsets``.
-
-    Raises:
-        PopularityUnknown: a weight other than 0 for a network without a popularity part.
+        weight: of ``popularity_weight``; times the temperature it is the strength of ``exposure_offsets``.
     """
     if not weight:
         return items
-    width = network.shape.popularity
-    if not width:
-        raise PopularityUnknown(
-            f"index.popularity_weight is {weight:g}, and the model was trained by an earlier version of adseq, whose "
-            "embeddings have no popularity part. Train again (`adseq run --retrain`), or set the weight to 0."
-        )
     found = items.copy()
-    found[:, -width] = exposure_offsets(users, items, weight * network.temperature.item())
+    found[:, -network.shape.popularity] = exposure_offsets(users, items, weight * network.temperature.item())
     return found
 
 

@@ -31,11 +31,28 @@ class ModelShape:
     positions: int
     text: int = 0  # of content: the part of the titles' words
     popularity: int = 0  # of an embedding: the part of an item's popularity; models from before had none
+    remembers_newest: bool = False  # of advertisers: the memory has one event of each; models from before had all
 
     @classmethod
-    def of(cls, basis: ContentBasis, statistics: int, positions: int, *, popularity: int = 0) -> ModelShape:
+    def of(
+        cls,
+        basis: ContentBasis,
+        statistics: int,
+        positions: int,
+        *,
+        popularity: int = 0,
+        remembers_newest: bool = False,
+    ) -> ModelShape:
         """Return the shape under a content basis."""
-        return cls(basis.graph_width, basis.given_width, statistics, positions, basis.text.width, popularity)
+        return cls(
+            graph=basis.graph_width,
+            given=basis.given_width,
+            statistics=statistics,
+            positions=positions,
+            text=basis.text.width,
+            popularity=popularity,
+            remembers_newest=remembers_newest,
+        )
 
     @property
     def content(self) -> int:
@@ -104,6 +121,13 @@ class SequenceBounds:
         if not len(hidden):
             return hidden.new_zeros(*there.shape, hidden.shape[1])
         return hidden[torch.where(there, self.begins[:, None] + place, 0)] * there[:, :, None]
+
+    def newest_of_each(self, group: Tensor) -> Tensor:
+        """Return whether no later event of the same sequence is of the same group: [E] -> [E] bool."""
+        _, key = torch.unique(torch.stack([self.of_event, group]), dim=1, return_inverse=True)
+        place = self._events(group)
+        last = torch.zeros_like(key).scatter_reduce(0, key, place, "amax", include_self=False)
+        return last[key] == place
 
     @staticmethod
     def _events(hidden: Tensor) -> Tensor:
@@ -287,9 +311,24 @@ class HistoryMemory(nn.Module):
         self.score = nn.Linear(settings.width, 1)
         nn.init.zeros_(self.score.weight)
 
-    def forward(self, hidden: Tensor, item: Tensor, sequences: SequenceBounds, traits: Tensor) -> Tensor:
-        """Return the memory: hidden [E, W], item [E], traits of the distinct items [U, T] -> [B, T]; zero if empty."""
+    def forward(
+        self,
+        hidden: Tensor,
+        item: Tensor,
+        sequences: SequenceBounds,
+        *,
+        traits: Tensor,
+        counted: Tensor | None = None,
+    ) -> Tensor:
+        """Return the memory [B, T]; zero for a sequence without events.
+
+        Args:
+            hidden: [E, W]. item: [E] rows of ``traits``, of the distinct items [U, T].
+            counted: [E] whether an event counts, at least one in each sequence; None: all do.
+        """
         score = self.score(hidden).squeeze(-1).to(traits.dtype)
+        if counted is not None:
+            score = score.masked_fill(~counted, float("-inf"))
         empty = score.new_full(sequences.lengths.shape, float("-inf"))
         largest = empty.scatter_reduce(0, sequences.of_event, score.detach(), "amax")
         weight = (score - largest[sequences.of_event]).exp()

@@ -143,7 +143,7 @@ class StateEncoder(nn.Module):
         sequences = SequenceBounds.of(events)
         encoded: Encoded = self.sequence(events, sequences)
         traits = self.traits(events.content, events.category, events.advertiser)
-        memory = self.memory(encoded.hidden, events.distinct_item, sequences, traits)
+        memory = self.memory(encoded.hidden, events.distinct_item, sequences, traits=traits)
         kept = sequences.newest(encoded.hidden, self.layout.events).flatten(1)
         return torch.cat([encoded.summary, memory, kept], dim=1)
 

@@ -163,7 +163,8 @@ def new_advertiser_network(data: AdvertiserData, settings: Settings) -> Advertis
     """
     torch.manual_seed(settings.training.seed)
     basis, statistics = data.dataset.basis, data.advertisers.statistics
-    shape = ModelShape.of(basis, statistics.width, settings.sequences.length)
+    length = settings.sequences.length
+    shape = ModelShape.of(basis, statistics.width, length, remembers_newest=True)
     network = AdvertiserNetwork(shape, settings.model, settings.features, settings.training.temperature)
     end = data.dataset.log.end
     known = data.advertisers.at(end).take(data.advertisers.known(end))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ml.features.co_engagement import ITEM_EXPONENT, USER_EXPONENT, co_engagement, spectral_embedding
+import ml.features.co_engagement
+from ml.features.co_engagement import ITEM_EXPONENT, PERIOD_SECONDS, USER_EXPONENT, co_engagement, spectral_embedding
 from ml.features.event_log import EventLog
-from tests.ml.worlds import Event, event_log
+from tests.ml.worlds import Event, event_log, instant
 
 CATALOGUE = ["a", "b", "c", "d", "e"]
 
@@ -22,6 +23,13 @@ def log_of(engaged: NDArray[np.bool_]) -> tuple[EventLog, list[str]]:
     ), item_ids
 
 
+def with_periods(engaged: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The rows of the users, and of those with two items in a period; item i is engaged with on day i."""
+    period = np.array([instant(day) // PERIOD_SECONDS for day in range(engaged.shape[1])])
+    within = np.concatenate([engaged & (period == each) for each in np.unique(period)])
+    return np.concatenate([engaged, within[within.sum(1) > 1]])
+
+
 def dense_cosines(engaged: NDArray[np.bool_], dimensions: int) -> NDArray[np.float64]:
     """Cosines of the rows of V S, which do not depend on the signs that an SVD may choose."""
     users, items = np.maximum(engaged.sum(1), 1.0), np.maximum(engaged.sum(0), 1.0)
@@ -32,14 +40,27 @@ def dense_cosines(engaged: NDArray[np.bool_], dimensions: int) -> NDArray[np.flo
     return rows @ rows.T
 
 
-def test_the_embedding_equals_a_dense_svd() -> None:
+def test_the_embedding_equals_a_dense_svd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ml.features.co_engagement, "POWER_ITERATIONS", 30)  # the spectrum of noise has no gap
     engaged = np.random.default_rng(0).random((40, 25)) < 0.2
     engaged[:, 3] = False  # an item without an event
     log, item_ids = log_of(engaged)
     assert len(item_ids) == 25
     vectors = spectral_embedding(log, 25, 8, 0)
-    np.testing.assert_allclose(vectors @ vectors.T, dense_cosines(engaged, 8), atol=1e-3)
+    np.testing.assert_allclose(vectors @ vectors.T, dense_cosines(with_periods(engaged), 8), atol=1e-3)
     assert not vectors[3].any()
+
+
+def test_items_of_one_period_are_nearer_than_items_years_apart() -> None:
+    """Ten users buy a and b within days, and c and d a year later; as many others buy each of the four alone."""
+    rows: list[Event] = [
+        (f"u{user}", day, "checkout", item)
+        for user in range(10)
+        for day, item in ((1.0, "a"), (2.0, "b"), (400.0, "c"), (401.0, "d"))
+    ]
+    rows += [(f"{item}{user}", 1.0, "checkout", item) for user in range(10) for item in "abcd"]
+    a, b, c, _, _ = spectral_embedding(event_log(rows, CATALOGUE), 5, 3, 0)
+    assert a @ b > a @ c + 0.1
 
 
 def test_repeated_events_count_once() -> None:

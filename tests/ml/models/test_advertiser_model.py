@@ -28,25 +28,47 @@ def history(data: AdvertiserData, advertisers: list[int]) -> EventBatch:
 
 
 @torch.inference_mode()
-def test_the_memory_is_the_mean_of_the_directions_of_the_history_under_the_encoders_weights(
-    data: AdvertiserData,
-) -> None:
-    """Three events of one advertiser, two of another, one of a third: an advertiser meets its share."""
+def test_the_memory_is_the_mean_over_the_newest_event_of_each_advertiser(data: AdvertiserData) -> None:
+    """Three events of one advertiser, two of another, one of a third: each meets a third, or the encoder's weight."""
     network = new_advertiser_network(data, SETTINGS).eval()
     every = network.advertiser_tower(advertiser_batch(data.advertisers.at(instant(50))))[:, WIDTH:] * 2**0.5
-    events = history(data, [0, 1, 0, 2, 1, 0])
+    events, newest = history(data, [0, 1, 0, 2, 1, 0]), [3, 4, 5]  # of the advertisers 2, 1 and 0
     for parameter in network.encoder.memory.score.parameters():
         parameter.zero_()
     even = network.encoder(events)[0, WIDTH:]
-    torch.testing.assert_close(even, (3 * every[0] + 2 * every[1] + every[2]) / 6)
+    torch.testing.assert_close(even, every[:3].mean(dim=0))
     met = (every @ even)[:3].numpy()
-    np.testing.assert_allclose(met, [3 / 6, 2 / 6, 1 / 6], atol=3 * SETTINGS.advertisers.memory_dimensions**-0.5)
+    np.testing.assert_allclose(met, [1 / 3] * 3, atol=3 * SETTINGS.advertisers.memory_dimensions**-0.5)
     network.encoder.memory.score.weight.normal_()
     hidden = network.encoder.sequence(events, SequenceBounds.of(events)).hidden
-    weight = network.encoder.memory.score(hidden)[:, 0].softmax(dim=0)
-    assert weight.max() > 2 * weight.min()
-    expected = (weight[:, None] * every[[0, 1, 0, 2, 1, 0]]).sum(dim=0)
+    weight = network.encoder.memory.score(hidden)[newest, 0].softmax(dim=0)
+    assert weight.max() > 1.2 * weight.min()
+    expected = (weight[:, None] * every[[2, 1, 0]]).sum(dim=0)
     torch.testing.assert_close(network.encoder(events)[0, WIDTH:], expected)
+
+
+@torch.inference_mode()
+def test_the_memory_of_a_model_from_before_is_the_mean_over_all_events(data: AdvertiserData) -> None:
+    network = new_advertiser_network(data, SETTINGS).eval()
+    before = AdvertiserNetwork(
+        dataclasses.replace(network.shape, remembers_newest=False), SETTINGS.model, SETTINGS.features, 0.05
+    ).eval()
+    every = before.advertiser_tower(advertiser_batch(data.advertisers.at(instant(50))))[:, WIDTH:] * 2**0.5
+    for parameter in before.encoder.memory.score.parameters():
+        parameter.zero_()
+    found = before.encoder(history(data, [0, 1, 0, 2, 1, 0]))[0, WIDTH:]
+    torch.testing.assert_close(found, (3 * every[0] + 2 * every[1] + every[2]) / 6)
+
+
+def test_the_newest_of_each_group_is_told_within_each_sequence() -> None:
+    lengths = torch.tensor([3, 0, 4])
+    begins = lengths.cumsum(0) - lengths
+    sequences = SequenceBounds(lengths, begins, torch.arange(3).repeat_interleave(lengths), [(1, 3), (1, 0), (1, 4)])
+    found = sequences.newest_of_each(torch.tensor([7, 8, 7, 8, 8, 7, 8]))
+    assert found.tolist() == [False, True, True, False, False, True, True]
+    nothing = torch.zeros(0, dtype=torch.int64)
+    empty = SequenceBounds(torch.tensor([0]), torch.tensor([0]), nothing, [(1, 0)])
+    assert empty.newest_of_each(nothing).tolist() == []
 
 
 @torch.inference_mode()
