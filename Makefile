@@ -85,7 +85,7 @@ peers: peers-split install $(PEERS)/installed ## Train RecTools and implicit on 
 peers-split: # Before minutes of installing
 	@if [ ! -d "$(SPLIT)" ]; then \
 		echo "Which split? make peers SPLIT=DIR, a directory that \`adseq split LANDING --out DIR\` has made." >&2; \
-		echo "Further: MODELS=\"als bm25 cosine sasrec bert4rec\" SEED=0 LISTS=\"adseq=lists.parquet\" AGAIN=1" >&2; \
+		echo "Further: MODELS=\"als bm25 cosine sasrec ligr hstu bert4rec\" SEED=0 LISTS=\"adseq=lists.parquet\" AGAIN=1" >&2; \
 		exit 2; fi
 
 clean: ## Remove the environments and the caches; the home (.adseq) stays

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEARNT_FROM = ("train", "queries", "history", "catalogue")  # all that a peer reads; never the targets
-PEERS = ("als", "bm25", "cosine", "sasrec", "bert4rec")
+PEERS = ("als", "bm25", "cosine", "sasrec", "ligr", "hstu", "bert4rec")
 
 
 @dataclass(frozen=True)

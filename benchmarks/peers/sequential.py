@@ -1,4 +1,7 @@
-"""SASRec and BERT4Rec of RecTools, trained an epoch at a time; a setting is a number of epochs.
+"""The transformers of RecTools, trained an epoch at a time: SASRec, eSASRec's LiGR blocks, HSTU and BERT4Rec.
+
+A setting is a number of epochs and the weight of a recency prior: these models see no time, and what sold lately sells.
+The prior adds ``weight * log(1 + events of the newest window)`` to the score of an item.
 
 The softmax is RecTools' own, computed more cheaply through the hook RecTools documents for losses (a Lightning module
 with ``_calc_custom_loss``): it takes logits over the whole catalogue only at positions that have a target, where
@@ -12,6 +15,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +25,11 @@ from numpy.typing import NDArray
 from pytorch_lightning import Trainer, seed_everything
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import BERT4RecModel, SASRecModel
+from rectools.models import BERT4RecModel, HSTUModel, SASRecModel
 from rectools.models.nn.item_net import IdEmbeddingsItemNet
 from rectools.models.nn.transformers.base import TransformerModelBase
 from rectools.models.nn.transformers.lightning import TransformerLightningModule
+from rectools.models.nn.transformers.ligr import LiGRLayers
 from torch.nn.functional import cross_entropy
 
 from benchmarks.peers.tasks import Codes, Log, Task
@@ -32,6 +37,7 @@ from benchmarks.peers.tuning import Fitted
 
 LENGTH = 50
 PADDING = 0  # RecTools' token of padding, which is no target
+PRIORS = (0.0, 0.1, 0.3)
 COMMON: dict[str, Any] = {
     "n_factors": 64,
     "n_blocks": 2,
@@ -68,11 +74,19 @@ def silent_trainer() -> Trainer:
     )
 
 
+@dataclass(frozen=True)
+class SequentialSetting:
+    """How long a model learns, and the weight of the recency prior."""
+
+    epochs: int
+    prior: float
+
+
 class SequentialModel:
     """The model as of now, which goes on learning when the next epoch is asked for."""
 
-    def __init__(self, model: TransformerModelBase[Any], items: int) -> None:
-        self.model = model
+    def __init__(self, model: TransformerModelBase[Any], items: int, prior: NDArray[np.float32]) -> None:
+        self.model, self.prior = model, prior  # prior: [items], added to the scores
         preparator = model.data_preparator
         known = np.asarray(preparator.get_known_item_ids(), np.int64)
         self.items = items
@@ -93,28 +107,28 @@ class SequentialModel:
         item_embs = network.item_model.get_all_embeddings()
         states = network.encode_sessions({name: each.to(item_embs.device) for name, each in batch.items()}, item_embs)
         found = states[:, -1] @ item_embs[torch.from_numpy(self.inner[self.known]).to(item_embs.device)].T
-        scores[np.array(asked)[:, None], self.known] = found.float().cpu().numpy()
+        scores[np.array(asked)[:, None], self.known] = found.float().cpu().numpy() + self.prior[self.known]
         return scores
 
 
 class Sequential:
-    """One of RecTools' two; settings are numbers of epochs."""
+    """One of RecTools' transformers."""
 
     def __init__(
         self, kind: type[TransformerModelBase[Any]], title: str, epochs: int, patience: int, **options: Any
     ) -> None:
-        self.kind, self.title, self.patience = kind, title, patience
-        self.settings = range(1, epochs + 1)
+        self.kind, self.title, self.patience = kind, title, patience * len(PRIORS)
+        self.settings = tuple(SequentialSetting(epoch, prior) for epoch in range(1, epochs + 1) for prior in PRIORS)
         self.options = options
-        shared = {name: value for name, value in COMMON.items() if isinstance(value, int | float)}
-        words = ", ".join(f"{name} {value:g}" for name, value in {**shared, **options}.items())
+        figures = {name: value for name, value in {**COMMON, **options}.items() if isinstance(value, int | float)}
+        words = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         self.note = (
-            f"{title} of RecTools ({words}): full softmax, RecTools' value computed at the targets only; epochs chosen "
-            "on the newest window of the training period, stopping after "
-            f"{patience} epochs without a better one (at most {epochs})."
+            f"{title} of RecTools ({words}): full softmax, RecTools' value computed at the targets only; epochs and "
+            f"recency prior ({', '.join(map(str, PRIORS))}) chosen on the newest window of the training period, "
+            f"stopping after {patience} epochs without a better one (at most {epochs})."
         )
 
-    def fitted(self, task: Task, wanted: Sequence[int], seed: int) -> Iterator[Fitted[int]]:
+    def fitted(self, task: Task, wanted: Sequence[SequentialSetting], seed: int) -> Iterator[Fitted[SequentialSetting]]:
         _quiet()
         seed_everything(seed, verbose=False)
         started = time.perf_counter()
@@ -127,15 +141,18 @@ class Sequential:
         )
         dataset = interactions(task.log)
         seconds = time.perf_counter() - started
-        for epoch in range(1, max(wanted) + 1):
+        recent = np.log1p(np.bincount(task.recent().item, minlength=task.log.items)).astype(np.float32)
+        for epoch in range(1, max(setting.epochs for setting in wanted) + 1):
             started = time.perf_counter()
             model.fit_partial(dataset, min_epochs=1, max_epochs=1)
             seconds += time.perf_counter() - started  # not what the caller does with the model
-            if epoch in wanted:
-                yield Fitted(epoch, SequentialModel(model, task.log.items), seconds)
+            for setting in wanted:
+                if setting.epochs == epoch:
+                    fitted = SequentialModel(model, task.log.items, np.float32(setting.prior) * recent)
+                    yield Fitted(setting, fitted, seconds)
 
-    def words(self, setting: int) -> str:
-        return f"{setting} epochs"
+    def words(self, setting: SequentialSetting) -> str:
+        return f"{setting.epochs} epochs, prior {setting.prior:g}"
 
 
 def interactions(log: Log) -> Dataset:
@@ -151,6 +168,23 @@ def interactions(log: Log) -> Dataset:
 def sasrec() -> Sequential:
     """Return causal self-attention, in which each position predicts the next item."""
     return Sequential(SASRecModel, "SASRec", epochs=100, patience=10)
+
+
+def ligr() -> Sequential:
+    """Return SASRec with LiGR blocks, gated residuals and SwiGLU: eSASRec (RecSys 2025) with the loss of the others."""
+    return Sequential(SASRecModel, "LiGR", epochs=100, patience=10, transformer_layers_type=LiGRLayers)
+
+
+def hstu() -> Sequential:
+    """Return HSTU by inner products; its relative attention is by position, because a query has no time of its own."""
+    return Sequential(
+        HSTUModel,
+        "HSTU",
+        epochs=100,
+        patience=10,
+        relative_time_attention=False,
+        similarity_module_kwargs={"distance": "dot"},
+    )
 
 
 def bert4rec() -> Sequential:

@@ -51,7 +51,13 @@ def peer_named(name: str) -> Peer[Any]:
         return Bm25() if name == "bm25" else Cosine()
     from benchmarks.peers import sequential
 
-    return sequential.sasrec() if name == "sasrec" else sequential.bert4rec()
+    named = {
+        "sasrec": sequential.sasrec,
+        "ligr": sequential.ligr,
+        "hstu": sequential.hstu,
+        "bert4rec": sequential.bert4rec,
+    }
+    return named[name]()
 
 
 def train(name: str, peer: Peer[Any], directory: Path, *, out: Path, seed: int) -> PeerResult:
