@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ml.features.event_log import EventLog
 
-PERIOD_SECONDS = 30 * 86_400.0  # what a user engages with in one period counts once more, together
+LONGEST_PERIOD = 30 * 86_400.0  # seconds; what a user engages with in one period counts once more, together
+PERIODS = 12  # of a log at least: a log of weeks has periods of days
 USER_EXPONENT = 0.3  # .5 is the symmetric choice; a lower one found more on two logs of three and less on none
 ITEM_EXPONENT = 0.5
 POWER_ITERATIONS = 5
@@ -19,18 +20,19 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
     """Return unit rows V S of the truncated SVD of the normalised user-item matrix [items, dimensions].
 
     The matrix is D_u^-.3 X D_i^-.5, with X_ui = 1 where the user engaged with the item. Below the rows of the users
-    stand rows of the users in each period of 30 days in which they engaged with more than one item: items of one
-    season, trip or project are nearer than items that the same people buy years apart. The right singular vectors of
-    the matrix are the smoothest signals on the graph: a linear graph convolution converges to them (Shen et al., 2021,
-    "How Powerful is Graph Convolution for Recommendation?"). The cost grows with the number of events, not with the
-    number of pairs of events. An item without events gets a zero row. So does an item of which the leading dimensions
-    say nothing (an item in a small component of the graph): scaling would turn noise into content.
+    stand rows of the users in each period (a month, or a twelfth of a shorter log) in which they engaged with more than
+    one item: items of one season, trip or session are nearer than items that the same people engage with years apart.
+    The right singular vectors of the matrix are the smoothest signals on the graph: a linear graph convolution
+    converges to them (Shen et al., 2021, "How Powerful is Graph Convolution for Recommendation?"). The cost grows with
+    the number of events, not with the number of pairs of events. An item without events gets a zero row. So does an
+    item of which the leading dimensions say nothing (an item in a small component of the graph): scaling would turn
+    noise into content.
     """
     from sklearn.utils.extmath import randomized_svd
 
     known = log.item >= 0
     user, item = log.user_of_event()[known], log.item[known]
-    _, period = np.unique(log.seconds[known] // PERIOD_SECONDS, return_inverse=True)
+    _, period = np.unique(log.seconds[known] // period_seconds(log), return_inverse=True)
     _, user_in_period = np.unique(user * (period.max(initial=0) + 1) + period, return_inverse=True)
     within = _engaged(user_in_period, item, items)
     within = within[np.diff(within.indptr) > 1]
@@ -47,6 +49,12 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
     length = np.linalg.norm(scaled, axis=1)
     vectors[:, :rank] = np.where((length > ROUNDING * length.max())[:, None], scaled, 0)
     return unit_rows(vectors)
+
+
+def period_seconds(log: EventLog) -> float:
+    """Return the length of a period: ``LONGEST_PERIOD``, or one of ``PERIODS`` parts of a shorter log."""
+    span = float(np.ptp(log.seconds)) if log.events else 0.0
+    return min(LONGEST_PERIOD, span / PERIODS) or LONGEST_PERIOD
 
 
 def _engaged(row: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.csr_matrix:

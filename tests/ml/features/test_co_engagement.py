@@ -7,8 +7,16 @@ import pytest
 from numpy.typing import NDArray
 
 import ml.features.co_engagement
-from ml.features.co_engagement import ITEM_EXPONENT, PERIOD_SECONDS, USER_EXPONENT, co_engagement, spectral_embedding
+from ml.features.co_engagement import (
+    ITEM_EXPONENT,
+    LONGEST_PERIOD,
+    USER_EXPONENT,
+    co_engagement,
+    period_seconds,
+    spectral_embedding,
+)
 from ml.features.event_log import EventLog
+from ml.features.items import DAY
 from tests.ml.worlds import Event, event_log, instant
 
 CATALOGUE = ["a", "b", "c", "d", "e"]
@@ -24,8 +32,11 @@ def log_of(engaged: NDArray[np.bool_]) -> tuple[EventLog, list[str]]:
 
 
 def with_periods(engaged: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The rows of the users, and of those with two items in a period; item i is engaged with on day i."""
-    period = np.array([instant(day) // PERIOD_SECONDS for day in range(engaged.shape[1])])
+    """The rows of the users, and of those with two items in a period; item i is engaged with on day i.
+
+    A period is two days, a twelfth of the log's.
+    """
+    period = np.array([instant(day) // (2 * DAY) for day in range(engaged.shape[1])])
     within = np.concatenate([engaged & (period == each) for each in np.unique(period)])
     return np.concatenate([engaged, within[within.sum(1) > 1]])
 
@@ -61,6 +72,14 @@ def test_items_of_one_period_are_nearer_than_items_years_apart() -> None:
     rows += [(f"{item}{user}", 1.0, "checkout", item) for user in range(10) for item in "abcd"]
     a, b, c, _, _ = spectral_embedding(event_log(rows, CATALOGUE), 5, 3, 0)
     assert a @ b > a @ c + 0.1
+
+
+@pytest.mark.parametrize(
+    ("days", "seconds"),
+    [([1.0, 13.0], DAY), ([1.0, 900.0], LONGEST_PERIOD), ([5.0, 5.0], LONGEST_PERIOD), ([], 30 * DAY)],
+)
+def test_a_period_is_a_month_or_a_twelfth_of_a_shorter_log(days: list[float], seconds: float) -> None:
+    assert period_seconds(event_log([("u", day, "checkout", "a") for day in days], CATALOGUE)) == seconds
 
 
 def test_repeated_events_count_once() -> None:
