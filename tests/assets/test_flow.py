@@ -282,8 +282,9 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], fin
     assert done.returncode == 0, done.stderr[-4000:]
     *_, signature, answer = done.stdout.splitlines()
     assert signature == ("['user_id', 'item_id', 'advertiser_id', 'event_name', 'event_time'] ['user_id', 'embedding']")
-    # The learned part of 16, graph content of 16 and given content of 32, category and advertiser of 48 each.
-    assert answer == "['a', 'b'] [288, 288] [True, True]"
+    # The learned part of 16, graph content of 16 and given content of 32, category and advertiser of 48 each, and the
+    # popularity part of 4.
+    assert answer == "['a', 'b'] [292, 292] [True, True]"
     assert str(version.version) == "1"
 
 
