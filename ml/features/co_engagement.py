@@ -23,25 +23,29 @@ def spectral_embedding(log: EventLog, items: int, dimensions: int, seed: int) ->
 
     The matrix is D_u^-.3 X D_i^-.5, with X_ui = 1 where the user engaged with the item. Below the rows of the users
     stand rows of the users in each period (a month, or a twelfth of a shorter log) in which they engaged with more than
-    one item: items of one season, trip or session are nearer than items that the same people engage with years apart.
-    The right singular vectors of the matrix are the smoothest signals on the graph: a linear graph convolution
-    converges to them (Shen et al., 2021, "How Powerful is Graph Convolution for Recommendation?"). The cost grows with
-    the number of events, not with the number of pairs of events. An item without events gets a zero row. So does an
-    item of which the leading dimensions say nothing (an item in a small component of the graph): scaling would turn
-    noise into content.
+    one item, which together weigh as much as the user's: items of one season, trip or session are nearer than items
+    that the same people engage with years apart. The right singular vectors of the matrix are the smoothest signals on
+    the graph: a linear graph convolution converges to them (Shen et al., 2021, "How Powerful is Graph Convolution for
+    Recommendation?"). The cost grows with the number of events, not with the number of pairs of events. An item without
+    events gets a zero row. So does an item of which the leading dimensions say nothing (an item in a small component of
+    the graph): scaling would turn noise into content.
     """
     known = log.item >= 0
     user, item = log.user_of_event()[known], log.item[known]
     _, period = np.unique(log.seconds[known] // period_seconds(log), return_inverse=True)
-    _, user_in_period = np.unique(user * (period.max(initial=0) + 1) + period, return_inverse=True)
-    within = _engaged(user_in_period, item, items)
-    within = within[np.diff(within.indptr) > 1]
-    engaged = sp.vstack([_engaged(user, item, items), within], format="csr")
+    _, first, user_in_period = np.unique(
+        user * (period.max(initial=0) + 1) + period, return_index=True, return_inverse=True
+    )
+    within = _engaged(user_in_period, item, items, rows=len(first))
+    several = np.diff(within.indptr) > 1
+    owner = user[first[several]]
+    weight = np.concatenate([np.ones(log.users), np.bincount(owner, minlength=log.users)[owner] ** -0.5])
+    engaged = sp.vstack([_engaged(user, item, items, rows=log.users), within[several]], format="csr")
     vectors = np.zeros((items, dimensions), np.float32)
-    rank = min(dimensions, items - 1, engaged.shape[0] - 1)
+    rank = min(dimensions, items - 1, log.users - 1)
     if not engaged.nnz or rank < 1:
         return vectors
-    by_user = np.maximum(np.asarray(engaged.sum(axis=1)).ravel(), 1) ** -USER_EXPONENT
+    by_user = weight * np.maximum(np.asarray(engaged.sum(axis=1)).ravel(), 1) ** -USER_EXPONENT
     by_item = np.maximum(np.asarray(engaged.sum(axis=0)).ravel(), 1) ** -ITEM_EXPONENT
     normalised = sp.csr_matrix(sp.diags_array(by_user) @ engaged @ sp.diags_array(by_item), dtype=np.float32)
     strength, right = leading_right_vectors(normalised, rank, seed)
@@ -85,9 +89,8 @@ def period_seconds(log: EventLog) -> float:
     return min(LONGEST_PERIOD, span / PERIODS) or LONGEST_PERIOD
 
 
-def _engaged(row: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.csr_matrix:
+def _engaged(row: NDArray[np.int64], item: NDArray[np.int64], items: int, *, rows: int) -> sp.csr_matrix:
     """Return a matrix with 1 where a row engaged with an item [rows, items]."""
-    rows = int(row.max(initial=-1)) + 1
     found = sp.csr_matrix((np.ones(len(row), np.float32), (row, item)), shape=(rows, items))
     found.sum_duplicates()
     found.data[:] = 1

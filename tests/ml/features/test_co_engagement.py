@@ -31,20 +31,27 @@ def log_of(engaged: NDArray[np.bool_]) -> tuple[EventLog, list[str]]:
     ), item_ids
 
 
-def with_periods(engaged: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The rows of the users, and of those with two items in a period; item i is engaged with on day i.
+def with_periods(engaged: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """The rows of the users, then of those with two items in a period, and their weights; item i is of day i.
 
     A period is two days, a twelfth of the log's.
     """
+    rows, weights = [*engaged], [1.0] * len(engaged)
     period = np.array([instant(day) // (2 * DAY) for day in range(engaged.shape[1])])
-    within = np.concatenate([engaged & (period == each) for each in np.unique(period)])
-    return np.concatenate([engaged, within[within.sum(1) > 1]])
+    for user in engaged:
+        within = [user & (period == each) for each in np.unique(period)]
+        several = [row for row in within if row.sum() > 1]
+        rows += several
+        weights += [1 / max(len(several), 1) ** 0.5] * len(several)
+    return np.array(rows), np.array(weights)
 
 
 def dense_cosines(engaged: NDArray[np.bool_], dimensions: int) -> NDArray[np.float64]:
     """Cosines of the rows of V S, which do not depend on the signs that an SVD may choose."""
+    engaged, weights = with_periods(engaged)
     users, items = np.maximum(engaged.sum(1), 1.0), np.maximum(engaged.sum(0), 1.0)
-    _, singular, right = np.linalg.svd(engaged / users[:, None] ** USER_EXPONENT / items**ITEM_EXPONENT)
+    scale = weights / users**USER_EXPONENT
+    _, singular, right = np.linalg.svd(engaged * scale[:, None] / items**ITEM_EXPONENT)
     rows = right[:dimensions].T * singular[:dimensions]
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-9)
@@ -58,7 +65,7 @@ def test_the_embedding_equals_a_dense_svd(monkeypatch: pytest.MonkeyPatch) -> No
     log, item_ids = log_of(engaged)
     assert len(item_ids) == 25
     vectors = spectral_embedding(log, 25, 8, 0)
-    np.testing.assert_allclose(vectors @ vectors.T, dense_cosines(with_periods(engaged), 8), atol=1e-3)
+    np.testing.assert_allclose(vectors @ vectors.T, dense_cosines(engaged, 8), atol=1e-3)
     assert not vectors[3].any()
 
 
