@@ -109,14 +109,12 @@ def with_popularity_offsets(
     """Return item embeddings [items, width] in which the items that many lists hold score less.
 
     Args:
-        items: [items, width], as ``embed_items`` gives them. users: [users, width] a sample of users on the home feed.
+        items: [items, width], as ``embed_items`` gives them; the function overwrites them. users: [users, width] a sample of users on the home feed.
         weight: of ``popularity_weight``; times the temperature it is the strength of ``exposure_offsets``.
     """
-    if not weight:
-        return items
-    found = items.copy()
-    found[:, -network.shape.popularity] = exposure_offsets(users, items, weight * network.temperature.item())
-    return found
+    if weight:
+        items[:, -network.shape.popularity] = exposure_offsets(users, items, weight * network.temperature.item())
+    return items
 
 
 @torch.inference_mode()

@@ -216,7 +216,7 @@ class Head(nn.Module):
         """Return the user embeddings [B, W + T + P].
 
         The inputs are state [B, size], the context and demographics [B, 3] buckets (age, gender, country; 0 unknown).
-        The length of an embedding tells how sure the query is of its order; the length never changes the order.
+        The length of an embedding tells how sure the query is of its order: a sure query heeds popularity less.
         """
         summary, memory, events = self.layout.split(state)
         shown = self.context(context)
