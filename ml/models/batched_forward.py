@@ -109,7 +109,8 @@ def with_popularity_offsets(
     """Return item embeddings [items, width] in which the items that many lists hold score less.
 
     Args:
-        items: [items, width], as ``embed_items`` gives them; the function overwrites them. users: [users, width] a sample of users on the home feed.
+        items: [items, width], as ``embed_items`` gives them; the function overwrites them.
+        users: [users, width] a sample of users on the home feed.
         weight: of ``popularity_weight``; times the temperature it is the strength of ``exposure_offsets``.
     """
     if weight:
