@@ -70,7 +70,8 @@ def test_every_item_is_of_a_predicted_advertiser_and_the_request_orders_them(
         artifact.dataset(period.until(instant(TRAINED_UNTIL))), log=whole_log(period, artifact.settings)
     )
     twice = np.repeat(queries.user[:1], 2)
-    subject = np.array([3, 200])
+    best = query_lists(fitted.network, queries, SETTINGS, 2).items[0]  # the user looks at an item of each of the two
+    subject = np.array([np.flatnonzero(data.advertisers.of_item == row)[0] for row in queries.index[best]])
     asked = EvaluationSet(
         dataset,
         Queries(
@@ -92,4 +93,6 @@ def test_every_item_is_of_a_predicted_advertiser_and_the_request_orders_them(
         assert len(shown) == 6
         assert set(data.advertisers.of_item[shown].tolist()) == set(own.tolist())
         assert hidden not in shown
-    assert not np.array_equal(found.items[0], found.items[1])  # one user, two places
+    assert [data.advertisers.of_item[items[0]] for items in found.items] == predicted[
+        0
+    ].tolist()  # one user, two places
