@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from ml.models.batched_forward import (
     popularity_weight,
     with_popularity_offsets,
 )
+from ml.models.head_export import DEMOGRAPHICS
 from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.retrieval.exposure import USERS
@@ -86,17 +88,20 @@ def embeddings_of_states(
 
 
 def _sampled_users(network: TwoTower, asked: EvaluationSet, settings: Settings) -> NDArray[np.float32]:
-    """Return the embeddings of a sample of the users who are known at the instant, on the home feed [users, width]."""
-    log = asked.dataset.log
+    """Return the embeddings of a sample of the users who are known at the instant, on the home feed [users, width].
+
+    The sample depends on the log that was learnt from, and not on the queries: all ways to ask share one index.
+    """
+    log = asked.learnt
     known = np.flatnonzero(log.known_until(asked.queries.as_of) > log.offsets[:-1])
-    random = np.random.default_rng(settings.training.seed)
-    sample = on_the_home_feed(asked, np.sort(random.choice(known, min(USERS, len(known)), replace=False)))
+    users = np.random.default_rng(settings.training.seed).choice(known, min(USERS, len(known)), replace=False)
+    sample = on_the_home_feed(replace(asked, dataset=replace(asked.dataset, log=log)), np.sort(users))
     return embed_users(
         network,
         CatalogueTensors(asked.dataset.features),
         states_of(network, sample, settings),
         context=sample.queries.context,
-        demographics=asked.dataset.users_demographics(sample.queries.user),
+        demographics=np.zeros((len(users), DEMOGRAPHICS), np.int64),
     )
 
 

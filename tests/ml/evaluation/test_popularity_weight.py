@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ml.evaluation.metrics import share_for_90_percent
 from ml.evaluation.model_lists import embeddings_of_states, states_of, trained_lists
 from ml.evaluation.popularity_front import lists_by_weight
-from ml.evaluation.queries import EvaluationSet, Queries, on_the_home_feed
+from ml.evaluation.queries import EvaluationSet, Queries, on_the_home_feed, subject_appended
 from ml.examples.context import no_context
 from ml.examples.period import Prepared
 from ml.features.items import MAXIMUM_INTERESTS
@@ -89,3 +89,11 @@ def test_a_model_of_the_format_before_answers_as_before_whatever_the_weight(
         np.testing.assert_allclose(one, other[:, :-POPULARITY_WIDTH], atol=1e-6)
     assert popularity_weight(loaded, IndexSettings(popularity_weight=0.1)) == 0
     np.testing.assert_array_equal(embedded(loaded, asked, 0.1)[1], asked_before[1])
+
+
+def test_all_ways_to_ask_share_the_offsets(asked: EvaluationSet, trained: Fit[TwoTower]) -> None:
+    """Also where each query gets a log of its own: a service has one index."""
+    appended, one = subject_appended(asked, "checkout"), asked.take(np.arange(1))
+    _, expected = embedded(trained.network, asked, 0.5)
+    for other in (appended, one):
+        np.testing.assert_array_equal(embedded(trained.network, other, 0.5)[1], expected)
