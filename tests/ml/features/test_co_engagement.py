@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import ml.features.co_engagement
 from ml.features.co_engagement import (
     ITEM_EXPONENT,
     LONGEST_PERIOD,
@@ -58,8 +57,7 @@ def dense_cosines(engaged: NDArray[np.bool_], dimensions: int) -> NDArray[np.flo
     return rows @ rows.T
 
 
-def test_the_embedding_equals_a_dense_svd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ml.features.co_engagement, "POWER_ITERATIONS", 30)  # the spectrum of noise has no gap
+def test_the_embedding_equals_a_dense_svd() -> None:
     engaged = np.random.default_rng(0).random((40, 25)) < 0.2
     engaged[:, 3] = False  # an item without an event
     log, item_ids = log_of(engaged)
@@ -77,7 +75,7 @@ def test_items_of_one_period_are_nearer_than_items_years_apart() -> None:
         for day, item in ((1.0, "a"), (2.0, "b"), (400.0, "c"), (401.0, "d"))
     ]
     rows += [(f"{item}{user}", 1.0, "checkout", item) for user in range(10) for item in "abcd"]
-    a, b, c, _, _ = spectral_embedding(event_log(rows, CATALOGUE), 5, 3, 0)
+    a, b, c, _, _ = spectral_embedding(event_log(rows, CATALOGUE), 5, 2, 0)  # the third value is one of two equal ones
     assert a @ b > a @ c + 0.1
 
 
