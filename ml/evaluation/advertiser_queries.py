@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ml.evaluation.queries import with_log
 from ml.examples.advertiser_period import AdvertiserData, AdvertiserPeriod, by_advertiser
-from ml.examples.pairs import Examples, examples_at
+from ml.examples.pairs import examples_at
 from ml.examples.period import whole_log
 from ml.features.advertisers import Advertisers
 from ml.features.dataset import Dataset
@@ -70,7 +70,7 @@ def advertiser_queries(
         history_end=history_end[users],
         positives=Ragged.from_pairs(np.searchsorted(users, found.user), place[found.item], len(users)),
         positive_name=found.name,
-        repeated=_repeated(log, found, history_end),
+        repeated=had_before(log, history_end, found.user, found.item),
         index=index,
         as_of=cutoff,
     )
@@ -89,12 +89,18 @@ def sampled_index(known: NDArray[np.int64], positives: NDArray[np.int64], size: 
     return np.sort(np.concatenate([wanted, np.random.default_rng(seed).choice(others, room, replace=False)]))
 
 
-def _repeated(log: EventLog, found: Examples, known_until: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return whether each example's advertiser occurs in the user's history."""
-    size = int(log.item.max(initial=0)) + 1
-    user = log.user_of_event()
-    before = (np.arange(log.events) < known_until[user]) & (log.offsite.item >= 0)
-    return np.isin(found.user * size + found.item, user[before] * size + log.item[before])
+def had_before(
+    log: EventLog, known_until: NDArray[np.int64], user: NDArray[np.int64], advertiser: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether the advertiser of each pair occurs in the history of the pair's user [pairs].
+
+    Args:
+        log: by advertiser. known_until: [users] flat position behind the last event of each user's history.
+    """
+    size = int(max(log.item.max(initial=0), advertiser.max(initial=0))) + 1
+    of_event = log.user_of_event()
+    before = (np.arange(log.events) < known_until[of_event]) & (log.offsite.item >= 0)
+    return np.isin(user * size + advertiser, of_event[before] * size + log.item[before])
 
 
 def query_lists(network: AdvertiserNetwork, queries: AdvertiserQueries, settings: Settings, depth: int) -> RankedLists:

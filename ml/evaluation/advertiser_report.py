@@ -146,6 +146,12 @@ def recent_advertisers(queries: AdvertiserQueries, popularity: NDArray[np.float3
     return search_scores(scores, len(queries), len(queries.index), depth=depth)
 
 
+def bounded_ks(ks: list[int], size: int) -> list[int]:
+    """Return the list lengths whose recall has an interval, for an index of ``size`` advertisers."""
+    usable = usable_ks(ks, size)
+    return [k for k in usable if k in INTERVAL_KS] or usable[:1]
+
+
 def measure_advertisers(
     comparison: AdvertiserComparison, event_names: list[str], ks: list[int], *, samples: int, seed: int
 ) -> AdvertiserFigures:
@@ -156,8 +162,7 @@ def measure_advertisers(
     """
     queries, lists = comparison.queries, comparison.lists
     positives, size = queries.positives, len(queries.index)
-    usable = usable_ks(ks, size)
-    bounded = [k for k in usable if k in INTERVAL_KS] or usable[:1]
+    usable, bounded = usable_ks(ks, size), bounded_ks(ks, size)
     segment_k = max(usable_ks([SEGMENT_K], size))
     conversion = pl.Series([None, *event_names], dtype=pl.String).gather(queries.positive_name)
     novelty = pl.Series(np.where(queries.repeated, "known", "new"))

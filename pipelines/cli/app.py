@@ -300,9 +300,14 @@ def evaluate_split(
         ),
     ],
     home: HomeOption = DEFAULT_HOME,
+    level: Annotated[str, typer.Option(help="item, or advertiser: the advertisers of the targets.")] = "item",
     model: Annotated[
-        list[str], typer.Option(help="Model that answers. Repeat it to compare the first model with the others.")
-    ] = ["contextual"],  # noqa: B006
+        list[str],
+        typer.Option(
+            help="Model that answers. Repeat it to compare the first model with the others.",
+            show_default="contextual, or advertiser_model",
+        ),
+    ] = [],  # noqa: B006
     seed: Annotated[
         str, typer.Option(help="Seed of the training. Several seeds, such as 0,1,2, show the spread.")
     ] = "0",
@@ -316,25 +321,32 @@ def evaluate_split(
 
     Models: popularity, recent_popularity, item_knn, rule, parts, mean_pooling, max_pooling, sequential, contextual,
     contextual_cross_attention; with context items also sequential_appended (the item appended to the history, the
-    encoder run again) and contextual_without_context.
+    encoder run again) and contextual_without_context. Of advertisers: popularity, recent_popularity,
+    recent_advertisers (the user's own, newest first), mean_pooling, advertiser_model.
     """
     with readable():
+        from pipelines.cli.errors import RunRefused
         from pipelines.cli.homes import writable_home
         from pipelines.cli.overrides import overridden, parse_seeds
+        from pipelines.evaluate.advertisers import evaluate_advertisers
         from pipelines.evaluate.command import Evaluation, evaluate
         from pipelines.instance import use_home
         from settings import Settings
         from warehouse.landing import Landing
 
         seeds, settings = parse_seeds(seed), overridden(Settings(), assignments)
+        levels = {"item": (evaluate, "contextual"), "advertiser": (evaluate_advertisers, "advertiser_model")}
+        if level not in levels:
+            raise RunRefused(f"--level {level!r} is unknown; there are {', '.join(levels)}.")
         chosen = writable_home(home)
         use_home(chosen)
-        evaluate(
+        run, usual = levels[level]
+        run(
             Evaluation(
                 split=split,
                 landing=Landing(landing),
                 home=chosen,
-                models=model,
+                models=model or [usual],
                 seeds=seeds,
                 minimum_train_events=minimum_train_events,
                 export=export,

@@ -29,6 +29,12 @@ class Training:
     epochs: int
     seconds: float  # choosing the number of epochs included
 
+    def words(self, model: str) -> str:
+        """Return the training in a sentence."""
+        return (
+            f"{model}, seed {self.seed}: {self.seconds:.0f} s of training, the choice of {self.epochs} epochs included"
+        )
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -67,17 +73,13 @@ def show(console: Console, split: str, scoring: Scoring, *, answers: Sequence[An
     trainings = {(answer.model.base, answer.training): None for answer in answers if answer.training}
     for model, training in trainings:
         assert training is not None
-        console.print(
-            f"{model}, seed {training.seed}: {training.seconds:.0f} s of training, "
-            f"the choice of {training.epochs} epochs included",
-            highlight=False,
-        )
+        console.print(training.words(model), highlight=False)
 
 
 def _figures(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Table:
     metrics = answers[0].metrics[catalogue]
     title = f"{split}, {catalogue} catalogue: {metrics.positives:,} targets of {metrics.queries:,} queries"
-    table = _table(title, ["Model", "Seed", *FIGURES])
+    table = figure_table(title, ["Model", "Seed", *FIGURES])
     for answer in answers:
         figures = answer.metrics[catalogue].figures()
         seed = str(answer.training.seed) if answer.training else ""
@@ -89,7 +91,7 @@ def _figures(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Tab
 
 def _spread(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Table:
     """Return a table of the mean ± sample standard deviation over the seeds of each trained model."""
-    table = _table(f"{split}, {catalogue} catalogue: mean ± standard deviation over seeds", ["Model", *FIGURES])
+    table = figure_table(f"{split}, {catalogue} catalogue: mean ± standard deviation over seeds", ["Model", *FIGURES])
     for model, group in groupby(answers, key=lambda answer: answer.model):
         measured = [answer.metrics[catalogue].figures() for answer in group]
         cells = []
@@ -107,7 +109,7 @@ def _differences(scoring: Scoring, answers: Sequence[Answer], samples: int) -> T
     """
     first = [answer for answer in answers if answer.model is answers[0].model]
     compared = usable_ks(COMPARED_KS, int(scoring.warm.sum()))
-    table = _table(
+    table = figure_table(
         f"{first[0].model.value} minus another model, warm catalogue: paired bootstrap over queries, 95 % interval",
         ["Minus", "Seed", *(f"recall@{k}" for k in compared)],
     )
@@ -128,7 +130,8 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def figure_table(title: str, columns: Sequence[str]) -> Table:
+    """Return an empty table whose first column is left-aligned and never wrapped."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=not number)

@@ -7,15 +7,11 @@ agree with them.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 
 from ml.evaluation.metrics import mlflow_metrics
@@ -32,12 +28,10 @@ from pipelines.cli.errors import RunRefused
 from pipelines.evaluate.answer_tables import Answer, Training, show
 from pipelines.evaluate.scoring import SCORED_DEPTH, Catalogue, Scoring
 from pipelines.evaluate.split import Split, export_lists, split_asked, training_period
+from pipelines.evaluate.work import work_directory
 from settings import Settings
 from warehouse.home import Home
 from warehouse.landing import Landing
-
-WORK = ".evaluate-"
-"""Begins the name of a directory with the checkpoints of a process's trainings; the process id follows."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +47,13 @@ class Evaluation:
     export: Path
     settings: Settings
 
-    def export_path(self, answer: Answer) -> Path:
+    def export_path(self, model: str, training: Training | None) -> Path:
         """Return ``export``, with the model and the seed in its name where there are several."""
         parts = [self.export.stem]
         if len(set(self.models)) > 1:
-            parts.append(answer.model.value)
-        if len(self.seeds) > 1 and answer.training:
-            parts.append(f"seed{answer.training.seed}")
+            parts.append(model)
+        if len(self.seeds) > 1 and training:
+            parts.append(f"seed{training.seed}")
         return self.export.with_name("-".join(parts) + self.export.suffix)
 
 
@@ -93,7 +87,7 @@ def evaluate(evaluation: Evaluation) -> None:
             console=console,
         ):
             answers.append(answer)
-            path = evaluation.export_path(answer)
+            path = evaluation.export_path(answer.model.value, answer.training)
             rows = export_lists(split, asked, answer.lists, path)
             _log(evaluation, split, period, answer=answer, export=path)
             written = f"{answer.name}: {rows:,} rows written to {path}"
@@ -148,21 +142,11 @@ def _answers(
 def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home: Home) -> tuple[TwoTower, Training]:
     """Return a network trained on the whole period, for the number of epochs that the validation slice chose."""
     started = time.perf_counter()
-    home.models.mkdir(parents=True, exist_ok=True)
-    _sweep(home.models)
-    with tempfile.TemporaryDirectory(prefix=f"{WORK}{os.getpid()}-", dir=home.models) as work:
-        epochs = choose_epochs(period, settings, Path(work) / "choice").best_epoch
+    with work_directory(home) as work:
+        epochs = choose_epochs(period, settings, work / "choice").best_epoch
         task = ItemTask.of(period, with_contexts(prepared, period, settings), settings)
-        fitted = fit(task, epochs, Path(work) / "fit")
+        fitted = fit(task, epochs, work / "fit")
     return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
-
-
-def _sweep(models: Path) -> None:
-    """Remove the work directories of evaluations that were killed."""
-    for left in models.glob(f"{WORK}*-*"):
-        process = left.name.removeprefix(WORK).partition("-")[0]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer: Answer, export: Path) -> None:

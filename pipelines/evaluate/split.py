@@ -149,11 +149,16 @@ def export_lists(split: Split, asked: EvaluationSet, lists: RankedLists, path: P
     query, rank = np.nonzero(lists.items >= 0)
     items = asked.dataset.features.item_ids.gather(asked.queries.candidates[lists.items[query, rank]])
     frame = pl.DataFrame({"query_id": split.queries["query_id"].gather(query), "rank": rank + 1, "item_id": items})
+    write_whole(frame, path)
+    return len(frame)
+
+
+def write_whole(frame: pl.DataFrame, path: Path) -> None:
+    """Write a Parquet file, which is there as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     frame.write_parquet(temporary)
     temporary.replace(path)
-    return len(frame)
 
 
 def _events(rows: pl.DataFrame, items: pl.DataFrame, name: str) -> pl.DataFrame:

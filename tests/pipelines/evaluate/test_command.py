@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import pipelines.evaluate.command
+import pipelines.evaluate.work
 from ml.retrieval.lists import Ragged, RankedLists
 from ml.training.fit import fit
 from ml.versions.tracking import EVALUATIONS, Tracking
@@ -55,6 +56,7 @@ class Evaluated:
 
 
 Evaluate = Callable[..., Evaluated]
+FRAMES = ("queries", "history", "targets", "catalogue")
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_only_the_work_of_ended_evaluations_is_removed(tmp_path: Path) -> None:
     )
     for directory in (ended, running, version):
         directory.mkdir()
-    pipelines.evaluate.command._sweep(tmp_path)
+    pipelines.evaluate.work._sweep(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([running, version])
 
 
@@ -223,3 +225,40 @@ def test_lists_that_were_cut_before_a_hundred_warm_items_are_too_short() -> None
     assert not scoring.is_too_short(lists(ended, warm_first), 200)
     assert not scoring.is_too_short(lists(np.arange(250), np.arange(250)), 250)
     assert not scoring.is_too_short(lists(np.arange(400), np.arange(400)), 400)
+
+
+ADVERTISER_MODELS = ("popularity", "recent_advertisers", "advertiser_model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["temporal", "context"])
+def test_the_advertisers_in_the_lists_are_worth_what_is_printed(
+    made: Made, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setenv("ADSEQ_EVALUATION__KS", "[2, 5]")
+    found = evaluate(protocol, *ADVERTISER_MODELS, options=["--level", "advertiser"])
+    frames = {name: pd.read_parquet(made.splits / f"tiny-{protocol}" / f"{name}.parquet") for name in FRAMES}
+    brand = frames["catalogue"].set_index("item_id").brand
+    targets = frames["targets"].assign(advertiser_id=frames["targets"].item_id.map(brand)).dropna()
+    asked = targets[["query_id", "advertiser_id"]].drop_duplicates()
+    own = frames["history"].assign(advertiser_id=frames["history"].item_id.map(brand)).dropna()
+    newest_first = own.sort_values("ord", ascending=False).drop_duplicates(["query_id", "advertiser_id"])
+    known = asked.merge(newest_first[["query_id", "advertiser_id"]], how="left", indicator=True)._merge == "both"
+    for model in ADVERTISER_MODELS:
+        lists = pd.read_parquet(found.exports[model]).astype({"query_id": "int64"})
+        rank = asked.merge(lists, how="left")["rank"].to_numpy()
+        for k in (2, 5):
+            assert found.logged[model][f"recall_at_{k}"] == pytest.approx(np.mean(rank <= k)), model
+        assert found.logged[model]["known.recall_at_2"] == pytest.approx(np.mean(rank[known] <= 2)), model
+        assert found.logged[model]["new.recall_at_2"] == pytest.approx(np.mean(rank[~known] <= 2)), model
+    first = pd.read_parquet(found.exports["recent_advertisers"]).query("rank == 1").astype({"query_id": "int64"})
+    expected = newest_first.drop_duplicates("query_id").set_index("query_id").advertiser_id
+    assert (expected.reindex(first.query_id).to_numpy() == first.advertiser_id.to_numpy()).all()
+
+
+def test_advertisers_are_not_chosen_by_the_events_of_items(made: Made, tmp_path: Path) -> None:
+    options = ["--level", "advertiser", "--min-train-events", "5", "--home", str(tmp_path / "home")]
+    split = ["--split", str(made.splits / "tiny-temporal"), "--landing", str(made.landing)]
+    result = CliRunner().invoke(app, ["evaluate", *split, "--export", str(tmp_path / "lists.parquet"), *options])
+    assert result.exit_code
+    assert "--min-train-events counts the events of items" in result.output
