@@ -1,10 +1,18 @@
 """Lightning training of any retrieval model, with early stopping on a temporal validation slice.
 
 A model is a ``Task``: its examples and batches, the logits of candidates, and the validation of the network.
+
+The learning rate rises during the first half of an epoch and then stays. The network that is validated, kept and
+returned is an average of the weights: of step t, with the weight of a step rising like its number to the power of
+``AVERAGING_POWER`` (polynomial-decay averaging; Shamir & Zhang, 2013, "Stochastic Gradient Descent for Non-smooth
+Optimization"). Neither knows when the training will end. So the network after e epochs is the same whether e was chosen
+on a validation slice or given, and a number of epochs that was chosen holds for the next training. A rate that falls
+until the last step gives the same recall, but only at its own last step.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import sys
@@ -17,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -31,7 +39,8 @@ from settings import Settings, TrainingSettings
 
 VALIDATION_KS = (10, 100)
 VALIDATION_DEPTH = max(VALIDATION_KS)
-WARM_UP_SHARE = 0.05
+WARM_UP_SHARE = 0.5  # of an epoch
+AVERAGING_POWER = 8  # the newest tenth of the steps has about half of the weight
 FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training")  # settings that a fit depends on
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
@@ -113,9 +122,13 @@ def optimizer_of(network: nn.Module, training: TrainingSettings) -> torch.optim.
 class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
     """Optimisation of the network of a task."""
 
-    def __init__(self, task: Task[NetworkType], network: NetworkType, steps: int) -> None:
+    def __init__(self, task: Task[NetworkType], network: NetworkType, warm_up: int) -> None:
         super().__init__()
-        self.task, self.network, self.steps = task, network, steps
+        self.task, self.network, self.warm_up = task, network, warm_up
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RetrievalModule[NetworkType]:
+        # For the average of the weights. The data are the same, and too large to copy.
+        return RetrievalModule(self.task, copy.deepcopy(self.network, memo), self.warm_up)
 
     def training_step(self, batch: SampledBatch[Any], _: int) -> Tensor:
         loss = training_loss(self.task, self.network, batch)
@@ -133,26 +146,33 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
     def configure_optimizers(self) -> Any:
         training = self.task.settings.training
         optimizer = optimizer_of(self, training)
-        steps = max(2, self.steps)
-        # A warm-up of exactly one step would divide by zero in the schedule.
-        warm_up = max(WARM_UP_SHARE, 1.5 / steps)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, training.learning_rate, total_steps=steps, pct_start=warm_up
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / self.warm_up))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def depends_on(self) -> dict[str, Any]:
-        """Return, by name, the settings and the number of steps: a fit that resumes a checkpoint must have the same."""
+        """Return, by name, the settings and the steps of the warm-up: a fit that resumes a checkpoint has the same."""
         settings = {
             name: value for name, value in self.task.settings.flat().items() if name.split(".")[0] in FIT_GROUPS
         }
-        return {**settings, "steps": self.steps}
+        return {**settings, "warm_up_steps": self.warm_up}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fit"] = self.depends_on()
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         return to_device(batch, device) if dataclasses.is_dataclass(batch) else batch
+
+
+class AverageOfSteps(WeightAveraging):
+    """Averages the weights of all steps; see above for the weight of a step."""
+
+    def __init__(self) -> None:
+        super().__init__(use_buffers=False, avg_fn=_averaged)
+
+
+def _averaged(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+    """Return the average after one more step. ``steps``: of ``average``."""
+    return torch.lerp(average, current, (AVERAGING_POWER + 1) / (int(steps) + 1 + AVERAGING_POWER))
 
 
 class StepClock(Callback):
@@ -232,7 +252,7 @@ def fit(
     """
     lightning.seed_everything(task.settings.training.seed, verbose=False)
     batches = task.batches()
-    module = RetrievalModule(task, task.network(), epochs * len(batches))
+    module = RetrievalModule(task, task.network(), max(1, round(WARM_UP_SHARE * len(batches))))
     summary = _optimise(module, batches, epochs, directory=directory, logger=logger, progress=progress, resume=resume)
     return Fit(**vars(summary), network=module.network.cpu().eval())
 
@@ -253,7 +273,7 @@ def _optimise(
     if resume:
         check_resumable(resume, module.depends_on())
     clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=monitor, mode="max")
-    callbacks: list[Callback] = [clock, RandomStates()]
+    callbacks: list[Callback] = [clock, RandomStates(), AverageOfSteps()]
     if monitor:
         stopping = EarlyStopping(monitor, mode="max", patience=module.task.settings.training.patience)
         callbacks += [stopping, best_of_all]
@@ -276,7 +296,8 @@ def _optimise(
     )
     started = time.perf_counter()
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
-    once: DataLoader[int] = DataLoader([0], batch_size=None)  # type: ignore[arg-type]
+    # With a generator of its own, so that a fit draws the same with and without validation.
+    once: DataLoader[int] = DataLoader([0], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
     trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=True)
     seconds = time.perf_counter() - started
     best_epoch, best = epochs, float("nan")
