@@ -1,6 +1,6 @@
 """Every setting of adseq in one typed place.
 
-Defaults live here. The environment overrides them (``ADSEQ_TRAINING__MAXIMUM_EPOCHS=3``), and Dagster's launchpad
+Defaults live here. The environment overrides them (``ADSEQ_TRAINING__EPOCHS=3``), and Dagster's launchpad
 overrides the environment for one run (resource ``workspace``). Each training run logs the effective values to MLflow.
 """
 
@@ -274,8 +274,7 @@ class TrainingSettings(Group):
     learning_rate: float = Field(2e-3, gt=0, description="Learning rate of AdamW.")
     weight_decay: float = Field(1e-2, ge=0, description="Weight decay of AdamW.")
     epoch_examples: int = Field(40_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    maximum_epochs: int = Field(8, ge=1, description="Maximum number of epochs.")
-    patience: int = Field(3, ge=1, description="Epochs without a better validation recall before stopping.")
+    epochs: int = Field(8, ge=1, description="Number of epochs.")
     validation_users: int = Field(
         4000, ge=1, description="Number of users of the validation slice that are scored after each epoch."
     )
@@ -462,7 +461,7 @@ class AdvertiserSettings(Group):
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
     epoch_examples: int = Field(60_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    maximum_epochs: int = Field(4, ge=1, description="Maximum number of epochs.")
+    epochs: int = Field(4, ge=1, description="Number of epochs.")
     list_depth: int = Field(100, ge=1, description="Advertisers predicted for each active user a day.")
     report_index_size: int = Field(
         10_000,

@@ -168,9 +168,9 @@ def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.Materializ
     deps=[contextual_examples, users],
     kinds={"pytorch", "lightning", "mlflow"},
     owners=[MODELLING],
-    description="The contextual sequential two-tower model, trained with early stopping on a temporal validation slice "
-    "and then on everything; registered in MLflow. Beside it, on the period less its last window: the same model, the "
-    "sequential one without context and mean pooling, for an honest comparison on that window.",
+    description="The contextual sequential two-tower model, trained on everything and registered in MLflow. Beside it, "
+    "on the period less its last window: the same model, the sequential one without context and mean pooling, for an "
+    "honest comparison on that window.",
 )
 @needs_items
 def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:

@@ -42,7 +42,7 @@ def measure(tuning: Tuning, settings: Settings, weights: list[float]) -> list[Po
     """Train once and measure under each weight."""
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         task = ItemTask.of(tuning.earlier, tuning.prepared, settings, tuning.asked)
-        network = fit(task, settings.training.maximum_epochs, Path(directory)).network
+        network = fit(task, settings.training.epochs, Path(directory)).network
 
     def figures(asked: EvaluationSet) -> list[Metrics]:
         lists = lists_by_weight(network, asked, settings, weights=weights, depth=max(KS))

@@ -175,7 +175,7 @@ def answers(people: People, period: TrainingPeriod, settings: Settings) -> tuple
     earlier = period.until(cutoff)
     prepared = prepare(earlier, settings)
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
-        fitted = fit(ItemTask.of(earlier, prepared, settings), settings.training.maximum_epochs, Path(directory))
+        fitted = fit(ItemTask.of(earlier, prepared, settings), settings.training.epochs, Path(directory))
     log = whole_log(period, settings)
     asked = asked_of(people, prepared.dataset, log, cutoff=cutoff, recent_days=period.rule.window_days)
     ranked = trained_lists(fitted.network, asked, settings, K)

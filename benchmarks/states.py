@@ -59,7 +59,7 @@ def stored(states: NDArray[np.float32], precision: str) -> tuple[NDArray[np.floa
 def measure(tuning: Tuning, settings: Settings) -> list[Measured]:
     """Train one shape and measure the shape at every precision."""
     with tempfile.TemporaryDirectory() as directory:
-        epochs = settings.training.maximum_epochs
+        epochs = settings.training.epochs
         task = ItemTask.of(tuning.earlier, tuning.prepared, settings, tuning.asked)
         fitted = fit(task, epochs, Path(directory))
     places = [each for each in (tuning.asked, tuning.in_context) if each is not None]

@@ -30,7 +30,7 @@ def period_of(given: argparse.Namespace) -> tuple[TrainingPeriod, Settings]:
     Raises:
         SystemExit: neither is named.
     """
-    settings = Settings().with_value("training.seed", given.seed).with_value("training.maximum_epochs", given.epochs)
+    settings = Settings().with_value("training.seed", given.seed).with_value("training.epochs", given.epochs)
     if given.home is not None:
         workspace = Workspace(settings.model_copy(update={"home": given.home}))
         return period.training_period(workspace, period.training_day(workspace.tables)), settings

@@ -83,7 +83,7 @@ def measure(name: str, period: TrainingPeriod, settings: Settings) -> Figures:
     earlier, prepared, asked = validation_slice(period, settings)
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         task = ItemTask.of(earlier, prepared, settings)
-        fitted = fit(task, settings.training.maximum_epochs, Path(directory))
+        fitted = fit(task, settings.training.epochs, Path(directory))
     lists, queries, dataset = trained_lists(fitted.network, asked, settings, max(KS)), asked.queries, prepared.dataset
     ever = np.bincount(dataset.statistics.item, minlength=len(dataset.features))[queries.candidates]
     found = evaluate(lists, queries.positives, len(queries.candidates), ks=KS, popularity=ever)

@@ -120,8 +120,7 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
 def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> bool:
     """Return whether the advertiser model has enough examples.
 
-    The last window but one must have examples to choose the epochs by, and the time before that window examples to
-    learn from.
+    The newest window must have examples to report on, and the time before that window examples to learn from.
 
     Args:
         staged: knows ``LOG``.
@@ -129,13 +128,13 @@ def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Man
     """
     [(first,)] = staged.rows(f"SELECT min(event_time) FROM {LOG} WHERE in_history")
     window, named = timedelta(days=manifest.prediction_window_days), f"nullif(advertiser_id, '{UNKNOWN_ADVERTISER}')"
-    chosen_on, repeats = end - 2 * window, manifest.model_copy(update={"repeats_count": True})
-    if first is None or not _examples_at(staged, chosen_on, end - window, manifest=repeats, named=named):
+    newest, repeats = end - window, manifest.model_copy(update={"repeats_count": True})
+    if first is None or not _examples_at(staged, newest, end, manifest=repeats, named=named):
         return False
-    cutoffs = rule.cutoffs(chosen_on.timestamp(), first.timestamp(), manifest.prediction_window_days)
+    cutoffs = rule.cutoffs(newest.timestamp(), first.timestamp(), manifest.prediction_window_days)
     begins = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff)) for cutoff in cutoffs]
     return any(
-        _examples_at(staged, begin, min(begin + window, chosen_on), manifest=repeats, named=named) for begin in begins
+        _examples_at(staged, begin, min(begin + window, newest), manifest=repeats, named=named) for begin in begins
     )
 
 

@@ -5,7 +5,7 @@ Every setting is a field of its own in the launchpad, for one run::
     resources:
       workspace:
         config:
-          training: {maximum_epochs: 3}
+          training: {epochs: 3}
           index: {kind: hnsw}
 """
 

@@ -79,7 +79,7 @@ def _on_training(
     from ml.evaluation.report_rows import FUTURES, TRAINED_EXAMPLES, ReportRow
 
     training = compared.comparison.settings.training
-    rows = [ReportRow(ModelName.contextual, TRAINED_EXAMPLES, training.maximum_epochs * training.epoch_examples)]
+    rows = [ReportRow(ModelName.contextual, TRAINED_EXAMPLES, training.epochs * training.epoch_examples)]
     if ModelName.oracle in lists:
         rows.append(ReportRow(ModelName.oracle, FUTURES, workspace.settings.evaluation.oracle_futures))
     return rows

@@ -96,7 +96,7 @@ def compare_advertisers(whole: AdvertiserPeriod, directory: Path, settings: Sett
         Name.advertiser_model: query_lists(model.network, queries, model.settings, depth),
     }
     training = model.settings.advertisers
-    trained = training.maximum_epochs * training.epoch_examples
+    trained = training.epochs * training.epoch_examples
     return AdvertiserComparison(queries, lists, len(queries.advertisers.known(cutoff)), trained)
 
 

@@ -68,7 +68,7 @@ def advertiser_settings(settings: Settings) -> Settings:
             "alpha_positive": own.alpha_positive,
             "alpha_negative": own.alpha_negative,
             "epoch_examples": own.epoch_examples,
-            "maximum_epochs": own.maximum_epochs,
+            "epochs": own.epochs,
         }
     )
     model = settings.model.model_copy(update={"trait_dimensions": own.memory_dimensions})

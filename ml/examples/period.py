@@ -69,9 +69,9 @@ def with_logged_requests(period: TrainingPeriod, requests: pl.DataFrame, setting
 
     A model can learn from a request of the last ``examples.span_days`` by a user with an earlier event, if the subject
     and the shown item are in the catalogue; a request with a query and no subject is a search. There have to be
-    ``context.minimum_requests`` before the two newest windows, which the comparison and the choice of epochs hold back:
-    so every fit of a training learns contexts in the same way. Requests beside an item count by themselves, because
-    they take the place of synthetic contexts; searches count together with them.
+    ``context.minimum_requests`` before the two newest windows, which the comparison and a search for settings hold
+    back: so every fit learns contexts in the same way. Requests beside an item count by themselves, because they take
+    the place of synthetic contexts; searches count together with them.
 
     Args:
         requests: of ``shown_in_context``, before the period's end.

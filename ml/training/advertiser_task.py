@@ -11,22 +11,16 @@ corpus, which bounds the number of profiles in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ml.evaluation.advertiser_queries import AdvertiserQueries, advertiser_queries, query_lists
+from ml.evaluation.advertiser_queries import AdvertiserQueries, query_lists
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.examples.advertiser_period import (
     AdvertiserData,
-    AdvertiserPeriod,
-    advertiser_data,
-    advertiser_examples,
-    cross_fitted,
 )
 from ml.examples.nothing_to_learn import NothingToLearn
 from ml.examples.pairs import Examples
@@ -34,7 +28,7 @@ from ml.features.advertisers import Profiles
 from ml.models.advertiser_model import AdvertiserBatch, AdvertiserNetwork, advertiser_batch
 from ml.models.encoders import ModelShape
 from ml.models.item_model import ContextBatch
-from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit, monitored
+from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, monitored
 from ml.training.sampling import Batches, Cell, SampledBatch, catalogue_views, history_states, split_into_cells
 from settings import Settings
 
@@ -47,7 +41,7 @@ class AdvertiserTask:
 
     Attributes:
         data, examples: the data to learn from. settings: those of ``advertiser_settings``.
-        validation: the queries that choose the number of epochs; None: that number is given.
+        validation: the queries that are asked after each epoch; None: there is no validation.
     """
 
     data: AdvertiserData
@@ -62,7 +56,7 @@ class AdvertiserTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return the figure that chooses the epochs: recall at the smallest K.
+        """Return recall at the smallest K.
 
         Of a few hundred advertisers, lists of a hundred hold nearly every positive.
         """
@@ -170,30 +164,3 @@ def new_advertiser_network(data: AdvertiserData, settings: Settings) -> Advertis
     known = data.advertisers.at(end).take(data.advertisers.known(end))
     network.advertiser_tower.standardise.learn(advertiser_batch(known).levels)
     return network
-
-
-def choose_epochs(
-    known: AdvertiserPeriod,
-    settings: Settings,
-    directory: Path,
-    *,
-    logger: Logger | None = None,
-    resume: Path | None = None,
-) -> Fit[AdvertiserNetwork]:
-    """Train on the period less its last window, and stop when recall on that window stops rising.
-
-    Raises:
-        NothingToLearn: nobody converts with an advertiser before that window, or in it.
-    """
-    cutoff = known.period.end - known.period.window
-    before = known.until(cutoff)
-    data = advertiser_data(before, settings, before.period.event_names)
-    everyone = len(data.advertisers)
-    queries = advertiser_queries(
-        known, data, cutoff, settings=settings, maximum=settings.training.validation_users, index_size=everyone
-    )
-    if not len(queries):
-        raise NothingToLearn("no advertiser to predict in the validation window: nobody converts with one there.")
-    examples = advertiser_examples(before, data, settings)
-    task = AdvertiserTask(cross_fitted(data, before, settings), examples, settings, queries)
-    return fit(task, settings.training.maximum_epochs, directory, logger=logger, resume=resume)

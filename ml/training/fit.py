@@ -1,13 +1,13 @@
-"""Lightning training of any retrieval model, with early stopping on a temporal validation slice.
+"""Lightning training of any retrieval model, with validation on a temporal slice after each epoch.
 
 A model is a ``Task``: its examples and batches, the logits of candidates, and the validation of the network.
 
 The learning rate rises during the first half of an epoch and then stays. The network that is validated, kept and
 returned is an average of the weights: of step t, with the weight of a step rising like its number to the power of
 ``AVERAGING_POWER`` (polynomial-decay averaging; Shamir & Zhang, 2013, "Stochastic Gradient Descent for Non-smooth
-Optimization"). Neither knows when the training will end. So the network after e epochs is the same whether e was chosen
-on a validation slice or given, and a number of epochs that was chosen holds for the next training. A rate that falls
-until the last step gives the same recall, but only at its own last step.
+Optimization"). Neither knows when the training will end, so the network after e epochs is the same however many follow.
+The recall of the average rises from epoch to epoch and then stays. A number of epochs that is large enough is therefore
+right for every log, and none is chosen (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -67,7 +67,7 @@ class Task(Protocol[NetworkType]):
 
     @property
     def monitor(self) -> str | None:
-        """Return the name of the validation's figure that chooses the epochs; None without validation."""
+        """Return the name of the validation's main figure; None without validation."""
 
     def network(self) -> NetworkType:
         """Return an untrained network with a ``temperature``, the same for the same seed."""
@@ -91,9 +91,9 @@ def monitored(k: int) -> str:
 class FitSummary:
     """Result and speed of a training."""
 
-    best_epoch: int  # epochs until the best validation, or all of them without validation
-    best_validation: float  # nan without validation
-    metric: str  # name of the validation's figure; empty without validation
+    epochs: int
+    validation: float  # the main figure after the last epoch; nan without validation
+    metric: str  # name of that figure; empty without validation
     seconds: float
     sequences_per_second: float
     waiting_share: float  # share of the time spent waiting for batches
@@ -235,15 +235,15 @@ def fit(
     progress: bool = True,
     resume: Path | None = None,
 ) -> Fit[NetworkType]:
-    """Train for ``epochs``, or until the figure that the task monitors stops rising.
+    """Train for ``epochs``; where the task has a validation, its figures are logged after each epoch.
 
-    With a monitored figure, the returned network is that of the best epoch. Checkpoints go to ``directory``; the
-    checkpoint of the newest epoch is ``ml.training.checkpoints.last_checkpoint(directory)``.
+    Checkpoints go to ``directory``; the checkpoint of the newest epoch is
+    ``ml.training.checkpoints.last_checkpoint(directory)``.
 
     Args:
         resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data,
-            settings and epochs. The result then equals that of a fit never interrupted, to the bit on one thread;
-            speeds are those of the resumed part.
+            settings. The result then equals that of a fit never interrupted, to the bit on one thread; speeds are those
+            of the resumed part.
 
     Raises:
         ValueError: there is no example to learn from, or ``resume`` is of a fit under other settings.
@@ -267,17 +267,13 @@ def _optimise(
     progress: bool,
     resume: Path | None,
 ) -> FitSummary:
-    """Train the module's network; with a monitored figure, leave the network with the weights of the best epoch."""
+    """Train the module's network, which the average of its weights replaces at the end."""
     _quiet_lightning()
     monitor = module.task.monitor
     if resume:
         check_resumable(resume, module.depends_on())
-    clock, best_of_all = StepClock(batches), ModelCheckpoint(directory, monitor=monitor, mode="max")
-    callbacks: list[Callback] = [clock, RandomStates(), AverageOfSteps()]
-    if monitor:
-        stopping = EarlyStopping(monitor, mode="max", patience=module.task.settings.training.patience)
-        callbacks += [stopping, best_of_all]
-    callbacks.append(newest_epoch(directory))
+    clock = StepClock(batches)
+    callbacks: list[Callback] = [clock, RandomStates(), AverageOfSteps(), newest_epoch(directory)]
     drawn = progress and sys.stderr.isatty() and parent_process() is None
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines())
@@ -300,15 +296,9 @@ def _optimise(
     once: DataLoader[int] = DataLoader([0], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
     trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=True)
     seconds = time.perf_counter() - started
-    best_epoch, best = epochs, float("nan")
-    if monitor and best_of_all.best_model_path:
-        saved = torch.load(best_of_all.best_model_path, weights_only=True)
-        module.load_state_dict(saved["state_dict"])
-        best_epoch = int(saved["epoch"]) + 1
-        best = float("nan") if best_of_all.best_model_score is None else float(best_of_all.best_model_score)
     return FitSummary(
-        best_epoch=best_epoch,
-        best_validation=best,
+        epochs=epochs,
+        validation=float(trainer.callback_metrics[monitor]) if monitor else float("nan"),
         metric=monitor or "",
         seconds=seconds,
         sequences_per_second=clock.sequences / max(clock.busy + clock.waiting, 1e-9),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ml.evaluation.metrics import Metrics, evaluate, usable_ks
 from ml.evaluation.model_lists import trained_lists
-from ml.evaluation.queries import EvaluationSet, validation_slice
+from ml.evaluation.queries import EvaluationSet
 from ml.examples.context import Context
 from ml.examples.logged_requests import SHOWN
 from ml.examples.named_interests import Searches
@@ -23,7 +21,7 @@ from ml.features.dataset import Dataset
 from ml.features.items import DAY
 from ml.models.encoders import ModelShape
 from ml.models.item_model import POPULARITY_WIDTH, ContextBatch, ItemBatch, TwoTower
-from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, Fit, fit, monitored
+from ml.training.fit import VALIDATION_DEPTH, VALIDATION_KS, monitored
 from ml.training.sampling import Batches, Cell, SampledBatch, catalogue_views, history_states, split_into_cells
 from settings import Objective, Settings
 
@@ -35,7 +33,7 @@ class ItemTask:
     Attributes:
         prepared: the examples to learn from. settings: the settings of the training.
         window_days: K, the days after a cut-off in which a conversion counts.
-        validation: the queries that choose the number of epochs; None: that number is given.
+        validation: the queries that are asked after each epoch; None: there is no validation.
         searches: the contexts of the examples that are logged searches; None: there are none.
     """
 
@@ -60,7 +58,7 @@ class ItemTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return the figure that chooses the epochs: recall at 100, or at the largest K below a smaller catalogue."""
+        """Return recall at 100, or at the largest K below a smaller catalogue."""
         if self.validation is None:
             return None
         return monitored(max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates))))
@@ -189,17 +187,3 @@ def new_network(dataset: Dataset, settings: Settings) -> TwoTower:
     listed = statistics.listed(dataset.log.end)
     network.item_tower.standardise.learn(torch.from_numpy(statistics.at(dataset.log.end)[listed]))
     return network
-
-
-def choose_epochs(
-    period: TrainingPeriod,
-    settings: Settings,
-    directory: Path,
-    *,
-    logger: Logger | None = None,
-    resume: Path | None = None,
-) -> Fit[TwoTower]:
-    """Train on the period less its last window, and stop when recall on that window stops rising."""
-    earlier, prepared, asked = validation_slice(period, settings)
-    task = ItemTask.of(earlier, prepared, settings, asked)
-    return fit(task, settings.training.maximum_epochs, directory, logger=logger, resume=resume)

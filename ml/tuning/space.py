@@ -73,7 +73,7 @@ SPACE: tuple[Dimension, ...] = (
     Range(
         "examples.label_weights.add_to_cart", 0.05, 1.0, logarithmic=True
     ),  # of an item bought too, the checkout counts
-    Whole("training.maximum_epochs", 3, 12),
+    Whole("training.epochs", 3, 12),
     Choice("model.width", (64, 96, 128)),
     Whole("model.layers", 1, 3),
     Range("model.dropout", 0.0, 0.5),

@@ -1,7 +1,7 @@
 """A search over settings on a validation slice inside the training period.
 
-With T the end of the period and K the window, every trial learns until T - K and is measured on [T - K, T), where the
-number of epochs is chosen too; no event at or after T is read. Optuna draws the trials (with its default, the
+With T the end of the period and K the window, every trial learns until T - K and is measured on [T - K, T); no event at
+or after T is read. Optuna draws the trials (with its default, the
 tree-structured Parzen estimator, Bergstra et al. 2011) and stops hopeless trials early. Each trial is an MLflow run.
 """
 
@@ -172,8 +172,8 @@ class Tuning:
         return ItemTask.of(self.earlier, weighed, settings, self.asked)
 
     def measure(self, settings: Settings, directory: Path, logger: MLFlowLogger) -> Figures:
-        """Train under ``settings`` with early stopping, and measure the best epoch."""
-        fitted = fit(self.task(settings), settings.training.maximum_epochs, directory, logger=logger)
+        """Train under ``settings``, and measure the network."""
+        fitted = fit(self.task(settings), settings.training.epochs, directory, logger=logger)
 
         def measured(asked: EvaluationSet) -> Metrics:
             lists = trained_lists(fitted.network, asked, settings, 100)
@@ -191,7 +191,7 @@ class Tuning:
             context_recall_at_100=context.get(100, none),
             diversity90=home.diversity90,
             advertiser_diversity90=none if diversity is None else diversity,
-            epochs=fitted.best_epoch,
+            epochs=fitted.epochs,
             seconds=fitted.seconds,
         )
 
@@ -275,7 +275,7 @@ def run_trials(
         tags = {"study": tuning.name, "default": str(bool(trial.user_attrs.get(DEFAULT)))}
         with tracking.run(TUNING, f"trial {trial.number}", tags, nested=True) as run:
             mlflow.log_params({"data.hash": tuning.data, **settings.flat()})
-            epochs, metric = settings.training.maximum_epochs, tuning.task(settings).monitor or ""
+            epochs, metric = settings.training.epochs, tuning.task(settings).monitor or ""
             logger = TrialLogger(trial, epochs, metric, tracking_uri=tracking.uri, run_id=run.info.run_id)
             try:
                 with tempfile.TemporaryDirectory(prefix=".tune-", dir=work) as directory:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
+from ml.evaluation.advertiser_queries import advertiser_queries
 from ml.examples.advertiser_period import (
     AdvertiserData,
     AdvertiserPeriod,
@@ -24,10 +24,8 @@ from ml.models.advertiser_artifact import AdvertiserArtifact
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import Artifact
 from ml.models.version_directories import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
-from ml.training.advertiser_task import AdvertiserTask, choose_epochs
-from ml.training.fit import Fit
+from ml.training.advertiser_task import AdvertiserTask
 from ml.versions.mlflow_models import embed_events, input_example
-from ml.versions.side_by_side import FitFunction
 from ml.versions.tracking import ADVERTISER_MODEL, log_pyfunc
 from ml.versions.train import PlannedFit
 from settings import Settings, UserEncoder
@@ -75,21 +73,30 @@ class AdvertiserVersion:
             "examples": len(self.examples),
         }
 
-    def choose_epochs(self) -> FitFunction[Fit[AdvertiserNetwork]]:
-        """Return the fit of the model itself.
-
-        The fit raises ``NothingToLearn`` if nobody converts with an advertiser.
-        """
-        return partial(choose_epochs, self._earlier, self.settings)
-
     def comparisons(self) -> Sequence[PlannedFit[AdvertiserNetwork]]:
-        """Return the model itself and mean pooling."""
-        earlier = self._earlier
+        """Return the model itself and mean pooling.
+
+        Raises:
+            NothingToLearn: nobody converts with an advertiser in the newest window.
+        """
+        cutoff = self.period.end - self.period.window
+        earlier = self.known.until(cutoff)
         data = advertiser_data(earlier, self.settings, earlier.period.event_names)
-        data = cross_fitted(data, earlier, self.settings)
+        queries = advertiser_queries(
+            self.known,
+            data,
+            cutoff,
+            settings=self.settings,
+            maximum=self.settings.training.validation_users,
+            index_size=len(data.advertisers),
+        )
+        if not len(queries):
+            raise NothingToLearn("no advertiser to predict in the newest window: nobody converts with one there.")
+        examples, data = advertiser_examples(earlier, data, self.settings), cross_fitted(data, earlier, self.settings)
+        pooling = pooled(self.settings)
         return [
-            self._planned(ADVERTISER_EVALUATION, earlier, data, self.settings),
-            self._planned(ADVERTISER_EVALUATION_POOLING, earlier, data, pooled(self.settings)),
+            _planned(ADVERTISER_EVALUATION, earlier, AdvertiserTask(data, examples, self.settings, queries)),
+            _planned(ADVERTISER_EVALUATION_POOLING, earlier, AdvertiserTask(data, examples, pooling)),
         ]
 
     def deployed(self) -> PlannedFit[AdvertiserNetwork]:
@@ -101,16 +108,9 @@ class AdvertiserVersion:
         example = input_example(self.period.events)
         return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, output=embed_events(artifact, example))
 
-    @cached_property
-    def _earlier(self) -> AdvertiserPeriod:
-        return self.known.until(self.period.end - self.period.window)
 
-    @staticmethod
-    def _planned(
-        part: str, known: AdvertiserPeriod, data: AdvertiserData, settings: Settings
-    ) -> PlannedFit[AdvertiserNetwork]:
-        task = AdvertiserTask(data, advertiser_examples(known, data, settings), settings)
-        return PlannedFit(f"advertisers {part}", part, task, known.period, data.dataset.basis)
+def _planned(part: str, known: AdvertiserPeriod, task: AdvertiserTask) -> PlannedFit[AdvertiserNetwork]:
+    return PlannedFit(f"advertisers {part}", part, task, known.period, task.data.dataset.basis)
 
 
 def pooled(settings: Settings) -> Settings:

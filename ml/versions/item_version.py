@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
 from ml.evaluation.model_names import ADDITIONAL, TRAINED, ModelName
+from ml.evaluation.queries import EvaluationSet, newest_window
 from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_examples, with_contexts
 from ml.models.artifact import Artifact, ModelArtifact
 from ml.models.item_model import TwoTower
 from ml.models.version_directories import DEPLOYED, evaluation_part
-from ml.training.fit import Fit
-from ml.training.item_task import ItemTask, choose_epochs
+from ml.training.item_task import ItemTask
 from ml.versions.mlflow_models import embed_sequences, input_example, log_head
-from ml.versions.side_by_side import FitFunction
 from ml.versions.tracking import ITEM_MODEL, log_pyfunc
 from ml.versions.train import PlannedFit
 from settings import Settings
@@ -44,20 +42,20 @@ class ItemVersion:
     def sizes(self) -> Mapping[str, int]:
         return {"events": len(self.period.events), "items": len(self.period.items)}
 
-    def choose_epochs(self) -> FitFunction[Fit[TwoTower]]:
-        """Return the fit of the contextual model."""
-        return partial(choose_epochs, self._earlier, self.settings)
-
     def comparisons(self) -> Sequence[PlannedFit[TwoTower]]:
         """Return the contextual model, the model without context, mean pooling, and the additional models.
 
         They differ only in contexts, encoder and fusion.
         """
-        earlier = self._earlier
+        earlier = self.period.until(self.period.end - self.period.window)
         known = cross_fitted(prepare_examples(earlier, self.settings), earlier, self.settings)
+        asked = newest_window(self.period, known.dataset, self.settings)
         named = {each.value for each in self.settings.evaluation.additional_models}
         additional = [model for model in ADDITIONAL if model.value in named]
-        return [self._comparison(model, earlier, known) for model in (*TRAINED, *additional)]
+        return [
+            self._comparison(model, earlier, known, asked if model is ModelName.contextual else None)
+            for model in (*TRAINED, *additional)
+        ]
 
     def deployed(self) -> PlannedFit[TwoTower]:
         prepared = cross_fitted(self.prepared, self.period, self.settings)
@@ -69,11 +67,9 @@ class ItemVersion:
         example = input_example(self.period.events)
         return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, output=embed_sequences(artifact, example))
 
-    @cached_property
-    def _earlier(self) -> TrainingPeriod:
-        return self.period.until(self.period.end - self.period.window)
-
-    def _comparison(self, model: ModelName, earlier: TrainingPeriod, known: Prepared) -> PlannedFit[TwoTower]:
+    def _comparison(
+        self, model: ModelName, earlier: TrainingPeriod, known: Prepared, asked: EvaluationSet | None
+    ) -> PlannedFit[TwoTower]:
         settings = model.settings(self.settings)
-        task = ItemTask.of(earlier, with_contexts(known, earlier, settings), settings)
+        task = ItemTask.of(earlier, with_contexts(known, earlier, settings), settings, asked)
         return PlannedFit(model.value, evaluation_part(model), task, earlier, known.dataset.basis)

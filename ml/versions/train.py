@@ -1,11 +1,12 @@
-"""The course of a training, which every kind of model takes: selection, comparison models, the deployed fit, MLflow.
+"""The course of a training, which every kind of model takes: comparison models, the deployed fit, MLflow.
 
-Three cut-offs keep the figures honest. With T the end of the period and K the window:
+Two cut-offs keep the figures honest. With T the end of the period and K the window:
 
-    epochs are chosen on [T - 2K, T - K) by a model that knows nothing from T - 2K on;
-    the comparison models learn until T - K, all for that many epochs, and are reported on [T - K, T), which chose
-    nothing;
-    the deployed model learns until T, for the epochs that were chosen.
+    the comparison models learn until T - K, and are reported on [T - K, T), which chooses nothing;
+    the deployed model learns until T, because the newest conversions tell most about the near future.
+
+All learn for the same number of epochs. The model of the version among the comparison models is asked for [T - K, T)
+after each epoch: the curve of its recall is in its MLflow run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ml.examples.period import TrainingPeriod
 from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
 from ml.models.version_directories import DEPLOYED
-from ml.training.fit import Fit, Task, fit
+from ml.training.fit import Fit, FitSummary, Task, fit
 from ml.versions.fingerprint import dataset_hash, fingerprint_of
 from ml.versions.side_by_side import FitFunction, FitJob, FitWorkers, RunningFit, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
@@ -78,11 +79,12 @@ class VersionTask(Protocol[NetworkType]):
     def artifact_class(self) -> type[Artifact[NetworkType]]:
         """Return the class of the artefacts."""
 
-    def choose_epochs(self) -> FitFunction[Fit[NetworkType]]:
-        """Return the fit that chooses the epochs on [T - 2K, T - K). A process can be handed the function."""
-
     def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
-        """Return the models of the reports, which learn until T - K."""
+        """Return the models of the reports, which learn until T - K; one of them, the version's own, has a validation.
+
+        Raises:
+            NothingToLearn: there is nothing to learn, or to predict, until T.
+        """
 
     def deployed(self) -> PlannedFit[NetworkType]:
         """Return the model to deploy, which learns until T."""
@@ -103,8 +105,8 @@ class TrainedVersion:
     run_id: str
     url: str
     epochs: int
-    validation_metric: str
-    validation_recall: float
+    validation_metric: str  # of the version's own model among the comparison models
+    validation_recall: float  # after its last epoch
     seconds: float
     sequences_per_second: float
     waiting_share: float
@@ -130,14 +132,14 @@ def train_version(
         mlflow.log_params({f"data.{what}": size for what, size in version_task.sizes.items()})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
         course = _Course(version_task, tracking, run.info.run_id, work)
-        selection, fitted, artifact = course.run()
+        validated, fitted, artifact = course.run()
         mlflow.log_metrics(
             {
-                "epochs": selection.best_epoch,
+                "epochs": fitted.epochs,
                 "fit_seconds": fitted.seconds,
                 "sequences_per_second": fitted.sequences_per_second,
                 "waiting_share": fitted.waiting_share,
-                f"chosen_{selection.metric}": selection.best_validation,
+                validated.metric: validated.validation,
             }
         )
         artifact.save(work / DEPLOYED)
@@ -147,9 +149,9 @@ def train_version(
             version=version,
             run_id=run.info.run_id,
             url=tracking.url(run),
-            epochs=selection.best_epoch,
-            validation_metric=selection.metric,
-            validation_recall=selection.best_validation,
+            epochs=fitted.epochs,
+            validation_metric=validated.metric,
+            validation_recall=validated.validation,
             seconds=time.perf_counter() - started,
             sequences_per_second=fitted.sequences_per_second,
             waiting_share=fitted.waiting_share,
@@ -167,24 +169,25 @@ class _Course(Generic[NetworkType]):
     run_id: str
     work: Path
 
-    def run(self) -> tuple[Fit[NetworkType], Fit[NetworkType], Artifact[NetworkType]]:
-        """Choose the number of epochs, then fit the comparison models and the model to deploy side by side.
+    def run(self) -> tuple[FitSummary, Fit[NetworkType], Artifact[NetworkType]]:
+        """Fit the comparison models and the model to deploy side by side.
 
         Returns:
-            The fit that chose the number of epochs, the one to deploy, and its artefact.
+            The fit with a validation, the one to deploy, and its artefact.
         """
+        epochs = self.version_task.settings.training.epochs
         with fit_workers(self.version_task.settings.training.fits_at_once) as workers:
-            choosing = self._start(workers, "choice of epochs", "choice", function=self.version_task.choose_epochs())
-            # Prepared while the choice is made.
-            comparisons, to_deploy = self.version_task.comparisons(), self.version_task.deployed()
-            selection = choosing.result()
-            epochs = selection.best_epoch
+            comparisons = self.version_task.comparisons()
             running = [self._start_comparison(workers, planned, epochs) for planned in comparisons]
+            to_deploy = self.version_task.deployed()  # prepared while the others learn
             deploying = self._start(workers, "to deploy", DEPLOYED, function=partial(fit, to_deploy.task, epochs))
-            for planned, comparison in zip(comparisons, running, strict=True):
+            compared = [
                 self._keep_comparison(planned, comparison)
+                for planned, comparison in zip(comparisons, running, strict=True)
+            ]
             deployed = deploying.result()
-            return selection, deployed, to_deploy.artifact(self.version_task.artifact_class, deployed.network)
+            [validated] = [fitted for fitted in compared if fitted.metric]
+            return validated, deployed, to_deploy.artifact(self.version_task.artifact_class, deployed.network)
 
     def _start(
         self,
@@ -208,9 +211,10 @@ class _Course(Generic[NetworkType]):
         function = partial(fit, planned.task, epochs)
         return self._start(workers, planned.name, planned.part, function=function, run_id=run_id)
 
-    def _keep_comparison(self, planned: PlannedFit[NetworkType], running: RunningFit[Fit[NetworkType]]) -> None:
+    def _keep_comparison(self, planned: PlannedFit[NetworkType], running: RunningFit[Fit[NetworkType]]) -> FitSummary:
         """Wait for the fit, close its nested run and keep the network for the reports."""
         fitted = running.result()
         figures = {"fit_seconds": fitted.seconds, "sequences_per_second": fitted.sequences_per_second}
         self.tracking.close_nested(running.job.run_id, figures)
         planned.artifact(self.version_task.artifact_class, fitted.network).save(self.work / planned.part)
+        return fitted

@@ -229,7 +229,7 @@ def _brief(rows: Sequence[ReportRow], ours: str) -> list[str]:
     """Return a sentence where the training was shorter than the default settings allow."""
     trained = next((row.value for row in rows if row.model == ours and row.metric == TRAINED_EXAMPLES), None)
     usual = TrainingSettings() if ours == ModelName.contextual else AdvertiserSettings()
-    default = usual.maximum_epochs * usual.epoch_examples
+    default = usual.epochs * usual.epoch_examples
     if trained is None or trained >= default:
         return []
     return [

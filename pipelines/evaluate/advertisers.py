@@ -38,7 +38,7 @@ from ml.examples.advertiser_period import (
 from ml.examples.period import TrainingPeriod
 from ml.models.advertiser_model import AdvertiserNetwork
 from ml.retrieval.lists import Ragged, RankedLists
-from ml.training.advertiser_task import AdvertiserTask, choose_epochs
+from ml.training.advertiser_task import AdvertiserTask
 from ml.training.fit import fit
 from ml.versions.advertiser_version import pooled
 from ml.versions.fingerprint import dataset_hash
@@ -193,13 +193,12 @@ def asked_advertisers(
 def _train(
     known: AdvertiserPeriod, data: AdvertiserData, settings: Settings, home: Home
 ) -> tuple[AdvertiserNetwork, Training]:
-    """Return a network trained until the cut-off, for the number of epochs that the window before it chose."""
+    """Return a network trained until the cut-off."""
     started = time.perf_counter()
     with work_directory(home) as work:
-        epochs = choose_epochs(known, settings, work / "choice").best_epoch
         task = AdvertiserTask(cross_fitted(data, known, settings), advertiser_examples(known, data, settings), settings)
-        fitted = fit(task, epochs, work / "fit")
-    return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
+        fitted = fit(task, settings.training.epochs, work)
+    return fitted.network, Training(settings.training.seed, fitted.epochs, time.perf_counter() - started)
 
 
 def _show(console: Console, answers: Answers, figures: AdvertiserFigures) -> None:

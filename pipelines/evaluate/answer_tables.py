@@ -27,13 +27,11 @@ class Training:
 
     seed: int
     epochs: int
-    seconds: float  # choosing the number of epochs included
+    seconds: float
 
     def words(self, model: str) -> str:
         """Return the training in a sentence."""
-        return (
-            f"{model}, seed {self.seed}: {self.seconds:.0f} s of training, the choice of {self.epochs} epochs included"
-        )
+        return f"{model}, seed {self.seed}: {self.seconds:.0f} s of training, {self.epochs} epochs"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ml.examples.period import Prepared, TrainingPeriod, cross_fitted, prepare_e
 from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
 from ml.training.fit import fit
-from ml.training.item_task import ItemTask, choose_epochs
+from ml.training.item_task import ItemTask
 from pipelines.cli.errors import RunRefused
 from pipelines.evaluate.answer_tables import Answer, Training, show
 from pipelines.evaluate.scoring import SCORED_DEPTH, Catalogue, Scoring
@@ -140,13 +140,12 @@ def _answers(
 
 
 def _train(period: TrainingPeriod, prepared: Prepared, settings: Settings, home: Home) -> tuple[TwoTower, Training]:
-    """Return a network trained on the whole period, for the number of epochs that the validation slice chose."""
+    """Return a network trained on the whole period."""
     started = time.perf_counter()
     with work_directory(home) as work:
-        epochs = choose_epochs(period, settings, work / "choice").best_epoch
         task = ItemTask.of(period, with_contexts(prepared, period, settings), settings)
-        fitted = fit(task, epochs, work / "fit")
-    return fitted.network, Training(settings.training.seed, epochs, time.perf_counter() - started)
+        fitted = fit(task, settings.training.epochs, work)
+    return fitted.network, Training(settings.training.seed, fitted.epochs, time.perf_counter() - started)
 
 
 def _log(evaluation: Evaluation, split: Split, period: TrainingPeriod, *, answer: Answer, export: Path) -> None:

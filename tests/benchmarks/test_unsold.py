@@ -30,7 +30,7 @@ def launched(period: TrainingPeriod) -> TrainingPeriod:
 def found() -> Figures:
     """A fifth of the catalogue is copies that have always been listed."""
     period = launched(planted_period(users=300, items=480, kinds=2, events_per_user=24))
-    settings = small_settings(features={"cross_fit_folds": 2}, training={"maximum_epochs": 3})
+    settings = small_settings(features={"cross_fit_folds": 2}, training={"epochs": 3})
     return measure("copies", with_unsold(period, COPIES, dated=False, seed=0), settings)
 
 

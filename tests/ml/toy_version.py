@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,13 +14,10 @@ from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
 from ml.models.encoders import ModelShape
 from ml.models.version_directories import DEPLOYED
-from ml.training.fit import Fit, fit, monitored
-from ml.versions.side_by_side import FitFunction
+from ml.training.fit import monitored
 from ml.versions.train import PlannedFit
 from settings import Settings
 from tests.ml.toy_task import ToyNetwork, ToyTask
-
-EPOCHS = 60
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,12 @@ class ToyVersion:
     def sizes(self) -> Mapping[str, int]:
         return {"events": len(self.period.events)}
 
-    def choose_epochs(self) -> FitFunction[Fit[ToyNetwork]]:
-        return partial(fit, ToyTask(self.settings, monitor=monitored(1)), EPOCHS)
-
     def comparisons(self) -> Sequence[PlannedFit[ToyNetwork]]:
-        return [PlannedFit("toy evaluation", "evaluation", ToyTask(self.settings), self.period, self.basis)]
+        return [
+            PlannedFit(
+                "toy evaluation", "evaluation", ToyTask(self.settings, monitor=monitored(1)), self.period, self.basis
+            )
+        ]
 
     def deployed(self) -> PlannedFit[ToyNetwork]:
         return PlannedFit("to deploy", DEPLOYED, ToyTask(self.settings), self.period, self.basis)

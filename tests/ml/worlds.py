@@ -90,7 +90,7 @@ def small_settings(**groups: dict[str, Any]) -> Settings:
         "sequences": {"length": 12},
         "examples": {"cutoffs": 4},
         "model": {"width": 16, "layers": 1, "heads": 2, "dropout": 0.0},
-        "training": {"batch_size": 128, "corpus_negatives": 64, "learning_rate": 1e-2, "maximum_epochs": 4},
+        "training": {"batch_size": 128, "corpus_negatives": 64, "learning_rate": 1e-2, "epochs": 4},
     }
     return Settings.model_validate({name: base.get(name, {}) | groups.get(name, {}) for name in base | groups})
 

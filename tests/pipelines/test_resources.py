@@ -42,7 +42,7 @@ def test_without_overrides_an_asset_sees_the_plain_settings() -> None:
 def test_the_launchpad_overrides_values_of_every_kind() -> None:
     seen = effective(
         {
-            "training": {"maximum_epochs": 1, "learning_rate": 0.5},
+            "training": {"epochs": 1, "learning_rate": 0.5},
             "features": {"statistics_windows_days": [2.0, 3.0]},
             "examples": {"label_weights": {"lead": 0.25}},
             "inference": {"bfloat16": True},
@@ -51,7 +51,7 @@ def test_the_launchpad_overrides_values_of_every_kind() -> None:
             "evaluation": {"additional_models": ["contextual_cross_attention"]},
         }
     )
-    assert (seen.training.maximum_epochs, seen.training.learning_rate) == (1, 0.5)
+    assert (seen.training.epochs, seen.training.learning_rate) == (1, 0.5)
     assert seen.training.batch_size == Settings().training.batch_size
     assert seen.features.statistics_windows_days == [2.0, 3.0]
     assert seen.examples.label_weights == {"lead": 0.25}
@@ -96,7 +96,7 @@ from assets.common.workspace import Workspace
 @dg.asset
 def probe(workspace: dg.ResourceParam[Workspace]):
     training = workspace.settings.training
-    print("seen", training.batch_size, training.seed, training.patience, workspace.home.root)
+    print("seen", training.batch_size, training.seed, training.corpus_negatives, workspace.home.root)
 dg.materialize([probe], resources={"workspace": WorkspaceResource()},
     run_config={"resources": {"workspace": {"config": {"training": {"batch_size": 7}}}}})
 """
@@ -107,7 +107,7 @@ dg.materialize([probe], resources={"workspace": WorkspaceResource()},
         "ADSEQ_TRAINING__SEED": "11",
     }
     result = processes.run(script, environment=environment)
-    default = Settings().training.patience
+    default = Settings().training.corpus_negatives
     assert f"seen 7 11 {default} {tmp_path}" in result.stdout
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-import ml.training.item_task
 from ml.evaluation.queries import newest_window
 from ml.examples.period import Prepared, TrainingPeriod, prepare, training_context
 from ml.features.content import ContentBasis
-from ml.training.fit import Fit
-from ml.training.item_task import ItemTask, choose_epochs
+from ml.training.item_task import ItemTask
+from ml.versions.item_version import ItemVersion
 from settings import ContextRecipe, Settings
 from tests.ml.worlds import (
     EVENT_NAMES,
@@ -221,19 +219,14 @@ def test_a_positive_is_never_its_own_subject(prepared: Prepared) -> None:
 
 
 def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
-    period: TrainingPeriod, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    period: TrainingPeriod, prepared: Prepared, settings: Settings
 ) -> None:
-    """What ``choose_epochs`` trains on, and what it validates with."""
-    found: dict[str, Any] = {}
-
-    def spy(task: ItemTask, *_: Any, **__: Any) -> Fit[Any]:
-        found.update(prepared=task.prepared, asked=task.validation)
-        return Fit(1, 0.0, "", 0.0, 0.0, 0.0, network=None)
-
-    monkeypatch.setattr(ml.training.item_task, "fit", spy)
-    choose_epochs(period, settings, tmp_path)
+    """What the contextual model of the reports learns from, and what it is asked after each epoch."""
+    [task] = [each.task for each in ItemVersion(period, prepared, settings).comparisons() if each.task.monitor]
+    assert isinstance(task, ItemTask)
+    assert task.validation is not None
     cutoff = period.end - 15 * 86_400
-    prepared, asked = found["prepared"], found["asked"]
+    prepared, asked = task.prepared, task.validation
     assert prepared.dataset.log.seconds.max() < cutoff
     assert prepared.dataset.statistics.seconds.max() < cutoff
     assert prepared.examples.cutoff.max() <= cutoff - 15 * 86_400 + 1

@@ -65,8 +65,8 @@ def test_a_fit_that_has_ended_is_read_back(
 ) -> None:
     network = new_network(prepared.dataset, settings.with_value("model.encoder", encoder)).eval()
     fit = Fit(
-        best_epoch=2,
-        best_validation=0.5,
+        epochs=2,
+        validation=0.5,
         seconds=1.0,
         sequences_per_second=2.0,
         waiting_share=0.1,
@@ -76,5 +76,5 @@ def test_a_fit_that_has_ended_is_read_back(
     fitted_once(tmp_path / "fit", lambda *_: fit)
     again: Fit[torch.nn.Module] = fitted_once(tmp_path / "fit", lambda *_: pytest.fail("it had ended"))
     assert isinstance(again, Fit)
-    assert again.best_epoch == 2
+    assert again.epochs == 2
     assert all(torch.equal(value, again.network.state_dict()[name]) for name, value in network.state_dict().items())

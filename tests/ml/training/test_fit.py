@@ -24,7 +24,7 @@ from ml.models.item_model import TwoTower
 from ml.models.tensors import CatalogueTensors
 from ml.training.checkpoints import last_checkpoint
 from ml.training.fit import Fit, RetrievalModule, fit, training_loss
-from ml.training.item_task import ItemTask, choose_epochs, new_network
+from ml.training.item_task import ItemTask, new_network
 from ml.training.sampling import SampledBatch
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
@@ -162,47 +162,45 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("recalls", "best", "ran"),
-    [([0.1, 0.5, 0.4, 0.3, 0.9], 2, 4), ([0.1, 0.2, 0.3, 0.4, 0.5], 5, 5), ([0.0, 0.0, 0.0, 0.0, 0.0], 1, 3)],
-)
-def test_early_stopping_returns_the_weights_of_the_best_epoch(
-    period: TrainingPeriod,
-    prepared: Prepared,
-    settings: Settings,
-    tmp_path: Path,
-    script: Script,
-    recalls: list[float],
-    best: int,
-    ran: int,
+def test_validation_sees_the_network_that_is_returned_and_changes_nothing(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path, script: Script
 ) -> None:
-    script.recalls = recalls
     asked = asked_after(period, prepared, settings)
-    fitted = fit(ItemTask.of(period, prepared, settings.with_value("training.patience", 2), asked), 5, tmp_path)
-    assert (fitted.best_epoch, len(script.weights)) == (best, ran)
-    assert fitted.best_validation == pytest.approx(recalls[best - 1])
-    for name, value in fitted.network.state_dict().items():
-        torch.testing.assert_close(value, script.weights[best - 1][name], rtol=0, atol=0, msg=name)
+    script.recalls = [0.125, 0.5, 0.25]
+    validated = fit(ItemTask.of(period, prepared, settings, asked), 3, tmp_path / "validated")
+    assert (validated.epochs, validated.validation, validated.metric) == (3, 0.25, "validation_recall_at_100")
+    assert len(script.weights) == 3
     assert all(script.modes)  # validation must not leave dropout off for the rest of the training
+    for epochs in (2, 3):  # the network after an epoch does not depend on how many are to come
+        given = fit(ItemTask.of(period, prepared, settings), epochs, tmp_path / str(epochs))
+        for name, value in given.network.state_dict().items():
+            torch.testing.assert_close(value, script.weights[epochs - 1][name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.slow
-def test_the_network_after_an_epoch_does_not_depend_on_how_many_are_to_come(
-    period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path, script: Script
+def test_the_network_is_the_average_of_the_steps_that_weighs_newer_ones_more(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So a number of epochs that was chosen on a validation slice is right for the training that follows."""
-    asked = asked_after(period, prepared, settings)
-    script.recalls = [0.1, 0.5, 0.4]
-    chosen = fit(ItemTask.of(period, prepared, settings, asked), 3, tmp_path / "choice")
-    given = fit(ItemTask.of(period, prepared, settings), chosen.best_epoch, tmp_path / "given")
-    assert chosen.best_epoch == 2
-    for name, value in given.network.state_dict().items():
-        torch.testing.assert_close(value, chosen.network.state_dict()[name], rtol=0, atol=0, msg=name)
+    """The weight of step t of n is 9 t (t + 1) ... (t + 7) / (n (n + 1) ... (n + 8)), about 9 t^8 / n^9."""
+    steps: list[torch.Tensor] = []
+
+    def spy(task: ItemTask, network: TwoTower, batch: SampledBatch[Any]) -> torch.Tensor:
+        steps.append(network.head.shortcut.weight.detach().clone())
+        return training_loss(task, network, batch)
+
+    monkeypatch.setattr(ml.training.fit, "training_loss", spy)
+    two = fit(ItemTask.of(period, prepared, settings), 2, tmp_path / "two").network.head.shortcut.weight
+    fit(ItemTask.of(period, prepared, settings), 3, tmp_path / "three")
+    count = len(ItemTask.of(period, prepared, settings).batches()) * 2
+    after = steps[count + 1 :][:count]  # of the longer fit, which has the same steps: the weights after each of them
+    weights = np.array([np.prod(np.arange(t, t + 8.0)) for t in range(1, count + 1)])
+    expected = sum(float(weight) * step for weight, step in zip(weights / weights.sum(), after, strict=True))
+    torch.testing.assert_close(two, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_without_validation_all_epochs_count(trained: Fit[TwoTower]) -> None:
-    assert trained.best_epoch == 6
-    assert np.isnan(trained.best_validation)
+    assert trained.epochs == 6
+    assert np.isnan(trained.validation)
     assert 0 <= trained.waiting_share < 1
     assert trained.sequences_per_second > 0
 
@@ -263,7 +261,7 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
             fitted(tmp_path / "parts")
     torch.manual_seed(99)
     resumed = fitted(tmp_path / "parts", last_checkpoint(tmp_path / "parts"))
-    assert (resumed.best_epoch, str(resumed.best_validation)) == (whole.best_epoch, str(whole.best_validation))
+    assert (resumed.epochs, str(resumed.validation)) == (whole.epochs, str(whole.validation))
     for name, value in whole.network.state_dict().items():
         torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
@@ -298,13 +296,6 @@ def test_examples_survive_the_table(period: TrainingPeriod, prepared: Prepared, 
     np.testing.assert_array_equal(again.subjects, prepared.subjects)
     for name in ("cutoff", "user", "history_end", "item", "weight", "name"):
         np.testing.assert_allclose(getattr(again.examples, name), getattr(prepared.examples, name), rtol=0, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_choosing_epochs_trains_on_the_earlier_part(period: TrainingPeriod, settings: Settings, tmp_path: Path) -> None:
-    found = choose_epochs(period, settings, tmp_path)
-    assert 1 <= found.best_epoch <= settings.training.maximum_epochs
-    assert found.best_validation > 0.8
 
 
 def order_period(users: int, seed: int = 0) -> TrainingPeriod:
@@ -355,19 +346,14 @@ def test_the_transformer_learns_order(tmp_path: Path) -> None:
     assert order_share(UserEncoder.transformer, tmp_path) > 0.95
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 19, 20, 21, 400])
-def test_the_learning_rate_rises_and_falls_for_any_number_of_steps(
-    prepared: Prepared, settings: Settings, steps: int
-) -> None:
-    task = ItemTask(prepared, settings, 15.0)
-    module = RetrievalModule(task, task.network(), steps)
-    configured = module.configure_optimizers()
+@pytest.mark.parametrize("warm_up", [1, 2, 20])
+def test_the_learning_rate_rises_and_then_stays(prepared: Prepared, settings: Settings, warm_up: int) -> None:
+    task, full = ItemTask(prepared, settings, 15.0), settings.training.learning_rate
+    configured = RetrievalModule(task, task.network(), warm_up).configure_optimizers()
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    rates = [schedule.get_last_lr()[0]]
-    for _ in range(steps - 1):
+    rates = []
+    for _ in range(50):
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-        rates.append(schedule.get_last_lr()[0])
-    assert all(0 < rate <= settings.training.learning_rate * (1 + 1e-9) for rate in rates)
-    if steps > 2:
-        assert rates[0] < max(rates) > rates[-1]
+    assert rates == pytest.approx([full * min(1, step / warm_up) for step in range(1, 51)])

@@ -33,7 +33,7 @@ def test_every_draw_is_a_valid_configuration_and_only_the_space_changes(with_con
 
 def test_the_present_settings_are_one_of_the_draws() -> None:
     base = Settings().with_value("training.learning_rate", 0.05).with_value("model.width", 40)
-    base = base.with_value("training.maximum_epochs", 99)
+    base = base.with_value("training.epochs", 99)
     space = space_around(base, True)
     trial = optuna.trial.FixedTrial({dimension.name: base.value(dimension.name) for dimension in space})
     assert suggested(space, base, trial) == base  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ def test_values_of_every_kind_are_typed() -> None:
     assert found.evaluation.additional_models == [AdditionalModel.max_pooling]
     assert found.flat()["evaluation.additional_models"] == "['max_pooling']"
     assert found.examples.label_weights == {"checkout": 2.0}
-    assert found.training.patience == Settings().training.patience  # what is not named stays
+    assert found.training.corpus_negatives == Settings().training.corpus_negatives  # what is not named stays
 
 
 def test_the_last_of_equal_names_counts_and_both_fields_of_a_group_stay() -> None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("tiny_environment")
 FIXED = {
     "model.width": "8",
     "model.layers": "1",
-    "training.maximum_epochs": "2",
+    "training.epochs": "2",
     "training.alpha_positive": "0",
     "training.alpha_negative": "1",
 }
@@ -72,7 +72,7 @@ def test_a_search_tells_its_best_trial_goes_on_and_never_reads_the_targets(made:
     assert default.data.metrics["recall_at_100"] == pytest.approx(float(first[1]), abs=1e-5)
     assert default.data.metrics["validation_recall_at_100"] > 0  # epoch by epoch, which is what trials are given up by
     assert default.data.params["model.width"] == "8"
-    assert {run.data.params["training.maximum_epochs"] for run in children} == {"2"}  # what is set is not searched
+    assert {run.data.params["training.epochs"] for run in children} == {"2"}  # what is set is not searched
     assert len({run.data.params["training.learning_rate"] for run in children}) == 3
     assert "history.png" in {file.path for file in tracking.client.list_artifacts(parents[0].info.run_id)}
     assert not list((home / "tuning").glob(".tune-*"))
