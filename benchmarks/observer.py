@@ -5,12 +5,16 @@ user's intents and tastes, and by an observer, who knows every rule and paramete
 item, its popularity, which category completes which) but of the users only their sessions. The observer puts together
 what the sessions say, draws what they leave open, and then simulates futures as the oracle does. No model that learns
 from the log can be expected to do better than the observer, who has nothing to learn.
+
+With ``--newest N ...`` further observers see only the newest sessions of each user, up to N events. The rest of the
+observer's recall is what longer sequences can give.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,6 +35,21 @@ DEPTHS = (10, 100)
 # How the observer weighs evidence, in visits: of an intent's style, what it was handed and what the user likes in all;
 # of a user's favourite categories, openings against the popularity of categories.
 HANDED_DOWN, LASTING, OPENING, POPULARITY = 2.0, 0.7, 0.8, 1.5
+
+
+@dataclass(frozen=True)
+class SeenSession:
+    """One session as the log shows it."""
+
+    day: int
+    leaf: int
+    visited: NDArray[np.int64]  # items
+    cart: int  # item, -1 for none
+    bought: bool
+
+    @property
+    def events(self) -> int:
+        return len(self.visited) + (self.cart >= 0) + self.bought
 
 
 @dataclass
@@ -57,9 +76,9 @@ class SeenUser:
     price_level: float = 0.0  # sum over visits
     visits: int = 0
 
-    def see(self, world: World, day: int, leaf: int, *, visited: NDArray[np.int64], cart: int, bought: bool) -> None:
-        """Observe one session: the items visited, the item added to the cart (-1 for none), whether it was bought."""
-        items = world.catalogue.items
+    def see(self, world: World, session: SeenSession) -> None:
+        """Observe one session."""
+        items, day, leaf, visited = world.catalogue.items, session.day, session.leaf, session.visited
         intent = next((each for each in self.intents if each.leaf == leaf), None)
         if intent is None:
             intent = SeenIntent(leaf, 2 * day, day, -1, np.zeros(STYLE_DIMENSIONS))
@@ -69,10 +88,10 @@ class SeenUser:
         intent.style, intent.last_day, intent.sessions = intent.style + style, day, intent.sessions + 1
         if intent.advertiser < 0:
             intent.advertiser = int(items.advertiser[visited[0]])
-        intent.cart = cart if cart >= 0 else intent.cart
+        intent.cart = session.cart if session.cart >= 0 else intent.cart
         self.style, self.visits = self.style + style, self.visits + len(visited)
         self.price_level += float(items.price_level[visited].sum())
-        if bought:
+        if session.bought:
             complement = int(world.catalogue.leaves.complement[leaf])
             handed_down = _unit(intent.style + HANDED_DOWN * intent.handed_down)
             self.intents = [each for each in self.intents if each.leaf not in (leaf, complement)]
@@ -83,25 +102,45 @@ class SeenUser:
         self.intents = sorted([*self.intents, intent], key=lambda each: each.opened)[-SLOTS:]
 
 
-def watch(world: World, person: NDArray[np.int64], last_day: int) -> list[SeenUser]:
-    """Return the users as their sessions show them, up to and including ``last_day`` (a day number)."""
-    users = [SeenUser(np.zeros(world.catalogue.leaves.count)) for _ in person]
+def watch(world: World, person: NDArray[np.int64], last_day: int) -> list[list[SeenSession]]:
+    """Return the sessions of each user, oldest first, up to and including ``last_day`` (a day number)."""
+    found: list[list[SeenSession]] = [[] for _ in person]
     rows_of = np.full(world.population.count, -1)
     rows_of[person] = np.arange(len(person))
     for lived in live(world, last_day):
         sessions = lived.sessions
         row = rows_of[sessions.rows]
         for number in np.flatnonzero((row >= 0) & (sessions.visits > 0)).tolist():
-            leaf, visited, cart, bought = _session(sessions, number)
-            users[row[number]].see(world, lived.number, leaf, visited=visited, cart=cart, bought=bought)
-    return users
+            found[row[number]].append(_session(sessions, number, lived.number))
+    return found
 
 
-def _session(sessions: Sessions, number: int) -> tuple[int, NDArray[np.int64], int, bool]:
+def newest(sessions: list[SeenSession], events: int | None) -> list[SeenSession]:
+    """Return the newest sessions that together have at most so many events, at least one session; None: all.
+
+    >>> visits = SeenSession(day=1, leaf=0, visited=np.array([5, 6]), cart=-1, bought=False)
+    >>> len(newest([visits, visits, visits], events=5)), len(newest([visits, visits], events=1))
+    (2, 1)
+    """
+    if events is None:
+        return sessions
+    total = np.cumsum([session.events for session in reversed(sessions)])
+    return sessions[-max(1, int((total <= events).sum())) :]
+
+
+def seen_user(world: World, sessions: list[SeenSession]) -> SeenUser:
+    """Return a user as the sessions show the user."""
+    user = SeenUser(np.zeros(world.catalogue.leaves.count))
+    for session in sessions:
+        user.see(world, session)
+    return user
+
+
+def _session(sessions: Sessions, number: int, day: int) -> SeenSession:
     visited = sessions.visited[number, : sessions.visits[number]]
     carted = visited[sessions.carted[number, : len(visited)]]
     cart = int(carted[-1]) if len(carted) else -1
-    return int(sessions.leaf[number]), visited, cart, bool(sessions.bought[number] >= 0)
+    return SeenSession(day, int(sessions.leaf[number]), visited, cart, bool(sessions.bought[number] >= 0))
 
 
 def imagine(
@@ -143,10 +182,9 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return unit(vector[None])[0] if vector.any() else vector
 
 
-def observed_probabilities(knowledge: Knowledge, futures: int) -> NDArray[np.float64]:
-    """Return (users, items) the probability of a positive within the window, given the sessions."""
+def observed_probabilities(knowledge: Knowledge, users: list[SeenUser], futures: int) -> NDArray[np.float64]:
+    """Return (users, items) the probability of a positive within the window, given what the sessions show."""
     person, rows = knowledge.state.person, np.arange(len(knowledge.state.person))
-    users = watch(knowledge.world, person, knowledge.day)
     total = np.zeros(knowledge.seen.shape)
     for future in track(range(futures), "Futures of the observer", transient=True):
         random = knowledge.world.settings.generator("observer", knowledge.day, future)
@@ -177,8 +215,11 @@ def recall(probability: NDArray[np.float64], knowledge: Knowledge, positive: NDA
     return [float(np.take_along_axis(positive, best[:, :k], axis=1).sum() / positive.sum()) for k in DEPTHS]
 
 
-def measure(settings: WorldSettings, users: int, futures: int) -> Table:
-    """Measure oracle and observer on users with positives in the newest window of the history."""
+def measure(settings: WorldSettings, users: int, futures: int, lengths: Sequence[int] = ()) -> Table:
+    """Measure oracle and observer on users with positives in the newest window of the history.
+
+    ``lengths``: the events that further observers see of each user.
+    """
     as_of = settings.day_date(settings.history_days - WINDOW_DAYS - 1)
     world = build_world(settings, settings.history_days - 1)
     everybody = know(settings, as_of, world.population.ids.to_list(), WINDOW_DAYS)
@@ -188,9 +229,16 @@ def measure(settings: WorldSettings, users: int, futures: int) -> Table:
     knowledge = know(settings, as_of, ids, WINDOW_DAYS)
     positive, rows = positives(knowledge), np.arange(len(ids))
     oracle = recall(positive_probabilities(knowledge, rows, WINDOW_DAYS, futures=futures), knowledge, positive)
-    observer = recall(observed_probabilities(knowledge, futures), knowledge, positive)
-    shares = [seen / known for seen, known in zip(observer, oracle, strict=True)]
-    named = (("oracle", oracle), ("observer", observer), ("observer / oracle", shares))
+    watched = watch(knowledge.world, knowledge.state.person, knowledge.day)
+
+    def observer(events: int | None) -> list[float]:
+        seen = [seen_user(knowledge.world, newest(sessions, events)) for sessions in watched]
+        return recall(observed_probabilities(knowledge, seen, futures), knowledge, positive)
+
+    of_all = observer(None)
+    shares = [seen / known for seen, known in zip(of_all, oracle, strict=True)]
+    shorter = [(f"observer of {events} events", observer(events)) for events in lengths]
+    named = (("oracle", oracle), ("observer", of_all), ("observer / oracle", shares), *shorter)
     return Table(
         f"World {settings.seed}: {len(ids)} users, {positive.sum()} positives, {futures} futures a user",
         ("", *(f"recall@{k}" for k in DEPTHS)),
@@ -203,8 +251,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the world")
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--futures", type=int, default=300)
+    parser.add_argument("--newest", type=int, nargs="*", default=[], help="events that further observers see of a user")
     arguments = parser.parse_args()
-    measure(WorldSettings(seed=arguments.seed), arguments.users, arguments.futures).show(Console())
+    settings = WorldSettings(seed=arguments.seed)
+    measure(settings, arguments.users, arguments.futures, arguments.newest).show(Console())
     return 0
 
 
