@@ -316,7 +316,7 @@ class IndexSettings(Group):
     """The item embeddings that are indexed, and the approximate nearest-neighbour index."""
 
     popularity_weight: float = Field(
-        0.1,
+        0.12,
         ge=0,
         le=2,
         description="An item's score loses this share of the temperature times log(1 + 100 * the item's places in "
@@ -461,7 +461,7 @@ class AdvertiserSettings(Group):
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(1.0, description="Weight of the log-Q correction of the negatives.")
     epoch_examples: int = Field(60_000, ge=1, description="Examples an epoch, drawn anew each epoch.")
-    epochs: int = Field(4, ge=1, description="Number of epochs.")
+    epochs: int = Field(6, ge=1, description="Number of epochs.")
     list_depth: int = Field(100, ge=1, description="Advertisers predicted for each active user a day.")
     report_index_size: int = Field(
         10_000,
