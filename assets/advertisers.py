@@ -85,7 +85,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
             "model_version": trained.version,
             "trained_day": str(day),
             "epochs": trained.epochs,
-            trained.validation_metric: trained.validation_recall,
+            **trained.validation,
             "seconds": trained.seconds,
             "examples": trained.sizes["examples"],
             "advertisers": trained.sizes["advertisers"],

@@ -198,7 +198,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
             "model_version": trained.version,
             "trained_day": str(day),
             "epochs": trained.epochs,
-            trained.validation_metric: trained.validation_recall,
+            **trained.validation,
             "seconds": trained.seconds,
             "sequences_per_second": trained.sequences_per_second,
             "waiting_for_data": trained.waiting_share,

@@ -49,7 +49,8 @@ class ItemVersion:
         """
         earlier = self.period.until(self.period.end - self.period.window)
         known = cross_fitted(prepare_examples(earlier, self.settings), earlier, self.settings)
-        asked = newest_window(self.period, known.dataset, self.settings)
+        window = newest_window(self.period, known.dataset, self.settings)
+        asked = window if len(window.queries) else None  # nobody may have converted
         named = {each.value for each in self.settings.evaluation.additional_models}
         additional = [model for model in ADDITIONAL if model.value in named]
         return [

@@ -80,7 +80,7 @@ class VersionTask(Protocol[NetworkType]):
         """Return the class of the artefacts."""
 
     def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
-        """Return the models of the reports, which learn until T - K; one of them, the version's own, has a validation.
+        """Return the models of the reports, which learn until T - K; the version's own of these may have a validation.
 
         Raises:
             NothingToLearn: there is nothing to learn, or to predict, until T.
@@ -105,8 +105,7 @@ class TrainedVersion:
     run_id: str
     url: str
     epochs: int
-    validation_metric: str  # of the version's own model among the comparison models
-    validation_recall: float  # after its last epoch
+    validation: Mapping[str, float]  # of the version's own model among the comparison models; empty without conversions
     seconds: float
     sequences_per_second: float
     waiting_share: float
@@ -132,14 +131,14 @@ def train_version(
         mlflow.log_params({f"data.{what}": size for what, size in version_task.sizes.items()})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
         course = _Course(version_task, tracking, run.info.run_id, work)
-        validated, fitted, artifact = course.run()
+        validation, fitted, artifact = course.run()
         mlflow.log_metrics(
             {
                 "epochs": fitted.epochs,
                 "fit_seconds": fitted.seconds,
                 "sequences_per_second": fitted.sequences_per_second,
                 "waiting_share": fitted.waiting_share,
-                validated.metric: validated.validation,
+                **validation,
             }
         )
         artifact.save(work / DEPLOYED)
@@ -150,8 +149,7 @@ def train_version(
             run_id=run.info.run_id,
             url=tracking.url(run),
             epochs=fitted.epochs,
-            validation_metric=validated.metric,
-            validation_recall=validated.validation,
+            validation=validation,
             seconds=time.perf_counter() - started,
             sequences_per_second=fitted.sequences_per_second,
             waiting_share=fitted.waiting_share,
@@ -169,11 +167,11 @@ class _Course(Generic[NetworkType]):
     run_id: str
     work: Path
 
-    def run(self) -> tuple[FitSummary, Fit[NetworkType], Artifact[NetworkType]]:
+    def run(self) -> tuple[dict[str, float], Fit[NetworkType], Artifact[NetworkType]]:
         """Fit the comparison models and the model to deploy side by side.
 
         Returns:
-            The fit with a validation, the one to deploy, and its artefact.
+            The main figures of validations by name, the fit to deploy, and its artefact.
         """
         epochs = self.version_task.settings.training.epochs
         with fit_workers(self.version_task.settings.training.fits_at_once) as workers:
@@ -186,8 +184,8 @@ class _Course(Generic[NetworkType]):
                 for planned, comparison in zip(comparisons, running, strict=True)
             ]
             deployed = deploying.result()
-            [validated] = [fitted for fitted in compared if fitted.metric]
-            return validated, deployed, to_deploy.artifact(self.version_task.artifact_class, deployed.network)
+            validation = {fitted.metric: fitted.validation for fitted in compared if fitted.metric}
+            return validation, deployed, to_deploy.artifact(self.version_task.artifact_class, deployed.network)
 
     def _start(
         self,

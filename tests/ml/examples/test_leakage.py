@@ -240,6 +240,15 @@ def test_validation_is_of_conversions_that_the_model_was_not_prepared_with(
     assert asked.queries.candidates.tolist() == np.flatnonzero(prepared.dataset.statistics.listed(cutoff)).tolist()
 
 
+def test_there_is_no_validation_where_nobody_converts(
+    period: TrainingPeriod, prepared: Prepared, settings: Settings
+) -> None:
+    late = pl.Series(period.events["event_time"].dt.timestamp("us").to_numpy() / 1e6 >= period.end - period.window)
+    converting = pl.col("event_name").is_in(period.rule.event_names)
+    without = dataclasses.replace(period, events=period.events.filter(~(late & converting)))
+    assert [each.task.monitor for each in ItemVersion(without, prepared, settings).comparisons()] == [None] * 3
+
+
 def test_a_user_who_comes_later_has_no_example() -> None:
     rows: list[Event] = [(f"u{n}", 1.0 + n, "page_visit", "a") for n in range(3)]
     rows += [(f"u{n}", 20.0 + n, "checkout", "b") for n in range(3)] + [("late", 21.0, "checkout", "b")]

@@ -37,8 +37,8 @@ def trained(home: Path, tracking: Tracking, period: TrainingPeriod, prepared: Pr
 
 def test_a_third_kind_of_model_takes_the_same_course(home: Path, trained: TrainedVersion) -> None:
     assert trained.version == "toy-1"
-    assert trained.validation_metric == "validation_recall_at_1"
-    assert trained.validation_recall > 0.95
+    assert list(trained.validation) == ["validation_recall_at_1"]
+    assert trained.validation["validation_recall_at_1"] > 0.95
     assert sorted(path.name for path in (home / "models" / "toy-1").iterdir()) == [DEPLOYED, "evaluation"]
     artifact = ToyArtifact.load(home / "models" / "toy-1" / DEPLOYED)
     assert artifact.network.shape == SHAPE
@@ -51,7 +51,7 @@ def test_the_course_is_in_mlflow(tracking: Tracking, trained: TrainedVersion, pe
     run = runs["toy_model 2026-01-01"]
     assert run.data.params["data.events"] == str(len(period.events))
     assert run.data.metrics["epochs"] == trained.epochs
-    assert run.data.metrics["validation_recall_at_1"] == pytest.approx(trained.validation_recall)
+    assert run.data.metrics["validation_recall_at_1"] == pytest.approx(trained.validation["validation_recall_at_1"])
     assert run.data.tags["origin"] == "a test"
     assert runs["toy evaluation"].data.tags["mlflow.parentRunId"] == trained.run_id
     assert runs["toy evaluation"].data.params["epochs"] == str(trained.epochs)
