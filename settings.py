@@ -147,6 +147,13 @@ class QualitySettings(Group):
     newest_hours_warn: float = Field(
         24.0, ge=0, description="Warns if the newest event is more hours before the end of its day."
     )
+    context_shift_warn: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Warns if more of the requests beside an item would need another category to have the mix of the "
+        "contexts that the model has learnt.",
+    )
     never_engaged_warn: float = Field(
         0.25, ge=0, le=1, description="Warns if more of the first 100 slots hold items that no user has engaged with."
     )

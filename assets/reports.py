@@ -10,15 +10,16 @@ from assets.common.metadata import MODELLING, columns, dagster_tags, picture, pr
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_embeddings, user_states
-from assets.ingest import events, impressions
+from assets.ingest import events, impressions, items
 from assets.steps.comparison import evaluation_lists_of, newest_comparison
+from assets.steps.context_drift import drift_of_day, shift_by_day
 from assets.steps.context_report import report_context
 from assets.steps.daily_recall import prequential
 from assets.steps.diversity_report import report_diversity
 from assets.steps.marketplace_report import report_marketplace
 from assets.steps.recall_report import report_recall
 from assets.steps.skip_without_items import needs_items
-from assets.training import champion, item_model
+from assets.training import champion, contextual_examples, item_model
 
 GROUP = "reports"
 # The beta part (a partition missing upstream) is what the first day needs: the day before it is the history.
@@ -187,3 +188,56 @@ def daily_recall(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[
     if result.url:
         metadata["mlflow_run"] = dg.MetadataValue.url(result.url)
     return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    group_name=GROUP,
+    partitions_def=daily,
+    deps=[impressions, items, contextual_examples],
+    kinds={"polars"},
+    owners=[MODELLING],
+    description="Drift of contexts: the day's requests beside an item, against the contexts that the serving model has "
+    "learnt, synthetic or logged: the mix of categories, and how near the shown items are to their subject.",
+    metadata=columns(
+        category="String: first level of the subject's category",
+        learnt="Float64: share of the examples with a subject",
+        asked="Float64: share of the day's requests beside an item",
+    ),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "contexts_as_learnt",
+            asset="context_drift",
+            description="The requests are about the categories that the model has learnt contexts of.",
+        )
+    ],
+)
+@needs_items
+def context_drift(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
+    from ml.figures.charts import shares_by_day
+
+    day, bounds = date.fromisoformat(context.partition_key), workspace.settings.quality
+    found = drift_of_day(workspace, day)
+    days, shifts = shift_by_day(workspace.tables, day, found)
+    workspace.tables.write("context_drift", found.categories, {"day": day})
+    judged = found.category_shift is not None and found.requests >= bounds.minimum_events
+    shifted = judged and found.category_shift > bounds.context_shift_warn  # type: ignore[operator]
+    return dg.MaterializeResult(
+        metadata={
+            "requests": found.requests,
+            "learnt_from": found.learnt_from,
+            "examples": found.examples,
+            "served_by": found.served_by,
+            **found.figures,
+            "largest changes": preview(found.categories, rows=8),
+            "shift": picture(shares_by_day(days, {"category shift": shifts}, "Drift of contexts"), "shift by day"),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="contexts_as_learnt",
+                passed=not shifted,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="" if judged else f"{found.requests} requests beside an item are too few to judge",
+                metadata={"bound": bounds.context_shift_warn, **found.figures},
+            )
+        ],
+    )

@@ -253,6 +253,8 @@ def main() -> int:
     parser.add_argument("--futures", type=int, default=300)
     parser.add_argument("--newest", type=int, nargs="*", default=[], help="events that further observers see of a user")
     arguments = parser.parse_args()
+    if min(arguments.newest, default=1) < 1:
+        parser.error("--newest: an observer sees at least one event")
     settings = WorldSettings(seed=arguments.seed)
     measure(settings, arguments.users, arguments.futures, arguments.newest).show(Console())
     return 0

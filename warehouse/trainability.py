@@ -118,9 +118,7 @@ def count_examples(staged: Staging, rule: TrainingRule, manifest: Manifest, end:
 
 
 def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Manifest, end: datetime) -> bool:
-    """Return whether the advertiser model has enough examples.
-
-    The newest window must have examples to report on, and the time before that window examples to learn from.
+    """Return whether the advertiser model has enough examples: one before the newest window, which is reported on.
 
     Args:
         staged: knows ``LOG``.
@@ -128,9 +126,9 @@ def advertisers_can_be_learnt(staged: Staging, rule: TrainingRule, manifest: Man
     """
     [(first,)] = staged.rows(f"SELECT min(event_time) FROM {LOG} WHERE in_history")
     window, named = timedelta(days=manifest.prediction_window_days), f"nullif(advertiser_id, '{UNKNOWN_ADVERTISER}')"
-    newest, repeats = end - window, manifest.model_copy(update={"repeats_count": True})
-    if first is None or not _examples_at(staged, newest, end, manifest=repeats, named=named):
+    if first is None:
         return False
+    newest, repeats = end - window, manifest.model_copy(update={"repeats_count": True})
     cutoffs = rule.cutoffs(newest.timestamp(), first.timestamp(), manifest.prediction_window_days)
     begins = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(cutoff)) for cutoff in cutoffs]
     return any(

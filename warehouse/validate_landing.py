@@ -37,9 +37,9 @@ from warehouse.trainability import (
 SHOWN_WORDS = 5
 NO_ADVERTISERS = (
     "no conversion names an item, and the advertiser model has nothing to learn from: it needs conversions with an "
-    "advertiser_id in the last prediction window but one and before it, by users with earlier events."
+    "advertiser_id before the newest prediction window, by users with earlier events."
 )
-WINDOWS = 4  # that a log should have: two to learn from, one to choose epochs, one to report on
+WINDOWS = 3  # that a log should have: two to learn from, one to report on
 # What a log goes without where a table is empty, and where a column is.
 WITHOUT_TABLE = {
     LandingTable.items: "items are known by what users did with them only: no category, no price, no title",
@@ -286,8 +286,8 @@ def _notes(landing: Landing, first: str | None, last: str | None) -> tuple[str, 
     if days >= WINDOWS * window:
         return ()
     return (
-        f"{days} days are few for a prediction window of {window:g} days: one window is held back to choose epochs, "
-        f"one to report on. Set prediction_window_days in manifest.toml to at most {max(days // WINDOWS, 1)}",
+        f"{days} days are few for a prediction window of {window:g} days: one window is held back to report "
+        f"on. Set prediction_window_days in manifest.toml to at most {max(days // WINDOWS, 1)}",
     )
 
 

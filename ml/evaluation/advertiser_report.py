@@ -28,6 +28,7 @@ from ml.retrieval.lists import RankedLists, search_scores
 from settings import Settings
 
 INTERVAL_KS = (10, 100)
+KNOWN, NEW = "known", "new"  # advertisers of the user's history, and others
 SEGMENT_K = 10  # or the largest K below the size of a smaller index
 
 
@@ -165,7 +166,7 @@ def measure_advertisers(
     usable, bounded = usable_ks(ks, size), bounded_ks(ks, size)
     segment_k = max(usable_ks([SEGMENT_K], size))
     conversion = pl.Series([None, *event_names], dtype=pl.String).gather(queries.positive_name)
-    novelty = pl.Series(np.where(queries.repeated, "known", "new"))
+    novelty = pl.Series(np.where(queries.repeated, KNOWN, NEW))
     return AdvertiserFigures(
         metrics={name: evaluate(each, positives, size, ks=usable) for name, each in lists.items()},
         intervals={

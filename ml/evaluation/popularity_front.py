@@ -10,7 +10,7 @@ from ml.models.item_model import TwoTower
 from ml.retrieval.lists import RankedLists
 from settings import Settings
 
-POPULARITY_WEIGHTS = (0.0, 0.06, 0.12, 0.2)
+POPULARITY_WEIGHTS = (0.0, 0.05, 0.1, 0.2)
 
 
 def lists_by_weight(

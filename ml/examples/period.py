@@ -1,9 +1,9 @@
 """A training period, and the data for a model in it: examples, their contexts, and the content of each fold.
 
-The training period ends at an instant; this module reads no event at or after that instant. Selection repeats the whole
-preparation on the period up to one window before its end, so the graph, the statistics and the context hold nothing of
-the validation slice. The final fit then learns from the whole period for the chosen number of epochs, because the
-newest conversions tell most about the near future.
+The training period ends at an instant; this module reads no event at or after that instant. The models of the reports
+repeat the whole preparation on the period up to one window before its end, so the graph, the statistics and the context
+hold nothing of the window that is reported on. The deployed model learns from the whole period, because the newest
+conversions tell most about the near future.
 """
 
 from __future__ import annotations

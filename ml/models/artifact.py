@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ml.examples.period import TrainingPeriod
 
 FORMAT = 7  # counts up when what is saved no longer fits the code that loads it
+RENAMED = {"maximum_epochs": "epochs"}  # settings, from what they were called before
 READ = (5, 6, FORMAT)  # 5 has no words of titles, 6 no popularity part: such models load, and answer as before
 WEIGHTS, DESCRIPTION, BASIS = "weights.pt", "model.json", "content_basis.parquet"
 CHECKSUMS = "checksums.json"  # file name -> SHA-256, of the three
@@ -102,12 +103,13 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _without_retired(values: Mapping[str, Any], group: type[BaseModel]) -> dict[str, Any]:
-    """Return stored settings without those that this version of adseq has no longer.
+    """Return stored settings under their names of today, without those that this version of adseq has no longer.
 
     A setting that changed what a model computes cannot retire so: ``FORMAT`` rises, and the artefact is refused.
     """
     kept: dict[str, Any] = {}
-    for name, value in values.items():
+    for stored, value in values.items():
+        name = RENAMED.get(stored, stored)
         field = group.model_fields.get(name)
         if field is None:
             continue

@@ -56,7 +56,7 @@ class AdvertiserTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return recall at the smallest K.
+        """Return the name of recall at the smallest K.
 
         Of a few hundred advertisers, lists of a hundred hold nearly every positive.
         """

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 from ml.evaluation.metrics import Metrics, mlflow_name
 from ml.models.tensors import to_device
-from ml.training.checkpoints import RandomStates, check_resumable, newest_epoch
+from ml.training.checkpoints import RandomStates, check_resumable, last_checkpoint, newest_epoch
 from ml.training.loss import batch_loss
 from ml.training.sampling import SampledBatch
 from settings import Settings, TrainingSettings
@@ -164,15 +164,21 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
 
 
 class AverageOfSteps(WeightAveraging):
-    """Averages the weights of all steps; see above for the weight of a step."""
+    """Averages the weights of all steps; the text of the module gives the weight of a step."""
 
     def __init__(self) -> None:
-        super().__init__(use_buffers=False, avg_fn=_averaged)
+        super().__init__(use_buffers=False, multi_avg_fn=_average)
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        pl_module.to(trainer.strategy.root_device)  # Lightning would move it later, and leave the average behind
+        super().setup(trainer, pl_module, stage)
 
 
-def _averaged(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
-    """Return the average after one more step. ``steps``: of ``average``."""
-    return torch.lerp(average, current, (AVERAGING_POWER + 1) / (int(steps) + 1 + AVERAGING_POWER))
+def _average(averages: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+    """Take one more step into the averages. ``steps``: that they hold already."""
+    weight = (AVERAGING_POWER + 1) / (int(steps) + 1 + AVERAGING_POWER)
+    for average, value in zip(averages, current, strict=True):
+        average.lerp_(value, weight)
 
 
 class StepClock(Callback):
@@ -241,7 +247,7 @@ def fit(
     ``ml.training.checkpoints.last_checkpoint(directory)``.
 
     Args:
-        resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data,
+        resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data and
             settings. The result then equals that of a fit never interrupted, to the bit on one thread; speeds are those
             of the resumed part.
 
@@ -267,7 +273,7 @@ def _optimise(
     progress: bool,
     resume: Path | None,
 ) -> FitSummary:
-    """Train the module's network, which the average of its weights replaces at the end."""
+    """Train the module's network; at the end the average takes the place of its weights."""
     _quiet_lightning()
     monitor = module.task.monitor
     if resume:
@@ -296,11 +302,23 @@ def _optimise(
     once: DataLoader[int] = DataLoader([0], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
     trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=True)
     seconds = time.perf_counter() - started
+    # Lightning leaves a fit that is resumed behind its last epoch with the weights of the last step.
+    module.load_state_dict(torch.load(last_checkpoint(directory), weights_only=True)["state_dict"])
     return FitSummary(
         epochs=epochs,
-        validation=float(trainer.callback_metrics[monitor]) if monitor else float("nan"),
+        validation=_validation(module, trainer) if monitor else float("nan"),
         metric=monitor or "",
         seconds=seconds,
         sequences_per_second=clock.sequences / max(clock.busy + clock.waiting, 1e-9),
         waiting_share=clock.waiting / max(clock.busy + clock.waiting, 1e-9),
     )
+
+
+def _validation(module: RetrievalModule[NetworkType], trainer: lightning.Trainer) -> float:
+    """Return the main figure of the validation after the last epoch."""
+    figure = trainer.callback_metrics.get(module.task.monitor or "")
+    if figure is not None:
+        return float(figure)
+    with torch.no_grad():  # resumed behind the last epoch
+        metrics = module.task.validate(module.network.cpu().eval())
+    return {monitored(k): recall for k, recall in metrics.recall.items()}[module.task.monitor or ""]

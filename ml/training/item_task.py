@@ -58,7 +58,7 @@ class ItemTask:
 
     @property
     def monitor(self) -> str | None:
-        """Return recall at 100, or at the largest K below a smaller catalogue."""
+        """Return the name of recall at 100, or at the largest K below a smaller catalogue."""
         if self.validation is None:
             return None
         return monitored(max(usable_ks(VALIDATION_KS, len(self.validation.queries.candidates))))

@@ -74,11 +74,7 @@ class AdvertiserVersion:
         }
 
     def comparisons(self) -> Sequence[PlannedFit[AdvertiserNetwork]]:
-        """Return the model itself and mean pooling.
-
-        Raises:
-            NothingToLearn: nobody converts with an advertiser in the newest window.
-        """
+        """Return the model itself and mean pooling."""
         cutoff = self.period.end - self.period.window
         earlier = self.known.until(cutoff)
         data = advertiser_data(earlier, self.settings, earlier.period.event_names)
@@ -90,12 +86,11 @@ class AdvertiserVersion:
             maximum=self.settings.training.validation_users,
             index_size=len(data.advertisers),
         )
-        if not len(queries):
-            raise NothingToLearn("no advertiser to predict in the newest window: nobody converts with one there.")
+        asked = queries if len(queries) else None  # nobody may have converted
         examples, data = advertiser_examples(earlier, data, self.settings), cross_fitted(data, earlier, self.settings)
         pooling = pooled(self.settings)
         return [
-            _planned(ADVERTISER_EVALUATION, earlier, AdvertiserTask(data, examples, self.settings, queries)),
+            _planned(ADVERTISER_EVALUATION, earlier, AdvertiserTask(data, examples, self.settings, asked)),
             _planned(ADVERTISER_EVALUATION_POOLING, earlier, AdvertiserTask(data, examples, pooling)),
         ]
 

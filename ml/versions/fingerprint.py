@@ -17,12 +17,12 @@ def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
     """Return a hash that is equal for trainings that would do the same.
 
     The hash covers the data, the settings, and the code where its version is known. The data include the logged
-    requests that are learnt, and the catalogues of the two validation slices, because newer versions of items do not
-    show them.
+    requests that are learnt, and the catalogue of the models of the reports, because newer versions of items do not
+    show it.
     """
-    earlier = [period.until(period.end - windows * period.window).items for windows in (1, 2)]
+    earlier = period.until(period.end - period.window).items
     requests = [] if period.requests is None else [period.requests]
-    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, *earlier, *requests)]
+    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, earlier, *requests)]
     described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 

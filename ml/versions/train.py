@@ -5,8 +5,8 @@ Two cut-offs keep the figures honest. With T the end of the period and K the win
     the comparison models learn until T - K, and are reported on [T - K, T), which chooses nothing;
     the deployed model learns until T, because the newest conversions tell most about the near future.
 
-All learn for the same number of epochs. The model of the version among the comparison models is asked for [T - K, T)
-after each epoch: the curve of its recall is in its MLflow run.
+All learn for the same number of epochs. The version's own comparison model is validated on [T - K, T) after each epoch,
+and its MLflow run has the curve.
 """
 
 from __future__ import annotations

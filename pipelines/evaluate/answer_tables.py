@@ -95,7 +95,7 @@ def _spread(split: str, catalogue: Catalogue, answers: Sequence[Answer]) -> Tabl
         cells = []
         for name in FIGURES:
             values = [figures[name] for figures in measured if name in figures]
-            cells.append(_mean_and_deviation(values) if values else "–")
+            cells.append(mean_and_deviation(values) if values else "–")
         table.add_row(model.value, *cells)
     return table
 
@@ -122,7 +122,8 @@ def _differences(scoring: Scoring, answers: Sequence[Answer], samples: int) -> T
     return table
 
 
-def _mean_and_deviation(values: Sequence[float]) -> str:
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Return the mean ± the sample standard deviation in words; one value stands by itself."""
     if len(values) < 2:
         return f"{values[0]:.4f}"
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"

@@ -166,7 +166,7 @@ def test_mlflow_has_the_training_the_registered_version_and_the_report(advertise
     training = runs[f"advertiser_model {BEFORE}"]
     assert training.data.params["training.epoch_examples"] == "500"
     assert training.data.params["training.corpus_negatives"] == "256"
-    assert {"train_loss", "epochs", "chosen_validation_recall_at_10"} <= set(training.data.metrics)
+    assert {"train_loss", "epochs", "validation_recall_at_10"} <= set(training.data.metrics)
     assert {f"advertiser_recall_report {BEFORE}", "advertiser mean_pooling"} <= set(runs)
     version = client.get_model_version(ADVERTISER_MODEL, "1")
     assert version.run_id == training.info.run_id

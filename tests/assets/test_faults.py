@@ -71,8 +71,8 @@ def test_killed_in_training_the_same_command_completes_with_the_same_weights_and
     kill_when(start_adseq(home, *command), lambda: any(home.models.glob(".training-*/fit")))
     assert statuses(home) == {"bootstrap": ["STARTED"]}
     assert not tables.exists("model_versions")
-    chosen = f".training-item-*/fit/choice/{ENDED}"
-    kill_when(start_adseq(home, *command), lambda: any(home.models.glob(chosen)))
+    compared = f".training-item-*/fit/{evaluation_part(MODELS[0])}/{ENDED}"
+    kill_when(start_adseq(home, *command), lambda: any(home.models.glob(compared)))
     assert not tables.exists("model_versions")
 
     done = adseq(home, "run")

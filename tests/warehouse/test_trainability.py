@@ -119,6 +119,17 @@ def test_a_history_whose_conversions_name_advertisers_alone_is_ready(landing: La
     assert [note for note in found.notes if "the advertiser model alone is trained" in note]
 
 
+def test_advertisers_can_be_learnt_where_nobody_converts_in_the_newest_window(landing: Landing) -> None:
+    """Twelve visits two days apart, of which the newest two, in the window of four days, convert nowhere."""
+    rows = visits(30, 12, event_name="signup", item_id=None, advertiser_id="a")
+    newest = sorted({row["event_time"] for row in rows})[-2:]
+    rows = [{**row, "event_name": "page_visit"} if row["event_time"] in newest else row for row in rows]
+    history(landing, rows, prediction_window_days=4)
+    found = checked(landing)
+    assert found.problems == ()
+    assert [note for note in found.notes if "the advertiser model alone is trained" in note]
+
+
 def test_a_history_without_conversions_is_told_so() -> None:
     assert "no event of the history is a conversion" in why_too_few(HistoryFigures(9, 0, 0, 0, 50, 0), 0, 10, 7)
 

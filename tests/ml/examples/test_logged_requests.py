@@ -217,7 +217,7 @@ def test_requests_older_than_the_span_of_the_examples_are_not_learnt() -> None:
 
 
 def test_all_fits_of_a_training_learn_contexts_in_the_same_way(asked: TrainingPeriod) -> None:
-    """The choice of epochs knows two windows less than the model to deploy, and fewer requests."""
+    """A trial of a search knows two windows less than the model to deploy, and fewer requests."""
     assert asked.requests is not None
     usable = with_logged_requests(asked, asked.requests, small_settings(context={"minimum_requests": 1})).requests
     assert usable is not None

@@ -1,4 +1,4 @@
-"""Training by effect: reproducible, learns planted patterns, stops at and returns the best epoch."""
+"""Training by effect: reproducible, learns planted patterns, returns the average of the steps."""
 
 from __future__ import annotations
 
@@ -261,9 +261,11 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
             fitted(tmp_path / "parts")
     torch.manual_seed(99)
     resumed = fitted(tmp_path / "parts", last_checkpoint(tmp_path / "parts"))
-    assert (resumed.epochs, str(resumed.validation)) == (whole.epochs, str(whole.validation))
-    for name, value in whole.network.state_dict().items():
-        torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
+    behind_the_end = fitted(tmp_path / "whole", last_checkpoint(tmp_path / "whole"))
+    for again in (resumed, behind_the_end):
+        assert (again.epochs, str(again.validation)) == (whole.epochs, str(whole.validation))
+        for name, value in whole.network.state_dict().items():
+            torch.testing.assert_close(again.network.state_dict()[name], value, rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.slow

@@ -55,4 +55,7 @@ def test_the_course_is_in_mlflow(tracking: Tracking, trained: TrainedVersion, pe
     assert run.data.tags["origin"] == "a test"
     assert runs["toy evaluation"].data.tags["mlflow.parentRunId"] == trained.run_id
     assert runs["toy evaluation"].data.params["epochs"] == str(trained.epochs)
+    curve = tracking.client.get_metric_history(runs["toy evaluation"].info.run_id, "validation_recall_at_1")
+    assert len(curve) == trained.epochs
+    assert curve[-1].value == pytest.approx(trained.validation["validation_recall_at_1"])
     assert sum(parameter.numel() for parameter in ToyNetwork().parameters()) == trained.parameters

@@ -256,9 +256,36 @@ def test_the_advertisers_in_the_lists_are_worth_what_is_printed(
     assert (expected.reindex(first.query_id).to_numpy() == first.advertiser_id.to_numpy()).all()
 
 
-def test_advertisers_are_not_chosen_by_the_events_of_items(made: Made, tmp_path: Path) -> None:
-    options = ["--level", "advertiser", "--min-train-events", "5", "--home", str(tmp_path / "home")]
+@pytest.mark.slow
+def test_what_is_counted_is_answered_once_and_every_seed_ranks_the_same_index(
+    made: Made, evaluate: Evaluate, tmp_path: Path
+) -> None:
+    options = ["--level", "advertiser", "--seed", "0,1", "--set", "advertisers.report_index_size=6"]
+    found = evaluate("temporal", "mean_pooling", "popularity", options=options)
+    exported = sorted(path.name for path in tmp_path.glob("*.parquet"))
+    assert exported == [
+        "lists-mean_pooling-seed0.parquet",
+        "lists-mean_pooling-seed1.parquet",
+        "lists-popularity.parquet",
+    ]
+    ranked = {name: set(pd.read_parquet(tmp_path / name).advertiser_id) for name in exported}
+    assert len({frozenset(each) for each in ranked.values()}) == 1
+    assert "Mean ± standard deviation over seeds" in found.output
+    assert len(re.findall(r"^ +popularity +[01] ", found.output, re.MULTILINE)) == 2  # a lead over it for each seed
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--level", "advertiser", "--min-train-events", "5"), "--min-train-events counts the events of items"),
+        (("--level", "advertiser", "--model", "contextual"), "'contextual' is no model of advertisers"),
+        (("--level", "brand"), "--level 'brand' is unknown; there are item, advertiser"),
+    ],
+)
+def test_what_no_advertiser_can_answer_is_refused(made: Made, tmp_path: Path, options: Sequence[str], why: str) -> None:
     split = ["--split", str(made.splits / "tiny-temporal"), "--landing", str(made.landing)]
-    result = CliRunner().invoke(app, ["evaluate", *split, "--export", str(tmp_path / "lists.parquet"), *options])
+    home = ["--home", str(tmp_path / "home"), "--export", str(tmp_path / "lists.parquet")]
+    result = CliRunner().invoke(app, ["evaluate", *split, *home, *options])
     assert result.exit_code
-    assert "--min-train-events counts the events of items" in result.output
+    assert why in result.output
+    assert not (tmp_path / "lists.parquet").exists()
