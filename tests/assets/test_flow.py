@@ -122,6 +122,7 @@ def test_every_check_was_evaluated_and_passed(instance: dg.DagsterInstance) -> N
     }
     daily = {(table.value, "quarantine_share_within_bound") for table in LandingTable} | {
         *(("data_quality", name) for name in CHECKS),
+        ("context_drift", "contexts_as_learnt"),
         ("item_index", "scores_as_before"),
         ("item_index", "few_slots_never_engaged"),
         ("user_states", "incremental_equals_full"),

@@ -107,7 +107,7 @@ def test_a_log_that_is_short_for_its_prediction_window_is_noted(landing: Landing
     landing.write_manifest(Manifest(prediction_window_days=28))
     (note,) = validate(landing, DataSettings()).notes
     assert note.startswith("30 days are few for a prediction window of 28 days")
-    assert "to at most 7" in note
+    assert "to at most 10" in note
     landing.write_manifest(Manifest(prediction_window_days=7))
     assert validate(landing, DataSettings()).notes == ()
 
