@@ -232,31 +232,36 @@ def _train(
 
 def _show(console: Console, asked: Asked, answers: Sequence[Answer]) -> None:
     """Print the figures, their spread over seeds, and the first model's lead over the others."""
-    queries, ks = asked.queries, asked.ks
-    apart = [f"{novelty}.recall@{k}" for k in asked.compared_ks for novelty in (KNOWN, NEW)]
-    figures = [*(f"recall@{k}" for k in ks), *apart, "diversity90"]
+    queries = asked.queries
     known = len(queries.advertisers.known(queries.as_of))
     title = (
         f"{asked.split.name}, advertisers: {len(queries.positives.items):,} positives of {len(queries):,} queries with "
         f"a history; an index of {len(queries.index):,} of {known:,} known advertisers"
     )
-    table = figure_table(title, ["Model", "Seed", *figures])
-    for answer in answers:
-        cells = (f"{answer.figures[name]:.4f}" if name in answer.figures else "–" for name in figures)
-        table.add_row(answer.model.value, str(answer.seed) if answer.training else "", *cells)
-    console.print(table)
+    overall = [*(f"recall@{k}" for k in asked.ks), "diversity90"]
+    apart = [f"{novelty}.recall@{k}" for k in asked.compared_ks for novelty in (KNOWN, NEW)]
+    console.print(_figures(title, answers, overall))
+    console.print(_figures("Advertisers that a user knew, and new ones", answers, apart))
     if len({answer.seed for answer in answers if answer.training}) > 1:
-        table = figure_table("Mean ± standard deviation over seeds", ["Model", *figures])
+        table = figure_table("Mean ± standard deviation over seeds", ["Model", *overall])
         for model, group in groupby(answers, key=lambda answer: answer.model):
             measured = [answer.figures for answer in group]
-            found = ([each[name] for each in measured if name in each] for name in figures)
-            table.add_row(model.value, *(mean_and_deviation(values) if values else "–" for values in found))
+            table.add_row(model.value, *(mean_and_deviation([each[name] for each in measured]) for name in overall))
         console.print(table)
     if len({answer.model for answer in answers}) > 1:
         console.print(_leads(asked, answers))
     for answer in answers:
         if answer.training:
             console.print(answer.training.words(answer.model), highlight=False)
+
+
+def _figures(title: str, answers: Sequence[Answer], figures: Sequence[str]) -> Table:
+    """Return a table with a row for each answer."""
+    table = figure_table(title, ["Model", "Seed", *figures])
+    for answer in answers:
+        cells = (f"{answer.figures[name]:.4f}" if name in answer.figures else "–" for name in figures)
+        table.add_row(answer.model.value, str(answer.seed) if answer.training else "", *cells)
+    return table
 
 
 def _leads(asked: Asked, answers: Sequence[Answer]) -> Table:
