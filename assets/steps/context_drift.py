@@ -10,7 +10,7 @@ import polars as pl
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion, serving
 from warehouse.as_of import arrived_by
-from warehouse.contracts import CATEGORY_SEPARATOR, LandingTable
+from warehouse.contracts import LandingTable
 from warehouse.tables import Tables
 
 TABLE = "context_drift"
@@ -28,7 +28,7 @@ class ContextDrift:
     """The contexts of a day beside those that were learnt; a figure is None where there is nothing to compare.
 
     Attributes:
-        served_by: the version whose contexts these are. learnt_from: logged requests, or synthetic ones.
+        served_by: the version whose contexts these are. learnt_from: logged requests, synthetic contexts, or nothing.
         examples: with a subject. requests: of the day, beside an item.
         categories: the share of each first-level category of the subjects, learnt and asked, the largest change first;
             empty where there is nothing to compare.
@@ -83,10 +83,9 @@ def compare(learnt: pl.DataFrame, shown: pl.DataFrame, items: pl.DataFrame, *, s
     examples, pairs = (_with_categories(each, category) for each in (learnt, shown))
     requests = pairs.unique("request_id", keep="first", maintain_order=True)
     categories = _mixes(examples, requests) if len(examples) and len(requests) else pl.DataFrame(schema=SCHEMA)
-    synthetic = examples["event_name"].count() * 2 > len(examples)
     return ContextDrift(
         served_by=served_by,
-        learnt_from="synthetic contexts" if synthetic else "logged requests",
+        learnt_from=_kind(examples),
         examples=len(examples),
         requests=len(requests),
         categories=categories,
@@ -118,12 +117,20 @@ def _with_categories(pairs: pl.DataFrame, category: pl.DataFrame) -> pl.DataFram
     of_subject = category.rename({"item_id": SUBJECT, "category": "of_subject"}).with_columns(unlisted=pl.lit(False))
     joined = pairs.join(of_subject, on=SUBJECT, how="left", maintain_order="left")
     joined = joined.join(category, on="item_id", how="left", maintain_order="left")
-    first = pl.col("of_subject").str.split(CATEGORY_SEPARATOR).list.first().fill_null(UNKNOWN)
+    first = pl.col("of_subject").str.split(">").list.first().str.strip_chars().fill_null(UNKNOWN)
     return joined.with_columns(
         first_level=first,
         same_category=pl.col("of_subject") == pl.col("category"),  # null where one of them is unknown
         unlisted=pl.col("unlisted").fill_null(True),
     )
+
+
+def _kind(examples: pl.DataFrame) -> str:
+    """Return where most of the contexts come from: the example of an ad that was shown names no event."""
+    if examples.is_empty():
+        return "nothing"
+    synthetic = examples["event_name"].count() * 2 > len(examples)
+    return "synthetic contexts" if synthetic else "logged requests"
 
 
 def _mixes(examples: pl.DataFrame, requests: pl.DataFrame) -> pl.DataFrame:

@@ -80,11 +80,7 @@ class VersionTask(Protocol[NetworkType]):
         """Return the class of the artefacts."""
 
     def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
-        """Return the models of the reports, which learn until T - K; the version's own of these may have a validation.
-
-        Raises:
-            NothingToLearn: there is nothing to learn, or to predict, until T.
-        """
+        """Return the models of the reports, which learn until T - K; the own one of the version may have a validation."""
 
     def deployed(self) -> PlannedFit[NetworkType]:
         """Return the model to deploy, which learns until T."""

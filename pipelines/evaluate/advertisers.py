@@ -44,7 +44,7 @@ from ml.versions.advertiser_version import pooled
 from ml.versions.fingerprint import dataset_hash
 from ml.versions.tracking import EVALUATIONS, Tracking
 from pipelines.cli.errors import RunRefused
-from pipelines.evaluate.answer_tables import WIDTH, Training, figure_table, mean_and_deviation
+from pipelines.evaluate.answer_tables import WIDTH, AnswerOf, Training, figure_table, mean_and_deviation
 from pipelines.evaluate.command import Evaluation
 from pipelines.evaluate.split import Split, split_asked, training_period, write_whole
 from pipelines.evaluate.work import work_directory
@@ -71,6 +71,7 @@ def evaluate_advertisers(evaluation: Evaluation) -> None:
     if not len(known.advertiser_ids):
         raise RunRefused(f"{evaluation.landing.root}: no item of {split.name} has an advertiser_id; nothing to rank.")
     answers: list[Answer] = []
+    hashed = dataset_hash(period)
     for seed in evaluation.seeds:
         settings = advertiser_settings(evaluation.settings.with_value("training.seed", seed))
         data = advertiser_data(known, settings, period.event_names)
@@ -78,41 +79,29 @@ def evaluate_advertisers(evaluation: Evaluation) -> None:
         # What is counted is the same for every seed.
         counted = [model for model in models if model not in TRAINED] if seed == evaluation.seeds[0] else []
         lists = baseline_lists(asked.queries, split.window_days, asked.depth) if counted else {}
-        answers += [asked.answer(model, lists[model], None) for model in counted]
+        found = [asked.answer(model, lists[model], None) for model in counted]
         for model in models:
             if model in TRAINED:
                 console.print(f"Training {model}, seed {seed} ...", highlight=False)
                 chosen = pooled(settings) if model is Name.mean_pooling else settings
                 network, training = _train(known, data, chosen, evaluation.home)
-                answers.append(asked.answer(model, query_lists(network, asked.queries, chosen, asked.depth), training))
+                found.append(asked.answer(model, query_lists(network, asked.queries, chosen, asked.depth), training))
+        for answer in found:
+            path = evaluation.export_path(answer.model.value, answer.training)
+            write_whole(asked.frame(answer.lists), path)
+            _log(evaluation, asked, answer, path=path, hashed=hashed)
+            written = f"{answer.name}: the lists of {len(asked.queries):,} queries written to {path}"
+            console.print(written, highlight=False, markup=False, soft_wrap=True)
+        answers += found
     answers.sort(key=lambda answer: (models.index(answer.model), answer.seed))
-    hashed = dataset_hash(period)
-    for answer in answers:
-        path = evaluation.export_path(answer.model.value, answer.training)
-        write_whole(asked.frame(answer.lists), path)
-        _log(evaluation, asked, answer, path=path, hashed=hashed)
-        written = f"{answer.name}: the lists of {len(asked.queries):,} queries written to {path}"
-        console.print(written, highlight=False, markup=False, soft_wrap=True)
     _show(console, asked, answers)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One model's lists, in rows of the queries' index."""
+class Answer(AnswerOf[Name]):
+    """One advertiser model's lists, in rows of the queries' index, and their figures."""
 
-    model: Name
-    training: Training | None  # None: counted rather than trained, and so the same for every seed
-    lists: RankedLists
     figures: Mapping[str, float]
-
-    @property
-    def seed(self) -> int:
-        """Return the seed of the training; -1 where there is no training."""
-        return self.training.seed if self.training else -1
-
-    @property
-    def name(self) -> str:
-        return self.model.value + (f", seed {self.training.seed}" if self.training else "")
 
 
 @dataclass(frozen=True)
@@ -299,9 +288,8 @@ def _log(evaluation: Evaluation, asked: Asked, answer: Answer, *, path: Path, ha
     figures = dict(answer.figures)
     if answer.training:
         figures |= {"epochs": answer.training.epochs, "training_seconds": answer.training.seconds}
-    settings = asked.settings.with_value("training.seed", max(answer.seed, 0))
     with tracking.run(EVALUATIONS, f"{asked.split.name}: {answer.name}, advertisers", tags):
-        mlflow.log_params({"split": asked.split.name, "model": answer.model, **settings.flat()})
+        mlflow.log_params({"split": asked.split.name, "model": answer.model, **asked.settings.flat()})
         mlflow.log_metrics(mlflow_metrics(figures))
 
 

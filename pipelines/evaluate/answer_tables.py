@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
+from typing import Generic, TypeVar
 
 import numpy as np
 from rich import box
@@ -34,15 +36,16 @@ class Training:
         return f"{model}, seed {self.seed}: {self.seconds:.0f} s of training, {self.epochs} epochs"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One model's lists for a split's queries, and the figures of the lists."""
+Model = TypeVar("Model", bound=StrEnum)
 
-    model: ModelName
+
+@dataclass(frozen=True)
+class AnswerOf(Generic[Model]):
+    """One model's lists for a split's queries."""
+
+    model: Model
     training: Training | None  # None: counted rather than trained, and so the same for every seed
     lists: RankedLists
-    metrics: Mapping[Catalogue, Metrics]
-    settings: Settings
 
     @property
     def seed(self) -> int:
@@ -51,7 +54,15 @@ class Answer:
 
     @property
     def name(self) -> str:
-        return self.model.value + (f", seed {self.training.seed}" if self.training else "")
+        return f"{self.model}" + (f", seed {self.training.seed}" if self.training else "")
+
+
+@dataclass(frozen=True)
+class Answer(AnswerOf[ModelName]):
+    """One item model's lists, and their figures."""
+
+    metrics: Mapping[Catalogue, Metrics]
+    settings: Settings
 
 
 FIGURES = ("recall@10", "recall@100", "macro_recall@10", "advertiser_hit@10", "diversity90", "advertiser_diversity90")

@@ -10,7 +10,7 @@ from assets.steps.context_drift import compare
 ITEMS = pl.DataFrame(
     {
         "item_id": ["sofa", "lamp", "tent", "bare"],
-        "category": ["home > seats", "home > lights", "sport > camping", None],
+        "category": ["home > seats", "home>lights", "sport > camping", None],
     }
 )
 LEARNT = pl.DataFrame(  # three of four subjects are of the home; one of two pairs with categories is in one category
@@ -58,6 +58,7 @@ def test_without_requests_or_contexts_nothing_is_compared(learnt: pl.DataFrame, 
     found = compare(learnt, asked, ITEMS, served_by="item-1")
     assert found.category_shift is None
     assert found.categories.is_empty()
+    assert found.learnt_from == ("synthetic contexts" if len(learnt) else "nothing")
 
 
 def test_shown_ads_are_contexts_of_the_log() -> None:
