@@ -80,7 +80,7 @@ class VersionTask(Protocol[NetworkType]):
         """Return the class of the artefacts."""
 
     def comparisons(self) -> Sequence[PlannedFit[NetworkType]]:
-        """Return the models of the reports, which learn until T - K; the own one of the version may have a validation."""
+        """Return the models of the reports, which learn until T - K; one of them may have a validation."""
 
     def deployed(self) -> PlannedFit[NetworkType]:
         """Return the model to deploy, which learns until T."""
