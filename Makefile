@@ -16,7 +16,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do 
 # pip's progress, a line a package.
 SHORTEN = awk '/^(Collecting|Building|Installing|Successfully)/ {print "  " substr($$0, 1, 110); fflush()}'
 
-.PHONY: help install install-dev run test test-fast check lint format types hooks ui serve serve-proxied bench audit peers peers-split clean
+.PHONY: help install install-dev run test test-fast check lint format types hooks ui serve serve-proxied cluster cluster-stop bench audit peers peers-split clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,20 @@ types: install-dev ## Check the types against those of the dependencies
 
 ui: install ## Open Dagster and MLflow on the home; Ctrl-C stops both
 	$(BIN)/adseq ui
+
+# Ray asks every process of the cluster for the token in ~/.ray/auth_token.
+RAY_START = RAY_AUTH_MODE=token $(BIN)/ray start --node-ip-address=127.0.0.1 --num-cpus=1 --disable-usage-stats
+
+cluster: install ## Start a Ray cluster of two nodes on this machine, for trying
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	$(BIN)/ray get-auth-token --generate >/dev/null
+	$(RAY_START) --head --port=$(or $(PORT),6379)
+	$(RAY_START) --address=127.0.0.1:$(or $(PORT),6379)
+	@echo "Next: ADSEQ_ENGINE__KIND=ray ADSEQ_ENGINE__ADDRESS=127.0.0.1:$(or $(PORT),6379) $(BIN)/adseq run"
+	@echo "      make cluster-stop ends both nodes."
+
+cluster-stop: ## Stop every Ray node on this machine
+	$(BIN)/ray stop
 
 serve: install ## Answer requests for candidates on http://127.0.0.1:8080 (PORT=... another); Ctrl-C stops it
 	$(BIN)/adseq serve --port $(or $(PORT),8080)

@@ -87,6 +87,11 @@ class DataSettings(Group):
         ge=0.25,
         description="Memory in GiB for reading, checking and sorting an arrival; a larger arrival uses the disk.",
     )
+    bucket_events: int = Field(
+        500_000,
+        ge=1,
+        description="Arrived events of a bucket of users, about; a cluster runs several buckets at once.",
+    )
     keep_days: int = Field(
         30,
         ge=2,
@@ -161,6 +166,22 @@ class QualitySettings(Group):
         0.5,
         ge=0,
         description="Warns if the median best score moves by more, in 10 % to 90 % ranges of the week before.",
+    )
+
+
+class EngineKind(StrEnum):
+    """Where the stages run."""
+
+    local = "local"  # in the process of the run
+    ray = "ray"  # on a Ray cluster
+
+
+class EngineSettings(Group):
+    """The engine that runs the parts of stages."""
+
+    kind: EngineKind = Field(EngineKind.local, description="local: in this process; ray: as tasks of a Ray cluster.")
+    address: str = Field(
+        "127.0.0.1:6379", min_length=1, description="host:port of the Ray cluster; `make cluster` starts one there."
     )
 
 
@@ -588,6 +609,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".adseq"), description="Everything adseq writes lives under this directory.")
     data: DataSettings = DataSettings()
+    engine: EngineSettings = EngineSettings()
     quality: QualitySettings = QualitySettings()
     sequences: SequenceSettings = SequenceSettings()
     features: FeatureSettings = FeatureSettings()

@@ -86,6 +86,7 @@ def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
             "caught_up_days": len(caught_up),
             "full_inference_renewed": renewed,
             "partitions_behind_a_snapshot": behind,
+            **workspace.engine.figures(),
         },
         check_results=[
             dg.AssetCheckResult(

@@ -44,12 +44,11 @@ def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
     day = date.fromisoformat(context.partition_key)
     _require_impressions(workspace, day)
     shape = sequence_shape(workspace, day)
-    write_sequences(
-        workspace.tables, workspace.landing, day, shape=shape, memory_gib=workspace.settings.data.memory_gib
-    )
+    data, engine = workspace.settings.data, workspace.engine
+    write_sequences(workspace.tables, workspace.landing, day, shape=shape, data=data, engine=engine)
     written = workspace.tables.scan("user_sequences").filter(pl.col("day") == day)
     lengths = written.select(pl.col("event_time").list.len()).collect()["event_time"]
-    metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths)}
+    metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths), **engine.figures()}
     if not len(lengths):
         return dg.MaterializeResult(metadata=metadata)
     return dg.MaterializeResult(

@@ -213,7 +213,14 @@ def steps_of_day(
     return (
         lambda: ingest(landing, tables, LandingTable.events, day=DAY, settings=workspace.settings.data),
         quality,
-        lambda: write_sequences(tables, landing, DAY, shape=sequence_shape(workspace, DAY), memory_gib=memory_gib),
+        lambda: write_sequences(
+            tables,
+            landing,
+            DAY,
+            shape=sequence_shape(workspace, DAY),
+            data=workspace.settings.data,
+            engine=workspace.engine,
+        ),
         lambda: _write_features(workspace, version, DAY),
         lambda: encode_day(workspace, version, DAY),
         lambda: write_item_embeddings(workspace, version, DAY),

@@ -76,18 +76,16 @@ def all_sequences(root: Path) -> Callable[[], object]:
 
     from settings import Settings
     from warehouse.landing import Landing
-    from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
+    from warehouse.sequences import SEQUENCE_SCHEMA, active_sequences, of_all_buckets
     from warehouse.tables import Tables
 
     tables, landing, settings = Tables(root / "tables"), Landing(root / "landing"), Settings()
 
     def work() -> None:
         days = tables.days("events", "arrival_date")
-        batches = sequence_batches(
-            tables, landing, days, settings=settings.sequences, memory_gib=settings.data.memory_gib
-        )
+        source = active_sequences(tables, landing, days, settings=settings.sequences, data=settings.data)
         schema = pl.Schema(SEQUENCE_SCHEMA)
-        Tables(root / "sequences").write_batches("user_sequences", schema, batches, {"day": days[-1]})
+        Tables(root / "sequences").write_batches("user_sequences", schema, of_all_buckets(source), {"day": days[-1]})
 
     return work
 

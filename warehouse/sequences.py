@@ -8,8 +8,11 @@ converted impressions are events, too (``warehouse.onsite_events``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
+from math import ceil
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
@@ -19,9 +22,9 @@ from warehouse.landing import Landing
 from warehouse.onsite_events import EVENT_SCHEMA, EventFiles, days_with_arrivals
 from warehouse.spill import in_full_order, staging
 from warehouse.tables import Tables
+from warehouse.user_buckets import UserBucket, user_buckets
 
-MEMORY_GIB = DataSettings().memory_gib  # of reading and sorting, without what the sequences themselves take
-
+DEFAULTS = DataSettings()
 EVENTS_TO_ENCODE = 500_000
 USERS_OF_A_SORT = 50_000
 
@@ -31,7 +34,8 @@ ACTIVE_SQL = """
 CREATE TABLE active AS
 SELECT user_id, max(arrival_date) AS day, CAST(row_number() OVER (ORDER BY user_id) AS INTEGER) AS number
 FROM events JOIN days ON events.arrival_date = days.day
-WHERE arrival_date BETWEEN $first_day AND $last_day
+WHERE {bucket}
+  AND arrival_date BETWEEN $first_day AND $last_day
   AND event_time < window_end
 GROUP BY user_id
 """
@@ -63,45 +67,91 @@ SEQUENCE_SCHEMA = {
 }
 
 
-def all_sequence_batches(
-    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, memory_gib: float = MEMORY_GIB
-) -> Iterator[pl.DataFrame]:
+class SequenceSource(Protocol):
+    """Sequences that are made bucket by bucket."""
+
+    @property
+    def buckets(self) -> Sequence[UserBucket]:
+        """Return the buckets, ascending; the same for the same data."""
+        ...
+
+    def batches(self, bucket: UserBucket) -> Iterator[pl.DataFrame]:
+        """Return the sequences of a bucket by user_id, some users at a time. Making them opens no table."""
+        ...
+
+
+def of_all_buckets(source: SequenceSource) -> Iterator[pl.DataFrame]:
+    """Return the sequences of every bucket by user_id, some users at a time."""
+    return (batch for bucket in source.buckets for batch in source.batches(bucket))
+
+
+@dataclass(frozen=True)
+class ComputedSequences:
+    """The sequences of the users who were active on some days, computed from the event log.
+
+    Attributes:
+        windows: the days, and window_start and window_end of each; without a day there is no user.
+        length: the maximum number of events; the newest are kept.
+        root: the directory of the tables, for what a sort puts on the disk.
+        memory_gib: of a bucket at a time.
+    """
+
+    files: EventFiles
+    windows: pl.DataFrame
+    length: int
+    buckets: Sequence[UserBucket]
+    root: Path
+    memory_gib: float
+
+    def batches(self, bucket: UserBucket) -> Iterator[pl.DataFrame]:
+        """Return the sequences of a bucket by user_id, some users at a time: ``SEQUENCE_SCHEMA``, one row a user.
+
+        The lists of a row are equally long, at most ``length``. The memory does not grow with the number of users.
+        """
+        if self.windows.is_empty():
+            return
+        with staging(self.root, self.memory_gib) as staged:
+            self.files.view(staged)
+            staged.add("days", self.windows)
+            first_day, last_day = self.windows["day"].min(), self.windows["day"].max()
+            active = ACTIVE_SQL.format(bucket=bucket.sql())
+            staged.execute(active, {"first_day": first_day, "last_day": last_day})
+            for first_user, last_user in staged.rows(RANGES_SQL, {"users": USERS_OF_A_SORT}):
+                parameters = {"last_day": last_day, "first_user": first_user, "last_user": last_user}
+                sorted_events = staged.batches(SEQUENCES_SQL, EVENT_SCHEMA, parameters)
+                yield from _of_range(in_full_order(sorted_events, ["user_id", "event_time"], "event_id"), self.length)
+
+
+def all_sequences(
+    tables: Tables, landing: Landing, day: date, *, settings: SequenceSettings, data: DataSettings = DEFAULTS
+) -> ComputedSequences:
     """Return the sequence of every user as of the user's last active day on or before ``day``, for a full inference.
 
-    A user's row equals the row of ``sequence_batches`` for the user's last active day, so that an incremental inference
-    can equal a full one.
-
-    Returns and raises as ``sequence_batches``.
+    A user's row equals the row of ``active_sequences`` for the user's last active day, so that an incremental inference
+    can equal a full one. Raises as ``active_sequences``.
     """
     arrival_days = [arrived for arrived in days_with_arrivals(tables, landing) if arrived <= day]
-    return sequence_batches(tables, landing, arrival_days, settings=settings, memory_gib=memory_gib)
+    return active_sequences(tables, landing, arrival_days, settings=settings, data=data)
 
 
-def sequence_batches(
+def active_sequences(
     tables: Tables,
     landing: Landing,
     days: Sequence[date],
     *,
     settings: SequenceSettings,
-    memory_gib: float = MEMORY_GIB,
-) -> Iterator[pl.DataFrame]:
-    """Return the sequences of the users who were active on any of ``days``, some users at a time.
+    data: DataSettings = DEFAULTS,
+) -> ComputedSequences:
+    """Return the sequences of the users who were active on any of ``days``.
 
     Each sequence is as of the last of ``days`` on which its user was active; oldest event first. An event that happened
     after the end of a day makes no user active on this day and is in no sequence. A user whose every visible event lies
-    before the look-back window (``settings.lookback_days`` of 24 hours before the end of the day) has no row. The
-    memory that the batches need does not grow with the number of users.
-
-    Returns:
-        Batches of ``SEQUENCE_SCHEMA``, one row a user, all of them together sorted by user_id; the lists of a row are
-        equally long, at most ``settings.length``.
+    before the look-back window (``settings.lookback_days`` of 24 hours before the end of the day) has no row.
 
     Raises:
         TableMissing: no events have been ingested.
     """
     tables.require("events")
-    if not days:
-        return iter(())
     ends = [day_end(day, landing.manifest.time_zone) for day in days]
     windows = pl.DataFrame(
         {
@@ -111,8 +161,20 @@ def sequence_batches(
         },
         schema={"day": pl.Date(), "window_start": pl.Datetime("us", "UTC"), "window_end": pl.Datetime("us", "UTC")},
     )
-    files = EventFiles.of(tables, landing)
-    return _batches(files, windows, settings.length, root=tables.root, memory_gib=memory_gib)
+    return ComputedSequences(
+        EventFiles.of(tables, landing),
+        windows,
+        settings.length,
+        buckets_of_days(tables, days, data),
+        root=tables.root,
+        memory_gib=data.memory_gib,
+    )
+
+
+def buckets_of_days(tables: Tables, days: Sequence[date], data: DataSettings) -> list[UserBucket]:
+    """Return buckets with about ``data.bucket_events`` of the events that arrived on ``days``."""
+    arrived = tables.scan("events").filter(pl.col("arrival_date").is_in(days))
+    return user_buckets(ceil(int(arrived.select(pl.len()).collect().item()) / data.bucket_events))
 
 
 def gathered(batches: Iterable[pl.DataFrame], events: int = EVENTS_TO_ENCODE) -> Iterator[pl.DataFrame]:
@@ -127,20 +189,6 @@ def gathered(batches: Iterable[pl.DataFrame], events: int = EVENTS_TO_ENCODE) ->
             held, count = [], 0
     if held:
         yield pl.concat(held)
-
-
-def _batches(
-    files: EventFiles, windows: pl.DataFrame, length: int, *, root: Path, memory_gib: float
-) -> Iterator[pl.DataFrame]:
-    with staging(root, memory_gib) as staged:
-        files.view(staged)
-        staged.add("days", windows)
-        first_day, last_day = windows["day"].min(), windows["day"].max()
-        staged.execute(ACTIVE_SQL, {"first_day": first_day, "last_day": last_day})
-        for first_user, last_user in staged.rows(RANGES_SQL, {"users": USERS_OF_A_SORT}):
-            parameters = {"last_day": last_day, "first_user": first_user, "last_user": last_user}
-            sorted_events = staged.batches(SEQUENCES_SQL, EVENT_SCHEMA, parameters)
-            yield from _of_range(in_full_order(sorted_events, ["user_id", "event_time"], "event_id"), length)
 
 
 def _of_range(batches: Iterable[pl.DataFrame], length: int) -> Iterator[pl.DataFrame]:

@@ -152,7 +152,7 @@ def staging(root: Path, memory_gib: float) -> Iterator[Staging]:
     try:
         with duckdb.connect() as connection:
             connection.execute(f"SET memory_limit = '{limit}MiB'")
-            connection.execute(f"SET threads = {max(1, min(os.cpu_count() or 1, limit // _THREAD_MIB))}")
+            connection.execute(f"SET threads = {max(1, min(_threads(), limit // _THREAD_MIB))}")
             connection.execute(f"SET temp_directory = '{_quoted(directory / 'spilled')}'")
             connection.execute("SET preserve_insertion_order = false")
             connection.execute("SET TimeZone = 'UTC'")
@@ -175,6 +175,12 @@ def sweep_staging(root: Path) -> None:
     if (root / STAGING).is_dir():
         with _alone(root / STAGING):
             _sweep(root / STAGING)
+
+
+def _threads() -> int:
+    """Return the threads that a query may have: those of OMP_NUM_THREADS, as numerical libraries do, or the cores."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() else os.cpu_count() or 1
 
 
 def _sweep(directory: Path) -> None:

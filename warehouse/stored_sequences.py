@@ -6,15 +6,25 @@ sequences of the model that served the day. For a model of another shape they ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 import polars as pl
 
-from settings import SequenceSettings
+from engine.engine import Engine, Work
+from settings import DataSettings, SequenceSettings
 from warehouse.landing import Landing
-from warehouse.sequences import SEQUENCE_SCHEMA, sequence_batches
+from warehouse.sequences import (
+    SEQUENCE_SCHEMA,
+    SequenceSource,
+    active_sequences,
+    buckets_of_days,
+    of_all_buckets,
+)
 from warehouse.tables import Tables
+from warehouse.user_buckets import UserBucket
 from warehouse.user_ranges import by_range
 
 TABLE = "user_sequences"
@@ -23,40 +33,56 @@ ONSITE = "onsite_events"
 SHAPE_SCHEMA = {MAXIMUM_LENGTH: pl.Int32(), LOOKBACK_DAYS: pl.Int32(), ONSITE: pl.Boolean()}
 
 
-def write_sequences(tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float) -> None:
+def write_sequences(
+    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, data: DataSettings, engine: Engine
+) -> None:
     """Write the sequences of the users who were active on ``day``; the sequences need not fit into memory."""
     onsite = landing.manifest.onsite_events
     cut = {MAXIMUM_LENGTH: shape.length, LOOKBACK_DAYS: shape.lookback_days, ONSITE: onsite}
     columns = [pl.lit(value, SHAPE_SCHEMA[name]).alias(name) for name, value in cut.items()]
-    batches = (
-        batch.with_columns(columns)
-        for batch in sequence_batches(tables, landing, [day], settings=shape, memory_gib=memory_gib)
-    )
-    tables.write_batches(TABLE, pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA}), batches, {"day": day})
+    source = active_sequences(tables, landing, [day], settings=shape, data=data)
+    rows = engine.run(partial(_with_shape, source, columns), source.buckets)
+    tables.write_batches(TABLE, pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA}), rows, {"day": day})
+
+
+def _with_shape(source: SequenceSource, columns: Sequence[pl.Expr]) -> Work[UserBucket]:
+    return lambda bucket: (batch.with_columns(columns) for batch in source.batches(bucket))
 
 
 def sequences_of_day(
-    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
+    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, data: DataSettings
 ) -> pl.DataFrame:
-    """Return the sequences of the users who were active on ``day``, as ``sequence_batches`` does."""
-    batches = sequence_batches_of_day(tables, landing, day, shape=shape, memory_gib=memory_gib)
-    return pl.concat([pl.DataFrame(schema=SEQUENCE_SCHEMA), *batches])
+    """Return the sequences of the users who were active on ``day``, in one frame."""
+    source = day_sequences(tables, landing, day, shape=shape, data=data)
+    return pl.concat([pl.DataFrame(schema=SEQUENCE_SCHEMA), *of_all_buckets(source)])
 
 
-def sequence_batches_of_day(
-    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, memory_gib: float
-) -> Iterator[pl.DataFrame]:
-    """Return the sequences of the users who were active on ``day``, by user_id, some users at a time.
+@dataclass(frozen=True)
+class StoredSequences:
+    """The sequences of a day that the table has."""
+
+    rows: pl.LazyFrame
+    buckets: Sequence[UserBucket]
+
+    def batches(self, bucket: UserBucket) -> Iterator[pl.DataFrame]:
+        """Return the sequences of a bucket by user_id, some users at a time."""
+        stored = by_range(self.rows.filter(bucket.holds()))
+        return (rows.select(list(SEQUENCE_SCHEMA)).sort("user_id").collect() for rows in stored)
+
+
+def day_sequences(
+    tables: Tables, landing: Landing, day: date, *, shape: SequenceSettings, data: DataSettings
+) -> SequenceSource:
+    """Return the sequences of the users who were active on ``day``.
 
     The sequences come from the table if the table has the day in this ``shape``, and with onsite events if the manifest
-    says so now. Making the batches opens no table.
+    says so now.
     """
     if day in tables.days(TABLE, "day"):
         stored = tables.scan(TABLE).filter(pl.col("day") == day)
         if _shapes(stored) == [(shape.length, shape.lookback_days, landing.manifest.onsite_events)]:
-            columns = list(SEQUENCE_SCHEMA)
-            return (rows.select(columns).sort("user_id").collect() for rows in by_range(stored))
-    return sequence_batches(tables, landing, [day], settings=shape, memory_gib=memory_gib)
+            return StoredSequences(stored, buckets_of_days(tables, [day], data))
+    return active_sequences(tables, landing, [day], settings=shape, data=data)
 
 
 def _shapes(stored: pl.LazyFrame) -> list[tuple[int, int, bool]]:

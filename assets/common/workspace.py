@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import polars as pl
 
+from engine.engine import Engine, engine_of
 from settings import Settings
 from warehouse.as_of import counted_events, items_as_of
 from warehouse.home import Home
@@ -39,6 +40,10 @@ class Workspace:
     _artifacts: dict[Path, Artifact[Any]] = field(default_factory=dict, repr=False, compare=False)
     _kept: dict[str, tuple[Hashable, object]] = field(default_factory=dict, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Workspace], tuple[Settings]]:
+        """Return what another process makes the workspace of: the settings, with a home that does not depend on it."""
+        return Workspace, (self.settings.model_copy(update={"home": self.settings.home.absolute()}),)
+
     @classmethod
     def from_environment(cls) -> Workspace:
         """Return the workspace of the settings in the environment, for code that Dagster does not run."""
@@ -55,6 +60,15 @@ class Workspace:
     @cached_property
     def landing(self) -> Landing:
         return Landing(self.home.landing)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Return the place where the parts of stages run.
+
+        Raises:
+            RayMissing: the settings ask for Ray, and Ray is not installed, or no cluster answers.
+        """
+        return engine_of(self.settings.engine)
 
     @cached_property
     def tracking(self) -> Tracking:

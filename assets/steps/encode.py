@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +14,24 @@ from numpy.typing import NDArray
 from assets.common.workspace import Workspace
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
+from engine.engine import Work
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import unsettled_days
 from warehouse.days import day_end
 from warehouse.onsite_events import days_with_arrivals
-from warehouse.sequences import SEQUENCE_SCHEMA, all_sequence_batches, gathered, sequence_batches
+from warehouse.sequences import (
+    SEQUENCE_SCHEMA,
+    SequenceSource,
+    active_sequences,
+    all_sequences,
+    gathered,
+    of_all_buckets,
+)
 from warehouse.states import USER_STATES, inferred_days, outdated_days, snapshot_of, state_days, write_states
-from warehouse.stored_sequences import sequence_batches_of_day
+from warehouse.stored_sequences import day_sequences
 from warehouse.tables import Tables, vector_column, vectors
+from warehouse.user_buckets import UserBucket
 
 if TYPE_CHECKING:
     from ml.models.artifact import ModelArtifact
@@ -65,8 +75,8 @@ def missing_days(workspace: Workspace, version: ModelVersion, day: date) -> list
 def encode_day(workspace: Workspace, version: ModelVersion, day: date) -> int:
     """Encode and write the states of the users who were active on ``day``, as of its end. Returns how many."""
     shape = workspace.item_model(version.deployed).settings.sequences
-    memory = workspace.settings.data.memory_gib
-    sequences = sequence_batches_of_day(workspace.tables, workspace.landing, day, shape=shape, memory_gib=memory)
+    data = workspace.settings.data
+    sequences = day_sequences(workspace.tables, workspace.landing, day, shape=shape, data=data)
     return _encode(workspace, version, day, sequences)
 
 
@@ -77,8 +87,8 @@ def encode_everyone(workspace: Workspace, version: ModelVersion) -> int:
     """
     day = version.trained_day
     shape = workspace.item_model(version.deployed).settings.sequences
-    memory = workspace.settings.data.memory_gib
-    sequences = all_sequence_batches(workspace.tables, workspace.landing, day, settings=shape, memory_gib=memory)
+    data = workspace.settings.data
+    sequences = all_sequences(workspace.tables, workspace.landing, day, settings=shape, data=data)
     return _encode(workspace, version, day, sequences)
 
 
@@ -95,13 +105,22 @@ def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
     return True
 
 
-def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: Iterator[pl.DataFrame]) -> int:
+def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> int:
+    states = workspace.engine.run(partial(_states, workspace, version, day, sequences), sequences.buckets)
+    return write_states(workspace.tables, version.name, day, states)
+
+
+def _states(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> Work[UserBucket]:
+    """Return the function from a bucket to the states of its users under the catalogue of ``day``."""
     from ml.models.daily_inference import state_batches
 
     features, _ = stored_features(workspace, version, day)
     artifact, settings = workspace.item_model(version.deployed), workspace.settings.inference
-    states = state_batches(artifact, features, gathered(sequences), settings)
-    return write_states(workspace.tables, version.name, day, states)
+
+    def of_bucket(bucket: UserBucket) -> Iterator[pl.DataFrame]:
+        return state_batches(artifact, features, gathered(sequences.batches(bucket)), settings)
+
+    return of_bucket
 
 
 def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day: date) -> float:
@@ -121,9 +140,10 @@ def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day:
     random = np.random.default_rng(day.toordinal())
     earlier = days[int(random.integers(len(days)))]
     artifact = workspace.item_model(version.deployed)
-    shape, memory = artifact.settings.sequences, workspace.settings.data.memory_gib
+    shape, data = artifact.settings.sequences, workspace.settings.data
     sample, drawn = pl.DataFrame(schema=SEQUENCE_SCHEMA), pl.col("user_id").hash(seed=day.toordinal())
-    for batch in sequence_batches(tables, workspace.landing, [earlier], settings=shape, memory_gib=memory):
+    sequences = active_sequences(tables, workspace.landing, [earlier], settings=shape, data=data)
+    for batch in of_all_buckets(sequences):
         sample = pl.concat([sample, batch]).bottom_k(CHECKED_USERS, by=drawn)
     features, _ = stored_features(workspace, version, earlier)
     fresh = states_of_sequences(artifact, features, sample, workspace.settings.inference)
@@ -151,14 +171,15 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     The popularity offsets are those of a sample of the users who have a state as of the day.
     """
     from ml.features.items import is_listed
-    from ml.models.batched_forward import popularity_weight, with_popularity_offsets
-    from ml.models.daily_inference import item_embeddings
+    from ml.models.batched_forward import item_ranges, popularity_weight, with_popularity_offsets
     from ml.retrieval.exposure import USERS
 
-    features, statistics = stored_features(workspace, version, day)
+    features, _ = stored_features(workspace, version, day)
     artifact, manifest = workspace.item_model(version.deployed), workspace.landing.manifest
     listed = is_listed(features.listed_from, day_end(day, manifest.time_zone).timestamp())
-    embeddings = item_embeddings(artifact, features, statistics)[listed]
+    parts = workspace.engine.run(partial(_embedded, workspace, version, day), item_ranges(len(features)))
+    nothing = np.zeros((0, artifact.network.embedding_width), np.float32)
+    embeddings = np.concatenate([nothing, *(vectors(part["embedding"]) for part in parts)])[listed]
     weight = popularity_weight(artifact.network, workspace.settings.index)
     if weight:
         sample = _sample(workspace.tables, version, day, USERS)
@@ -168,6 +189,20 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     frame = pl.DataFrame([item_ids.alias("item_id"), vector_column("embedding", embeddings)])
     workspace.tables.write(ITEM_EMBEDDINGS, frame, {"model_version": version.name, "day": day})
     return EmbeddedItems(len(frame), embeddings.shape[1], weight)
+
+
+def _embedded(workspace: Workspace, version: ModelVersion, day: date) -> Work[range]:
+    """Return the function from a range of the catalogue's rows to their embeddings as of ``day``."""
+    from ml.models.batched_forward import embed_some_items
+    from ml.models.tensors import CatalogueTensors
+
+    features, statistics = stored_features(workspace, version, day)
+    network, catalogue = workspace.item_model(version.deployed).network, CatalogueTensors(features)
+
+    def of_range(rows: range) -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame([vector_column("embedding", embed_some_items(network, catalogue, statistics, rows))])
+
+    return of_range
 
 
 def embedded_as_of(workspace: Workspace, version: ModelVersion, day: date) -> date:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 
 import numpy as np
 import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
+from engine.engine import Work
 from warehouse.as_of import users_as_of
 from warehouse.days import day_end
-from warehouse.sequences import all_sequence_batches, gathered
+from warehouse.sequences import SequenceSource, all_sequences, gathered
 from warehouse.states import CANDIDATE_SCHEMA, write_candidates
-from warehouse.stored_sequences import sequence_batches_of_day
+from warehouse.stored_sequences import day_sequences
 from warehouse.tables import vectors
+from warehouse.user_buckets import UserBucket
 
 EMBEDDINGS = "advertiser_embeddings"
 FIRST_ROWS = 5
@@ -62,13 +65,15 @@ def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> Predi
     On the version's training day everybody gets a list, each user as of the user's own last active day.
     """
     shape = workspace.advertiser_model(version.deployed).settings.sequences
-    tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
+    tables, landing, data = workspace.tables, workspace.landing, workspace.settings.data
+    sequences: SequenceSource
     if day == version.trained_day:
-        sequences = all_sequence_batches(tables, landing, day, settings=shape, memory_gib=memory)
+        sequences = all_sequences(tables, landing, day, settings=shape, data=data)
     else:
-        sequences = sequence_batches_of_day(tables, landing, day, shape=shape, memory_gib=memory)
+        sequences = day_sequences(tables, landing, day, shape=shape, data=data)
+    lists = workspace.engine.run(partial(_lists, workspace, version, day, sequences), sequences.buckets)
     found = _Found()
-    write_candidates(tables, version.name, day, found.through(_lists(workspace, version, day, sequences)))
+    write_candidates(tables, version.name, day, found.through(lists))
     return found.predicted()
 
 
@@ -97,10 +102,8 @@ class _Found:
         return Predicted(users, min(self.lengths, default=0), len(self.advertisers), self.finite, self.first)
 
 
-def _lists(
-    workspace: Workspace, version: ModelVersion, day: date, sequences: Iterator[pl.DataFrame]
-) -> Iterator[pl.DataFrame]:
-    """Return the lists of the users of some sequences, batch by batch. Making the batches opens no table."""
+def _lists(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> Work[UserBucket]:
+    """Return the function from a bucket to the lists of its users."""
     from ml.models.advertiser_artifact import candidates, vector_batches
 
     tables, settings = workspace.tables, workspace.settings
@@ -108,8 +111,13 @@ def _lists(
     artifact = workspace.advertiser_model(version.deployed)
     items, people = workspace.items_as_of(day), users_as_of(tables, day)
     advertisers, depth = vectors(index["embedding"]), settings.advertisers.list_depth
-    embedded = vector_batches(artifact, items, gathered(sequences), users=people, settings=settings.inference)
-    return (candidates(users, each, index, vectors=advertisers, depth=depth) for users, each in embedded)
+
+    def of_bucket(bucket: UserBucket) -> Iterator[pl.DataFrame]:
+        batches = gathered(sequences.batches(bucket))
+        embedded = vector_batches(artifact, items, batches, users=people, settings=settings.inference)
+        return (candidates(users, each, index, vectors=advertisers, depth=depth) for users, each in embedded)
+
+    return of_bucket
 
 
 def all_finite(embeddings: pl.DataFrame, predicted: Predicted) -> bool:

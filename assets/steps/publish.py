@@ -34,7 +34,7 @@ from warehouse.online.records import json_in, json_rows, stamp_in, stamp_of, sta
 from warehouse.online.sequences import COLUMNS, Held, add, events_in
 from warehouse.online.spend import put_spend, spend_day
 from warehouse.onsite_events import days_with_arrivals
-from warehouse.sequences import all_sequence_batches, gathered
+from warehouse.sequences import all_sequences, gathered, of_all_buckets
 from warehouse.states import (
     ADVERTISER_CANDIDATES,
     USER_STATES,
@@ -198,16 +198,16 @@ def _sequences(
     workspace: Workspace, publication: Publication, shape: SequenceSettings, news: News
 ) -> Iterator[pl.DataFrame]:
     """Yield the sequences that the store lacks, with the ``day`` of each, some users at a time."""
-    tables, landing, memory = workspace.tables, workspace.landing, workspace.settings.data.memory_gib
+    tables, landing, data = workspace.tables, workspace.landing, workspace.settings.data
     if news.since is None:
         inferred = inferred_days(tables, publication.model_version, publication.day)
-        everybody = all_sequence_batches(tables, landing, publication.day, settings=shape, memory_gib=memory)
-        for sequences in gathered(everybody):
+        everybody = all_sequences(tables, landing, publication.day, settings=shape, data=data)
+        for sequences in gathered(of_all_buckets(everybody)):
             yield sequences.join(inferred, on="user_id")
         return
     arrived = days_with_arrivals(tables, landing)
     of_days = [
-        sequences_of_day(tables, landing, day, shape=shape, memory_gib=memory).with_columns(day=day)
+        sequences_of_day(tables, landing, day, shape=shape, data=data).with_columns(day=day)
         for day in arrived
         if news.includes(day) and day <= publication.day
     ]

@@ -83,19 +83,29 @@ def embed_users(
     return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, network.embedding_width), np.float32)
 
 
-@torch.inference_mode()
 def embed_items(network: TwoTower, catalogue: CatalogueTensors, statistics: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the item embeddings [items, embedding_width] of the whole catalogue, without a popularity offset.
 
     ``statistics`` [items, width] are those of the day.
     """
+    parts = [embed_some_items(network, catalogue, statistics, rows) for rows in item_ranges(catalogue.items)]
+    return np.concatenate([np.zeros((0, network.embedding_width), np.float32), *parts])
+
+
+def item_ranges(items: int) -> list[range]:
+    """Return the ranges of a catalogue's rows that are embedded at a time."""
+    return [range(begin, min(begin + QUERY_BATCH, items)) for begin in range(0, items, QUERY_BATCH)]
+
+
+@torch.inference_mode()
+def embed_some_items(
+    network: TwoTower, catalogue: CatalogueTensors, statistics: NDArray[np.float32], rows: range
+) -> NDArray[np.float32]:
+    """Return the embeddings [rows, embedding_width] of a range of ``item_ranges``, as ``embed_items`` does."""
     network.eval()
-    device = network.log_temperature.device
-    parts = []
-    for begin in range(0, catalogue.items, QUERY_BATCH):
-        rows = np.arange(begin, min(begin + QUERY_BATCH, catalogue.items))
-        parts.append(network.item_tower(to_device(catalogue.item_batch(rows, statistics[rows]), device)))
-    return torch.cat(parts).cpu().numpy()
+    chosen = np.arange(rows.start, rows.stop)
+    batch = to_device(catalogue.item_batch(chosen, statistics[chosen]), network.log_temperature.device)
+    return network.item_tower(batch).cpu().numpy()
 
 
 def popularity_weight(network: TwoTower, settings: IndexSettings) -> float:

@@ -12,7 +12,7 @@ from ml.examples.context import no_context
 from ml.features.event_log import event_log_of_sequences, newest
 from ml.features.items import MAXIMUM_INTERESTS, ItemFeatures
 from ml.models.artifact import ModelArtifact
-from ml.models.batched_forward import embed_items, embed_users, encode_states
+from ml.models.batched_forward import embed_users, encode_states
 from ml.models.tensors import CatalogueTensors
 from settings import InferenceSettings
 
@@ -48,13 +48,6 @@ def states_of_sequences(
 ) -> pl.DataFrame:
     """Return the states of a user_sequences table as ``state_batches`` does, sorted by user_id."""
     return next(state_batches(artifact, features, [sequences.sort("user_id")], settings))
-
-
-def item_embeddings(
-    artifact: ModelArtifact, features: ItemFeatures, statistics: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the item embeddings [items, W] as of the statistics' day."""
-    return embed_items(artifact.network, CatalogueTensors(features), statistics)
 
 
 def user_embeddings(

@@ -165,7 +165,7 @@ def test_a_publisher_that_dies_among_sequences_of_another_shape_says_so(
     now = served(store)
     assert now is not None
     store.switch(replace(now, sequence_shape="7-20").to_bytes())
-    monkeypatch.setattr("assets.steps.publish.all_sequence_batches", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("assets.steps.publish.all_sequences", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         publish(workspace)
     left = served(store)

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from engine.local import LocalEngine
 from settings import AD_CLICK, AD_CONVERSION, DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import event
 from tests.warehouse.whole_sequences import all_user_sequences, user_sequences
@@ -157,7 +158,7 @@ def test_nothing_that_counts_events_sees_onsite_events(onsite: Landing, tables: 
 def test_without_the_switch_the_sequences_are_those_of_before(onsite: Landing, tables: Tables) -> None:
     land(onsite, LandingTable.impressions, FIRST, [impression("a", "clicked")])
     run(onsite, tables, None, FIRST)
-    write_sequences(tables, onsite, FIRST, shape=SHAPE, memory_gib=MEMORY)
+    write_sequences(tables, onsite, FIRST, shape=SHAPE, data=DataSettings(), engine=LocalEngine())
     onsite.write_manifest(Manifest())
     without = user_sequences(tables, onsite, FIRST, settings=SHAPE)
     assert without["event_name"].to_list() == [["checkout"]]
@@ -167,7 +168,7 @@ def test_without_the_switch_the_sequences_are_those_of_before(onsite: Landing, t
     )
     # The stored sequences hold the click, and are of no use now.
     assert tables.read(TABLE, {"day": FIRST}).height == 2
-    assert_frame_equal(sequences_of_day(tables, onsite, FIRST, shape=SHAPE, memory_gib=MEMORY), without)
+    assert_frame_equal(sequences_of_day(tables, onsite, FIRST, shape=SHAPE, data=DataSettings()), without)
 
 
 def test_impressions_that_are_not_ingested_are_waited_for_where_sequences_need_them(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -20,7 +21,7 @@ from warehouse.days import day_end
 from warehouse.identity import UserKeys
 from warehouse.ingest.arrival import ingest
 from warehouse.landing import Landing, Manifest
-from warehouse.sequences import SEQUENCE_SCHEMA
+from warehouse.sequences import SEQUENCE_SCHEMA, active_sequences, of_all_buckets
 from warehouse.tables import TableMissing, Tables
 
 FIRST = date(2026, 3, 1)
@@ -208,3 +209,30 @@ def test_an_event_after_the_end_of_its_arrival_day_makes_nobody_active(landing: 
     write_events(tables, second, [("3", "u", end + timedelta(hours=1))])
     times = user_sequences(tables, landing, second, settings=cut)["event_time"].to_list()
     assert times == [[end - timedelta(days=2), end, end + timedelta(hours=1)]]
+
+
+def test_the_number_of_buckets_changes_no_row(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    landing, tables = Landing(tmp_path / "landing"), Tables(tmp_path / "tables")
+    landing.write_manifest(Manifest())
+    rows = pd.DataFrame(
+        {
+            "event_id": [f"e{number}" for number in range(900)],
+            "user_id": [f"u{user}" for user in random.integers(0, 90, 900)],
+            "event_time": pd.Timestamp(FIRST, tz="UTC") + pd.to_timedelta(random.integers(0, 24, 900), unit="h"),
+            "event_name": "checkout",
+            "item_id": "i1",
+        }
+    )
+    landing.write(LandingTable.events, FIRST, pl.from_pandas(rows))
+    ingest(landing, tables, LandingTable.events, day=FIRST, settings=DataSettings())
+    shape = SequenceSettings(length=5)
+    whole, some, many = (
+        active_sequences(tables, landing, [FIRST], settings=shape, data=DataSettings(bucket_events=events))
+        for events in (1_000, 100, 30)
+    )
+    assert [len(each.buckets) for each in (whole, some, many)] == [1, 9, 30]
+    expected = pl.concat(of_all_buckets(whole))
+    assert len(expected) == rows.user_id.nunique()
+    for each in (some, many):
+        assert_frame_equal(pl.concat(of_all_buckets(each)), expected)

@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from settings import SequenceSettings
+from engine.local import LocalEngine
+from settings import DataSettings, SequenceSettings
 from tests.warehouse.whole_sequences import user_sequences
 from warehouse.landing import Landing
 from warehouse.stored_sequences import SHAPE_SCHEMA, TABLE, sequences_of_day, write_sequences
 from warehouse.tables import Tables
 
 DAY = date(2026, 3, 1)
-MEMORY = 1.0
 SHAPES = [SequenceSettings(length=length, lookback_days=days) for length in (1, 3) for days in (1, 5)]
 
 
@@ -48,23 +48,24 @@ def tables(tmp_path: Path) -> Tables:
 def test_a_shape_has_its_own_sequences(
     landing: Landing, tables: Tables, stored: SequenceSettings, wanted: SequenceSettings
 ) -> None:
-    write_sequences(tables, landing, DAY, shape=stored, memory_gib=MEMORY)
+    write_sequences(tables, landing, DAY, shape=stored, data=DataSettings(), engine=LocalEngine())
     expected = user_sequences(tables, landing, DAY, settings=wanted)
-    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=wanted, memory_gib=MEMORY), expected)
+    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=wanted, data=DataSettings()), expected)
 
 
 def test_the_stored_rows_are_read_where_their_shape_is_wanted(landing: Landing, tables: Tables) -> None:
-    write_sequences(tables, landing, DAY, shape=SHAPES[0], memory_gib=MEMORY)
+    write_sequences(tables, landing, DAY, shape=SHAPES[0], data=DataSettings(), engine=LocalEngine())
     tables.write("events", tables.read("events", {"arrival_date": DAY}).head(0), {"arrival_date": DAY})
-    assert len(sequences_of_day(tables, landing, DAY, shape=SHAPES[0], memory_gib=MEMORY)) == 2
-    assert not len(sequences_of_day(tables, landing, DAY, shape=SHAPES[1], memory_gib=MEMORY))
+    assert len(sequences_of_day(tables, landing, DAY, shape=SHAPES[0], data=DataSettings())) == 2
+    assert not len(sequences_of_day(tables, landing, DAY, shape=SHAPES[1], data=DataSettings()))
 
 
 def test_rows_of_before_the_shape_was_stored_are_computed_anew(landing: Landing, tables: Tables) -> None:
     expected = user_sequences(tables, landing, DAY, settings=SHAPES[3])
     tables.write(TABLE, user_sequences(tables, landing, DAY, settings=SHAPES[0]), {"day": DAY})
-    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], memory_gib=MEMORY), expected)
+    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], data=DataSettings()), expected)
     later = DAY + timedelta(days=1)
-    write_sequences(tables, landing, later, shape=SHAPES[0], memory_gib=MEMORY)  # the table has the columns from now on
+    # The table has the columns from now on.
+    write_sequences(tables, landing, later, shape=SHAPES[0], data=DataSettings(), engine=LocalEngine())
     assert tables.read(TABLE, {"day": DAY}).select(list(SHAPE_SCHEMA)).null_count().row(0) == (2, 2, 2)
-    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], memory_gib=MEMORY), expected)
+    assert_frame_equal(sequences_of_day(tables, landing, DAY, shape=SHAPES[3], data=DataSettings()), expected)

@@ -1,0 +1,200 @@
+"""A stage gives the same rows on every engine, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from assets.common.workspace import Workspace
+from assets.steps.encode import encode_everyone
+from assets.steps.versions import item_versions
+from engine.engine import Engine, Work, engine_of
+from engine.local import LocalEngine
+from engine.on_ray import RayEngine, RayMissing
+from settings import EngineKind, EngineSettings, Settings
+from tests import processes
+from tests.assets.compare import assert_same_day
+from tests.assets.world import ADSEQ, LATER, SETTINGS, copy_of, environment
+from tests.flow import Ran
+from warehouse.states import USER_STATES
+from warehouse.tables import Tables
+
+if find_spec("ray") is None:
+    pytest.skip("Ray is not installed: pip install adseq-candidates[ray]", allow_module_level=True)
+
+from tests.engine.cluster import Cluster, ray, running
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Doubled:
+    """A stage whose parts are ranges; it writes down where each part ran."""
+
+    directory: Path
+    seconds: float = 0.0
+
+    def __call__(self) -> Work[range]:
+        return self.rows
+
+    def rows(self, part: range) -> Iterator[pl.DataFrame]:
+        for number in part:
+            time.sleep(self.seconds)
+            yield pl.DataFrame({"number": [number], "twice": [2 * number]})
+        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+        (self.directory / f"{part.start}-{os.getpid()}-{time.monotonic_ns()}").write_text(node)
+
+    def ran(self) -> list[int]:
+        """The first number of each part that ran to its end, once for each time."""
+        return sorted(int(path.name.split("-")[0]) for path in self.directory.iterdir())
+
+    def nodes(self) -> set[str]:
+        """The nodes on which parts ran."""
+        return {path.read_text() for path in self.directory.iterdir()}
+
+
+@dataclass(frozen=True)
+class DiesOnce(Doubled):
+    """One part kills its process the first time, after its first row."""
+
+    def rows(self, part: range) -> Iterator[pl.DataFrame]:
+        died = self.directory.parent / "died"
+        for number, rows in enumerate(super().rows(part)):
+            yield rows
+            if number == 0 and part.start == 20 and not died.exists():
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+PARTS = [range(begin, begin + 10) for begin in range(0, 80, 10)]
+EXPECTED = pl.DataFrame({"number": range(80), "twice": range(0, 160, 2)})
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[tuple[Cluster, RayEngine]]:
+    with running(2) as found:
+        yield found
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    directory = tmp_path / "written"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return LocalEngine() if request.param == "local" else request.getfixturevalue("two_nodes")[1]
+
+
+def test_rows_come_in_the_order_of_the_parts(engine: Engine, written: Path) -> None:
+    stage = Doubled(written)
+    assert_frame_equal(pl.concat(engine.run(stage, PARTS)), EXPECTED)
+    assert stage.ran() == [part.start for part in PARTS]
+
+
+def test_no_part_gives_no_row(engine: Engine, written: Path) -> None:
+    assert list(engine.run(Doubled(written), [])) == []
+
+
+def test_a_stage_ends_with_the_error_of_its_part(engine: Engine, written: Path) -> None:
+    def stage() -> Work[int]:
+        def rows(part: int) -> Iterator[pl.DataFrame]:
+            yield pl.DataFrame({"whole": [12 // part]})
+
+        return rows
+
+    rows = engine.run(stage, [1, 0, 2])
+    assert next(rows).item() == 12
+    with pytest.raises(ZeroDivisionError):
+        next(rows)
+
+
+def test_what_nobody_asks_for_does_not_run_on(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
+    stage = Doubled(written, seconds=0.2)
+    rows = two_nodes[1].run(stage, PARTS)
+    next(rows)
+    rows.close()  # type: ignore[attr-defined]
+    time.sleep(4)
+    assert len(stage.ran()) < 4
+
+
+def test_both_nodes_work(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
+    stage = Doubled(written, seconds=0.05)
+    assert_frame_equal(pl.concat(two_nodes[1].run(stage, PARTS)), EXPECTED)
+    assert len(stage.nodes()) == 2
+
+
+def test_a_part_whose_process_dies_runs_again(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
+    stage = DiesOnce(written)
+    assert_frame_equal(pl.concat(two_nodes[1].run(stage, PARTS)), EXPECTED)
+    assert (written.parent / "died").exists()
+
+
+def test_a_part_ten_times_as_large_is_no_hindrance(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
+    parts = [range(5), range(5, 70), range(70, 80)]
+    assert_frame_equal(pl.concat(two_nodes[1].run(Doubled(written), parts)), EXPECTED)
+
+
+def test_a_node_that_dies_takes_no_row_with_it_and_a_late_one_is_used(
+    two_nodes: tuple[Cluster, RayEngine], written: Path
+) -> None:
+    (cluster, engine), stage = two_nodes, Doubled(written, seconds=0.1)
+    rows = engine.run(stage, PARTS)
+    found = [next(rows)]
+    cluster.kill_node()
+    found += rows
+    assert_frame_equal(pl.concat(found), EXPECTED)
+    cluster.wait_for(1)
+    before = stage.nodes()
+    rows = engine.run(stage, PARTS)
+    found = [next(rows)]
+    cluster.add_node()
+    cluster.wait_for(2)
+    found += rows
+    found += engine.run(stage, PARTS)
+    assert_frame_equal(pl.concat(found), pl.concat([EXPECTED, EXPECTED]))
+    assert stage.nodes() - before
+
+
+def test_a_day_on_a_cluster_has_the_rows_of_a_day_in_one_process(
+    two_nodes: tuple[Cluster, RayEngine], ran: Ran, day_later: Ran, tmp_path: Path
+) -> None:
+    home = copy_of(ran.home, tmp_path / "home", with_day=LATER)
+    engine = {"ADSEQ_ENGINE__KIND": "ray", "ADSEQ_ENGINE__ADDRESS": two_nodes[0].address}
+    done = processes.run(ADSEQ, "run", environment={**environment(home), **engine, "ADSEQ_DATA__BUCKET_EVENTS": "20"})
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-8000:]
+    tables = Tables(home.tables)
+    assert tables.names() == day_later.tables.names()
+    assert_same_day(day_later.tables, tables, LATER, ["item-1"])
+
+
+def test_a_full_inference_on_a_cluster_is_equal_to_the_bit(
+    two_nodes: tuple[Cluster, RayEngine], ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = copy_of(ran.home, tmp_path / "home")
+    for name, value in {**SETTINGS, "ADSEQ_DATA__BUCKET_EVENTS": "500"}.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    for engine in (EngineSettings(), EngineSettings(kind=EngineKind.ray, address=two_nodes[0].address)):
+        workspace = Workspace(Settings(home=home.root, engine=engine))
+        [version] = item_versions(workspace.tables, home).all()
+        assert encode_everyone(workspace, version) > 100
+        found.append(workspace.tables.read(USER_STATES, {"model_version": version.name, "day": version.trained_day}))
+    assert_frame_equal(*(frame.sort("user_id") for frame in found), check_exact=True)
+
+
+def test_an_address_without_a_cluster_is_named() -> None:
+    settings = EngineSettings(kind=EngineKind.ray, address="127.0.0.1:9")
+    with pytest.raises(RayMissing, match=r"127\.0\.0\.1:9.*make cluster"):
+        engine_of(settings)
