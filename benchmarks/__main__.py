@@ -19,6 +19,7 @@ ALONE = {
     "loading": "startup",
     "data": "data",
     "growth": "growth",
+    "scale": "scale",
     "export": "export_ratio",
     "memory": "memory",
     "masks": "masks",

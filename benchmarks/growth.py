@@ -137,16 +137,14 @@ def prepare(workspace: Workspace, shape: Shape) -> ModelVersion:
 
 
 def live_until_the_day(workspace: Workspace, version: ModelVersion) -> ModelVersion:
-    """Make what the day before leaves, states included. Returns a version of the advertiser model."""
-    tables, advertisers = workspace.tables, record_versions(workspace, version)
-    record_promotion(tables, version.name)
-    width = workspace.item_model(version.deployed).network.state_width
-    write_states(tables, version.name, DAY_BEFORE, [random_states(tables, DAY_BEFORE, width)])
+    """Make what the day before leaves. Returns a version of the advertiser model."""
+    advertisers = record_versions(workspace, version)
+    record_promotion(workspace.tables, version.name)
     return advertisers
 
 
 def record_versions(workspace: Workspace, version: ModelVersion) -> ModelVersion:
-    """Put ``version`` and a new version of the advertiser model on record, with the items of the day before.
+    """Put ``version`` and a new version of the advertiser model on record, with states and items of the day before.
 
     Returns:
         The version of the advertiser model.
@@ -162,6 +160,8 @@ def record_versions(workspace: Workspace, version: ModelVersion) -> ModelVersion
         for day in (DAY_BEFORE, DAY):
             records.record_deployment(day, each)
     _write_features(workspace, version, DAY_BEFORE)
+    width = workspace.item_model(version.deployed).network.state_width
+    write_states(tables, version.name, DAY_BEFORE, [random_states(tables, DAY_BEFORE, width)])
     write_item_embeddings(workspace, version, DAY_BEFORE)
     return advertisers
 

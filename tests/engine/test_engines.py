@@ -31,7 +31,7 @@ from warehouse.tables import Tables
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install adseq-candidates[ray]", allow_module_level=True)
 
-from tests.engine.cluster import Cluster, ray, running
+from benchmarks.ray_cluster import Cluster, ray, running
 
 pytestmark = pytest.mark.slow
 

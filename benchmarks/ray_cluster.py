@@ -18,7 +18,7 @@ from pathlib import Path
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
 os.environ.update(TOKEN)
 
-import ray  # noqa: E402
+import ray as ray  # noqa: E402
 
 from engine.on_ray import RayEngine  # noqa: E402
 
@@ -43,7 +43,7 @@ class Cluster:
         self.nodes.append(
             subprocess.Popen(
                 list(map(str, [*command, *place, *limits, "--disable-usage-stats"])),
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
@@ -56,10 +56,14 @@ class Cluster:
         os.killpg(node.pid, signal.SIGKILL)
         node.wait()
 
+    def living(self) -> int:
+        """Return the number of nodes that the cluster takes for living."""
+        return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+
     def wait_for(self, nodes: int) -> None:
         """Return when the cluster has so many living nodes."""
         end = time.monotonic() + SECONDS
-        while sum(node["Alive"] for node in ray.nodes()) != nodes:
+        while self.living() != nodes:
             assert time.monotonic() < end, f"the cluster has not {nodes} nodes after {SECONDS} s"
             time.sleep(0.1)
 
