@@ -60,10 +60,10 @@ RAY_START = RAY_AUTH_MODE=token $(BIN)/ray start --node-ip-address=127.0.0.1 --n
 
 cluster: install ## Start a Ray cluster of two nodes on this machine, for trying
 	$(BIN)/python -m pip install --quiet --editable '.[ray]'
-	$(BIN)/ray get-auth-token --generate >/dev/null
-	$(RAY_START) --head --port=$(or $(PORT),6379)
-	$(RAY_START) --address=127.0.0.1:$(or $(PORT),6379)
-	@echo "Next: ADSEQ_ENGINE__KIND=ray ADSEQ_ENGINE__ADDRESS=127.0.0.1:$(or $(PORT),6379) $(BIN)/adseq run"
+	@umask 077; $(BIN)/ray get-auth-token --generate >/dev/null; chmod 600 ~/.ray/auth_token
+	$(RAY_START) --head --port=$(or $(PORT),6380)
+	$(RAY_START) --address=127.0.0.1:$(or $(PORT),6380)
+	@echo "Next: ADSEQ_ENGINE__KIND=ray ADSEQ_ENGINE__ADDRESS=127.0.0.1:$(or $(PORT),6380) $(BIN)/adseq run"
 	@echo "      make cluster-stop ends both nodes."
 
 cluster-stop: ## Stop every Ray node on this machine

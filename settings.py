@@ -92,6 +92,10 @@ class DataSettings(Group):
         ge=1,
         description="Arrived events of a bucket of users, about; a cluster runs several buckets at once.",
     )
+    scratch: str = Field(
+        "",
+        description="Directory in which sequences are sorted; empty: the home. On a cluster, a node's own disk.",
+    )
     keep_days: int = Field(
         30,
         ge=2,
@@ -181,7 +185,7 @@ class EngineSettings(Group):
 
     kind: EngineKind = Field(EngineKind.local, description="local: in this process; ray: as tasks of a Ray cluster.")
     address: str = Field(
-        "127.0.0.1:6379", min_length=1, description="host:port of the Ray cluster; `make cluster` starts one there."
+        "127.0.0.1:6380", min_length=1, description="host:port of the Ray cluster; `make cluster` starts one there."
     )
 
 

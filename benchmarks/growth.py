@@ -137,7 +137,7 @@ def prepare(workspace: Workspace, shape: Shape) -> ModelVersion:
 
 
 def live_until_the_day(workspace: Workspace, version: ModelVersion) -> ModelVersion:
-    """Make what the day before leaves. Returns a version of the advertiser model."""
+    """Make the tables of the day before. Returns a version of the advertiser model."""
     advertisers = record_versions(workspace, version)
     record_promotion(workspace.tables, version.name)
     return advertisers

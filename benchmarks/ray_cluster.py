@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,9 +80,9 @@ def running(nodes: int) -> Iterator[tuple[Cluster, RayEngine]]:
         for _ in range(nodes - 1):
             cluster.add_node()
         cluster.wait_for(nodes)
-        yield cluster, engine
+        with closing(engine):
+            yield cluster, engine
     finally:
-        ray.shutdown()
         while cluster.nodes:
             cluster.kill_node()
 

@@ -1,7 +1,7 @@
 """What do sequences and full inference cost on one core, and on a Ray cluster of one node and of two nodes of one core?
 
-Every part of a stage runs on one thread, here and there, so that the engines have the same means. The first stage of a
-cluster is run once before, so that its processes have imported the libraries.
+Every part of a stage runs on one thread, in this process and on a node, so that the engines have the same means. Each
+engine runs the stages once before it is measured, so that its processes have imported the libraries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 from rich.console import Console
 
 from assets.common.workspace import Workspace
@@ -62,6 +63,9 @@ def run(console: Console) -> tuple[list[Run], Table]:
         console.print(f"{SHAPE} ...", highlight=False)
         version = prepare(workspace, SHAPE)
         record_versions(workspace, version)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+        stages(LocalEngine(), version)
         runs = [measure("this process", LocalEngine(), version, console)]
         with running(1) as (cluster, engine):
             stages(engine, version)

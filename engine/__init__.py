@@ -1,1 +1,1 @@
-"""Where stages run: in this process, or on the machines of a Ray cluster."""
+"""The engines that stages run on: this process, or the machines of a Ray cluster."""

@@ -1,15 +1,17 @@
 """The engine of a cluster: each part is a task of Ray, and its rows come back through Ray's object store.
 
-A task whose process or machine dies runs again. A task that raises ends the stage, with the error of the task.
+A task whose process or machine dies runs again, a few times. A task that raises ends the stage with its error.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -18,18 +20,19 @@ from uuid import uuid4
 import polars as pl
 import pyarrow as pa
 
-from engine.engine import Part, Stage, Work
+from engine.engine import Part, Rows, Stage, Work
 
 ANSWER_SECONDS = 5.0
 AHEAD = 2  # parts that wait or run, a core of the cluster: more would only fill the object store
+RETRIES = 5  # of a part whose process or machine dies: memory that does not suffice once may not suffice ever
 # A core runs one task, so that a second thread would be in another task's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1")
 
 _made: dict[str, Work[Any]] = {}  # in a process of the cluster: the work of the newest stage, by the stage's name
 
 
-class RayMissing(RuntimeError):
-    """The settings ask for Ray, and Ray is not installed, or no cluster answers."""
+class RayUnavailable(RuntimeError):
+    """The settings ask for Ray, and Ray is not installed, or no cluster answers, or a part dies again and again."""
 
 
 class RayEngine:
@@ -48,38 +51,47 @@ class RayEngine:
     def connected(cls, address: str) -> RayEngine:
         """Return the engine of the cluster at ``address`` (``host:port``).
 
-        A process connects once, and stays connected until it ends.
+        A process connects to one cluster, and stays connected until ``close`` or its end.
 
         Raises:
-            RayMissing: Ray is not installed, or no cluster answers at the address.
+            RayUnavailable: Ray is not installed, or no cluster answers at the address.
         """
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster asks for a token, and Ray's driver sends none
         try:
             import ray
         except ImportError as error:
-            raise RayMissing(
+            raise RayUnavailable(
                 "engine.kind is ray, and Ray is not installed. Install adseq-candidates[ray], or set "
                 "ADSEQ_ENGINE__KIND=local."
             ) from error
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         host, _, port = address.rpartition(":")
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             socket.create_connection((host, int(port)), ANSWER_SECONDS).close()  # Ray itself would try for minutes
-            context = ray.init(address, runtime_env={"env_vars": ONE_THREAD}, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise RayMissing(
-                f"No Ray cluster answers at {address}, or it refuses this machine's token. Start one (`make cluster` "
-                "starts two nodes on this machine), correct ADSEQ_ENGINE__ADDRESS or RAY_AUTH_TOKEN_PATH, or set "
-                "ADSEQ_ENGINE__KIND=local."
+            with _own_signals():
+                context = ray.init(address, runtime_env={"env_vars": ONE_THREAD}, **quiet)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise RayUnavailable(
+                f"The Ray cluster at {address} cannot be used ({_first_line(error)}). Start one (`make cluster` starts "
+                "two nodes on this machine), make this machine a node of it (`ray start --address=...`), correct "
+                "ADSEQ_ENGINE__ADDRESS or the token (RAY_AUTH_TOKEN_PATH), or set ADSEQ_ENGINE__KIND=local."
             ) from error
         return cls(ray, context.dashboard_url or "")
 
-    def run(self, stage: Stage[Part], parts: Sequence[Part]) -> Iterator[pl.DataFrame]:
+    def close(self) -> None:
+        """Leave the cluster; another call of ``connected`` connects again."""
+        self.ray.shutdown()
+        RayEngine.connected.cache_clear()
+
+    def run(self, stage: Stage[Part], parts: Sequence[Part]) -> Rows:
         """Return the rows of all parts, in the order of the parts.
 
-        Parts that wait or run when the caller stops asking are cancelled.
+        Closing them cancels the parts that wait or run.
+
+        Raises:
+            RayUnavailable: a part has died ``RETRIES`` times, or the cluster has gone.
         """
-        task = self.ray.remote(_rows).options(num_returns="streaming", max_retries=-1)
+        task = self.ray.remote(_rows).options(max_retries=RETRIES)
         name, held = uuid4().hex, self.ray.put(stage)
         waiting = iter(parts)
 
@@ -89,8 +101,8 @@ class RayEngine:
         running = deque(begun(AHEAD * self._cores()))
         try:
             while running:
-                for rows in running[0]:
-                    yield pl.DataFrame(self.ray.get(rows))
+                for table in self._answer(running[0]):
+                    yield pl.DataFrame(table)
                 running.popleft()
                 running.extend(begun(AHEAD * self._cores() - len(running)))  # a node may have joined
         finally:
@@ -100,16 +112,48 @@ class RayEngine:
     def figures(self) -> dict[str, str | int]:
         """Return the nodes, the cores and the dashboard of the cluster."""
         nodes = sum(node["Alive"] for node in self.ray.nodes())
-        return {"ray_nodes": nodes, "ray_cores": self._cores(), "ray_dashboard": self.dashboard}
+        pages = {"ray_dashboard": self.dashboard} if self.dashboard else {}
+        return {"ray_nodes": nodes, "ray_cores": self._cores(), **pages}
+
+    def _answer(self, task: Any) -> list[pa.Table]:
+        try:
+            found: list[pa.Table] = self.ray.get(task)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # as in this process
+        except self.ray.exceptions.RayError as error:
+            raise RayUnavailable(
+                f"A part of the stage died {RETRIES + 1} times, or the cluster has gone ({_first_line(error)}). "
+                "Nothing was written. A node needs, for each of its cores, ADSEQ_DATA__MEMORY_GIB and memory for the "
+                "model and the catalogue: give a node fewer cores, or lower ADSEQ_DATA__MEMORY_GIB or "
+                "ADSEQ_DATA__BUCKET_EVENTS."
+            ) from error
+        return found
 
     def _cores(self) -> int:
         return max(1, int(self.ray.cluster_resources().get("CPU", 1)))
 
 
-def _rows(name: str, stage: Stage[Part], part: Part) -> Iterator[pa.Table]:
-    """Yield the rows of a part, in a process of the cluster. The process keeps the work of its newest stage."""
+def _rows(name: str, stage: Stage[Part], part: Part) -> list[pa.Table]:
+    """Return the rows of a part, in a process of the cluster. The process keeps the work of its newest stage.
+
+    The rows are one object: a part that runs again need not cut its rows where it cut them before.
+    """
     if name not in _made:
         _made.clear()
         _made[name] = stage()
-    for rows in _made[name](part):
-        yield rows.to_arrow()
+    return [rows.to_arrow() for rows in _made[name](part)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process' own handling of SIGTERM, which Ray replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-PLACES = ("settings.py", "warehouse", "ml", "serving", "assets", "pipelines")
+PLACES = ("settings.py", "engine", "warehouse", "ml", "serving", "assets", "pipelines")
 FILES = [
     path
     for place in PLACES

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.syntax_trees import parsed
 
 PROJECT = Path(__file__).resolve().parents[1]
-PACKAGES = ("warehouse", "ml", "serving", "assets", "pipelines", "benchmarks")
+PACKAGES = ("engine", "warehouse", "ml", "serving", "assets", "pipelines", "benchmarks")
 SOURCES = [PROJECT / "settings.py", *sorted(path for name in PACKAGES for path in (PROJECT / name).rglob("*.py"))]
 
 STAGE = "a stage in assets/, and the work that the stage calls"

@@ -92,15 +92,15 @@ class ComputedSequences:
     Attributes:
         windows: the days, and window_start and window_end of each; without a day there is no user.
         length: the maximum number of events; the newest are kept.
-        root: the directory of the tables, for what a sort puts on the disk.
-        memory_gib: of a bucket at a time.
+        scratch: the directory of the files that a sort writes.
+        memory_gib: memory in GiB for one bucket.
     """
 
     files: EventFiles
     windows: pl.DataFrame
     length: int
     buckets: Sequence[UserBucket]
-    root: Path
+    scratch: Path
     memory_gib: float
 
     def batches(self, bucket: UserBucket) -> Iterator[pl.DataFrame]:
@@ -110,7 +110,7 @@ class ComputedSequences:
         """
         if self.windows.is_empty():
             return
-        with staging(self.root, self.memory_gib) as staged:
+        with staging(self.scratch, self.memory_gib) as staged:
             self.files.view(staged)
             staged.add("days", self.windows)
             first_day, last_day = self.windows["day"].min(), self.windows["day"].max()
@@ -166,7 +166,7 @@ def active_sequences(
         windows,
         settings.length,
         buckets_of_days(tables, days, data),
-        root=tables.root,
+        scratch=Path(data.scratch or tables.root),
         memory_gib=data.memory_gib,
     )
 

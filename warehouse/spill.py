@@ -180,7 +180,8 @@ def sweep_staging(root: Path) -> None:
 def _threads() -> int:
     """Return the threads that a query may have: those of OMP_NUM_THREADS, as numerical libraries do, or the cores."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    return min(int(wanted), cores) if wanted.isdecimal() else cores
 
 
 def _sweep(directory: Path) -> None:

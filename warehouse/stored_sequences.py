@@ -7,6 +7,7 @@ sequences of the model that served the day. For a model of another shape they ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -41,8 +42,9 @@ def write_sequences(
     cut = {MAXIMUM_LENGTH: shape.length, LOOKBACK_DAYS: shape.lookback_days, ONSITE: onsite}
     columns = [pl.lit(value, SHAPE_SCHEMA[name]).alias(name) for name, value in cut.items()]
     source = active_sequences(tables, landing, [day], settings=shape, data=data)
-    rows = engine.run(partial(_with_shape, source, columns), source.buckets)
-    tables.write_batches(TABLE, pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA}), rows, {"day": day})
+    schema = pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA})
+    with closing(engine.run(partial(_with_shape, source, columns), source.buckets)) as rows:
+        tables.write_batches(TABLE, schema, rows, {"day": day})
 
 
 def _with_shape(source: SequenceSource, columns: Sequence[pl.Expr]) -> Work[UserBucket]:

@@ -41,8 +41,8 @@ class Workspace:
     _kept: dict[str, tuple[Hashable, object]] = field(default_factory=dict, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type[Workspace], tuple[Settings]]:
-        """Return what another process makes the workspace of: the settings, with a home that does not depend on it."""
-        return Workspace, (self.settings.model_copy(update={"home": self.settings.home.absolute()}),)
+        """Return the settings, from which another process makes a workspace of the same home."""
+        return Workspace, (self.settings.model_copy(update={"home": self.home.root}),)
 
     @classmethod
     def from_environment(cls) -> Workspace:
@@ -66,7 +66,7 @@ class Workspace:
         """Return the place where the parts of stages run.
 
         Raises:
-            RayMissing: the settings ask for Ray, and Ray is not installed, or no cluster answers.
+            RayUnavailable: the settings ask for Ray, and Ray is not installed, or no cluster answers.
         """
         return engine_of(self.settings.engine)
 

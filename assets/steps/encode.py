@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -106,21 +107,18 @@ def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
 
 
 def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> int:
-    states = workspace.engine.run(partial(_states, workspace, version, day, sequences), sequences.buckets)
-    return write_states(workspace.tables, version.name, day, states)
+    stage = partial(_states, workspace, version, day, sequences)
+    with closing(workspace.engine.run(stage, sequences.buckets)) as states:
+        return write_states(workspace.tables, version.name, day, states)
 
 
 def _states(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> Work[UserBucket]:
     """Return the function from a bucket to the states of its users under the catalogue of ``day``."""
-    from ml.models.daily_inference import state_batches
+    from ml.models.daily_inference import state_encoder
 
     features, _ = stored_features(workspace, version, day)
-    artifact, settings = workspace.item_model(version.deployed), workspace.settings.inference
-
-    def of_bucket(bucket: UserBucket) -> Iterator[pl.DataFrame]:
-        return state_batches(artifact, features, gathered(sequences.batches(bucket)), settings)
-
-    return of_bucket
+    encoded = state_encoder(workspace.item_model(version.deployed), features, workspace.settings.inference)
+    return lambda bucket: encoded(gathered(sequences.batches(bucket)))
 
 
 def largest_difference_to_full(workspace: Workspace, version: ModelVersion, day: date) -> float:
@@ -177,9 +175,10 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     features, _ = stored_features(workspace, version, day)
     artifact, manifest = workspace.item_model(version.deployed), workspace.landing.manifest
     listed = is_listed(features.listed_from, day_end(day, manifest.time_zone).timestamp())
-    parts = workspace.engine.run(partial(_embedded, workspace, version, day), item_ranges(len(features)))
-    nothing = np.zeros((0, artifact.network.embedding_width), np.float32)
-    embeddings = np.concatenate([nothing, *(vectors(part["embedding"]) for part in parts)])[listed]
+    stage, nothing = partial(_embedded, workspace, version, day), np.zeros((0, artifact.network.embedding_width))
+    with closing(workspace.engine.run(stage, item_ranges(len(features)))) as parts:
+        found = [nothing.astype(np.float32), *(vectors(part["embedding"]) for part in parts)]
+    embeddings = np.concatenate(found)[listed]
     weight = popularity_weight(artifact.network, workspace.settings.index)
     if weight:
         sample = _sample(workspace.tables, version, day, USERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -71,10 +72,21 @@ def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> Predi
         sequences = all_sequences(tables, landing, day, settings=shape, data=data)
     else:
         sequences = day_sequences(tables, landing, day, shape=shape, data=data)
-    lists = workspace.engine.run(partial(_lists, workspace, version, day, sequences), sequences.buckets)
-    found = _Found()
-    write_candidates(tables, version.name, day, found.through(lists))
+    index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
+    catalogue = _Catalogue(index, workspace.items_as_of(day), users_as_of(tables, day))
+    found, stage = _Found(), partial(_lists, workspace, version, catalogue, sequences)
+    with closing(workspace.engine.run(stage, sequences.buckets)) as lists:
+        write_candidates(tables, version.name, day, found.through(lists))
     return found.predicted()
+
+
+@dataclass(frozen=True)
+class _Catalogue:
+    """The tables of a day that all lists are made with."""
+
+    index: pl.DataFrame  # advertiser_id, embedding
+    items: pl.DataFrame
+    users: pl.DataFrame  # with demographics
 
 
 @dataclass
@@ -102,20 +114,19 @@ class _Found:
         return Predicted(users, min(self.lengths, default=0), len(self.advertisers), self.finite, self.first)
 
 
-def _lists(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> Work[UserBucket]:
+def _lists(
+    workspace: Workspace, version: ModelVersion, catalogue: _Catalogue, sequences: SequenceSource
+) -> Work[UserBucket]:
     """Return the function from a bucket to the lists of its users."""
-    from ml.models.advertiser_artifact import candidates, vector_batches
+    from ml.models.advertiser_artifact import candidates, vector_encoder
 
-    tables, settings = workspace.tables, workspace.settings
-    index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
-    artifact = workspace.advertiser_model(version.deployed)
-    items, people = workspace.items_as_of(day), users_as_of(tables, day)
-    advertisers, depth = vectors(index["embedding"]), settings.advertisers.list_depth
+    settings, artifact = workspace.settings, workspace.advertiser_model(version.deployed)
+    encoded = vector_encoder(artifact, catalogue.items, users=catalogue.users, settings=settings.inference)
+    advertisers, depth = vectors(catalogue.index["embedding"]), settings.advertisers.list_depth
 
     def of_bucket(bucket: UserBucket) -> Iterator[pl.DataFrame]:
-        batches = gathered(sequences.batches(bucket))
-        embedded = vector_batches(artifact, items, batches, users=people, settings=settings.inference)
-        return (candidates(users, each, index, vectors=advertisers, depth=depth) for users, each in embedded)
+        for users, embedded in encoded(gathered(sequences.batches(bucket))):
+            yield candidates(users, embedded, catalogue.index, vectors=advertisers, depth=depth)
 
     return of_bucket
 

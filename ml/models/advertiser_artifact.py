@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,39 +77,42 @@ def user_vectors(
     Args:
         items: the catalogue. users: user_id, age, gender, country.
     """
-    _, vectors = next(vector_batches(artifact, items, [sequences], users=users, settings=settings))
+    _, vectors = next(vector_encoder(artifact, items, users=users, settings=settings)([sequences]))
     return vectors
 
 
-def vector_batches(
-    artifact: Artifact[AdvertiserNetwork],
-    items: pl.DataFrame,
-    batches: Iterable[pl.DataFrame],
-    *,
-    users: pl.DataFrame,
-    settings: InferenceSettings,
-) -> Iterator[tuple[pl.Series, NDArray[np.float32]]]:
-    """Yield the users of each batch of sequences, and their embeddings as ``user_vectors`` returns them."""
+Embedded = tuple[pl.Series, NDArray[np.float32]]
+"""Users, and their embeddings [users, W + D]."""
+
+
+def vector_encoder(
+    artifact: Artifact[AdvertiserNetwork], items: pl.DataFrame, *, users: pl.DataFrame, settings: InferenceSettings
+) -> Callable[[Iterable[pl.DataFrame]], Iterator[Embedded]]:
+    """Return the function from batches of sequences to the embeddings that ``user_vectors`` returns of each."""
     items, features = items.sort("item_id"), artifact.settings.features
     catalogue = CatalogueTensors(build_item_features(items, artifact.basis, features))
-    for sequences in batches:
-        log = event_log_of_sequences(
-            sequences,
-            items["item_id"],
-            artifact.event_names,
-            advertiser_buckets=features.advertiser_buckets,
-            advertiser_hashes=features.advertiser_hashes,
-        )
-        known = users.filter(pl.col("user_id").is_in(log.user_ids.implode()))
-        vectors = embed_histories(
-            artifact.network,
-            catalogue,
-            log,
-            slices=newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length),
-            demographics=demographic_buckets(known, log.user_ids),
-            settings=settings,
-        )
-        yield log.user_ids, vectors
+
+    def encoded(batches: Iterable[pl.DataFrame]) -> Iterator[Embedded]:
+        for sequences in batches:
+            log = event_log_of_sequences(
+                sequences,
+                items["item_id"],
+                artifact.event_names,
+                advertiser_buckets=features.advertiser_buckets,
+                advertiser_hashes=features.advertiser_hashes,
+            )
+            known = users.filter(pl.col("user_id").is_in(log.user_ids.implode()))
+            vectors = embed_histories(
+                artifact.network,
+                catalogue,
+                log,
+                slices=newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length),
+                demographics=demographic_buckets(known, log.user_ids),
+                settings=settings,
+            )
+            yield log.user_ids, vectors
+
+    return encoded
 
 
 def candidates(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import polars as pl
@@ -17,37 +17,40 @@ from ml.models.tensors import CatalogueTensors
 from settings import InferenceSettings
 
 
-def state_batches(
-    artifact: ModelArtifact, features: ItemFeatures, batches: Iterable[pl.DataFrame], settings: InferenceSettings
-) -> Iterator[pl.DataFrame]:
-    """Encode a user_sequences table (one row a user) under a catalogue, some users at a time.
+def state_encoder(
+    artifact: ModelArtifact, features: ItemFeatures, settings: InferenceSettings
+) -> Callable[[Iterable[pl.DataFrame]], Iterator[pl.DataFrame]]:
+    """Return the function that encodes a user_sequences table (one row a user) under a catalogue, batch by batch.
 
-    Yields:
-        user_id, events, last_event_time, state (list of W floats), in the order of the batch.
+    The function yields user_id, events, last_event_time and state (list of W floats), in the order of the batch.
     """
     catalogue, shape = CatalogueTensors(features), artifact.settings.features
-    for sequences in batches:
-        log = event_log_of_sequences(
-            sequences,
-            features.item_ids,
-            artifact.event_names,
-            advertiser_buckets=shape.advertiser_buckets,
-            advertiser_hashes=shape.advertiser_hashes,
-        )
-        slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
-        states = encode_states(artifact.network, catalogue, log, slices=slices, settings=settings)
-        yield sequences.select(
-            "user_id",
-            events=pl.col("event_time").list.len().cast(pl.Int64),
-            last_event_time=pl.col("event_time").list.last(),
-        ).with_columns(pl.Series("state", states).cast(pl.List(pl.Float32)))
+
+    def encoded(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        for sequences in batches:
+            log = event_log_of_sequences(
+                sequences,
+                features.item_ids,
+                artifact.event_names,
+                advertiser_buckets=shape.advertiser_buckets,
+                advertiser_hashes=shape.advertiser_hashes,
+            )
+            slices = newest(log, np.arange(log.users), log.offsets[1:], artifact.settings.sequences.length)
+            states = encode_states(artifact.network, catalogue, log, slices=slices, settings=settings)
+            yield sequences.select(
+                "user_id",
+                events=pl.col("event_time").list.len().cast(pl.Int64),
+                last_event_time=pl.col("event_time").list.last(),
+            ).with_columns(pl.Series("state", states).cast(pl.List(pl.Float32)))
+
+    return encoded
 
 
 def states_of_sequences(
     artifact: ModelArtifact, features: ItemFeatures, sequences: pl.DataFrame, settings: InferenceSettings
 ) -> pl.DataFrame:
-    """Return the states of a user_sequences table as ``state_batches`` does, sorted by user_id."""
-    return next(state_batches(artifact, features, [sequences.sort("user_id")], settings))
+    """Return the states of a user_sequences table as ``state_encoder`` does, sorted by user_id."""
+    return next(state_encoder(artifact, features, settings)([sequences.sort("user_id")]))
 
 
 def user_embeddings(

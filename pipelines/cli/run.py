@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from assets.common.resources import writing
+from engine.engine import engine_of
 from pipelines import jobs
 from pipelines.checks.fault import Checked, Fault
 from pipelines.checks.tables import tables_part
@@ -28,6 +29,7 @@ from pipelines.cli.last_run import record_run
 from pipelines.cli.progress import Progress, reason
 from pipelines.due_days import Standing, standing_of
 from pipelines.instance import COMMAND_TAGS, cancel_run, close_abandoned_runs
+from settings import Settings
 from warehouse.arrival_days import listing_of, recorded_history_day
 from warehouse.day_records import landed_days
 from warehouse.home import Home, write_atomically
@@ -126,8 +128,10 @@ class Local:
             RunFailed: an asset failed. Finished work stays finished. A report that fails stops nothing: the days go
                 on, and the error comes at the end.
             HomeLocked: another process writes to the home.
+            RayUnavailable: the settings name a Ray cluster, and the cluster cannot be used.
         """
         started = time.monotonic()
+        engine_of(Settings().engine)  # before a day has begun
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")

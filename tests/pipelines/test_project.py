@@ -53,7 +53,7 @@ def test_settings_is_a_leaf() -> None:
             else []
         )
     }
-    assert not imported & {"pipelines", "assets", "ml", "warehouse"}
+    assert not imported & {"pipelines", "assets", "ml", "warehouse", "engine"}
 
 
 def test_a_home_gets_the_projects_dagster_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_package_of_the_wheel_says_that_it_is_typed(installed: Path) -> None:
     (site,) = installed.parent.glob("lib/python*/site-packages")
     packages = {path.parent.name for path in site.glob("*/__init__.py")}
-    assert packages == {"pipelines", "assets", "serving", "ml", "warehouse"}
+    assert packages == {"pipelines", "assets", "serving", "ml", "warehouse", "engine"}
     assert {path.parent.name for path in site.glob("*/py.typed")} == packages
 
 

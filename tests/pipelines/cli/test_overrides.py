@@ -47,7 +47,7 @@ def test_the_last_of_equal_names_counts_and_both_fields_of_a_group_stay() -> Non
         ("model.widht=3", "Did you mean model.width?"),
         ("modle.width=3", "Did you mean model.width?"),
         ("learning_rate=3", "Did you mean training.learning_rate?"),
-        ("zzz=3", "A setting is group.field, of the groups data, quality"),
+        ("zzz=3", "A setting is group.field, of the groups data, engine"),
         ("home=/tmp", "there is no such setting"),
         ("evaluation.ks=[10,", "not JSON"),
         ("evaluation.ks=ten", "valid list"),
