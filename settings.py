@@ -88,7 +88,7 @@ class DataSettings(Group):
         description="Memory in GiB for reading, checking and sorting an arrival; a larger arrival uses the disk.",
     )
     bucket_events: int = Field(
-        500_000,
+        1_000_000,
         ge=1,
         description="Arrived events of a bucket of users, about; a cluster runs several buckets at once.",
     )
