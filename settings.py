@@ -185,7 +185,9 @@ class EngineSettings(Group):
 
     kind: EngineKind = Field(EngineKind.local, description="local: in this process; ray: as tasks of a Ray cluster.")
     address: str = Field(
-        "127.0.0.1:6380", min_length=1, description="host:port of the Ray cluster; `make cluster` starts one there."
+        "127.0.0.1:6380",
+        pattern=r"^\S+:\d+$",
+        description="host:port of the Ray cluster; `make cluster` starts one there.",
     )
 
 

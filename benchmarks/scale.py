@@ -26,9 +26,7 @@ from benchmarks.events import EVENTS_A_USER
 from benchmarks.growth import DAY_BEFORE, Shape, prepare, record_versions
 from benchmarks.ray_cluster import running
 from benchmarks.report import Table, at_least, at_most
-from engine.engine import Engine
-from engine.local import LocalEngine
-from settings import SequenceSettings, Settings
+from settings import EngineKind, EngineSettings, SequenceSettings, Settings
 from warehouse.home import Home
 from warehouse.states import USER_STATES
 from warehouse.stored_sequences import TABLE, write_sequences
@@ -65,9 +63,11 @@ def run(console: Console) -> tuple[list[Run], Table]:
         record_versions(workspace, version)
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
-        stages(LocalEngine(), version)
-        runs = [measure("this process", LocalEngine(), version, console)]
-        with running(1) as (cluster, engine):
+        here = EngineSettings()
+        stages(here, version)
+        runs = [measure("this process", here, version, console)]
+        with running(1) as (cluster, _):
+            engine = EngineSettings(kind=EngineKind.ray, address=cluster.address)
             stages(engine, version)
             runs.append(measure("Ray, one node", engine, version, console))
             cluster.add_node()
@@ -79,7 +79,7 @@ def run(console: Console) -> tuple[list[Run], Table]:
     return runs, table
 
 
-def measure(name: str, engine: Engine, version: ModelVersion, console: Console) -> Run:
+def measure(name: str, engine: EngineSettings, version: ModelVersion, console: Console) -> Run:
     """Run the stages on an engine."""
     with highest_memory() as memory:
         seconds = stages(engine, version)
@@ -92,13 +92,12 @@ def measure(name: str, engine: Engine, version: ModelVersion, console: Console) 
     return Run(name, seconds, memory[0] / MEBIBYTE if memory[0] else None, tuple(rows))
 
 
-def stages(engine: Engine, version: ModelVersion) -> tuple[float, ...]:
+def stages(engine: EngineSettings, version: ModelVersion) -> tuple[float, ...]:
     """Run both stages; return the seconds of each."""
-    workspace = Workspace(Settings())
-    workspace.__dict__["engine"] = engine  # in the place of the cached property
+    workspace = Workspace(Settings(engine=engine))
     tables, landing, data = workspace.tables, workspace.landing, workspace.settings.data
     begun = time.perf_counter()
-    write_sequences(tables, landing, DAY_BEFORE, shape=SequenceSettings(), data=data, engine=engine)
+    write_sequences(tables, landing, DAY_BEFORE, shape=SequenceSettings(), data=data, engine=workspace.engine)
     between = time.perf_counter()
     encode_everyone(workspace, version)
     return between - begun, time.perf_counter() - between

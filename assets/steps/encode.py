@@ -175,10 +175,10 @@ def write_item_embeddings(workspace: Workspace, version: ModelVersion, day: date
     features, _ = stored_features(workspace, version, day)
     artifact, manifest = workspace.item_model(version.deployed), workspace.landing.manifest
     listed = is_listed(features.listed_from, day_end(day, manifest.time_zone).timestamp())
-    stage, nothing = partial(_embedded, workspace, version, day), np.zeros((0, artifact.network.embedding_width))
+    nothing = np.zeros((0, artifact.network.embedding_width), np.float32)
+    stage = partial(_embedded, workspace, version, day)
     with closing(workspace.engine.run(stage, item_ranges(len(features)))) as parts:
-        found = [nothing.astype(np.float32), *(vectors(part["embedding"]) for part in parts)]
-    embeddings = np.concatenate(found)[listed]
+        embeddings = np.concatenate([nothing, *(vectors(part["embedding"]) for part in parts)])[listed]
     weight = popularity_weight(artifact.network, workspace.settings.index)
     if weight:
         sample = _sample(workspace.tables, version, day, USERS)

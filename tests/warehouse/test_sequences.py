@@ -232,6 +232,7 @@ def test_the_number_of_buckets_changes_no_row(tmp_path: Path) -> None:
         for events in (1_000, 100, 30)
     )
     assert [len(each.buckets) for each in (whole, some, many)] == [1, 9, 30]
+    assert not list(of_all_buckets(active_sequences(tables, landing, [], settings=shape)))
     expected = pl.concat(of_all_buckets(whole))
     assert len(expected) == rows.user_id.nunique()
     for each in (some, many):
