@@ -23,6 +23,7 @@ from assets.steps.versions import ModelVersion, item_versions
 from benchmarks.events import DAY, EVENTS_A_USER, NOON
 from benchmarks.growth import Shape, prepare
 from benchmarks.report import Table, at_most
+from engine.local import rows_at_hand
 from ml.retrieval.index import build_index
 from ml.retrieval.index_files import save_index
 from pipelines.cli.export import export_candidates
@@ -73,9 +74,8 @@ def publish(workspace: Workspace) -> ModelVersion:
     version = prepare(workspace, Shape(items=ITEMS, history=USERS * EVENTS_A_USER))
     item_versions(tables, home).add(version.name, version.trained_day, version.run_id)
     people = tables.scan("events").select("user_id").unique().sort("user_id").collect()
-    write_states(
-        tables, version.name, DAY, random_states(people, workspace.item_model(version.deployed).network.state_width)
-    )
+    width = workspace.item_model(version.deployed).network.state_width
+    write_states(tables, version.name, DAY, rows_at_hand(random_states(people, width)))
     features, statistics = features_of_day(workspace, version, DAY)
     tables.write("item_features", features.to_frame(statistics), {"model_version": version.name, "day": DAY})
     write_item_embeddings(workspace, version, DAY)

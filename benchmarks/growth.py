@@ -37,6 +37,7 @@ from assets.steps.versions import (
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
 from benchmarks.untrained import untrained_advertiser_model, untrained_model
+from engine.local import rows_at_hand
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.home import Home
@@ -161,7 +162,7 @@ def record_versions(workspace: Workspace, version: ModelVersion) -> ModelVersion
             records.record_deployment(day, each)
     _write_features(workspace, version, DAY_BEFORE)
     width = workspace.item_model(version.deployed).network.state_width
-    write_states(tables, version.name, DAY_BEFORE, [random_states(tables, DAY_BEFORE, width)])
+    write_states(tables, version.name, DAY_BEFORE, rows_at_hand([random_states(tables, DAY_BEFORE, width)]))
     write_item_embeddings(workspace, version, DAY_BEFORE)
     return advertisers
 

@@ -8,7 +8,8 @@ the data and not on the engine: the same parts give the same rows on every engin
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import polars as pl
 
@@ -36,6 +37,15 @@ class Engine(Protocol):
     def figures(self) -> dict[str, str | int]:
         """Return figures about the cluster for the metadata of an asset; empty for this process."""
         ...
+
+
+@dataclass(frozen=True)
+class StageRun(Generic[Part]):
+    """A stage with its parts, and the engine that is to run them."""
+
+    engine: Engine
+    stage: Stage[Part]
+    parts: Sequence[Part]
 
 
 def engine_of(settings: EngineSettings) -> Engine:

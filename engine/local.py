@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from engine.engine import Part, Rows, Stage, Work
+import polars as pl
+
+from engine.engine import Part, Rows, Stage, StageRun, Work
 
 
 class LocalEngine:
@@ -22,3 +24,15 @@ class LocalEngine:
 def _rows(work: Work[Part], parts: Sequence[Part]) -> Rows:
     for part in parts:
         yield from work(part)
+
+
+def rows_at_hand(batches: Sequence[pl.DataFrame]) -> StageRun[pl.DataFrame]:
+    """Return a run in this process whose parts are the batches themselves."""
+    return StageRun(LocalEngine(), _as_they_are, batches)
+
+
+def _as_they_are() -> Work[pl.DataFrame]:
+    def rows(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        yield batch
+
+    return rows

@@ -13,13 +13,15 @@ day on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import date
 
 import polars as pl
 
+from engine.engine import Part, StageRun
 from warehouse.day_records import chain_of, chains_by_day
-from warehouse.tables import Tables
+from warehouse.part_files import write_parts
+from warehouse.tables import PartitionValue, Tables
 from warehouse.user_ranges import USERS_AT_ONCE, by_range, within
 
 STATE_ORIGINS = "state_origins"
@@ -39,13 +41,9 @@ CANDIDATE_SCHEMA = {
 }
 
 
-def write_states(tables: Tables, model_version: str, day: date, batches: Iterable[pl.DataFrame]) -> int:
-    """Replace the states that ``model_version`` inferred on ``day``. Return the number of states.
-
-    Args:
-        batches: the states, never all in memory; making them opens no table (``Tables.write_batches``).
-    """
-    return _write(tables, USER_STATES, model_version, day=day, schema=STATE_SCHEMA, batches=batches)
+def write_states(tables: Tables, model_version: str, day: date, run: StageRun[Part]) -> int:
+    """Replace the states that ``model_version`` infers on ``day`` by the rows of a stage. Return their number."""
+    return _write(tables, USER_STATES, model_version, day=day, schema=STATE_SCHEMA, run=run)
 
 
 def state_days(tables: Tables, model_version: str) -> list[date]:
@@ -95,12 +93,15 @@ def inferred_days(tables: Tables, model_version: str, day: date) -> pl.DataFrame
     return _newest(_behind(tables, USER_STATES, model_version, day).select("user_id", "day"))
 
 
-def write_candidates(tables: Tables, model_version: str, day: date, batches: Iterable[pl.DataFrame]) -> int:
-    """Replace the advertisers that ``model_version`` predicted on ``day`` for the users active that day.
+def write_candidates(tables: Tables, model_version: str, day: date, run: StageRun[Part]) -> int:
+    """Replace the lists that ``model_version`` predicts on ``day`` by the rows of a stage. Return their number."""
+    return _write(tables, ADVERTISER_CANDIDATES, model_version, day=day, schema=CANDIDATE_SCHEMA, run=run)
 
-    ``batches`` and the returned number are as those of ``write_states``.
-    """
-    return _write(tables, ADVERTISER_CANDIDATES, model_version, day=day, schema=CANDIDATE_SCHEMA, batches=batches)
+
+def candidates_of_day(tables: Tables, model_version: str, day: date) -> pl.LazyFrame:
+    """Return the rows that ``model_version`` predicted on ``day``."""
+    of_day = (pl.col("model_version") == model_version) & (pl.col("day") == day)
+    return tables.scan(ADVERTISER_CANDIDATES).filter(of_day).select(list(CANDIDATE_SCHEMA))
 
 
 def candidates_snapshot(tables: Tables, model_version: str, day: date) -> pl.DataFrame:
@@ -156,21 +157,14 @@ def _write(
     *,
     day: date,
     schema: dict[str, pl.DataType],
-    batches: Iterable[pl.DataFrame],
+    run: StageRun[Part],
 ) -> int:
     # First what is derived: killed in between, the snapshot is read from the partitions, which are never wrong.
     for later in tables.days(_compacted(name), "day", {"model_version": model_version}):
         if later >= day:
             tables.remove(_compacted(name), {"model_version": model_version, "day": later})
-    written = 0
-
-    def counted() -> Iterator[pl.DataFrame]:
-        nonlocal written
-        for batch in batches:
-            written += len(batch)
-            yield batch.select(list(schema)).cast(schema)  # type: ignore[arg-type]
-
-    tables.write_batches(name, pl.Schema(schema), counted(), {"model_version": model_version, "day": day})
+    partition: dict[str, PartitionValue] = {"model_version": model_version, "day": day}
+    written = write_parts(tables, name, partition, schema=pl.Schema(schema), run=run)
     origin = pl.DataFrame([{"day": day, "made_of": chain_of(tables, day)}], schema=_ORIGIN_SCHEMA)
     kept = _origins(tables, name, model_version).filter(pl.col("day") != day)
     tables.write(STATE_ORIGINS, pl.concat([kept, origin]), {"state_table": name, "model_version": model_version})

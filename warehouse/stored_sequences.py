@@ -7,16 +7,16 @@ sequences of the model that served the day. For a model of another shape they ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
 import polars as pl
 
-from engine.engine import Engine, Work
+from engine.engine import Engine, StageRun, Work
 from settings import DataSettings, SequenceSettings
 from warehouse.landing import Landing
+from warehouse.part_files import write_parts
 from warehouse.sequences import (
     SEQUENCE_SCHEMA,
     SequenceSource,
@@ -43,8 +43,8 @@ def write_sequences(
     columns = [pl.lit(value, SHAPE_SCHEMA[name]).alias(name) for name, value in cut.items()]
     source = active_sequences(tables, landing, [day], settings=shape, data=data)
     schema = pl.Schema({**SEQUENCE_SCHEMA, **SHAPE_SCHEMA})
-    with closing(engine.run(partial(_with_shape, source, columns), source.buckets)) as rows:
-        tables.write_batches(TABLE, schema, rows, {"day": day})
+    run = StageRun(engine, partial(_with_shape, source, columns), source.buckets)
+    write_parts(tables, TABLE, {"day": day}, schema=schema, run=run)
 
 
 def _with_shape(source: SequenceSource, columns: Sequence[pl.Expr]) -> Work[UserBucket]:

@@ -5,21 +5,28 @@ Delta has no fixed-size lists, so embeddings are stored as ``List(Float32)``; ``
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction
 from numpy.typing import NDArray
 
 from warehouse.delta_log import (
+    ADDED_FILES,
     LOG,
+    PREDICATE,
+    REMOVED_FILES,
     DamagedCommit,
     LogStamp,
     damaged_commits,
@@ -29,13 +36,12 @@ from warehouse.delta_log import (
     set_aside,
 )
 from warehouse.remedies import BACKUP, remedy_of_commit, spelt
+from warehouse.storage_format import storable, writer_properties
 
 logger = logging.getLogger(__name__)
 PartitionValue = str | date
 # Nothing reads a column's smallest and largest value from the log, and the log would keep those of rows long removed.
 NO_STATISTICS: Mapping[str, str | None] = {"delta.dataSkippingNumIndexedCols": "0"}
-# Rows of a row group, which a writer holds in memory, and which a reader reads as a whole or not at all.
-_GROUP_ROWS, _GROUP_ROWS_WITH_LISTS = 131_072, 16_384
 
 
 class TableMissing(LookupError):
@@ -74,6 +80,15 @@ class TableVersion:
             missing_columns="insert",
             glob=False,
         ).select(self.schema.names())
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file with rows of one partition that no commit names yet."""
+
+    path: Path
+    rows: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -148,11 +163,11 @@ class Tables:
         """
         literals = {column: pl.lit(value) for column, value in partition.items()}
 
-        def storable(frame: pl.DataFrame) -> pa.Table:
-            return _storable(frame.select(schema.names()).with_columns(**literals)).to_arrow()
+        def stored_rows(frame: pl.DataFrame) -> pa.Table:
+            return storable(frame.select(schema.names()).with_columns(**literals)).to_arrow()
 
-        stored = storable(pl.DataFrame(schema=schema)).schema
-        rows = (batch for frame in batches for batch in storable(frame).cast(stored).to_batches())
+        stored = stored_rows(pl.DataFrame(schema=schema)).schema
+        rows = (batch for frame in batches for batch in stored_rows(frame).cast(stored).to_batches())
         self.make_readable(name, partition)
         table = self._taken(name) if self.exists(name) else None
         write_deltalake(
@@ -163,10 +178,60 @@ class Tables:
             predicate=_predicate(partition) if table else None,
             schema_mode="merge" if table else None,
             configuration=None if table else NO_STATISTICS,
-            writer_properties=_properties(stored),
+            writer_properties=writer_properties(stored),
         )
         if table:
             self._hold(name, log_stamp(self.path(name)), table)
+
+    def partition_directory(self, name: str, partition: Mapping[str, PartitionValue]) -> Path:
+        """Return the directory that the data files of a partition lie in, as delta-rs spells it."""
+        levels = (f"{column}={quote(_text(value), safe='')}" for column, value in partition.items())
+        return self.path(name).joinpath(*levels)
+
+    def commit_files(
+        self, name: str, schema: pl.Schema, files: Sequence[DataFile], partition: Mapping[str, PartitionValue]
+    ) -> None:
+        """Replace one partition by data files that others have written, in one atomic commit.
+
+        Args:
+            name: table name; created on the first write.
+            schema: of the rows of the files, without the partition columns.
+            files: lie in ``partition_directory``; none leave an empty partition.
+
+        Raises:
+            TableDamaged: as ``write_batches``.
+        """
+        if not files:
+            self.write_batches(name, schema, [], partition)
+            return
+        self.make_readable(name, partition)
+        literals = {column: pl.lit(value) for column, value in partition.items()}
+        stored = storable(pl.DataFrame(schema=schema).with_columns(**literals)).to_arrow().schema
+        if not self.exists(name):
+            DeltaTable.create(str(self.path(name)), stored, partition_by=list(partition), configuration=NO_STATISTICS)
+        directory = self.partition_directory(name, partition)
+        replaced = [path for path in self.files(name) if Path(path).parent == directory]
+        table = self._taken(name)
+        known = {column.name for column in table.schema().fields}
+        if new := [column for column in Schema.from_arrow(stored).fields if column.name not in known]:
+            table.alter.add_columns(new)
+        values = {column: _text(value) for column, value in partition.items()}
+        # A commit with these words can be told from one that has lost a part, as those of delta-rs' own writer.
+        told = {
+            ADDED_FILES: str(len(files)),
+            REMOVED_FILES: str(len(replaced)),
+            PREDICATE: _predicate(partition),
+        }
+        table.create_write_transaction(
+            [_add_action(self.path(name), file, values) for file in files],
+            "overwrite",
+            stored,
+            partition_by=list(partition),
+            partition_filters=[(column, "=", value) for column, value in values.items()],
+            commit_properties=CommitProperties(custom_metadata=told),
+        )
+        table.update_incremental()
+        self._hold(name, log_stamp(self.path(name)), table)
 
     def remove(self, name: str, partition: Mapping[str, PartitionValue]) -> None:
         """Remove one partition in one atomic commit; do nothing where the partition or the table does not exist."""
@@ -279,7 +344,8 @@ class Tables:
     def _files(self, name: str, table: DeltaTable) -> list[str]:
         # A URI spells what is below the table as the disk does, but percent-encodes the table's own path.
         depth = len(table.metadata().partition_columns) + 1
-        return [str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris()]
+        # In order: the files of a partition that parts of a stage wrote are numbered, and the parts are in order.
+        return sorted(str(self.path(name).joinpath(*uri.split("/")[-depth:])) for uri in table.file_uris())
 
     def _taken(self, name: str) -> DeltaTable:
         """Return the table at its newest version, for a change: the object is not held meanwhile."""
@@ -341,16 +407,9 @@ def vector_column(name: str, matrix: NDArray[np.float32]) -> pl.Series:
     return pl.Series(name, np.ascontiguousarray(matrix, np.float32)).cast(pl.List(pl.Float32))
 
 
-def _properties(schema: pa.Schema) -> WriterProperties:
-    """Return how to write the rows of a table: rows with lists are wide and go into smaller groups."""
-    lists = any(pa.types.is_list(kind) or pa.types.is_large_list(kind) for kind in schema.types)
-    # Event ids hardly ever repeat: a dictionary of them saves nothing. Given properties, delta-rs compresses only what
-    # they say.
-    return WriterProperties(
-        compression="SNAPPY",
-        max_row_group_size=_GROUP_ROWS_WITH_LISTS if lists else _GROUP_ROWS,
-        column_properties={"event_id": ColumnProperties(dictionary_enabled=False)},
-    )
+def _add_action(table: Path, file: DataFile, values: Mapping[str, str]) -> AddAction:
+    path = file.path.relative_to(table).as_posix()
+    return AddAction(path, file.bytes, values, int(time.time() * 1000), True, json.dumps({"numRecords": file.rows}))
 
 
 def _predicate(partition: Mapping[str, PartitionValue]) -> str:
@@ -359,23 +418,3 @@ def _predicate(partition: Mapping[str, PartitionValue]) -> str:
 
 def _text(value: PartitionValue) -> str:
     return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def _storable(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return ``frame`` in types that Delta knows: Array -> List, Categorical/Enum -> String, unsigned -> signed."""
-    casts: dict[str, pl.DataType] = {}
-    unsigned: Sequence[tuple[pl.DataType, pl.DataType]] = (
-        (pl.UInt8(), pl.Int16()),
-        (pl.UInt16(), pl.Int32()),
-        (pl.UInt32(), pl.Int64()),
-        (pl.UInt64(), pl.Int64()),
-    )
-    for name, kind in frame.schema.items():
-        if isinstance(kind, pl.Array):
-            casts[name] = pl.List(kind.inner)
-        elif isinstance(kind, pl.Categorical | pl.Enum):
-            casts[name] = pl.String()
-        for before, after in unsigned:
-            if kind == before:
-                casts[name] = after
-    return frame.cast(casts) if casts else frame  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from assets.common.workspace import Workspace
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
-from engine.engine import Work
+from engine.engine import StageRun, Work
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import unsettled_days
@@ -108,8 +108,8 @@ def renew_full_inference(workspace: Workspace, version: ModelVersion) -> bool:
 
 def _encode(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> int:
     stage = partial(_states, workspace, version, day, sequences)
-    with closing(workspace.engine.run(stage, sequences.buckets)) as states:
-        return write_states(workspace.tables, version.name, day, states)
+    run = StageRun(workspace.engine, stage, sequences.buckets)
+    return write_states(workspace.tables, version.name, day, run)
 
 
 def _states(workspace: Workspace, version: ModelVersion, day: date, sequences: SequenceSource) -> Work[UserBucket]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
@@ -13,11 +12,11 @@ import polars as pl
 
 from assets.common.workspace import Workspace
 from assets.steps.versions import ModelVersion
-from engine.engine import Work
+from engine.engine import StageRun, Work
 from warehouse.as_of import users_as_of
 from warehouse.days import day_end
 from warehouse.sequences import SequenceSource, all_sequences, gathered
-from warehouse.states import CANDIDATE_SCHEMA, write_candidates
+from warehouse.states import candidates_of_day, write_candidates
 from warehouse.stored_sequences import day_sequences
 from warehouse.tables import vectors
 from warehouse.user_buckets import UserBucket
@@ -74,10 +73,24 @@ def predict_day(workspace: Workspace, version: ModelVersion, day: date) -> Predi
         sequences = day_sequences(tables, landing, day, shape=shape, data=data)
     index = tables.read(EMBEDDINGS, {"model_version": version.name, "day": day}).sort("advertiser_id")
     catalogue = _Catalogue(index, workspace.items_as_of(day), users_as_of(tables, day))
-    found, stage = _Found(), partial(_lists, workspace, version, catalogue, sequences)
-    with closing(workspace.engine.run(stage, sequences.buckets)) as lists:
-        write_candidates(tables, version.name, day, found.through(lists))
-    return found.predicted()
+    stage = partial(_lists, workspace, version, catalogue, sequences)
+    write_candidates(tables, version.name, day, StageRun(workspace.engine, stage, sequences.buckets))
+    return _predicted(candidates_of_day(tables, version.name, day))
+
+
+def _predicted(lists: pl.LazyFrame) -> Predicted:
+    advertisers, scores = pl.col("advertiser_ids"), pl.col("scores")
+    shortest, distinct, finite = (
+        lists.select(
+            advertisers.list.len().min().fill_null(0),
+            advertisers.explode().drop_nulls().n_unique().alias("distinct"),
+            scores.explode().is_finite().all(),
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    users = lists.select("user_id").collect()["user_id"]
+    return Predicted(users, shortest, distinct, finite, lists.head(FIRST_ROWS).collect())
 
 
 @dataclass(frozen=True)
@@ -87,31 +100,6 @@ class _Catalogue:
     index: pl.DataFrame  # advertiser_id, embedding
     items: pl.DataFrame
     users: pl.DataFrame  # with demographics
-
-
-@dataclass
-class _Found:
-    """Looks at lists on their way."""
-
-    users: list[pl.Series] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    advertisers: set[str] = field(default_factory=set)
-    finite: bool = True
-    first: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CANDIDATE_SCHEMA))
-
-    def through(self, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        for batch in batches:
-            self.users.append(batch["user_id"])
-            self.lengths.append(int(batch["advertiser_ids"].list.len().min()))  # type: ignore[arg-type]
-            self.advertisers.update(batch["advertiser_ids"].explode().drop_nulls().unique())
-            self.finite &= bool(batch["scores"].explode().is_finite().all())
-            if self.first.is_empty():
-                self.first = batch.head(FIRST_ROWS)
-            yield batch
-
-    def predicted(self) -> Predicted:
-        users = pl.concat([pl.Series("user_id", [], pl.String), *self.users])
-        return Predicted(users, min(self.lengths, default=0), len(self.advertisers), self.finite, self.first)
 
 
 def _lists(

@@ -65,6 +65,7 @@ class Killer:
             self.point(f"after {name}")
 
         Tables.write_batches = killed  # type: ignore[assignment, method-assign]
+        self.around(Tables, "commit_files", lambda _, name, *__: f"the commit of {name}")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from polars.testing import assert_frame_equal
 
+from engine.local import rows_at_hand
 from settings import DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, NOON, event
 from tests.warehouse.whole_sequences import user_sequences
@@ -284,15 +285,15 @@ def test_states_inferred_from_other_arrivals_are_named(landing: Landing, tables:
     none = pl.DataFrame(schema=STATE_SCHEMA)
     for day in (None, DAY):
         run_day(landing, tables, day)
-        write_states(tables, "item-1", day or DAY - timedelta(days=1), [none])
+        write_states(tables, "item-1", day or DAY - timedelta(days=1), rows_at_hand([none]))
     assert outdated_days(tables, USER_STATES, "item-1") == []
     landing.write(EVENTS, None, pl.DataFrame([event("older", event_time=NOON - timedelta(days=9))]), "late")
     run_day(landing, tables, None)
     assert outdated_days(tables, USER_STATES, "item-1") == [DAY - timedelta(days=1)]
     assert unsettled_days(tables) == {DAY}  # ingested before the history became another one
-    write_states(tables, "item-1", DAY - timedelta(days=1), [none])
+    write_states(tables, "item-1", DAY - timedelta(days=1), rows_at_hand([none]))
     run_day(landing, tables, DAY)
     assert outdated_days(tables, USER_STATES, "item-1") == [DAY]
-    write_states(tables, "item-1", DAY, [none])
+    write_states(tables, "item-1", DAY, rows_at_hand([none]))
     assert outdated_days(tables, USER_STATES, "item-1") == []
     assert unsettled_days(tables) == set()

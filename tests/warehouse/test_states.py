@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from engine.local import rows_at_hand
 from warehouse.states import (
     USER_STATES,
     candidate_batches,
@@ -78,7 +79,7 @@ def test_compaction_changes_no_snapshot(tmp_path_factory: pytest.TempPathFactory
     written: dict[int, tuple[str, float]] = {}
     for number, users, value, after in actions:
         users = "".join(sorted(set(users)))
-        write_states(tables, "item-1", day(number), [states(users, number, value)])
+        write_states(tables, "item-1", day(number), rows_at_hand([states(users, number, value)]))
         written[number] = (users, value)
         compact(tables, USER_STATES, "item-1", day=day(number), after_days=after)
         for until in {max(number - 1, 0), number}:  # the others at the end: a snapshot that is lost stays lost
@@ -95,18 +96,18 @@ def test_a_snapshot_reads_few_partitions(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     behind = []
     for number in range(8):
-        write_states(tables, "item-1", day(number), [states("a", number, 0.5)])
+        write_states(tables, "item-1", day(number), rows_at_hand([states("a", number, 0.5)]))
         behind.append(compact(tables, USER_STATES, "item-1", day=day(number), after_days=3))
     assert behind == [1, 2, 0, 1, 2, 0, 1, 2]
 
 
 def test_versions_are_compacted_apart(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
-    write_states(tables, "item-1", day(0), [states("ab", 0, 0.25)])
-    write_states(tables, "item-2", day(0), [states("b", 0, 0.75)])
+    write_states(tables, "item-1", day(0), rows_at_hand([states("ab", 0, 0.25)]))
+    write_states(tables, "item-2", day(0), rows_at_hand([states("b", 0, 0.75)]))
     compact(tables, USER_STATES, "item-1", day=day(0), after_days=1)
     compact(tables, USER_STATES, "item-2", day=day(0), after_days=1)
-    write_states(tables, "item-2", day(1), [states("c", 1, 0.5)])
+    write_states(tables, "item-2", day(1), rows_at_hand([states("c", 1, 0.5)]))
     assert snapshot(tables, "item-1", day(1))["user_id"].to_list() == ["a", "b"]
     assert snapshot(tables, "item-2", day(1))["user_id"].to_list() == ["b", "c"]
 
@@ -115,7 +116,7 @@ def test_candidates_are_compacted_too(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     for number in range(3):
         frame = pl.DataFrame({"user_id": ["ab"[number % 2]], "advertiser_ids": [[f"x{number}"]], "scores": [[1.0]]})
-        write_candidates(tables, "advertiser-1", day(number), [frame])
+        write_candidates(tables, "advertiser-1", day(number), rows_at_hand([frame]))
     before = candidates_snapshot(tables, "advertiser-1", day(2))
     assert_frame_equal(pl.concat(candidate_batches(tables, "advertiser-1", day(2), 1)), before)
     assert candidates_of(tables, "advertiser-1", day(2), pl.Series(["b", "z"]))["user_id"].to_list() == ["b"]

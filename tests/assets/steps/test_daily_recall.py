@@ -11,6 +11,7 @@ import pytest
 from assets.common.workspace import Workspace
 from assets.steps.daily_recall import _log_of_day
 from assets.steps.versions import ModelKind, ModelVersion
+from engine.local import rows_at_hand
 from settings import Settings
 from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
@@ -37,7 +38,7 @@ def test_the_history_is_read_where_repeats_do_not_count(
         ingest(landing, tables, LandingTable.events, day=day, settings=workspace.settings.data)
     people = tables.scan("events").select("user_id").unique().collect()
     state = people.select("user_id", events=1, last_event_time=pl.lit(None), state=pl.lit([0.0]))
-    write_states(tables, "item-1", BEFORE, [state])
+    write_states(tables, "item-1", BEFORE, rows_at_hand([state]))
     log = _log_of_day(workspace, ModelVersion(ModelKind.item, "item-1", BEFORE, "", tmp_path), DAY)
     assert set(log.asked.positives["item_id"]) == positives
     assert (log.history is None) == repeats_count

@@ -1,0 +1,105 @@
+"""Data files that the parts of a stage write, each part where it runs, before the run makes the one commit.
+
+The rows of a part never leave the process that makes them; the answer of a part is one row about its file. If a stage
+fails, no commit names its files, and they are removed as the files of every writer that died (``Tables.vacuum``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Generic
+from uuid import uuid4
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.engine import Part, Stage, StageRun, Work
+from warehouse.storage_format import COMPRESSION, group_rows, storable
+from warehouse.tables import DataFile, PartitionValue, Tables
+
+GROUP_BYTES = 128 << 20  # of the rows that wait for their row group
+FILE_SCHEMA = {"path": pl.String(), "rows": pl.Int64(), "bytes": pl.Int64()}
+
+
+def write_parts(
+    tables: Tables, name: str, partition: Mapping[str, PartitionValue], *, schema: pl.Schema, run: StageRun[Part]
+) -> int:
+    """Replace one partition by the rows of a stage, in one atomic commit. Return the number of rows.
+
+    Args:
+        partition: as in ``Tables.write``.
+        schema: of the rows, without the partition columns.
+    """
+    directory = tables.partition_directory(name, partition)
+    numbered = list(enumerate(run.parts))
+    files: list[DataFile] = []
+    try:
+        with closing(run.engine.run(_WrittenParts(run.stage, directory, schema), numbered)) as answers:
+            files += (DataFile(Path(path), rows, size) for answer in answers for path, rows, size in answer.iter_rows())
+        tables.commit_files(name, schema, files, partition)
+    except Exception:
+        for file in files:
+            file.path.unlink(missing_ok=True)
+        raise
+    return sum(file.rows for file in files)
+
+
+@dataclass(frozen=True)
+class _WrittenParts(Generic[Part]):
+    """The stage that writes the rows of another stage: at most one file a part, and a row of ``FILE_SCHEMA``."""
+
+    stage: Stage[Part]
+    directory: Path
+    schema: pl.Schema
+
+    def __call__(self) -> Work[tuple[int, Part]]:
+        return partial(_written, self.stage(), self.directory, self.schema)
+
+
+def _written(
+    work: Work[Part], directory: Path, schema: pl.Schema, numbered: tuple[int, Part]
+) -> Iterator[pl.DataFrame]:
+    """Write the rows of a part to a file, if there are any. The names of the files are in the order of the parts."""
+    number, part = numbered
+    groups = _row_groups(schema, work(part))
+    first = next(groups, None)
+    if first is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    path, rows = directory / f"part-{number:05}-{uuid4()}.{COMPRESSION}.parquet", 0
+    try:
+        with pq.ParquetWriter(path, first.schema, compression=COMPRESSION) as writer:
+            while first is not None:
+                writer.write_table(first, row_group_size=group_rows(first.schema))
+                rows += first.num_rows
+                first = next(groups, None)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    yield pl.DataFrame([(str(path), rows, path.stat().st_size)], schema=FILE_SCHEMA, orient="row")
+
+
+def _row_groups(schema: pl.Schema, batches: Iterable[pl.DataFrame]) -> Iterator[pa.Table]:
+    """Yield the rows in tables of about a row group each."""
+    stored = storable(pl.DataFrame(schema=schema)).to_arrow().schema
+    held: list[pl.DataFrame] = []
+    rows = size = 0
+
+    def joined() -> pa.Table:
+        return pl.concat(held).to_arrow().cast(stored)
+
+    for batch in batches:
+        if batch.is_empty():
+            continue
+        held.append(storable(batch.select(schema.names()).cast(schema)))
+        rows, size = rows + len(batch), size + int(batch.estimated_size())
+        if rows >= group_rows(stored) or size >= GROUP_BYTES:
+            yield joined()
+            held, rows, size = [], 0, 0
+    if held:
+        yield joined()
