@@ -14,13 +14,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Ray reads them when it is imported.
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex()}
-os.environ.update(TOKEN)
+# Ray reads them when it is imported. A process that a test starts inherits the token of the test's cluster.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex())
 
-import ray as ray  # noqa: E402
+import ray as ray
 
-from engine.on_ray import RayEngine  # noqa: E402
+from engine.on_ray import RayEngine
 
 OBJECT_STORE_BYTES = 150 * 2**20
 SECONDS = 60  # within which a node starts on a busy machine

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 from assets.common.workspace import Workspace
@@ -193,6 +194,7 @@ def test_a_day_on_a_cluster_has_the_rows_of_a_day_in_one_process(
 def test_a_full_inference_on_a_cluster_is_equal_to_the_bit(
     two_nodes: tuple[Cluster, RayEngine], ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    torch.set_num_threads(1)  # as the cluster's processes have: two threads round otherwise
     home = copy_of(ran.home, tmp_path / "home")
     for name, value in {**SETTINGS, "ADSEQ_DATA__BUCKET_EVENTS": "500"}.items():
         monkeypatch.setenv(name, value)
