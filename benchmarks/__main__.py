@@ -20,6 +20,7 @@ ALONE = {
     "data": "data",
     "growth": "growth",
     "scale": "scale",
+    "scale-memory": "scale_memory",
     "export": "export_ratio",
     "memory": "memory",
     "masks": "masks",

@@ -89,7 +89,7 @@ def measure(name: str, engine: EngineSettings, version: ModelVersion, console: C
         frame = tables.read(table, {**partition, "day": DAY_BEFORE})
         rows.append(int(frame.hash_rows(seed=0).sum()))
     console.print(f"  {name}: {', '.join(f'{each:.1f}' for each in seconds)} s", highlight=False)
-    return Run(name, seconds, memory[0] / MEBIBYTE if memory[0] else None, tuple(rows))
+    return Run(name, seconds, memory.of_nodes / MEBIBYTE if memory.of_nodes else None, tuple(rows))
 
 
 def stages(engine: EngineSettings, version: ModelVersion) -> tuple[float, ...]:
@@ -103,18 +103,27 @@ def stages(engine: EngineSettings, version: ModelVersion) -> tuple[float, ...]:
     return between - begun, time.perf_counter() - between
 
 
+@dataclass
+class Highest:
+    """The highest memory of a process' own so far, in bytes."""
+
+    of_run: int = 0  # this process
+    of_nodes: int = 0  # of all processes of the cluster
+
+
 @contextmanager
-def highest_memory() -> Iterator[list[int]]:
-    """Yield a list of one number, which becomes the highest own memory of a process of the cluster in bytes."""
-    highest, ended = [0], threading.Event()
+def highest_memory() -> Iterator[Highest]:
+    """Yield the highest memory while the block runs."""
+    highest, ended, run = Highest(), threading.Event(), os.getpid()
 
     def watch() -> None:
         while not ended.wait(0.5):
             for process in psutil.process_iter():
                 try:
-                    if process.name().startswith("ray::"):
-                        memory = process.memory_info()
-                        highest[0] = max(highest[0], memory.rss - memory.shared)
+                    if process.pid == run:
+                        highest.of_run = max(highest.of_run, _own(process))
+                    elif process.name().startswith("ray::"):
+                        highest.of_nodes = max(highest.of_nodes, _own(process))
                 except psutil.Error:
                     continue
 
@@ -125,6 +134,11 @@ def highest_memory() -> Iterator[list[int]]:
     finally:
         ended.set()
         watcher.join()
+
+
+def _own(process: psutil.Process) -> int:
+    memory = process.memory_info()
+    return int(memory.rss - memory.shared)
 
 
 def table_of(runs: list[Run]) -> Table:
