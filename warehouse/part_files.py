@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.engine import Part, Stage, StageRun, Work
-from warehouse.storage_format import COMPRESSION, group_rows, storable
+from warehouse.storage_format import COMPRESSION, flat_columns, group_rows, repeating_columns, storable
 from warehouse.tables import DataFile, PartitionValue, Tables
 
 GROUP_BYTES = 128 << 20  # of the rows that wait for their row group
@@ -73,7 +73,10 @@ def _written(
     directory.mkdir(parents=True, exist_ok=True)
     path, rows = directory / f"part-{number:05}-{uuid4()}.{COMPRESSION}.parquet", 0
     try:
-        with pq.ParquetWriter(path, first.schema, compression=COMPRESSION) as writer:
+        repeating, flat = repeating_columns(first.schema), flat_columns(first.schema)
+        with pq.ParquetWriter(
+            path, first.schema, compression=COMPRESSION, use_dictionary=repeating, write_statistics=flat
+        ) as writer:
             while first is not None:
                 writer.write_table(first, row_group_size=group_rows(first.schema))
                 rows += first.num_rows

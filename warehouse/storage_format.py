@@ -36,8 +36,35 @@ def storable(frame: pl.DataFrame) -> pl.DataFrame:
 
 def group_rows(schema: pa.Schema) -> int:
     """Return the number of rows of a row group: rows with lists are wide and go into smaller groups."""
-    lists = any(pa.types.is_list(kind) or pa.types.is_large_list(kind) for kind in schema.types)
-    return _GROUP_ROWS_WITH_LISTS if lists else _GROUP_ROWS
+    return _GROUP_ROWS_WITH_LISTS if any(map(_is_list, schema.types)) else _GROUP_ROWS
+
+
+def repeating_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns that a dictionary makes smaller, as PyArrow's writer names them: texts that repeat.
+
+    >>> repeating_columns(pa.schema({"user_id": pa.string(), "event_id": pa.string(), "items": pa.list_(pa.string())}))
+    ['user_id', 'items.list.element']
+    """
+    return [_leaf(field) for field in schema if field.name not in _UNIQUE and _is_text(field.type)]
+
+
+def flat_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns without lists: a reader skips row groups by their smallest and largest values."""
+    return [field.name for field in schema if not _is_list(field.type)]
+
+
+def _leaf(field: pa.Field) -> str:
+    return f"{field.name}.list.element" if _is_list(field.type) else str(field.name)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_large_string(kind) or pa.types.is_string(kind)) or (
+        _is_list(kind) and _is_text(kind.value_type)
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def writer_properties(schema: pa.Schema) -> WriterProperties:
