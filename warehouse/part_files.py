@@ -6,9 +6,11 @@ fails, no commit names its files, and they are removed as the files of every wri
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Generic
@@ -22,8 +24,10 @@ from engine.engine import Part, Stage, StageRun, Work
 from warehouse.storage_format import COMPRESSION, flat_columns, group_rows, repeating_columns, storable
 from warehouse.tables import DataFile, PartitionValue, Tables
 
+logger = logging.getLogger(__name__)
 GROUP_BYTES = 128 << 20  # of the rows that wait for their row group
-FILE_SCHEMA = {"path": pl.String(), "rows": pl.Int64(), "bytes": pl.Int64()}
+TELL_SECONDS = 10.0  # between two lines of progress
+FILE_SCHEMA = {"part": pl.Int64(), "path": pl.String(), "rows": pl.Int64(), "bytes": pl.Int64()}
 
 
 def write_parts(
@@ -38,9 +42,12 @@ def write_parts(
     directory = tables.partition_directory(name, partition)
     numbered = list(enumerate(run.parts))
     files: list[DataFile] = []
+    progress = _Progress(name, len(numbered))
     try:
         with closing(run.engine.run(_WrittenParts(run.stage, directory, schema), numbered)) as answers:
-            files += (DataFile(Path(path), rows, size) for answer in answers for path, rows, size in answer.iter_rows())
+            for number, path, rows, size in (row for answer in answers for row in answer.iter_rows()):
+                files.append(DataFile(Path(path), rows, size))
+                progress.tell(number + 1, sum(file.rows for file in files))
         tables.commit_files(name, schema, files, partition)
     except Exception:
         for file in files:
@@ -59,6 +66,20 @@ class _WrittenParts(Generic[Part]):
 
     def __call__(self) -> Work[tuple[int, Part]]:
         return partial(_written, self.stage(), self.directory, self.schema)
+
+
+@dataclass
+class _Progress:
+    """Logs how far a stage is, now and then. Dagster shows the lines in the log of its run (dagster.yaml)."""
+
+    table: str
+    parts: int
+    told: float = field(default_factory=time.monotonic)
+
+    def tell(self, done: int, rows: int) -> None:
+        if time.monotonic() - self.told >= TELL_SECONDS:
+            self.told = time.monotonic()
+            logger.info("%s: %d of %d parts done, %s rows", self.table, done, self.parts, f"{rows:,}")
 
 
 def _written(
@@ -84,7 +105,7 @@ def _written(
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    yield pl.DataFrame([(str(path), rows, path.stat().st_size)], schema=FILE_SCHEMA, orient="row")
+    yield pl.DataFrame([(number, str(path), rows, path.stat().st_size)], schema=FILE_SCHEMA, orient="row")
 
 
 def _row_groups(schema: pl.Schema, batches: Iterable[pl.DataFrame]) -> Iterator[pa.Table]:

@@ -124,3 +124,14 @@ def test_a_commit_of_parts_that_lost_its_last_lines_is_found(tables: Tables, cap
     assert "is set aside" in caplog.text
     assert_frame_equal(tables.read("t", {"day": NEXT}), FRAME)
     assert_frame_equal(tables.read("t", {"day": DAY}), FRAME)
+
+
+def test_a_long_stage_says_how_far_it_is(
+    tables: Tables, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with caplog.at_level(logging.INFO):
+        written(tables, HALVES, day=DAY)
+        assert not caplog.messages
+        monkeypatch.setattr("warehouse.part_files.TELL_SECONDS", 0.0)
+        written(tables, [*HALVES, FRAME.clear()], day=DAY)
+    assert caplog.messages == ["t: 1 of 3 parts done, 2 rows", "t: 2 of 3 parts done, 4 rows"]
