@@ -59,11 +59,13 @@ class Objective(StrEnum):
 
 
 class IndexKind(StrEnum):
-    """FAISS index family. ``auto`` is exact below ``exact_below`` items and HNSW above."""
+    """FAISS index family. ``auto`` is exact below ``exact_below`` items, and IVF from ``sharded_from`` items on; HNSW
+    between."""
 
     auto = "auto"
     exact = "exact"
     hnsw = "hnsw"
+    ivf = "ivf"  # lists around centroids, filled by the engine shard by shard
     ivf_pq = "ivf_pq"
 
 
@@ -357,8 +359,13 @@ class IndexSettings(Group):
         "lists of a sample of users, over the mean). More makes lists more diverse; a lot costs recall. No training is "
         "needed: the embeddings of the next day have it, unless the model was trained before there was this setting.",
     )
-    kind: IndexKind = Field(IndexKind.auto, description="Family of the index; auto: exact or hnsw by exact_below.")
+    kind: IndexKind = Field(IndexKind.auto, description="Family; auto: by exact_below and sharded_from.")
     exact_below: int = Field(100_000, ge=0, description="Catalogues below this many items are searched exactly.")
+    sharded_from: int = Field(
+        1_000_000,
+        ge=0,
+        description="Catalogues of this many items and more get an IVF index, which the engine fills shard by shard.",
+    )
     minimum_recall: float = Field(
         0.98, ge=0, le=1, description="The day stops if Recall@100 of the index against brute force is lower."
     )

@@ -1,11 +1,12 @@
 """One day of inference for one model version: the same steps, whether daily, caught up or in full."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +14,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.common.workspace import Workspace
+from assets.steps.index_shards import StoredEmbeddings, build_sharded, shards_of
 from assets.steps.item_features import stored_features
 from assets.steps.versions import ModelVersion
 from engine.engine import StageRun, Work
+from settings import IndexKind
 from warehouse.as_of import engaged_items, items_of_users, users_as_of
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import unsettled_days
@@ -224,14 +227,12 @@ def read_item_embeddings(tables: Tables, version: ModelVersion, day: date) -> tu
 def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIndex:
     """Build and write the day's index, and measure the index against brute force."""
     from ml.evaluation.metrics import share_never_engaged
-    from ml.retrieval.index import ann_recall, build_index, search_index
-    from ml.retrieval.index_files import load_index, save_index
+    from ml.retrieval.index import recall_by_blocks, search_index
+    from ml.retrieval.index_files import load_index
 
     started = time.perf_counter()
-    item_ids, embeddings = read_item_embeddings(workspace.tables, version, day)
     directory = workspace.home.indexes / version.name / day.isoformat()
-    index = build_index(embeddings, workspace.settings.index)
-    save_index(directory, index, item_ids.to_list(), model_version=version.name, day=day)
+    item_ids, blocks = _write_index(workspace, version, day, directory=directory)
     seconds = time.perf_counter() - started
     loaded = load_index(directory)
     users, queries = snapshot_embeddings(
@@ -246,7 +247,7 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
         kind=str(loaded.manifest.kind),
         bytes=sum(path.stat().st_size for path in directory.iterdir()),
         seconds=seconds,
-        recall=ann_recall(loaded.index, queries, embeddings, depth) if len(queries) else 1.0,
+        recall=recall_by_blocks(loaded.index, queries, blocks, depth) if len(queries) else 1.0,
         best_scores=search_index(loaded.index, queries, 1).scores[:, 0] if searched else np.zeros(0, np.float32),
         never_engaged=None if shown is None else share_never_engaged(shown, ever),
         never_engaged_items=float(np.mean(~ever)) if len(ever) else 0.0,
@@ -254,6 +255,31 @@ def index_day(workspace: Workspace, version: ModelVersion, day: date) -> BuiltIn
         users=users,
         queries=queries,
     )
+
+
+def _write_index(
+    workspace: Workspace, version: ModelVersion, day: date, *, directory: Path
+) -> tuple[pl.Series, Iterable[NDArray[np.float32]]]:
+    """Build and write the day's index. Return the ids of its items, and their embeddings in blocks [rows, width].
+
+    The embeddings of a large catalogue are read again, block by block.
+    """
+    from ml.retrieval.index import build_index, chosen_kind
+    from ml.retrieval.index_files import save_index
+    from ml.retrieval.sharded_index import SHARD_ITEMS
+
+    stored = StoredEmbeddings(workspace.tables.newest(ITEM_EMBEDDINGS), version.name, day)
+    item_ids = stored.item_ids()
+    blocks: Iterable[NDArray[np.float32]]
+    if chosen_kind(len(item_ids), workspace.settings.index) is IndexKind.ivf:
+        shards = shards_of(item_ids, SHARD_ITEMS)
+        index = build_sharded(workspace.engine, stored, shards, directory=directory)
+        blocks = map(stored.of, shards)
+    else:
+        item_ids, embeddings = read_item_embeddings(workspace.tables, version, day)
+        index, blocks = build_index(embeddings, workspace.settings.index), [embeddings]
+    save_index(directory, index, item_ids.to_list(), model_version=version.name, day=day)
+    return item_ids, blocks
 
 
 def _engagement(

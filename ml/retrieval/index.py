@@ -6,8 +6,7 @@ All indexes rank by inner product. Embeddings may differ in length: an item with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml.retrieval.lists import NO_ITEM, Ragged, RankedLists, search
+from ml.retrieval.sharded_index import compared, exact_parameters, filled_index, list_parameters, one_thread
 from settings import IndexKind, IndexSettings
 
 HNSW_LINKS = 32  # edges a node; 64 at the bottom
@@ -97,6 +97,29 @@ class ItemIndex:
         return lists.items, np.repeat(scores, lists.counts)
 
 
+def chosen_kind(items: int, settings: IndexSettings) -> IndexKind:
+    """Return the family of an index over so many items: that of the settings, or the one that ``auto`` takes."""
+    if settings.kind is not IndexKind.auto:
+        return settings.kind
+    if items < settings.exact_below:
+        return IndexKind.exact
+    return IndexKind.hnsw if items < settings.sharded_from else IndexKind.ivf
+
+
+def require_finite(embeddings: NDArray[np.float32], first: int = 0) -> None:
+    """Check that ``embeddings`` [items, width], whose rows begin with ``first``, hold finite numbers only.
+
+    Raises:
+        ValueError: they do not.
+    """
+    wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"row {first + wrong[0]} of the embeddings is not finite, and {len(wrong) - 1} others: the training "
+            "diverged, or an item feature is not finite. No index was built; train again with a lower learning rate."
+        )
+
+
 def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> ItemIndex:
     """Return an index over ``embeddings`` [items, width], one row an item. The same input gives the same index.
 
@@ -106,21 +129,15 @@ def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> Ite
     vectors = np.ascontiguousarray(embeddings, np.float32)
     if vectors.ndim != 2 or not len(vectors):
         raise ValueError(f"an index needs embeddings [items, width] of at least one item, got {vectors.shape}")
-    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(wrong):
-        raise ValueError(
-            f"row {wrong[0]} of the embeddings is not finite, and {len(wrong) - 1} others: the training diverged, or "
-            "an item feature is not finite. No index was built; train again with a lower learning rate."
-        )
-    kind = settings.kind
-    if kind is IndexKind.auto:
-        kind = IndexKind.exact if len(vectors) < settings.exact_below else IndexKind.hnsw
-    vector_of = np.arange(len(vectors))
+    require_finite(vectors)
+    kind, vector_of = chosen_kind(len(vectors), settings), np.arange(len(vectors))
+    if kind is IndexKind.ivf:
+        return ItemIndex.of(filled_index(vectors), vector_of)
     if kind is IndexKind.hnsw:
         first, vector_of = _first_of_equals(vectors)
         vectors = vectors[first]
     # Threads that insert side by side may do so in another order each time, which gives another graph.
-    with _one_thread():
+    with one_thread():
         index = _empty_index(kind, vectors)
         index.add(vectors)
     return ItemIndex.of(index, vector_of)
@@ -128,7 +145,12 @@ def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> Ite
 
 def index_kind(index: ItemIndex) -> IndexKind:
     """Return the family of an index."""
-    kinds = {faiss.IndexFlat: IndexKind.exact, faiss.IndexHNSW: IndexKind.hnsw, faiss.IndexRefine: IndexKind.ivf_pq}
+    kinds = {
+        faiss.IndexFlat: IndexKind.exact,
+        faiss.IndexHNSW: IndexKind.hnsw,
+        faiss.IndexIVFFlat: IndexKind.ivf,
+        faiss.IndexRefine: IndexKind.ivf_pq,
+    }
     return next(kind for family, kind in kinds.items() if isinstance(index.vectors, family))
 
 
@@ -210,8 +232,22 @@ def stored_products(index: ItemIndex, rows: NDArray[np.int64], query: NDArray[np
 def ann_recall(index: ItemIndex, queries: NDArray[np.float32], embeddings: NDArray[np.float32], k: int = 100) -> float:
     """Return the share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
 
-    A found item counts when its score is as high as the score of the k-th true item. Items that look alike (new ones of
-    one category) tie, and the index may return any of them.
+    As ``recall_by_blocks`` does, of embeddings [items, width] that are all in memory.
+
+    Raises:
+        ValueError: there are no queries to check with.
+    """
+    return recall_by_blocks(index, queries, [embeddings], k)
+
+
+def recall_by_blocks(
+    index: ItemIndex, queries: NDArray[np.float32], blocks: Iterable[NDArray[np.float32]], k: int = 100
+) -> float:
+    """Return the share of the true ``k`` nearest items (brute force) that the index finds, over all queries.
+
+    The embeddings of the items come block by block [rows, width], in the order of the rows. A found item counts when
+    its score is as high as the score of the k-th true item. Items that look alike (new ones of one category) tie, and
+    the index may return any of them.
 
     Raises:
         ValueError: there are no queries to check with.
@@ -219,10 +255,16 @@ def ann_recall(index: ItemIndex, queries: NDArray[np.float32], embeddings: NDArr
     if not len(queries):
         raise ValueError("the recall of an index needs at least one query")
     wanted = min(k, len(index))
-    last_true_score = search(queries, embeddings, wanted).scores[:, -1:]
     found = search_index(index, queries, wanted).items
-    scores = np.einsum("qd,qkd->qk", queries, embeddings[np.maximum(found, 0)])
-    return float(np.mean((found != NO_ITEM) & (scores >= last_true_score - TIE)))
+    best = np.full((len(queries), wanted), -np.inf, np.float32)
+    scores, first = np.full(found.shape, -np.inf, np.float32), 0
+    for block in blocks:
+        here = search(queries, block, min(wanted, len(block))).scores
+        best = -np.sort(-np.concatenate([best, here], axis=1), axis=1)[:, :wanted]
+        query, place = np.nonzero((found >= first) & (found < first + len(block)))
+        scores[query, place] = np.einsum("fd,fd->f", queries[query], block[found[query, place] - first])
+        first += len(block)
+    return float(np.mean((found != NO_ITEM) & (scores >= best[:, -1:] - TIE)))
 
 
 def allowed_recall(
@@ -256,11 +298,12 @@ def _nearby(index: ItemIndex, vector: NDArray[np.float32], wanted: int, *, usabl
     Args:
         usable: number of allowed items.
     """
-    breadth = max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
-    if index_kind(index) is IndexKind.exact or breadth * COMPARISONS_A_BREADTH >= usable:
-        return None
+    kind, breadth = index_kind(index), max(REQUEST_BREADTH, int(3 * wanted * len(index) / usable))
     # The farther half of what a breadth reaches is less complete than the nearer one.
     depth = min(breadth // 2, index.vectors.ntotal)
+    cost = compared(index.vectors, depth) if kind is IndexKind.ivf else breadth * COMPARISONS_A_BREADTH
+    if kind is IndexKind.exact or cost >= usable:
+        return None
     scores, found = index.vectors.search(vector, depth, params=_search_parameters(index, depth, breadth))
     return found[0], scores[0]
 
@@ -271,7 +314,10 @@ def _compared(index: ItemIndex, vector: NDArray[np.float32], wanted: int, allowe
     chosen = index.allowed_vectors(allowed)
     bits = np.packbits(chosen, bitorder="little")
     selector = library.IDSelectorBitmap(len(bits), library.swig_ptr(bits))
-    exact = None if chosen.all() else library.SearchParameters(sel=selector)
+    if index_kind(index) is IndexKind.ivf:
+        exact = exact_parameters(index.vectors, None if chosen.all() else selector)
+    else:
+        exact = None if chosen.all() else library.SearchParameters(sel=selector)
     scores, found = _flat(index).search(vector, min(wanted, int(np.count_nonzero(chosen))), params=exact)
     return found[0], scores[0]
 
@@ -346,8 +392,8 @@ def _search_among(
 ) -> RankedLists:
     """Return the lists of ``search_index`` among the allowed items.
 
-    For an exact index, the allowed items get an exact index of their own. With a graph or IVF-PQ, the queries are
-    searched one after the other.
+    For an exact index, the allowed items get an exact index of their own. With another, the queries are searched one
+    after the other.
     """
     lists, kept = _no_lists(len(queries), depth), np.flatnonzero(allowed)
     if len(kept) == len(allowed):
@@ -439,6 +485,8 @@ def _search_parameters(index: ItemIndex, depth: int, breadth: int) -> Any:
     kind = index_kind(index)
     if kind is IndexKind.hnsw:
         return _graph_parameters(breadth)
+    if kind is IndexKind.ivf:
+        return list_parameters(index.vectors, depth)
     if kind is IndexKind.ivf_pq:
         lists = library.extract_index_ivf(library.downcast_index(index.vectors).base_index).nlist
         probed = library.SearchParametersIVF(nprobe=max(1, round(lists * IVF_PROBED_SHARE)))
@@ -453,7 +501,10 @@ def _graph_parameters(breadth: int) -> Any:
 
 
 def _flat(index: ItemIndex) -> Any:
-    """Return the vectors of an index, to be compared one by one: in full, or those of IVF-PQ in half precision."""
+    """Return the vectors of an index, to be compared one by one: in full, or those of IVF-PQ in half precision.
+
+    Those of IVF are the index itself, all of whose lists are searched.
+    """
     library: Any = faiss
     kind, vectors = index_kind(index), library.downcast_index(index.vectors)
     if kind is IndexKind.hnsw:
@@ -475,13 +526,3 @@ def _member(items: NDArray[np.int64], exclude: Ragged) -> NDArray[np.bool_]:
         found[begin : begin + at_once] = np.take_along_axis(marked[: len(some)], some, 1)
         marked[rows, mine.items] = False
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)

@@ -38,10 +38,12 @@ def filtered_index(kind: IndexKind) -> ItemIndex:
     return build_index(embeddings(12_000), IndexSettings(kind=kind))
 
 
-def test_the_size_chooses_between_exact_and_hnsw() -> None:
-    settings = IndexSettings(exact_below=300)
-    assert index_kind(build_index(embeddings(299), settings)) is IndexKind.exact
-    assert index_kind(build_index(embeddings(300), settings)) is IndexKind.hnsw
+def test_the_size_chooses_the_kind() -> None:
+    settings = IndexSettings(exact_below=300, sharded_from=400)
+    expected = {299: IndexKind.exact, 300: IndexKind.hnsw, 399: IndexKind.hnsw, 400: IndexKind.ivf}
+    for size, kind in expected.items():
+        assert index_kind(build_index(embeddings(size), settings)) is kind
+    assert index_kind(build_index(embeddings(400), IndexSettings(exact_below=401, sharded_from=400))) is IndexKind.exact
 
 
 def test_exact_equals_brute_force_with_exclusions() -> None:
@@ -77,7 +79,7 @@ def test_equal_scores_are_in_the_order_of_the_catalogue() -> None:
         assert np.array_equal(found.scores, expected.scores)
 
 
-@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf_pq])
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf, IndexKind.ivf_pq])
 @pytest.mark.parametrize("share", [0.9, 0.3, 0.01, 0.0005])
 def test_a_filter_leaves_as_many_as_there_are(kind: IndexKind, share: float) -> None:
     """Nothing that is not allowed comes back, and no fewer than asked for where so many are allowed."""
@@ -94,7 +96,7 @@ def test_a_filter_leaves_as_many_as_there_are(kind: IndexKind, share: float) -> 
     assert true > (0.9999 if kind is IndexKind.exact else 0.97)
 
 
-@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf_pq])
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf, IndexKind.ivf_pq])
 def test_products_with_some_items_are_those_of_their_vectors(kind: IndexKind) -> None:
     """In any order, some twice, none at all; in a graph, where equal vectors stand once, too."""
     index, random = filtered_index(kind), np.random.default_rng(1)
@@ -119,7 +121,7 @@ def test_items_that_look_alike_count_as_found_whichever_is_returned() -> None:
     assert ann_recall(build_index(shuffled, IndexSettings()), embeddings(40, seed=3), shuffled) == 1
 
 
-@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw])
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf])
 def test_items_of_unknown_traits_are_found_by_inner_product(kind: IndexKind) -> None:
     """An item without a category or an advertiser has a shorter embedding; it is indexed and ranked all the same."""
     vectors, queries = embeddings(2000), 3 * embeddings(40, seed=1)
@@ -156,8 +158,9 @@ def test_ivf_pq_recall_is_high_and_too_few_items_are_explained() -> None:
         build_index(vectors[:500], IndexSettings(kind=IndexKind.ivf_pq))
 
 
-def test_building_gives_the_same_bytes_whatever_the_threads() -> None:
-    vectors, settings = embeddings(3000), IndexSettings(kind=IndexKind.hnsw)
+@pytest.mark.parametrize("kind", [IndexKind.hnsw, IndexKind.ivf])
+def test_building_gives_the_same_bytes_whatever_the_threads(kind: IndexKind) -> None:
+    vectors, settings = embeddings(3000), IndexSettings(kind=kind)
     threads = faiss.omp_get_max_threads()
     built = []
     try:
@@ -170,7 +173,7 @@ def test_building_gives_the_same_bytes_whatever_the_threads() -> None:
     assert built[0] == built[1]
 
 
-@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw])
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf])
 def test_what_is_saved_is_loaded(tmp_path: Path, kind: IndexKind) -> None:
     vectors = embeddings(300)
     index = build_index(vectors, IndexSettings(kind=kind))

@@ -89,7 +89,11 @@ def indexed(name: str, kind: IndexKind) -> tuple[Catalogue, ItemIndex]:
 
 @pytest.mark.parametrize("filter_", FILTERS)
 @pytest.mark.parametrize(
-    ("name", "kind"), [*((name, IndexKind.hnsw) for name in CATALOGUES), ("tight clusters", IndexKind.ivf_pq)]
+    ("name", "kind"),
+    [
+        *((name, kind) for name in CATALOGUES for kind in (IndexKind.hnsw, IndexKind.ivf)),
+        ("tight clusters", IndexKind.ivf_pq),
+    ],
 )
 def test_a_filter_takes_away_no_recall(name: str, kind: IndexKind, filter_: str) -> None:
     catalogue, index = indexed(name, kind)
@@ -115,15 +119,16 @@ def test_an_index_of_other_vectors_shows_under_a_filter() -> None:
     assert allowed_recall(other, query, catalogue.vectors, allowed=np.zeros(ITEMS, bool), k=50) == 1
 
 
+@pytest.mark.parametrize("kind", [IndexKind.hnsw, IndexKind.ivf])
 @pytest.mark.parametrize("name", CATALOGUES)
-def test_lists_of_many_queries_find_what_brute_force_finds(name: str) -> None:
-    catalogue, index = indexed(name, IndexKind.hnsw)
+def test_lists_of_many_queries_find_what_brute_force_finds(name: str, kind: IndexKind) -> None:
+    catalogue, index = indexed(name, kind)
     random = np.random.default_rng(3)
     queries = np.stack([catalogue.query(cluster, random) for cluster in range(CLUSTERS)])
     assert ann_recall(index, queries, catalogue.vectors, 50) >= 0.98
 
 
-@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw])
+@pytest.mark.parametrize("kind", [IndexKind.exact, IndexKind.hnsw, IndexKind.ivf])
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.004, 0.0])
 def test_lists_among_the_allowed_are_those_of_each_query_alone(kind: IndexKind, share: float) -> None:
     """With histories of any length, also of everything that is allowed."""
@@ -139,7 +144,7 @@ def test_lists_among_the_allowed_are_those_of_each_query_alone(kind: IndexKind, 
     pairs = np.repeat(np.arange(6), [len(each) for each in hidden]), np.concatenate(hidden).astype(np.int64)
     expected = search(queries, catalogue.vectors, 20, exclude=Ragged.from_pairs(*pairs, 6))
     assert np.array_equal(found.items == -1, expected.items == -1)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3 if kind is IndexKind.hnsw else 1e-6)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6 if kind is IndexKind.exact else 1e-3)
     for query in range(6):
         rows = found.items[query][found.items[query] >= 0]
         assert not np.isin(rows, hidden[query]).any()
