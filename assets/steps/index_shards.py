@@ -109,11 +109,14 @@ def _sample(stored: StoredEmbeddings, shards: list[Shard], items: int) -> NDArra
 
     if not items:
         raise ValueError("an index needs embeddings [items, width] of at least one item")
-    drawn, found = sample_rows(items), []
+    drawn = sample_rows(items)
+    found: list[NDArray[np.float32]] = []
+    finite: list[NDArray[np.bool_]] = []
     for shard in shards:
         embeddings, rows = stored.of(shard), shard.rows
-        require_finite(embeddings, rows.start)
+        finite.append(np.isfinite(embeddings).all(axis=1))
         found.append(embeddings[drawn[slice(*np.searchsorted(drawn, [rows.start, rows.stop]))] - rows.start])
+    require_finite(np.concatenate(finite))
     return np.concatenate(found)
 
 

@@ -106,17 +106,17 @@ def chosen_kind(items: int, settings: IndexSettings) -> IndexKind:
     return IndexKind.hnsw if items < settings.sharded_from else IndexKind.ivf
 
 
-def require_finite(embeddings: NDArray[np.float32], first: int = 0) -> None:
-    """Check that ``embeddings`` [items, width], whose rows begin with ``first``, hold finite numbers only.
+def require_finite(finite: NDArray[np.bool_]) -> None:
+    """Check that embeddings hold finite numbers only: ``finite`` [items] says of each row whether it does.
 
     Raises:
-        ValueError: they do not.
+        ValueError: a row does not.
     """
-    wrong = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    wrong = np.flatnonzero(~finite)
     if len(wrong):
         raise ValueError(
-            f"row {first + wrong[0]} of the embeddings is not finite, and {len(wrong) - 1} others: the training "
-            "diverged, or an item feature is not finite. No index was built; train again with a lower learning rate."
+            f"row {wrong[0]} of the embeddings is not finite, and {len(wrong) - 1} others: the training diverged, or "
+            "an item feature is not finite. No index was built; train again with a lower learning rate."
         )
 
 
@@ -129,7 +129,7 @@ def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> Ite
     vectors = np.ascontiguousarray(embeddings, np.float32)
     if vectors.ndim != 2 or not len(vectors):
         raise ValueError(f"an index needs embeddings [items, width] of at least one item, got {vectors.shape}")
-    require_finite(vectors)
+    require_finite(np.isfinite(vectors).all(axis=1))
     kind, vector_of = chosen_kind(len(vectors), settings), np.arange(len(vectors))
     if kind is IndexKind.ivf:
         return ItemIndex.of(filled_index(vectors), vector_of)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import faiss
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
 
 from assets.common.workspace import Workspace
-from assets.steps.encode import encode_everyone
+from assets.steps.encode import ITEM_EMBEDDINGS, encode_everyone
+from assets.steps.index_shards import StoredEmbeddings, build_sharded, shards_of
 from assets.steps.versions import item_versions
 from engine.engine import Engine, Work
 from engine.local import LocalEngine
@@ -27,7 +30,7 @@ from tests.assets.compare import assert_same_day
 from tests.assets.world import ADSEQ, LATER, SETTINGS, copy_of, environment
 from tests.flow import Ran
 from warehouse.states import USER_STATES
-from warehouse.tables import Tables
+from warehouse.tables import Tables, vector_column
 
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install adseq-candidates[ray]", allow_module_level=True)
@@ -206,6 +209,23 @@ def test_a_full_inference_on_a_cluster_is_equal_to_the_bit(
         assert encode_everyone(workspace, version) > 100
         found.append(workspace.tables.read(USER_STATES, {"model_version": version.name, "day": version.trained_day}))
     assert_frame_equal(*(frame.sort("user_id") for frame in found), check_exact=True)
+
+
+def test_an_index_whose_shards_a_cluster_fills_is_equal_to_the_bit(
+    two_nodes: tuple[Cluster, RayEngine], tmp_path: Path
+) -> None:
+    tables, partition = Tables(tmp_path / "tables"), {"model_version": "1", "day": LATER}
+    matrix = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
+    ids = pl.Series("item_id", [f"item {row:05}" for row in range(len(matrix))])
+    tables.write(ITEM_EMBEDDINGS, pl.DataFrame([ids, vector_column("embedding", matrix)]), partition)
+    stored = StoredEmbeddings(tables.newest(ITEM_EMBEDDINGS), "1", LATER)
+    shards, directory = shards_of(stored.item_ids(), 4096), tmp_path / "index"
+    local, cluster = (
+        faiss.serialize_index(build_sharded(engine, stored, shards, directory=directory).vectors).tobytes()
+        for engine in (LocalEngine(), two_nodes[1])
+    )
+    assert local == cluster
+    assert not directory.exists()
 
 
 def test_an_address_without_a_cluster_ends_the_run_before_a_day_begins(ran: Ran, tmp_path: Path) -> None:
