@@ -24,6 +24,7 @@ ALONE = {
     "export": "export_ratio",
     "memory": "memory",
     "masks": "masks",
+    "million-items": "million_items",
     "market": "market",
 }
 IN_A_HOME = {"small-day": "small_day", "serving": "serving", "soak": "soak"}

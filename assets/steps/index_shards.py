@@ -104,7 +104,7 @@ def build_sharded(engine: Engine, stored: StoredEmbeddings, shards: list[Shard],
 
 def _sample(stored: StoredEmbeddings, shards: list[Shard], items: int) -> NDArray[np.float32]:
     """Return the embeddings of ``sample_rows``. All embeddings are read, a shard at a time, and checked."""
-    from ml.retrieval.index import require_finite
+    from ml.retrieval.index import finite_rows, require_finite
     from ml.retrieval.sharded_index import sample_rows
 
     if not items:
@@ -114,7 +114,7 @@ def _sample(stored: StoredEmbeddings, shards: list[Shard], items: int) -> NDArra
     finite: list[NDArray[np.bool_]] = []
     for shard in shards:
         embeddings, rows = stored.of(shard), shard.rows
-        finite.append(np.isfinite(embeddings).all(axis=1))
+        finite.append(finite_rows(embeddings))
         found.append(embeddings[drawn[slice(*np.searchsorted(drawn, [rows.start, rows.stop]))] - rows.start])
     require_finite(np.concatenate(finite))
     return np.concatenate(found)

@@ -106,11 +106,16 @@ def chosen_kind(items: int, settings: IndexSettings) -> IndexKind:
     return IndexKind.hnsw if items < settings.sharded_from else IndexKind.ivf
 
 
+def finite_rows(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return whether each row of ``embeddings`` [items, width] holds finite numbers only."""
+    return np.asarray(np.isfinite(embeddings).all(axis=1))
+
+
 def require_finite(finite: NDArray[np.bool_]) -> None:
-    """Check that embeddings hold finite numbers only: ``finite`` [items] says of each row whether it does.
+    """Check that embeddings are finite, whose ``finite_rows`` [items] are given.
 
     Raises:
-        ValueError: a row does not.
+        ValueError: a row holds a number that is not finite.
     """
     wrong = np.flatnonzero(~finite)
     if len(wrong):
@@ -129,7 +134,7 @@ def build_index(embeddings: NDArray[np.float32], settings: IndexSettings) -> Ite
     vectors = np.ascontiguousarray(embeddings, np.float32)
     if vectors.ndim != 2 or not len(vectors):
         raise ValueError(f"an index needs embeddings [items, width] of at least one item, got {vectors.shape}")
-    require_finite(np.isfinite(vectors).all(axis=1))
+    require_finite(finite_rows(vectors))
     kind, vector_of = chosen_kind(len(vectors), settings), np.arange(len(vectors))
     if kind is IndexKind.ivf:
         return ItemIndex.of(filled_index(vectors), vector_of)

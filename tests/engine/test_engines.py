@@ -214,10 +214,11 @@ def test_a_full_inference_on_a_cluster_is_equal_to_the_bit(
 def test_an_index_whose_shards_a_cluster_fills_is_equal_to_the_bit(
     two_nodes: tuple[Cluster, RayEngine], tmp_path: Path
 ) -> None:
-    tables, partition = Tables(tmp_path / "tables"), {"model_version": "1", "day": LATER}
+    tables = Tables(tmp_path / "tables")
     matrix = np.random.default_rng(0).standard_normal((20_000, 16)).astype(np.float32)
     ids = pl.Series("item_id", [f"item {row:05}" for row in range(len(matrix))])
-    tables.write(ITEM_EMBEDDINGS, pl.DataFrame([ids, vector_column("embedding", matrix)]), partition)
+    frame = pl.DataFrame([ids, vector_column("embedding", matrix)])
+    tables.write(ITEM_EMBEDDINGS, frame, {"model_version": "1", "day": LATER})
     stored = StoredEmbeddings(tables.newest(ITEM_EMBEDDINGS), "1", LATER)
     shards, directory = shards_of(stored.item_ids(), 4096), tmp_path / "index"
     local, cluster = (

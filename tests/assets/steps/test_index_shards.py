@@ -1,4 +1,4 @@
-"""The parts of a stage fill the shards of an index: the same index however it is cut, and nothing of it on a failure."""
+"""The parts of a stage fill the shards of an index: the same however it is cut, and nothing of it on a failure."""
 
 from __future__ import annotations
 
