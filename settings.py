@@ -314,11 +314,18 @@ class TrainingSettings(Group):
     validation_users: int = Field(
         4000, ge=1, description="Number of users of the validation slice that are scored after each epoch."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes that share each batch, on one thread each: on this machine, or as workers of the Ray "
+        "cluster. Another number is another fit, equal within rounding and dropout.",
+    )
     fits_at_once: int = Field(
         0,
         ge=0,
         description="Fits of one training that run side by side, each in a process of its own on one thread. 0: one a "
-        "core, or one fit where there is an accelerator. 1: one after the other, in one process, on all threads.",
+        "core, or one fit where there is an accelerator or a fit has several processes. 1: one after the other, in one "
+        "process, on all threads.",
     )
 
 

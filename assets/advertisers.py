@@ -57,7 +57,9 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     tracking, models = workspace.tracking, workspace.home.models
     try:
         version_task = AdvertiserVersion.of(known, basis, effective)
-        trained = train_version(version_task, tracking, models, name=f"{day}", tags=dagster_tags(context))
+        trained = train_version(
+            version_task, tracking, models, name=f"{day}", tags=dagster_tags(context), engine=workspace.engine
+        )
     except NothingToLearn as reason:
         if why_advertisers_alone(history_of(known.period), known.period.rule.window_days):
             raise dg.Failure(f"No conversion names an item, and {reason}", allow_retries=False) from reason

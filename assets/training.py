@@ -191,6 +191,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
         workspace.home.models,
         name=f"{day}",
         tags=dagster_tags(context),
+        engine=workspace.engine,
     )
     item_versions(workspace.tables, workspace.home).add(trained.version, day, trained.run_id)
     return dg.MaterializeResult(

@@ -3,13 +3,16 @@
 A stage is cut into parts, such as buckets of users, and the work of a part gives rows. The driver takes the rows part
 by part and makes the one commit of the table, so that a stage that dies leaves the table as it was. The parts depend on
 the data and not on the engine: the same parts give the same rows on every engine.
+
+A training is another kind of work: several processes do it together, and exchange gradients at every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import polars as pl
 
@@ -24,8 +27,27 @@ of its processes."""
 Rows = Generator[pl.DataFrame, None, None]
 
 
+@dataclass(frozen=True)
+class Member:
+    """One of the processes that train together; under ``options()`` Lightning's trainer takes the mean gradients."""
+
+    rank: int
+    processes: int
+    options: Callable[[], dict[str, Any]]
+
+
+Training = Callable[[Member], None]
+"""What each process does. A cluster pickles a training, and the training leaves its result in a file."""
+
+SHARED_GRADIENTS: dict[str, Any] = {
+    "find_unused_parameters": True,  # the rows of one process may have no event, those of another one may
+    "broadcast_buffers": False,  # constants of megabytes
+}
+"""Options of torch's DistributedDataParallel, the same on every engine."""
+
+
 class Engine(Protocol):
-    """Runs the parts of stages."""
+    """Runs the parts of stages, and trainings."""
 
     def run(self, stage: Stage[Part], parts: Sequence[Part]) -> Rows:
         """Return the rows of all parts, in the order of the parts. The caller closes them (``contextlib.closing``).
@@ -33,6 +55,12 @@ class Engine(Protocol):
         An engine in this process calls ``stage`` before this returns, and ``Work`` when rows are asked for.
         """
         ...
+
+    def train(self, training: Training, processes: int, directory: Path) -> None:
+        """Run ``training`` in so many processes, a group of ``torch.distributed``; raise what it raises.
+
+        ``directory`` is the training's own, and all machines share it.
+        """
 
     def figures(self) -> dict[str, str | int]:
         """Return figures about the cluster for the metadata of an asset; empty for this process."""

@@ -1,12 +1,21 @@
-"""The engine of one machine: one part after the other, in this process."""
+"""The engine of one machine: one part after the other, in this process, and trainings in new processes."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import socket
+import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from engine.engine import Part, Rows, Stage, StageRun, Work
+from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, StageRun, Training, Work
+
+INTERRUPTIBLE_SECONDS = 0.2
 
 
 class LocalEngine:
@@ -16,9 +25,53 @@ class LocalEngine:
         """Return the rows of all parts, in the order of the parts."""
         return _rows(stage(), parts)
 
+    def train(self, training: Training, processes: int, directory: Path) -> None:
+        """Run ``training`` in so many new processes, which end with it; ``BrokenProcessPool``: one was killed."""
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of ``find_unused_parameters``
+        # Not forked: a forked process cannot use the thread pools of Polars and OpenMP.
+        pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+        with tempfile.TemporaryDirectory() as meeting:
+            try:
+                ranks, point = range(processes), Path(meeting, "point")
+                waiting = {pool.submit(_train, training, rank, processes, meeting=point) for rank in ranks}
+                # Polars makes interrupted waits resume: without a timeout, Ctrl-C would be noticed at the end.
+                while waiting:
+                    ended, waiting = wait(waiting, INTERRUPTIBLE_SECONDS, FIRST_EXCEPTION)
+                    for future in ended:
+                        future.result()
+            except BaseException:
+                for process in list(pool._processes.values()):  # they wait for gradients that do not come
+                    process.kill()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+
     def figures(self) -> dict[str, str | int]:
         """Return no figure: there is no cluster."""
         return {}
+
+
+def _train(training: Training, rank: int, processes: int, *, meeting: Path) -> None:
+    """Meet the other processes at a file, because a port might be taken meanwhile, and train."""
+    import torch.distributed
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+
+    os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}  # which Lightning reads
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    os.environ |= zip(["GLOO_SOCKET_IFNAME"], loopback)  # else gloo listens on the network
+    kind, backend = ("gpu", "nccl") if torch.cuda.device_count() >= processes else ("cpu", "gloo")
+    if kind == "gpu":
+        torch.cuda.set_device(rank)
+    at = meeting.as_uri()
+    torch.distributed.init_process_group(backend, init_method=at, rank=rank, world_size=processes)
+
+    def options() -> dict[str, Any]:
+        group = {"strategy": DDPStrategy(**SHARED_GRADIENTS), "plugins": [TorchElasticEnvironment()]}
+        return {"accelerator": kind, "devices": processes, **group}
+
+    training(Member(rank, processes, options))
+    torch.distributed.destroy_process_group()
 
 
 def _rows(work: Work[Part], parts: Sequence[Part]) -> Rows:

@@ -1,12 +1,14 @@
 """The engine of a cluster: each part is a task of Ray, and its rows come back through Ray's object store.
 
-A task whose process or machine dies runs again, a few times. A task that raises ends the stage with its error.
+A task whose process or machine dies runs again, a few times. A task that raises ends the stage with its error. A training
+is a group of workers of Ray Train, one a core.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections import deque
@@ -14,17 +16,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import polars as pl
 import pyarrow as pa
 
-from engine.engine import Part, Rows, Stage, Work
+from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, Training, Work
 
 ANSWER_SECONDS = 5.0
 AHEAD = 2  # parts that wait or run, a core of the cluster: more would only fill the object store
 RETRIES = 5  # of a part whose process or machine dies: memory that does not suffice once may not suffice ever
+LOST = "Connection closed by peer"  # of gloo, in the workers that a dead one leaves behind
+FEWER = "Lower ADSEQ_TRAINING__PROCESSES"
 # A core runs one task, so that a second thread would be in another task's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1")
 
@@ -43,8 +48,8 @@ class RayEngine:
         dashboard: the address of Ray's own pages; empty without any.
     """
 
-    def __init__(self, ray: Any, dashboard: str) -> None:
-        self.ray, self.dashboard = ray, dashboard
+    def __init__(self, ray: Any, address: str, dashboard: str) -> None:
+        self.ray, self.address, self.dashboard = ray, address, dashboard
 
     @classmethod
     @cache
@@ -76,7 +81,11 @@ class RayEngine:
                 "two nodes on this machine), make this machine a node of it (`ray start --address=...`), correct "
                 "ADSEQ_ENGINE__ADDRESS or the token (RAY_AUTH_TOKEN_PATH), or set ADSEQ_ENGINE__KIND=local."
             ) from error
-        return cls(ray, context.dashboard_url or "")
+        return cls(ray, address, context.dashboard_url or "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a process that is handed the engine connect itself."""
+        return RayEngine.connected, (self.address,)
 
     def close(self) -> None:
         """Leave the cluster; another call of ``connected`` connects again."""
@@ -108,6 +117,42 @@ class RayEngine:
         finally:
             for left in running:
                 self.ray.cancel(left)
+
+    def train(self, training: Training, processes: int, directory: Path) -> None:
+        """Run ``training`` in so many workers of Ray Train; raise what it raises.
+
+        Raises:
+            RayUnavailable: the cluster has too few cores, or a worker or the cluster has gone.
+        """
+        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchTrainer
+
+        if processes > self._cores():  # Ray would wait for them
+            raise RayUnavailable(f"{processes} processes cannot train on {self._cores()} cores. {FEWER}, or add nodes.")
+        own_files = directory.resolve() / f".ray-{uuid4().hex}"  # else Ray Train writes to the user's home
+        gpus = self.ray.cluster_resources().get("GPU", 0) >= processes
+        trainer = TorchTrainer(
+            lambda: training(_member()),
+            scaling_config=ScalingConfig(num_workers=processes, use_gpu=gpus),
+            run_config=RunConfig(name="training", storage_path=str(own_files)),
+        )
+        try:
+            with _own_signals():
+                trainer.fit()
+        except SystemExit as stopped:  # Ray's answer to Ctrl-C
+            raise KeyboardInterrupt from stopped
+        except (TrainingFailedError, self.ray.exceptions.RayError) as error:
+            failures = [*getattr(error, "worker_failures", {}).values(), error]
+            for raised in failures[:-1]:
+                if not isinstance(raised, self.ray.exceptions.RayError) and LOST not in str(raised):
+                    raise raised from error  # as in this process
+            raise RayUnavailable(
+                f"A worker of the training died, or the cluster has gone ({_first_line(failures[0])}). The next "
+                "run goes on after the newest epoch. A worker needs memory for the examples, the catalogue and "
+                f"the model: give a node fewer cores. {FEWER}."
+            ) from error
+        finally:
+            shutil.rmtree(own_files, ignore_errors=True)
 
     def figures(self) -> dict[str, str | int]:
         """Return the nodes, the cores and the dashboard of the cluster."""
@@ -144,16 +189,30 @@ def _rows(name: str, stage: Stage[Part], part: Part) -> list[pa.Table]:
     return [rows.to_arrow() for rows in _made[name](part)]
 
 
+def _member() -> Member:
+    """Return this worker of Ray Train."""
+    from ray.train import get_context, lightning
+    from ray.train.torch import get_device
+
+    def options() -> dict[str, Any]:
+        train: Any = lightning  # has no types
+        strategy, here = train.RayDDPStrategy(**SHARED_GRADIENTS), [train.RayLightningEnvironment()]
+        return {"accelerator": "gpu" if get_device().type == "cuda" else "cpu", "strategy": strategy, "plugins": here}
+
+    return Member(get_context().get_world_rank(), get_context().get_world_size(), options)
+
+
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep this process' own handling of SIGTERM, which Ray replaces."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Keep this process' own handling of SIGTERM and SIGINT, which Ray replaces."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is not before:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)

@@ -70,6 +70,17 @@ class ContextBatch:
     confidence: Tensor  # [B, interests]
     present: Tensor  # [B] bool
 
+    def take(self, rows: slice) -> ContextBatch:
+        """Return the context of some of the rows."""
+        return ContextBatch(
+            content=self.content[rows],
+            category=self.category[rows],
+            advertiser=self.advertiser[rows],
+            interests=self.interests[rows],
+            confidence=self.confidence[rows],
+            present=self.present[rows],
+        )
+
 
 def trait_widths(shape: ModelShape, settings: ModelSettings) -> list[int]:
     """Return the widths of the traits: the parts of the content that there are, category path, advertiser."""

@@ -91,7 +91,7 @@ class AdvertiserTask:
         )
 
     def logits(self, network: AdvertiserNetwork, batch: SampledBatch[AdvertiserBatch]) -> Tensor:
-        """Return the scores of the candidates over the temperature [B, B + M]."""
+        """Return the scores of the candidates over the temperature [R, B + M]."""
         users = network.head(history_states(network.encoder, batch), batch.demographics) / network.temperature
         return users @ network.advertiser_tower(batch.candidates).T
 

@@ -9,21 +9,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+from ml.training.data_parallel import every_process, seed_of_process
 
 LAST = "last"
 OWN_PACKAGES = ("ml", "settings")  # whose classes a file of a training may hold
 
 
 class RandomStates(Callback):
-    """Every global random state, kept in the checkpoint and put back from it.
+    """Every global random state of every process, kept in the checkpoint and put back from it.
 
     Lightning keeps no random state: without this callback, a resumed fit would draw other dropout masks.
     """
 
+    def __init__(self, seed: int) -> None:
+        self.seed, self.rank = seed, 0
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        # Lightning has just given all processes one seed, and would load a checkpoint next.
+        self.rank = trainer.global_rank
+        seed_of_process(self.seed, self.rank)
+
     def state_dict(self) -> dict[str, Any]:
+        return {"by_rank": every_process(self._own())}  # Lightning asks all processes, and the first one writes
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Before Lightning makes the iterator of the next epoch, which draws from torch, as it did after the saving.
+        self._put_back(state_dict["by_rank"][self.rank])
+
+    def _own(self) -> dict[str, Any]:
         name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global one is what others may use
         return {
             "python": random.getstate(),
@@ -32,8 +50,7 @@ class RandomStates(Callback):
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Before Lightning makes the iterator of the next epoch, which draws from torch, as it did after the saving.
+    def _put_back(self, state_dict: dict[str, Any]) -> None:
         random.setstate(state_dict["python"])
         name, keys, *rest = state_dict["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002

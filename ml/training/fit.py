@@ -8,6 +8,9 @@ returned is an average of the weights: of step t, with the weight of a step risi
 Optimization"). Neither knows when the training will end, so the network after e epochs is the same however many follow.
 The recall of the average rises from epoch to epoch and then stays. A number of epochs that is large enough is therefore
 right for every log, and none is chosen (docs/experiments.md).
+
+``training.processes`` processes share each batch: one is this process, several are run by an engine
+(``ml.training.data_parallel``).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import current_process, parent_process
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -30,11 +34,14 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from engine.engine import Engine, Member
+from engine.local import LocalEngine
 from ml.evaluation.metrics import Metrics, mlflow_name
 from ml.models.tensors import to_device
 from ml.training.checkpoints import RandomStates, check_resumable, last_checkpoint, newest_epoch
+from ml.training.data_parallel import Recorded, begin_as_worker, leave, train_together
 from ml.training.loss import batch_loss
-from ml.training.sampling import SampledBatch
+from ml.training.sampling import Place, SampledBatch
 from settings import Settings, TrainingSettings
 
 VALIDATION_KS = (10, 100)
@@ -43,13 +50,16 @@ WARM_UP_SHARE = 0.5  # of an epoch
 AVERAGING_POWER = 8  # the newest tenth of the steps has about half of the weight
 FIT_GROUPS = ("sequences", "features", "examples", "context", "model", "training")  # settings that a fit depends on
 
+ALONE = Member(rank=0, processes=1, options=lambda: {"accelerator": "auto", "devices": 1})
+
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
 
 class Epochs(Protocol):
-    """Batches of an epoch whose order depends on ``epoch``."""
+    """Batches of an epoch whose order depends on ``epoch``, with the rows of the process at ``place``."""
 
     epoch: int
+    place: Place
 
     def __len__(self) -> int: ...
 
@@ -76,7 +86,7 @@ class Task(Protocol[NetworkType]):
         """Return the batches of an epoch, each a ``SampledBatch``."""
 
     def logits(self, network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
-        """Return the scores of a batch's candidates for its rows, over the temperature [B, B + M]."""
+        """Return the scores of a batch's candidates for its rows, over the temperature [R, B + M]."""
 
     def validate(self, network: NetworkType) -> Metrics:
         """Return the figures of the network on the validation slice."""
@@ -107,7 +117,7 @@ class Fit(FitSummary, Generic[NetworkType]):
 
 
 def training_loss(task: Task[NetworkType], network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
-    """Return the sampled softmax of one batch."""
+    """Return the sampled softmax of one batch; the mean over the processes is that of all rows."""
     logits = task.logits(network, batch)
     return batch_loss(logits, batch, settings=task.settings.training, candidates=task.candidates, corpus=batch.corpus)
 
@@ -132,7 +142,7 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
 
     def training_step(self, batch: SampledBatch[Any], _: int) -> Tensor:
         loss = training_loss(self.task, self.network, batch)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight))
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch.weight), sync_dist=batch.processes > 1)
         self.log("temperature", cast(Tensor, self.network.temperature), batch_size=len(batch.weight))
         return loss
 
@@ -182,7 +192,10 @@ def _average(averages: list[Tensor], current: list[Tensor], steps: Tensor | int)
 
 
 class StepClock(Callback):
-    """Counts sequences, and the time between steps, in which the loop waits for data; sets the shuffle's epoch."""
+    """Counts sequences of all processes, and the time between steps, in which the loop waits for data.
+
+    It also sets the shuffle's epoch.
+    """
 
     def __init__(self, batches: Epochs) -> None:
         self.batches = batches
@@ -201,19 +214,30 @@ class StepClock(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self.busy += now - self._mark
-        self.sequences += len(batch.weight)
+        self.sequences += len(batch.whole_weight)
         self._mark = now
 
 
 class EpochLines(Callback):
-    """Prints a line an epoch, where there is no terminal for a progress bar."""
+    """Prints a line an epoch, where there is no terminal for a progress bar.
+
+    Attributes:
+        whose: the first words of a line; several fits share the terminal.
+    """
+
+    def __init__(self, whose: str) -> None:
+        self.whose = whose
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(figures.items()))
         epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        whose = "" if parent_process() is None else f"{current_process().name}: "  # several fits share the terminal
-        print(f"    {whose}{epoch}: {shown}", file=sys.stderr, flush=True)
+        print(f"    {self.whose}{epoch}: {shown}", file=sys.stderr, flush=True)
+
+
+def _whose() -> str:
+    """Return the first words of the lines of this process: a worker's name."""
+    return "" if parent_process() is None else f"{current_process().name}: "
 
 
 def _quiet_lightning() -> None:
@@ -227,6 +251,8 @@ def _quiet_lightning() -> None:
         ".*`IterableDataset` has `__len__` defined.*",
         ".*defined a `validation_step` but have no `val_dataloader`.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*`broadcast_buffers` is deprecated.*",  # its successor comes with torch 2.13
+        ".*It is recommended to use `self.log.*",  # of the validation, which every process makes
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
         warnings.filterwarnings("ignore", message)
@@ -240,6 +266,7 @@ def fit(
     logger: Logger | None = None,
     progress: bool = True,
     resume: Path | None = None,
+    engine: Engine | None = None,
 ) -> Fit[NetworkType]:
     """Train for ``epochs``; where the task has a validation, its figures are logged after each epoch.
 
@@ -250,17 +277,50 @@ def fit(
         resume: the newest epoch's checkpoint of a fit in ``directory`` that was interrupted, under the same data and
             settings. The result then equals that of a fit never interrupted, to the bit on one thread; speeds are those
             of the resumed part.
+        engine: runs the processes, where ``training.processes`` is not 1; None: this machine.
 
     Raises:
         ValueError: there is no example to learn from, or ``resume`` is of a fit under other settings.
         NothingToLearn: the log has no example for this task.
         FileNotFoundError: there is no checkpoint at ``resume``.
+        Exception: one of several processes raised it, or was killed.
     """
+    module, batches = _prepared(task)
+    if resume:
+        check_resumable(resume, module.depends_on())
+    processes = task.settings.training.processes
+    if processes == 1:
+        lines = _whose() if progress else None
+        summary = _optimise(module, batches, epochs, directory=directory, logger=logger, lines=lines, resume=resume)
+        return Fit(**vars(summary), network=module.network.cpu().eval())
+    del batches
+    lines = _whose() if progress else None
+    training = partial(take_part, task, epochs, directory=directory.resolve(), lines=lines, resume=resume)
+    engine = engine or LocalEngine()
+    found = train_together(engine, training, processes=processes, directory=directory, logger=logger)
+    return Fit(**found, network=_averaged(module, directory).network.eval())
+
+
+def _prepared(task: Task[NetworkType]) -> tuple[RetrievalModule[NetworkType], Epochs]:
+    """Return the untrained module and the batches of a task, the same in every process."""
     lightning.seed_everything(task.settings.training.seed, verbose=False)
     batches = task.batches()
-    module = RetrievalModule(task, task.network(), max(1, round(WARM_UP_SHARE * len(batches))))
-    summary = _optimise(module, batches, epochs, directory=directory, logger=logger, progress=progress, resume=resume)
-    return Fit(**vars(summary), network=module.network.cpu().eval())
+    return RetrievalModule(task, task.network(), max(1, round(WARM_UP_SHARE * len(batches)))), batches
+
+
+def take_part(
+    task: Task[Any], epochs: int, member: Member, *, directory: Path, lines: str | None, resume: Path | None
+) -> None:
+    """Train as one of several processes; the first one leaves the result."""
+    begin_as_worker()
+    module, batches = _prepared(task)
+    batches.place = Place(member.rank, member.processes)
+    recorded, lines = Recorded(), None if member.rank else lines
+    summary = _optimise(
+        module, batches, epochs, directory=directory, logger=recorded, lines=lines, resume=resume, member=member
+    )
+    if member.rank == 0:
+        leave(directory, vars(summary), recorded)
 
 
 def _optimise(
@@ -270,22 +330,24 @@ def _optimise(
     *,
     directory: Path,
     logger: Logger | None,
-    progress: bool,
+    lines: str | None,
     resume: Path | None,
+    member: Member = ALONE,
 ) -> FitSummary:
-    """Train the module's network; at the end the average takes the place of its weights."""
+    """Train the module's network; at the end the average takes the place of its weights.
+
+    Args:
+        lines: the first words of a line of progress; None: there is no progress. member: this process, among several.
+    """
     _quiet_lightning()
     monitor = module.task.monitor
-    if resume:
-        check_resumable(resume, module.depends_on())
-    clock = StepClock(batches)
-    callbacks: list[Callback] = [clock, RandomStates(), AverageOfSteps(), newest_epoch(directory)]
-    drawn = progress and sys.stderr.isatty() and parent_process() is None
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines())
+    clock, states = StepClock(batches), RandomStates(module.task.settings.training.seed)
+    callbacks: list[Callback] = [clock, states, AverageOfSteps(), newest_epoch(directory)]
+    drawn = lines is not None and sys.stderr.isatty() and parent_process() is None
+    if lines is not None:
+        callbacks.append(TQDMProgressBar(refresh_rate=10) if drawn else EpochLines(lines))
     trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
+        **member.options(),
         max_epochs=epochs,
         callbacks=callbacks,
         logger=logger or False,
@@ -295,6 +357,7 @@ def _optimise(
         log_every_n_steps=max(1, min(20, len(batches))),
         enable_progress_bar=drawn,
         enable_model_summary=False,
+        use_distributed_sampler=False,  # the batches know their rows
     )
     started = time.perf_counter()
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
@@ -302,8 +365,7 @@ def _optimise(
     once: DataLoader[int] = DataLoader([0], batch_size=None, generator=torch.Generator())  # type: ignore[arg-type]
     trainer.fit(module, loader, once if monitor else None, ckpt_path=resume, weights_only=True)
     seconds = time.perf_counter() - started
-    # Lightning leaves a fit that is resumed behind its last epoch with the weights of the last step.
-    module.load_state_dict(torch.load(last_checkpoint(directory), weights_only=True)["state_dict"])
+    _averaged(module, directory)
     return FitSummary(
         epochs=epochs,
         validation=_validation(module, trainer) if monitor else float("nan"),
@@ -312,6 +374,15 @@ def _optimise(
         sequences_per_second=clock.sequences / max(clock.busy + clock.waiting, 1e-9),
         waiting_share=clock.waiting / max(clock.busy + clock.waiting, 1e-9),
     )
+
+
+def _averaged(module: RetrievalModule[NetworkType], directory: Path) -> RetrievalModule[NetworkType]:
+    """Give the module the average of the steps, which the newest checkpoint has.
+
+    Lightning leaves a fit that is resumed behind its last epoch with the weights of the last step.
+    """
+    module.load_state_dict(torch.load(last_checkpoint(directory), weights_only=True)["state_dict"])
+    return module
 
 
 def _validation(module: RetrievalModule[NetworkType], trainer: lightning.Trainer) -> float:

@@ -89,7 +89,7 @@ class ItemTask:
         )
 
     def logits(self, network: TwoTower, batch: SampledBatch[ItemBatch]) -> Tensor:
-        """Return the scores of the candidates over the temperature [B, B + M]."""
+        """Return the scores of the candidates over the temperature [R, B + M]."""
         assert batch.context is not None
         users = network.head(history_states(network.encoder, batch), batch.context, batch.demographics)
         users, items = users / network.temperature, network.item_tower(batch.candidates)

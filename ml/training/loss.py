@@ -31,27 +31,38 @@ from settings import TrainingSettings
 
 
 class Drawn(Protocol):
-    """The part of a batch that the loss reads: B rows and B + M candidates, of which the first B are the positives."""
+    """The part of a batch that the loss reads: B rows and B + M candidates, of which the first B are the positives.
+
+    A process that shares the batch with others has R of the rows (``ml.training.sampling.Place``); else R is B.
+    """
 
     @property
     def candidate_rows(self) -> Tensor: ...  # [B + M]
     @property
     def share(self) -> Tensor: ...  # [B + M] p_i
     @property
-    def group(self) -> Tensor: ...  # [B] the user of each row
+    def group(self) -> Tensor: ...  # [R] the user of each row
     @property
     def positive_keys(self) -> Tensor: ...  # sorted group * candidates + candidate of every positive of these users
     @property
-    def weight(self) -> Tensor: ...  # [B]
+    def weight(self) -> Tensor: ...  # [R]
+    @property
+    def first(self) -> int: ...  # the place of the process' first row among the B
+    @property
+    def whole_weight(self) -> Tensor: ...  # [B]
+    @property
+    def processes(self) -> int: ...  # that share the batch
 
 
 def batch_loss(logits: Tensor, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int) -> Tensor:
-    """Return the sampled softmax of one batch from the logits [B, B + M], which the function overwrites.
+    """Return the sampled softmax of one batch from the logits [R, B + M], which the function overwrites.
+
+    The mean over the processes that share a batch is the loss of the batch in one process.
 
     Args:
         candidates: the number of all candidates, for the keys. corpus: N, the number of items that M is drawn from.
     """
-    rows = len(batch.weight)
+    rows = len(batch.whole_weight)
     expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, corpus)
     hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, candidates)
     return sampled_softmax(
@@ -61,6 +72,8 @@ def batch_loss(logits: Tensor, batch: Drawn, *, settings: TrainingSettings, cand
         weight=batch.weight,
         alpha_positive=settings.alpha_positive,
         alpha_negative=settings.alpha_negative,
+        first=batch.first,
+        divisor=batch.whole_weight.sum() / batch.processes,
     )
 
 
@@ -133,15 +146,18 @@ def sampled_softmax(
     weight: Tensor,
     alpha_positive: float,
     alpha_negative: float,
+    first: int = 0,
+    divisor: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted mean cross-entropy of each row's positive against the row's negatives.
 
     Args:
-        logits: scores over the temperature [rows, candidates]; the positive of row r is candidate r, so the first
-            ``rows`` candidates are in-batch. The function overwrites them: a copy would cost as much as a layer.
+        logits: scores over the temperature [rows, candidates]; the positive of row r is candidate ``first + r``. The
+            function overwrites them: a copy would cost as much as a layer.
         log_expected: log E [candidates].
         hits: True where a candidate is a positive of the row [rows, candidates]; those get zero probability, except the
             row's own entry. weight: label weight [rows].
+        divisor: of the weighted sum; None: the weight of the rows, for the mean.
     Returns:
         A scalar.
     Raises:
@@ -158,19 +174,20 @@ def sampled_softmax(
     """
     rows, candidates = logits.shape
     if (
-        candidates < rows
+        candidates < first + rows
         or hits.shape != logits.shape
         or log_expected.shape != (candidates,)
         or weight.shape != (rows,)
     ):
         raise ValueError(
             f"shapes do not fit: logits {tuple(logits.shape)}, hits {tuple(hits.shape)}, "
-            f"log_expected {tuple(log_expected.shape)}, weight {tuple(weight.shape)}"
+            f"log_expected {tuple(log_expected.shape)}, weight {tuple(weight.shape)}, first row {first}"
         )
     # The corrections are constants, and the softmax of -inf has no gradient: autograd need not see either.
     with torch.no_grad():
-        positive = logits.diagonal() - alpha_positive * log_expected[:rows]
+        positive = logits.diagonal(first) - alpha_positive * log_expected[first : first + rows]
         logits.sub_(alpha_negative * log_expected).masked_fill_(hits, float("-inf"))
-        logits.diagonal().copy_(positive)
-    losses = functional.cross_entropy(logits, torch.arange(rows, device=logits.device), reduction="none")
-    return (losses * weight).sum() / weight.sum()
+        logits.diagonal(first).copy_(positive)
+    own = torch.arange(first, first + rows, device=logits.device)
+    losses = functional.cross_entropy(logits, own, reduction="none")
+    return (losses * weight).sum() / (weight.sum() if divisor is None else divisor)

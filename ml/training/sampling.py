@@ -3,6 +3,9 @@
 A cell holds the examples of one cut-off and one fold of users, and a batch is drawn from one cell. The batch is a
 uniform draw of the cell's users, whatever the lengths of their histories. Only inside the batch do sequences stand in
 order of length, which the encoder's attention needs; the order cannot bias p_i.
+
+Processes that train together draw the same batches. Each process makes all candidates of a batch, and the histories and
+contexts of its share of the rows.
 """
 
 from __future__ import annotations
@@ -150,25 +153,46 @@ def positive_keys(
     return np.sort(group[among] * candidates + candidate[among])
 
 
+@dataclass(frozen=True)
+class Place:
+    """The place of a process among those that share each batch."""
+
+    rank: int = 0
+    processes: int = 1
+
+    def rows(self, count: int) -> slice:
+        """Return the neighbouring rows of ``count`` that this process takes; two shares differ by one row at most.
+
+        The share is empty for some processes of more than there are rows.
+
+        >>> [Place(rank, 3).rows(8) for rank in range(3)]
+        [slice(0, 2, None), slice(2, 5, None), slice(5, 8, None)]
+        """
+        return slice(count * self.rank // self.processes, count * (self.rank + 1) // self.processes)
+
+
 FeaturesType = TypeVar("FeaturesType", covariant=True)
 """Features of candidates, as the tower reads them."""
 
 
 @dataclass(frozen=True)
 class SampledBatch(Generic[FeaturesType]):
-    """One step: B rows, B + M candidates."""
+    """One step of a process: R of the batch's B rows, all B + M candidates. R is B where no other process shares it."""
 
-    events: EventBatch  # of the distinct histories of the batch
-    state_of_row: Tensor  # [B] which of the histories each row has
-    context: ContextBatch | None  # [B]; None: the model has no context
-    demographics: Tensor  # [B, 3]
+    events: EventBatch  # of the distinct histories of the R rows
+    state_of_row: Tensor  # [R] which of the histories each row has
+    context: ContextBatch | None  # [R]; None: the model has no context
+    demographics: Tensor  # [R, 3]
     candidates: FeaturesType  # [B + M], the first B are the positives
     candidate_rows: Tensor  # [B + M]
     share: Tensor  # [B + M] p_i
-    group: Tensor  # [B] the user at the cut-off
+    group: Tensor  # [R] the user at the cut-off
     positive_keys: Tensor  # sorted group * candidates + candidate of every positive of these users
-    weight: Tensor  # [B]
+    weight: Tensor  # [R]
     corpus: int  # candidates that the corpus negatives are drawn from
+    first: int  # the place of the first of the R rows among the B
+    whole_weight: Tensor  # [B]
+    processes: int  # that share the batch
 
 
 @dataclass(frozen=True)
@@ -208,6 +232,9 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
 
     The epoch holds all examples, or as many batches as hold ``epoch_examples``. A batch has one cut-off, so every as-of
     feature in the batch agrees.
+
+    Attributes:
+        place: of this process among those that share the batches.
     """
 
     def __init__(
@@ -222,7 +249,7 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
     ) -> None:
         self.examples, self.cells, self.dataset, self.settings = examples, cells, dataset, settings
         self.candidates, self.features = candidates, features
-        self.epoch = 0
+        self.epoch, self.place = 0, Place()
         self.plan = EpochPlan(examples.user, [cell.rows for cell in cells], settings.training)
 
     def __len__(self) -> int:
@@ -234,29 +261,37 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
             yield self._batch(self.cells[number], rows, random)
 
     def _batch(self, cell: Cell, rows: NDArray[np.int64], random: np.random.Generator) -> SampledBatch[FeaturesType]:
-        settings, part = self.settings, self.examples.take(rows)
+        settings, whole_weight = self.settings, self.examples.weight[rows]
         cold_share = settings.model.content_dropout
+        own = self.place.rows(len(rows))
+        weight = whole_weight[own]
+        if not len(weight):  # a network that computes nothing would have no gradient to add to that of the others
+            own, weight = slice(0, 1), np.zeros_like(whole_weight[:1])
+        part = self.examples.take(rows[own])
         known = batch_histories(
             part, self.dataset.log, cell.catalogue, settings=settings.sequences, cold_share=cold_share
         )
         negatives = random.choice(cell.pool, settings.training.corpus_negatives) if len(cell.pool) else cell.pool
-        candidates = np.concatenate([part.item, negatives])
-        context = self.features.context_of(cell, rows, random)
+        candidates = np.concatenate([self.examples.item[rows], negatives])
+        context = self.features.context_of(cell, rows, random)  # drawn for all rows, so that all processes draw alike
         return SampledBatch(
             events=known.events,
             state_of_row=known.state_of_row,
-            context=context,
+            context=context and context.take(own),
             demographics=torch.from_numpy(self.dataset.demographics[part.user]),
             candidates=self.features.features_of(cell, candidates),
             candidate_rows=torch.from_numpy(candidates),
             share=torch.from_numpy(cell.share[np.searchsorted(cell.candidates, candidates)]),
             group=torch.from_numpy(known.group),
             positive_keys=torch.from_numpy(positive_keys(known.users, cell.positives, self.candidates)),
-            weight=torch.from_numpy(part.weight),
+            weight=torch.from_numpy(weight),
             corpus=cell.corpus,
+            first=own.start,
+            whole_weight=torch.from_numpy(whole_weight),
+            processes=self.place.processes,
         )
 
 
 def history_states(encoder: Encoder, batch: SampledBatch[FeaturesType]) -> Tensor:
-    """Return the encoded history of each row of a batch [B, state_width]."""
+    """Return the encoded history of each row of a process [R, state_width]."""
     return encoder(batch.events)[batch.state_of_row]

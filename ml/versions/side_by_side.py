@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -20,8 +18,8 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 from lightning.pytorch.loggers import Logger
-from threadpoolctl import threadpool_limits
 
+from ml.training.worker_process import be_a_worker
 from ml.versions.tracking import Tracking
 from ml.versions.work_directory import announce, ended_fit, fitted_once, training_logger
 
@@ -116,7 +114,7 @@ def fit_workers(at_once: int) -> Iterator[FitWorkers]:
         return
     # Not forked: a forked process cannot use the thread pools of Polars and OpenMP.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(wanted, mp_context=spawn, initializer=_be_a_worker)
+    pool = ProcessPoolExecutor(wanted, mp_context=spawn, initializer=be_a_worker)
     try:
         yield FitWorkers(pool)
     except BaseException:
@@ -125,18 +123,3 @@ def fit_workers(at_once: int) -> Iterator[FitWorkers]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _be_a_worker() -> None:
-    """Use one thread, leave interrupts to the parent, and end with the parent."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

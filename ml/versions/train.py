@@ -20,6 +20,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import mlflow
 
+from engine.engine import Engine
+from engine.local import LocalEngine
 from ml.examples.period import TrainingPeriod
 from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
@@ -110,12 +112,19 @@ class TrainedVersion:
 
 
 def train_version(
-    version_task: VersionTask[NetworkType], tracking: Tracking, models: Path, *, name: str, tags: dict[str, str]
+    version_task: VersionTask[NetworkType],
+    tracking: Tracking,
+    models: Path,
+    *,
+    name: str,
+    tags: dict[str, str],
+    engine: Engine | None = None,
 ) -> TrainedVersion:
     """Train a version, log and register it, and put its artefacts under ``models/<version>``.
 
     Args:
         name: of the MLflow run. tags: of the MLflow run, such as the place that started the run.
+        engine: runs the processes that share a fit; None: this machine.
     """
     started = time.perf_counter()
     kind, settings, period = version_task.kind, version_task.settings, version_task.period
@@ -126,7 +135,7 @@ def train_version(
         mlflow.log_params(settings.flat())
         mlflow.log_params({f"data.{what}": size for what, size in version_task.sizes.items()})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
-        course = _Course(version_task, tracking, run.info.run_id, work)
+        course = _Course(version_task, tracking, run.info.run_id, work, engine or LocalEngine())
         validation, fitted, artifact = course.run()
         mlflow.log_metrics(
             {
@@ -162,6 +171,7 @@ class _Course(Generic[NetworkType]):
     tracking: Tracking
     run_id: str
     work: Path
+    engine: Engine
 
     def run(self) -> tuple[dict[str, float], Fit[NetworkType], Artifact[NetworkType]]:
         """Fit the comparison models and the model to deploy side by side.
@@ -169,12 +179,14 @@ class _Course(Generic[NetworkType]):
         Returns:
             The main figures of validations by name, the fit to deploy, and its artefact.
         """
-        epochs = self.version_task.settings.training.epochs
-        with fit_workers(self.version_task.settings.training.fits_at_once) as workers:
+        training = self.version_task.settings.training
+        epochs, several = training.epochs, training.processes > 1
+        with fit_workers(training.fits_at_once or int(several)) as workers:
             comparisons = self.version_task.comparisons()
             running = [self._start_comparison(workers, planned, epochs) for planned in comparisons]
             to_deploy = self.version_task.deployed()  # prepared while the others learn
-            deploying = self._start(workers, "to deploy", DEPLOYED, function=partial(fit, to_deploy.task, epochs))
+            function = partial(fit, to_deploy.task, epochs, engine=self.engine)
+            deploying = self._start(workers, "to deploy", DEPLOYED, function=function)
             compared = [
                 self._keep_comparison(planned, comparison)
                 for planned, comparison in zip(comparisons, running, strict=True)
@@ -202,7 +214,7 @@ class _Course(Generic[NetworkType]):
         tags = {"model": planned.name, "purpose": "comparison"}
         run_id = self.tracking.open_nested(TRAINING, planned.name, tags, self.run_id)
         self.tracking.log_params_of(run_id, {**planned.task.settings.flat(), "epochs": epochs})
-        function = partial(fit, planned.task, epochs)
+        function = partial(fit, planned.task, epochs, engine=self.engine)
         return self._start(workers, planned.name, planned.part, function=function, run_id=run_id)
 
     def _keep_comparison(self, planned: PlannedFit[NetworkType], running: RunningFit[Fit[NetworkType]]) -> FitSummary:

@@ -15,20 +15,24 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from polars.testing import assert_frame_equal
 
 from assets.common.workspace import Workspace
 from assets.steps.encode import ITEM_EMBEDDINGS, encode_everyone
 from assets.steps.index_shards import StoredEmbeddings, build_sharded, shards_of
 from assets.steps.versions import item_versions
-from engine.engine import Engine, Work
+from engine.engine import Engine, Member, Work
 from engine.local import LocalEngine
 from engine.on_ray import RayEngine, RayUnavailable
+from ml.training.fit import fit, monitored
 from settings import EngineKind, EngineSettings, Settings
 from tests import processes
 from tests.assets.compare import assert_same_day
 from tests.assets.world import ADSEQ, LATER, SETTINGS, copy_of, environment
 from tests.flow import Ran
+from tests.ml.toy_task import ToyTask
+from tests.ml.worlds import small_settings
 from warehouse.states import USER_STATES
 from warehouse.tables import Tables, vector_column
 
@@ -227,6 +231,52 @@ def test_an_index_whose_shards_a_cluster_fills_is_equal_to_the_bit(
     )
     assert local == cluster
     assert not directory.exists()
+
+
+def test_a_training_of_two_processes_is_equal_to_the_bit_on_two_nodes_and_here(
+    two_nodes: tuple[Cluster, RayEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))  # where Ray Train writes by default
+    settings = small_settings(training={"learning_rate": 0.3, "processes": 2})
+    task, curves = ToyTask(settings, monitor=monitored(1)), {"there": Curve(), "here": Curve()}
+    there = fit(task, 20, tmp_path / "there", logger=curves["there"], engine=two_nodes[1])
+    here = fit(task, 20, tmp_path / "here", logger=curves["here"])
+    for name, value in here.network.state_dict().items():
+        assert torch.equal(there.network.state_dict()[name], value), name
+    assert there.validation == here.validation > 0.9
+    assert curves["there"].losses == curves["here"].losses
+    assert len(curves["there"].losses) == 20
+    assert not list((tmp_path / "user").iterdir())
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["last.ckpt"]
+
+
+class Curve(DummyLogger):
+    """Holds the losses of a fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.losses += [metrics["train_loss"]] if "train_loss" in metrics else []
+
+
+def raises_or_waits(member: Member) -> None:
+    if member.rank == 1:
+        raise LookupError("nothing to learn here")
+    torch.distributed.barrier()
+
+
+def test_a_training_ends_with_the_error_of_its_process(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match=r"^nothing to learn here$"):
+        engine.train(raises_or_waits, 2, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_cores_are_refused(two_nodes: tuple[Cluster, RayEngine], tmp_path: Path) -> None:
+    with pytest.raises(RayUnavailable, match=r"3 processes cannot train on 2 cores.*ADSEQ_TRAINING__PROCESSES"):
+        two_nodes[1].train(raises_or_waits, 3, tmp_path)
 
 
 def test_an_address_without_a_cluster_ends_the_run_before_a_day_begins(ran: Ran, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ml.evaluation.metrics import Metrics, evaluate
 from ml.models.encoders import ModelShape
 from ml.retrieval.lists import Positives, RankedLists
+from ml.training.sampling import Place
 from settings import Settings
 
 USERS, ITEMS = 64, 8
@@ -39,6 +40,7 @@ class ToyBatches:
     """One batch an epoch: user ``u`` converts with item ``u % ITEMS``; every item is a corpus negative."""
 
     epoch: int = 0
+    place: Place = field(default_factory=Place)
 
     def __len__(self) -> int:
         return 1
@@ -46,15 +48,20 @@ class ToyBatches:
     def __getitem__(self, number: int) -> Any:
         if number:
             raise IndexError
-        user = torch.arange(USERS)
+        own = self.place.rows(USERS)
+        every = torch.arange(USERS)
+        user = every[own]
         return SimpleNamespace(
             user=user,
-            candidate_rows=torch.cat([user % ITEMS, torch.arange(ITEMS)]),
+            candidate_rows=torch.cat([every % ITEMS, torch.arange(ITEMS)]),
             share=torch.full((USERS + ITEMS,), 1 / ITEMS),
             group=user,
             positive_keys=user * ITEMS + user % ITEMS,
-            weight=torch.ones(USERS),
+            weight=torch.ones(USERS)[own],
             corpus=ITEMS,
+            first=own.start,
+            whole_weight=torch.ones(USERS),
+            processes=self.place.processes,
         )
 
 

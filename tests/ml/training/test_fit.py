@@ -282,6 +282,8 @@ def test_a_fit_is_resumed_from_its_own_checkpoint_only(
     fit(ItemTask(prepared, settings, 15.0), 1, tmp_path)
     with pytest.raises(ValueError, match=r"training\.learning_rate 0\.01 \(now 0\.5\)"):
         resumed(1, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"training\.processes 1 \(now 2\)"):
+        resumed(2, processes=2)
     with pytest.raises(ValueError, match=r"training\.batch_size 128 \(now 32\), warm_up_steps \d+ \(now \d+\)"):
         resumed(2, batch_size=32)
 

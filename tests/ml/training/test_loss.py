@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ml.evaluation.metrics import share_for_90_percent
-from ml.training.loss import accidental_hits, expected_count, sampled_softmax
+from ml.training.loss import Drawn, accidental_hits, batch_loss, expected_count, sampled_softmax
+from ml.training.sampling import Place
+from settings import TrainingSettings
 
 USERS, ITEMS, TEMPERATURE = 5, 30, 0.4
 
@@ -309,3 +313,34 @@ def test_shapes_that_do_not_fit_are_named() -> None:
             alpha_positive=0.0,
             alpha_negative=1.0,
         )
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_the_mean_over_processes_that_share_the_rows_is_the_loss_of_the_batch(processes: int) -> None:
+    rows, negatives, catalogue = 7, 5, 9
+    random = torch.Generator().manual_seed(0)
+    items = torch.randint(catalogue, (rows + negatives,), generator=random)
+    group = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    weight = torch.rand(rows, generator=random, dtype=torch.float64) + 0.1
+    whole = {
+        "candidate_rows": items,
+        "share": torch.rand(rows + negatives, generator=random, dtype=torch.float64),
+        "positive_keys": (group * catalogue + items[:rows]).sort().values,
+        "whole_weight": weight,
+    }
+    drawn = torch.rand(rows, 4, generator=random, dtype=torch.float64)
+    vectors = torch.rand(catalogue, 4, generator=random, dtype=torch.float64)
+
+    def results(shares: list[slice]) -> tuple[Tensor, ...]:
+        users, table = drawn.clone().requires_grad_(), vectors.clone().requires_grad_()
+        losses = []
+        for own in shares:
+            first = {"first": own.start, "processes": len(shares), "group": group[own], "weight": weight[own]}
+            batch = cast(Drawn, SimpleNamespace(**whole, **first))
+            logits, training = users[own] @ table[items].T / 0.1, TrainingSettings(alpha_positive=0.5)
+            losses.append(batch_loss(logits, batch, settings=training, candidates=catalogue, corpus=catalogue))
+        loss = torch.stack(losses).mean()
+        return loss.detach(), *torch.autograd.grad(loss, [users, table])
+
+    shared = results([Place(rank, processes).rows(rows) for rank in range(processes)])
+    torch.testing.assert_close(shared, results([slice(0, rows)]), rtol=1e-12, atol=1e-12)

@@ -1,0 +1,121 @@
+"""Processes that share each batch come to the gradients and the network of one process."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.local import LocalEngine
+from ml.examples.period import Prepared
+from ml.models.item_model import ItemBatch
+from ml.training.checkpoints import last_checkpoint
+from ml.training.fit import fit, training_loss
+from ml.training.item_task import ItemTask
+from ml.training.sampling import Batches, Place, SampledBatch
+from settings import Settings
+from tests.ml.together import EPOCHS, fit_all
+from tests.ml.worlds import small_settings
+
+Weights = dict[str, torch.Tensor]
+
+
+def settings_of(dropout: float, processes: int = 1) -> Settings:
+    return small_settings(
+        training={"batch_size": 64, "corpus_negatives": 32, "epoch_examples": 400, "processes": processes},
+        model={"width": 16, "heads": 2, "layers": 1, "dropout": dropout, "content_dropout": dropout},
+    )  # the dropout of the context is of the batch: it is the same in all processes
+
+
+def batches_at(prepared: Prepared, place: Place) -> Batches[ItemBatch]:
+    batches = ItemTask(prepared, settings_of(0.0), 15.0).batches()
+    batches.place = place
+    return batches
+
+
+def shares_of(prepared: Prepared, processes: int) -> list[SampledBatch[ItemBatch]]:
+    """The first batch as each of the processes has it."""
+    return [next(iter(batches_at(prepared, Place(rank, processes)))) for rank in range(processes)]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_processes_have_the_candidates_of_one_and_share_its_rows(prepared: Prepared, processes: int) -> None:
+    [whole], shares = shares_of(prepared, 1), shares_of(prepared, processes)
+    for share in shares:
+        assert torch.equal(share.candidate_rows, whole.candidate_rows)
+        assert torch.equal(share.whole_weight, whole.weight)
+    assert [share.first for share in shares] == [len(whole.weight) * rank // processes for rank in range(processes)]
+    assert torch.equal(torch.cat([share.weight for share in shares]), whole.weight)
+    assert torch.equal(torch.cat([share.demographics for share in shares]), whole.demographics)
+    assert whole.context is not None
+    for field in dataclasses.fields(whole.context):
+        parts = [getattr(share.context, field.name) for share in shares]
+        assert torch.equal(torch.cat(parts), getattr(whole.context, field.name)), field.name
+    assert max(len(share.events.lengths) for share in shares) < len(whole.events.lengths)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 100])
+def test_the_mean_gradient_of_the_processes_is_that_of_one(prepared: Prepared, processes: int) -> None:
+    """Of 100 processes, which are more than there are rows, some have none."""
+    task = ItemTask(prepared, settings_of(0.0), 15.0)
+    network = task.network().double()
+
+    def gradients(batch: SampledBatch[ItemBatch]) -> list[torch.Tensor]:
+        loss = training_loss(task, network, in_float64(batch))
+        return [loss.detach(), *torch.autograd.grad(loss, list(network.parameters()))]
+
+    [whole] = [gradients(batch) for batch in shares_of(prepared, 1)]
+    shared = [gradients(batch) for batch in shares_of(prepared, processes)]
+    for expected, *found in zip(whole, *shared, strict=True):
+        torch.testing.assert_close(torch.stack(found).mean(dim=0), expected, rtol=1e-9, atol=1e-12)
+
+
+def in_float64(batch: SampledBatch[ItemBatch]) -> SampledBatch[ItemBatch]:
+    def doubled(value: object) -> object:
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            return value.double()
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {field.name: doubled(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            return dataclasses.replace(value, **fields)
+        return value
+
+    found = doubled(batch)
+    assert isinstance(found, SampledBatch)
+    return found
+
+
+@pytest.fixture(scope="module")
+def together(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weights]:
+    """The networks of fits in two processes of this machine."""
+    directory = tmp_path_factory.mktemp("together")
+    plain, dropped = (ItemTask(prepared, settings_of(dropout, processes=2), 15.0) for dropout in (0.0, 0.3))
+    LocalEngine().train(partial(fit_all, {"plain": plain, "first": dropped, "again": dropped}, directory), 2, directory)
+    return {
+        name: torch.load(last_checkpoint(directory / name), weights_only=True)["state_dict"]
+        for name in ("plain", "first", "again", "parts")
+    }
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_the_network_of_one(
+    prepared: Prepared, together: dict[str, Weights], tmp_path: Path
+) -> None:
+    task = ItemTask(prepared, settings_of(0.0), 15.0)
+    untrained, alone = task.network(), fit(task, EPOCHS, tmp_path).network
+    # As a whole: what has no gradient but rounding (the bias of the keys) still moves, at random.
+    weights = torch.cat([value.flatten() for value in alone.state_dict().values()])
+    found = torch.cat([together["plain"][f"network.{name}"].flatten() for name in alone.state_dict()])
+    before = torch.cat([value.flatten() for value in untrained.state_dict().values()])
+    assert float((found - weights).norm()) <= 1e-3 * float((weights - before).norm())
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_seed_come_to_one_network_to_the_bit(together: dict[str, Weights]) -> None:
+    """Also if the fit was interrupted. Dropout is on: each process has its own."""
+    for name, value in together["first"].items():
+        assert torch.equal(together["again"][name], value), name
+        assert torch.equal(together["parts"][name], value), name
+    assert not all(torch.equal(together["plain"][name], value) for name, value in together["first"].items())
