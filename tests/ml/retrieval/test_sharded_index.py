@@ -77,6 +77,15 @@ def test_few_of_the_true_hundred_are_missed() -> None:
     assert ann_recall(wrong, queries, vectors) < 0.1
 
 
+def test_a_short_list_is_searched_in_enough_lists() -> None:
+    """Unit vectors that lie in no clusters."""
+    scale = 1 / np.arange(1, WIDTH + 1) ** 0.75
+    drawn = [np.random.default_rng(seed).normal(size=(size, WIDTH)) * scale for seed, size in ((1, ITEMS), (2, 200))]
+    vectors, queries = ((each / np.linalg.norm(each, axis=1, keepdims=True)).astype(np.float32) for each in drawn)
+    index = build_index(vectors, IndexSettings(kind=IndexKind.ivf))
+    assert ann_recall(index, queries, vectors, 5) >= 0.98
+
+
 def test_the_recall_of_blocks_is_that_of_all() -> None:
     """With a block that is shorter than the lists; a vector of length 0 hides nothing."""
     vectors, queries = embeddings(3000, 1).copy(), embeddings(50, 2)
