@@ -58,8 +58,8 @@ def _train(training: Training, rank: int, processes: int, *, meeting: Path) -> N
     from lightning.pytorch.strategies import DDPStrategy
 
     os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}  # which Lightning reads
-    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
-    os.environ |= zip(["GLOO_SOCKET_IFNAME"], loopback)  # else gloo listens on the network
+    if loopback := [name for _, name in socket.if_nameindex() if name.startswith("lo")]:
+        os.environ["GLOO_SOCKET_IFNAME"] = loopback[0]  # else gloo listens on the network
     kind, backend = ("gpu", "nccl") if torch.cuda.device_count() >= processes else ("cpu", "gloo")
     if kind == "gpu":
         torch.cuda.set_device(rank)
