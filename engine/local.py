@@ -58,13 +58,12 @@ def _train(training: Training, rank: int, processes: int, *, meeting: Path) -> N
     from lightning.pytorch.strategies import DDPStrategy
 
     os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{processes}"}  # which Lightning reads
-    if loopback := [name for _, name in socket.if_nameindex() if name.startswith("lo")]:
-        os.environ["GLOO_SOCKET_IFNAME"] = loopback[0]  # else gloo listens on the network
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    os.environ |= zip(["GLOO_SOCKET_IFNAME"], loopback, strict=False)  # else gloo listens on the network
     kind, backend = ("gpu", "nccl") if torch.cuda.device_count() >= processes else ("cpu", "gloo")
     if kind == "gpu":
         torch.cuda.set_device(rank)
-    at = meeting.as_uri()
-    torch.distributed.init_process_group(backend, init_method=at, rank=rank, world_size=processes)
+    torch.distributed.init_process_group(backend, meeting.as_uri(), rank=rank, world_size=processes)
 
     def options() -> dict[str, Any]:
         group = {"strategy": DDPStrategy(**SHARED_GRADIENTS), "plugins": [TorchElasticEnvironment()]}

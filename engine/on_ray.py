@@ -1,7 +1,7 @@
 """The engine of a cluster: each part is a task of Ray, and its rows come back through Ray's object store.
 
 A task whose process or machine dies runs again, a few times. A task that raises ends the stage with its error. A
-training is a group of workers of Ray Train, one a core.
+training is a group of workers of Ray Train.
 """
 
 from __future__ import annotations

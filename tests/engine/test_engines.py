@@ -234,10 +234,10 @@ def test_an_index_whose_shards_a_cluster_fills_is_equal_to_the_bit(
 
 
 def test_a_training_of_two_processes_is_equal_to_the_bit_on_two_nodes_and_here(
-    two_nodes: tuple[Cluster, RayEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_nodes: tuple[Cluster, RayEngine], tmp_path: Path
 ) -> None:
-    (tmp_path / "user").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))  # where Ray Train writes by default
+    usual = Path.home() / "ray_results"  # where Ray Train writes by default
+    existed = usual.exists()
     settings = small_settings(training={"learning_rate": 0.3, "processes": 2})
     task, curves = ToyTask(settings, monitor=monitored(1)), {"there": Curve(), "here": Curve()}
     there = fit(task, 20, tmp_path / "there", logger=curves["there"], engine=two_nodes[1])
@@ -247,7 +247,7 @@ def test_a_training_of_two_processes_is_equal_to_the_bit_on_two_nodes_and_here(
     assert there.validation == here.validation > 0.9
     assert curves["there"].losses == curves["here"].losses
     assert len(curves["there"].losses) == 20
-    assert not list((tmp_path / "user").iterdir())
+    assert usual.exists() == existed
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["last.ckpt"]
 
 
@@ -272,6 +272,17 @@ def test_a_training_ends_with_the_error_of_its_process(engine: Engine, tmp_path:
     with pytest.raises(LookupError, match=r"^nothing to learn here$"):
         engine.train(raises_or_waits, 2, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def dies_or_waits(member: Member) -> None:
+    if member.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.barrier()
+
+
+def test_a_training_whose_process_dies_says_so(two_nodes: tuple[Cluster, RayEngine], tmp_path: Path) -> None:
+    with pytest.raises(RayUnavailable, match=r"A worker of the training died.*goes on after the newest epoch"):
+        two_nodes[1].train(dies_or_waits, 2, tmp_path)
 
 
 def test_more_processes_than_cores_are_refused(two_nodes: tuple[Cluster, RayEngine], tmp_path: Path) -> None:
