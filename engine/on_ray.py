@@ -144,7 +144,7 @@ class RayEngine:
         except (TrainingFailedError, self.ray.exceptions.RayError) as error:
             failures = [*getattr(error, "worker_failures", {}).values(), error]
             for raised in failures[:-1]:
-                if not isinstance(raised, self.ray.exceptions.RayError) and LOST not in str(raised):
+                if not type(raised).__module__.startswith("ray.") and LOST not in str(raised):
                     raise raised from error  # as in this process
             raise RayUnavailable(
                 f"A worker of the training died, or the cluster has gone ({_first_line(failures[0])}). The next "
