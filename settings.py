@@ -301,7 +301,11 @@ class TrainingSettings(Group):
 
     seed: int = Field(0, description="Seed of everything that a training draws.")
     batch_size: int = Field(512, ge=2, description="Pairs (user at a cut-off, positive item) a step.")
-    corpus_negatives: int = Field(2048, ge=0, description="Uniform corpus negatives a step, shared by the batch.")
+    corpus_negatives: int = Field(
+        2048,
+        ge=0,
+        description="Uniform corpus negatives a step, shared by the batch; of many, some are scored at a time.",
+    )
     alpha_positive: float = Field(0.0, description="Weight of the log-Q correction of the positive.")
     alpha_negative: float = Field(
         1.0, description="Weight of the log-Q correction of the negatives; 1 is full softmax, less is more diverse."

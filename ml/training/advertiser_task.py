@@ -90,10 +90,13 @@ class AdvertiserTask:
             features=_AdvertiserInputs(self.data, cells),
         )
 
-    def logits(self, network: AdvertiserNetwork, batch: SampledBatch[AdvertiserBatch]) -> Tensor:
-        """Return the scores of the candidates over the temperature [R, B + M]."""
-        users = network.head(history_states(network.encoder, batch), batch.demographics) / network.temperature
-        return users @ network.advertiser_tower(batch.candidates).T
+    def users(self, network: AdvertiserNetwork, batch: SampledBatch[AdvertiserBatch]) -> Tensor:
+        """Return the embeddings of the rows over the temperature [R, W]."""
+        return network.head(history_states(network.encoder, batch), batch.demographics) / network.temperature
+
+    def scores(self, network: AdvertiserNetwork, users: Tensor, candidates: AdvertiserBatch) -> Tensor:
+        """Return the scores of candidates for ``users`` [R, W]: [R, candidates]."""
+        return users @ network.advertiser_tower(candidates).T
 
     def validate(self, network: AdvertiserNetwork) -> Metrics:
         """Return the figures of the lists for the validation queries."""

@@ -32,6 +32,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 from engine.engine import Engine, Member
@@ -40,8 +41,8 @@ from ml.evaluation.metrics import Metrics, mlflow_name
 from ml.models.tensors import to_device
 from ml.training.checkpoints import RandomStates, check_resumable, last_checkpoint, newest_epoch
 from ml.training.data_parallel import Recorded, begin_as_worker, leave, train_together
-from ml.training.loss import batch_loss
-from ml.training.sampling import Place, SampledBatch
+from ml.training.loss import batch_loss, shard_logit
+from ml.training.sampling import Place, SampledBatch, Shard
 from settings import Settings, TrainingSettings
 
 VALIDATION_KS = (10, 100)
@@ -85,8 +86,15 @@ class Task(Protocol[NetworkType]):
     def batches(self) -> Epochs:
         """Return the batches of an epoch, each a ``SampledBatch``."""
 
-    def logits(self, network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
-        """Return the scores of a batch's candidates for its rows, over the temperature [R, B + M]."""
+    def users(self, network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
+        """Return the embeddings of the rows of a batch, over the temperature [R, W]."""
+
+    def scores(self, network: NetworkType, users: Tensor, candidates: Any) -> Tensor:
+        """Return the scores of candidates for the rows of a batch [R, candidates].
+
+        Args:
+            users: as ``users`` returns them. candidates: their features.
+        """
 
     def validate(self, network: NetworkType) -> Metrics:
         """Return the figures of the network on the validation slice."""
@@ -118,8 +126,23 @@ class Fit(FitSummary, Generic[NetworkType]):
 
 def training_loss(task: Task[NetworkType], network: NetworkType, batch: SampledBatch[Any]) -> Tensor:
     """Return the sampled softmax of one batch; the mean over the processes is that of all rows."""
-    logits = task.logits(network, batch)
-    return batch_loss(logits, batch, settings=task.settings.training, candidates=task.candidates, corpus=batch.corpus)
+    users, settings = task.users(network, batch), task.settings.training
+    logits = task.scores(network, users, batch.candidates)
+
+    def of_shard(shard: Shard[Any], users: Tensor) -> Tensor:
+        scores = task.scores(network, users, to_device(shard.features(), users.device))
+        return shard_logit(scores, shard, batch, settings=settings, candidates=task.candidates, corpus=batch.corpus)
+
+    # The scores of a shard are not kept for the gradient, but made again.
+    found = [checkpoint(of_shard, shard, users, use_reentrant=False) for shard in batch.shards]
+    return batch_loss(
+        logits,
+        batch,
+        settings=settings,
+        candidates=task.candidates,
+        corpus=batch.corpus,
+        of_shards=torch.stack(found, dim=1) if found else None,
+    )
 
 
 def optimizer_of(network: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:

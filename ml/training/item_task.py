@@ -88,11 +88,15 @@ class ItemTask:
             features=inputs,
         )
 
-    def logits(self, network: TwoTower, batch: SampledBatch[ItemBatch]) -> Tensor:
-        """Return the scores of the candidates over the temperature [R, B + M]."""
+    def users(self, network: TwoTower, batch: SampledBatch[ItemBatch]) -> Tensor:
+        """Return the embeddings of the rows over the temperature [R, W]."""
         assert batch.context is not None
         users = network.head(history_states(network.encoder, batch), batch.context, batch.demographics)
-        users, items = users / network.temperature, network.item_tower(batch.candidates)
+        return users / network.temperature
+
+    def scores(self, network: TwoTower, users: Tensor, candidates: ItemBatch) -> Tensor:
+        """Return the scores of candidates for ``users`` [R, W]: [R, candidates]."""
+        items = network.item_tower(candidates)
         # The traits of items are not learned. They are most of the width: their gradient would be a third of the cost.
         learned = network.encoder.layout.width
         of_traits = users[:, learned:] @ items[:, learned:].detach().T

@@ -37,9 +37,11 @@ class Drawn(Protocol):
     """
 
     @property
-    def candidate_rows(self) -> Tensor: ...  # [B + M]
+    def candidate_rows(self) -> Tensor: ...  # [B + M], or fewer, where the other negatives are in shards
     @property
-    def share(self) -> Tensor: ...  # [B + M] p_i
+    def share(self) -> Tensor: ...  # p_i of each
+    @property
+    def corpus_negatives(self) -> int: ...  # M
     @property
     def group(self) -> Tensor: ...  # [R] the user of each row
     @property
@@ -54,16 +56,33 @@ class Drawn(Protocol):
     def processes(self) -> int: ...  # that share the batch
 
 
-def batch_loss(logits: Tensor, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int) -> Tensor:
+class Negatives(Protocol):
+    """S corpus negatives that are scored apart."""
+
+    @property
+    def candidate_rows(self) -> Tensor: ...  # [S]
+    @property
+    def share(self) -> Tensor: ...  # [S] p_i
+
+
+def batch_loss(
+    logits: Tensor,
+    batch: Drawn,
+    *,
+    settings: TrainingSettings,
+    candidates: int,
+    corpus: int,
+    of_shards: Tensor | None = None,
+) -> Tensor:
     """Return the sampled softmax of one batch from the logits [R, B + M], which the function overwrites.
 
     The mean over the processes that share a batch is the loss of the batch in one process.
 
     Args:
         candidates: the number of all candidates, for the keys. corpus: N, the number of items that M is drawn from.
+        of_shards: ``shard_logit`` of each shard [R, shards]; None: there are no shards.
     """
-    rows = len(batch.whole_weight)
-    expected = expected_count(batch.share, rows, len(batch.candidate_rows) - rows, corpus)
+    expected = expected_count(batch.share, len(batch.whole_weight), batch.corpus_negatives, corpus)
     hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, candidates)
     return sampled_softmax(
         logits,
@@ -74,7 +93,23 @@ def batch_loss(logits: Tensor, batch: Drawn, *, settings: TrainingSettings, cand
         alpha_negative=settings.alpha_negative,
         first=batch.first,
         divisor=batch.whole_weight.sum() / batch.processes,
+        of_shards=of_shards,
     )
+
+
+def shard_logit(
+    logits: Tensor, shard: Negatives, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int
+) -> Tensor:
+    """Return the logit [R] that counts in the softmax as much as all negatives of a shard, from their logits [R, S].
+
+    It is the logarithm of the sum over the corrected negatives. So a softmax over shards needs the logits of one shard
+    at a time.
+    """
+    expected = expected_count(shard.share, len(batch.whole_weight), batch.corpus_negatives, corpus)
+    hits = accidental_hits(shard.candidate_rows, batch.group, batch.positive_keys, candidates)
+    corrected = logits - settings.alpha_negative * expected.log()
+    # Not -inf: a shard of hits alone would have no gradient.
+    return corrected.masked_fill(hits, torch.finfo(logits.dtype).min).logsumexp(dim=1)
 
 
 def expected_count(share: Tensor, batch: int, corpus_negatives: int, corpus: int) -> Tensor:
@@ -148,6 +183,7 @@ def sampled_softmax(
     alpha_negative: float,
     first: int = 0,
     divisor: Tensor | None = None,
+    of_shards: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted mean cross-entropy of each row's positive against the row's negatives.
 
@@ -158,6 +194,7 @@ def sampled_softmax(
         hits: True where a candidate is a positive of the row [rows, candidates]; those get zero probability, except the
             row's own entry. weight: label weight [rows].
         divisor: of the weighted sum; None: the weight of the rows, for the mean.
+        of_shards: further logits, which are corrected already [rows, shards].
     Returns:
         A scalar.
     Raises:
@@ -188,6 +225,8 @@ def sampled_softmax(
         positive = logits.diagonal(first) - alpha_positive * log_expected[first : first + rows]
         logits.sub_(alpha_negative * log_expected).masked_fill_(hits, float("-inf"))
         logits.diagonal(first).copy_(positive)
+    if of_shards is not None:
+        logits = torch.cat([logits, of_shards], dim=1)
     own = torch.arange(first, first + rows, device=logits.device)
     losses = functional.cross_entropy(logits, own, reduction="none")
     return (losses * weight).sum() / (weight.sum() if divisor is None else divisor)

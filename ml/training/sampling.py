@@ -10,8 +10,9 @@ contexts of its share of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -174,6 +175,17 @@ class Place:
 FeaturesType = TypeVar("FeaturesType", covariant=True)
 """Features of candidates, as the tower reads them."""
 
+NEGATIVES_AT_ONCE = 1 << 13  # corpus negatives of a step whose features and scores are in memory at once
+
+
+@dataclass(frozen=True)
+class Shard(Generic[FeaturesType]):
+    """S more corpus negatives of a step. Their features are made when they are scored, and not kept."""
+
+    candidate_rows: Tensor  # [S]
+    share: Tensor  # [S] p_i
+    features: Callable[[], FeaturesType]
+
 
 @dataclass(frozen=True)
 class SampledBatch(Generic[FeaturesType]):
@@ -183,9 +195,11 @@ class SampledBatch(Generic[FeaturesType]):
     state_of_row: Tensor  # [R] which of the histories each row has
     context: ContextBatch | None  # [R]; None: the model has no context
     demographics: Tensor  # [R, 3]
-    candidates: FeaturesType  # [B + M], the first B are the positives
-    candidate_rows: Tensor  # [B + M]
-    share: Tensor  # [B + M] p_i
+    candidates: FeaturesType  # [B + M'], the first B are the positives; M' is M, or NEGATIVES_AT_ONCE of more
+    candidate_rows: Tensor  # [B + M']
+    share: Tensor  # [B + M'] p_i
+    shards: list[Shard[FeaturesType]]  # the other corpus negatives
+    corpus_negatives: int  # M
     group: Tensor  # [R] the user at the cut-off
     positive_keys: Tensor  # sorted group * candidates + candidate of every positive of these users
     weight: Tensor  # [R]
@@ -272,7 +286,8 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
             part, self.dataset.log, cell.catalogue, settings=settings.sequences, cold_share=cold_share
         )
         negatives = random.choice(cell.pool, settings.training.corpus_negatives) if len(cell.pool) else cell.pool
-        candidates = np.concatenate([self.examples.item[rows], negatives])
+        candidates = np.concatenate([self.examples.item[rows], negatives[:NEGATIVES_AT_ONCE]])
+        others = range(NEGATIVES_AT_ONCE, len(negatives), NEGATIVES_AT_ONCE)
         context = self.features.context_of(cell, rows, random)  # drawn for all rows, so that all processes draw alike
         return SampledBatch(
             events=known.events,
@@ -281,7 +296,9 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
             demographics=torch.from_numpy(self.dataset.demographics[part.user]),
             candidates=self.features.features_of(cell, candidates),
             candidate_rows=torch.from_numpy(candidates),
-            share=torch.from_numpy(cell.share[np.searchsorted(cell.candidates, candidates)]),
+            share=_share(cell, candidates),
+            shards=[self._shard(cell, negatives[begin : begin + NEGATIVES_AT_ONCE]) for begin in others],
+            corpus_negatives=len(negatives),
             group=torch.from_numpy(known.group),
             positive_keys=torch.from_numpy(positive_keys(known.users, cell.positives, self.candidates)),
             weight=torch.from_numpy(weight),
@@ -290,6 +307,15 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
             whole_weight=torch.from_numpy(whole_weight),
             processes=self.place.processes,
         )
+
+    def _shard(self, cell: Cell, negatives: NDArray[np.int64]) -> Shard[FeaturesType]:
+        features = partial(self.features.features_of, cell, negatives)
+        return Shard(torch.from_numpy(negatives), _share(cell, negatives), features)
+
+
+def _share(cell: Cell, candidates: NDArray[np.int64]) -> Tensor:
+    """Return p_i of each candidate [candidates]."""
+    return torch.from_numpy(cell.share[np.searchsorted(cell.candidates, candidates)])
 
 
 def history_states(encoder: Encoder, batch: SampledBatch[FeaturesType]) -> Tensor:

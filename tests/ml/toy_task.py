@@ -53,7 +53,10 @@ class ToyBatches:
         user = every[own]
         return SimpleNamespace(
             user=user,
+            candidates=torch.cat([every % ITEMS, torch.arange(ITEMS)]),
             candidate_rows=torch.cat([every % ITEMS, torch.arange(ITEMS)]),
+            shards=[],
+            corpus_negatives=ITEMS,
             share=torch.full((USERS + ITEMS,), 1 / ITEMS),
             group=user,
             positive_keys=user * ITEMS + user % ITEMS,
@@ -79,8 +82,12 @@ class ToyTask:
     def batches(self) -> ToyBatches:
         return ToyBatches()
 
-    def logits(self, network: ToyNetwork, batch: Any) -> Tensor:
-        return network.users(batch.user) @ network.items(batch.candidate_rows).T / network.temperature
+    def users(self, network: ToyNetwork, batch: Any) -> Tensor:
+        found: Tensor = network.users(batch.user) / network.temperature
+        return found
+
+    def scores(self, network: ToyNetwork, users: Tensor, candidates: Tensor) -> Tensor:
+        return users @ network.items(candidates).T
 
     def validate(self, network: ToyNetwork) -> Metrics:
         order = (network.users.weight @ network.items.weight.T).argsort(dim=1, descending=True)

@@ -21,6 +21,8 @@ from tests.ml.together import EPOCHS, fit_all
 from tests.ml.worlds import small_settings
 
 Weights = dict[str, torch.Tensor]
+UNSEEN = {"encoder.memory.score.bias", "encoder.sequence.blocks.0.query_key_value.bias"}
+"""A softmax takes a constant away: only rounding moves these (of the second, the keys' part), and at random."""
 
 
 def settings_of(dropout: float, processes: int = 1) -> Settings:
@@ -105,11 +107,10 @@ def test_two_processes_come_to_the_network_of_one(
 ) -> None:
     task = ItemTask(prepared, settings_of(0.0), 15.0)
     untrained, alone = task.network(), fit(task, EPOCHS, tmp_path).network
-    # As a whole: what has no gradient but rounding (the bias of the keys) still moves, at random.
-    weights = torch.cat([value.flatten() for value in alone.state_dict().values()])
-    found = torch.cat([together["plain"][f"network.{name}"].flatten() for name in alone.state_dict()])
-    before = torch.cat([value.flatten() for value in untrained.state_dict().values()])
-    assert float((found - weights).norm()) <= 1e-3 * float((weights - before).norm())
+    before, after = untrained.state_dict(), alone.state_dict()
+    for name in set(after) - UNSEEN:
+        apart, way = together["plain"][f"network.{name}"] - after[name], after[name] - before[name]
+        assert float(apart.norm()) <= 1e-3 * float(way.norm()), name
 
 
 @pytest.mark.slow

@@ -327,6 +327,7 @@ def test_the_mean_over_processes_that_share_the_rows_is_the_loss_of_the_batch(pr
         "share": torch.rand(rows + negatives, generator=random, dtype=torch.float64),
         "positive_keys": (group * catalogue + items[:rows]).sort().values,
         "whole_weight": weight,
+        "corpus_negatives": negatives,
     }
     drawn = torch.rand(rows, 4, generator=random, dtype=torch.float64)
     vectors = torch.rand(catalogue, 4, generator=random, dtype=torch.float64)
