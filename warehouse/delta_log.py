@@ -107,7 +107,8 @@ def _fault(path: Path) -> str | None:
 def _partition(table: Path, commit: Path, commits: list[Path]) -> Mapping[str, str] | None:
     """Return the partition that a damaged commit replaced; {} for a vacuum, None where nothing tells the partition.
 
-    The partition is read from the rest of the commit, or from the data files that no other commit names.
+    The partition is read from the rest of the commit, or from the data files that no other commit names and that are
+    younger than the commit before: older ones are of stages that died.
     """
     left = commit.read_text(errors="replace")
     if '"operation":"VACUUM' in left:
@@ -118,7 +119,8 @@ def _partition(table: Path, commit: Path, commits: list[Path]) -> Mapping[str, s
     if named := {_values(path) for path in _DATA_FILE.findall(left)}:
         return dict(named.pop()) if len(named) == 1 else None
     known = {unquote(path) for other in commits if other != commit for path in _DATA_FILE.findall(_text(other))}
-    strangers = {_values(path) for path in _data_files(table) if path not in known}
+    before = max((other.stat().st_mtime for other in commits if other < commit), default=0.0)
+    strangers = {_values(path) for path, written in _data_files(table) if path not in known and written >= before}
     return dict(strangers.pop()) if len(strangers) == 1 else None
 
 
@@ -127,10 +129,11 @@ def _values(path: str) -> tuple[tuple[str, str], ...]:
     return tuple((column, unquote(value)) for column, _, value in parts)
 
 
-def _data_files(table: Path) -> Iterator[str]:
+def _data_files(table: Path) -> Iterator[tuple[str, float]]:
+    """Yield the data files that are there, and when each was written (seconds since 1970)."""
     for path in table.rglob("*.parquet"):
         if LOG not in path.parts:
-            yield unquote(path.relative_to(table).as_posix())
+            yield unquote(path.relative_to(table).as_posix()), path.stat().st_mtime
 
 
 def _text(path: Path) -> str:

@@ -48,11 +48,12 @@ def write_parts(
             for number, path, rows, size in (row for answer in answers for row in answer.iter_rows()):
                 files.append(DataFile(Path(path), rows, size))
                 progress.tell(number + 1, sum(file.rows for file in files))
-        tables.commit_files(name, schema, files, partition)
-    except Exception:
+    except BaseException:
         for file in files:
             file.path.unlink(missing_ok=True)
         raise
+    # What fails from here on may fail after the commit, so that the files have to stay.
+    tables.commit_files(name, schema, files, partition)
     return sum(file.rows for file in files)
 
 

@@ -212,8 +212,13 @@ class Tables:
         directory = self.partition_directory(name, partition)
         replaced = [path for path in self.files(name) if Path(path).parent == directory]
         table = self._taken(name)
-        known = {column.name for column in table.schema().fields}
-        if new := [column for column in Schema.from_arrow(stored).fields if column.name not in known]:
+        known = {column.name: column.type for column in table.schema().fields}
+        columns = Schema.from_arrow(stored).fields
+        if changed := [column for column in columns if known.get(column.name, column.type) != column.type]:
+            raise TypeError(
+                f"table {name!r}: column {changed[0].name!r} is {known[changed[0].name]}, {changed[0].type} came"
+            )
+        if new := [column for column in columns if column.name not in known]:
             table.alter.add_columns(new)
         values = {column: _text(value) for column, value in partition.items()}
         # A commit with these words can be told from one that has lost a part, as those of delta-rs' own writer.
@@ -225,7 +230,7 @@ class Tables:
         table.create_write_transaction(
             [_add_action(self.path(name), file, values) for file in files],
             "overwrite",
-            stored,
+            table.schema(),  # the transaction would take columns away that it is not told
             partition_by=list(partition),
             partition_filters=[(column, "=", value) for column, value in values.items()],
             commit_properties=CommitProperties(custom_metadata=told),

@@ -7,7 +7,7 @@ name of the file comes back. The run merges the files. Neither holds all embeddi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -98,7 +98,7 @@ def build_sharded(engine: Engine, stored: StoredEmbeddings, shards: list[Shard],
     finally:
         for staged in directory.glob(f"{STAGED}*{STAGED_END}"):
             staged.unlink(missing_ok=True)
-        if not any(directory.iterdir()):
+        with suppress(OSError):  # the index of before is there, or a part that was cancelled has just ended
             directory.rmdir()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -55,6 +57,19 @@ def test_a_commit_cut_anywhere_is_named_and_the_day_s_run_heals_it(
     tables.write("x", ROWS.head(1), {"day": DAYS[1]})
     assert tables.scan("x").group_by("day").len().sort("day").collect()["len"].to_list() == [3, 1, 3]
     assert not damaged_commits(tables.path("x"))
+
+
+def test_files_that_a_stage_left_before_do_not_hide_the_day_of_a_damaged_commit(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    tables.write("x", ROWS, {"day": DAYS[0]})
+    [file] = map(Path, tables.files("x"))
+    shutil.copy2(file, file.with_name("part-00000-of-a-stage-that-died.parquet"))
+    past = file.stat().st_mtime - 60
+    os.utime(file.with_name("part-00000-of-a-stage-that-died.parquet"), (past, past))
+    tables.write("x", ROWS, {"day": DAYS[1]})
+    commits(tables)[-1].write_text("")
+    [damaged] = damaged_commits(tables.path("x"))
+    assert damaged.partition == {"day": DAYS[1].isoformat()}
 
 
 def test_an_earlier_damaged_commit_needs_a_backup(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
 from engine.engine import StageRun, Work
@@ -67,6 +68,33 @@ def test_a_new_column_is_null_in_older_partitions(tables: Tables) -> None:
     written(tables, HALVES, day=NEXT)
     assert_frame_equal(tables.read("t", {"day": NEXT}).select(FRAME.columns), FRAME)
     assert tables.read("t", {"day": DAY})["n"].to_list() == [None] * 4
+
+
+def test_an_older_column_that_the_rows_lack_stays(tables: Tables) -> None:
+    tables.write("t", FRAME, {"day": DAY})
+    written(tables, [half.drop("n") for half in HALVES], day=NEXT)
+    assert_frame_equal(tables.read("t", {"day": DAY}), FRAME)
+    assert tables.read("t", {"day": NEXT})["n"].to_list() == [None] * 4
+
+
+def test_a_column_of_another_type_is_refused(tables: Tables) -> None:
+    tables.write("t", FRAME, {"day": DAY})
+    with pytest.raises(TypeError, match=r"table 't': column 'n' is .*long.*double.* came"):
+        written(tables, [half.cast({"n": pl.Float64}) for half in HALVES], day=NEXT)
+    assert_frame_equal(tables.read("t", {"day": DAY}), FRAME)
+
+
+def test_an_error_after_the_commit_leaves_the_rows(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tables, [FRAME.clear()], day=DAY)
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeltaTable, "update_incremental", full)
+        with pytest.raises(OSError, match="No space left"):
+            written(tables, HALVES, day=DAY)
+    assert_frame_equal(Tables(tables.root).read("t", {"day": DAY}), FRAME)
 
 
 @pytest.mark.parametrize("value", ["a b:c", "x%y/z", "ü", "007"])
