@@ -89,6 +89,11 @@ class DataSettings(Group):
         ge=0.25,
         description="Memory in GiB for reading, checking and sorting an arrival; a larger arrival uses the disk.",
     )
+    part_mib: int = Field(
+        256,
+        ge=0,
+        description="MiB of an arrival's files that a process of a cluster reads at once, about; no file is cut.",
+    )
     bucket_events: int = Field(
         1_000_000,
         ge=1,
@@ -108,6 +113,10 @@ class DataSettings(Group):
         ge=0,
         description="Days for which the files of replaced and removed partitions stay, so that tables can be restored.",
     )
+
+    @property
+    def part_bytes(self) -> int:
+        return self.part_mib * 2**20
 
     @property
     def batch_bytes(self) -> int:

@@ -115,7 +115,14 @@ feedback = _daily_asset(LandingTable.feedback)
 def _ingest(workspace: Workspace, table: LandingTable, day: date | None) -> IngestReport:
     """Ingest a table; an error that the owner of the input must mend is not tried again."""
     try:
-        return ingest(workspace.landing, workspace.tables, table, day=day, settings=workspace.settings.data)
+        return ingest(
+            workspace.landing,
+            workspace.tables,
+            table,
+            day=day,
+            settings=workspace.settings.data,
+            engine=workspace.engine,
+        )
     except (HomeRecordError, LandingError, QuarantineExceeded, ManifestError, MemoryTooSmall) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 

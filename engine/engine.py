@@ -56,6 +56,10 @@ class Engine(Protocol):
         """
         ...
 
+    def at_once(self) -> int:
+        """Return how many parts run at once."""
+        ...
+
     def train(self, training: Training, processes: int, directory: Path) -> None:
         """Run ``training`` in so many processes, a group of ``torch.distributed``; raise what it raises.
 

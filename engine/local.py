@@ -25,6 +25,10 @@ class LocalEngine:
         """Return the rows of all parts, in the order of the parts."""
         return _rows(stage(), parts)
 
+    def at_once(self) -> int:
+        """Return 1: one part after the other."""
+        return 1
+
     def train(self, training: Training, processes: int, directory: Path) -> None:
         """Run ``training`` in so many new processes, which end with it; ``BrokenProcessPool``: one was killed."""
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of ``find_unused_parameters``

@@ -118,6 +118,10 @@ class RayEngine:
             for left in running:
                 self.ray.cancel(left)
 
+    def at_once(self) -> int:
+        """Return the number of cores of the cluster."""
+        return self._cores()
+
     def train(self, training: Training, processes: int, directory: Path) -> None:
         """Run ``training`` in so many workers of Ray Train; raise what it raises.
 

@@ -128,8 +128,12 @@ def _check_secret(path: Path, secret: bytes, landing: Landing) -> None:
 
 def record_identities(tables: Tables, source: str, arrival_date: date, pairs: Iterable[pl.DataFrame]) -> None:
     """Replace the identities of an arrival: pairs of user_id (the key) and external_id, each pair once."""
-    partition: dict[str, str | date] = {"source": source, "arrival_date": arrival_date}
-    tables.write_batches(IDENTITIES, pl.Schema(IDENTITY_SCHEMA), pairs, partition)
+    tables.write_batches(IDENTITIES, pl.Schema(IDENTITY_SCHEMA), pairs, identity_partition(source, arrival_date))
+
+
+def identity_partition(source: str, arrival_date: date) -> dict[str, str | date]:
+    """Return the partition of the identities of an arrival of the table ``source``."""
+    return {"source": source, "arrival_date": arrival_date}
 
 
 def external_ids(tables: Tables, keys: pl.Series) -> pl.Series:

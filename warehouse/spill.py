@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import numpy as np
@@ -43,16 +44,22 @@ class Staging:
 
     def add(self, name: str, frame: pl.DataFrame) -> None:
         """Append rows. The first piece of a name sets the columns, and may be empty."""
-        pieces = self._pieces.setdefault(name, [])
-        if frame.is_empty() and pieces:
+        if frame.is_empty() and self._pieces.get(name):
             return
+        self._append(name, write_piece(self.directory, name, frame))
+        if frame.is_empty():
+            self._empty.add(name)
+
+    def take(self, name: str, pieces: Iterable[Path]) -> None:
+        """Append pieces that others have written. The first pieces of a name are at least one."""
+        for path in pieces:
+            self._append(name, path)
+
+    def _append(self, name: str, path: Path) -> None:
+        pieces = self._pieces.setdefault(name, [])
         if name in self._empty:  # DuckDB would take the first piece for what is to be expected of the others
             self._empty.remove(name)
             pieces.clear()
-        if frame.is_empty():
-            self._empty.add(name)
-        path = self.directory / f"{name}-{len(pieces):06d}.parquet"
-        frame.write_parquet(path, compression="lz4")
         pieces.append(path)
         self._new.add(name)
 
@@ -63,8 +70,7 @@ class Staging:
 
     def pieces(self, name: str) -> Iterator[pl.DataFrame]:
         """Yield the rows of a name piece by piece, as they were added."""
-        for path in self._pieces[name]:
-            yield pl.read_parquet(path, glob=False, hive_partitioning=False)
+        return map(read_piece, self._pieces[name])
 
     def within(self, table: str, column: str, piece: pl.DataFrame) -> pl.Series:
         """Return the numbers of a table's ``column`` in the piece's range: few, even where the table has many."""
@@ -103,6 +109,18 @@ class Staging:
             self.connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
         self._new.clear()
         return self.connection
+
+
+def write_piece(directory: Path, name: str, rows: pl.DataFrame, group: int | None = None) -> Path:
+    """Write rows to a new file of a directory, to be read again soon. ``group``: rows of a row group."""
+    path = directory / f"{name}-{uuid4().hex}.parquet"
+    rows.write_parquet(path, compression="lz4", row_group_size=group)
+    return path
+
+
+def read_piece(path: Path) -> pl.DataFrame:
+    """Return the rows of a piece."""
+    return pl.read_parquet(path, glob=False, hive_partitioning=False)
 
 
 def in_full_order(batches: Iterable[pl.DataFrame], first: Sequence[str], last: str) -> Iterator[pl.DataFrame]:

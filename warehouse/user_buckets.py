@@ -7,6 +7,8 @@ their users, and the statistics of a Parquet file say which row groups a range l
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -34,6 +36,9 @@ class UserBucket:
         return above if self.end is None else f"{above} AND {column} < '{self.end}'"
 
 
+EVERYONE = UserBucket("", None)
+
+
 def user_buckets(number: int) -> list[UserBucket]:
     """Return about equal buckets, ascending; at least one and at most ``MAXIMUM_BUCKETS``.
 
@@ -45,6 +50,19 @@ def user_buckets(number: int) -> list[UserBucket]:
     number = min(max(number, 1), MAXIMUM_BUCKETS)
     bounds = [_prefix(MAXIMUM_BUCKETS * each // number) for each in range(1, number)]
     return [UserBucket(first, end) for first, end in zip(["", *bounds], [*bounds, None], strict=True)]
+
+
+def bucket_numbers(buckets: Sequence[UserBucket]) -> pl.Expr:
+    """Return the number of the bucket that a row's ``user_id``, a key, is in. ``buckets`` are all buckets, ascending.
+
+    >>> keys = pl.Series("user_id", ["V-a0b1c2d3e4", "Uza0b1c2d3e4"])
+    >>> keys.to_frame().select(bucket_numbers(user_buckets(2))).to_series().to_list()
+    [1, 0]
+    """
+    firsts = [bucket.first for bucket in buckets]
+    prefixes = [_prefix(number) for number in range(MAXIMUM_BUCKETS)]
+    numbers = [bisect_right(firsts, prefix) - 1 for prefix in prefixes]
+    return pl.col("user_id").str.head(len(prefixes[0])).replace_strict(prefixes, numbers, return_dtype=pl.Int32)
 
 
 def _prefix(number: int) -> str:

@@ -4,55 +4,42 @@ Rows that break a contract go to ``quarantine_<table>`` with the rule that they 
 earliest kept; the partition is written last, in one commit, so that whatever goes wrong leaves the previous one.
 
 Files are read batch by batch into a staging directory, and combined from there: however large they are, memory stays
-within ``data.memory_gib``.
+within ``data.memory_gib``. On a cluster, an arrival of more than ``data.part_mib`` is read in parts.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 
 import polars as pl
 
+from engine.engine import Engine
+from engine.local import LocalEngine
 from settings import DataSettings
 from warehouse.arrival_days import arrival_day, history_dated_by, record_history_day
 from warehouse.contracts import SCHEMAS, LandingTable
 from warehouse.day_records import record_arrival, recorded_files
 from warehouse.days import day_end
 from warehouse.forget import forgotten_users
-from warehouse.identity import UserKeys, record_identities
-from warehouse.ingest.deduplicate import (
-    ACCEPTED,
-    SEQUENCE,
-    accepted_columns,
-    combined,
-    combined_events,
-    identities,
-    name_users,
-    written_columns,
-)
+from warehouse.identity import UserKeys
+from warehouse.ingest.dealt_events import ArrivalInBuckets
+from warehouse.ingest.job import Job
+from warehouse.ingest.judge_files import Found, file_parts
 from warehouse.ingest.read import read_arrival
-from warehouse.ingest.validate_rows import (
-    NOT_AFTER_ARRIVAL,
-    QUARANTINE_SCHEMA,
-    USER,
-    Judged,
-    Rules,
-    embedding_width,
-    judge,
-)
+from warehouse.ingest.validate_rows import NOT_AFTER_ARRIVAL, QUARANTINE_SCHEMA, USER, Rules, embedding_width
+from warehouse.ingest.whole_arrival import WholeArrival
 from warehouse.landed_files import files_of
 from warehouse.landing import Landing
-from warehouse.spill import Staging, staging
+from warehouse.spill import read_piece, staging
 from warehouse.tables import Tables
 
+HERE = LocalEngine()
 PERSONAL = {USER, "search_string", "query"}
-_REJECTED = "rejected"  # staged: what goes to quarantine
 _EXAMPLE_CHARACTERS = 600
 
 
@@ -99,7 +86,13 @@ class IngestReport:
 
 
 def ingest(
-    landing: Landing, tables: Tables, table: LandingTable, *, day: date | None, settings: DataSettings
+    landing: Landing,
+    tables: Tables,
+    table: LandingTable,
+    *,
+    day: date | None,
+    settings: DataSettings,
+    engine: Engine = HERE,
 ) -> IngestReport:
     """Replace one arrival day's partition of ``table`` by the rows of the day's landing folder.
 
@@ -109,7 +102,8 @@ def ingest(
         table: which landing table.
         day: the arrival day, or None for the history. The first ingestion of a history records in the home which day it
             counts as (``warehouse.arrival_days``).
-        settings: quarantine share, tolerance for events after their arrival day, memory.
+        settings: quarantine share, tolerance for events after their arrival day, memory, size of a part.
+        engine: runs the parts of an arrival that has several; default: this process.
 
     A folder that is missing or empty leaves an empty partition. Days may be ingested again, and in any order as long
     as the events that arrived before them are there. The files that the partition is made of are recorded last
@@ -126,6 +120,9 @@ def ingest(
     partition = {"arrival_date": arrived_on}
     tables.make_readable(table.value, partition)  # what arrived earlier is read before the partition is written
     landed = files_of(landing, table, day, recorded_files(tables, table, arrived_on))
+    # In one process, an arrival in parts would take more than half as long again.
+    part_bytes = settings.part_bytes if engine.at_once() > 1 else sum(file.bytes for file in landed)
+    parts = file_parts(landing.folder(table, day), landed, part_bytes)
     files = [landing.folder(table, day) / file.name for file in landed]
     keys, tombstones = UserKeys.of(tables, landing), forgotten_users(tables)
     rules = Rules(
@@ -135,11 +132,14 @@ def ingest(
         root=landing.root,
         keys=keys,
     )
-    counted = _Counted()
     with staging(tables.root, settings.memory_gib) as staged:
-        found = _judge_files(files, rules, tombstones, settings=settings, staged=staged)
-        quarantined = staged.pieces(_REJECTED)
-        tables.write_batches(f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), quarantined, partition)
+        job = Job(tables, arrived_on, staged, rules, tombstones, settings, engine)
+        in_buckets = table is LandingTable.events and len(parts) > 1
+        arrival = ArrivalInBuckets.judge(job, parts) if in_buckets else WholeArrival.judge(job, parts)
+        found = arrival.found
+        tables.write_batches(
+            f"quarantine_{table.value}", pl.Schema(QUARANTINE_SCHEMA), map(read_piece, arrival.rejected), partition
+        )
         _stop_if_too_many(
             found,
             table,
@@ -149,92 +149,22 @@ def ingest(
         )
         if day is None and found.rows > found.broken.total():
             record_history_day(tables, arrived_on)
-        forgotten = found.forgotten + name_users(staged, table, keys, tombstones)
-        if USER in pl.Schema(SCHEMAS[table]):
-            record_identities(tables, table.value, arrived_on, identities(staged))
-        if table is LandingTable.events:
-            earlier = tables.files_before("events", "arrival_date", arrived_on)
-            begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
-            rows = combined_events(staged, earlier, arrived_on, begin)
-        else:
-            rows = combined(staged, table, keys, tombstones)
-        tables.write_batches(table.value, written_columns(table), counted.through(rows), partition)
+        begin = None if day is None else day_end(day - timedelta(days=1), landing.manifest.time_zone)
+        written = arrival.write(begin)
     record_arrival(tables, table, arrived_on, landed)
+    forgotten = found.forgotten + written.forgotten
     return IngestReport(
         rows_read=found.rows,
-        rows_written=counted.rows,
-        duplicates=found.rows - found.broken.total() - forgotten - counted.rows,
+        rows_written=written.rows,
+        duplicates=found.rows - found.broken.total() - forgotten - written.rows,
         quarantined=found.by_rule(),
         lost_numbers=dict(found.lost),
-        late=counted.late,
+        late=written.late,
         forgotten=forgotten,
         files=len(files),
         ignored_columns=tuple(sorted(found.ignored_columns)),
         seconds=perf_counter() - started,
     )
-
-
-@dataclass
-class _Found:
-    """The contents of an arrival's files."""
-
-    rows: int = 0
-    forgotten: int = 0  # of the rows that break a rule
-    broken: Counter[tuple[str, str]] = field(default_factory=Counter)  # by file and rule
-    examples: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)  # place and content of the first
-    lost: Counter[str] = field(default_factory=Counter)  # numbers that cannot be read, by column
-    ignored_columns: set[str] = field(default_factory=set)
-
-    def by_rule(self) -> dict[str, int]:
-        """Return the number of rows of each broken rule, most rows first, equal numbers by the rule's name."""
-        rules: Counter[str] = Counter()
-        for (_, rule), rows in self.broken.items():
-            rules[rule] += rows
-        return {rule: rules[rule] for rule in sorted(rules, key=lambda rule: (-rules[rule], rule))}
-
-    def add(self, judged: Judged, rejected: pl.DataFrame) -> None:
-        """Count a batch. ``rejected`` has the rejected rows of the batch that are not about forgotten users."""
-        self.rows += judged.rows
-        self.forgotten += judged.rejected.height - rejected.height
-        self.ignored_columns |= set(judged.ignored_columns)
-        self.lost.update({number.column: number.rows for number in judged.lost})
-        for file, rule, place, content in rejected.select("file", "rule", "place", "content").iter_rows():
-            self.broken[file, rule] += 1
-            self.examples.setdefault((file, rule), (place, content))
-
-
-@dataclass
-class _Counted:
-    """Counts rows on their way."""
-
-    rows: int = 0
-    late: int = 0
-
-    def through(self, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        for batch in batches:
-            self.rows += batch.height
-            self.late += int(batch["late"].sum()) if "late" in batch.columns else 0
-            yield batch
-
-
-def _judge_files(
-    files: Sequence[Path], rules: Rules, tombstones: pl.Series, *, settings: DataSettings, staged: Staging
-) -> _Found:
-    """Stage the accepted rows of the files, and the rejected rows unless they are about users who were forgotten."""
-    found, accepted, columns = _Found(), 0, accepted_columns(rules.table)
-    staged.add(ACCEPTED, pl.DataFrame(schema=columns))
-    staged.add(_REJECTED, pl.DataFrame(schema=QUARANTINE_SCHEMA))
-    for path in files:
-        for arrival in read_arrival(path, rules.table, settings.batch_bytes):
-            judged = judge(arrival, rules)
-            rejected = judged.rejected.filter(~pl.col(USER).is_in(tombstones.implode()).fill_null(False))
-            found.add(judged, rejected)
-            if len(rejected):
-                staged.add(_REJECTED, rejected.select(list(QUARANTINE_SCHEMA)))
-            numbered = judged.accepted.with_row_index(SEQUENCE, accepted)
-            staged.add(ACCEPTED, numbered.select(columns.names()).cast(columns))
-            accepted += judged.accepted.height
-    return found
 
 
 def _embedding_width(files: Sequence[Path], tables: Tables, arrived_on: date, settings: DataSettings) -> int | None:
@@ -264,7 +194,7 @@ def latest_event(arrival_day: date, time_zone: str, settings: DataSettings) -> d
 
 
 def _stop_if_too_many(
-    found: _Found, table: LandingTable, arrived_on: date, *, settings: DataSettings, dated_by: str
+    found: Found, table: LandingTable, arrived_on: date, *, settings: DataSettings, dated_by: str
 ) -> None:
     rejected = found.broken.total()
     if not found.rows or rejected / found.rows <= settings.maximum_quarantine_share:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
 import polars as pl
@@ -11,11 +12,27 @@ from warehouse.contracts import KEYS, SCHEMAS, LandingTable
 from warehouse.identity import IDENTITY_SCHEMA, UserKeys
 from warehouse.ingest.validate_rows import USER
 from warehouse.spill import Staging, in_full_order
+from warehouse.user_buckets import EVERYONE, UserBucket
 
 ACCEPTED = "accepted"  # staged: contract columns and the sequence
 SEQUENCE = "sequence"  # the order in which rows were read
 # Not an anti join, which may keep all rows in memory to look the few up among them.
 _IS_FIRST = f"{SEQUENCE} NOT IN (SELECT {SEQUENCE} FROM surplus)"
+
+
+@dataclass(frozen=True)
+class EventArrival:
+    """An arrival of events, and the events before it.
+
+    Attributes:
+        day: the arrival day.
+        begin: the begin of the day; an event before it is late. None for the history, where no event is late.
+        earlier: files of the event table with all events that arrived before.
+    """
+
+    day: date
+    begin: datetime | None
+    earlier: Sequence[str]
 
 
 def accepted_columns(table: LandingTable) -> pl.Schema:
@@ -58,6 +75,15 @@ def name_users(staged: Staging, table: LandingTable, keys: UserKeys, tombstones:
     return int(staged.rows(theirs)[0][0])
 
 
+def number_users(staged: Staging) -> None:
+    """Make view ``named``: the accepted rows, which are under their users' keys already."""
+    staged.execute(
+        "CREATE TABLE numbered AS SELECT user_id, CAST(row_number() OVER (ORDER BY user_id) AS INTEGER) AS number "
+        f"FROM (SELECT DISTINCT user_id FROM {ACCEPTED})"
+    )
+    staged.execute(f"CREATE VIEW named AS SELECT * FROM {ACCEPTED} JOIN numbered USING (user_id)")
+
+
 def identities(staged: Staging) -> Iterator[pl.DataFrame]:
     """Yield the key and the external id of each user of an arrival, by key."""
     return staged.batches("SELECT * FROM identities ORDER BY user_id", pl.Schema(IDENTITY_SCHEMA))
@@ -77,9 +103,7 @@ def combined(staged: Staging, table: LandingTable, keys: UserKeys, tombstones: p
         yield rows.select(written_columns(table).names())
 
 
-def combined_events(
-    staged: Staging, earlier: Sequence[str], arrival_day: date, begin: datetime | None
-) -> Iterator[pl.DataFrame]:
+def combined_events(staged: Staging, arrival: EventArrival, users: UserBucket = EVERYONE) -> Iterator[pl.DataFrame]:
     """Yield events by user and time, of one key the earliest; leave out keys that arrived on an earlier day.
 
         sequence  user  event  time
@@ -89,24 +113,23 @@ def combined_events(
         4         bob   b      09:00   left out: the key arrived on an earlier day
 
     Args:
-        earlier: the files of the event table.
-        begin: the begin of the day; an event before it is late. None for the history, where no event is late.
+        users: who the accepted rows are about.
     """
     _find_repeated(staged, LandingTable.events, f"event_time, {SEQUENCE}")
-    if earlier:
+    if arrival.earlier:
         key = ", ".join(KEYS[LandingTable.events])
-        staged.view("arrived", earlier)
+        staged.view("arrived", arrival.earlier)
         staged.execute(
             f"INSERT INTO surplus SELECT {SEQUENCE} FROM named SEMI JOIN "
-            f"(SELECT {key} FROM arrived WHERE arrival_date < $day) AS earlier USING ({key})",
-            {"day": arrival_day},
+            f"(SELECT {key} FROM arrived WHERE arrival_date < $day AND {users.sql()}) AS earlier USING ({key})",
+            {"day": arrival.day},
         )
     rows = f"""
         SELECT *, coalesce(event_time < $begin, false) AS late
         FROM named WHERE {_IS_FIRST}
         ORDER BY number, event_time
     """
-    batches = staged.batches(rows, written_columns(LandingTable.events), {"begin": begin})
+    batches = staged.batches(rows, written_columns(LandingTable.events), {"begin": arrival.begin})
     return in_full_order(batches, ["user_id", "event_time"], "event_id")
 
 
