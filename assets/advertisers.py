@@ -94,6 +94,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
             "users_predicted": len(predicted.users),
             "sequences_per_second": trained.sequences_per_second,
             "mlflow_run": dg.MetadataValue.url(trained.url),
+            **workspace.engine.figures(),
         },
         check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=finite)],
     )
@@ -184,6 +185,7 @@ def advertiser_candidates(
             "distinct_advertisers": predicted.advertisers,
             "model_version": version.name,
             "sample": preview(_first_few(predicted.first)),
+            **workspace.engine.figures(),
         },
         check_results=[
             dg.AssetCheckResult(

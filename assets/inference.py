@@ -122,6 +122,7 @@ def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
             "width": embedded.width,
             "model_version": version.name,
             "popularity_weight": embedded.popularity_weight,
+            **workspace.engine.figures(),
         }
     )
 
@@ -181,6 +182,7 @@ def item_index(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
             "never_engaged_items": built.never_engaged_items,
             **_scores(drift),
             "model_version": version.name,
+            **workspace.engine.figures(),
         },
         check_results=[
             dg.AssetCheckResult(

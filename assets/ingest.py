@@ -61,6 +61,7 @@ def history(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     metadata: dict[str, Any] = {f"{table}_rows": report.rows_written for table, report in reports.items()}
     for table, report in reports.items():
         metadata |= {f"{table}_{name}": value for name, value in _losses(report).items()}
+    metadata |= workspace.engine.figures()
     metadata["events_by_week"] = _events_by_week(events)
     return dg.MaterializeResult(
         metadata=metadata,
@@ -95,7 +96,12 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
         if report.rows_quarantined:
             context.log.warning(f"{report.rows_quarantined} rows of {table} quarantined: {report.quarantined}")
         return dg.MaterializeResult(
-            metadata={"dagster/row_count": report.rows_written, "files": report.files, **_losses(report)},
+            metadata={
+                "dagster/row_count": report.rows_written,
+                "files": report.files,
+                **_losses(report),
+                **(workspace.engine.figures() if report.parts > 1 else {}),
+            },
             check_results=[_quarantine_result(report.quarantine_share, workspace)],
         )
 

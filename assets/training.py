@@ -205,6 +205,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
             "waiting_for_data": trained.waiting_share,
             "parameters": trained.parameters,
             "mlflow_run": dg.MetadataValue.url(trained.url),
+            **workspace.engine.figures(),
         }
     )
 

@@ -60,6 +60,7 @@ class IngestReport:
         late: events that happened on a day before they arrived.
         forgotten: rows of users who were forgotten; they are in no table.
         files: number of files.
+        parts: number of parts that the files were read in; 1: this process read them.
         ignored_columns: columns that the contract does not know, sorted.
         seconds: wall-clock time.
     """
@@ -72,6 +73,7 @@ class IngestReport:
     late: int
     forgotten: int
     files: int
+    parts: int
     ignored_columns: tuple[str, ...]
     seconds: float
 
@@ -162,6 +164,7 @@ def ingest(
         late=written.late,
         forgotten=forgotten,
         files=len(files),
+        parts=len(parts),
         ignored_columns=tuple(sorted(found.ignored_columns)),
         seconds=perf_counter() - started,
     )
