@@ -88,8 +88,7 @@ def not_ready(landing: Landing, day: date, partitions: dg.DailyPartitionsDefinit
 
 
 def changing(landing: Landing, day: date, now: float) -> str | None:
-    """Return a sentence if files of a day changed so lately that more files may come
-    ; None otherwise."""
+    """Return a sentence if files of a day changed so lately that more files may come; None otherwise."""
     if (landing.folder(LandingTable.events, day) / "_SUCCESS").exists():
         return None
     age = now - _last_change(landing, day)

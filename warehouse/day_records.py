@@ -116,6 +116,11 @@ def record_completed(tables: Tables, day: date) -> None:
     tables.write(COMPLETED_DAYS, pl.concat([kept, row]).sort("day"), {MONTH: _month(day)})
 
 
+def completed_days(tables: Tables) -> set[date]:
+    """Return the days of which every step has run, be it on other arrivals than there are now."""
+    return set(_completed(tables))
+
+
 def recorded_days(tables: Tables) -> list[date]:
     """Return the days whose arrival had at least one file when the day was ingested, ascending; not the history."""
     history = recorded_history_day(tables)

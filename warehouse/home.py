@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+HOLDER = "lock.holder.json"
 LANDING_POINTER = "landing.path"
 """A file of the home: the path of its landing zone, relative to the home where the landing zone is inside it."""
 
@@ -109,7 +110,7 @@ class Home:
             HomeLocked: another process holds it; the message names the process, its purpose and its start.
         """
         self.make_root()
-        lock, holder = FileLock(self.root / "lock"), self.root / "lock.holder.json"
+        lock, holder = FileLock(self.root / "lock"), self.root / HOLDER
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -130,6 +131,20 @@ class Home:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def writer(self) -> str | None:
+        """Return a sentence on the process that writes to the home now; None where no process does.
+
+        The lock is left alone: a process that begins meanwhile would find it taken.
+        """
+        holder = self.root / HOLDER
+        try:
+            who = json.loads(holder.read_text())
+            if who["host"] == socket.gethostname():
+                os.kill(who["pid"], 0)
+        except (OSError, ValueError, KeyError, TypeError):  # nobody, or a process that was killed
+            return None
+        return _who_holds(self.root, holder)
 
 
 def _who_holds(root: Path, holder: Path) -> str:

@@ -20,7 +20,6 @@ app = typer.Typer(
     help="Predict every day the advertiser and the product that a user converts with next.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(cli_import.app, name="import")
 exports = typer.Typer(help="Write predictions into a file.", no_args_is_help=True)
@@ -122,6 +121,27 @@ def validate(
         _ = zone.manifest  # one that breaks a rule is named also where nothing has landed
         if not validate_landing(zone, Home(home), console):
             raise typer.Exit(1)
+
+
+@app.command()
+@stoppable
+def status(
+    home: HomeOption = DEFAULT_HOME,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON.")] = False,
+) -> None:
+    """Show a home at a glance: days landed and run, models, the served day, ages, warnings, the next command."""
+    with readable():
+        from pipelines.cli.homes import existing_home
+        from pipelines.cli.status import show_status, status_of
+
+        found = status_of(existing_home(home))
+        if as_json:
+            import json
+            from dataclasses import asdict
+
+            print(json.dumps(asdict(found), default=str, indent=1))
+            return
+        show_status(found, console)
 
 
 @app.command()

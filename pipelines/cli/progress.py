@@ -66,7 +66,8 @@ class Progress:
         seconds = time.monotonic() - self._started.pop(step, time.monotonic())
         if timer := self._announcements.pop(step, None):
             timer.cancel()
-        self.console.print(f"  {mark} {step:<28}{seconds:7.1f} s  [dim]{escape(text)}[/]", highlight=False)
+        line = f"  {mark} {step:<28}{seconds:7.1f} s  [dim]{escape(text)}[/]"
+        self.console.print(line, highlight=False, soft_wrap=True)  # one line in a log, however long
 
     def _check(self, event: dg.DagsterEvent) -> None:
         check = event.asset_check_evaluation_data
@@ -74,7 +75,8 @@ class Progress:
             asset = check.asset_key.to_user_string()
             reason = check.description or facts(check.metadata)
             self.failed_checks.append(f"{check.check_name} of {asset}: {reason}")
-            self.console.print(f"  [yellow]![/] check {check.check_name} of {asset}: {escape(reason)}", highlight=False)
+            line = f"  [yellow]![/] check {check.check_name} of {asset}: {escape(reason)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def reason(error: SerializableErrorInfo | None) -> str:
