@@ -82,6 +82,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     finite = all_finite(embeddings, predicted)
     if finite:
         advertiser_versions(workspace.tables, workspace.home).add(version.name, day, trained.run_id)
+        tracking.promote(version.kind, version.number)
     return dg.MaterializeResult(
         metadata={
             "model_version": trained.version,

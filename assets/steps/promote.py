@@ -82,7 +82,7 @@ def promote(workspace: Workspace, version: ModelVersion) -> dict[str, str | int 
     )
     if finite:
         record_promotion(tables, version.name)
-        workspace.tracking.promote(version.name)
+        workspace.tracking.promote(version.kind, version.number)
     return {
         "full_inference_users": users,
         "items": embedded.items,

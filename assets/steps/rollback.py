@@ -58,7 +58,7 @@ def roll_back(workspace: Workspace, to: str | None = None) -> RolledBack:
     index_day(workspace, target, newest)
     published = publish_day(workspace, target, newest, target.name)
     record_promotion(tables, target.name)
-    tracking.promote(target.name)  # last: until then the same command means the same version
+    tracking.promote(target.kind, target.number)  # last: until then the same command means the same version
     return RolledBack(champion or "none", target.name, newest, len(missing), published.states, published.seconds)
 
 

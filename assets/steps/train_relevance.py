@@ -256,6 +256,7 @@ class _Training:
         """Write the measures, and the model where it passed; log both to MLflow."""
         import mlflow
         import numpy as np
+        from mlflow.models import infer_signature
 
         from ml.evaluation.metrics import mlflow_metrics
         from ml.relevance.model_report import measure_verdicts, measures_frame
@@ -280,13 +281,14 @@ class _Training:
                 mlflow.log_metrics(mlflow_metrics(_figures(FOLDS, folds)))
                 measured = {**measured, FOLDS: folds}
                 example = example_pairs(self.judged.features[:5], self.judged.cell[:5])
-                log_pyfunc(
+                registered = log_pyfunc(
                     RELEVANCE_MODEL,
                     directory,
                     example,
-                    output=scored(model, example),
+                    signature=infer_signature(example, scored(model, example)),
                     libraries=RELEVANCE_LIBRARIES,
                 )
+                workspace.tracking.promote("relevance", registered.number)
         workspace.tables.write(RELEVANCE_MEASURES, measures_frame(measured), {"day": self.day})
         record_version(workspace, self.day, trained_until=end, passed=passed, reason=reason)
         return RelevanceTraining(

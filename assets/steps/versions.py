@@ -43,6 +43,11 @@ class ModelVersion:
     directory: Path  # holds `deployed` and the networks of the evaluation
 
     @property
+    def number(self) -> str:
+        """Return the number of the version in MLflow's registry."""
+        return self.name.removeprefix(f"{self.kind}-")
+
+    @property
     def deployed(self) -> Path:
         """Return the directory of the artefact that serves."""
         return self.directory / DEPLOYED

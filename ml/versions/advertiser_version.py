@@ -25,8 +25,8 @@ from ml.models.advertiser_model import AdvertiserNetwork
 from ml.models.artifact import Artifact
 from ml.models.version_directories import ADVERTISER_EVALUATION, ADVERTISER_EVALUATION_POOLING, DEPLOYED
 from ml.training.advertiser_task import AdvertiserTask
-from ml.versions.mlflow_models import embed_events, input_example
-from ml.versions.tracking import ADVERTISER_MODEL, log_pyfunc
+from ml.versions.mlflow_models import embed_events, event_signature, input_example
+from ml.versions.tracking import ADVERTISER_MODEL, Registered, log_pyfunc
 from ml.versions.train import PlannedFit
 from settings import Settings, UserEncoder
 
@@ -99,9 +99,10 @@ class AdvertiserVersion:
         task = AdvertiserTask(data, self.examples, self.settings)
         return PlannedFit("to deploy", DEPLOYED, task, self.period, data.dataset.basis)
 
-    def register(self, artifact: Artifact[AdvertiserNetwork], work: Path) -> str:
+    def register(self, artifact: Artifact[AdvertiserNetwork], work: Path) -> Registered:
         example = input_example(self.period.events)
-        return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, output=embed_events(artifact, example))
+        signature = event_signature(embed_events(artifact, example))
+        return log_pyfunc(ADVERTISER_MODEL, work / DEPLOYED, example, signature=signature)
 
 
 def _planned(part: str, known: AdvertiserPeriod, task: AdvertiserTask) -> PlannedFit[AdvertiserNetwork]:

@@ -22,17 +22,17 @@ def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
     """
     earlier = period.until(period.end - period.window).items
     requests = [] if period.requests is None else [period.requests]
-    hashes = [_hash(frame) for frame in (period.events, period.items, period.users, earlier, *requests)]
+    hashes = [frame_hash(frame) for frame in (period.events, period.items, period.users, earlier, *requests)]
     described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
 def dataset_hash(period: TrainingPeriod) -> str:
     """Return a hash of the events and the logged requests of the period: equal data, equal hash."""
-    return "-".join(_hash(frame) for frame in (period.events, period.requests) if frame is not None)
+    return "-".join(frame_hash(frame) for frame in (period.events, period.requests) if frame is not None)
 
 
-def _hash(frame: pl.DataFrame) -> str:
+def frame_hash(frame: pl.DataFrame) -> str:
     """Return a hash of the rows that does not depend on their order."""
     rows = frame.hash_rows(seed=0).to_numpy()
     return f"{int(np.bitwise_xor.reduce(rows, initial=0)):016x}-{len(rows)}"

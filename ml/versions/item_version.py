@@ -14,8 +14,8 @@ from ml.models.artifact import Artifact, ModelArtifact
 from ml.models.item_model import TwoTower
 from ml.models.version_directories import DEPLOYED, evaluation_part
 from ml.training.item_task import ItemTask
-from ml.versions.mlflow_models import embed_sequences, input_example, log_head
-from ml.versions.tracking import ITEM_MODEL, log_pyfunc
+from ml.versions.mlflow_models import embed_sequences, event_signature, input_example, log_head
+from ml.versions.tracking import ITEM_MODEL, Registered, log_pyfunc
 from ml.versions.train import PlannedFit
 from settings import Settings
 
@@ -63,10 +63,11 @@ class ItemVersion:
         task = ItemTask.of(self.period, prepared, self.settings)
         return PlannedFit("to deploy", DEPLOYED, task, self.period, prepared.dataset.basis)
 
-    def register(self, artifact: Artifact[TwoTower], work: Path) -> str:
+    def register(self, artifact: Artifact[TwoTower], work: Path) -> Registered:
         log_head(artifact.network, self.settings.features, work / HEAD)
         example = input_example(self.period.events)
-        return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, output=embed_sequences(artifact, example))
+        signature = event_signature(embed_sequences(artifact, example))
+        return log_pyfunc(ITEM_MODEL, work / DEPLOYED, example, signature=signature)
 
     def _comparison(
         self, model: ModelName, earlier: TrainingPeriod, known: Prepared, asked: EvaluationSet | None

@@ -10,7 +10,8 @@ import mlflow
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types.schema import AnyType, ColSpec, Schema
 
 from ml.examples.context import no_context
 from ml.features.content import ContentBasis
@@ -28,15 +29,27 @@ from ml.versions.requirements import HEAD_LIBRARIES, requirements, script
 from settings import FeatureSettings
 
 SEQUENCE_COLUMNS = ("user_id", "item_id", "advertiser_id", "event_name", "event_time")
+TIME = "event_time"
+# A caller has times as numbers, as datetimes or as text, and a log may name items or advertisers alone.
+INPUTS = Schema(
+    [
+        ColSpec("string", "user_id"),
+        ColSpec("string", "item_id", required=False),
+        ColSpec("string", "advertiser_id", required=False),
+        ColSpec("string", "event_name"),
+        ColSpec(AnyType(), TIME),  # type: ignore[no-untyped-call]
+    ]
+)
 EXAMPLE_EVENTS = 20
 
 
 class UserTower(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """A user tower as MLflow loads it.
 
-    Input: one row an event (user_id, item_id, advertiser_id, event_name, event_time in seconds), each user's oldest
-    first. Output: one row a user with the user's embedding. The model has no catalogue: an event without advertiser_id
-    has no advertiser here, while serving takes the advertiser of the event's item.
+    Input: one row an event: user_id, event_name, event_time, and item_id, advertiser_id or both. A time is a number of
+    seconds since 1970 UTC, a datetime, or text (ISO 8601); without a zone it is UTC. Output: one row a user with the
+    user's embedding. The model has no catalogue: an event without advertiser_id has no advertiser here, while serving
+    takes the advertiser of the event's item.
     """
 
     def __init__(
@@ -58,12 +71,24 @@ def input_example(events: pl.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(example[list(SEQUENCE_COLUMNS)])
 
 
+def event_signature(output: pd.DataFrame) -> ModelSignature:
+    """Return the signature of a user tower: ``INPUTS``, and outputs as in ``output``."""
+    return ModelSignature(INPUTS, infer_signature(output).inputs)
+
+
 def event_rows(events: pd.DataFrame) -> pl.DataFrame:
-    """Convert a caller's events to rows of the log: sorted by user, then time; equal times stay in the given order."""
-    columns = list(SEQUENCE_COLUMNS)
-    frame = pl.from_pandas(events[columns], schema_overrides=dict.fromkeys(SEQUENCE_COLUMNS[:4], pl.String))
-    time = (pl.col("event_time") * 1e6).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))
-    return frame.with_columns(event_time=time).sort("user_id", "event_time", maintain_order=True)
+    """Convert a caller's events to rows of the log: sorted by user, then time; equal times stay in the given order.
+
+    Raises:
+        ValueError: a time cannot be read.
+    """
+    known = events.reindex(columns=list(SEQUENCE_COLUMNS))
+    names = [name for name in SEQUENCE_COLUMNS if name != TIME]
+    unit = "s" if pd.api.types.is_numeric_dtype(known[TIME]) else None
+    times = pd.to_datetime(known[TIME], unit=unit, utc=True, format=None if unit else "ISO8601")
+    frame = pl.from_pandas(known[names], schema_overrides=dict.fromkeys(names, pl.String))
+    time = pl.Series(TIME, times.to_numpy("datetime64[us]")).dt.replace_time_zone("UTC")
+    return frame.with_columns(time).sort("user_id", TIME, maintain_order=True)
 
 
 def embed_sequences(artifact: Artifact[TwoTower], events: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one fo
 import mlflow
 from matplotlib.figure import Figure
 from mlflow.entities import Param, Run
-from mlflow.models import infer_signature
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from ml.figures.style import png
@@ -35,6 +38,14 @@ EVALUATIONS, TUNING, SWEEPS = "adseq evaluations", "adseq tuning", "adseq sweeps
 ITEM_MODEL, ADVERTISER_MODEL = "adseq_item_model", "adseq_advertiser_model"
 RELEVANCE_MODEL = "adseq_relevance_model"
 CHAMPION = "champion"
+DESCRIPTIONS = {
+    ITEM_MODEL: "Next conversion: the user tower of the item model. Events in, the embedding of each user out. The "
+    "alias `champion` names the version that serves.",
+    ADVERTISER_MODEL: "Next advertiser: the user tower of the advertiser model. Events in, the embedding of each user "
+    "out. The alias `champion` names the version whose lists are published.",
+    RELEVANCE_MODEL: "Relevance of an item beside a subject item or a query: features of pairs in, the relevance and "
+    "the decision of the trim out. The alias `champion` names the version that trims.",
+}
 DISTRIBUTION = "adseq-candidates"  # `adseq` on the public index is somebody else's
 
 
@@ -124,9 +135,9 @@ class Tracking:
                 return f"item-{model.aliases[CHAMPION]}"
         return None
 
-    def promote(self, version: str) -> None:
-        """Move the alias ``champion`` to ``version``."""
-        self.client.set_registered_model_alias(ITEM_MODEL, CHAMPION, version.removeprefix("item-"))
+    def promote(self, kind: str, number: str) -> None:
+        """Move the alias ``champion`` of the registered model of a kind (item, advertiser, relevance) to a version."""
+        self.client.set_registered_model_alias(f"adseq_{kind}_model", CHAMPION, number)
 
 
 @cache
@@ -147,9 +158,18 @@ def code_version() -> str:
 
 
 def quiet_mlflow() -> None:
-    """Silence MLflow about the creation of its database and about a missing input example (a signature is given)."""
+    """Silence MLflow about the creation of its database, and about type hints (a signature is given)."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
+    warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method.*")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in MLflow's registry: its number, and the id of the logged model that it is made of."""
+
+    number: str
+    model_id: str
 
 
 def log_pyfunc(
@@ -157,16 +177,13 @@ def log_pyfunc(
     directory: Path,
     example: pd.DataFrame,
     *,
-    output: Any,
+    signature: ModelSignature,
     libraries: tuple[str, ...] = MODEL_LIBRARIES,
-) -> str:
-    """Log a model directory as a pyfunc model of the active run, with a signature, and register it as ``registered``.
+) -> Registered:
+    """Log a model directory as a pyfunc model of the active run, and register it as ``registered``.
 
     The model brings the code of adseq that it needs, so it can be loaded where adseq is not installed, beside
     ``libraries``.
-
-    Returns:
-        The number of the version.
     """
     name = registered.removeprefix("adseq_")
     info = mlflow.pyfunc.log_model(
@@ -174,11 +191,23 @@ def log_pyfunc(
         python_model=script(name),
         code_paths=CODE,
         artifacts={"model": str(directory)},
-        signature=infer_signature(example, output),
-        registered_model_name=registered,
+        signature=signature,
+        input_example=example,
         pip_requirements=requirements(libraries),
     )
-    return str(info.registered_model_version)
+    return _registered(registered, info)
+
+
+def _registered(name: str, info: ModelInfo) -> Registered:
+    """Register a logged model. MLflow's own function prints to the terminal, and sets no description."""
+    client = MlflowClient()
+    try:
+        client.create_registered_model(name, tags={"adseq": "model"}, description=DESCRIPTIONS[name])
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    created = client.create_model_version(name, info.model_uri, info.run_id, model_id=info.model_id)
+    return Registered(str(created.version), str(info.model_id))
 
 
 def log_figures(figures: dict[str, Figure]) -> None:

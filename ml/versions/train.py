@@ -27,9 +27,10 @@ from ml.features.content import ContentBasis
 from ml.models.artifact import Artifact
 from ml.models.version_directories import DEPLOYED
 from ml.training.fit import Fit, FitSummary, Task, fit
+from ml.versions.datasets import log_datasets
 from ml.versions.fingerprint import dataset_hash, fingerprint_of
 from ml.versions.side_by_side import FitFunction, FitJob, FitWorkers, RunningFit, fit_workers
-from ml.versions.tracking import TRAINING, Tracking
+from ml.versions.tracking import TRAINING, Registered, Tracking
 from ml.versions.work_directory import FIT, keep, workplace
 from settings import Settings
 
@@ -87,12 +88,8 @@ class VersionTask(Protocol[NetworkType]):
     def deployed(self) -> PlannedFit[NetworkType]:
         """Return the model to deploy, which learns until T."""
 
-    def register(self, artifact: Artifact[NetworkType], work: Path) -> str:
-        """Log the trained model to the active MLflow run, from ``work / DEPLOYED``, and register the model.
-
-        Returns:
-            The number of the version.
-        """
+    def register(self, artifact: Artifact[NetworkType], work: Path) -> Registered:
+        """Log the trained model to the active MLflow run, from ``work / DEPLOYED``, and register the model."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +132,11 @@ def train_version(
         mlflow.log_params(settings.flat())
         mlflow.log_params({f"data.{what}": size for what, size in version_task.sizes.items()})
         mlflow.set_tag("dataset_hash", dataset_hash(period))
+        log_datasets(period)
         course = _Course(version_task, tracking, run.info.run_id, work, engine or LocalEngine())
         validation, fitted, artifact = course.run()
+        artifact.save(work / DEPLOYED)
+        registered = version_task.register(artifact, work)
         mlflow.log_metrics(
             {
                 "epochs": fitted.epochs,
@@ -144,10 +144,10 @@ def train_version(
                 "sequences_per_second": fitted.sequences_per_second,
                 "waiting_share": fitted.waiting_share,
                 **validation,
-            }
+            },
+            model_id=registered.model_id,
         )
-        artifact.save(work / DEPLOYED)
-        version = f"{kind}-{version_task.register(artifact, work)}"
+        version = f"{kind}-{registered.number}"
         keep(work, models / version)
         return TrainedVersion(
             version=version,

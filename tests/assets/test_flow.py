@@ -28,7 +28,17 @@ from ml.models.item_model import POPULARITY_WIDTH
 from ml.models.version_directories import evaluation_part
 from ml.retrieval.index_files import load_index
 from ml.retrieval.lists import RankedLists
-from ml.versions.tracking import CHAMPION, DAILY, ITEM_MODEL, MARKET, REPORTS, TRAINING, Tracking
+from ml.versions.tracking import (
+    ADVERTISER_MODEL,
+    CHAMPION,
+    DAILY,
+    ITEM_MODEL,
+    MARKET,
+    RELEVANCE_MODEL,
+    REPORTS,
+    TRAINING,
+    Tracking,
+)
 from pipelines import jobs
 from pipelines.cli.summary_figures import PROTOCOLS, summary_figures
 from settings import ONSITE_EVENTS, Settings
@@ -275,6 +285,12 @@ events = pd.DataFrame({
 print(model.metadata.signature.inputs.input_names(), model.metadata.signature.outputs.input_names())
 answer = model.predict(events)
 finite = [all(abs(value) < 10 for value in row) and any(row) for row in answer["embedding"]]
+times = [pd.to_datetime(events["event_time"], unit="s"), events["event_time"].astype(int)]
+times += [times[0].dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin"), times[0].dt.strftime("%Y-%m-%dT%H:%M:%SZ")]
+others = [model.predict(events.assign(event_time=time)) for time in times]
+assert all(other["embedding"].tolist() == answer["embedding"].tolist() for other in others)
+assert len(model.predict(events.drop(columns="advertiser_id"))) == 2
+assert len(model.predict(model.input_example))
 print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], finite)
 """
     tracking = Tracking(ran.home.tracking_uri, ran.home.artifacts)
@@ -287,6 +303,10 @@ print(answer["user_id"].tolist(), [len(row) for row in answer["embedding"]], fin
     # popularity part of 4.
     assert answer == "['a', 'b'] [292, 292] [True, True]"
     assert str(version.version) == "1"
+    for name in (ITEM_MODEL, ADVERTISER_MODEL, RELEVANCE_MODEL):
+        model = tracking.client.get_registered_model(name)
+        assert CHAMPION in model.aliases
+        assert "champion" in model.description
 
 
 def test_the_closing_table_has_every_model_and_the_oracle(ran: Ran) -> None:

@@ -40,7 +40,7 @@ events = pandas.DataFrame(
      "event_name": ["checkout"] * 3, "event_time": [1.7e9, 1.7e9 + 60, 1.7e9]}
 )
 said = []
-for address in ("models:/adseq_item_model@champion", "models:/adseq_advertiser_model/1"):
+for address in ("models:/adseq_item_model@champion", "models:/adseq_advertiser_model@champion"):
     model = mlflow.pyfunc.load_model(address)
     needed = pathlib.Path(mlflow.pyfunc.get_model_dependencies(address)).read_text().split()
     said.append((model.predict(events)["user_id"].to_list(), needed))

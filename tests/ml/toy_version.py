@@ -15,6 +15,7 @@ from ml.models.artifact import Artifact
 from ml.models.encoders import ModelShape
 from ml.models.version_directories import DEPLOYED
 from ml.training.fit import monitored
+from ml.versions.tracking import Registered
 from ml.versions.train import PlannedFit
 from settings import Settings
 from tests.ml.toy_task import ToyNetwork, ToyTask
@@ -50,6 +51,6 @@ class ToyVersion:
     def deployed(self) -> PlannedFit[ToyNetwork]:
         return PlannedFit("to deploy", DEPLOYED, ToyTask(self.settings), self.period, self.basis)
 
-    def register(self, artifact: Artifact[ToyNetwork], work: Path) -> str:
+    def register(self, artifact: Artifact[ToyNetwork], work: Path) -> Registered:
         mlflow.log_artifacts(str(work / DEPLOYED), "model")
-        return "1"
+        return Registered("1", mlflow.create_external_model("toy").model_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,12 @@ def test_the_course_is_in_mlflow(tracking: Tracking, trained: TrainedVersion, pe
     assert run.data.metrics["epochs"] == trained.epochs
     assert run.data.metrics["validation_recall_at_1"] == pytest.approx(trained.validation["validation_recall_at_1"])
     assert run.data.tags["origin"] == "a test"
+    inputs = {each.dataset.name: each.dataset for each in run.inputs.dataset_inputs}
+    assert {"events", "items", "users"} <= set(inputs)
+    assert json.loads(inputs["events"].profile or "")["num_rows"] == len(period.events)
+    assert json.loads(inputs["events"].source) == {"path": "tables/events"}
+    [model] = tracking.client.search_logged_models([run.info.experiment_id])
+    assert {each.key for each in model.metrics} >= {"epochs", "validation_recall_at_1"}
     assert runs["toy evaluation"].data.tags["mlflow.parentRunId"] == trained.run_id
     assert runs["toy evaluation"].data.params["epochs"] == str(trained.epochs)
     curve = tracking.client.get_metric_history(runs["toy evaluation"].info.run_id, "validation_recall_at_1")
