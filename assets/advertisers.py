@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, materialized, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.features import content_basis
@@ -65,7 +65,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
             raise dg.Failure(f"No conversion names an item, and {reason}", allow_retries=False) from reason
         # A log without advertisers has an item model all the same.
         context.log.warning(f"No advertiser model: {reason}")
-        return dg.MaterializeResult(
+        return materialized(
             metadata={"why": str(reason)},
             check_results=[dg.AssetCheckResult(check_name="embeddings_are_finite", passed=True)],
         )
@@ -83,7 +83,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     if finite:
         advertiser_versions(workspace.tables, workspace.home).add(version.name, day, trained.run_id)
         tracking.promote(version.kind, version.number)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "model_version": trained.version,
             "trained_day": str(day),
@@ -123,7 +123,7 @@ def advertiser_embeddings(
         return _nothing(context, day)
     advertiser_versions(workspace.tables, workspace.home).record_deployment(day, version)
     frame = write_embeddings(workspace, version, day)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": len(frame),
             "without_an_item": int((frame["items"] == 0).sum()),
@@ -179,7 +179,7 @@ def advertiser_candidates(
     )
     wanted = min(workspace.settings.advertisers.list_depth, len(index))
     listed = int(active.is_in(predicted.users.implode()).sum())
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": len(predicted.users),
             "list_depth": wanted,
@@ -212,8 +212,8 @@ def advertiser_recall_report(
 ) -> dg.MaterializeResult:
     found = report_advertisers(workspace, dagster_tags(context))
     if found is None:
-        return dg.MaterializeResult(metadata={"users": 0, "why": "no advertiser model, or no conversion"})
-    return dg.MaterializeResult(
+        return materialized(metadata={"users": 0, "why": "no advertiser model, or no conversion"})
+    return materialized(
         metadata={
             **{f"{model}_recall@10": value for model, value in found.kept.at(10).items()},
             "index": found.index,
@@ -235,9 +235,7 @@ def advertiser_recall_report(
 def _nothing(context: dg.AssetExecutionContext, day: date, *checks: dg.AssetCheckResult) -> dg.MaterializeResult:
     """Return the empty result of a day that no advertiser model serves: the daily run goes on without the result."""
     context.log.warning(NO_MODEL.format(day=day))
-    return dg.MaterializeResult(
-        metadata={"dagster/row_count": 0, "why": NO_MODEL.format(day=day)}, check_results=list(checks)
-    )
+    return materialized(metadata={"dagster/row_count": 0, "why": NO_MODEL.format(day=day)}, check_results=list(checks))
 
 
 def _first_few(predicted: pl.DataFrame) -> pl.DataFrame:

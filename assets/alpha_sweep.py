@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.common.metadata import MODELLING, dagster_tags, picture, preview
+from assets.common.metadata import MODELLING, dagster_tags, materialized, picture, preview
 from assets.common.workspace import Workspace
 from assets.ingest import events, history, items, users
 from assets.steps.period import training_day, training_period
@@ -32,7 +32,7 @@ def alpha_sweep(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
         tags=dagster_tags(context),
     )
     table = points_frame(found.points)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "points": preview(table, len(table)),
             "front": picture(found.figure, "Recall@100 against diversity90"),

@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import MODELLING, columns
+from assets.common.metadata import MODELLING, columns, materialized
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import events, history, items, users
@@ -46,7 +46,7 @@ def content_basis(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResul
     )
     workspace.tables.write("content_basis", dataset.basis.to_frame(), {"as_of": day})
     catalogue, known = len(period.items), len(dataset.basis.items)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "as_of": str(day),
             "source": dataset.basis.source,
@@ -89,7 +89,7 @@ def item_features(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
     basis = workspace.item_model(version.deployed).basis
     known = frame["item_id"].is_in(basis.items["item_id"].implode())
     no_content = frame["content"].list.eval(pl.element().abs()).list.sum() == 0
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": len(frame),
             "model_version": version.name,

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import MODELLING, columns, picture
+from assets.common.metadata import MODELLING, columns, materialized, picture
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.features import item_features
@@ -76,7 +76,7 @@ def user_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[W
     log = {"model_version": version.name, "inferred": inferred, "active": inferred, "total": total, "seconds": seconds}
     workspace.tables.write("inference_log", pl.DataFrame([log]), {"day": day})
     difference = largest_difference_to_full(workspace, version, day)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "inferred_users": inferred,
             "total_users": total,
@@ -116,7 +116,7 @@ def item_embeddings(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
     day = date.fromisoformat(context.partition_key)
     version = serving(workspace.tables, workspace.home, day, workspace.tracking.champion())
     embedded = write_item_embeddings(workspace, version, day)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": embedded.items,
             "width": embedded.width,
@@ -170,7 +170,7 @@ def item_index(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
     filtered = recall_under_filters(workspace, version, day, built)
     drift = record_scores(workspace.tables, version, day, built.best_scores)
     bound, shift_bound = workspace.settings.index.minimum_recall, workspace.settings.quality.score_shift_warn
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "items": built.items,
             "kind": built.kind,

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import DATA_PLATFORM, delta_schema, picture
+from assets.common.metadata import DATA_PLATFORM, delta_schema, materialized, picture
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from warehouse.arrival_days import history_day, landing_of, why_not_past
@@ -63,7 +63,7 @@ def history(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
         metadata |= {f"{table}_{name}": value for name, value in _losses(report).items()}
     metadata |= workspace.engine.figures()
     metadata["events_by_week"] = _events_by_week(events)
-    return dg.MaterializeResult(
+    return materialized(
         metadata=metadata,
         check_results=[
             _quarantine_result(max(report.quarantine_share for report in reports.values()), workspace),
@@ -95,7 +95,7 @@ def _daily_asset(table: LandingTable) -> dg.AssetsDefinition:
         report = _ingest(workspace, table, day)
         if report.rows_quarantined:
             context.log.warning(f"{report.rows_quarantined} rows of {table} quarantined: {report.quarantined}")
-        return dg.MaterializeResult(
+        return materialized(
             metadata={
                 "dagster/row_count": report.rows_written,
                 "files": report.files,

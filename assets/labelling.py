@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import MODELLING, columns, preview
+from assets.common.metadata import MODELLING, columns, materialized, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import feedback, relevance_labels
@@ -62,7 +62,7 @@ def labelling_queue(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
     strata = queue.group_by("surface", "stage", "content_type").agg(
         pairs=pl.len(), deciles=pl.col("score_decile").n_unique()
     )
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": queue.height,
             "reported": queue.filter(pl.col("reason") == Reason.reported).height,

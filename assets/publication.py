@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.advertisers import advertiser_candidates
-from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
+from assets.common.metadata import DATA_PLATFORM, columns, materialized, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_index, user_states
@@ -56,7 +56,7 @@ def online_states(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
     now = published.publication
     ages = _ages(workspace, now.model_version, now.day)
     newest = int(ages.min()) if len(ages) else None  # type: ignore[arg-type]
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "served_version": now.model_version,
             "served_day": str(now.day),

@@ -6,7 +6,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import DATA_PLATFORM, columns, picture, preview
+from assets.common.metadata import DATA_PLATFORM, columns, materialized, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import events, items, users
@@ -75,7 +75,7 @@ def data_quality(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[
     ]
     table = pl.DataFrame(found, schema=FINDING_SCHEMA)
     workspace.tables.write("data_quality", table, {"day": day})
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             **{f"{finding.name}: {finding.figure}": finding.value for finding in found if finding.value is not None},
             "findings": preview(table, rows=len(table)),

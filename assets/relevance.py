@@ -4,7 +4,7 @@ from datetime import date
 
 import dagster as dg
 
-from assets.common.metadata import MODELLING, columns, dagster_tags, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, materialized, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.features import item_features
@@ -59,7 +59,7 @@ def relevance_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePar
         }
     if trained.url:
         metadata["mlflow_run"] = dg.MetadataValue.url(trained.url)
-    return dg.MaterializeResult(metadata=metadata)
+    return materialized(metadata=metadata)
 
 
 @dg.asset(
@@ -90,7 +90,7 @@ def scored_candidates(
     scored = score_candidates(workspace, day)
     workspace.tables.write(SCORED_CANDIDATES, scored, {"day": day})
     by_stage = scored.group_by("surface", "stage").len("candidates").sort("surface", "stage")
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": scored.height,
             "scored_by": str(scored["relevance_version"].drop_nulls().first() or "no relevance model yet"),

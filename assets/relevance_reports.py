@@ -4,7 +4,7 @@ from datetime import date
 
 import dagster as dg
 
-from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, materialized, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import impressions, relevance_labels
@@ -49,7 +49,7 @@ NO_BIAS = "no_rater_is_biased"
 def rater_agreement(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     found = measure_raters(workspace, date.fromisoformat(context.partition_key))
     named = ", ".join(found.biased)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "pairs": found.pairs,
             "figures": preview(found.figures, rows=20),
@@ -94,12 +94,12 @@ def relevance_scrape(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     lists = service_lists(workspace, day)
     if lists is None:
         why = f"another day than {day} is published, and the service answers as of what is published: the rows stay"
-        return dg.MaterializeResult(metadata={"probes": 0, "why": why})
+        return materialized(metadata={"probes": 0, "why": why})
     found = scrape_relevance(workspace, day, lists)
     if found is None:
         why = "no request beside an item or of a search has been logged"
-        return dg.MaterializeResult(metadata={"probes": 0, "why": why})
-    return dg.MaterializeResult(
+        return materialized(metadata={"probes": 0, "why": why})
+    return materialized(
         metadata={
             "probes": found.probes,
             "figures": preview(found.figures, rows=40),
@@ -140,7 +140,7 @@ def relevance_monitoring(
     context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
 ) -> dg.MaterializeResult:
     found = watch_relevance(workspace, date.fromisoformat(context.partition_key))
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "warnings": sum(map(len, found.warnings.values())),
             "watched": preview(found.table.sort("warning", descending=True), rows=20),
@@ -180,7 +180,7 @@ def relevance_monitoring(
 @needs_items
 def relevance_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     found = report_relevance(workspace, date.fromisoformat(context.partition_key), dagster_tags(context))
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "figures": preview(found.figures.filter(segment="all"), rows=60),
             **{name: picture(figure, name.replace("_", " ")) for name, figure in found.pictures.items()},

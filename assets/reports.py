@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import dagster as dg
 
 from assets.advertisers import advertiser_model
-from assets.common.metadata import MODELLING, columns, dagster_tags, picture, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, materialized, picture, preview
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.inference import item_embeddings, user_states
@@ -45,7 +45,7 @@ def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeRe
     lists = evaluation_lists_of(workspace, compared)
     workspace.tables.write("evaluation_lists", lists, {"model_version": version.name})
     queries = comparison.asked.queries
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "users": len(queries),
             "positives": len(queries.positives.items),
@@ -67,7 +67,7 @@ def evaluation_lists(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeRe
 @needs_items
 def recall_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     found = report_recall(workspace, dagster_tags(context))
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             **{f"{model}_recall@{found.k}": value for model, value in found.kept.at(found.k).items()},
             "recall": preview(found.kept.wide("recall", "macro_recall", "advertiser_hit")),
@@ -90,7 +90,7 @@ def recall_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
 @needs_items
 def diversity_report(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
     found = report_diversity(workspace, dagster_tags(context))
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "diversity": preview(found.kept.wide()),
             "scatter": picture(found.scatter, "diversity against recall"),
@@ -114,8 +114,8 @@ def context_report(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
     found = report_context(workspace, dagster_tags(context))
     if found is None:
         why = "neither impressions with a subject item or a query nor baskets"
-        return dg.MaterializeResult(metadata={"requests": 0, "why": why})
-    return dg.MaterializeResult(
+        return materialized(metadata={"requests": 0, "why": why})
+    return materialized(
         metadata={
             "requests": found.requests,
             "source": found.source,
@@ -145,8 +145,8 @@ def marketplace_report(
 ) -> dg.MaterializeResult:
     found = report_marketplace(workspace, dagster_tags(context))
     if found is None:
-        return dg.MaterializeResult(metadata={"requests": 0, "why": "no request was logged in the newest window"})
-    return dg.MaterializeResult(
+        return materialized(metadata={"requests": 0, "why": "no request was logged in the newest window"})
+    return materialized(
         metadata={
             "requests": found.requests,
             "outcomes": preview(found.kept.wide(segment="surface")),
@@ -187,7 +187,7 @@ def daily_recall(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[
     }
     if result.url:
         metadata["mlflow_run"] = dg.MetadataValue.url(result.url)
-    return dg.MaterializeResult(metadata=metadata)
+    return materialized(metadata=metadata)
 
 
 @dg.asset(
@@ -221,7 +221,7 @@ def context_drift(context: dg.AssetExecutionContext, workspace: dg.ResourceParam
     workspace.tables.write("context_drift", found.categories, {"day": day})
     judged = found.category_shift is not None and found.requests >= bounds.minimum_events
     shifted = judged and found.category_shift > bounds.context_shift_warn  # type: ignore[operator]
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "requests": found.requests,
             "learnt_from": found.learnt_from,

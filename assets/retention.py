@@ -4,7 +4,7 @@ from datetime import date
 
 import dagster as dg
 
-from assets.common.metadata import DATA_PLATFORM
+from assets.common.metadata import DATA_PLATFORM, materialized
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.publication import online_states
@@ -48,7 +48,7 @@ def retention(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wor
     )
     record_completed(workspace.tables, date.fromisoformat(context.partition_key))
     room = sizes(workspace.home)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "megabytes": sum(room.values()) / MEGABYTE,
             **{f"megabytes_{part}": size / MEGABYTE for part, size in room.items()},

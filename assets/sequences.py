@@ -5,7 +5,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.common.metadata import DATA_PLATFORM, columns, picture
+from assets.common.metadata import DATA_PLATFORM, columns, materialized, picture
 from assets.common.partitions import daily
 from assets.common.workspace import Workspace
 from assets.ingest import events
@@ -50,8 +50,8 @@ def user_sequences(context: dg.AssetExecutionContext, workspace: dg.ResourcePara
     lengths = written.select(pl.col("event_time").list.len()).collect()["event_time"]
     metadata = {"dagster/row_count": len(lengths), "active_users": len(lengths), **engine.figures()}
     if not len(lengths):
-        return dg.MaterializeResult(metadata=metadata)
-    return dg.MaterializeResult(
+        return materialized(metadata=metadata)
+    return materialized(
         metadata={
             **metadata,
             "median_length": float(lengths.median()),  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.common.metadata import MODELLING, columns, dagster_tags, preview
+from assets.common.metadata import MODELLING, columns, dagster_tags, materialized, preview
 from assets.common.workspace import Workspace
 from assets.features import content_basis
 from assets.ingest import events, history, impressions, items, users
@@ -67,7 +67,7 @@ def training_examples(
     frame = examples_to_frame(prepared, period.event_names)
     workspace.tables.write("training_examples", frame.drop("subject_item_id", "query"), {"as_of": day})
     by_name = frame.group_by("event_name").len().sort("len", descending=True)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": len(frame),
             "as_of": str(day),
@@ -143,7 +143,7 @@ def contextual_examples(workspace: dg.ResourceParam[Workspace]) -> dg.Materializ
     own = int((frame["subject_item_id"] == frame["item_id"]).sum())
     shown, searches = frame["event_name"].null_count(), frame["query"].count()
     in_context = frame["subject_item_id"].is_not_null() | frame["query"].is_not_null()
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "dagster/row_count": len(frame),
             "contexts": "logged requests" if shown > searches else f"synthetic: {recipe.value}",
@@ -194,7 +194,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
         engine=workspace.engine,
     )
     item_versions(workspace.tables, workspace.home).add(trained.version, day, trained.run_id)
-    return dg.MaterializeResult(
+    return materialized(
         metadata={
             "model_version": trained.version,
             "trained_day": str(day),
@@ -243,7 +243,7 @@ def champion(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Work
         metadata |= promote(workspace, decision.candidate)
     serving = workspace.tracking.champion()
     finite = bool(metadata.get("all_finite", True))
-    return dg.MaterializeResult(
+    return materialized(
         metadata={**metadata, "champion": serving or "none"},
         check_results=[dg.AssetCheckResult(check_name="a_champion_is_ready", passed=bool(serving) and finite)],
     )
