@@ -158,10 +158,9 @@ def code_version() -> str:
 
 
 def quiet_mlflow() -> None:
-    """Silence MLflow about the creation of its database, and about type hints (a signature is given)."""
+    """Silence MLflow about the creation of its database and about a missing input example (a signature is given)."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*An input example was not provided.*")
-    warnings.filterwarnings("ignore", ".*Add type hints to the `predict` method.*")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import warnings
 import mlflow
 import torch
 
-# MLflow wants type hints that it can make a schema of, and has none for a dictionary of arrays.
-with warnings.catch_warnings(action="ignore"):
+# MLflow wants type hints that it can make a schema of, and has none for a dictionary of arrays. It sets filters of its
+# own before it warns, so that a filter would not do.
+with warnings.catch_warnings(record=True):
 
     class HeadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         """The exported head for MLflow's clients: a dictionary of arrays in, query embeddings out."""
