@@ -635,6 +635,21 @@ SERVICE_LINK = re.compile(r"ADSEQ_([A-Z0-9]+_)*(SERVICE_(HOST|PORT)|PORT)(_[A-Z0
 """Variables that Kubernetes sets in the pods beside a Service whose name begins with ``adseq``."""
 
 
+class AlertSettings(BaseModel):
+    """Who is told that a run failed, or that a check warns. No group of a run: the address of a webhook is a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    webhook: str = Field("", description="Address that gets a POST of {'text': ...}, as Slack and Mattermost take it.")
+    email: str = Field("", description="Addresses that get an e-mail, separated by commas.")
+    sender: str = Field("adseq@localhost", description="Sender of the e-mails.")
+    smtp: str = Field("localhost:25", description="Mail server, host:port.")
+
+    @property
+    def recipients(self) -> list[str]:
+        return [address.strip() for address in self.email.split(",") if address.strip()]
+
+
 class Settings(BaseSettings):
     """All groups. ``Settings()`` reads the environment; a group's field is ``ADSEQ_<GROUP>__<FIELD>``."""
 
@@ -659,6 +674,7 @@ class Settings(BaseSettings):
     advertisers: AdvertiserSettings = AdvertiserSettings()
     online: OnlineSettings = OnlineSettings()
     serving: ServingSettings = ServingSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -725,7 +741,7 @@ def variables() -> tuple[str, ...]:
         variable = PREFIX + name.upper()
         names.append(variable)
         group = field.annotation
-        if isinstance(group, type) and issubclass(group, Group):
+        if isinstance(group, type) and issubclass(group, BaseModel):
             names += [variable + SEPARATOR + each.upper() for each in group.model_fields]
     return tuple(names)
 

@@ -24,7 +24,7 @@ from assets import alpha_sweep as sweep
 from assets import publication as online
 from assets.common.resources import WorkspaceResource
 from pipelines import abandoned_runs as abandoned
-from pipelines import jobs, schedules, sensors
+from pipelines import alerts, jobs, schedules, sensors
 from settings import Settings
 from warehouse.home import Home
 from warehouse.open_home import open_for_reading
@@ -52,7 +52,7 @@ defs = dg.Definitions(
     asset_checks=dg.load_asset_checks_from_modules(stages),
     jobs=[jobs.bootstrap, jobs.daily, jobs.retrain, jobs.sweep],
     schedules=[schedules.daily_schedule, schedules.weekly_retrain],
-    sensors=[sensors.new_landing_dates, abandoned.abandoned_runs],
+    sensors=[sensors.new_landing_dates, abandoned.abandoned_runs, alerts.failed_runs, alerts.warned_runs],
     resources={"workspace": WorkspaceResource()},
     # One process a run: importing lightning and mlflow costs more than what a daily step does.
     executor=dg.in_process_executor,
