@@ -185,7 +185,9 @@ class RetrievalModule(lightning.LightningModule, Generic[NetworkType]):
     def depends_on(self) -> dict[str, Any]:
         """Return, by name, the settings and the steps of the warm-up: a fit that resumes a checkpoint has the same."""
         settings = {
-            name: value for name, value in self.task.settings.flat().items() if name.split(".")[0] in FIT_GROUPS
+            name: value
+            for name, value in self.task.settings.flat().items()
+            if name.split(".")[0] in FIT_GROUPS and name != "training.fits_at_once"
         }
         return {**settings, "warm_up_steps": self.warm_up}
 

@@ -12,18 +12,35 @@ from ml.examples.period import TrainingPeriod
 from ml.versions.tracking import code_version
 from settings import Settings
 
+WITHOUT_EFFECT = (
+    "data.bucket_events",
+    "data.keep_days",
+    "data.keep_versions_days",
+    "data.memory_gib",
+    "data.part_mib",
+    "data.scratch",
+    "engine.",
+    "gate.",
+    "online.",
+    "quality.",
+    "serving.",
+    "training.fits_at_once",
+)
+"""Settings, and groups of settings, that do not change the result of a training on given data."""
+
 
 def fingerprint_of(period: TrainingPeriod, settings: Settings) -> str:
     """Return a hash that is equal for trainings that would do the same.
 
-    The hash covers the data, the settings, and the code where its version is known. The data include the logged
-    requests that are learnt, and the catalogue of the models of the reports, because newer versions of items do not
-    show it.
+    The hash covers the data, the settings but those without effect, and the code where its version is known. The data
+    include the logged requests that are learnt, and the catalogue of the models of the reports, because newer versions
+    of items do not show it.
     """
     earlier = period.until(period.end - period.window).items
     requests = [] if period.requests is None else [period.requests]
     hashes = [frame_hash(frame) for frame in (period.events, period.items, period.users, earlier, *requests)]
-    described = json.dumps([hashes, repr(period.end), repr(period.rule), settings.flat(), code_version()], default=str)
+    learnt = {name: value for name, value in settings.flat().items() if not name.startswith(WITHOUT_EFFECT)}
+    described = json.dumps([hashes, repr(period.end), repr(period.rule), learnt, code_version()], default=str)
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 

@@ -15,11 +15,13 @@ import torch
 
 from ml.examples.period import TrainingPeriod
 from ml.training.checkpoints import last_checkpoint
+from ml.training.fit import RetrievalModule
 from ml.versions.fingerprint import fingerprint_of
 from ml.versions.tracking import Tracking
 from ml.versions.work_directory import ENDED, fitted_once, workplace
-from settings import Settings
+from settings import EngineKind, Settings
 from tests import processes
+from tests.ml.toy_task import ToyTask
 from tests.processes import Started
 
 PATIENCE = 240.0
@@ -100,10 +102,34 @@ def test_what_has_ended_is_not_done_again(tmp_path: Path) -> None:
     assert asked == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("engine.kind", EngineKind.ray),
+        ("engine.address", "10.0.0.1:6380"),
+        ("data.memory_gib", 0.5),
+        ("data.bucket_events", 1000),
+        ("data.scratch", "/scratch"),
+        ("training.fits_at_once", 1),
+    ],
+)
+def test_a_setting_without_effect_on_a_training_keeps_its_epochs(
+    period: TrainingPeriod, settings: Settings, name: str, value: object
+) -> None:
+    """After a death its message says to change them."""
+    changed = settings.with_value(name, value)
+    assert changed != settings
+    assert fingerprint_of(period, changed) == fingerprint_of(period, settings)
+    task = ToyTask(settings)
+    modules = [RetrievalModule(replace(task, settings=each), task.network(), 1) for each in (settings, changed)]
+    assert modules[0].depends_on() == modules[1].depends_on()
+
+
 REQUESTS = pl.DataFrame({"request_id": ["r1"], "request_time": [datetime(2024, 1, 2, tzinfo=UTC)]})
 CHANGES: list[Callable[[TrainingPeriod, Settings], tuple[TrainingPeriod, Settings]]] = [
     lambda period, settings: (period.until(period.end - 86_400), settings),
     lambda period, settings: (period, settings.with_value("training.seed", 1)),
+    lambda period, settings: (period, settings.with_value("training.processes", 2)),
     lambda period, settings: (period, settings.with_value("model.dropout", 0.5)),
     lambda period, settings: (replace(period, requests=REQUESTS), settings),
 ]
