@@ -18,6 +18,12 @@ import polars as pl
 
 from settings import EngineKind, EngineSettings
 
+AFTER_A_DEATH = (
+    "The next run goes on after the newest epoch, also with other memory or on the other engine. A process needs "
+    "memory for the examples, the catalogue and the model. A lower ADSEQ_TRAINING__PROCESSES needs less, and begins "
+    "the training anew."
+)
+
 Part = TypeVar("Part")
 Work = Callable[[Part], Iterator[pl.DataFrame]]
 """The rows of a part, some at a time. Making them opens no table: delta-rs may be writing one in the same process."""
@@ -25,6 +31,18 @@ Stage = Callable[[], Work[Part]]
 """Loads the data that all parts need, and returns the work. A cluster pickles a stage, and calls the stage once in each
 of its processes."""
 Rows = Generator[pl.DataFrame, None, None]
+
+
+class EngineFailed(RuntimeError):
+    """The cluster cannot be used, or what ran a part or a training has died; the message says what to do."""
+
+
+def lost_connection(error: Exception) -> bool:
+    """Return whether gloo, whose errors name the place in its code, or another backend of torch raised the error.
+
+    Processes raise it when another process of their training has died.
+    """
+    return "/gloo/" in str(error) or type(error).__module__ == "torch.distributed"
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,9 @@ SHARED_GRADIENTS: dict[str, Any] = {
 class Engine(Protocol):
     """Runs the parts of stages, and trainings."""
 
+    def require_processes(self, processes: int) -> None:
+        """Raise ``EngineFailed`` if ``train`` would have to wait for places for so many processes."""
+
     def run(self, stage: Stage[Part], parts: Sequence[Part]) -> Rows:
         """Return the rows of all parts, in the order of the parts. The caller closes them (``contextlib.closing``).
 
@@ -64,6 +85,9 @@ class Engine(Protocol):
         """Run ``training`` in so many processes, a group of ``torch.distributed``; raise what it raises.
 
         ``directory`` is the training's own, and all machines share it.
+
+        Raises:
+            EngineFailed: a process of the training, or the cluster, has died.
         """
 
     def figures(self) -> dict[str, str | int]:
@@ -84,7 +108,7 @@ def engine_of(settings: EngineSettings) -> Engine:
     """Return the engine of the settings.
 
     Raises:
-        RayUnavailable: the settings ask for Ray, and Ray is not installed, or no cluster answers.
+        EngineFailed: the settings ask for Ray, and Ray is not installed, or no cluster answers.
     """
     if settings.kind is EngineKind.ray:
         from engine.on_ray import RayEngine

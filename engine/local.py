@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, StageRun, Training, Work
-
-INTERRUPTIBLE_SECONDS = 0.2
+from engine.processes import wait_for, worker_processes
 
 
 class LocalEngine:
     """Runs parts in this process."""
+
+    def require_processes(self, processes: int) -> None:
+        """Do nothing: more processes than cores are slow, and train all the same."""
 
     def run(self, stage: Stage[Part], parts: Sequence[Part]) -> Rows:
         """Return the rows of all parts, in the order of the parts."""
@@ -30,25 +30,11 @@ class LocalEngine:
         return 1
 
     def train(self, training: Training, processes: int, directory: Path) -> None:
-        """Run ``training`` in so many new processes, which end with it; ``BrokenProcessPool``: one was killed."""
+        """Run ``training`` in so many new processes, which end with it."""
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns of ``find_unused_parameters``
-        # Not forked: a forked process cannot use the thread pools of Polars and OpenMP.
-        pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
-        with tempfile.TemporaryDirectory() as meeting:
-            try:
-                ranks, point = range(processes), Path(meeting, "point")
-                waiting = {pool.submit(_train, training, rank, processes, meeting=point) for rank in ranks}
-                # Polars makes interrupted waits resume: without a timeout, Ctrl-C would be noticed at the end.
-                while waiting:
-                    ended, waiting = wait(waiting, INTERRUPTIBLE_SECONDS, FIRST_EXCEPTION)
-                    for future in ended:
-                        future.result()
-            except BaseException:
-                for process in list(pool._processes.values()):  # they wait for gradients that do not come
-                    process.kill()
-                raise
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with tempfile.TemporaryDirectory() as meeting, worker_processes(processes) as pool:
+            file = Path(meeting, "store")
+            wait_for([pool.submit(_train, training, rank, processes, meeting=file) for rank in range(processes)])
 
     def figures(self) -> dict[str, str | int]:
         """Return no figure: there is no cluster."""
@@ -67,7 +53,9 @@ def _train(training: Training, rank: int, processes: int, *, meeting: Path) -> N
     kind, backend = ("gpu", "nccl") if torch.cuda.device_count() >= processes else ("cpu", "gloo")
     if kind == "gpu":
         torch.cuda.set_device(rank)
-    torch.distributed.init_process_group(backend, meeting.as_uri(), rank=rank, world_size=processes)
+    # Not by the file's URL: torch decodes none, so that a space in it would be another file.
+    store = torch.distributed.FileStore(str(meeting), processes)  # type: ignore[attr-defined]
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=processes)
 
     def options() -> dict[str, Any]:
         group = {"strategy": DDPStrategy(**SHARED_GRADIENTS), "plugins": [TorchElasticEnvironment()]}

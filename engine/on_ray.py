@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
@@ -23,21 +23,26 @@ from uuid import uuid4
 import polars as pl
 import pyarrow as pa
 
-from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, Training, Work
+from engine.engine import (
+    AFTER_A_DEATH,
+    SHARED_GRADIENTS,
+    EngineFailed,
+    Member,
+    Part,
+    Rows,
+    Stage,
+    Training,
+    Work,
+    lost_connection,
+)
 
 ANSWER_SECONDS = 5.0
 AHEAD = 2  # parts that wait or run, a core of the cluster: more would only fill the object store
 RETRIES = 5  # of a part whose process or machine dies: memory that does not suffice once may not suffice ever
-LOST = "Connection closed by peer"  # of gloo, in the workers that a dead one leaves behind
-FEWER = "Lower ADSEQ_TRAINING__PROCESSES"
 # A core runs one task, so that a second thread would be in another task's way.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1")
 
 _made: dict[str, Work[Any]] = {}  # in a process of the cluster: the work of the newest stage, by the stage's name
-
-
-class RayUnavailable(RuntimeError):
-    """The settings ask for Ray, and Ray is not installed, or no cluster answers, or a part dies again and again."""
 
 
 class RayEngine:
@@ -59,13 +64,13 @@ class RayEngine:
         A process connects to one cluster, and stays connected until ``close`` or its end.
 
         Raises:
-            RayUnavailable: Ray is not installed, or no cluster answers at the address.
+            EngineFailed: Ray is not installed, or no cluster answers at the address.
         """
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster asks for a token, and Ray's driver sends none
         try:
             import ray
         except ImportError as error:
-            raise RayUnavailable(
+            raise EngineFailed(
                 "engine.kind is ray, and Ray is not installed. Install adseq-candidates[ray], or set "
                 "ADSEQ_ENGINE__KIND=local."
             ) from error
@@ -76,7 +81,7 @@ class RayEngine:
             with _own_signals():
                 context = ray.init(address, runtime_env={"env_vars": ONE_THREAD}, **quiet)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise RayUnavailable(
+            raise EngineFailed(
                 f"The Ray cluster at {address} cannot be used ({_first_line(error)}). Start one (`make cluster` starts "
                 "two nodes on this machine), make this machine a node of it (`ray start --address=...`), correct "
                 "ADSEQ_ENGINE__ADDRESS or the token (RAY_AUTH_TOKEN_PATH), or set ADSEQ_ENGINE__KIND=local."
@@ -92,30 +97,39 @@ class RayEngine:
         self.ray.shutdown()
         RayEngine.connected.cache_clear()
 
+    def require_processes(self, processes: int) -> None:
+        """Raise ``EngineFailed`` if the cluster has fewer cores, because Ray would wait for more."""
+        if processes > (cores := self._cores()):
+            raise EngineFailed(
+                f"{processes} processes cannot train on {cores} cores. Add nodes, or lower ADSEQ_TRAINING__PROCESSES, "
+                "which begins a training anew."
+            )
+
     def run(self, stage: Stage[Part], parts: Sequence[Part]) -> Rows:
         """Return the rows of all parts, in the order of the parts.
 
         Closing them cancels the parts that wait or run.
 
         Raises:
-            RayUnavailable: a part has died ``RETRIES`` times, or the cluster has gone.
+            EngineFailed: a part has died ``RETRIES + 1`` times, or the cluster has gone.
         """
         task = self.ray.remote(_rows).options(max_retries=RETRIES)
         name, held = uuid4().hex, self.ray.put(stage)
-        waiting = iter(parts)
+        waiting = enumerate(parts, start=1)
 
-        def begun(number: int) -> Iterator[Any]:
-            return (task.remote(name, held, part) for part in islice(waiting, max(0, number)))
+        def begun(number: int) -> Iterator[tuple[int, Any]]:
+            return ((place, task.remote(name, held, part)) for place, part in islice(waiting, max(0, number)))
 
         running = deque(begun(AHEAD * self._cores()))
         try:
             while running:
-                for table in self._answer(running[0]):
+                place, answer = running[0]
+                for table in self._answer(answer, f"Part {place} of {len(parts)}"):
                     yield pl.DataFrame(table)
                 running.popleft()
                 running.extend(begun(AHEAD * self._cores() - len(running)))  # a node may have joined
         finally:
-            for left in running:
+            for _, left in running:
                 self.ray.cancel(left)
 
     def at_once(self) -> int:
@@ -126,13 +140,12 @@ class RayEngine:
         """Run ``training`` in so many workers of Ray Train; raise what it raises.
 
         Raises:
-            RayUnavailable: the cluster has too few cores, or a worker or the cluster has gone.
+            EngineFailed: the cluster has too few cores, or a worker or the cluster has gone.
         """
         from ray.train import RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
 
-        if processes > self._cores():  # Ray would wait for them
-            raise RayUnavailable(f"{processes} processes cannot train on {self._cores()} cores. {FEWER}, or add nodes.")
+        self.require_processes(processes)
         own_files = directory.resolve() / f".ray-{uuid4().hex}"  # else Ray Train writes to the user's home
         gpus = self.ray.cluster_resources().get("GPU", 0) >= processes
         trainer = TorchTrainer(
@@ -146,14 +159,12 @@ class RayEngine:
         except SystemExit as stopped:  # Ray's answer to Ctrl-C
             raise KeyboardInterrupt from stopped
         except (TrainingFailedError, self.ray.exceptions.RayError) as error:
-            failures = [*getattr(error, "worker_failures", {}).values(), error]
-            for raised in failures[:-1]:
-                if not type(raised).__module__.startswith("ray.") and LOST not in str(raised):
-                    raise raised from error  # as in this process
-            raise RayUnavailable(
-                f"A worker of the training died, or the cluster has gone ({_first_line(failures[0])}). The next "
-                "run goes on after the newest epoch. A worker needs memory for the examples, the catalogue and "
-                f"the model: give a node fewer cores. {FEWER}."
+            failures = list(getattr(error, "worker_failures", {}).values())
+            if own := own_error(failures):
+                raise own from error  # as in this process
+            raise EngineFailed(
+                f"A worker of the training died, or the cluster has gone ({_first_line([*failures, error][0])}). "
+                f"{AFTER_A_DEATH} A node of fewer cores runs fewer workers."
             ) from error
         finally:
             shutil.rmtree(own_files, ignore_errors=True)
@@ -164,15 +175,15 @@ class RayEngine:
         pages = {"ray_dashboard": self.dashboard} if self.dashboard else {}
         return {"ray_nodes": nodes, "ray_cores": self._cores(), **pages}
 
-    def _answer(self, task: Any) -> list[pa.Table]:
+    def _answer(self, task: Any, part: str) -> list[pa.Table]:
         try:
             found: list[pa.Table] = self.ray.get(task)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error  # as in this process
         except self.ray.exceptions.RayError as error:
-            raise RayUnavailable(
-                f"A part of the stage died {RETRIES + 1} times, or the cluster has gone ({_first_line(error)}). "
-                "Nothing was written. A node needs, for each of its cores, ADSEQ_DATA__MEMORY_GIB and memory for the "
+            raise EngineFailed(
+                f"{part} of the stage died {RETRIES + 1} times, or the cluster has gone ({_first_line(error)}). "
+                "Nothing was committed. A node needs, for each of its cores, ADSEQ_DATA__MEMORY_GIB and memory for the "
                 "model and the catalogue: give a node fewer cores, or lower ADSEQ_DATA__MEMORY_GIB or "
                 "ADSEQ_DATA__BUCKET_EVENTS."
             ) from error
@@ -204,6 +215,17 @@ def _member() -> Member:
         return {"accelerator": "gpu" if get_device().type == "cuda" else "cpu", "strategy": strategy, "plugins": here}
 
     return Member(get_context().get_world_rank(), get_context().get_world_size(), options)
+
+
+def own_error(failures: Collection[Exception]) -> Exception | None:
+    """Return what the training itself raised in a worker; None if a worker or its machine died.
+
+    Ray reports a dead worker by an error of its own, or not at all if the others end first, because their connections
+    to the dead worker end.
+    """
+    if any(type(each).__module__.startswith("ray.") for each in failures):
+        return None
+    return next((each for each in failures if not lost_connection(each)), None)
 
 
 def _first_line(error: Exception) -> str:

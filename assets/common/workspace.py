@@ -66,7 +66,7 @@ class Workspace:
         """Return the place where the parts of stages run.
 
         Raises:
-            RayUnavailable: the settings ask for Ray, and Ray is not installed, or no cluster answers.
+            EngineFailed: the settings ask for Ray, and Ray is not installed, or no cluster answers.
         """
         return engine_of(self.settings.engine)
 

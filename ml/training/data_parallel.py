@@ -7,7 +7,6 @@ leaves the figures of the training in the directory of the fit, beside the check
 from __future__ import annotations
 
 import json
-from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from engine.engine import Engine, Training
-from ml.training.worker_process import be_a_worker
 
 FIGURES = "figures.json"  # in the directory of the fit
 
@@ -69,12 +67,6 @@ def train_together(
 def leave(directory: Path, summary: Summary, recorded: Recorded) -> None:
     """Leave the result of a training for ``train_together``."""
     (directory / FIGURES).write_text(json.dumps({"summary": summary, "figures": recorded.figures}))
-
-
-def begin_as_worker() -> None:
-    """Be a worker, where another process of this machine has started this one; a cluster looks after its own."""
-    if parent_process() is not None:
-        be_a_worker()
 
 
 def seed_of_process(seed: int, rank: int) -> None:

@@ -40,7 +40,7 @@ from engine.local import LocalEngine
 from ml.evaluation.metrics import Metrics, mlflow_name
 from ml.models.tensors import to_device
 from ml.training.checkpoints import RandomStates, check_resumable, last_checkpoint, newest_epoch
-from ml.training.data_parallel import Recorded, begin_as_worker, leave, train_together
+from ml.training.data_parallel import Recorded, leave, train_together
 from ml.training.loss import batch_loss, shard_logit
 from ml.training.sampling import Place, SampledBatch, Shard
 from settings import Settings, TrainingSettings
@@ -337,7 +337,6 @@ def take_part(
     task: Task[Any], epochs: int, member: Member, *, directory: Path, lines: str | None, resume: Path | None
 ) -> None:
     """Train as one of several processes; the first one leaves the result."""
-    begin_as_worker()
     module, batches = _prepared(task)
     batches.place = Place(member.rank, member.processes)
     recorded, lines = Recorded(), None if member.rank else lines

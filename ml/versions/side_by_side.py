@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,9 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from lightning.pytorch.loggers import Logger
 
-from ml.training.worker_process import be_a_worker
+from engine.processes import wait_for, worker_processes
 from ml.versions.tracking import Tracking
 from ml.versions.work_directory import announce, ended_fit, fitted_once, training_logger
-
-INTERRUPTIBLE_SECONDS = 0.2
 
 FitType = TypeVar("FitType")
 FitResult = TypeVar("FitResult", covariant=True)
@@ -71,12 +69,9 @@ class RunningFit(Generic[FitType]):
 
         Raises:
             Exception: the exception that the fit raised.
-            BrokenProcessPool: the fit's process was killed.
+            EngineFailed: the fit's process was killed.
         """
-        # Polars makes interrupted waits resume: without a timeout, Ctrl-C would be noticed when the fit has ended.
-        while not self.future.done():
-            wait([self.future], timeout=INTERRUPTIBLE_SECONDS)
-        self.future.result()
+        wait_for([self.future])
         return ended_fit(self.job.directory)
 
 
@@ -112,14 +107,5 @@ def fit_workers(at_once: int) -> Iterator[FitWorkers]:
     if wanted == 1:
         yield FitWorkers(OneAfterTheOther())
         return
-    # Not forked: a forked process cannot use the thread pools of Polars and OpenMP.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(wanted, mp_context=spawn, initializer=be_a_worker)
-    try:
+    with worker_processes(wanted) as pool:
         yield FitWorkers(pool)
-    except BaseException:
-        for process in list(pool._processes.values()):  # `terminate_workers` comes with Python 3.14
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)

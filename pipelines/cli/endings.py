@@ -61,7 +61,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from engine.on_ray import RayUnavailable
+    from engine.engine import EngineFailed
     from ml.file_integrity import Unreadable
     from pipelines.cli.errors import RunFailed, RunRefused, ServiceFailed, denied_access, is_full_disk
     from warehouse.home import HomeLocked
@@ -84,7 +84,7 @@ def ending_of(error: Exception) -> tuple[int, str] | None:
         return 2, denied
     refused = RunRefused | HomeLocked | ManifestError | LandingError | SourceError | MappingError
     of_home = HomeReadOnly | HomeRecordError | SecretMissing | SecretMismatch | Unreadable | TableDamaged | TableMissing
-    if isinstance(error, refused | of_home | NothingPublished | StoreUnreachable | MemoryTooSmall | RayUnavailable):
+    if isinstance(error, refused | of_home | NothingPublished | StoreUnreachable | MemoryTooSmall | EngineFailed):
         return 2, str(error)
     if told := damaged_file(error):
         return 1, told

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,24 +17,27 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from lightning.pytorch.loggers.logger import DummyLogger
 from polars.testing import assert_frame_equal
 
 from assets.common.workspace import Workspace
 from assets.steps.encode import ITEM_EMBEDDINGS, encode_everyone
 from assets.steps.index_shards import StoredEmbeddings, build_sharded, shards_of
 from assets.steps.versions import item_versions
-from engine.engine import Engine, Member, Work
+from engine import on_ray
+from engine.engine import Engine, EngineFailed, Member, StageRun, Work
 from engine.local import LocalEngine
-from engine.on_ray import RayEngine, RayUnavailable
+from engine.on_ray import RayEngine, own_error
 from ml.training.fit import fit, monitored
+from pipelines.cli.endings import ending_of
 from settings import EngineKind, EngineSettings, Settings
 from tests import processes
 from tests.assets.compare import assert_same_day
 from tests.assets.world import ADSEQ, LATER, SETTINGS, copy_of, environment
 from tests.flow import Ran
+from tests.ml.curve import Curve
 from tests.ml.toy_task import ToyTask
 from tests.ml.worlds import small_settings
+from warehouse.part_files import write_parts
 from warehouse.states import USER_STATES
 from warehouse.tables import Tables, vector_column
 
@@ -106,9 +111,10 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def test_rows_come_in_the_order_of_the_parts(engine: Engine, written: Path) -> None:
-    stage = Doubled(written)
+    stage = Doubled(written, seconds=0.05)
     assert_frame_equal(pl.concat(engine.run(stage, PARTS)), EXPECTED)
     assert stage.ran() == [part.start for part in PARTS]
+    assert len(stage.nodes()) == (1 if isinstance(engine, LocalEngine) else 2)
 
 
 def test_no_part_gives_no_row(engine: Engine, written: Path) -> None:
@@ -128,21 +134,17 @@ def test_a_stage_ends_with_the_error_of_its_part(engine: Engine, written: Path) 
         next(rows)
 
 
-def test_what_nobody_asks_for_does_not_run_on(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
-    stage = Doubled(written, seconds=0.2)
+def test_what_nobody_asks_for_does_not_run_on(
+    two_nodes: tuple[Cluster, RayEngine], written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "AHEAD", 4)  # all parts are on the cluster
+    stage = Doubled(written, seconds=0.03)
     rows = two_nodes[1].run(stage, PARTS)
     next(rows)
     rows.close()
     before = stage.ran()
-    time.sleep(6)
-    assert len(stage.ran()) <= len(before) + 2  # what ran was cancelled, or had come to its end
-    assert len(before) + 2 < len(PARTS)
-
-
-def test_both_nodes_work(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
-    stage = Doubled(written, seconds=0.05)
-    assert_frame_equal(pl.concat(two_nodes[1].run(stage, PARTS)), EXPECTED)
-    assert len(stage.nodes()) == 2
+    time.sleep(2)
+    assert len(stage.ran()) <= len(before) + 2 < len(PARTS)  # what ran was cancelled, or had come to its end
 
 
 def test_a_part_whose_process_dies_runs_again(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
@@ -153,15 +155,12 @@ def test_a_part_whose_process_dies_runs_again(two_nodes: tuple[Cluster, RayEngin
 
 def test_a_part_that_always_dies_ends_the_stage(two_nodes: tuple[Cluster, RayEngine]) -> None:
     def stage() -> Work[int]:
-        return lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[return-value]
+        return lambda part: os.kill(os.getpid(), signal.SIGKILL) if part else iter([])  # type: ignore[return-value]
 
-    with pytest.raises(RayUnavailable, match=r"died 6 times.*ADSEQ_DATA__MEMORY_GIB"):
-        list(two_nodes[1].run(stage, [1]))
-
-
-def test_a_part_ten_times_as_large_gives_its_rows(two_nodes: tuple[Cluster, RayEngine], written: Path) -> None:
-    parts = [range(5), range(5, 70), range(70, 80)]
-    assert_frame_equal(pl.concat(two_nodes[1].run(Doubled(written), parts)), EXPECTED)
+    with pytest.raises(
+        EngineFailed, match=r"^Part 2 of 2 .*died 6 times.*Nothing was committed.*ADSEQ_DATA__MEMORY_GIB"
+    ):
+        list(two_nodes[1].run(stage, [0, 1]))
 
 
 def test_a_node_that_dies_takes_no_row_with_it_and_a_late_one_is_used(
@@ -183,6 +182,54 @@ def test_a_node_that_dies_takes_no_row_with_it_and_a_late_one_is_used(
     found += engine.run(stage, PARTS)
     assert_frame_equal(pl.concat(found), pl.concat([EXPECTED, EXPECTED]))
     assert stage.nodes() - before
+
+
+PARTITION = {"day": LATER}
+BEFORE, AFTER = pl.DataFrame({"number": [-1]}), pl.DataFrame({"number": range(8)})
+RUN = """
+import sys
+from pathlib import Path
+from benchmarks.ray_cluster import ray
+from engine.on_ray import RayEngine
+from tests.engine.test_engines import write
+write(Path(sys.argv[1]), RayEngine.connected(sys.argv[2]), 0.5)
+"""
+
+
+def write(root: Path, engine: Engine, seconds: float) -> None:
+    """Write a table of one number a part."""
+
+    def stage() -> Work[int]:
+        def rows(part: int) -> Iterator[pl.DataFrame]:
+            time.sleep(seconds)
+            yield pl.DataFrame({"number": [part]})
+
+        return rows
+
+    run = StageRun(engine, stage, range(8))
+    write_parts(Tables(root), "t", PARTITION, schema=BEFORE.schema, run=run)
+
+
+def test_a_run_that_dies_leaves_the_table_as_it_was_and_the_cluster_usable(
+    two_nodes: tuple[Cluster, RayEngine], tmp_path: Path
+) -> None:
+    (cluster, engine), tables = two_nodes, Tables(tmp_path)
+    tables.write("t", BEFORE, PARTITION)
+
+    def files() -> int:
+        return len(list(tmp_path.rglob("*.parquet")))
+
+    with processes.start(RUN, str(tmp_path), cluster.address, environment=os.environ) as run:
+        end = time.monotonic() + 90
+        while files() < 3 and run.poll() is None:  # two parts have ended, and others run
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.kill(run.pid, signal.SIGKILL)
+    assert_frame_equal(tables.read("t", PARTITION), BEFORE)
+    write(tmp_path, engine, 0.0)
+    assert_frame_equal(Tables(tmp_path).read("t", PARTITION), AFTER)
+    assert Tables(tmp_path).vacuum("t", timedelta(0)) > 0  # the files of the parts that no commit names
+    assert files() == len(AFTER)
 
 
 def test_a_day_on_a_cluster_has_the_rows_of_a_day_in_one_process(
@@ -251,27 +298,22 @@ def test_a_training_of_two_processes_is_equal_to_the_bit_on_two_nodes_and_here(
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["last.ckpt"]
 
 
-class Curve(DummyLogger):
-    """Holds the losses of a fit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.losses += [metrics["train_loss"]] if "train_loss" in metrics else []
-
-
 def raises_or_waits(member: Member) -> None:
     if member.rank == 1:
         raise LookupError("nothing to learn here")
     torch.distributed.barrier()
 
 
-def test_a_training_ends_with_the_error_of_its_process(engine: Engine, tmp_path: Path) -> None:
+def test_a_training_ends_with_the_error_of_its_process(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, own = tmp_path / "temporary files", tmp_path / "a training"
+    for directory in (temporary, own):
+        directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with pytest.raises(LookupError, match=r"^nothing to learn here$"):
-        engine.train(raises_or_waits, 2, tmp_path)
-    assert not list(tmp_path.iterdir())
+        engine.train(raises_or_waits, 2, own)
+    assert not [*temporary.iterdir(), *own.iterdir()]
 
 
 def dies_or_waits(member: Member) -> None:
@@ -280,14 +322,51 @@ def dies_or_waits(member: Member) -> None:
     torch.distributed.barrier()
 
 
-def test_a_training_whose_process_dies_says_so(two_nodes: tuple[Cluster, RayEngine], tmp_path: Path) -> None:
-    with pytest.raises(RayUnavailable, match=r"A worker of the training died.*goes on after the newest epoch"):
-        two_nodes[1].train(dies_or_waits, 2, tmp_path)
+def test_a_training_whose_process_dies_says_what_to_do(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match=r"goes on after the newest epoch.*PROCESSES needs less, and begins") as died:
+        engine.train(dies_or_waits, 2, tmp_path)
+    assert ending_of(died.value) == (2, str(died.value))
+
+
+CLOSED = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:9")
+RESET = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer")
+NCCL = torch.distributed.DistBackendError("NCCL communicator was aborted on rank 0")
+DEAD, OWN = ray.exceptions.RayActorError(), RuntimeError("the learning rate is no number")
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        ([CLOSED, OWN], OWN),
+        ([OWN, RESET], OWN),
+        ([RESET], None),
+        ([NCCL, CLOSED], None),
+        ([OWN, DEAD], None),
+        ([], None),
+    ],
+)
+def test_what_follows_from_a_dead_worker_is_no_error_of_the_training(
+    failures: list[Exception], expected: Exception | None
+) -> None:
+    assert own_error(failures) is expected
 
 
 def test_more_processes_than_cores_are_refused(two_nodes: tuple[Cluster, RayEngine], tmp_path: Path) -> None:
-    with pytest.raises(RayUnavailable, match=r"3 processes cannot train on 2 cores.*ADSEQ_TRAINING__PROCESSES"):
-        two_nodes[1].train(raises_or_waits, 3, tmp_path)
+    with pytest.raises(EngineFailed, match=r"30 processes cannot train on [12] cores.*ADSEQ_TRAINING__PROCESSES"):
+        two_nodes[1].train(raises_or_waits, 30, tmp_path)
+
+
+def test_more_processes_than_cores_end_the_run_before_a_training(
+    two_nodes: tuple[Cluster, RayEngine], ran: Ran, tmp_path: Path
+) -> None:
+    home = copy_of(ran.home, tmp_path / "home")
+    engine = {"ADSEQ_ENGINE__KIND": "ray", "ADSEQ_ENGINE__ADDRESS": two_nodes[0].address}
+    asked = {**environment(home), **engine, "ADSEQ_TRAINING__PROCESSES": "30"}
+    done = processes.run(ADSEQ, "run", "--retrain", environment=asked)
+    assert done.returncode == 2
+    assert "30 processes cannot train on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "item_model" not in done.stdout
 
 
 def test_an_address_without_a_cluster_ends_the_run_before_a_day_begins(ran: Ran, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""A training whose fit takes for ever, in a process that takes the directory; and a fit that refuses."""
+"""A training whose fit takes for ever, in a process that takes the directory; fits that refuse and that die."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from functools import partial
@@ -25,6 +27,11 @@ def wait(marker: Path, directory: Path, *, logger: Logger | None, resume: Path |
 def refuse(directory: Path, *, logger: Logger | None, resume: Path | None) -> None:
     """Raise what a fit without examples raises."""
     raise LookupError("nothing to learn here")
+
+
+def die(directory: Path, *, logger: Logger | None, resume: Path | None) -> None:
+    """End as a process ends for which the memory does not suffice."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from engine.engine import EngineFailed
 from ml.examples.period import TrainingPeriod, prepare
 from ml.training.fit import Fit, fit
 from ml.training.item_task import ItemTask
@@ -19,7 +20,7 @@ from ml.versions.side_by_side import FitJob, fit_workers
 from ml.versions.tracking import TRAINING, Tracking
 from settings import Settings
 from tests import processes
-from tests.ml.waiting import STARTED, refuse
+from tests.ml.waiting import STARTED, die, refuse
 
 PROJECT = Path(__file__).resolve().parents[3]
 PATIENCE = 300.0
@@ -55,6 +56,9 @@ def test_fits_in_workers_equal_fits_in_this_process_and_their_errors_arrive(
         refused = workers.start(FitJob("refused", tmp_path / "refused", refuse, tracking, wanted[0].run_id))
         with pytest.raises(LookupError, match="nothing to learn here"):
             refused.result()
+        killed = workers.start(FitJob("killed", tmp_path / "killed", die, tracking, wanted[0].run_id))
+        with pytest.raises(EngineFailed, match=r"was killed.*newest epoch.*ADSEQ_TRAINING__FITS_AT_ONCE=1"):
+            killed.result()
     for fitted, other in zip(found, expected, strict=True):
         weights = other.network.state_dict()
         assert all(torch.equal(weights[name], value) for name, value in fitted.network.state_dict().items())
