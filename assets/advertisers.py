@@ -15,6 +15,7 @@ from assets.sequences import user_sequences
 from assets.steps.advertiser_report import report_advertisers
 from assets.steps.period import history_of, training_day, training_period
 from assets.steps.predict_advertisers import all_finite, predict_day, write_embeddings
+from assets.steps.training_engine import training_engine
 from assets.steps.versions import ModelKind, ModelVersion, advertiser_versions, serving_advertisers
 from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.states import ADVERTISER_CANDIDATES, compact, outdated_days
@@ -51,6 +52,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     from ml.versions.advertiser_version import AdvertiserVersion
     from ml.versions.train import train_version
 
+    engine = training_engine(workspace)
     day, effective = training_day(workspace.tables), workspace.settings
     known = AdvertiserPeriod.of(training_period(workspace, day))
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
@@ -58,7 +60,7 @@ def advertiser_model(context: dg.AssetExecutionContext, workspace: dg.ResourcePa
     try:
         version_task = AdvertiserVersion.of(known, basis, effective)
         trained = train_version(
-            version_task, tracking, models, name=f"{day}", tags=dagster_tags(context), engine=workspace.engine
+            version_task, tracking, models, name=f"{day}", tags=dagster_tags(context), engine=engine
         )
     except NothingToLearn as reason:
         if why_advertisers_alone(history_of(known.period), known.period.rule.window_days):

@@ -10,6 +10,7 @@ from assets.features import content_basis
 from assets.ingest import events, history, impressions, items, users
 from assets.steps.period import history_of, training_day, training_period
 from assets.steps.skip_without_items import needs_items, require_items
+from assets.steps.training_engine import training_engine
 from assets.steps.versions import item_versions
 from ml.examples.nothing_to_learn import NothingToLearn
 from warehouse.item_trainings import record_training_with_items, record_training_without_items
@@ -181,6 +182,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
 
     day, effective = training_day(workspace.tables), workspace.settings
     require_items(workspace.tables, day)
+    engine = training_engine(workspace)
     period = training_period(workspace, day)
     basis = ContentBasis.from_frame(workspace.tables.read("content_basis", {"as_of": day}))
     examples = workspace.tables.read("contextual_examples", {"as_of": day})
@@ -191,7 +193,7 @@ def item_model(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Wo
         workspace.home.models,
         name=f"{day}",
         tags=dagster_tags(context),
-        engine=workspace.engine,
+        engine=engine,
     )
     item_versions(workspace.tables, workspace.home).add(trained.version, day, trained.run_id)
     return materialized(

@@ -128,10 +128,11 @@ class Local:
             RunFailed: an asset failed. Finished work stays finished. A report that fails stops nothing: the days go
                 on, and the error comes at the end.
             HomeLocked: another process writes to the home.
-            RayUnavailable: the settings name a Ray cluster, and the cluster cannot be used.
+            EngineFailed: the settings name a Ray cluster, and the cluster cannot be used or is too small to train.
         """
         started = time.monotonic()
-        engine_of(Settings().engine)  # before a day has begun
+        settings = Settings()
+        engine = engine_of(settings.engine)  # before a day has begun
         with writing(self.home, "adseq run"):
             if abandoned := close_abandoned_runs(self.instance):
                 self.console.print(f"[yellow]{abandoned} earlier run(s) were killed; marked as failed in Dagster.[/]")
@@ -140,11 +141,14 @@ class Local:
             plan = self._plan(days, again=again, history_again=history_again)
             self._announce(plan)
             job = self._training_job(retrain=retrain)
+            missing_reports = [] if retrain else self._missing_reports(None)
+            if job and not missing_reports:
+                engine.require_processes(settings.training.processes)
             if plan.standing.history or (history_again and job != "bootstrap"):
                 self.console.print("\n[bold]History[/] (again)")
                 self._execute("bootstrap", None, assets=[jobs.HISTORY])
             if job:
-                failed += self._execute(job, None, self._missing_reports(None) if not retrain else [])
+                failed += self._execute(job, None, missing_reports)
                 self._tell_refusal()
             for number, day in enumerate(plan.days, start=1):
                 self.console.print(f"\n[bold]Day {day}[/] ({number} of {len(plan.days)})", highlight=False)
