@@ -1,7 +1,7 @@
 """Training that several processes share: what they are given, and what they leave for the process that waits.
 
 Each process draws the same batches and takes its share of the rows (``ml.training.sampling.Place``). The first process
-leaves the figures of the training in the directory of the fit, beside the checkpoint of the newest epoch.
+leaves the figures of the steps and the summary in the directory of the fit, beside the checkpoint of the newest epoch.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from engine.engine import Engine, Training
 
-FIGURES = "figures.json"  # in the directory of the fit
+FIGURES = "figures.jsonl"  # in the directory of the fit, a line a step that is logged
+SUMMARY = "summary.json"
 
 Summary = dict[str, Any]
 
 
 class Recorded(Logger):
-    """Keeps the figures of the steps, so that the waiting process logs them: MLflow's database has one writer."""
+    """Writes figures to the directory of a fit. The waiting process logs them: MLflow's database has one writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         super().__init__()
-        self.figures: list[tuple[dict[str, float], int | None]] = []
+        self.file = directory / FIGURES
 
     @property
     def name(self) -> str | None:
@@ -39,34 +41,50 @@ class Recorded(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Do nothing: Lightning knows no parameters of a fit."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self.figures.append((dict(metrics), step))
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as file:
+            file.write(json.dumps([dict(metrics), step]) + "\n")
 
 
 def train_together(
     engine: Engine, training: Training, *, processes: int, directory: Path, logger: Logger | None
 ) -> Summary:
-    """Run ``training`` on the engine, log the figures that it has recorded, and return its summary.
+    """Run ``training`` on the engine, and return its summary. The figures are logged also if the training raises.
 
     Raises:
+        EngineFailed: a process of the training, or the cluster, has died.
         Exception: the exception that the training raised in one of the processes.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    engine.train(training, processes, directory)
-    left = directory / FIGURES
-    found = json.loads(left.read_text())
+    _log_recorded(directory, logger)  # of a run that was killed
+    try:
+        engine.train(training, processes, directory)
+    finally:
+        _log_recorded(directory, logger)
+    left = directory / SUMMARY
+    summary: Summary = json.loads(left.read_text())
     left.unlink()
     if logger is not None:
-        for metrics, step in found["figures"]:
-            logger.log_metrics(metrics, step)
         logger.finalize("success")
-    summary: Summary = found["summary"]
     return summary
 
 
-def leave(directory: Path, summary: Summary, recorded: Recorded) -> None:
-    """Leave the result of a training for ``train_together``."""
-    (directory / FIGURES).write_text(json.dumps({"summary": summary, "figures": recorded.figures}))
+def _log_recorded(directory: Path, logger: Logger | None) -> None:
+    """Log the figures that were recorded in ``directory``, and remove them."""
+    file = directory / FIGURES
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    for line in lines:
+        if logger is not None and line.endswith("\n"):  # else the process died while it wrote the line
+            metrics, step = json.loads(line)
+            logger.log_metrics(metrics, step)
+    file.unlink(missing_ok=True)
+
+
+def leave(directory: Path, summary: Summary) -> None:
+    """Leave the summary of a training for ``train_together``."""
+    (directory / SUMMARY).write_text(json.dumps(summary))
 
 
 def seed_of_process(seed: int, rank: int) -> None:

@@ -310,41 +310,40 @@ def fit(
         FileNotFoundError: there is no checkpoint at ``resume``.
         Exception: one of several processes raised it, or was killed.
     """
-    module, batches = _prepared(task)
-    if resume:
-        check_resumable(resume, module.depends_on())
-    processes = task.settings.training.processes
+    processes, lines = task.settings.training.processes, _whose() if progress else None
     if processes == 1:
-        lines = _whose() if progress else None
+        module, batches = _prepared(task, resume)
         summary = _optimise(module, batches, epochs, directory=directory, logger=logger, lines=lines, resume=resume)
         return Fit(**vars(summary), network=module.network.cpu().eval())
-    del batches
-    lines = _whose() if progress else None
     training = partial(take_part, task, epochs, directory=directory.resolve(), lines=lines, resume=resume)
     engine = engine or LocalEngine()
     found = train_together(engine, training, processes=processes, directory=directory, logger=logger)
+    module = RetrievalModule(task, task.network(), warm_up=1)
     return Fit(**found, network=_averaged(module, directory).network.eval())
 
 
-def _prepared(task: Task[NetworkType]) -> tuple[RetrievalModule[NetworkType], Epochs]:
+def _prepared(task: Task[NetworkType], resume: Path | None) -> tuple[RetrievalModule[NetworkType], Epochs]:
     """Return the untrained module and the batches of a task, the same in every process."""
     lightning.seed_everything(task.settings.training.seed, verbose=False)
     batches = task.batches()
-    return RetrievalModule(task, task.network(), max(1, round(WARM_UP_SHARE * len(batches)))), batches
+    module = RetrievalModule(task, task.network(), max(1, round(WARM_UP_SHARE * len(batches))))
+    if resume:
+        check_resumable(resume, module.depends_on())
+    return module, batches
 
 
 def take_part(
     task: Task[Any], epochs: int, member: Member, *, directory: Path, lines: str | None, resume: Path | None
 ) -> None:
     """Train as one of several processes; the first one leaves the result."""
-    module, batches = _prepared(task)
+    module, batches = _prepared(task, resume)
     batches.place = Place(member.rank, member.processes)
-    recorded, lines = Recorded(), None if member.rank else lines
+    logger, lines = Recorded(directory), None if member.rank else lines
     summary = _optimise(
-        module, batches, epochs, directory=directory, logger=recorded, lines=lines, resume=resume, member=member
+        module, batches, epochs, directory=directory, logger=logger, lines=lines, resume=resume, member=member
     )
     if member.rank == 0:
-        leave(directory, vars(summary), recorded)
+        leave(directory, vars(summary))
 
 
 def _optimise(
@@ -405,7 +404,8 @@ def _averaged(module: RetrievalModule[NetworkType], directory: Path) -> Retrieva
 
     Lightning leaves a fit that is resumed behind its last epoch with the weights of the last step.
     """
-    module.load_state_dict(torch.load(last_checkpoint(directory), weights_only=True)["state_dict"])
+    # The processes that made it may have had GPUs that this one has not.
+    module.load_state_dict(torch.load(last_checkpoint(directory), map_location="cpu", weights_only=True)["state_dict"])
     return module
 
 

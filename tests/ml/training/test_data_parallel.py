@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.engine import Engine, EngineFailed, Training
 from engine.local import LocalEngine
 from ml.examples.period import Prepared
 from ml.models.item_model import ItemBatch
 from ml.training.checkpoints import last_checkpoint
+from ml.training.data_parallel import FIGURES
 from ml.training.fit import fit, training_loss
 from ml.training.item_task import ItemTask
 from ml.training.sampling import Batches, Place, SampledBatch
 from settings import Settings
-from tests.ml.together import EPOCHS, fit_all
+from tests.ml.curve import Curve
+from tests.ml.together import EPOCHS, InThisProcess, fit_all
+from tests.ml.toy_task import ToyBatches, ToyTask
 from tests.ml.worlds import small_settings
 
 Weights = dict[str, torch.Tensor]
@@ -120,3 +124,47 @@ def test_two_processes_with_one_seed_come_to_one_network_to_the_bit(together: di
         assert torch.equal(together["again"][name], value), name
         assert torch.equal(together["parts"][name], value), name
     assert not all(torch.equal(together["plain"][name], value) for name, value in together["first"].items())
+
+
+@dataclasses.dataclass(frozen=True)
+class CountedTask(ToyTask):
+    """Counts how often its batches are prepared."""
+
+    prepared: list[int] = dataclasses.field(default_factory=list)
+
+    def batches(self) -> ToyBatches:
+        self.prepared.append(1)
+        return super().batches()
+
+
+def test_only_the_processes_that_train_prepare_the_batches(tmp_path: Path) -> None:
+    task = CountedTask(small_settings(training={"processes": 2}))
+    fit(task, 2, tmp_path, progress=False, engine=InThisProcess())
+    assert len(task.prepared) == 1
+
+
+class Dies(InThisProcess):
+    """Loses a process behind the last epoch."""
+
+    def train(self, training: Training, processes: int, directory: Path) -> None:
+        super().train(training, processes, directory)
+        raise EngineFailed
+
+
+def test_the_figures_of_finished_epochs_are_logged_whatever_dies(tmp_path: Path) -> None:
+    whole, parts = Curve(), Curve()
+    task = ToyTask(small_settings(training={"processes": 2}))
+    fit(task, 4, tmp_path / "whole", logger=whole, progress=False, engine=InThisProcess())
+    assert len(whole.losses) == 4
+
+    def fit_parts(engine: Engine, epochs: int, resume: Path | None = None) -> None:
+        fit(task, epochs, tmp_path / "parts", logger=parts, progress=False, engine=engine, resume=resume)
+
+    with pytest.raises(EngineFailed):
+        fit_parts(Dies(), 2)
+    assert parts.losses == whole.losses[:2]
+    of_a_killed_run = f'[{{"train_loss": {whole.losses[2]}}}, 2]\n[{{"train_lo'
+    (tmp_path / "parts" / FIGURES).write_text(of_a_killed_run)
+    fit_parts(InThisProcess(), 4, last_checkpoint(tmp_path / "parts"))
+    assert parts.losses == [*whole.losses[:3], *whole.losses[2:]]
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["last.ckpt"]

@@ -12,6 +12,7 @@ import torch
 
 import ml.training.fit
 import ml.training.item_task
+from engine.engine import Engine
 from ml.evaluation.metrics import evaluate
 from ml.evaluation.model_lists import baseline_lists, trained_lists
 from ml.evaluation.model_names import ModelName
@@ -28,6 +29,8 @@ from ml.training.item_task import ItemTask, new_network
 from ml.training.sampling import SampledBatch
 from settings import ContextRecipe, Settings, UserEncoder
 from tests.ml.conftest import TRAINED_UNTIL
+from tests.ml.together import InThisProcess
+from tests.ml.toy_task import ToyTask
 from tests.ml.worlds import EVENT_NAMES, Event, event_frame, instant, item_frame, rule, small_settings, user_frame
 
 
@@ -272,10 +275,10 @@ def test_a_fit_resumed_at_an_epochs_end_equals_one_that_was_not_interrupted(
 def test_a_fit_is_resumed_from_its_own_checkpoint_only(
     period: TrainingPeriod, prepared: Prepared, settings: Settings, tmp_path: Path
 ) -> None:
-    def resumed(epochs: int, **training: float) -> Fit[TwoTower]:
+    def resumed(epochs: int, engine: Engine | None = None, **training: float) -> Fit[TwoTower]:
         changed = settings.model_copy(update={"training": settings.training.model_copy(update=training)})
         checkpoint = last_checkpoint(tmp_path)
-        return fit(ItemTask(prepared, changed, 15.0), epochs, tmp_path, resume=checkpoint)
+        return fit(ItemTask(prepared, changed, 15.0), epochs, tmp_path, resume=checkpoint, engine=engine)
 
     with pytest.raises(FileNotFoundError, match=r"no checkpoint to resume from at .*last\.ckpt"):
         resumed(1)
@@ -283,9 +286,17 @@ def test_a_fit_is_resumed_from_its_own_checkpoint_only(
     with pytest.raises(ValueError, match=r"training\.learning_rate 0\.01 \(now 0\.5\)"):
         resumed(1, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"training\.processes 1 \(now 2\)"):
-        resumed(2, processes=2)
+        resumed(2, processes=2, engine=InThisProcess())
     with pytest.raises(ValueError, match=r"training\.batch_size 128 \(now 32\), warm_up_steps \d+ \(now \d+\)"):
         resumed(2, batch_size=32)
+
+
+def test_a_checkpoint_of_a_machine_with_a_gpu_is_read_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+    fitted = fit(ToyTask(small_settings()), 1, tmp_path, progress=False)
+    assert fitted.network.users.weight.device.type == "cpu"
 
 
 def test_nothing_to_learn_from_is_said(prepared: Prepared, settings: Settings, tmp_path: Path) -> None:
