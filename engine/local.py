@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, StageRun, Training, Work
-from engine.processes import wait_for, worker_processes
+from engine.worker_processes import wait_for, worker_processes
 
 
 class LocalEngine:

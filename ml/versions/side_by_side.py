@@ -19,7 +19,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from lightning.pytorch.loggers import Logger
 
-from engine.processes import wait_for, worker_processes
+from engine.worker_processes import wait_for, worker_processes
 from ml.versions.tracking import Tracking
 from ml.versions.work_directory import announce, ended_fit, fitted_once, training_logger
 

@@ -17,7 +17,7 @@ from engine.local import LocalEngine
 from tests import processes
 
 PATIENCE = 120.0
-CODE = "import sys; from tests.engine.test_processes import train; train(sys.argv[1])"
+CODE = "import sys; from tests.engine.test_worker_processes import train; train(sys.argv[1])"
 
 
 def train(directory: str) -> None:
