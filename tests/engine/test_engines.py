@@ -29,7 +29,7 @@ from engine.local import LocalEngine
 from engine.on_ray import RayEngine, own_error
 from ml.training.fit import fit, monitored
 from pipelines.cli.endings import ending_of
-from settings import EngineKind, EngineSettings, Settings
+from settings import DataSettings, EngineKind, EngineSettings, Settings
 from tests import processes
 from tests.assets.compare import assert_same_day
 from tests.assets.world import ADSEQ, LATER, SETTINGS, copy_of, environment
@@ -37,6 +37,9 @@ from tests.flow import Ran
 from tests.ml.curve import Curve
 from tests.ml.toy_task import ToyTask
 from tests.ml.worlds import small_settings
+from tests.warehouse.ingest.arrivals import DAY, EVENTS, arrive, random_rows
+from warehouse.ingest.arrival import ingest
+from warehouse.landing import Landing, Manifest
 from warehouse.part_files import write_parts
 from warehouse.states import USER_STATES
 from warehouse.tables import Tables, vector_column
@@ -243,6 +246,23 @@ def test_a_day_on_a_cluster_has_the_rows_of_a_day_in_one_process(
     tables = Tables(home.tables)
     assert tables.names() == day_later.tables.names()
     assert_same_day(day_later.tables, tables, LATER, ["item-1"])
+
+
+def test_an_arrival_on_a_cluster_has_the_rows_that_it_has_in_one_process(
+    two_nodes: tuple[Cluster, RayEngine], tmp_path: Path
+) -> None:
+    landing, random = Landing(tmp_path / "landing"), np.random.default_rng(0)
+    landing.write_manifest(Manifest(synthetic=True))  # the same keys in both
+    for part in range(5):
+        arrive(landing, random_rows(random, 60), part=f"part-{part}")
+    settings, found = DataSettings(maximum_quarantine_share=1.0, part_mib=0), []
+    for name, engine, parts in (("here", LocalEngine(), 1), ("there", two_nodes[1], 5)):
+        tables = Tables(tmp_path / name)
+        assert ingest(landing, tables, EVENTS, day=DAY, settings=settings, engine=engine).parts == parts
+        found.append([tables.scan(table).collect() for table in ("events", "identities", "quarantine_events")])
+    for here, there in zip(*found, strict=True):
+        assert_frame_equal(here, there, check_exact=True, check_row_order="event_id" in here.columns)
+    assert len(found[0][0]) > 100
 
 
 def test_a_full_inference_on_a_cluster_is_equal_to_the_bit(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from settings import DataSettings
@@ -30,6 +31,22 @@ EVENTS, ITEMS = LandingTable.events, LandingTable.items
 def event(event_id: str | None, **fields: Any) -> dict[str, Any]:
     defaults = {"user_id": "u", "event_time": NOON, "event_name": "checkout", "item_id": "i", "advertiser_id": None}
     return {"event_id": event_id, **defaults, "value": 1.0, "search_string": None, **fields}
+
+
+def random_rows(random: np.random.Generator, count: int) -> list[dict[str, Any]]:
+    """Return rows with repeated keys and equal times, late rows, and rows that break rules."""
+    rows = [
+        event(
+            str(random.integers(60)),
+            user_id=f"u{random.integers(12)}",
+            event_time=NOON - timedelta(hours=int(random.integers(30))),
+            item_id=f"i{random.integers(5)}",
+        )
+        for _ in range(count)
+    ]
+    for row in random.choice(np.array(rows), count // 10, replace=False):
+        row |= random.choice(np.array([{"event_name": "unheard of"}, {"user_id": None}, {"value": -1.0}]))
+    return rows
 
 
 def arrive(landing: Landing, rows: list[dict[str, Any]], day: date | None = DAY, part: str = "part-0") -> Path:

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from engine.local import LocalEngine
 from settings import DataSettings
-from tests.warehouse.ingest.arrivals import DAY, EVENTS, NOON, arrive, event
+from tests.warehouse.ingest.arrivals import DAY, EVENTS, arrive, event, random_rows
 from warehouse.contracts import LandingTable
 from warehouse.forget import add_tombstones
 from warehouse.identity import UserKeys
@@ -45,22 +45,6 @@ def read(landing: Landing, tables: Tables, engine: LocalEngine, table: LandingTa
     add_tombstones(tables, pl.Series([UserKeys.of(tables, landing).key("u3")]), DAY)
     days = (BEFORE, DAY)
     return [ingest(landing, tables, table, day=day, settings=A_FILE_A_PART, engine=engine) for day in days]
-
-
-def random_rows(random: np.random.Generator, count: int) -> list[dict[str, object]]:
-    """Return rows with repeated keys and equal times, late rows, and rows that break rules."""
-    rows = [
-        event(
-            str(random.integers(60)),
-            user_id=f"u{random.integers(12)}",
-            event_time=NOON - timedelta(hours=int(random.integers(30))),
-            item_id=f"i{random.integers(5)}",
-        )
-        for _ in range(count)
-    ]
-    for row in random.choice(np.array(rows), count // 10, replace=False):
-        row |= random.choice(np.array([{"event_name": "unheard of"}, {"user_id": None}, {"value": -1.0}]))
-    return rows
 
 
 @pytest.mark.parametrize("seed", range(4))
