@@ -143,14 +143,12 @@ class Tracking:
 @cache
 def code_version() -> str:
     """Return adseq's version, and the commit in a git checkout (``-changed``: with uncommitted changes)."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=-changed"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit = described.stdout.strip() if described.returncode == 0 else "no checkout"
+    command = ["git", "describe", "--always", "--dirty=-changed"]
+    try:
+        described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        commit = described.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, as in a container, or no checkout
+        commit = "no checkout"
     try:
         return f"{version(DISTRIBUTION)} ({commit})"
     except PackageNotFoundError:  # run from a checkout that nobody installed

@@ -261,13 +261,15 @@ def proxy(
     home: HomeOption = DEFAULT_HOME,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where nginx listens.")] = 8080,
     upstream: Annotated[int, typer.Option(min=1, max=65535, help="Where `adseq serve` listens.")] = 8081,
+    host: Annotated[str, typer.Option(help="Address that nginx listens on.")] = LOOPBACK,
 ) -> None:
     """Put nginx, with the service's bounds, in front of `adseq serve`. Ctrl-C stops nginx."""
     with readable():
         from pipelines.cli.proxy import run_proxy
         from settings import Settings
 
-        run_proxy(port, upstream, _readable_home(home).root / "proxy", Settings().serving)
+        directory = _readable_home(home).root / "proxy"
+        run_proxy(port, upstream, directory, limits=Settings().serving, host=host)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from settings import ServingSettings
 TEMPLATE = Path(__file__).with_name("nginx.conf")
 
 
-def run_proxy(port: int, upstream: int, directory: Path, limits: ServingSettings) -> None:
+def run_proxy(port: int, upstream: int, directory: Path, *, limits: ServingSettings, host: str) -> None:
     """Replace this process by nginx in the foreground, until a signal ends nginx.
 
     Raises:
@@ -28,13 +28,20 @@ def run_proxy(port: int, upstream: int, directory: Path, limits: ServingSettings
         raise RunRefused("nginx is not installed: apt-get install nginx (Debian), or serve without it: make serve.")
     directory.mkdir(parents=True, exist_ok=True)
     written = directory / "nginx.conf"
-    written.write_text(configuration(port, upstream, directory, limits))
+    written.write_text(configuration(port, upstream, directory, limits=limits, host=host))
     os.execv(program, [program, "-p", str(directory), "-c", str(written), "-e", "stderr"])
 
 
-def configuration(port: int, upstream: int, directory: Path, limits: ServingSettings) -> str:
-    """Return the configuration of an nginx that listens on ``port`` of loopback for the service at ``upstream``."""
+def configuration(
+    port: int, upstream: int, directory: Path, *, limits: ServingSettings, host: str = "127.0.0.1"
+) -> str:
+    """Return the configuration of an nginx that listens on ``port`` for the service at port ``upstream`` of loopback.
+
+    Args:
+        host: the address that nginx listens on.
+    """
     values = {
+        "HOST": host,
         "PORT": port,
         "UPSTREAM": upstream,
         "DIRECTORY": str(directory).replace("\\", r"\\").replace('"', r"\""),  # within quotes

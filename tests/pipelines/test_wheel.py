@@ -38,7 +38,7 @@ import pipelines
 from pipelines.cli.proxy import configuration
 from serving.app import create_app
 from settings import ServingSettings, Settings
-assert "8081" in configuration(8080, 8081, Path(), ServingSettings())
+assert "8081" in configuration(8080, 8081, Path(), limits=ServingSettings())
 create_app(Settings(home="home"))
 print(pipelines.__file__)
 """

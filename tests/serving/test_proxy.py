@@ -29,7 +29,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     directory.mkdir()
     written = Path(directory) / "nginx.conf"
     with process() as (upstream, _):
-        written.write_text(configuration(port, upstream, directory, ServingSettings(request_seconds=1)))
+        written.write_text(configuration(port, upstream, directory, limits=ServingSettings(request_seconds=1)))
         assert "@" not in written.read_text()
         command = [program, "-p", str(directory), "-c", str(written), "-e", "stderr"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as nginx:
