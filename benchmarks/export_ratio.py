@@ -23,7 +23,7 @@ from assets.steps.versions import ModelVersion, item_versions
 from benchmarks.events import DAY, EVENTS_A_USER, NOON
 from benchmarks.growth import Shape, prepare
 from benchmarks.report import Table, at_most
-from engine.local import rows_at_hand
+from benchmarks.stages import rows_at_hand
 from ml.retrieval.index import build_index
 from ml.retrieval.index_files import save_index
 from pipelines.cli.export import export_candidates

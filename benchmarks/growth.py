@@ -36,8 +36,8 @@ from assets.steps.versions import (
 )
 from benchmarks.events import DAY, EVENTS_A_USER, NOON, write_log
 from benchmarks.report import Table
+from benchmarks.stages import rows_at_hand
 from benchmarks.untrained import untrained_advertiser_model, untrained_model
-from engine.local import rows_at_hand
 from settings import Settings
 from warehouse.contracts import LandingTable
 from warehouse.home import Home

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, StageRun, Training, Work
+from engine.engine import SHARED_GRADIENTS, Member, Part, Rows, Stage, Training, Work
 from engine.worker_processes import wait_for, worker_processes
 
 
@@ -68,15 +66,3 @@ def _train(training: Training, rank: int, processes: int, *, meeting: Path) -> N
 def _rows(work: Work[Part], parts: Sequence[Part]) -> Rows:
     for part in parts:
         yield from work(part)
-
-
-def rows_at_hand(batches: Sequence[pl.DataFrame]) -> StageRun[pl.DataFrame]:
-    """Return a run in this process whose parts are the batches themselves."""
-    return StageRun(LocalEngine(), _as_they_are, batches)
-
-
-def _as_they_are() -> Work[pl.DataFrame]:
-    def rows(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        yield batch
-
-    return rows

@@ -41,8 +41,8 @@ from ml.evaluation.metrics import Metrics, mlflow_name
 from ml.models.tensors import to_device
 from ml.training.checkpoints import RandomStates, check_resumable, last_checkpoint, newest_epoch
 from ml.training.data_parallel import Recorded, leave, train_together
-from ml.training.loss import batch_loss, shard_logit
-from ml.training.sampling import Place, SampledBatch, Shard
+from ml.training.loss import batch_loss, block_logit
+from ml.training.sampling import Block, Place, SampledBatch
 from settings import Settings, TrainingSettings
 
 VALIDATION_KS = (10, 100)
@@ -129,19 +129,19 @@ def training_loss(task: Task[NetworkType], network: NetworkType, batch: SampledB
     users, settings = task.users(network, batch), task.settings.training
     logits = task.scores(network, users, batch.candidates)
 
-    def of_shard(shard: Shard[Any], users: Tensor) -> Tensor:
-        scores = task.scores(network, users, to_device(shard.features(), users.device))
-        return shard_logit(scores, shard, batch, settings=settings, candidates=task.candidates, corpus=batch.corpus)
+    def of_block(block: Block[Any], users: Tensor) -> Tensor:
+        scores = task.scores(network, users, to_device(block.features(), users.device))
+        return block_logit(scores, block, batch, settings=settings, candidates=task.candidates, corpus=batch.corpus)
 
-    # The scores of a shard are not kept for the gradient, but made again.
-    found = [checkpoint(of_shard, shard, users, use_reentrant=False) for shard in batch.shards]
+    # The scores of a block are not kept for the gradient, but made again.
+    found = [checkpoint(of_block, block, users, use_reentrant=False) for block in batch.blocks]
     return batch_loss(
         logits,
         batch,
         settings=settings,
         candidates=task.candidates,
         corpus=batch.corpus,
-        of_shards=torch.stack(found, dim=1) if found else None,
+        of_blocks=torch.stack(found, dim=1) if found else None,
     )
 
 

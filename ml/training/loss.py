@@ -37,7 +37,7 @@ class Drawn(Protocol):
     """
 
     @property
-    def candidate_rows(self) -> Tensor: ...  # [B + M], or fewer, where the other negatives are in shards
+    def candidate_rows(self) -> Tensor: ...  # [B + M], or fewer, where the other negatives are in blocks
     @property
     def share(self) -> Tensor: ...  # p_i of each
     @property
@@ -72,7 +72,7 @@ def batch_loss(
     settings: TrainingSettings,
     candidates: int,
     corpus: int,
-    of_shards: Tensor | None = None,
+    of_blocks: Tensor | None = None,
 ) -> Tensor:
     """Return the sampled softmax of one batch from the logits [R, B + M], which the function overwrites.
 
@@ -80,7 +80,7 @@ def batch_loss(
 
     Args:
         candidates: the number of all candidates, for the keys. corpus: N, the number of items that M is drawn from.
-        of_shards: ``shard_logit`` of each shard [R, shards]; None: there are no shards.
+        of_blocks: ``block_logit`` of each block [R, blocks]; None: there are no blocks.
     """
     expected = expected_count(batch.share, len(batch.whole_weight), batch.corpus_negatives, corpus)
     hits = accidental_hits(batch.candidate_rows, batch.group, batch.positive_keys, candidates)
@@ -93,22 +93,22 @@ def batch_loss(
         alpha_negative=settings.alpha_negative,
         first=batch.first,
         divisor=batch.whole_weight.sum() / batch.processes,
-        of_shards=of_shards,
+        of_blocks=of_blocks,
     )
 
 
-def shard_logit(
-    logits: Tensor, shard: Negatives, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int
+def block_logit(
+    logits: Tensor, block: Negatives, batch: Drawn, *, settings: TrainingSettings, candidates: int, corpus: int
 ) -> Tensor:
-    """Return the logit [R] that counts in the softmax as much as all negatives of a shard, from their logits [R, S].
+    """Return the logit [R] that counts in the softmax as much as all negatives of a block, from their logits [R, S].
 
-    It is the logarithm of the sum over the corrected negatives. So a softmax over shards needs the logits of one shard
+    It is the logarithm of the sum over the corrected negatives. So a softmax over blocks needs the logits of one block
     at a time.
     """
-    expected = expected_count(shard.share, len(batch.whole_weight), batch.corpus_negatives, corpus)
-    hits = accidental_hits(shard.candidate_rows, batch.group, batch.positive_keys, candidates)
+    expected = expected_count(block.share, len(batch.whole_weight), batch.corpus_negatives, corpus)
+    hits = accidental_hits(block.candidate_rows, batch.group, batch.positive_keys, candidates)
     corrected = logits - settings.alpha_negative * expected.log()
-    # Not -inf: a shard of hits alone would have no gradient.
+    # Not -inf: a block of hits alone would have no gradient.
     return corrected.masked_fill(hits, torch.finfo(logits.dtype).min).logsumexp(dim=1)
 
 
@@ -183,7 +183,7 @@ def sampled_softmax(
     alpha_negative: float,
     first: int = 0,
     divisor: Tensor | None = None,
-    of_shards: Tensor | None = None,
+    of_blocks: Tensor | None = None,
 ) -> Tensor:
     """Return the weighted mean cross-entropy of each row's positive against the row's negatives.
 
@@ -194,7 +194,7 @@ def sampled_softmax(
         hits: True where a candidate is a positive of the row [rows, candidates]; those get zero probability, except the
             row's own entry. weight: label weight [rows].
         divisor: of the weighted sum; None: the weight of the rows, for the mean.
-        of_shards: further logits, which are corrected already [rows, shards].
+        of_blocks: further logits, which are corrected already [rows, blocks].
     Returns:
         A scalar.
     Raises:
@@ -225,8 +225,8 @@ def sampled_softmax(
         positive = logits.diagonal(first) - alpha_positive * log_expected[first : first + rows]
         logits.sub_(alpha_negative * log_expected).masked_fill_(hits, float("-inf"))
         logits.diagonal(first).copy_(positive)
-    if of_shards is not None:
-        logits = torch.cat([logits, of_shards], dim=1)
+    if of_blocks is not None:
+        logits = torch.cat([logits, of_blocks], dim=1)
     own = torch.arange(first, first + rows, device=logits.device)
     losses = functional.cross_entropy(logits, own, reduction="none")
     return (losses * weight).sum() / (weight.sum() if divisor is None else divisor)

@@ -179,7 +179,7 @@ NEGATIVES_AT_ONCE = 1 << 13  # corpus negatives of a step whose features and sco
 
 
 @dataclass(frozen=True)
-class Shard(Generic[FeaturesType]):
+class Block(Generic[FeaturesType]):
     """S more corpus negatives of a step. Their features are made when they are scored, and not kept."""
 
     candidate_rows: Tensor  # [S]
@@ -198,7 +198,7 @@ class SampledBatch(Generic[FeaturesType]):
     candidates: FeaturesType  # [B + M'], the first B are the positives; M' is M, or NEGATIVES_AT_ONCE of more
     candidate_rows: Tensor  # [B + M']
     share: Tensor  # [B + M'] p_i
-    shards: list[Shard[FeaturesType]]  # the other corpus negatives
+    blocks: list[Block[FeaturesType]]  # the other corpus negatives
     corpus_negatives: int  # M
     group: Tensor  # [R] the user at the cut-off
     positive_keys: Tensor  # sorted group * candidates + candidate of every positive of these users
@@ -297,7 +297,7 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
             candidates=self.features.features_of(cell, candidates),
             candidate_rows=torch.from_numpy(candidates),
             share=_share(cell, candidates),
-            shards=[self._shard(cell, negatives[begin : begin + NEGATIVES_AT_ONCE]) for begin in others],
+            blocks=[self._block(cell, negatives[begin : begin + NEGATIVES_AT_ONCE]) for begin in others],
             corpus_negatives=len(negatives),
             group=torch.from_numpy(known.group),
             positive_keys=torch.from_numpy(positive_keys(known.users, cell.positives, self.candidates)),
@@ -308,9 +308,9 @@ class Batches(IterableDataset[SampledBatch[FeaturesType]], Generic[FeaturesType]
             processes=self.place.processes,
         )
 
-    def _shard(self, cell: Cell, negatives: NDArray[np.int64]) -> Shard[FeaturesType]:
+    def _block(self, cell: Cell, negatives: NDArray[np.int64]) -> Block[FeaturesType]:
         features = partial(self.features.features_of, cell, negatives)
-        return Shard(torch.from_numpy(negatives), _share(cell, negatives), features)
+        return Block(torch.from_numpy(negatives), _share(cell, negatives), features)
 
 
 def _share(cell: Cell, candidates: NDArray[np.int64]) -> Tensor:

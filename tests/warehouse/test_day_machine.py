@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from polars.testing import assert_frame_equal
 
-from engine.local import rows_at_hand
+from benchmarks.stages import rows_at_hand
 from settings import DataSettings, SequenceSettings
 from tests.warehouse.ingest.arrivals import DAY, EVENTS, NOON, event
 from tests.warehouse.whole_sequences import user_sequences

@@ -13,8 +13,9 @@ import pytest
 from deltalake import DeltaTable
 from polars.testing import assert_frame_equal
 
+from benchmarks.stages import rows_at_hand
 from engine.engine import StageRun, Work
-from engine.local import LocalEngine, rows_at_hand
+from engine.local import LocalEngine
 from warehouse.delta_log import LOG, damaged_commits
 from warehouse.part_files import write_parts
 from warehouse.tables import Tables

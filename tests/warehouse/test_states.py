@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from engine.local import rows_at_hand
+from benchmarks.stages import rows_at_hand
 from warehouse.states import (
     USER_STATES,
     candidate_batches,

@@ -11,7 +11,7 @@ import pytest
 from assets.common.workspace import Workspace
 from assets.steps.daily_recall import _log_of_day
 from assets.steps.versions import ModelKind, ModelVersion
-from engine.local import rows_at_hand
+from benchmarks.stages import rows_at_hand
 from settings import Settings
 from tests.warehouse.ingest.arrivals import event
 from warehouse.contracts import LandingTable
