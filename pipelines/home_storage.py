@@ -1,6 +1,6 @@
-"""Where Dagster keeps runs, events and logs: in the home that ADSEQ_HOME names, also where ``adseq`` did not start it.
+"""Where Dagster keeps runs, events and logs if nobody set DAGSTER_HOME: in the home that ADSEQ_HOME names.
 
-``dg dev`` without DAGSTER_HOME would show an empty instance beside the home.
+Without that, ``dg dev`` would show an empty instance beside the home.
 """
 
 from __future__ import annotations

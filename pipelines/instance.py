@@ -14,6 +14,7 @@ from warehouse.move_home import follow_home
 from warehouse.open_home import open_for_reading, open_for_writing
 
 PROJECT = Path(__file__).resolve().parents[1]
+NOT_COPIED = b"\n# Not copied: "
 COMMAND_TAGS = {"adseq/command": "adseq run"}
 """Of the runs that the command executes in its own process, under the home's write lock from before to after."""
 
@@ -31,7 +32,7 @@ def use_home(home: Home) -> None:
     open_for_writing(home)
     (home.root / "mlflow").mkdir(exist_ok=True)
     follow_home(home)
-    wanted = files("pipelines").joinpath("dagster.yaml").read_bytes()
+    wanted = files("pipelines").joinpath("dagster.yaml").read_bytes().partition(NOT_COPIED)[0]
     installed = home.dagster / "dagster.yaml"
     if not installed.is_file() or installed.read_bytes() != wanted:
         write_atomically(installed, wanted)

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from pipelines.instance import use_home
+from pipelines.instance import NOT_COPIED, use_home
 from tests.syntax_trees import parsed
 from warehouse.home import Home
 
@@ -62,7 +62,9 @@ def test_a_home_gets_the_projects_dagster_yaml(tmp_path: Path, monkeypatch: pyte
     home = Home(tmp_path / "home")
     use_home(home)
     installed = home.dagster / "dagster.yaml"
-    assert installed.read_bytes() == (PROJECT / "dagster.yaml").read_bytes()
+    copied, _, storage = (PROJECT / "dagster.yaml").read_bytes().partition(NOT_COPIED)
+    assert installed.read_bytes() == copied
+    assert b"HomeStorage" in storage
     installed.write_text("telemetry: {enabled: true}\n")
     use_home(home)
     with dg.DagsterInstance.get() as instance:

@@ -228,7 +228,7 @@ def test_an_alias_of_nothing_and_a_damaged_database_are_named(home: Home) -> Non
     database = home.root / "mlflow" / "mlflow.db"
     before = database.read_bytes()
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE registered_model_aliases SET version = 77")
+        connection.execute("UPDATE registered_model_aliases SET version = 77 WHERE name = 'adseq_item_model'")
     try:
         what, _ = only_fault(registry_part(Checked(home, deep=False)))
         assert "names version 77, which is not registered" in what
