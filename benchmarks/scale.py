@@ -33,6 +33,7 @@ from warehouse.stored_sequences import TABLE, write_sequences
 
 SHAPE = Shape(active=1_000, items=10_000, history=5_000_000)
 STAGES = ("sequences", "full inference")
+BUCKET_EVENTS = 500_000  # ten parts: two nodes share five in three turns, so that a second one is worth 1.67 at best
 MEBIBYTE = 2**20
 
 
@@ -56,7 +57,7 @@ def run(console: Console) -> tuple[list[Run], Table]:
     """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="adseq-benchmark-") as directory:
         home = Home(Path(directory)).create()
-        os.environ["ADSEQ_HOME"] = str(home.root)
+        os.environ |= {"ADSEQ_HOME": str(home.root), "ADSEQ_DATA__BUCKET_EVENTS": str(BUCKET_EVENTS)}
         workspace = Workspace.from_environment()
         console.print(f"{SHAPE} ...", highlight=False)
         version = prepare(workspace, SHAPE)
@@ -158,7 +159,7 @@ def table_of(runs: list[Run]) -> Table:
         tuple(rows),
         (
             f"{SHAPE.history:,} events of {SHAPE.history // EVENTS_A_USER:,} users, {SHAPE.items:,} items, an untrained"
-            " model; one thread a process, nodes of one core. The run makes the commits, on the cores of the nodes.",
+            f" model; buckets of {BUCKET_EVENTS:,} events, one thread a process, nodes of one core. The run makes the commits, on the cores of the nodes.",
             f"A process of the cluster takes at most {memory:,.0f} MiB of its own.",
         ),
     )
