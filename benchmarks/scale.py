@@ -159,7 +159,8 @@ def table_of(runs: list[Run]) -> Table:
         tuple(rows),
         (
             f"{SHAPE.history:,} events of {SHAPE.history // EVENTS_A_USER:,} users, {SHAPE.items:,} items, an untrained"
-            f" model; buckets of {BUCKET_EVENTS:,} events, one thread a process, nodes of one core. The run makes the commits, on the cores of the nodes.",
+            f" model; buckets of {BUCKET_EVENTS:,} events, one thread a process, nodes of one core. The run makes the "
+            "commits, on the cores of the nodes.",
             f"A process of the cluster takes at most {memory:,.0f} MiB of its own.",
         ),
     )
