@@ -55,7 +55,7 @@ class ToyBatches:
             user=user,
             candidates=torch.cat([every % ITEMS, torch.arange(ITEMS)]),
             candidate_rows=torch.cat([every % ITEMS, torch.arange(ITEMS)]),
-            shards=[],
+            blocks=[],
             corpus_negatives=ITEMS,
             share=torch.full((USERS + ITEMS,), 1 / ITEMS),
             group=user,
