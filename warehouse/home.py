@@ -142,6 +142,8 @@ class Home:
             who = json.loads(holder.read_text())
             if who["host"] == socket.gethostname():
                 os.kill(who["pid"], 0)
+        except PermissionError:  # it lives, and is another user's
+            return _who_holds(self.root, holder)
         except (OSError, ValueError, KeyError, TypeError):  # nobody, or a process that was killed
             return None
         return _who_holds(self.root, holder)

@@ -38,7 +38,7 @@ def delta_schema(table: LandingTable) -> dict[str, Any]:
 def columns(**described: str) -> dict[str, Any]:
     """Return a column schema from ``name="type: meaning"``. The column ``user_id`` needs no meaning."""
     parts = {name: text.partition(": ") for name, text in described.items()}
-    if parts.get("user_id", ("", "", "known"))[2] == "":
+    if "user_id" in parts and not parts["user_id"][2]:
         parts["user_id"] = (parts["user_id"][0], ": ", USER_KEY)
     return {
         "dagster/column_schema": dg.TableSchema(

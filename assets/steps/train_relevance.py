@@ -266,7 +266,7 @@ class _Training:
 
         workspace, name = self.workspace, name_of(self.day)
         directory = workspace.home.relevance / self.day.isoformat()
-        end = float(np.nextafter(self.judged.seconds.max(), np.inf))
+        end, number = float(np.nextafter(self.judged.seconds.max(), np.inf)), ""
         workspace.tracking.replace_run(RELEVANCE, "relevance_version", name)
         with workspace.tracking.run(RELEVANCE, name, {**tags, "relevance_version": name}) as run:
             mlflow.log_params({**workspace.settings.flat(), "labels": len(self.judged), "unseen_labels": unseen})
@@ -281,16 +281,18 @@ class _Training:
                 mlflow.log_metrics(mlflow_metrics(_figures(FOLDS, folds)))
                 measured = {**measured, FOLDS: folds}
                 example = example_pairs(self.judged.features[:5], self.judged.cell[:5])
-                registered = log_pyfunc(
+                number = log_pyfunc(
                     RELEVANCE_MODEL,
                     directory,
                     example,
                     signature=infer_signature(example, scored(model, example)),
                     libraries=RELEVANCE_LIBRARIES,
-                )
-                workspace.tracking.promote("relevance", registered.number)
+                ).number
         workspace.tables.write(RELEVANCE_MEASURES, measures_frame(measured), {"day": self.day})
         record_version(workspace, self.day, trained_until=end, passed=passed, reason=reason)
+        newest = relevance_version(workspace, date.max)
+        if passed and newest is not None and newest.name == name:  # not an earlier day that runs again
+            workspace.tracking.promote("relevance", number)
         return RelevanceTraining(
             passed,
             reason,
